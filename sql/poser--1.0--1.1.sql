@@ -1,0 +1,251 @@
+\echo Use "ALTER EXTENSION poser UPDATE TO '1.1'" to load this file. \quit
+
+-- Component counts: bookkeeping, the triggers that keep it, the views and
+-- functions that read it.  The triggers come before the counts are built, and
+-- the tables are locked from here on, so that no change is missed.
+
+LOCK TABLE @extschema@.poser_widget, @extschema@.poser_component IN SHARE ROW EXCLUSIVE MODE;
+
+CREATE INDEX poser_component_widget_uuid_idx ON @extschema@.poser_component (widget_uuid);
+
+-- Bookkeeping.  The space left on a page is for the next versions of its rows.
+
+CREATE TABLE @extschema@.poser_component_count (
+	widget_uuid pg_catalog.varchar(32) NOT NULL,
+	total pg_catalog.int8 NOT NULL,
+	active pg_catalog.int8 NOT NULL,
+	CONSTRAINT poser_component_count_pkey PRIMARY KEY (widget_uuid)
+) WITH (fillfactor = 70);
+
+COMMENT ON TABLE @extschema@.poser_component_count IS
+'settled component counts, one row for each widget; kept by triggers';
+COMMENT ON COLUMN @extschema@.poser_component_count.widget_uuid IS 'the widget';
+COMMENT ON COLUMN @extschema@.poser_component_count.total IS 'number of components';
+COMMENT ON COLUMN @extschema@.poser_component_count.active IS 'number of active components';
+
+CREATE TABLE @extschema@.poser_component_count_delta (
+	widget_uuid pg_catalog.varchar(32) NOT NULL,
+	total pg_catalog.int8 NOT NULL,
+	active pg_catalog.int8 NOT NULL
+) WITH (
+	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000
+);
+
+CREATE INDEX poser_component_count_delta_widget_uuid_idx
+	ON @extschema@.poser_component_count_delta (widget_uuid);
+
+COMMENT ON TABLE @extschema@.poser_component_count_delta IS
+'changes of component counts that are not settled yet; normally empty';
+COMMENT ON COLUMN @extschema@.poser_component_count_delta.widget_uuid IS 'the widget';
+COMMENT ON COLUMN @extschema@.poser_component_count_delta.total IS 'change of the number of components';
+COMMENT ON COLUMN @extschema@.poser_component_count_delta.active IS 'change of the number of active components';
+
+-- Triggers
+
+CREATE FUNCTION @extschema@.poser_count_child()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'poser_count_child'
+LANGUAGE C;
+
+COMMENT ON FUNCTION @extschema@.poser_count_child() IS
+'counts the rows of a table by parent; arguments: table of counts, table of deltas, column that refers to the parent, flag counted as well';
+
+CREATE FUNCTION @extschema@.poser_count_parent()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'poser_count_parent'
+LANGUAGE C;
+
+COMMENT ON FUNCTION @extschema@.poser_count_parent() IS
+'makes and deletes the count of a parent; arguments: table of counts, table of deltas, key column';
+
+CREATE TRIGGER poser_count_before
+	BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON @extschema@.poser_component
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_child(
+		'poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+CREATE TRIGGER poser_count_insert
+	AFTER INSERT ON @extschema@.poser_component
+	REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_child(
+		'poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+CREATE TRIGGER poser_count_update
+	AFTER UPDATE ON @extschema@.poser_component
+	REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_child(
+		'poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+CREATE TRIGGER poser_count_delete
+	AFTER DELETE ON @extschema@.poser_component
+	REFERENCING OLD TABLE AS old_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_child(
+		'poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+CREATE TRIGGER poser_count_truncate
+	AFTER TRUNCATE ON @extschema@.poser_component
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_child(
+		'poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+
+CREATE TRIGGER poser_count_before
+	BEFORE INSERT OR UPDATE ON @extschema@.poser_widget
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+CREATE TRIGGER poser_count_insert
+	AFTER INSERT ON @extschema@.poser_widget
+	REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+CREATE TRIGGER poser_count_update
+	AFTER UPDATE ON @extschema@.poser_widget
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+CREATE TRIGGER poser_count_update_key
+	AFTER UPDATE ON @extschema@.poser_widget
+	FOR EACH ROW WHEN (OLD.uuid OPERATOR(pg_catalog.<>) NEW.uuid)
+	EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+CREATE TRIGGER poser_count_delete
+	AFTER DELETE ON @extschema@.poser_widget
+	REFERENCING OLD TABLE AS old_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+CREATE TRIGGER poser_count_truncate
+	AFTER TRUNCATE ON @extschema@.poser_widget
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_count_parent(
+		'poser_component_count', 'poser_component_count_delta', 'uuid');
+
+-- Reading
+
+CREATE FUNCTION @extschema@.poser_component_live_from(
+	widget pg_catalog.regclass, component pg_catalog.regclass)
+RETURNS pg_catalog.varchar
+AS 'MODULE_PATHNAME', 'poser_component_live_from'
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
+
+COMMENT ON FUNCTION @extschema@.poser_component_live_from(pg_catalog.regclass, pg_catalog.regclass) IS
+'for the views: NULL if the current user may read the maintained component counts now, otherwise the least widget uuid from which on to count';
+
+-- Open to all, with its owner's rights on the bookkeeping; it has no rows for
+-- those who may not see, or must not trust, the maintained counts.
+CREATE VIEW @extschema@.poser_component_count_sum WITH (security_barrier = true) AS
+SELECT settled.widget_uuid,
+       settled.total OPERATOR(pg_catalog.+) COALESCE(deltas.total, 0::pg_catalog.int8) AS total,
+       settled.active OPERATOR(pg_catalog.+) COALESCE(deltas.active, 0::pg_catalog.int8) AS active
+  FROM @extschema@.poser_component_count AS settled
+       LEFT JOIN (SELECT widget_uuid,
+                         pg_catalog.sum(total)::pg_catalog.int8 AS total,
+                         pg_catalog.sum(active)::pg_catalog.int8 AS active
+                    FROM @extschema@.poser_component_count_delta
+                   GROUP BY widget_uuid) AS deltas
+       ON deltas.widget_uuid OPERATOR(pg_catalog.=) settled.widget_uuid
+ WHERE @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
+                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL;
+
+COMMENT ON VIEW @extschema@.poser_component_count_sum IS
+'maintained component counts for poser_widget_summary; empty where these must be counted live';
+COMMENT ON COLUMN @extschema@.poser_component_count_sum.widget_uuid IS 'the widget';
+COMMENT ON COLUMN @extschema@.poser_component_count_sum.total IS 'number of components';
+COMMENT ON COLUMN @extschema@.poser_component_count_sum.active IS 'number of active components';
+
+CREATE VIEW @extschema@.poser_widget_summary WITH (security_invoker = true) AS
+SELECT widget.uuid,
+       widget.description,
+       widget.active,
+       COALESCE(kept.total, live.total, 0::pg_catalog.int8) AS component_count,
+       COALESCE(kept.active, live.active, 0::pg_catalog.int8) AS active_component_count
+  FROM @extschema@.poser_widget AS widget
+       LEFT JOIN @extschema@.poser_component_count_sum AS kept
+       ON kept.widget_uuid OPERATOR(pg_catalog.=) widget.uuid
+       LEFT JOIN (SELECT widget_uuid,
+                         pg_catalog.count(*) AS total,
+                         pg_catalog.count(*) FILTER (WHERE active) AS active
+                    FROM @extschema@.poser_component
+                   WHERE widget_uuid OPERATOR(pg_catalog.>=)
+                         @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
+                                                               '@extschema@.poser_component'::pg_catalog.regclass)
+                   GROUP BY widget_uuid) AS live
+       ON live.widget_uuid OPERATOR(pg_catalog.=) widget.uuid;
+
+COMMENT ON VIEW @extschema@.poser_widget_summary IS
+'widgets with their component counts, exact in every snapshot';
+COMMENT ON COLUMN @extschema@.poser_widget_summary.uuid IS 'key, up to 32 characters';
+COMMENT ON COLUMN @extschema@.poser_widget_summary.description IS 'what the widget is';
+COMMENT ON COLUMN @extschema@.poser_widget_summary.active IS 'whether the widget is currently in use';
+COMMENT ON COLUMN @extschema@.poser_widget_summary.component_count IS 'number of components that the reader may see';
+COMMENT ON COLUMN @extschema@.poser_widget_summary.active_component_count IS 'the same, of active components';
+
+CREATE FUNCTION @extschema@.poser_widget_get(uuid pg_catalog.varchar)
+RETURNS SETOF @extschema@.poser_widget_summary
+AS 'MODULE_PATHNAME', 'poser_widget_get'
+LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 1;
+
+COMMENT ON FUNCTION @extschema@.poser_widget_get(pg_catalog.varchar) IS
+'the summary of one widget; no row if there is no such widget';
+
+CREATE FUNCTION @extschema@.poser_widget_list(
+	search pg_catalog.text DEFAULT NULL, active pg_catalog.bool DEFAULT NULL,
+	after pg_catalog.varchar DEFAULT NULL, page_size pg_catalog.int4 DEFAULT 50)
+RETURNS SETOF @extschema@.poser_widget_summary
+AS 'MODULE_PATHNAME', 'poser_widget_list'
+LANGUAGE C STABLE PARALLEL RESTRICTED ROWS 50;
+
+COMMENT ON FUNCTION @extschema@.poser_widget_list(pg_catalog.text, pg_catalog.bool, pg_catalog.varchar, pg_catalog.int4) IS
+'summaries by uuid: those whose description contains search, in upper or lower case, that are active or not, page_size (1 to 1000) of those after the uuid';
+
+-- Mending and checking
+
+CREATE FUNCTION @extschema@.poser_count_rebuild(
+	parent pg_catalog.regclass, parent_key pg_catalog.name,
+	child pg_catalog.regclass, child_key pg_catalog.name, flag pg_catalog.name,
+	counts pg_catalog.regclass, deltas pg_catalog.regclass)
+RETURNS pg_catalog.int8
+AS 'MODULE_PATHNAME', 'poser_count_rebuild'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass) IS
+'for poser_recount(): makes the counts of one pair of tables right; returns how many were wrong';
+
+CREATE FUNCTION @extschema@.poser_recount()
+RETURNS pg_catalog.int8
+LANGUAGE SQL VOLATILE
+BEGIN ATOMIC
+	SELECT @extschema@.poser_count_rebuild(
+		'@extschema@.poser_widget'::pg_catalog.regclass, 'uuid'::pg_catalog.name,
+		'@extschema@.poser_component'::pg_catalog.regclass, 'widget_uuid'::pg_catalog.name,
+		'active'::pg_catalog.name,
+		'@extschema@.poser_component_count'::pg_catalog.regclass,
+		'@extschema@.poser_component_count_delta'::pg_catalog.regclass);
+END;
+
+COMMENT ON FUNCTION @extschema@.poser_recount() IS
+'makes all component counts right, while others write; returns for how many widgets they were wrong';
+
+CREATE FUNCTION @extschema@.poser_check(
+	OUT object pg_catalog.text, OUT problem pg_catalog.text)
+RETURNS SETOF pg_catalog.record
+AS 'MODULE_PATHNAME', 'poser_check'
+LANGUAGE C STABLE;
+
+COMMENT ON FUNCTION @extschema@.poser_check() IS
+'what is wrong with the tables, triggers and counts of this extension; no row if all is well';
+
+-- Ownership and privileges.  The owner of the tables of 1.0 gets what is new,
+-- whoever runs the update; plain DDL cannot name a role that has to be looked
+-- up.  Revoking from PUBLIC undoes what default privileges may have granted.
+
+DO LANGUAGE plpgsql $do$
+DECLARE
+	owner pg_catalog.name := (SELECT pg_catalog.pg_get_userbyid(relowner)
+								FROM pg_catalog.pg_class
+							   WHERE oid OPERATOR(pg_catalog.=)
+									 '@extschema@.poser_component'::pg_catalog.regclass);
+BEGIN
+	EXECUTE pg_catalog.format('ALTER TABLE @extschema@.poser_component_count OWNER TO %I', owner);
+	EXECUTE pg_catalog.format('ALTER TABLE @extschema@.poser_component_count_delta OWNER TO %I', owner);
+	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_component_count_sum OWNER TO %I', owner);
+	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_widget_summary OWNER TO %I', owner);
+END
+$do$;
+
+REVOKE ALL ON @extschema@.poser_component_count, @extschema@.poser_component_count_delta FROM PUBLIC;
+GRANT SELECT ON @extschema@.poser_component_count_sum TO PUBLIC;
+
+-- The counts of what is there already.
+SELECT @extschema@.poser_recount();

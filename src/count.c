@@ -1,0 +1,1389 @@
+/*
+ * count.c
+ *	  Counting the rows of a child table by parent, without blocking.
+ *
+ * For each parent there is a row in the table of settled counts; changes that
+ * cannot be added to it at once are rows of the table of deltas.  What always
+ * holds, in every snapshot and for every key, is
+ *
+ *		settled + sum(deltas) = number of children
+ *
+ * whether the parent exists or not.  Whatever is done here keeps that sum, so
+ * that no two writers need to agree on anything but who may replace a row.
+ *
+ * A writer finds the newest version of the settled row.  If its own snapshot
+ * sees that version, and nobody else has replaced or is replacing it, then it
+ * replaces it, which can fail but never waits.  Having done so it holds the
+ * row, and takes up those deltas of the key that its snapshot sees.  Otherwise
+ * it records a delta.  (A version that the snapshot does not see includes rows
+ * of others that it does not see either; a version of our own made from it
+ * would bring them into our own reads.)
+ *
+ * The look-ups use SnapshotSelf, which finds the newest committed or own
+ * version, and takes no predicate locks: SERIALIZABLE writers of one parent
+ * must not fail on account of its count.
+ *
+ * One transaction may replace the same row very often.  To find the newest
+ * version through the index it would have to walk all the older ones, so it
+ * remembers where it put them, see OwnRow.
+ *
+ * Reads go through views, which ask poser_count_serves() whether the counts
+ * can be relied on here and now, and count the rows themselves otherwise.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/predicate.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "poser.h"
+
+PG_FUNCTION_INFO_V1(poser_count_child);
+PG_FUNCTION_INFO_V1(poser_count_parent);
+PG_FUNCTION_INFO_V1(poser_count_rebuild);
+
+/* Columns of the tables of settled counts and of deltas. */
+#define COUNT_KEY		1
+#define COUNT_TOTAL		2
+#define COUNT_ACTIVE	3
+#define COUNT_NATTS		3
+
+/* How many own rows a transaction remembers before it starts afresh. */
+#define MAX_OWN_ROWS	16384
+
+/* Rows fetched at a time by poser_count_rebuild. */
+#define REBUILD_BATCH	1000
+
+/* A number of children, or a change of it. */
+typedef struct Tally
+{
+	int64		total;
+	int64		active;
+} Tally;
+
+/*
+ * What one statement changes, by key.
+ */
+typedef struct Change
+{
+	Datum		key;
+	Tally		tally;
+	uint32		hash;
+	char		status;
+} Change;
+
+static uint32 hash_key(const PoserCount *count, Datum key);
+static bool equal_keys(const PoserCount *count, Datum a, Datum b);
+
+#define SH_PREFIX changes
+#define SH_ELEMENT_TYPE Change
+#define SH_KEY_TYPE Datum
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) hash_key((tb)->private_data, key)
+#define SH_EQUAL(tb, a, b) equal_keys((tb)->private_data, a, b)
+#define SH_SCOPE static inline
+#define SH_STORE_HASH
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+/*
+ * Where this transaction has put the newest version of a row, by table and
+ * hash of the row's key.  An entry is a hint: it is checked when it is used,
+ * so two keys of one hash, rolled back subtransactions and anything else cost
+ * time only.  "before" is the newest version made before the subtransaction
+ * that made "newest", and is the row again if that one is rolled back.
+ */
+typedef struct OwnRowKey
+{
+	Oid			relid;
+	uint32		hash;
+} OwnRowKey;
+
+typedef struct OwnRow
+{
+	OwnRowKey	key;
+	ItemPointerData newest;
+	ItemPointerData before;
+	SubTransactionId subid;
+} OwnRow;
+
+static HTAB *own_rows = NULL;
+
+/*
+ * A statement on a child or parent that is under way and has not been counted
+ * yet.  Reads that come meanwhile, of other triggers for instance, may see its
+ * rows; so as long as there is one, all counting is live.
+ */
+typedef struct Uncounted
+{
+	Oid			relid;
+	SubTransactionId subid;
+	struct Uncounted *outer;
+} Uncounted;
+
+static Uncounted *uncounted = NULL;
+
+/*
+ * The newest snapshot under which this transaction has built upon rows of
+ * others, as its xmax and number of running transactions.  Of two snapshots
+ * the one with the greater xmax is newer, and if they are the same, the one
+ * that has fewer running.
+ */
+static TransactionId settled_xmax = InvalidTransactionId;
+static uint32 settled_xcnt = 0;
+
+/* The last decision of poser_count_serves(), and what it was made for. */
+static struct
+{
+	Oid			child;
+	Oid			userid;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint32		running;
+	CommandId	curcid;
+	bool		serves;
+}			decision;
+
+/* One of the two tables of a count, opened for writing. */
+typedef struct CountTable
+{
+	Oid			relid;
+	Oid			indexid;
+	Relation	rel;
+	Relation	index;
+	IndexScanDesc scan;
+	TupleTableSlot *found;		/* what find_row() has found */
+	TupleTableSlot *formed;		/* what is to be written */
+	ResultRelInfo *indexes;		/* set up when an index must be changed */
+	EState	   *estate;
+} CountTable;
+
+typedef struct CountWriter
+{
+	const PoserCount *count;
+	Snapshot	snapshot;		/* may only settle what this sees */
+	CountTable	settled;
+	CountTable	deltas;
+	bool		deltas_empty;	/* there is no row in it but our own */
+} CountWriter;
+
+static uint32
+hash_key(const PoserCount *count, Datum key)
+{
+	return murmurhash32(DatumGetUInt32(FunctionCall1Coll(count->key_hash,
+														 count->keycollation, key)));
+}
+
+static bool
+equal_keys(const PoserCount *count, Datum a, Datum b)
+{
+	return DatumGetBool(FunctionCall2Coll(count->key_eq, count->keycollation, a, b));
+}
+
+/*
+ * Own rows
+ */
+
+static OwnRow *
+own_row(CountTable *table, uint32 hash, HASHACTION action)
+{
+	OwnRowKey	key = {table->relid, hash};
+
+	if (action == HASH_ENTER && own_rows != NULL &&
+		hash_get_num_entries(own_rows) >= MAX_OWN_ROWS)
+	{
+		hash_destroy(own_rows);
+		own_rows = NULL;
+	}
+	if (own_rows == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		if (action != HASH_ENTER)
+			return NULL;
+		ctl.keysize = sizeof(OwnRowKey);
+		ctl.entrysize = sizeof(OwnRow);
+		ctl.hcxt = TopTransactionContext;
+		own_rows = hash_create("poser own rows", 64, &ctl,
+							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	}
+	if (action == HASH_ENTER)
+	{
+		bool		found;
+		OwnRow	   *row = hash_search(own_rows, &key, HASH_ENTER, &found);
+
+		if (!found)
+		{
+			ItemPointerSetInvalid(&row->newest);
+			ItemPointerSetInvalid(&row->before);
+			row->subid = InvalidSubTransactionId;
+		}
+		return row;
+	}
+	return hash_search(own_rows, &key, action, NULL);
+}
+
+static void
+remember_own_row(CountTable *table, uint32 hash, ItemPointer tid)
+{
+	OwnRow	   *row = own_row(table, hash, HASH_ENTER);
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	if (row->subid != subid)
+	{
+		row->before = row->newest;
+		row->subid = subid;
+	}
+	row->newest = *tid;
+}
+
+/*
+ * Tables of a count
+ */
+
+static void
+open_table(CountTable *table, Oid relid, Oid indexid)
+{
+	table->relid = relid;
+	table->indexid = indexid;
+	table->rel = table_open(relid, RowExclusiveLock);
+	table->index = NULL;
+	table->scan = NULL;
+	table->indexes = NULL;
+	table->estate = NULL;
+	table->found = table_slot_create(table->rel, NULL);
+	table->formed = NULL;
+}
+
+/* Locks are kept until the end of the transaction, as for any writer. */
+static void
+close_table(CountTable *table)
+{
+	if (table->scan != NULL)
+		index_endscan(table->scan);
+	if (table->index != NULL)
+		index_close(table->index, NoLock);
+	if (table->indexes != NULL)
+	{
+		ExecCloseIndices(table->indexes);
+		FreeExecutorState(table->estate);
+	}
+	ExecDropSingleTupleTableSlot(table->found);
+	if (table->formed != NULL)
+		ExecDropSingleTupleTableSlot(table->formed);
+	table_close(table->rel, NoLock);
+}
+
+static void
+open_writer(CountWriter *writer, const PoserCount *count, Snapshot snapshot)
+{
+	writer->count = count;
+	writer->snapshot = snapshot;
+	open_table(&writer->settled, count->counts, count->counts_index);
+	open_table(&writer->deltas, count->deltas, count->deltas_index);
+
+	/* a committed row that our snapshot sees has its page by now */
+	writer->deltas_empty = (RelationGetNumberOfBlocks(writer->deltas.rel) == 0);
+
+	/* what this command has written before can then be replaced as well */
+	CommandCounterIncrement();
+}
+
+static void
+close_writer(CountWriter *writer)
+{
+	close_table(&writer->deltas);
+	close_table(&writer->settled);
+}
+
+static Tally
+slot_tally(TupleTableSlot *slot)
+{
+	Tally		result;
+	bool		isnull;
+
+	result.total = DatumGetInt64(slot_getattr(slot, COUNT_TOTAL, &isnull));
+	if (isnull)
+		result.total = 0;
+	result.active = DatumGetInt64(slot_getattr(slot, COUNT_ACTIVE, &isnull));
+	if (isnull)
+		result.active = 0;
+	return result;
+}
+
+static TransactionId
+slot_xmin(TupleTableSlot *slot)
+{
+	bool		isnull;
+
+	return DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
+												 &isnull));
+}
+
+static bool
+slot_is_own(TupleTableSlot *slot)
+{
+	return TransactionIdIsCurrentTransactionId(slot_xmin(slot));
+}
+
+static bool
+slot_has_key(CountTable *table, const PoserCount *count, Datum key)
+{
+	bool		isnull;
+	Datum		found = slot_getattr(table->found, COUNT_KEY, &isnull);
+
+	return !isnull && equal_keys(count, found, key);
+}
+
+static bool
+fetch_own_row(CountTable *table, const PoserCount *count, Datum key, ItemPointer tid)
+{
+	return ItemPointerIsValid(tid) &&
+		table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
+		slot_is_own(table->found) &&
+		slot_has_key(table, count, key);
+}
+
+/*
+ * Find the row of this transaction that it remembers having for the key.
+ */
+static bool
+find_own_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
+{
+	OwnRow	   *row = own_row(table, hash, HASH_FIND);
+
+	return row != NULL &&
+		(fetch_own_row(table, count, key, &row->newest) ||
+		 fetch_own_row(table, count, key, &row->before));
+}
+
+/*
+ * Begin to look a key up in the table's index, next_row() gives the rows.
+ */
+static void
+begin_rows(CountTable *table, const PoserCount *count, Datum key)
+{
+	ScanKeyData scankey;
+
+	if (table->scan == NULL)
+	{
+		table->index = index_open(table->indexid, RowExclusiveLock);
+#if PG_VERSION_NUM >= 180000
+		table->scan = index_beginscan(table->rel, table->index, SnapshotSelf, NULL, 1, 0);
+#else
+		table->scan = index_beginscan(table->rel, table->index, SnapshotSelf, 1, 0);
+#endif
+	}
+	ScanKeyEntryInitializeWithInfo(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid,
+								   count->keycollation, count->key_eq, key);
+	index_rescan(table->scan, &scankey, 1, NULL, 0);
+}
+
+static bool
+next_row(CountTable *table)
+{
+	return index_getnext_slot(table->scan, ForwardScanDirection, table->found);
+}
+
+/*
+ * Find the newest version of a key's row, for a table that has only one.
+ */
+static bool
+find_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
+{
+	if (find_own_row(table, count, key, hash))
+		return true;
+	begin_rows(table, count, key);
+	return next_row(table);
+}
+
+/*
+ * May the row that was found be built upon?  Our own always, for it was made
+ * from what we may see.
+ */
+static bool
+may_settle(CountWriter *writer, CountTable *table)
+{
+	if (slot_is_own(table->found))
+		return true;
+	return table_tuple_satisfies_snapshot(table->rel, table->found, writer->snapshot);
+}
+
+/*
+ * Remember under which snapshot rows of others were built upon, see
+ * sees_settled().
+ */
+static void
+note_settled(Snapshot snapshot)
+{
+	if (IsolationUsesXactSnapshot())
+		return;
+	if (!TransactionIdIsValid(settled_xmax) ||
+		TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
+		(settled_xmax == snapshot->xmax && snapshot->xcnt < settled_xcnt))
+	{
+		settled_xmax = snapshot->xmax;
+		settled_xcnt = snapshot->xcnt;
+	}
+}
+
+static void
+form_row(CountTable *table, Datum key, Tally tally)
+{
+	TupleTableSlot *slot;
+
+	if (table->formed == NULL)
+		table->formed = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
+	slot = table->formed;
+	ExecClearTuple(slot);
+	slot->tts_values[COUNT_KEY - 1] = key;
+	slot->tts_values[COUNT_TOTAL - 1] = Int64GetDatum(tally.total);
+	slot->tts_values[COUNT_ACTIVE - 1] = Int64GetDatum(tally.active);
+	memset(slot->tts_isnull, 0, COUNT_NATTS * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * Make index entries for the row just written.
+ *
+ * A new version of the row that holds a key needs no check that the key is
+ * unique, and must not have one: it would visit all our older versions.
+ */
+static void
+insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
+{
+	ResultRelInfo *indexes;
+
+	if (table->indexes == NULL)
+	{
+		table->estate = CreateExecutorState();
+		table->indexes = makeNode(ResultRelInfo);
+		InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
+		ExecOpenIndices(table->indexes, false);
+	}
+	indexes = table->indexes;
+
+	if (update && indexes->ri_NumIndices == 1 &&
+		RelationGetRelid(indexes->ri_IndexRelationDescs[0]) == table->indexid)
+	{
+		Datum		values[INDEX_MAX_KEYS];
+		bool		isnull[INDEX_MAX_KEYS];
+
+		FormIndexDatum(indexes->ri_IndexRelationInfo[0], table->formed, table->estate,
+					   values, isnull);
+		index_insert(indexes->ri_IndexRelationDescs[0], values, isnull,
+					 &table->formed->tts_tid, table->rel,
+					 UNIQUE_CHECK_NO, true, indexes->ri_IndexRelationInfo[0]);
+	}
+	else
+	{
+		List	   *recheck;
+
+#if PG_VERSION_NUM >= 160000
+		recheck = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
+										false, NULL, NIL, onlySummarizing);
+#else
+		recheck = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
+										false, NULL, NIL);
+#endif
+		list_free(recheck);
+	}
+	ResetPerTupleExprContext(table->estate);
+}
+
+static void
+insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
+{
+	form_row(table, key, tally);
+	table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
+	insert_index_entries(table, false, false);
+	remember_own_row(table, hash, &table->formed->tts_tid);
+}
+
+/*
+ * Replace the row that was found by one with this tally.  Returns false, and
+ * has done nothing, if somebody else has replaced or locked it.
+ */
+static bool
+update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
+{
+	TM_FailureData tmfd;
+	LockTupleMode lockmode;
+	bool		isnull;
+#if PG_VERSION_NUM >= 160000
+	TU_UpdateIndexes update_indexes;
+#else
+	bool		update_indexes;
+#endif
+
+	form_row(table, slot_getattr(table->found, COUNT_KEY, &isnull), tally);
+	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
+						   GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
+						   false, &tmfd, &lockmode, &update_indexes) != TM_Ok)
+		return false;
+	if (!slot_is_own(table->found))
+		note_settled(writer->snapshot);
+
+#if PG_VERSION_NUM >= 160000
+	if (update_indexes != TU_None)
+		insert_index_entries(table, true, update_indexes == TU_Summarizing);
+#else
+	if (update_indexes)
+		insert_index_entries(table, true, false);
+#endif
+	remember_own_row(table, hash, &table->formed->tts_tid);
+	return true;
+}
+
+/*
+ * Delete the row that was found; false if somebody else has it.
+ */
+static bool
+delete_row(CountWriter *writer, CountTable *table)
+{
+	TM_FailureData tmfd;
+
+	if (table_tuple_delete(table->rel, &table->found->tts_tid,
+						   GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
+						   false, &tmfd, false) != TM_Ok)
+		return false;
+	if (!slot_is_own(table->found))
+		note_settled(writer->snapshot);
+	return true;
+}
+
+/*
+ * Changing a count
+ */
+
+static bool
+is_zero(Tally tally)
+{
+	return tally.total == 0 && tally.active == 0;
+}
+
+static Tally
+add(Tally a, Tally b)
+{
+	return (Tally) {a.total + b.total, a.active + b.active};
+}
+
+/*
+ * Record a change as a delta, or in the one that we have made before.
+ */
+static void
+defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
+{
+	CountTable *deltas = &writer->deltas;
+
+	if (is_zero(change))
+		return;
+	if (find_own_row(deltas, writer->count, key, hash))
+	{
+		Tally		tally = add(slot_tally(deltas->found), change);
+
+		if (is_zero(tally) ? delete_row(writer, deltas) :
+			update_row(writer, deltas, hash, tally))
+			return;
+	}
+	insert_row(deltas, key, hash, change);
+}
+
+/*
+ * Having replaced the settled row of "key", which is in writer->settled.found
+ * no more, take up its deltas.
+ */
+static void
+absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
+{
+	CountTable *deltas = &writer->deltas;
+	Tally		sum = {0, 0};
+
+	begin_rows(deltas, writer->count, key);
+	while (next_row(deltas))
+	{
+		Tally		tally;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!may_settle(writer, deltas))
+			continue;
+		tally = slot_tally(deltas->found);
+		if (delete_row(writer, deltas))
+			sum = add(sum, tally);
+	}
+
+	if (is_zero(sum))
+		return;
+
+	/* the row that we have just written can be replaced by a later command */
+	CommandCounterIncrement();
+	if (!find_row(&writer->settled, writer->count, key, hash) ||
+		!update_row(writer, &writer->settled, hash,
+					add(slot_tally(writer->settled.found), sum)))
+		elog(ERROR, "could not replace a row of our own in relation \"%s\"",
+			 RelationGetRelationName(writer->settled.rel));
+}
+
+/*
+ * Change the count of one key.  Within one opening of the writer a key comes
+ * only once.  A change of nothing still takes up deltas.
+ */
+static void
+change_count(CountWriter *writer, Datum key, uint32 hash, Tally change)
+{
+	CountTable *settled = &writer->settled;
+
+	if (find_row(settled, writer->count, key, hash) &&
+		may_settle(writer, settled) &&
+		update_row(writer, settled, hash, add(slot_tally(settled->found), change)))
+	{
+		if (!writer->deltas_empty)
+			absorb_deltas(writer, key, hash);
+	}
+	else
+		defer(writer, key, hash, change);
+}
+
+/*
+ * Make the settled row of a new parent, unless there is one: a parent may have
+ * gone while somebody held the row.
+ */
+static void
+begin_count(CountWriter *writer, Datum key)
+{
+	uint32		hash = hash_key(writer->count, key);
+	Tally		tally = {0, 0};
+
+	if (find_row(&writer->settled, writer->count, key, hash))
+		return;
+
+	/* one query may make a parent and its children, and count these first */
+	if (find_own_row(&writer->deltas, writer->count, key, hash))
+	{
+		Tally		own = slot_tally(writer->deltas.found);
+
+		if (delete_row(writer, &writer->deltas))
+			tally = own;
+	}
+	insert_row(&writer->settled, key, hash, tally);
+}
+
+/*
+ * Delete the settled row that was found, of a parent that is gone.  Children
+ * that it still has, to be deleted by a cascade or without a foreign key, are
+ * counted by a delta.  If somebody holds the row then it stays, and does no
+ * harm.
+ */
+static void
+end_found_count(CountWriter *writer, Datum key, uint32 hash)
+{
+	Tally		left = slot_tally(writer->settled.found);
+
+	if (delete_row(writer, &writer->settled))
+		defer(writer, key, hash, left);
+}
+
+static void
+end_count(CountWriter *writer, Datum key)
+{
+	uint32		hash = hash_key(writer->count, key);
+
+	if (find_row(&writer->settled, writer->count, key, hash))
+		end_found_count(writer, key, hash);
+}
+
+/*
+ * TRUNCATE of the child, which nobody else has open: all counts are zero.
+ */
+static void
+zero_counts(CountWriter *writer)
+{
+	CountTable *tables[] = {&writer->settled, &writer->deltas};
+
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		CountTable *table = tables[i];
+		TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL);
+
+		while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
+		{
+			Datum		key;
+			bool		isnull;
+			bool		done;
+
+			CHECK_FOR_INTERRUPTS();
+			key = slot_getattr(table->found, COUNT_KEY, &isnull);
+			if (table == &writer->deltas)
+				done = delete_row(writer, table);
+			else
+				done = is_zero(slot_tally(table->found)) ||
+					update_row(writer, table, hash_key(writer->count, key), (Tally) {0, 0});
+			if (!done)
+				ereport(ERROR,
+						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+						 errmsg("could not reset the counts in relation \"%s\"",
+								RelationGetRelationName(table->rel)),
+						 errdetail("Another transaction holds one of its rows.")));
+		}
+		table_endscan(scan);
+	}
+}
+
+/*
+ * TRUNCATE of the parent.
+ */
+static void
+end_all_counts(CountWriter *writer)
+{
+	CountTable *settled = &writer->settled;
+	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
+	{
+		bool		isnull;
+		Datum		key = slot_getattr(settled->found, COUNT_KEY, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		end_found_count(writer, key, hash_key(writer->count, key));
+	}
+	table_endscan(scan);
+}
+
+/*
+ * Triggers
+ */
+
+/* Rows of a transition table. */
+typedef struct Source
+{
+	Tuplestorestate *store;
+	TupleTableSlot *slot;
+	const PoserCountTrigger *trigger;
+	Datum		key;
+	bool		active;
+} Source;
+
+static bool
+open_source(Source *source, Tuplestorestate *store, TriggerData *trigdata,
+			const PoserCountTrigger *trigger)
+{
+	source->store = store;
+	source->trigger = trigger;
+	source->slot = NULL;
+	if (store == NULL)
+		return false;
+	/* other triggers may have read it */
+	tuplestore_select_read_pointer(store, 0);
+	tuplestore_rescan(store);
+	source->slot = MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation),
+											&TTSOpsMinimalTuple);
+	return true;
+}
+
+static void
+close_source(Source *source)
+{
+	if (source->slot != NULL)
+		ExecDropSingleTupleTableSlot(source->slot);
+}
+
+/* The next row that refers to a parent; the key lives until the one after. */
+static bool
+next_source_row(Source *source)
+{
+	bool		isnull;
+
+	if (source->slot == NULL)
+		return false;
+	while (tuplestore_gettupleslot(source->store, true, false, source->slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		source->key = slot_getattr(source->slot, source->trigger->key, &isnull);
+		if (isnull)
+			continue;
+		if (source->trigger->count.keylen == -1)
+			source->key = PointerGetDatum(PG_DETOAST_DATUM_PACKED(source->key));
+		source->active = false;
+		if (source->trigger->flag != 0)
+		{
+			Datum		flag = slot_getattr(source->slot, source->trigger->flag, &isnull);
+
+			source->active = !isnull && DatumGetBool(flag);
+		}
+		return true;
+	}
+	ExecDropSingleTupleTableSlot(source->slot);
+	source->slot = NULL;
+	return false;
+}
+
+/* Changes by key, in a memory context of their own. */
+typedef struct Changes
+{
+	const PoserCount *count;
+	MemoryContext context;
+	changes_hash *hash;
+	Size		limit;
+} Changes;
+
+static void
+begin_changes(Changes *changes, const PoserCount *count)
+{
+	changes->count = count;
+	changes->context = AllocSetContextCreate(CurrentMemoryContext, "poser changes",
+											 ALLOCSET_DEFAULT_SIZES);
+	changes->hash = changes_create(changes->context, 16, (void *) count);
+	changes->limit = get_hash_memory_limit();
+}
+
+static void
+apply_changes(Changes *changes)
+{
+	CountWriter writer;
+	bool		opened = false;
+	changes_iterator it;
+	Change	   *change;
+
+	changes_start_iterate(changes->hash, &it);
+	while ((change = changes_iterate(changes->hash, &it)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (is_zero(change->tally))
+			continue;
+		if (!opened)
+			open_writer(&writer, changes->count, GetActiveSnapshot());
+		opened = true;
+		change_count(&writer, change->key, change->hash, change->tally);
+	}
+	if (opened)
+		close_writer(&writer);
+}
+
+static void
+add_change(Changes *changes, Datum key, bool active, int sign)
+{
+	bool		found;
+	Change	   *change = changes_insert(changes->hash, key, &found);
+
+	if (!found)
+	{
+		MemoryContext old = MemoryContextSwitchTo(changes->context);
+
+		change->key = datumCopy(key, changes->count->keybyval, changes->count->keylen);
+		change->tally = (Tally) {0, 0};
+		MemoryContextSwitchTo(old);
+	}
+	change->tally.total += sign;
+	if (active)
+		change->tally.active += sign;
+
+	if (!found && MemoryContextMemAllocated(changes->context, false) > changes->limit)
+	{
+		apply_changes(changes);
+		MemoryContextReset(changes->context);
+		changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+	}
+}
+
+/*
+ * Add up a statement's transition tables and apply the sums.
+ *
+ * The two tables of an UPDATE are read side by side: most often a row's old
+ * and new version stand at the same place and count alike.  Rows that do
+ * cancel out, whether they belong together or not.
+ */
+static void
+count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
+{
+	Changes		changes;
+	Source		olds;
+	Source		news;
+	bool		has_old;
+	bool		has_new;
+
+	has_old = open_source(&olds, trigdata->tg_oldtable, trigdata, trigger);
+	has_new = open_source(&news, trigdata->tg_newtable, trigdata, trigger);
+	if ((TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) && !has_new) ||
+		(TRIGGER_FIRED_BY_DELETE(trigdata->tg_event) && !has_old) ||
+		(TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) && !(has_old && has_new)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have transition tables",
+						trigdata->tg_trigger->tgname)));
+
+	begin_changes(&changes, &trigger->count);
+	do
+	{
+		has_old = next_source_row(&olds);
+		has_new = next_source_row(&news);
+		if (has_old && has_new && olds.active == news.active &&
+			equal_keys(&trigger->count, olds.key, news.key))
+			continue;
+		if (has_old)
+			add_change(&changes, olds.key, olds.active, -1);
+		if (has_new)
+			add_change(&changes, news.key, news.active, 1);
+	} while (has_old || has_new);
+	apply_changes(&changes);
+
+	MemoryContextDelete(changes.context);
+	close_source(&olds);
+	close_source(&news);
+}
+
+static void
+begin_uncounted(Oid relid)
+{
+	Uncounted  *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
+
+	entry->relid = relid;
+	entry->subid = GetCurrentSubTransactionId();
+	entry->outer = uncounted;
+	uncounted = entry;
+}
+
+static void
+end_uncounted(Oid relid)
+{
+	for (Uncounted **link = &uncounted; *link != NULL; link = &(*link)->outer)
+		if ((*link)->relid == relid)
+		{
+			Uncounted  *entry = *link;
+
+			*link = entry->outer;
+			pfree(entry);
+			break;
+		}
+}
+
+static TriggerData *
+check_trigger(FunctionCallInfo fcinfo)
+{
+	if (!CALLED_AS_TRIGGER(fcinfo))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("function \"%s\" was not called by trigger manager",
+						get_func_name(fcinfo->flinfo->fn_oid))));
+	return (TriggerData *) fcinfo->context;
+}
+
+/*
+ * poser_count_child(counts, deltas, key column, flag column) on the child,
+ * for each statement of every kind, before and after.
+ */
+Datum
+poser_count_child(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = check_trigger(fcinfo);
+	TriggerEvent event = trigdata->tg_event;
+	const PoserCountTrigger *trigger;
+
+	if (!TRIGGER_FIRED_FOR_STATEMENT(event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must fire for each statement",
+						trigdata->tg_trigger->tgname)));
+	trigger = poser_count_trigger(trigdata, fcinfo->flinfo->fn_oid);
+
+	if (TRIGGER_FIRED_BEFORE(event))
+	{
+		begin_uncounted(trigger->relid);
+		if (TRIGGER_FIRED_BY_TRUNCATE(event))
+		{
+			CountWriter writer;
+
+			open_writer(&writer, &trigger->count, GetActiveSnapshot());
+			zero_counts(&writer);
+			close_writer(&writer);
+		}
+	}
+	else
+	{
+		if (!TRIGGER_FIRED_BY_TRUNCATE(event))
+			count_statement(trigdata, trigger);
+		end_uncounted(trigger->relid);
+	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * The keys of parents that a statement has made or deleted.
+ */
+static void
+count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
+{
+	bool		inserted = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
+	CountWriter writer;
+	Source		source;
+
+	if (!open_source(&source, inserted ? trigdata->tg_newtable : trigdata->tg_oldtable,
+					 trigdata, trigger))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have transition tables",
+						trigdata->tg_trigger->tgname)));
+
+	open_writer(&writer, &trigger->count, GetActiveSnapshot());
+	while (next_source_row(&source))
+	{
+		if (inserted)
+			begin_count(&writer, source.key);
+		else
+			end_count(&writer, source.key);
+	}
+	close_writer(&writer);
+	close_source(&source);
+}
+
+/*
+ * poser_count_parent(counts, deltas, key column) on the parent: after each
+ * statement of every kind, before those that make or rename parents, and after
+ * each row whose key is updated.
+ */
+Datum
+poser_count_parent(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = check_trigger(fcinfo);
+	TriggerEvent event = trigdata->tg_event;
+	const PoserCountTrigger *trigger = poser_count_trigger(trigdata, fcinfo->flinfo->fn_oid);
+	CountWriter writer;
+
+	if (TRIGGER_FIRED_FOR_ROW(event))
+	{
+		bool		isnull;
+
+		if (!TRIGGER_FIRED_AFTER(event) || !TRIGGER_FIRED_BY_UPDATE(event))
+			ereport(ERROR,
+					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+					 errmsg("trigger \"%s\" must fire for each statement or after each row of UPDATE",
+							trigdata->tg_trigger->tgname)));
+		open_writer(&writer, &trigger->count, GetActiveSnapshot());
+		end_count(&writer, slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull));
+		begin_count(&writer, slot_getattr(trigdata->tg_newslot, trigger->key, &isnull));
+		close_writer(&writer);
+	}
+	else if (TRIGGER_FIRED_BEFORE(event))
+		begin_uncounted(trigger->relid);
+	else if (TRIGGER_FIRED_BY_UPDATE(event))
+		end_uncounted(trigger->relid);
+	else if (TRIGGER_FIRED_BY_TRUNCATE(event))
+	{
+		open_writer(&writer, &trigger->count, GetActiveSnapshot());
+		end_all_counts(&writer);
+		close_writer(&writer);
+	}
+	else
+	{
+		count_parents(trigdata, trigger);
+		if (TRIGGER_FIRED_BY_INSERT(event))
+			end_uncounted(trigger->relid);
+	}
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * Reading
+ */
+
+/* Does the snapshot see all rows of others that this transaction has built upon? */
+static bool
+sees_settled(Snapshot snapshot)
+{
+	return !TransactionIdIsValid(settled_xmax) ||
+		TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
+		(settled_xmax == snapshot->xmax && snapshot->xcnt <= settled_xcnt);
+}
+
+/*
+ * Is the table, for this snapshot, what it is now?  TRUNCATE and commands that
+ * rewrite a table do not keep what older snapshots would see of it.
+ */
+static bool
+sees_relation(Oid relid, Snapshot snapshot)
+{
+	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	TransactionId xmin;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	ReleaseSysCache(tuple);
+	return !TransactionIdIsCurrentTransactionId(xmin) &&
+		!(TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, snapshot));
+}
+
+/*
+ * Whether the maintained counts of "child" are what the current user would
+ * count under the active snapshot.  "nspid" is the schema of the functions
+ * that maintain them.
+ *
+ * The answer for a snapshot stays the same, so that the parts of one query
+ * agree about it.
+ */
+bool
+poser_count_serves(Oid child, Oid nspid)
+{
+	Snapshot	snapshot = GetActiveSnapshot();
+	Oid			userid = GetUserId();
+	bool		serves;
+
+	if (decision.child == child && decision.userid == userid &&
+		decision.xmin == snapshot->xmin && decision.xmax == snapshot->xmax &&
+		decision.running == snapshot->xcnt + snapshot->subxcnt &&
+		decision.curcid == snapshot->curcid)
+		return decision.serves;
+
+	serves = (pg_class_aclcheck(child, userid, ACL_SELECT) == ACLCHECK_OK &&
+			  check_enable_rls(child, InvalidOid, true) != RLS_ENABLED &&
+			  poser_count_maintained(child, nspid) &&
+			  uncounted == NULL &&
+			  sees_settled(snapshot) &&
+			  sees_relation(child, snapshot));
+
+	decision.child = child;
+	decision.userid = userid;
+	decision.xmin = snapshot->xmin;
+	decision.xmax = snapshot->xmax;
+	decision.running = snapshot->xcnt + snapshot->subxcnt;
+	decision.curcid = snapshot->curcid;
+	decision.serves = serves;
+	return serves;
+}
+
+/*
+ * Rebuilding
+ */
+
+/*
+ * Append a query for all keys whose count is wrong, that lack a settled row or
+ * have one for nothing, or that have deltas: key, number of children (total,
+ * active), count (total, active), number of parents (0 or 1), of settled rows,
+ * and of deltas.
+ */
+void
+poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
+							  Oid child, const char *child_key, const char *flag,
+							  Oid counts, Oid deltas)
+{
+	char	   *key = pstrdup(quote_identifier(get_attname(counts, COUNT_KEY, false)));
+	char	   *total = pstrdup(quote_identifier(get_attname(counts, COUNT_TOTAL, false)));
+	char	   *active = pstrdup(quote_identifier(get_attname(counts, COUNT_ACTIVE, false)));
+
+	parent_key = pstrdup(quote_identifier(parent_key));
+	child_key = pstrdup(quote_identifier(child_key));
+	flag = pstrdup(quote_identifier(flag));
+
+	appendStringInfo(sql,
+					 "SELECT key,\n"
+					 "       pg_catalog.sum(live_total)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(live_active)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(kept_total)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(kept_active)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(parents)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(settled)::pg_catalog.int8,\n"
+					 "       pg_catalog.sum(deltas)::pg_catalog.int8\n"
+					 "  FROM (SELECT %s AS key, 0 AS live_total, 0 AS live_active,\n"
+					 "               0 AS kept_total, 0 AS kept_active,\n"
+					 "               1 AS parents, 0 AS settled, 0 AS deltas\n"
+					 "          FROM %s\n",
+					 parent_key, poser_relation_name(parent));
+	appendStringInfo(sql,
+					 "        UNION ALL\n"
+					 "        SELECT %s, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE %s),\n"
+					 "               0, 0, 0, 0, 0\n"
+					 "          FROM %s WHERE %s IS NOT NULL GROUP BY %s\n",
+					 child_key, flag, poser_relation_name(child), child_key, child_key);
+	appendStringInfo(sql,
+					 "        UNION ALL\n"
+					 "        SELECT %s, 0, 0, %s, %s, 0, 1, 0 FROM %s\n",
+					 key, total, active, poser_relation_name(counts));
+	appendStringInfo(sql,
+					 "        UNION ALL\n"
+					 "        SELECT %s, 0, 0, %s, %s, 0, 0, 1 FROM %s) AS counted\n",
+					 key, total, active, poser_relation_name(deltas));
+	appendStringInfoString(sql,
+						   " GROUP BY key\n"
+						   "HAVING pg_catalog.sum(live_total) OPERATOR(pg_catalog.<>) pg_catalog.sum(kept_total)\n"
+						   "    OR pg_catalog.sum(live_active) OPERATOR(pg_catalog.<>) pg_catalog.sum(kept_active)\n"
+						   "    OR pg_catalog.sum(parents) OPERATOR(pg_catalog.>) pg_catalog.sum(settled)\n"
+						   "    OR (pg_catalog.sum(parents) OPERATOR(pg_catalog.<) pg_catalog.sum(settled)\n"
+						   "        AND pg_catalog.sum(live_total) OPERATOR(pg_catalog.=) 0)\n"
+						   "    OR pg_catalog.sum(deltas) OPERATOR(pg_catalog.>) 0");
+}
+
+/*
+ * poser_count_rebuild(parent, parent_key, child, child_key, flag, counts, deltas)
+ * returns bigint
+ *
+ * Make all counts right, settle all deltas that nobody holds, and return how
+ * many keys had a wrong count.
+ *
+ * What is wrong with a count under one snapshot is wrong with it under all
+ * later ones, whatever writers do, until it is mended.  So this is a writer
+ * like any other, whose changes are the differences; only one at a time may
+ * find them, which the lock on the settled counts sees to.
+ */
+Datum
+poser_count_rebuild(PG_FUNCTION_ARGS)
+{
+	Oid			parent = PG_GETARG_OID(0);
+	Oid			child = PG_GETARG_OID(2);
+	Oid			counts = PG_GETARG_OID(5);
+	Oid			deltas = PG_GETARG_OID(6);
+	Oid			relations[] = {parent, child, counts, deltas};
+	PoserCount	count;
+	CountWriter writer;
+	StringInfoData sql;
+	Snapshot	latest;
+	SPIPlanPtr	plan;
+	Portal		portal;
+	Oid			save_userid;
+	int			save_sec_context;
+	int64		wrong = 0;
+
+	PreventCommandIfReadOnly("poser_recount()");
+	for (int i = 0; i < lengthof(relations); i++)
+		poser_check_owner(relations[i]);
+
+	LockRelationOid(child, AccessShareLock);
+	LockRelationOid(counts, ShareUpdateExclusiveLock);
+	poser_count_describe(&count, counts, deltas);
+
+	initStringInfo(&sql);
+	poser_count_append_comparison(&sql, parent, NameStr(*PG_GETARG_NAME(1)),
+								  child, NameStr(*PG_GETARG_NAME(3)),
+								  NameStr(*PG_GETARG_NAME(4)), counts, deltas);
+
+	/* the owner is to see all rows, even under FORCE ROW LEVEL SECURITY */
+	GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_NOFORCE_RLS);
+
+	/*
+	 * The latest snapshot sees what an earlier rebuild has mended.  Under READ
+	 * COMMITTED later reads see at least as much; otherwise they see what the
+	 * transaction's snapshot does, which must be the one to settle by.
+	 */
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(latest);
+
+	SPI_connect();
+	plan = SPI_prepare(sql.data, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	open_writer(&writer, &count,
+				IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : latest);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			HeapTuple	tuple = SPI_tuptable->vals[i];
+			int64		n[8];
+			Datum		key;
+			bool		isnull;
+			uint32		hash;
+			Tally		difference;
+
+			CHECK_FOR_INTERRUPTS();
+			key = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull);
+			hash = hash_key(&count, key);
+			for (int j = 1; j < lengthof(n); j++)
+				n[j] = DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, j + 1, &isnull));
+
+			difference = (Tally) {n[1] - n[3], n[2] - n[4]};
+			if (!is_zero(difference))
+				wrong++;
+
+			if (n[6] == 0)
+			{
+				insert_row(&writer.settled, key, hash, difference);
+				difference = (Tally) {0, 0};
+				CommandCounterIncrement();
+			}
+			if (n[7] > 0 || !is_zero(difference))
+				change_count(&writer, key, hash, difference);
+			if (n[5] == 0 && n[1] == 0)
+			{
+				CommandCounterIncrement();
+				end_count(&writer, key);
+			}
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	close_writer(&writer);
+
+	SPI_cursor_close(portal);
+	SPI_finish();
+	PopActiveSnapshot();
+	UnregisterSnapshot(latest);
+	PG_RETURN_INT64(wrong);
+}
+
+/*
+ * Ends of transactions
+ */
+
+static void
+forget_transaction(XactEvent event, void *arg)
+{
+	switch (event)
+	{
+		case XACT_EVENT_COMMIT:
+		case XACT_EVENT_PARALLEL_COMMIT:
+		case XACT_EVENT_ABORT:
+		case XACT_EVENT_PARALLEL_ABORT:
+		case XACT_EVENT_PREPARE:
+			/* their memory goes with the transaction */
+			own_rows = NULL;
+			uncounted = NULL;
+			settled_xmax = InvalidTransactionId;
+			decision.child = InvalidOid;
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
+					  SubTransactionId parentSubid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		while (uncounted != NULL && uncounted->subid >= mySubid)
+			uncounted = uncounted->outer;
+}
+
+void
+poser_count_init(void)
+{
+	RegisterXactCallback(forget_transaction, NULL);
+	RegisterSubXactCallback(forget_subtransaction, NULL);
+}

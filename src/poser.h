@@ -1,0 +1,58 @@
+/*
+ * poser.h
+ *	  What Poser's files share.
+ */
+#ifndef POSER_H
+#define POSER_H
+
+#include "commands/trigger.h"
+#include "fmgr.h"
+#include "utils/rel.h"
+#include "utils/snapshot.h"
+
+/*
+ * The bookkeeping of one count: which tables hold it, and how its key
+ * compares.  The columns of both tables are (key, total, active).
+ */
+typedef struct PoserCount
+{
+	Oid			counts;			/* one settled row for each parent */
+	Oid			counts_index;	/* its unique index on the key */
+	Oid			deltas;			/* changes not settled yet */
+	Oid			deltas_index;	/* its index on the key */
+	Oid			keytype;
+	Oid			keycollation;
+	int16		keylen;
+	bool		keybyval;
+	FmgrInfo   *key_eq;			/* of the type cache, which never goes away */
+	FmgrInfo   *key_hash;
+} PoserCount;
+
+/* A trigger's arguments, looked up. */
+typedef struct PoserCountTrigger
+{
+	Oid			tgoid;			/* hash key */
+	bool		valid;
+	AttrNumber	key;			/* of the table that has the trigger */
+	AttrNumber	flag;			/* the same; 0 on the parent */
+	Oid			relid;			/* that table */
+	PoserCount	count;
+} PoserCountTrigger;
+
+/* catalog.c */
+extern void poser_catalog_init(void);
+extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
+extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
+extern bool poser_count_maintained(Oid child, Oid nspid);
+extern uint64 poser_catalog_generation(void);
+extern char *poser_relation_name(Oid relid);
+extern void poser_check_owner(Oid relid);
+
+/* count.c */
+extern void poser_count_init(void);
+extern bool poser_count_serves(Oid child, Oid nspid);
+extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
+										  Oid child, const char *child_key, const char *flag,
+										  Oid counts, Oid deltas);
+
+#endif							/* POSER_H */

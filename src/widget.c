@@ -1,0 +1,203 @@
+/*
+ * widget.c
+ *	  Reading widgets with their component counts.
+ *
+ * What a widget's summary is stands in the view poser_widget_summary.  The
+ * functions here run saved plans over it, one of each for a session, made
+ * again when the schema they are in gets another name.  So privileges,
+ * row-level security and whatever else the planner and executor see to apply
+ * to them as to any query; and they read nothing by themselves.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "poser.h"
+
+PG_FUNCTION_INFO_V1(poser_component_live_from);
+PG_FUNCTION_INFO_V1(poser_widget_get);
+PG_FUNCTION_INFO_V1(poser_widget_list);
+
+#define MAX_PAGE_SIZE 1000
+
+/* A saved plan for the schema that its relations are in. */
+typedef struct SummaryPlan
+{
+	SPIPlanPtr	plan;
+	Oid			nspid;
+	uint64		generation;
+} SummaryPlan;
+
+static SummaryPlan get_plan;
+static SummaryPlan list_plan;
+
+/* %s is the schema, quoted */
+static const char *const get_query =
+"SELECT uuid, description, active, component_count, active_component_count\n"
+"  FROM %s.poser_widget_summary\n"
+" WHERE uuid OPERATOR(pg_catalog.=) $1";
+
+/*
+ * The page's keys are found first, so that the counts are looked up for these
+ * only even where they are counted live.  The limit is constant, for the
+ * planner to see that it is small; the caller takes no more than it wants.
+ */
+static const char *const list_query =
+"SELECT summary.uuid, summary.description, summary.active,\n"
+"       summary.component_count, summary.active_component_count\n"
+"  FROM (SELECT uuid\n"
+"          FROM %s.poser_widget\n"
+"         WHERE ($1 IS NULL\n"
+"                OR pg_catalog.strpos(pg_catalog.lower(description), pg_catalog.lower($1)) OPERATOR(pg_catalog.>) 0)\n"
+"           AND ($2 IS NULL OR active OPERATOR(pg_catalog.=) $2)\n"
+"           AND uuid OPERATOR(pg_catalog.>=) COALESCE($3, '')\n"
+"           AND ($3 IS NULL OR uuid OPERATOR(pg_catalog.<>) $3)\n"
+"         ORDER BY uuid\n"
+"         LIMIT 1000) AS page,\n"
+"       LATERAL (SELECT *\n"
+"                  FROM %s.poser_widget_summary\n"
+"                 WHERE uuid OPERATOR(pg_catalog.=) page.uuid\n"
+"                OFFSET 0) AS summary\n"
+" ORDER BY page.uuid";
+
+/*
+ * poser_component_live_from(widget regclass, component regclass)
+ * returns varchar
+ *
+ * For the view: NULL if the maintained counts are what the current user would
+ * count now, otherwise the least key there is, from which on the view counts
+ * the components themselves.  That the answer is a bound and not a boolean
+ * lets the planner know how many rows to expect of the counting: it evaluates
+ * the function for its estimate.
+ *
+ * The tables are those that the view was made over.  Should other relations
+ * have got their names since, then a count would be one of something else than
+ * the user sees: an error.
+ */
+Datum
+poser_component_live_from(PG_FUNCTION_ARGS)
+{
+	static const char *const names[] = {"poser_widget", "poser_component"};
+	Oid			nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		Oid			relid = get_relname_relid(names[i], nspid);
+
+		if (OidIsValid(relid) && relid != PG_GETARG_OID(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("relation \"%s\" is not the table of extension \"poser\"", names[i]),
+					 errdetail("The counts in view \"poser_widget_summary\" are of relation \"%s\".",
+							   get_rel_name(PG_GETARG_OID(i))),
+					 errhint("Give the relations their own names back, or query the new one directly.")));
+	}
+
+	if (poser_count_serves(PG_GETARG_OID(1), nspid))
+		PG_RETURN_NULL();
+	PG_RETURN_TEXT_P(cstring_to_text(""));
+}
+
+/*
+ * Run a query over the summaries for a set-returning function; at most "limit"
+ * rows, 0 for all.
+ */
+static void
+return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
+				 int nargs, Oid *argtypes, Datum *values, const char *nulls, long limit)
+{
+	Oid			nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	ReturnSetInfo *rsinfo;
+
+	InitMaterializedSRF(fcinfo, 0);
+	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+
+	if (saved->plan == NULL || saved->nspid != nspid ||
+		saved->generation != poser_catalog_generation())
+	{
+		const char *schema = quote_identifier(get_namespace_name(nspid));
+		uint64		generation = poser_catalog_generation();
+		SPIPlanPtr	plan = SPI_prepare(psprintf(query, schema, schema), nargs, argtypes);
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		if (saved->plan != NULL)
+			SPI_freeplan(saved->plan);
+		SPI_keepplan(plan);
+		saved->plan = plan;
+		saved->nspid = nspid;
+		saved->generation = generation;
+	}
+
+	{
+		SPIExecuteOptions options = {0};
+
+		options.params = makeParamList(nargs);
+		for (int i = 0; i < nargs; i++)
+		{
+			options.params->params[i].value = values[i];
+			options.params->params[i].isnull = (nulls[i] == 'n');
+			options.params->params[i].pflags = PARAM_FLAG_CONST;
+			options.params->params[i].ptype = argtypes[i];
+		}
+		options.read_only = true;
+		options.tcount = limit;
+		options.dest = CreateDestReceiver(DestTuplestore);
+		SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
+										rsinfo->econtext->ecxt_per_query_memory,
+										false, NULL, NULL);
+		if (SPI_execute_plan_extended(saved->plan, &options) < 0)
+			elog(ERROR, "SPI_execute_plan_extended failed: %s",
+				 SPI_result_code_string(SPI_result));
+		options.dest->rDestroy(options.dest);
+	}
+	SPI_finish();
+}
+
+/*
+ * poser_widget_get(uuid varchar) returns setof poser_widget_summary
+ */
+Datum
+poser_widget_get(PG_FUNCTION_ARGS)
+{
+	Oid			argtypes[] = {VARCHAROID};
+	Datum		values[] = {PG_GETARG_DATUM(0)};
+
+	return_summaries(fcinfo, &get_plan, get_query, 1, argtypes, values, " ", 0);
+	return (Datum) 0;
+}
+
+/*
+ * poser_widget_list(search text, active boolean, after varchar, page_size integer)
+ * returns setof poser_widget_summary
+ */
+Datum
+poser_widget_list(PG_FUNCTION_ARGS)
+{
+	Oid			argtypes[] = {TEXTOID, BOOLOID, VARCHAROID};
+	Datum		values[lengthof(argtypes)];
+	char		nulls[lengthof(argtypes)];
+
+	if (PG_ARGISNULL(3) || PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > MAX_PAGE_SIZE)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("page_size must be between 1 and %d", MAX_PAGE_SIZE)));
+
+	for (int i = 0; i < lengthof(argtypes); i++)
+	{
+		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
+		values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
+	}
+	return_summaries(fcinfo, &list_plan, list_query, lengthof(argtypes), argtypes,
+					 values, nulls, PG_GETARG_INT32(3));
+	return (Datum) 0;
+}
