@@ -40,6 +40,7 @@
 #include "access/xact.h"
 #include "catalog/index.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator_d.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
@@ -56,6 +57,7 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
+#include "utils/tuplesort.h"
 
 #include "poser.h"
 
@@ -71,6 +73,9 @@ PG_FUNCTION_INFO_V1(poser_count_rebuild);
 
 /* How many own rows a transaction remembers before it starts afresh. */
 #define MAX_OWN_ROWS	16384
+
+/* Keys of a sort that are changed together. */
+#define SORTED_BATCH	1000
 
 /* Rows fetched at a time by poser_count_rebuild. */
 #define REBUILD_BATCH	1000
@@ -840,14 +845,23 @@ next_source_row(Source *source)
 	return false;
 }
 
-/* Changes by key, in a memory context of their own. */
+/*
+ * Changes by key, in a memory context of their own.  When they take more
+ * memory than a hash table may, they go to a sort by hash value; in the end
+ * the sums of equal keys come out of it next to each other.  So whatever the
+ * number of keys, each is changed once, and memory is bounded.
+ */
 typedef struct Changes
 {
 	const PoserCount *count;
 	MemoryContext context;
 	changes_hash *hash;
 	Size		limit;
+	Tuplesortstate *sort;		/* rows of (hash, key, total, active) */
+	TupleTableSlot *slot;
 } Changes;
+
+#define SORT_NATTS	4
 
 static void
 begin_changes(Changes *changes, const PoserCount *count)
@@ -857,8 +871,17 @@ begin_changes(Changes *changes, const PoserCount *count)
 											 ALLOCSET_DEFAULT_SIZES);
 	changes->hash = changes_create(changes->context, 16, (void *) count);
 	changes->limit = get_hash_memory_limit();
+	changes->sort = NULL;
 }
 
+static void
+forget_changes(Changes *changes)
+{
+	MemoryContextReset(changes->context);
+	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+}
+
+/* Apply what is in the hash table. */
 static void
 apply_changes(Changes *changes)
 {
@@ -882,8 +905,53 @@ apply_changes(Changes *changes)
 		close_writer(&writer);
 }
 
+/* Move what is in the hash table to the sort. */
 static void
-add_change(Changes *changes, Datum key, bool active, int sign)
+spill_changes(Changes *changes)
+{
+	TupleTableSlot *slot;
+	changes_iterator it;
+	Change	   *change;
+
+	if (changes->sort == NULL)
+	{
+		AttrNumber	attno = 1;
+		Oid			lt = Int4LessOperator;
+		Oid			collation = InvalidOid;
+		bool		nulls_first = false;
+		TupleDesc	desc = CreateTemplateTupleDesc(SORT_NATTS);
+
+		TupleDescInitEntry(desc, 1, "hash", INT4OID, -1, 0);
+		TupleDescInitEntry(desc, 2, "key", changes->count->keytype, -1, 0);
+		TupleDescInitEntry(desc, 3, "total", INT8OID, -1, 0);
+		TupleDescInitEntry(desc, 4, "active", INT8OID, -1, 0);
+		changes->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+		changes->sort = tuplesort_begin_heap(desc, 1, &attno, &lt, &collation, &nulls_first,
+											 work_mem, NULL, TUPLESORT_NONE);
+	}
+
+	slot = MakeSingleTupleTableSlot(changes->slot->tts_tupleDescriptor, &TTSOpsVirtual);
+	changes_start_iterate(changes->hash, &it);
+	while ((change = changes_iterate(changes->hash, &it)) != NULL)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (is_zero(change->tally))
+			continue;
+		ExecClearTuple(slot);
+		slot->tts_values[0] = Int32GetDatum((int32) change->hash);
+		slot->tts_values[1] = change->key;
+		slot->tts_values[2] = Int64GetDatum(change->tally.total);
+		slot->tts_values[3] = Int64GetDatum(change->tally.active);
+		memset(slot->tts_isnull, 0, SORT_NATTS * sizeof(bool));
+		ExecStoreVirtualTuple(slot);
+		tuplesort_puttupleslot(changes->sort, slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	forget_changes(changes);
+}
+
+static void
+add_change(Changes *changes, Datum key, Tally tally)
 {
 	bool		found;
 	Change	   *change = changes_insert(changes->hash, key, &found);
@@ -896,16 +964,49 @@ add_change(Changes *changes, Datum key, bool active, int sign)
 		change->tally = (Tally) {0, 0};
 		MemoryContextSwitchTo(old);
 	}
-	change->tally.total += sign;
-	if (active)
-		change->tally.active += sign;
+	change->tally = add(change->tally, tally);
+}
 
-	if (!found && MemoryContextMemAllocated(changes->context, false) > changes->limit)
+static void
+end_changes(Changes *changes)
+{
+	if (changes->sort != NULL)
 	{
-		apply_changes(changes);
-		MemoryContextReset(changes->context);
-		changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+		int32		hash = 0;
+
+		spill_changes(changes);
+		tuplesort_performsort(changes->sort);
+		while (tuplesort_gettupleslot(changes->sort, true, false, changes->slot, NULL))
+		{
+			bool		isnull;
+			Tally		tally;
+
+			CHECK_FOR_INTERRUPTS();
+			if (changes->hash->members >= SORTED_BATCH &&
+				hash != DatumGetInt32(slot_getattr(changes->slot, 1, &isnull)))
+			{
+				apply_changes(changes);
+				forget_changes(changes);
+			}
+			hash = DatumGetInt32(slot_getattr(changes->slot, 1, &isnull));
+			tally.total = DatumGetInt64(slot_getattr(changes->slot, 3, &isnull));
+			tally.active = DatumGetInt64(slot_getattr(changes->slot, 4, &isnull));
+			add_change(changes, slot_getattr(changes->slot, 2, &isnull), tally);
+		}
+		tuplesort_end(changes->sort);
+		ExecDropSingleTupleTableSlot(changes->slot);
 	}
+	apply_changes(changes);
+	MemoryContextDelete(changes->context);
+}
+
+/* Count one row, "sign" being 1 or -1. */
+static void
+count_row(Changes *changes, const Source *source, int sign)
+{
+	add_change(changes, source->key, (Tally) {sign, source->active ? sign : 0});
+	if (MemoryContextMemAllocated(changes->context, false) > changes->limit)
+		spill_changes(changes);
 }
 
 /*
@@ -943,13 +1044,11 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 			equal_keys(&trigger->count, olds.key, news.key))
 			continue;
 		if (has_old)
-			add_change(&changes, olds.key, olds.active, -1);
+			count_row(&changes, &olds, -1);
 		if (has_new)
-			add_change(&changes, news.key, news.active, 1);
+			count_row(&changes, &news, 1);
 	} while (has_old || has_new);
-	apply_changes(&changes);
-
-	MemoryContextDelete(changes.context);
+	end_changes(&changes);
 	close_source(&olds);
 	close_source(&news);
 }
