@@ -197,7 +197,8 @@ CREATE FUNCTION @extschema@.poser_count_rebuild(
 	counts pg_catalog.regclass, deltas pg_catalog.regclass)
 RETURNS pg_catalog.int8
 AS 'MODULE_PATHNAME', 'poser_count_rebuild'
-LANGUAGE C VOLATILE STRICT;
+LANGUAGE C VOLATILE STRICT
+SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION @extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass) IS
 'for poser_recount(): makes the counts of one pair of tables right; returns how many were wrong';
@@ -221,7 +222,8 @@ CREATE FUNCTION @extschema@.poser_check(
 	OUT object pg_catalog.text, OUT problem pg_catalog.text)
 RETURNS SETOF pg_catalog.record
 AS 'MODULE_PATHNAME', 'poser_check'
-LANGUAGE C STABLE;
+LANGUAGE C STABLE
+SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION @extschema@.poser_check() IS
 'what is wrong with the tables, triggers and counts of this extension; no row if all is well';

@@ -1280,7 +1280,7 @@ poser_count_serves(Oid child, Oid nspid)
  * Append a query for all keys whose count is wrong, that lack a settled row or
  * have one for nothing, or that have deltas: key, number of children (total,
  * active), count (total, active), number of parents (0 or 1), of settled rows,
- * and of deltas.
+ * and of deltas.  To be run with search_path = pg_catalog.
  */
 void
 poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
@@ -1297,13 +1297,9 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 
 	appendStringInfo(sql,
 					 "SELECT key,\n"
-					 "       pg_catalog.sum(live_total)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(live_active)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(kept_total)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(kept_active)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(parents)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(settled)::pg_catalog.int8,\n"
-					 "       pg_catalog.sum(deltas)::pg_catalog.int8\n"
+					 "       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,\n"
+					 "       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,\n"
+					 "       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n"
 					 "  FROM (SELECT %s AS key, 0 AS live_total, 0 AS live_active,\n"
 					 "               0 AS kept_total, 0 AS kept_active,\n"
 					 "               1 AS parents, 0 AS settled, 0 AS deltas\n"
@@ -1311,8 +1307,7 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 					 parent_key, poser_relation_name(parent));
 	appendStringInfo(sql,
 					 "        UNION ALL\n"
-					 "        SELECT %s, pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE %s),\n"
-					 "               0, 0, 0, 0, 0\n"
+					 "        SELECT %s, count(*), count(*) FILTER (WHERE %s), 0, 0, 0, 0, 0\n"
 					 "          FROM %s WHERE %s IS NOT NULL GROUP BY %s\n",
 					 child_key, flag, poser_relation_name(child), child_key, child_key);
 	appendStringInfo(sql,
@@ -1325,12 +1320,11 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 					 key, total, active, poser_relation_name(deltas));
 	appendStringInfoString(sql,
 						   " GROUP BY key\n"
-						   "HAVING pg_catalog.sum(live_total) OPERATOR(pg_catalog.<>) pg_catalog.sum(kept_total)\n"
-						   "    OR pg_catalog.sum(live_active) OPERATOR(pg_catalog.<>) pg_catalog.sum(kept_active)\n"
-						   "    OR pg_catalog.sum(parents) OPERATOR(pg_catalog.>) pg_catalog.sum(settled)\n"
-						   "    OR (pg_catalog.sum(parents) OPERATOR(pg_catalog.<) pg_catalog.sum(settled)\n"
-						   "        AND pg_catalog.sum(live_total) OPERATOR(pg_catalog.=) 0)\n"
-						   "    OR pg_catalog.sum(deltas) OPERATOR(pg_catalog.>) 0");
+						   "HAVING sum(live_total) <> sum(kept_total)\n"
+						   "    OR sum(live_active) <> sum(kept_active)\n"
+						   "    OR sum(parents) > sum(settled)\n"
+						   "    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)\n"
+						   "    OR sum(deltas) > 0");
 }
 
 /*
