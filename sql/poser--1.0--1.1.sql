@@ -243,8 +243,13 @@ BEGIN
 	EXECUTE pg_catalog.format('ALTER TABLE @extschema@.poser_component_count_delta OWNER TO %I', owner);
 	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_component_count_sum OWNER TO %I', owner);
 	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_widget_summary OWNER TO %I', owner);
+	EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.poser_count_child() TO %I', owner);
+	EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.poser_count_parent() TO %I', owner);
 END
 $do$;
+
+-- With these functions in triggers of their own others could write the counts.
+REVOKE ALL ON FUNCTION @extschema@.poser_count_child(), @extschema@.poser_count_parent() FROM PUBLIC;
 
 REVOKE ALL ON @extschema@.poser_component_count, @extschema@.poser_component_count_delta FROM PUBLIC;
 GRANT SELECT ON @extschema@.poser_component_count_sum TO PUBLIC;

@@ -60,9 +60,15 @@ relation_changed(Datum arg, Oid relid)
 	invalidations++;
 	hash_seq_init(&seq, count_triggers);
 	while ((trigger = hash_seq_search(&seq)) != NULL)
-		if (!OidIsValid(relid) || relid == trigger->relid ||
-			relid == trigger->count.counts || relid == trigger->count.deltas)
+	{
+		bool		bookkeeping = (!OidIsValid(relid) || relid == trigger->count.counts ||
+								   relid == trigger->count.deltas);
+
+		if (bookkeeping)
+			poser_count_forget_rows();
+		if (bookkeeping || relid == trigger->relid)
 			trigger->valid = false;
+	}
 
 	hash_seq_init(&seq, maintained_tables);
 	while ((table = hash_seq_search(&seq)) != NULL)
@@ -277,8 +283,8 @@ fires_always(const Trigger *tg, const char *function, Oid nspid)
 /*
  * Whether every change of table "child" goes through the triggers that count
  * its rows: it is an ordinary table on its own (rows that come through a
- * partitioned or parent table fire other triggers, or none), and each of the
- * triggers is there and enabled.
+ * partitioned or parent table fire other triggers, or none) that a crash does
+ * not empty, and each of the triggers is there and enabled.
  *
  * The caller holds a lock on the table.
  */
@@ -314,6 +320,7 @@ poser_count_maintained(Oid child, Oid nspid)
 		}
 	table->nspid = nspid;
 	table->maintained = (rel->rd_rel->relkind == RELKIND_RELATION &&
+						 rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
 						 !rel->rd_rel->relispartition &&
 						 !has_subclass(child) && !has_superclass(child) &&
 						 before == all && after == all);

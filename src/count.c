@@ -136,6 +136,7 @@ typedef struct OwnRow
 } OwnRow;
 
 static HTAB *own_rows = NULL;
+static bool own_rows_stale = false;
 
 /*
  * A statement on a child or parent that is under way and has not been counted
@@ -217,12 +218,14 @@ own_row(CountTable *table, uint32 hash, HASHACTION action)
 {
 	OwnRowKey	key = {table->relid, hash};
 
-	if (action == HASH_ENTER && own_rows != NULL &&
-		hash_get_num_entries(own_rows) >= MAX_OWN_ROWS)
+	if (own_rows != NULL &&
+		(own_rows_stale ||
+		 (action == HASH_ENTER && hash_get_num_entries(own_rows) >= MAX_OWN_ROWS)))
 	{
 		hash_destroy(own_rows);
 		own_rows = NULL;
 	}
+	own_rows_stale = false;
 	if (own_rows == NULL)
 	{
 		HASHCTL		ctl = {0};
@@ -266,6 +269,15 @@ remember_own_row(CountTable *table, uint32 hash, ItemPointer tid)
 }
 
 /*
+ * A table of a count has changed: it may be shorter than it was.
+ */
+void
+poser_count_forget_rows(void)
+{
+	own_rows_stale = true;
+}
+
+/*
  * Tables of a count
  */
 
@@ -303,10 +315,10 @@ close_table(CountTable *table)
 }
 
 static void
-open_writer(CountWriter *writer, const PoserCount *count, Snapshot snapshot)
+open_writer(CountWriter *writer, const PoserCount *count)
 {
 	writer->count = count;
-	writer->snapshot = snapshot;
+	writer->snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetActiveSnapshot();
 	open_table(&writer->settled, count->counts, count->counts_index);
 	open_table(&writer->deltas, count->deltas, count->deltas_index);
 
@@ -597,7 +609,21 @@ add(Tally a, Tally b)
 }
 
 /*
- * Record a change as a delta, or in the one that we have made before.
+ * Add a change to the delta that was found; false if somebody else has it.
+ */
+static bool
+change_delta(CountWriter *writer, uint32 hash, Tally change)
+{
+	Tally		tally = add(slot_tally(writer->deltas.found), change);
+
+	return is_zero(tally) ? delete_row(writer, &writer->deltas) :
+		update_row(writer, &writer->deltas, hash, tally);
+}
+
+/*
+ * Record a change as a delta: in our own, if we have one, or in another that
+ * we may have, so that there are never more deltas of a key than there have
+ * been writers at one time, however long somebody holds its settled row.
  */
 static void
 defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
@@ -606,13 +632,18 @@ defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 
 	if (is_zero(change))
 		return;
-	if (find_own_row(deltas, writer->count, key, hash))
+	if (find_own_row(deltas, writer->count, key, hash) &&
+		change_delta(writer, hash, change))
+		return;
+	if (!writer->deltas_empty)
 	{
-		Tally		tally = add(slot_tally(deltas->found), change);
-
-		if (is_zero(tally) ? delete_row(writer, deltas) :
-			update_row(writer, deltas, hash, tally))
-			return;
+		begin_rows(deltas, writer->count, key);
+		while (next_row(deltas))
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (may_settle(writer, deltas) && change_delta(writer, hash, change))
+				return;
+		}
 	}
 	insert_row(deltas, key, hash, change);
 }
@@ -897,7 +928,7 @@ apply_changes(Changes *changes)
 		if (is_zero(change->tally))
 			continue;
 		if (!opened)
-			open_writer(&writer, changes->count, GetActiveSnapshot());
+			open_writer(&writer, changes->count);
 		opened = true;
 		change_count(&writer, change->key, change->hash, change->tally);
 	}
@@ -1114,7 +1145,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 		{
 			CountWriter writer;
 
-			open_writer(&writer, &trigger->count, GetActiveSnapshot());
+			open_writer(&writer, &trigger->count);
 			zero_counts(&writer);
 			close_writer(&writer);
 		}
@@ -1145,7 +1176,7 @@ count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 				 errmsg("trigger \"%s\" must have transition tables",
 						trigdata->tg_trigger->tgname)));
 
-	open_writer(&writer, &trigger->count, GetActiveSnapshot());
+	open_writer(&writer, &trigger->count);
 	while (next_source_row(&source))
 	{
 		if (inserted)
@@ -1179,7 +1210,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("trigger \"%s\" must fire for each statement or after each row of UPDATE",
 							trigdata->tg_trigger->tgname)));
-		open_writer(&writer, &trigger->count, GetActiveSnapshot());
+		open_writer(&writer, &trigger->count);
 		end_count(&writer, slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull));
 		begin_count(&writer, slot_getattr(trigdata->tg_newslot, trigger->key, &isnull));
 		close_writer(&writer);
@@ -1190,7 +1221,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 		end_uncounted(trigger->relid);
 	else if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
-		open_writer(&writer, &trigger->count, GetActiveSnapshot());
+		open_writer(&writer, &trigger->count);
 		end_all_counts(&writer);
 		close_writer(&writer);
 	}
@@ -1245,9 +1276,13 @@ sees_relation(Oid relid, Snapshot snapshot)
 bool
 poser_count_serves(Oid child, Oid nspid)
 {
-	Snapshot	snapshot = GetActiveSnapshot();
+	Snapshot	snapshot;
 	Oid			userid = GetUserId();
 	bool		serves;
+
+	if (!ActiveSnapshotSet())
+		return false;
+	snapshot = GetActiveSnapshot();
 
 	if (decision.child == child && decision.userid == userid &&
 		decision.xmin == snapshot->xmin && decision.xmax == snapshot->xmax &&
@@ -1375,9 +1410,7 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_NOFORCE_RLS);
 
 	/*
-	 * The latest snapshot sees what an earlier rebuild has mended.  Under READ
-	 * COMMITTED later reads see at least as much; otherwise they see what the
-	 * transaction's snapshot does, which must be the one to settle by.
+	 * The latest snapshot sees what an earlier rebuild has mended.
 	 */
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
@@ -1389,8 +1422,7 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 
-	open_writer(&writer, &count,
-				IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : latest);
+	open_writer(&writer, &count);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
