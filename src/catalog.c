@@ -60,15 +60,9 @@ relation_changed(Datum arg, Oid relid)
 	invalidations++;
 	hash_seq_init(&seq, count_triggers);
 	while ((trigger = hash_seq_search(&seq)) != NULL)
-	{
-		bool		bookkeeping = (!OidIsValid(relid) || relid == trigger->count.counts ||
-								   relid == trigger->count.deltas);
-
-		if (bookkeeping)
-			poser_count_forget_rows();
-		if (bookkeeping || relid == trigger->relid)
+		if (!OidIsValid(relid) || relid == trigger->relid ||
+			relid == trigger->count.counts || relid == trigger->count.deltas)
 			trigger->valid = false;
-	}
 
 	hash_seq_init(&seq, maintained_tables);
 	while ((table = hash_seq_search(&seq)) != NULL)

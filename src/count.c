@@ -23,9 +23,10 @@
  * version, and takes no predicate locks: SERIALIZABLE writers of one parent
  * must not fail on account of its count.
  *
- * One transaction may replace the same row very often.  To find the newest
- * version through the index it would have to walk all the older ones, so it
- * remembers where it put them, see OwnRow.
+ * The same row may be replaced very often, and its older versions stay as long
+ * as somebody might see them: those of one transaction at least until its end.
+ * To find the newest through the index one would walk all of them, so a backend
+ * remembers where it has put rows, see KnownRow.
  *
  * Reads go through views, which ask poser_count_serves() whether the counts
  * can be relied on here and now, and count the rows themselves otherwise.
@@ -71,8 +72,11 @@ PG_FUNCTION_INFO_V1(poser_count_rebuild);
 #define COUNT_ACTIVE	3
 #define COUNT_NATTS		3
 
-/* How many own rows a transaction remembers before it starts afresh. */
-#define MAX_OWN_ROWS	16384
+/* How many rows a backend remembers before it starts afresh. */
+#define MAX_KNOWN_ROWS	16384
+
+/* How many decisions about snapshots a transaction remembers. */
+#define MAX_DECISIONS	256
 
 /* Keys of a sort that are changed together. */
 #define SORTED_BATCH	1000
@@ -115,37 +119,38 @@ static bool equal_keys(const PoserCount *count, Datum a, Datum b);
 #include "lib/simplehash.h"
 
 /*
- * Where this transaction has put the newest version of a row, by table and
- * hash of the row's key.  An entry is a hint: it is checked when it is used,
- * so two keys of one hash, rolled back subtransactions and anything else cost
- * time only.  "before" is the newest version made before the subtransaction
- * that made "newest", and is the row again if that one is rolled back.
+ * Where this backend has last put a row, by table and hash of the row's key.
+ * An entry is a hint, and checked when it is used: a row that is valid now and
+ * has the key is the one.  So two keys of one hash, rows that others have
+ * replaced since, and space that was used again cost time only.  "before" is
+ * the place before the (sub)transaction "xid", for when that is rolled back.
  */
-typedef struct OwnRowKey
+typedef struct KnownRowKey
 {
 	Oid			relid;
 	uint32		hash;
-} OwnRowKey;
+} KnownRowKey;
 
-typedef struct OwnRow
+typedef struct KnownRow
 {
-	OwnRowKey	key;
+	KnownRowKey key;
 	ItemPointerData newest;
 	ItemPointerData before;
-	SubTransactionId subid;
-} OwnRow;
+	TransactionId xid;
+} KnownRow;
 
-static HTAB *own_rows = NULL;
-static bool own_rows_stale = false;
+static HTAB *known_rows = NULL;
 
 /*
  * A statement on a child or parent that is under way and has not been counted
  * yet.  Reads that come meanwhile, of other triggers for instance, may see its
- * rows; so as long as there is one, all counting is live.
+ * rows; so as long as there is one, snapshots from its command on are counted
+ * live.
  */
 typedef struct Uncounted
 {
 	Oid			relid;
+	CommandId	cid;
 	SubTransactionId subid;
 	struct Uncounted *outer;
 } Uncounted;
@@ -161,8 +166,11 @@ static Uncounted *uncounted = NULL;
 static TransactionId settled_xmax = InvalidTransactionId;
 static uint32 settled_xcnt = 0;
 
-/* The last decision of poser_count_serves(), and what it was made for. */
-static struct
+/*
+ * What poser_count_serves() has decided in this transaction, for whom and for
+ * which snapshot.
+ */
+typedef struct Decision
 {
 	Oid			child;
 	Oid			userid;
@@ -171,7 +179,10 @@ static struct
 	uint32		running;
 	CommandId	curcid;
 	bool		serves;
-}			decision;
+} Decision;
+
+static Decision decisions[MAX_DECISIONS];
+static int	num_decisions = 0;
 
 /* One of the two tables of a count, opened for writing. */
 typedef struct CountTable
@@ -181,6 +192,7 @@ typedef struct CountTable
 	Relation	rel;
 	Relation	index;
 	IndexScanDesc scan;
+	BlockNumber nblocks;		/* places beyond are out of date */
 	TupleTableSlot *found;		/* what find_row() has found */
 	TupleTableSlot *formed;		/* what is to be written */
 	ResultRelInfo *indexes;		/* set up when an index must be changed */
@@ -210,74 +222,6 @@ equal_keys(const PoserCount *count, Datum a, Datum b)
 }
 
 /*
- * Own rows
- */
-
-static OwnRow *
-own_row(CountTable *table, uint32 hash, HASHACTION action)
-{
-	OwnRowKey	key = {table->relid, hash};
-
-	if (own_rows != NULL &&
-		(own_rows_stale ||
-		 (action == HASH_ENTER && hash_get_num_entries(own_rows) >= MAX_OWN_ROWS)))
-	{
-		hash_destroy(own_rows);
-		own_rows = NULL;
-	}
-	own_rows_stale = false;
-	if (own_rows == NULL)
-	{
-		HASHCTL		ctl = {0};
-
-		if (action != HASH_ENTER)
-			return NULL;
-		ctl.keysize = sizeof(OwnRowKey);
-		ctl.entrysize = sizeof(OwnRow);
-		ctl.hcxt = TopTransactionContext;
-		own_rows = hash_create("poser own rows", 64, &ctl,
-							   HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	}
-	if (action == HASH_ENTER)
-	{
-		bool		found;
-		OwnRow	   *row = hash_search(own_rows, &key, HASH_ENTER, &found);
-
-		if (!found)
-		{
-			ItemPointerSetInvalid(&row->newest);
-			ItemPointerSetInvalid(&row->before);
-			row->subid = InvalidSubTransactionId;
-		}
-		return row;
-	}
-	return hash_search(own_rows, &key, action, NULL);
-}
-
-static void
-remember_own_row(CountTable *table, uint32 hash, ItemPointer tid)
-{
-	OwnRow	   *row = own_row(table, hash, HASH_ENTER);
-	SubTransactionId subid = GetCurrentSubTransactionId();
-
-	if (row->subid != subid)
-	{
-		row->before = row->newest;
-		row->subid = subid;
-	}
-	row->newest = *tid;
-}
-
-/*
- * A table of a count has changed: it may be shorter than it was.
- */
-void
-poser_count_forget_rows(void)
-{
-	own_rows_stale = true;
-}
-
-/*
  * Tables of a count
  */
 
@@ -289,6 +233,7 @@ open_table(CountTable *table, Oid relid, Oid indexid)
 	table->rel = table_open(relid, RowExclusiveLock);
 	table->index = NULL;
 	table->scan = NULL;
+	table->nblocks = RelationGetNumberOfBlocks(table->rel);
 	table->indexes = NULL;
 	table->estate = NULL;
 	table->found = table_slot_create(table->rel, NULL);
@@ -323,7 +268,7 @@ open_writer(CountWriter *writer, const PoserCount *count)
 	open_table(&writer->deltas, count->deltas, count->deltas_index);
 
 	/* a committed row that our snapshot sees has its page by now */
-	writer->deltas_empty = (RelationGetNumberOfBlocks(writer->deltas.rel) == 0);
+	writer->deltas_empty = (writer->deltas.nblocks == 0);
 
 	/* what this command has written before can then be replaced as well */
 	CommandCounterIncrement();
@@ -375,26 +320,97 @@ slot_has_key(CountTable *table, const PoserCount *count, Datum key)
 	return !isnull && equal_keys(count, found, key);
 }
 
+/*
+ * Known rows
+ */
+
+static KnownRow *
+known_row(CountTable *table, uint32 hash)
+{
+	KnownRowKey key = {table->relid, hash};
+
+	return known_rows == NULL ? NULL : hash_search(known_rows, &key, HASH_FIND, NULL);
+}
+
+static void
+remember_row(CountTable *table, uint32 hash, ItemPointer tid)
+{
+	KnownRowKey key = {table->relid, hash};
+	KnownRow   *row;
+	TransactionId xid = GetCurrentTransactionId();
+	bool		found;
+
+	if (known_rows != NULL && hash_get_num_entries(known_rows) >= MAX_KNOWN_ROWS)
+	{
+		hash_destroy(known_rows);
+		known_rows = NULL;
+	}
+	if (known_rows == NULL)
+	{
+		HASHCTL		ctl = {0};
+
+		ctl.keysize = sizeof(KnownRowKey);
+		ctl.entrysize = sizeof(KnownRow);
+		known_rows = hash_create("poser known rows", 64, &ctl, HASH_ELEM | HASH_BLOBS);
+	}
+
+	row = hash_search(known_rows, &key, HASH_ENTER, &found);
+	if (!found)
+		ItemPointerSetInvalid(&row->before);
+	else if (row->xid != xid)
+		row->before = row->newest;
+	row->xid = xid;
+	row->newest = *tid;
+
+	if (ItemPointerGetBlockNumber(tid) >= table->nblocks)
+		table->nblocks = ItemPointerGetBlockNumber(tid) + 1;
+}
+
+/* Is the key's row, as it is now, at this place?  Then it is found. */
 static bool
-fetch_own_row(CountTable *table, const PoserCount *count, Datum key, ItemPointer tid)
+fetch_row(CountTable *table, const PoserCount *count, Datum key, ItemPointer tid)
 {
 	return ItemPointerIsValid(tid) &&
+		ItemPointerGetBlockNumber(tid) < table->nblocks &&
 		table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
-		slot_is_own(table->found) &&
 		slot_has_key(table, count, key);
 }
 
-/*
- * Find the row of this transaction that it remembers having for the key.
- */
+/* Find the row that this transaction has made for the key, if it knows one. */
 static bool
 find_own_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 {
-	OwnRow	   *row = own_row(table, hash, HASH_FIND);
+	KnownRow   *row = known_row(table, hash);
 
 	return row != NULL &&
-		(fetch_own_row(table, count, key, &row->newest) ||
-		 fetch_own_row(table, count, key, &row->before));
+		((fetch_row(table, count, key, &row->newest) && slot_is_own(table->found)) ||
+		 (fetch_row(table, count, key, &row->before) && slot_is_own(table->found)));
+}
+
+/*
+ * Find the key's row where we have put it, or where others who have replaced
+ * it since have.
+ */
+static bool
+find_known_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
+{
+	KnownRow   *row = known_row(table, hash);
+	TableScanDesc scan;
+	ItemPointerData tid;
+
+	if (row == NULL)
+		return false;
+	if (fetch_row(table, count, key, &row->newest) ||
+		fetch_row(table, count, key, &row->before))
+		return true;
+	if (ItemPointerGetBlockNumber(&row->newest) >= table->nblocks)
+		return false;
+
+	tid = row->newest;
+	scan = table_beginscan_tid(table->rel, SnapshotSelf);
+	table_tuple_get_latest_tid(scan, &tid);
+	table_endscan(scan);
+	return !ItemPointerEquals(&tid, &row->newest) && fetch_row(table, count, key, &tid);
 }
 
 /*
@@ -431,7 +447,7 @@ next_row(CountTable *table)
 static bool
 find_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 {
-	if (find_own_row(table, count, key, hash))
+	if (find_known_row(table, count, key, hash))
 		return true;
 	begin_rows(table, count, key);
 	return next_row(table);
@@ -537,7 +553,7 @@ insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 	form_row(table, key, tally);
 	table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
 	insert_index_entries(table, false, false);
-	remember_own_row(table, hash, &table->formed->tts_tid);
+	remember_row(table, hash, &table->formed->tts_tid);
 }
 
 /*
@@ -571,7 +587,7 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 	if (update_indexes)
 		insert_index_entries(table, true, false);
 #endif
-	remember_own_row(table, hash, &table->formed->tts_tid);
+	remember_row(table, hash, &table->formed->tts_tid);
 	return true;
 }
 
@@ -1090,6 +1106,7 @@ begin_uncounted(Oid relid)
 	Uncounted  *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
 
 	entry->relid = relid;
+	entry->cid = GetCurrentCommandId(false);
 	entry->subid = GetCurrentSubTransactionId();
 	entry->outer = uncounted;
 	uncounted = entry;
@@ -1265,46 +1282,56 @@ sees_relation(Oid relid, Snapshot snapshot)
 		!(TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, snapshot));
 }
 
+/* May the snapshot see rows of a statement that is not counted yet? */
+static bool
+sees_uncounted(Snapshot snapshot)
+{
+	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
+		if (snapshot->curcid >= entry->cid)
+			return true;
+	return false;
+}
+
 /*
  * Whether the maintained counts of "child" are what the current user would
  * count under the active snapshot.  "nspid" is the schema of the functions
  * that maintain them.
  *
- * The answer for a snapshot stays the same, so that the parts of one query
- * agree about it.
+ * What was decided for a snapshot stays, so that the parts of one query agree
+ * about it; and they may, for what a snapshot sees stays as well.
  */
 bool
 poser_count_serves(Oid child, Oid nspid)
 {
 	Snapshot	snapshot;
-	Oid			userid = GetUserId();
-	bool		serves;
+	Decision	decision;
 
 	if (!ActiveSnapshotSet())
 		return false;
 	snapshot = GetActiveSnapshot();
-
-	if (decision.child == child && decision.userid == userid &&
-		decision.xmin == snapshot->xmin && decision.xmax == snapshot->xmax &&
-		decision.running == snapshot->xcnt + snapshot->subxcnt &&
-		decision.curcid == snapshot->curcid)
-		return decision.serves;
-
-	serves = (pg_class_aclcheck(child, userid, ACL_SELECT) == ACLCHECK_OK &&
-			  check_enable_rls(child, InvalidOid, true) != RLS_ENABLED &&
-			  poser_count_maintained(child, nspid) &&
-			  uncounted == NULL &&
-			  sees_settled(snapshot) &&
-			  sees_relation(child, snapshot));
+	if (sees_uncounted(snapshot))
+		return false;
 
 	decision.child = child;
-	decision.userid = userid;
+	decision.userid = GetUserId();
 	decision.xmin = snapshot->xmin;
 	decision.xmax = snapshot->xmax;
 	decision.running = snapshot->xcnt + snapshot->subxcnt;
 	decision.curcid = snapshot->curcid;
-	decision.serves = serves;
-	return serves;
+	for (int i = num_decisions - 1; i >= 0; i--)
+		if (memcmp(&decisions[i], &decision, offsetof(Decision, serves)) == 0)
+			return decisions[i].serves;
+
+	decision.serves = (pg_class_aclcheck(child, decision.userid, ACL_SELECT) == ACLCHECK_OK &&
+					   check_enable_rls(child, InvalidOid, true) != RLS_ENABLED &&
+					   poser_count_maintained(child, nspid) &&
+					   sees_settled(snapshot) &&
+					   sees_relation(child, snapshot));
+
+	if (num_decisions == MAX_DECISIONS)
+		num_decisions = 0;
+	decisions[num_decisions++] = decision;
+	return decision.serves;
 }
 
 /*
@@ -1487,10 +1514,9 @@ forget_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
 			/* their memory goes with the transaction */
-			own_rows = NULL;
 			uncounted = NULL;
 			settled_xmax = InvalidTransactionId;
-			decision.child = InvalidOid;
+			num_decisions = 0;
 			break;
 		default:
 			break;
@@ -1503,7 +1529,12 @@ forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		while (uncounted != NULL && uncounted->subid >= mySubid)
-			uncounted = uncounted->outer;
+		{
+			Uncounted  *entry = uncounted;
+
+			uncounted = entry->outer;
+			pfree(entry);
+		}
 }
 
 void

@@ -50,7 +50,6 @@ extern void poser_check_owner(Oid relid);
 
 /* count.c */
 extern void poser_count_init(void);
-extern void poser_count_forget_rows(void);
 extern bool poser_count_serves(Oid child, Oid nspid);
 extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
 										  Oid child, const char *child_key, const char *flag,
