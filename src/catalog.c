@@ -32,15 +32,15 @@
 /* Whether all triggers that maintain a table's counts are there. */
 typedef struct MaintainedTable
 {
-	Oid			relid;			/* hash key */
-	bool		valid;
-	Oid			nspid;
-	bool		maintained;
+	Oid relid; /* hash key */
+	bool valid;
+	Oid nspid;
+	bool maintained;
 } MaintainedTable;
 
 static HTAB *count_triggers = NULL;
 static HTAB *maintained_tables = NULL;
-static uint64 generation = 0;	/* of schema names */
+static uint64 generation = 0; /* of schema names */
 static uint64 invalidations = 0;
 
 /* A number that changes whenever a schema may have got another name. */
@@ -80,7 +80,7 @@ schema_changed(Datum arg, int cacheid, uint32 hashvalue)
 void
 poser_catalog_init(void)
 {
-	HASHCTL		ctl = {0};
+	HASHCTL ctl = {0};
 
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserCountTrigger);
@@ -96,13 +96,13 @@ poser_catalog_init(void)
 static Oid
 key_index(Relation rel, bool unique)
 {
-	Oid			result = InvalidOid;
-	List	   *indexes = RelationGetIndexList(rel);
-	ListCell   *lc;
+	Oid result = InvalidOid;
+	List *indexes = RelationGetIndexList(rel);
+	ListCell *lc;
 
 	foreach(lc, indexes)
 	{
-		Relation	index = index_open(lfirst_oid(lc), AccessShareLock);
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
 		Form_pg_index form = index->rd_index;
 
 		if (form->indisvalid && form->indnatts == 1 &&
@@ -129,7 +129,7 @@ key_index(Relation rel, bool unique)
 static void
 check_bookkeeping(Relation rel, Oid keytype)
 {
-	TupleDesc	desc = RelationGetDescr(rel);
+	TupleDesc desc = RelationGetDescr(rel);
 
 	if (rel->rd_rel->relkind != RELKIND_RELATION ||
 		desc->natts != 3 ||
@@ -147,7 +147,7 @@ check_bookkeeping(Relation rel, Oid keytype)
 void
 poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 {
-	Relation	rel = table_open(counts, AccessShareLock);
+	Relation rel = table_open(counts, AccessShareLock);
 	Form_pg_attribute att;
 	TypeCacheEntry *type;
 
@@ -183,7 +183,7 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 static Oid
 relation_by_name(const char *name, Oid nspid)
 {
-	Oid			relid = get_relname_relid(name, nspid);
+	Oid relid = get_relname_relid(name, nspid);
 
 	if (!OidIsValid(relid))
 		ereport(ERROR,
@@ -196,7 +196,7 @@ relation_by_name(const char *name, Oid nspid)
 static AttrNumber
 column_by_name(Relation rel, const char *name)
 {
-	AttrNumber	attno = get_attnum(RelationGetRelid(rel), name);
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
 
 	if (attno <= 0)
 		ereport(ERROR,
@@ -218,13 +218,13 @@ column_by_name(Relation rel, const char *name)
 const PoserCountTrigger *
 poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 {
-	Trigger    *tg = trigdata->tg_trigger;
-	Relation	rel = trigdata->tg_relation;
+	Trigger *tg = trigdata->tg_trigger;
+	Relation rel = trigdata->tg_relation;
 	PoserCountTrigger *trigger;
-	PoserCount	count;
-	Oid			nspid;
-	bool		found;
-	uint64		started = invalidations;
+	PoserCount count;
+	Oid nspid;
+	bool found;
+	uint64 started = invalidations;
 
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, &found);
 	if (found && trigger->valid)
@@ -264,7 +264,7 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 static bool
 fires_always(const Trigger *tg, const char *function, Oid nspid)
 {
-	char	   *name;
+	char *name;
 
 	if ((tg->tgenabled != TRIGGER_FIRES_ON_ORIGIN && tg->tgenabled != TRIGGER_FIRES_ALWAYS) ||
 		tg->tgqual != NULL || tg->tgnattr != 0 || TRIGGER_FOR_ROW(tg->tgtype) ||
@@ -286,13 +286,13 @@ bool
 poser_count_maintained(Oid child, Oid nspid)
 {
 	MaintainedTable *table;
-	Relation	rel;
-	bool		found;
-	uint64		started = invalidations;
-	int			before = 0;
-	int			after = 0;
-	const int	all = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
-					   TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
+	Relation rel;
+	bool found;
+	uint64 started = invalidations;
+	int before = 0;
+	int after = 0;
+	const int all = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
+					 TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
 
 	table = hash_search(maintained_tables, &child, HASH_ENTER, &found);
 	if (found && table->valid && table->nspid == nspid)
@@ -303,7 +303,7 @@ poser_count_maintained(Oid child, Oid nspid)
 	if (rel->trigdesc != NULL)
 		for (int i = 0; i < rel->trigdesc->numtriggers; i++)
 		{
-			Trigger    *tg = &rel->trigdesc->triggers[i];
+			Trigger *tg = &rel->trigdesc->triggers[i];
 
 			if (!fires_always(tg, "poser_count_child", nspid))
 				continue;
@@ -328,7 +328,7 @@ poser_count_maintained(Oid child, Oid nspid)
 char *
 poser_relation_name(Oid relid)
 {
-	char	   *name = get_rel_name(relid);
+	char *name = get_rel_name(relid);
 
 	if (name == NULL)
 		ereport(ERROR,
@@ -342,9 +342,9 @@ void
 poser_check_owner(Oid relid)
 {
 #if PG_VERSION_NUM >= 160000
-	bool		owner = object_ownercheck(RelationRelationId, relid, GetUserId());
+	bool owner = object_ownercheck(RelationRelationId, relid, GetUserId());
 #else
-	bool		owner = pg_class_ownercheck(relid, GetUserId());
+	bool owner = pg_class_ownercheck(relid, GetUserId());
 #endif
 
 	if (!owner)

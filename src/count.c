@@ -67,28 +67,28 @@ PG_FUNCTION_INFO_V1(poser_count_parent);
 PG_FUNCTION_INFO_V1(poser_count_rebuild);
 
 /* Columns of the tables of settled counts and of deltas. */
-#define COUNT_KEY		1
-#define COUNT_TOTAL		2
-#define COUNT_ACTIVE	3
-#define COUNT_NATTS		3
+#define COUNT_KEY 1
+#define COUNT_TOTAL 2
+#define COUNT_ACTIVE 3
+#define COUNT_NATTS 3
 
 /* How many rows a backend remembers before it starts afresh. */
-#define MAX_KNOWN_ROWS	16384
+#define MAX_KNOWN_ROWS 16384
 
 /* How many decisions about snapshots a transaction remembers. */
-#define MAX_DECISIONS	256
+#define MAX_DECISIONS 256
 
 /* Keys of a sort that are changed together. */
-#define SORTED_BATCH	1000
+#define SORTED_BATCH 1000
 
 /* Rows fetched at a time by poser_count_rebuild. */
-#define REBUILD_BATCH	1000
+#define REBUILD_BATCH 1000
 
 /* A number of children, or a change of it. */
 typedef struct Tally
 {
-	int64		total;
-	int64		active;
+	int64 total;
+	int64 active;
 } Tally;
 
 /*
@@ -96,10 +96,10 @@ typedef struct Tally
  */
 typedef struct Change
 {
-	Datum		key;
-	Tally		tally;
-	uint32		hash;
-	char		status;
+	Datum key;
+	Tally tally;
+	uint32 hash;
+	char status;
 } Change;
 
 static uint32 hash_key(const PoserCount *count, Datum key);
@@ -127,8 +127,8 @@ static bool equal_keys(const PoserCount *count, Datum a, Datum b);
  */
 typedef struct KnownRowKey
 {
-	Oid			relid;
-	uint32		hash;
+	Oid relid;
+	uint32 hash;
 } KnownRowKey;
 
 typedef struct KnownRow
@@ -149,8 +149,8 @@ static HTAB *known_rows = NULL;
  */
 typedef struct Uncounted
 {
-	Oid			relid;
-	CommandId	cid;
+	Oid relid;
+	CommandId cid;
 	SubTransactionId subid;
 	struct Uncounted *outer;
 } Uncounted;
@@ -172,40 +172,40 @@ static uint32 settled_xcnt = 0;
  */
 typedef struct Decision
 {
-	Oid			child;
-	Oid			userid;
+	Oid child;
+	Oid userid;
 	TransactionId xmin;
 	TransactionId xmax;
-	uint32		running;
-	CommandId	curcid;
-	bool		serves;
+	uint32 running;
+	CommandId curcid;
+	bool serves;
 } Decision;
 
 static Decision decisions[MAX_DECISIONS];
-static int	num_decisions = 0;
+static int num_decisions = 0;
 
 /* One of the two tables of a count, opened for writing. */
 typedef struct CountTable
 {
-	Oid			relid;
-	Oid			indexid;
-	Relation	rel;
-	Relation	index;
+	Oid relid;
+	Oid indexid;
+	Relation rel;
+	Relation index;
 	IndexScanDesc scan;
-	BlockNumber nblocks;		/* places beyond are out of date */
-	TupleTableSlot *found;		/* what find_row() has found */
-	TupleTableSlot *formed;		/* what is to be written */
-	ResultRelInfo *indexes;		/* set up when an index must be changed */
-	EState	   *estate;
+	BlockNumber nblocks;	/* places beyond are out of date */
+	TupleTableSlot *found;	/* what find_row() has found */
+	TupleTableSlot *formed; /* what is to be written */
+	ResultRelInfo *indexes; /* set up when an index must be changed */
+	EState *estate;
 } CountTable;
 
 typedef struct CountWriter
 {
 	const PoserCount *count;
-	Snapshot	snapshot;		/* may only settle what this sees */
-	CountTable	settled;
-	CountTable	deltas;
-	bool		deltas_empty;	/* there is no row in it but our own */
+	Snapshot snapshot; /* may only settle what this sees */
+	CountTable settled;
+	CountTable deltas;
+	bool deltas_empty; /* there is no row in it but our own */
 } CountWriter;
 
 static uint32
@@ -284,8 +284,8 @@ close_writer(CountWriter *writer)
 static Tally
 slot_tally(TupleTableSlot *slot)
 {
-	Tally		result;
-	bool		isnull;
+	Tally result;
+	bool isnull;
 
 	result.total = DatumGetInt64(slot_getattr(slot, COUNT_TOTAL, &isnull));
 	if (isnull)
@@ -299,7 +299,7 @@ slot_tally(TupleTableSlot *slot)
 static TransactionId
 slot_xmin(TupleTableSlot *slot)
 {
-	bool		isnull;
+	bool isnull;
 
 	return DatumGetTransactionId(slot_getsysattr(slot, MinTransactionIdAttributeNumber,
 												 &isnull));
@@ -314,8 +314,8 @@ slot_is_own(TupleTableSlot *slot)
 static bool
 slot_has_key(CountTable *table, const PoserCount *count, Datum key)
 {
-	bool		isnull;
-	Datum		found = slot_getattr(table->found, COUNT_KEY, &isnull);
+	bool isnull;
+	Datum found = slot_getattr(table->found, COUNT_KEY, &isnull);
 
 	return !isnull && equal_keys(count, found, key);
 }
@@ -336,9 +336,9 @@ static void
 remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 {
 	KnownRowKey key = {table->relid, hash};
-	KnownRow   *row;
+	KnownRow *row;
 	TransactionId xid = GetCurrentTransactionId();
-	bool		found;
+	bool found;
 
 	if (known_rows != NULL && hash_get_num_entries(known_rows) >= MAX_KNOWN_ROWS)
 	{
@@ -347,7 +347,7 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 	}
 	if (known_rows == NULL)
 	{
-		HASHCTL		ctl = {0};
+		HASHCTL ctl = {0};
 
 		ctl.keysize = sizeof(KnownRowKey);
 		ctl.entrysize = sizeof(KnownRow);
@@ -371,20 +371,20 @@ static bool
 fetch_row(CountTable *table, const PoserCount *count, Datum key, ItemPointer tid)
 {
 	return ItemPointerIsValid(tid) &&
-		ItemPointerGetBlockNumber(tid) < table->nblocks &&
-		table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
-		slot_has_key(table, count, key);
+		   ItemPointerGetBlockNumber(tid) < table->nblocks &&
+		   table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
+		   slot_has_key(table, count, key);
 }
 
 /* Find the row that this transaction has made for the key, if it knows one. */
 static bool
 find_own_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 {
-	KnownRow   *row = known_row(table, hash);
+	KnownRow *row = known_row(table, hash);
 
 	return row != NULL &&
-		((fetch_row(table, count, key, &row->newest) && slot_is_own(table->found)) ||
-		 (fetch_row(table, count, key, &row->before) && slot_is_own(table->found)));
+		   ((fetch_row(table, count, key, &row->newest) && slot_is_own(table->found)) ||
+			(fetch_row(table, count, key, &row->before) && slot_is_own(table->found)));
 }
 
 /*
@@ -394,7 +394,7 @@ find_own_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 static bool
 find_known_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 {
-	KnownRow   *row = known_row(table, hash);
+	KnownRow *row = known_row(table, hash);
 	TableScanDesc scan;
 	ItemPointerData tid;
 
@@ -522,8 +522,8 @@ insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 	if (update && indexes->ri_NumIndices == 1 &&
 		RelationGetRelid(indexes->ri_IndexRelationDescs[0]) == table->indexid)
 	{
-		Datum		values[INDEX_MAX_KEYS];
-		bool		isnull[INDEX_MAX_KEYS];
+		Datum values[INDEX_MAX_KEYS];
+		bool isnull[INDEX_MAX_KEYS];
 
 		FormIndexDatum(indexes->ri_IndexRelationInfo[0], table->formed, table->estate,
 					   values, isnull);
@@ -533,7 +533,7 @@ insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 	}
 	else
 	{
-		List	   *recheck;
+		List *recheck;
 
 #if PG_VERSION_NUM >= 160000
 		recheck = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
@@ -565,11 +565,11 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
-	bool		isnull;
+	bool isnull;
 #if PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update_indexes;
 #else
-	bool		update_indexes;
+	bool update_indexes;
 #endif
 
 	form_row(table, slot_getattr(table->found, COUNT_KEY, &isnull), tally);
@@ -630,10 +630,9 @@ add(Tally a, Tally b)
 static bool
 change_delta(CountWriter *writer, uint32 hash, Tally change)
 {
-	Tally		tally = add(slot_tally(writer->deltas.found), change);
+	Tally tally = add(slot_tally(writer->deltas.found), change);
 
-	return is_zero(tally) ? delete_row(writer, &writer->deltas) :
-		update_row(writer, &writer->deltas, hash, tally);
+	return is_zero(tally) ? delete_row(writer, &writer->deltas) : update_row(writer, &writer->deltas, hash, tally);
 }
 
 /*
@@ -672,12 +671,12 @@ static void
 absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
 {
 	CountTable *deltas = &writer->deltas;
-	Tally		sum = {0, 0};
+	Tally sum = {0, 0};
 
 	begin_rows(deltas, writer->count, key);
 	while (next_row(deltas))
 	{
-		Tally		tally;
+		Tally tally;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!may_settle(writer, deltas))
@@ -726,8 +725,8 @@ change_count(CountWriter *writer, Datum key, uint32 hash, Tally change)
 static void
 begin_count(CountWriter *writer, Datum key)
 {
-	uint32		hash = hash_key(writer->count, key);
-	Tally		tally = {0, 0};
+	uint32 hash = hash_key(writer->count, key);
+	Tally tally = {0, 0};
 
 	if (find_row(&writer->settled, writer->count, key, hash))
 		return;
@@ -735,7 +734,7 @@ begin_count(CountWriter *writer, Datum key)
 	/* one query may make a parent and its children, and count these first */
 	if (find_own_row(&writer->deltas, writer->count, key, hash))
 	{
-		Tally		own = slot_tally(writer->deltas.found);
+		Tally own = slot_tally(writer->deltas.found);
 
 		if (delete_row(writer, &writer->deltas))
 			tally = own;
@@ -752,7 +751,7 @@ begin_count(CountWriter *writer, Datum key)
 static void
 end_found_count(CountWriter *writer, Datum key, uint32 hash)
 {
-	Tally		left = slot_tally(writer->settled.found);
+	Tally left = slot_tally(writer->settled.found);
 
 	if (delete_row(writer, &writer->settled))
 		defer(writer, key, hash, left);
@@ -761,7 +760,7 @@ end_found_count(CountWriter *writer, Datum key, uint32 hash)
 static void
 end_count(CountWriter *writer, Datum key)
 {
-	uint32		hash = hash_key(writer->count, key);
+	uint32 hash = hash_key(writer->count, key);
 
 	if (find_row(&writer->settled, writer->count, key, hash))
 		end_found_count(writer, key, hash);
@@ -782,9 +781,9 @@ zero_counts(CountWriter *writer)
 
 		while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
 		{
-			Datum		key;
-			bool		isnull;
-			bool		done;
+			Datum key;
+			bool isnull;
+			bool done;
 
 			CHECK_FOR_INTERRUPTS();
 			key = slot_getattr(table->found, COUNT_KEY, &isnull);
@@ -792,7 +791,7 @@ zero_counts(CountWriter *writer)
 				done = delete_row(writer, table);
 			else
 				done = is_zero(slot_tally(table->found)) ||
-					update_row(writer, table, hash_key(writer->count, key), (Tally) {0, 0});
+					   update_row(writer, table, hash_key(writer->count, key), (Tally) {0, 0});
 			if (!done)
 				ereport(ERROR,
 						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
@@ -815,8 +814,8 @@ end_all_counts(CountWriter *writer)
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
 	{
-		bool		isnull;
-		Datum		key = slot_getattr(settled->found, COUNT_KEY, &isnull);
+		bool isnull;
+		Datum key = slot_getattr(settled->found, COUNT_KEY, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
 		end_found_count(writer, key, hash_key(writer->count, key));
@@ -834,8 +833,8 @@ typedef struct Source
 	Tuplestorestate *store;
 	TupleTableSlot *slot;
 	const PoserCountTrigger *trigger;
-	Datum		key;
-	bool		active;
+	Datum key;
+	bool active;
 } Source;
 
 static bool
@@ -866,7 +865,7 @@ close_source(Source *source)
 static bool
 next_source_row(Source *source)
 {
-	bool		isnull;
+	bool isnull;
 
 	if (source->slot == NULL)
 		return false;
@@ -881,7 +880,7 @@ next_source_row(Source *source)
 		source->active = false;
 		if (source->trigger->flag != 0)
 		{
-			Datum		flag = slot_getattr(source->slot, source->trigger->flag, &isnull);
+			Datum flag = slot_getattr(source->slot, source->trigger->flag, &isnull);
 
 			source->active = !isnull && DatumGetBool(flag);
 		}
@@ -903,12 +902,12 @@ typedef struct Changes
 	const PoserCount *count;
 	MemoryContext context;
 	changes_hash *hash;
-	Size		limit;
-	Tuplesortstate *sort;		/* rows of (hash, key, total, active) */
+	Size limit;
+	Tuplesortstate *sort; /* rows of (hash, key, total, active) */
 	TupleTableSlot *slot;
 } Changes;
 
-#define SORT_NATTS	4
+#define SORT_NATTS 4
 
 static void
 begin_changes(Changes *changes, const PoserCount *count)
@@ -933,9 +932,9 @@ static void
 apply_changes(Changes *changes)
 {
 	CountWriter writer;
-	bool		opened = false;
+	bool opened = false;
 	changes_iterator it;
-	Change	   *change;
+	Change *change;
 
 	changes_start_iterate(changes->hash, &it);
 	while ((change = changes_iterate(changes->hash, &it)) != NULL)
@@ -958,15 +957,15 @@ spill_changes(Changes *changes)
 {
 	TupleTableSlot *slot;
 	changes_iterator it;
-	Change	   *change;
+	Change *change;
 
 	if (changes->sort == NULL)
 	{
-		AttrNumber	attno = 1;
-		Oid			lt = Int4LessOperator;
-		Oid			collation = InvalidOid;
-		bool		nulls_first = false;
-		TupleDesc	desc = CreateTemplateTupleDesc(SORT_NATTS);
+		AttrNumber attno = 1;
+		Oid lt = Int4LessOperator;
+		Oid collation = InvalidOid;
+		bool nulls_first = false;
+		TupleDesc desc = CreateTemplateTupleDesc(SORT_NATTS);
 
 		TupleDescInitEntry(desc, 1, "hash", INT4OID, -1, 0);
 		TupleDescInitEntry(desc, 2, "key", changes->count->keytype, -1, 0);
@@ -1000,8 +999,8 @@ spill_changes(Changes *changes)
 static void
 add_change(Changes *changes, Datum key, Tally tally)
 {
-	bool		found;
-	Change	   *change = changes_insert(changes->hash, key, &found);
+	bool found;
+	Change *change = changes_insert(changes->hash, key, &found);
 
 	if (!found)
 	{
@@ -1019,14 +1018,14 @@ end_changes(Changes *changes)
 {
 	if (changes->sort != NULL)
 	{
-		int32		hash = 0;
+		int32 hash = 0;
 
 		spill_changes(changes);
 		tuplesort_performsort(changes->sort);
 		while (tuplesort_gettupleslot(changes->sort, true, false, changes->slot, NULL))
 		{
-			bool		isnull;
-			Tally		tally;
+			bool isnull;
+			Tally tally;
 
 			CHECK_FOR_INTERRUPTS();
 			if (changes->hash->members >= SORTED_BATCH &&
@@ -1066,11 +1065,11 @@ count_row(Changes *changes, const Source *source, int sign)
 static void
 count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 {
-	Changes		changes;
-	Source		olds;
-	Source		news;
-	bool		has_old;
-	bool		has_new;
+	Changes changes;
+	Source olds;
+	Source news;
+	bool has_old;
+	bool has_new;
 
 	has_old = open_source(&olds, trigdata->tg_oldtable, trigdata, trigger);
 	has_new = open_source(&news, trigdata->tg_newtable, trigdata, trigger);
@@ -1103,7 +1102,7 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 static void
 begin_uncounted(Oid relid)
 {
-	Uncounted  *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
+	Uncounted *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
 
 	entry->relid = relid;
 	entry->cid = GetCurrentCommandId(false);
@@ -1118,7 +1117,7 @@ end_uncounted(Oid relid)
 	for (Uncounted **link = &uncounted; *link != NULL; link = &(*link)->outer)
 		if ((*link)->relid == relid)
 		{
-			Uncounted  *entry = *link;
+			Uncounted *entry = *link;
 
 			*link = entry->outer;
 			pfree(entry);
@@ -1182,9 +1181,9 @@ poser_count_child(PG_FUNCTION_ARGS)
 static void
 count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 {
-	bool		inserted = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
+	bool inserted = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
 	CountWriter writer;
-	Source		source;
+	Source source;
 
 	if (!open_source(&source, inserted ? trigdata->tg_newtable : trigdata->tg_oldtable,
 					 trigdata, trigger))
@@ -1220,7 +1219,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(event))
 	{
-		bool		isnull;
+		bool isnull;
 
 		if (!TRIGGER_FIRED_AFTER(event) || !TRIGGER_FIRED_BY_UPDATE(event))
 			ereport(ERROR,
@@ -1260,8 +1259,8 @@ static bool
 sees_settled(Snapshot snapshot)
 {
 	return !TransactionIdIsValid(settled_xmax) ||
-		TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
-		(settled_xmax == snapshot->xmax && snapshot->xcnt <= settled_xcnt);
+		   TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
+		   (settled_xmax == snapshot->xmax && snapshot->xcnt <= settled_xcnt);
 }
 
 /*
@@ -1271,7 +1270,7 @@ sees_settled(Snapshot snapshot)
 static bool
 sees_relation(Oid relid, Snapshot snapshot)
 {
-	HeapTuple	tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	TransactionId xmin;
 
 	if (!HeapTupleIsValid(tuple))
@@ -1279,7 +1278,7 @@ sees_relation(Oid relid, Snapshot snapshot)
 	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 	ReleaseSysCache(tuple);
 	return !TransactionIdIsCurrentTransactionId(xmin) &&
-		!(TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, snapshot));
+		   !(TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, snapshot));
 }
 
 /* May the snapshot see rows of a statement that is not counted yet? */
@@ -1303,8 +1302,8 @@ sees_uncounted(Snapshot snapshot)
 bool
 poser_count_serves(Oid child, Oid nspid)
 {
-	Snapshot	snapshot;
-	Decision	decision;
+	Snapshot snapshot;
+	Decision decision;
 
 	if (!ActiveSnapshotSet())
 		return false;
@@ -1349,9 +1348,9 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 							  Oid child, const char *child_key, const char *flag,
 							  Oid counts, Oid deltas)
 {
-	char	   *key = pstrdup(quote_identifier(get_attname(counts, COUNT_KEY, false)));
-	char	   *total = pstrdup(quote_identifier(get_attname(counts, COUNT_TOTAL, false)));
-	char	   *active = pstrdup(quote_identifier(get_attname(counts, COUNT_ACTIVE, false)));
+	char *key = pstrdup(quote_identifier(get_attname(counts, COUNT_KEY, false)));
+	char *total = pstrdup(quote_identifier(get_attname(counts, COUNT_TOTAL, false)));
+	char *active = pstrdup(quote_identifier(get_attname(counts, COUNT_ACTIVE, false)));
 
 	parent_key = pstrdup(quote_identifier(parent_key));
 	child_key = pstrdup(quote_identifier(child_key));
@@ -1404,20 +1403,20 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 Datum
 poser_count_rebuild(PG_FUNCTION_ARGS)
 {
-	Oid			parent = PG_GETARG_OID(0);
-	Oid			child = PG_GETARG_OID(2);
-	Oid			counts = PG_GETARG_OID(5);
-	Oid			deltas = PG_GETARG_OID(6);
-	Oid			relations[] = {parent, child, counts, deltas};
-	PoserCount	count;
+	Oid parent = PG_GETARG_OID(0);
+	Oid child = PG_GETARG_OID(2);
+	Oid counts = PG_GETARG_OID(5);
+	Oid deltas = PG_GETARG_OID(6);
+	Oid relations[] = {parent, child, counts, deltas};
+	PoserCount count;
 	CountWriter writer;
 	StringInfoData sql;
-	Snapshot	latest;
-	SPIPlanPtr	plan;
-	Portal		portal;
-	Oid			save_userid;
-	int			save_sec_context;
-	int64		wrong = 0;
+	Snapshot latest;
+	SPIPlanPtr plan;
+	Portal portal;
+	Oid save_userid;
+	int save_sec_context;
+	int64 wrong = 0;
 
 	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(relations); i++)
@@ -1457,12 +1456,12 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 			break;
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			HeapTuple	tuple = SPI_tuptable->vals[i];
-			int64		n[8];
-			Datum		key;
-			bool		isnull;
-			uint32		hash;
-			Tally		difference;
+			HeapTuple tuple = SPI_tuptable->vals[i];
+			int64 n[8];
+			Datum key;
+			bool isnull;
+			uint32 hash;
+			Tally difference;
 
 			CHECK_FOR_INTERRUPTS();
 			key = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull);
@@ -1530,7 +1529,7 @@ forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		while (uncounted != NULL && uncounted->subid >= mySubid)
 		{
-			Uncounted  *entry = uncounted;
+			Uncounted *entry = uncounted;
 
 			uncounted = entry->outer;
 			pfree(entry);

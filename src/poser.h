@@ -16,27 +16,27 @@
  */
 typedef struct PoserCount
 {
-	Oid			counts;			/* one settled row for each parent */
-	Oid			counts_index;	/* its unique index on the key */
-	Oid			deltas;			/* changes not settled yet */
-	Oid			deltas_index;	/* its index on the key */
-	Oid			keytype;
-	Oid			keycollation;
-	int16		keylen;
-	bool		keybyval;
-	FmgrInfo   *key_eq;			/* of the type cache, which never goes away */
-	FmgrInfo   *key_hash;
+	Oid counts;		  /* one settled row for each parent */
+	Oid counts_index; /* its unique index on the key */
+	Oid deltas;		  /* changes not settled yet */
+	Oid deltas_index; /* its index on the key */
+	Oid keytype;
+	Oid keycollation;
+	int16 keylen;
+	bool keybyval;
+	FmgrInfo *key_eq; /* of the type cache, which never goes away */
+	FmgrInfo *key_hash;
 } PoserCount;
 
 /* A trigger's arguments, looked up. */
 typedef struct PoserCountTrigger
 {
-	Oid			tgoid;			/* hash key */
-	bool		valid;
-	AttrNumber	key;			/* of the table that has the trigger */
-	AttrNumber	flag;			/* the same; 0 on the parent */
-	Oid			relid;			/* that table */
-	PoserCount	count;
+	Oid tgoid; /* hash key */
+	bool valid;
+	AttrNumber key;	 /* of the table that has the trigger */
+	AttrNumber flag; /* the same; 0 on the parent */
+	Oid relid;		 /* that table */
+	PoserCount count;
 } PoserCountTrigger;
 
 /* catalog.c */
@@ -55,4 +55,4 @@ extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char
 										  Oid child, const char *child_key, const char *flag,
 										  Oid counts, Oid deltas);
 
-#endif							/* POSER_H */
+#endif /* POSER_H */

@@ -22,13 +22,13 @@ PG_FUNCTION_INFO_V1(poser_uuid);
 
 /* The backend's last value: time, then the random bits as 12 + 62. */
 static uint64 last_time = 0;
-static uint64 last_high = 0;	/* 12 bits */
-static uint64 last_low = 0;		/* 62 bits */
+static uint64 last_high = 0; /* 12 bits */
+static uint64 last_low = 0;	 /* 62 bits */
 
 static uint64
 random_bits(int nbits)
 {
-	uint64		result;
+	uint64 result;
 
 	if (!pg_strong_random(&result, sizeof(result)))
 		ereport(ERROR,
@@ -44,18 +44,19 @@ Datum
 poser_uuid(PG_FUNCTION_ARGS)
 {
 	static const char digits[] = "0123456789abcdef";
-	uint64		now;
-	uint64		bits[2];
-	text	   *result;
-	char	   *p;
+	uint64 now;
+	uint64 bits[2];
+	text *result;
+	char *p;
 
 	now = (GetCurrentTimestamp() +
-		   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) / 1000;
+		   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) /
+		  1000;
 
 	if (now > last_time)
 	{
-		uint64		high = random_bits(11);
-		uint64		low = random_bits(62);
+		uint64 high = random_bits(11);
+		uint64 low = random_bits(62);
 
 		last_time = now;
 		last_high = high;

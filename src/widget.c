@@ -29,9 +29,9 @@ PG_FUNCTION_INFO_V1(poser_widget_list);
 /* A saved plan for the schema that its relations are in. */
 typedef struct SummaryPlan
 {
-	SPIPlanPtr	plan;
-	Oid			nspid;
-	uint64		generation;
+	SPIPlanPtr plan;
+	Oid nspid;
+	uint64 generation;
 } SummaryPlan;
 
 static SummaryPlan get_plan;
@@ -39,9 +39,9 @@ static SummaryPlan list_plan;
 
 /* %s is the schema, quoted */
 static const char *const get_query =
-"SELECT uuid, description, active, component_count, active_component_count\n"
-"  FROM %s.poser_widget_summary\n"
-" WHERE uuid OPERATOR(pg_catalog.=) $1";
+	"SELECT uuid, description, active, component_count, active_component_count\n"
+	"  FROM %s.poser_widget_summary\n"
+	" WHERE uuid OPERATOR(pg_catalog.=) $1";
 
 /*
  * The page's keys are found first, so that the counts are looked up for these
@@ -49,22 +49,22 @@ static const char *const get_query =
  * planner to see that it is small; the caller takes no more than it wants.
  */
 static const char *const list_query =
-"SELECT summary.uuid, summary.description, summary.active,\n"
-"       summary.component_count, summary.active_component_count\n"
-"  FROM (SELECT uuid\n"
-"          FROM %s.poser_widget\n"
-"         WHERE ($1 IS NULL\n"
-"                OR pg_catalog.strpos(pg_catalog.lower(description), pg_catalog.lower($1)) OPERATOR(pg_catalog.>) 0)\n"
-"           AND ($2 IS NULL OR active OPERATOR(pg_catalog.=) $2)\n"
-"           AND uuid OPERATOR(pg_catalog.>=) COALESCE($3, '')\n"
-"           AND ($3 IS NULL OR uuid OPERATOR(pg_catalog.<>) $3)\n"
-"         ORDER BY uuid\n"
-"         LIMIT 1000) AS page,\n"
-"       LATERAL (SELECT *\n"
-"                  FROM %s.poser_widget_summary\n"
-"                 WHERE uuid OPERATOR(pg_catalog.=) page.uuid\n"
-"                OFFSET 0) AS summary\n"
-" ORDER BY page.uuid";
+	"SELECT summary.uuid, summary.description, summary.active,\n"
+	"       summary.component_count, summary.active_component_count\n"
+	"  FROM (SELECT uuid\n"
+	"          FROM %s.poser_widget\n"
+	"         WHERE ($1 IS NULL\n"
+	"                OR pg_catalog.strpos(pg_catalog.lower(description), pg_catalog.lower($1)) OPERATOR(pg_catalog.>) 0)\n"
+	"           AND ($2 IS NULL OR active OPERATOR(pg_catalog.=) $2)\n"
+	"           AND uuid OPERATOR(pg_catalog.>=) COALESCE($3, '')\n"
+	"           AND ($3 IS NULL OR uuid OPERATOR(pg_catalog.<>) $3)\n"
+	"         ORDER BY uuid\n"
+	"         LIMIT 1000) AS page,\n"
+	"       LATERAL (SELECT *\n"
+	"                  FROM %s.poser_widget_summary\n"
+	"                 WHERE uuid OPERATOR(pg_catalog.=) page.uuid\n"
+	"                OFFSET 0) AS summary\n"
+	" ORDER BY page.uuid";
 
 /*
  * poser_component_live_from(widget regclass, component regclass)
@@ -84,11 +84,11 @@ Datum
 poser_component_live_from(PG_FUNCTION_ARGS)
 {
 	static const char *const names[] = {"poser_widget", "poser_component"};
-	Oid			nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 
 	for (int i = 0; i < lengthof(names); i++)
 	{
-		Oid			relid = get_relname_relid(names[i], nspid);
+		Oid relid = get_relname_relid(names[i], nspid);
 
 		if (OidIsValid(relid) && relid != PG_GETARG_OID(i))
 			ereport(ERROR,
@@ -112,7 +112,7 @@ static void
 return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 				 int nargs, Oid *argtypes, Datum *values, const char *nulls, long limit)
 {
-	Oid			nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	ReturnSetInfo *rsinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -125,8 +125,8 @@ return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 		saved->generation != poser_catalog_generation())
 	{
 		const char *schema = quote_identifier(get_namespace_name(nspid));
-		uint64		generation = poser_catalog_generation();
-		SPIPlanPtr	plan = SPI_prepare(psprintf(query, schema, schema), nargs, argtypes);
+		uint64 generation = poser_catalog_generation();
+		SPIPlanPtr plan = SPI_prepare(psprintf(query, schema, schema), nargs, argtypes);
 
 		if (plan == NULL)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -169,8 +169,8 @@ return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 Datum
 poser_widget_get(PG_FUNCTION_ARGS)
 {
-	Oid			argtypes[] = {VARCHAROID};
-	Datum		values[] = {PG_GETARG_DATUM(0)};
+	Oid argtypes[] = {VARCHAROID};
+	Datum values[] = {PG_GETARG_DATUM(0)};
 
 	return_summaries(fcinfo, &get_plan, get_query, 1, argtypes, values, " ", 0);
 	return (Datum) 0;
@@ -183,9 +183,9 @@ poser_widget_get(PG_FUNCTION_ARGS)
 Datum
 poser_widget_list(PG_FUNCTION_ARGS)
 {
-	Oid			argtypes[] = {TEXTOID, BOOLOID, VARCHAROID};
-	Datum		values[lengthof(argtypes)];
-	char		nulls[lengthof(argtypes)];
+	Oid argtypes[] = {TEXTOID, BOOLOID, VARCHAROID};
+	Datum values[lengthof(argtypes)];
+	char nulls[lengthof(argtypes)];
 
 	if (PG_ARGISNULL(3) || PG_GETARG_INT32(3) < 1 || PG_GETARG_INT32(3) > MAX_PAGE_SIZE)
 		ereport(ERROR,
