@@ -6,7 +6,7 @@
 
 LOCK TABLE @extschema@.poser_widget, @extschema@.poser_component IN SHARE ROW EXCLUSIVE MODE;
 
-CREATE INDEX poser_component_widget_uuid_idx ON @extschema@.poser_component (widget_uuid);
+CREATE INDEX poser_component_idx_widget ON @extschema@.poser_component (widget_uuid);
 
 -- Bookkeeping.  The space left on a page is for the next versions of its rows.
 
@@ -32,7 +32,7 @@ CREATE TABLE @extschema@.poser_component_count_delta (
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000
 );
 
-CREATE INDEX poser_component_count_delta_widget_uuid_idx
+CREATE INDEX poser_component_count_delta_idx_widget
 	ON @extschema@.poser_component_count_delta (widget_uuid);
 
 COMMENT ON TABLE @extschema@.poser_component_count_delta IS

@@ -2,7 +2,8 @@
 
 -- The seed's two tables.  A trusted extension's script runs as a superuser,
 -- so the tables are handed to the role that asked for them: it must be able to
--- grant on them, to enable row-level security and to dump them.
+-- grant on them, to enable row-level security and to dump them.  They have no
+-- comments, since the model has none and Alembic would find a difference.
 
 CREATE FUNCTION @extschema@.poser_uuid()
 RETURNS pg_catalog.varchar
@@ -21,11 +22,6 @@ CREATE TABLE @extschema@.poser_widget (
 
 ALTER TABLE @extschema@.poser_widget OWNER TO @extowner@;
 
-COMMENT ON TABLE @extschema@.poser_widget IS 'widgets';
-COMMENT ON COLUMN @extschema@.poser_widget.uuid IS 'key, up to 32 characters';
-COMMENT ON COLUMN @extschema@.poser_widget.description IS 'what the widget is';
-COMMENT ON COLUMN @extschema@.poser_widget.active IS 'whether the widget is currently in use';
-
 CREATE TABLE @extschema@.poser_component (
 	uuid pg_catalog.varchar(32) NOT NULL DEFAULT @extschema@.poser_uuid(),
 	widget_uuid pg_catalog.varchar(32) NOT NULL,
@@ -38,13 +34,6 @@ CREATE TABLE @extschema@.poser_component (
 );
 
 ALTER TABLE @extschema@.poser_component OWNER TO @extowner@;
-
-COMMENT ON TABLE @extschema@.poser_component IS 'components, each of one widget';
-COMMENT ON COLUMN @extschema@.poser_component.uuid IS 'key, up to 32 characters';
-COMMENT ON COLUMN @extschema@.poser_component.widget_uuid IS 'the widget that the component belongs to';
-COMMENT ON COLUMN @extschema@.poser_component.item_code IS 'item code, text so that leading zeros stay';
-COMMENT ON COLUMN @extschema@.poser_component.description IS 'what the component is';
-COMMENT ON COLUMN @extschema@.poser_component.active IS 'whether the component is currently in use';
 
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.poser_widget', '');
 SELECT pg_catalog.pg_extension_config_dump('@extschema@.poser_component', '');

@@ -337,17 +337,22 @@ poser_relation_name(Oid relid)
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name);
 }
 
+/* Has the current user the relation's owner's rights? */
+bool
+poser_is_owner(Oid relid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_ownercheck(RelationRelationId, relid, GetUserId());
+#else
+	return pg_class_ownercheck(relid, GetUserId());
+#endif
+}
+
 /* Raises an error unless the current user has the relation's owner's rights. */
 void
 poser_check_owner(Oid relid)
 {
-#if PG_VERSION_NUM >= 160000
-	bool owner = object_ownercheck(RelationRelationId, relid, GetUserId());
-#else
-	bool owner = pg_class_ownercheck(relid, GetUserId());
-#endif
-
-	if (!owner)
+	if (!poser_is_owner(relid))
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
 					   get_rel_name(relid));
 }

@@ -1156,6 +1156,8 @@ poser_count_child(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_BEFORE(event))
 	{
+		if (TRIGGER_FIRED_BY_INSERT(event))
+			poser_restore_wait(trigdata->tg_relation);
 		begin_uncounted(trigger->relid);
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
 		{

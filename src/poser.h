@@ -46,6 +46,7 @@ extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern bool poser_count_maintained(Oid child, Oid nspid);
 extern uint64 poser_catalog_generation(void);
 extern char *poser_relation_name(Oid relid);
+extern bool poser_is_owner(Oid relid);
 extern void poser_check_owner(Oid relid);
 
 /* count.c */
@@ -54,5 +55,8 @@ extern bool poser_count_serves(Oid child, Oid nspid);
 extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
 										  Oid child, const char *child_key, const char *flag,
 										  Oid counts, Oid deltas);
+
+/* restore.c */
+extern void poser_restore_wait(Relation rel);
 
 #endif /* POSER_H */

@@ -1,0 +1,128 @@
+/*
+ * restore.c
+ *	  What is different while a dump is restored.
+ *
+ * The rows of an extension's tables are dumped, their definitions are not: the
+ * constraints and triggers are there before the rows come.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+#include "utils/backend_status.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/relcache.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "poser.h"
+
+/* What pg_restore calls itself. */
+#define RESTORE_NAME "pg_restore"
+
+/* How often to look whether the rows have come, in milliseconds. */
+#define LOOK_INTERVAL 50
+
+/* How long all other workers must have been idle before we give up. */
+#define IDLE_INTERVAL 1000
+
+/* Is a table empty in a snapshot taken now? */
+static bool
+is_empty(Oid relid)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	bool result = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
+
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/* Does another worker of pg_restore do, or may it yet do, something here? */
+static bool
+others_work(void)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	int n;
+
+	pgstat_clear_backend_activity_snapshot();
+	n = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= n; i++)
+	{
+#if PG_VERSION_NUM >= 160000
+		PgBackendStatus *backend = &pgstat_get_local_beentry_by_index(i)->backendStatus;
+#else
+		PgBackendStatus *backend = &pgstat_fetch_stat_local_beentry(i)->backendStatus;
+#endif
+
+		if (backend->st_procpid == MyProcPid || backend->st_databaseid != MyDatabaseId ||
+			backend->st_state == STATE_UNDEFINED || backend->st_state == STATE_DISABLED ||
+			strcmp(backend->st_appname, RESTORE_NAME) != 0)
+			continue;
+		if (backend->st_state != STATE_IDLE ||
+			!TimestampDifferenceExceeds(backend->st_state_start_timestamp, now, IDLE_INTERVAL))
+			return true;
+	}
+	return false;
+}
+
+/* Is this pg_restore, loading a table of the user's own? */
+static bool
+is_restore(Relation rel)
+{
+	return application_name != NULL && strcmp(application_name, RESTORE_NAME) == 0 &&
+		   !row_security && namespace_search_path[0] == '\0' &&
+		   poser_is_owner(RelationGetRelid(rel));
+}
+
+/*
+ * Wait for the rows that the rows of "rel" will refer to.
+ *
+ * "pg_restore -j" loads tables in parallel.  It keeps an order of tables that
+ * refer to each other only where it makes the constraint itself, afterwards.
+ * A dump has an extension's tables in order, but one worker can come to a table
+ * before another has come to, or has committed, what it refers to.  So as long
+ * as that is empty and other workers are busy, its rows may be still to come.
+ * If they do not, then the foreign key will say so.
+ *
+ * This can only be found out by looking again and again: nothing tells us that
+ * a worker that has not begun will begin.
+ */
+void
+poser_restore_wait(Relation rel)
+{
+	List *keys;
+	ListCell *lc;
+
+	if (!is_restore(rel))
+		return;
+
+	/* a copy, for the relcache may drop its own while we wait */
+	keys = copyObject(RelationGetFKeyList(rel));
+	foreach(lc, keys)
+	{
+		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
+
+		if (get_rel_relkind(parent) != RELKIND_RELATION)
+			continue;
+		while (is_empty(parent) && others_work())
+		{
+			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+							 LOOK_INTERVAL, PG_WAIT_EXTENSION);
+			ResetLatch(MyLatch);
+			CHECK_FOR_INTERRUPTS();
+		}
+	}
+}

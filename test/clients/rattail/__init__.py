@@ -1,0 +1,1 @@
+# Stand-in for Rattail, of which the seed's program needs only rattail.db.
