@@ -14,6 +14,8 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+#include "storage/proc.h"
+#include "storage/procarray.h"
 #include "utils/backend_status.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -21,11 +23,12 @@
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
+#include "utils/wait_event.h"
 
 #include "poser.h"
 
-/* What pg_restore calls itself. */
-#define RESTORE_NAME "pg_restore"
+/* The part of a wait event that is its kind. */
+#define WAIT_EVENT_CLASS 0xFF000000U
 
 /* How often to look whether the rows have come, in milliseconds. */
 #define LOOK_INTERVAL 50
@@ -50,7 +53,10 @@ is_empty(Oid relid)
 	return result;
 }
 
-/* Does another worker of pg_restore do, or may it yet do, something here? */
+/*
+ * Does another session that may be of the same pg_restore do, or may it yet do,
+ * something here?  Not if it waits for a lock: that might be ours.
+ */
 static bool
 others_work(void)
 {
@@ -66,10 +72,16 @@ others_work(void)
 #else
 		PgBackendStatus *backend = &pgstat_fetch_stat_local_beentry(i)->backendStatus;
 #endif
+		PGPROC *proc;
 
-		if (backend->st_procpid == MyProcPid || backend->st_databaseid != MyDatabaseId ||
+		if (backend->st_procpid == MyProcPid || backend->st_backendType != B_BACKEND ||
+			backend->st_databaseid != MyDatabaseId ||
+			backend->st_userid != GetSessionUserId() ||
 			backend->st_state == STATE_UNDEFINED || backend->st_state == STATE_DISABLED ||
-			strcmp(backend->st_appname, RESTORE_NAME) != 0)
+			strcmp(backend->st_appname, application_name) != 0)
+			continue;
+		proc = BackendPidGetProc(backend->st_procpid);
+		if (proc == NULL || (proc->wait_event_info & WAIT_EVENT_CLASS) == PG_WAIT_LOCK)
 			continue;
 		if (backend->st_state != STATE_IDLE ||
 			!TimestampDifferenceExceeds(backend->st_state_start_timestamp, now, IDLE_INTERVAL))
@@ -78,12 +90,14 @@ others_work(void)
 	return false;
 }
 
-/* Is this pg_restore, loading a table of the user's own? */
+/*
+ * Is a dump restored, into a table of the user's own?  Its scripts and
+ * pg_restore always set both of these.
+ */
 static bool
 is_restore(Relation rel)
 {
-	return application_name != NULL && strcmp(application_name, RESTORE_NAME) == 0 &&
-		   !row_security && namespace_search_path[0] == '\0' &&
+	return !row_security && namespace_search_path[0] == '\0' && application_name != NULL &&
 		   poser_is_owner(RelationGetRelid(rel));
 }
 
