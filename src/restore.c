@@ -33,8 +33,8 @@
 /* How often to look whether the rows have come, in milliseconds. */
 #define LOOK_INTERVAL 50
 
-/* How long all other workers must have been idle before we give up. */
-#define IDLE_INTERVAL 1000
+/* How long nobody else must have done anything before we give up. */
+#define QUIET_INTERVAL 1000
 
 /* Is a table empty in a snapshot taken now? */
 static bool
@@ -54,13 +54,12 @@ is_empty(Oid relid)
 }
 
 /*
- * Does another session that may be of the same pg_restore do, or may it yet do,
- * something here?  Not if it waits for a lock: that might be ours.
+ * Does another session that may be of the same pg_restore do something here?
+ * Not if it waits for a lock: that might be ours.
  */
 static bool
 others_work(void)
 {
-	TimestampTz now = GetCurrentTimestamp();
 	int n;
 
 	pgstat_clear_backend_activity_snapshot();
@@ -78,13 +77,11 @@ others_work(void)
 			backend->st_databaseid != MyDatabaseId ||
 			backend->st_userid != GetSessionUserId() ||
 			backend->st_state == STATE_UNDEFINED || backend->st_state == STATE_DISABLED ||
+			backend->st_state == STATE_IDLE ||
 			strcmp(backend->st_appname, application_name) != 0)
 			continue;
 		proc = BackendPidGetProc(backend->st_procpid);
-		if (proc == NULL || (proc->wait_event_info & WAIT_EVENT_CLASS) == PG_WAIT_LOCK)
-			continue;
-		if (backend->st_state != STATE_IDLE ||
-			!TimestampDifferenceExceeds(backend->st_state_start_timestamp, now, IDLE_INTERVAL))
+		if (proc != NULL && (proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_LOCK)
 			return true;
 	}
 	return false;
@@ -108,8 +105,8 @@ is_restore(Relation rel)
  * refer to each other only where it makes the constraint itself, afterwards.
  * A dump has an extension's tables in order, but one worker can come to a table
  * before another has come to, or has committed, what it refers to.  So as long
- * as that is empty and other workers are busy, its rows may be still to come.
- * If they do not, then the foreign key will say so.
+ * as that is empty and other workers are busy, or may be starting, its rows may
+ * be still to come.  If they do not, then the foreign key will say so.
  *
  * This can only be found out by looking again and again: nothing tells us that
  * a worker that has not begun will begin.
@@ -128,11 +125,18 @@ poser_restore_wait(Relation rel)
 	foreach(lc, keys)
 	{
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
+		TimestampTz quiet_since = GetCurrentTimestamp();
 
 		if (get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
-		while (is_empty(parent) && others_work())
+		while (is_empty(parent))
 		{
+			TimestampTz now = GetCurrentTimestamp();
+
+			if (others_work())
+				quiet_since = now;
+			else if (TimestampDifferenceExceeds(quiet_since, now, QUIET_INTERVAL))
+				break;
 			(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
 							 LOOK_INTERVAL, PG_WAIT_EXTENSION);
 			ResetLatch(MyLatch);
