@@ -123,7 +123,8 @@ COMMENT ON FUNCTION @extschema@.poser_component_live_from(pg_catalog.regclass, p
 'for the views: NULL if the current user may read the maintained component counts now, otherwise the least widget uuid from which on to count';
 
 -- Open to all, with its owner's rights on the bookkeeping; it has no rows for
--- those who may not see, or must not trust, the maintained counts.
+-- those who may not see, or must not trust, the maintained counts, and none for
+-- widgets without components, whose existence may be hidden from the reader.
 CREATE VIEW @extschema@.poser_component_count_sum WITH (security_barrier = true) AS
 SELECT settled.widget_uuid,
        settled.total OPERATOR(pg_catalog.+) COALESCE(deltas.total, 0::pg_catalog.int8) AS total,
@@ -136,7 +137,9 @@ SELECT settled.widget_uuid,
                    GROUP BY widget_uuid) AS deltas
        ON deltas.widget_uuid OPERATOR(pg_catalog.=) settled.widget_uuid
  WHERE @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
-                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL;
+                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL
+   AND settled.total OPERATOR(pg_catalog.+) COALESCE(deltas.total, 0::pg_catalog.int8)
+       OPERATOR(pg_catalog.<>) 0::pg_catalog.int8;
 
 COMMENT ON VIEW @extschema@.poser_component_count_sum IS
 'maintained component counts for poser_widget_summary; empty where these must be counted live';
@@ -229,29 +232,55 @@ COMMENT ON FUNCTION @extschema@.poser_check() IS
 'what is wrong with the tables, triggers and counts of this extension; no row if all is well';
 
 -- Ownership and privileges.  The owner of the tables of 1.0 gets what is new,
--- whoever runs the update; plain DDL cannot name a role that has to be looked
--- up.  Revoking from PUBLIC undoes what default privileges may have granted.
+-- whoever runs the update, and default privileges open nothing of the
+-- bookkeeping: with the trigger functions in triggers of their own others could
+-- write the counts.  Plain DDL cannot name roles that have to be looked up.
 
 DO LANGUAGE plpgsql $do$
 DECLARE
-	owner pg_catalog.name := (SELECT pg_catalog.pg_get_userbyid(relowner)
-								FROM pg_catalog.pg_class
-							   WHERE oid OPERATOR(pg_catalog.=)
-									 '@extschema@.poser_component'::pg_catalog.regclass);
+	owner pg_catalog.oid := (SELECT relowner
+							   FROM pg_catalog.pg_class
+							  WHERE oid OPERATOR(pg_catalog.=)
+									'@extschema@.poser_component'::pg_catalog.regclass);
+	object pg_catalog.text;
+	acl pg_catalog.aclitem[];
+	grantee pg_catalog.oid;
 BEGIN
-	EXECUTE pg_catalog.format('ALTER TABLE @extschema@.poser_component_count OWNER TO %I', owner);
-	EXECUTE pg_catalog.format('ALTER TABLE @extschema@.poser_component_count_delta OWNER TO %I', owner);
-	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_component_count_sum OWNER TO %I', owner);
-	EXECUTE pg_catalog.format('ALTER VIEW @extschema@.poser_widget_summary OWNER TO %I', owner);
-	EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.poser_count_child() TO %I', owner);
-	EXECUTE pg_catalog.format('GRANT EXECUTE ON FUNCTION @extschema@.poser_count_parent() TO %I', owner);
+	FOR object IN
+		VALUES ('TABLE @extschema@.poser_component_count'),
+			   ('TABLE @extschema@.poser_component_count_delta'),
+			   ('VIEW @extschema@.poser_component_count_sum'),
+			   ('VIEW @extschema@.poser_widget_summary')
+	LOOP
+		EXECUTE pg_catalog.concat('ALTER ', object, ' OWNER TO ', owner::pg_catalog.regrole);
+	END LOOP;
+
+	FOR object, acl IN
+		SELECT pg_catalog.concat('TABLE ', oid::pg_catalog.regclass), relacl
+		  FROM pg_catalog.pg_class
+		 WHERE oid OPERATOR(pg_catalog.=) ANY
+			   (ARRAY['@extschema@.poser_component_count'::pg_catalog.regclass,
+					  '@extschema@.poser_component_count_delta'::pg_catalog.regclass,
+					  '@extschema@.poser_component_count_sum'::pg_catalog.regclass]::pg_catalog.oid[])
+		UNION ALL
+		SELECT pg_catalog.concat('FUNCTION ', oid::pg_catalog.regprocedure),
+			   COALESCE(proacl, pg_catalog.acldefault('f', proowner))
+		  FROM pg_catalog.pg_proc
+		 WHERE oid OPERATOR(pg_catalog.=) ANY
+			   (ARRAY['@extschema@.poser_count_child()'::pg_catalog.regprocedure,
+					  '@extschema@.poser_count_parent()'::pg_catalog.regprocedure]::pg_catalog.oid[])
+	LOOP
+		FOR grantee IN SELECT DISTINCT a.grantee FROM pg_catalog.aclexplode(acl) AS a
+		LOOP
+			EXECUTE pg_catalog.concat('REVOKE ALL ON ', object, ' FROM ',
+									  CASE WHEN grantee OPERATOR(pg_catalog.=) 0 THEN 'PUBLIC'
+										   ELSE grantee::pg_catalog.regrole::pg_catalog.text END);
+		END LOOP;
+		EXECUTE pg_catalog.concat('GRANT ALL ON ', object, ' TO ', owner::pg_catalog.regrole);
+	END LOOP;
 END
 $do$;
 
--- With these functions in triggers of their own others could write the counts.
-REVOKE ALL ON FUNCTION @extschema@.poser_count_child(), @extschema@.poser_count_parent() FROM PUBLIC;
-
-REVOKE ALL ON @extschema@.poser_component_count, @extschema@.poser_component_count_delta FROM PUBLIC;
 GRANT SELECT ON @extschema@.poser_component_count_sum TO PUBLIC;
 
 -- The counts of what is there already.

@@ -4,12 +4,14 @@
  *
  * A function of Poser's finds its relations in the schema that the function
  * itself is in.  What a trigger needs to know is kept by the trigger's OID and
- * looked up again after any relcache invalidation of a relation it names;
- * whether a table's counts can be relied on, by the table's OID.
+ * looked up again after any relcache invalidation of a relation it names; so is
+ * whether a table's counts can be relied on, kept by the table's OID.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/stratnum.h"
 #include "access/table.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_am.h"
@@ -20,6 +22,7 @@
 #include "miscadmin.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
@@ -29,17 +32,8 @@
 
 #include "poser.h"
 
-/* Whether all triggers that maintain a table's counts are there. */
-typedef struct MaintainedTable
-{
-	Oid relid; /* hash key */
-	bool valid;
-	Oid nspid;
-	bool maintained;
-} MaintainedTable;
-
 static HTAB *count_triggers = NULL;
-static HTAB *maintained_tables = NULL;
+static HTAB *count_states = NULL;
 static uint64 generation = 0; /* of schema names */
 static uint64 invalidations = 0;
 
@@ -55,7 +49,7 @@ relation_changed(Datum arg, Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserCountTrigger *trigger;
-	MaintainedTable *table;
+	PoserCountState *state;
 
 	invalidations++;
 	hash_seq_init(&seq, count_triggers);
@@ -64,10 +58,11 @@ relation_changed(Datum arg, Oid relid)
 			relid == trigger->count.counts || relid == trigger->count.deltas)
 			trigger->valid = false;
 
-	hash_seq_init(&seq, maintained_tables);
-	while ((table = hash_seq_search(&seq)) != NULL)
-		if (!OidIsValid(relid) || relid == table->relid)
-			table->valid = false;
+	hash_seq_init(&seq, count_states);
+	while ((state = hash_seq_search(&seq)) != NULL)
+		if (!OidIsValid(relid) || relid == state->child || relid == state->parent ||
+			relid == state->counts || relid == state->deltas)
+			state->valid = false;
 }
 
 static void
@@ -85,8 +80,8 @@ poser_catalog_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserCountTrigger);
 	count_triggers = hash_create("poser count triggers", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	ctl.entrysize = sizeof(MaintainedTable);
-	maintained_tables = hash_create("poser maintained tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	ctl.entrysize = sizeof(PoserCountState);
+	count_states = hash_create("poser count states", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
@@ -130,12 +125,16 @@ static void
 check_bookkeeping(Relation rel, Oid keytype)
 {
 	TupleDesc desc = RelationGetDescr(rel);
+	bool valid = (rel->rd_rel->relkind == RELKIND_RELATION &&
+				  desc->natts >= 3 &&
+				  TupleDescAttr(desc, 0)->atttypid == keytype &&
+				  TupleDescAttr(desc, 1)->atttypid == INT8OID &&
+				  TupleDescAttr(desc, 2)->atttypid == INT8OID);
 
-	if (rel->rd_rel->relkind != RELKIND_RELATION ||
-		desc->natts != 3 ||
-		TupleDescAttr(desc, 0)->atttypid != keytype ||
-		TupleDescAttr(desc, 1)->atttypid != INT8OID ||
-		TupleDescAttr(desc, 2)->atttypid != INT8OID)
+	for (int i = 3; i < desc->natts; i++)
+		if (!TupleDescAttr(desc, i)->attisdropped)
+			valid = false;
+	if (!valid)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s\" does not have the columns of a count",
@@ -229,7 +228,8 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, &found);
 	if (found && trigger->valid)
 		return trigger;
-	trigger->valid = false;
+	memset(trigger, 0, sizeof(PoserCountTrigger));
+	trigger->tgoid = tg->tgoid;
 
 	if (tg->tgnargs != 3 && tg->tgnargs != 4)
 		ereport(ERROR,
@@ -241,7 +241,6 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	trigger->key = column_by_name(rel, tg->tgargs[2]);
 	trigger->flag = tg->tgnargs == 4 ? column_by_name(rel, tg->tgargs[3]) : 0;
 
-	trigger->count.counts = trigger->count.deltas = InvalidOid;
 	poser_count_describe(&count,
 						 relation_by_name(tg->tgargs[0], nspid),
 						 relation_by_name(tg->tgargs[1], nspid));
@@ -260,68 +259,118 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	return trigger;
 }
 
-/* Does trigger "tg" call a function of this name in this schema, always? */
+/* Is it the OID of the function of this name in this schema? */
 static bool
-fires_always(const Trigger *tg, const char *function, Oid nspid)
+is_function(Oid fnoid, const char *function, Oid nspid)
 {
-	char *name;
+	char *name = get_func_name(fnoid);
 
-	if ((tg->tgenabled != TRIGGER_FIRES_ON_ORIGIN && tg->tgenabled != TRIGGER_FIRES_ALWAYS) ||
-		tg->tgqual != NULL || tg->tgnattr != 0 || TRIGGER_FOR_ROW(tg->tgtype) ||
-		get_func_namespace(tg->tgfoid) != nspid)
-		return false;
-	name = get_func_name(tg->tgfoid);
-	return name != NULL && strcmp(name, function) == 0;
+	return name != NULL && strcmp(name, function) == 0 && get_func_namespace(fnoid) == nspid;
 }
 
 /*
- * Whether every change of table "child" goes through the triggers that count
- * its rows: it is an ordinary table on its own (rows that come through a
- * partitioned or parent table fire other triggers, or none) that a crash does
- * not empty, and each of the triggers is there and enabled.
+ * Look at the triggers of one table that call "function" of schema "nspid":
+ * what they fire for always, as bits of tgtype, before and after statements and
+ * after rows.  "state" gets the tables of the count that they name, and which
+ * transactions have made them what they are.
  *
- * The caller holds a lock on the table.
+ * Returns whether it is a table all of whose changes fire its own triggers.
  */
-bool
-poser_count_maintained(Oid child, Oid nspid)
+static bool
+look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid nspid,
+				 int *before, int *after, int *after_row)
 {
-	MaintainedTable *table;
-	Relation rel;
+	Relation rel = table_open(relid, AccessShareLock);
+	bool result = (rel->rd_rel->relkind == RELKIND_RELATION &&
+				   rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
+				   !rel->rd_rel->relispartition &&
+				   !has_subclass(relid) && !has_superclass(relid));
+	const int events = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
+						TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
+	Relation catalog;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple tuple;
+
+	*before = *after = *after_row = 0;
+	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	{
+		Trigger *tg = &rel->trigdesc->triggers[i];
+
+		if ((tg->tgenabled != TRIGGER_FIRES_ON_ORIGIN && tg->tgenabled != TRIGGER_FIRES_ALWAYS) ||
+			tg->tgnattr != 0 || tg->tgnargs < 3 || !is_function(tg->tgfoid, function, nspid))
+			continue;
+		state->counts = get_relname_relid(tg->tgargs[0], nspid);
+		state->deltas = get_relname_relid(tg->tgargs[1], nspid);
+		if (TRIGGER_FOR_ROW(tg->tgtype))
+			*after_row |= TRIGGER_FOR_AFTER(tg->tgtype) ? tg->tgtype & events : 0;
+		else if (tg->tgqual == NULL && TRIGGER_FOR_BEFORE(tg->tgtype))
+			*before |= tg->tgtype & events;
+		else if (tg->tgqual == NULL && TRIGGER_FOR_AFTER(tg->tgtype))
+			*after |= tg->tgtype & events;
+	}
+
+	catalog = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (!is_function(((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid, function, nspid))
+			continue;
+		if (state->num_xids == lengthof(state->xids))
+			result = false;
+		else
+			state->xids[state->num_xids++] = HeapTupleHeaderGetXmin(tuple->t_data);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Whether every change of "child" and "parent" goes through the triggers that
+ * count: each is an ordinary table on its own (rows that come through a
+ * partitioned or parent table fire other triggers, or none) that a crash does
+ * not empty, and all the triggers are there and enabled.
+ *
+ * The caller holds a lock on both.  The result stays where it is as long as
+ * the backend lives, but what it says may change.
+ */
+const PoserCountState *
+poser_count_state(Oid parent, Oid child, Oid nspid)
+{
+	PoserCountState *state;
 	bool found;
 	uint64 started = invalidations;
-	int before = 0;
-	int after = 0;
-	const int all = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
-					 TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
+	int before;
+	int after;
+	int after_row;
 
-	table = hash_search(maintained_tables, &child, HASH_ENTER, &found);
-	if (found && table->valid && table->nspid == nspid)
-		return table->maintained;
-	table->valid = false;
+	state = hash_search(count_states, &child, HASH_ENTER, &found);
+	if (found && state->valid && state->parent == parent && state->nspid == nspid)
+		return state;
 
-	rel = table_open(child, AccessShareLock);
-	if (rel->trigdesc != NULL)
-		for (int i = 0; i < rel->trigdesc->numtriggers; i++)
-		{
-			Trigger *tg = &rel->trigdesc->triggers[i];
+	memset(state, 0, sizeof(PoserCountState));
+	state->child = child;
+	state->parent = parent;
+	state->nspid = nspid;
+	state->maintained =
+		look_at_triggers(state, child, "poser_count_child", nspid, &before, &after, &after_row) &&
+		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
+				   TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
+		after == before &&
+		look_at_triggers(state, parent, "poser_count_parent", nspid, &before, &after, &after_row) &&
+		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE) &&
+		after == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
+				  TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
+		after_row == TRIGGER_TYPE_UPDATE &&
+		OidIsValid(state->counts) && OidIsValid(state->deltas);
 
-			if (!fires_always(tg, "poser_count_child", nspid))
-				continue;
-			if (TRIGGER_FOR_BEFORE(tg->tgtype))
-				before |= tg->tgtype & all;
-			else if (TRIGGER_FOR_AFTER(tg->tgtype))
-				after |= tg->tgtype & all;
-		}
-	table->nspid = nspid;
-	table->maintained = (rel->rd_rel->relkind == RELKIND_RELATION &&
-						 rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
-						 !rel->rd_rel->relispartition &&
-						 !has_subclass(child) && !has_superclass(child) &&
-						 before == all && after == all);
-	table_close(rel, AccessShareLock);
-
-	table->valid = (started == invalidations);
-	return table->maintained;
+	/* what changed while we looked is looked at again the next time */
+	state->valid = (started == invalidations);
+	return state;
 }
 
 /* The relation's qualified name, quoted for use in SQL. */

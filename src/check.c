@@ -63,7 +63,16 @@ static const char *const check_columns =
 	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
 	"    OR (expected.has_default AND NOT a.atthasdef)\n"
-	" ORDER BY 1";
+	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
+
+static const char *const check_foreign_columns =
+	"SELECT format('column %s of %s', a.attname, c.relname), 'does not belong there'\n"
+	"  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid\n"
+	" WHERE c.relnamespace = $1\n"
+	"   AND c.relname IN ('poser_component_count', 'poser_component_count_delta')\n"
+	"   AND a.attnum > 0 AND NOT a.attisdropped\n"
+	"   AND a.attname NOT IN ('widget_uuid', 'total', 'active')\n"
+	" ORDER BY c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
 
 static const char *const check_relations =
 	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' ELSE 'view' END, expected.name),\n"
@@ -90,7 +99,7 @@ static const char *const check_relations =
 	"    OR (expected.options <> '{}' AND (c.reloptions @> expected.options) IS NOT TRUE)\n"
 	"    OR (expected.kind = 'r' AND EXISTS (SELECT FROM pg_inherits\n"
 	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid))\n"
-	" ORDER BY 1";
+	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const check_view_owner =
 	"SELECT 'view poser_component_count_sum',\n"
@@ -99,7 +108,7 @@ static const char *const check_view_owner =
 	" WHERE v.relnamespace = $1 AND v.relname = 'poser_component_count_sum'\n"
 	"   AND c.relnamespace = $1 AND c.relname IN ('poser_component_count', 'poser_component_count_delta')\n"
 	"   AND NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
-	" ORDER BY c.relname";
+	" ORDER BY c.relname COLLATE \"C\"";
 
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
@@ -123,7 +132,7 @@ static const char *const check_constraints =
 	" WHERE (con.contype::text = expected.type AND con.convalidated\n"
 	"        AND con.conkey = ARRAY[a.attnum]\n"
 	"        AND con.confrelid = COALESCE(r.oid, 0)) IS NOT TRUE\n"
-	" ORDER BY 1";
+	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 static const char *const check_indexes =
 	"SELECT format('index %s', expected.name),\n"
@@ -144,7 +153,7 @@ static const char *const check_indexes =
 	" WHERE (i.indisvalid AND i.indisready AND i.indisunique = expected.is_unique\n"
 	"        AND i.indpred IS NULL AND i.indnatts = 1\n"
 	"        AND pg_get_indexdef(i.indexrelid, 1, false) = expected.col) IS NOT TRUE\n"
-	" ORDER BY 1";
+	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 static const char *const check_triggers =
 	"SELECT format('trigger %s of %s', expected.name, expected.relation),\n"
@@ -183,25 +192,25 @@ static const char *const check_triggers =
 	"                     'poser_component_count\\000poser_component_count_delta\\000widget_uuid\\000active\\000'),\n"
 	"                    ('poser_widget', 'poser_count_parent',\n"
 	"                     'poser_component_count\\000poser_component_count_delta\\000uuid\\000'))) IS NOT TRUE\n"
-	" ORDER BY 1";
+	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 static const char *const structure_checks[] = {
-	check_relations, check_columns, check_view_owner,
+	check_relations, check_columns, check_foreign_columns, check_view_owner,
 	check_constraints, check_indexes, check_triggers};
 
 /* %s is the comparison of counts, see poser_count_append_comparison() */
 static const char *const check_counts =
 	"SELECT format('widget %%s', key),\n"
 	"       CASE WHEN live_total <> kept_total\n"
-	"            THEN format('has %%s components, its count is %%s', live_total, kept_total)\n"
+	"            THEN format('component_count is %%s instead of %%s', kept_total, live_total)\n"
 	"            WHEN live_active <> kept_active\n"
-	"            THEN format('has %%s active components, its count is %%s', live_active, kept_active)\n"
+	"            THEN format('active_component_count is %%s instead of %%s', kept_active, live_active)\n"
 	"            WHEN parents > settled THEN 'has no settled count'\n"
 	"            ELSE 'has a count but does not exist' END\n"
 	"  FROM (%s) AS compared\n"
 	" WHERE live_total <> kept_total OR live_active <> kept_active\n"
 	"    OR parents > settled OR (parents < settled AND live_total = 0)\n"
-	" ORDER BY key";
+	" ORDER BY key COLLATE \"C\"";
 
 /* Add a query's rows to the function's result; returns how many. */
 static uint64

@@ -495,7 +495,9 @@ form_row(CountTable *table, Datum key, Tally tally)
 	slot->tts_values[COUNT_KEY - 1] = key;
 	slot->tts_values[COUNT_TOTAL - 1] = Int64GetDatum(tally.total);
 	slot->tts_values[COUNT_ACTIVE - 1] = Int64GetDatum(tally.active);
-	memset(slot->tts_isnull, 0, COUNT_NATTS * sizeof(bool));
+	/* there may be dropped columns */
+	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
+		slot->tts_isnull[i] = (i >= COUNT_NATTS);
 	ExecStoreVirtualTuple(slot);
 }
 
@@ -1265,9 +1267,18 @@ sees_settled(Snapshot snapshot)
 		   (settled_xmax == snapshot->xmax && snapshot->xcnt <= settled_xcnt);
 }
 
+/* Does the snapshot see what a transaction has done? */
+static bool
+sees_transaction(TransactionId xid, Snapshot snapshot)
+{
+	return !TransactionIdIsNormal(xid) || TransactionIdIsCurrentTransactionId(xid) ||
+		   !XidInMVCCSnapshot(xid, snapshot);
+}
+
 /*
  * Is the table, for this snapshot, what it is now?  TRUNCATE and commands that
- * rewrite a table do not keep what older snapshots would see of it.
+ * rewrite a table do not keep what older snapshots would see of it, among them
+ * those of this transaction.
  */
 static bool
 sees_relation(Oid relid, Snapshot snapshot)
@@ -1279,8 +1290,23 @@ sees_relation(Oid relid, Snapshot snapshot)
 		return false;
 	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 	ReleaseSysCache(tuple);
-	return !TransactionIdIsCurrentTransactionId(xmin) &&
-		   !(TransactionIdIsNormal(xmin) && XidInMVCCSnapshot(xmin, snapshot));
+	return !TransactionIdIsCurrentTransactionId(xmin) && sees_transaction(xmin, snapshot);
+}
+
+/* Have the counts been maintained for all that this snapshot sees? */
+static bool
+sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
+{
+	const PoserCountState *state = poser_count_state(parent, child, nspid);
+
+	if (!state->maintained)
+		return false;
+	for (int i = 0; i < state->num_xids; i++)
+		if (!sees_transaction(state->xids[i], snapshot))
+			return false;
+	return sees_relation(child, snapshot) &&
+		   sees_relation(state->counts, snapshot) &&
+		   sees_relation(state->deltas, snapshot);
 }
 
 /* May the snapshot see rows of a statement that is not counted yet? */
@@ -1302,7 +1328,7 @@ sees_uncounted(Snapshot snapshot)
  * about it; and they may, for what a snapshot sees stays as well.
  */
 bool
-poser_count_serves(Oid child, Oid nspid)
+poser_count_serves(Oid parent, Oid child, Oid nspid)
 {
 	Snapshot snapshot;
 	Decision decision;
@@ -1325,9 +1351,8 @@ poser_count_serves(Oid child, Oid nspid)
 
 	decision.serves = (pg_class_aclcheck(child, decision.userid, ACL_SELECT) == ACLCHECK_OK &&
 					   check_enable_rls(child, InvalidOid, true) != RLS_ENABLED &&
-					   poser_count_maintained(child, nspid) &&
 					   sees_settled(snapshot) &&
-					   sees_relation(child, snapshot));
+					   sees_maintained(parent, child, nspid, snapshot));
 
 	if (num_decisions == MAX_DECISIONS)
 		num_decisions = 0;

@@ -39,11 +39,25 @@ typedef struct PoserCountTrigger
 	PoserCount count;
 } PoserCountTrigger;
 
+/* Whether the counts of a child table are maintained, and since when. */
+typedef struct PoserCountState
+{
+	Oid child; /* hash key */
+	bool valid;
+	Oid parent;
+	Oid nspid; /* of the functions that maintain them */
+	bool maintained;
+	Oid counts;
+	Oid deltas;
+	int num_xids;
+	TransactionId xids[24]; /* transactions that have made the triggers what they are */
+} PoserCountState;
+
 /* catalog.c */
 extern void poser_catalog_init(void);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
-extern bool poser_count_maintained(Oid child, Oid nspid);
+extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
 extern uint64 poser_catalog_generation(void);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_owner(Oid relid);
@@ -51,7 +65,7 @@ extern void poser_check_owner(Oid relid);
 
 /* count.c */
 extern void poser_count_init(void);
-extern bool poser_count_serves(Oid child, Oid nspid);
+extern bool poser_count_serves(Oid parent, Oid child, Oid nspid);
 extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
 										  Oid child, const char *child_key, const char *flag,
 										  Oid counts, Oid deltas);

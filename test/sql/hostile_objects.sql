@@ -1,0 +1,172 @@
+-- Functions, operators, types and casts that other people have put first on the
+-- search_path, or into the extension's own schema, are never used.  Each of
+-- these raises an error.
+
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+CREATE SCHEMA regress_poser_hostile;
+CREATE SCHEMA regress_poser;
+
+CREATE PROCEDURE regress_poser_hostile.fill(schema text) LANGUAGE plpgsql AS $fill$
+DECLARE
+	result text;
+	operator text;
+	args text[];
+	body constant text := $$ LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END' $$;
+BEGIN
+	-- operators on the very types that are compared and added
+	FOREACH operator IN ARRAY '{=,<>,<,<=,>,>=,+,-,||,@>,~~}'::text[] LOOP
+		result := CASE WHEN operator = ANY ('{+,-,||}') THEN NULL ELSE 'pg_catalog.bool' END;
+		FOREACH args SLICE 1 IN ARRAY '{{varchar,varchar},{varchar,text},{text,varchar},{text,text},
+				{int8,int8},{int8,int4},{int4,int4},{int2,int2},{numeric,numeric},{bool,bool},{oid,oid},{oid,regclass},
+				{regclass,regclass},{name,name},{name,text},{char,char},{_text,_text}}'::text[] LOOP
+			EXECUTE format('CREATE FUNCTION %I.%I(pg_catalog.%I, pg_catalog.%I) RETURNS %s %s',
+						   schema, 'hostile ' || operator, args[1], args[2],
+						   coalesce(result, format('pg_catalog.%I', args[1])), body);
+			EXECUTE format('CREATE OPERATOR %I.%s (function = %I.%I, leftarg = pg_catalog.%I, rightarg = pg_catalog.%I)',
+						   schema, operator, schema, 'hostile ' || operator, args[1], args[2]);
+		END LOOP;
+	END LOOP;
+
+	-- functions
+	FOREACH operator IN ARRAY ARRAY[
+		'lower(text) text', 'lower(varchar) text', 'strpos(text, text) int4', 'strpos(varchar, varchar) int4',
+		'has_table_privilege(text, text) bool', 'has_table_privilege(oid, text) bool',
+		'has_table_privilege(regclass, text) bool', 'row_security_active(oid) bool', 'row_security_active(regclass) bool',
+		'row_security_active(text) bool', 'format(text, text) text', 'format(text, name) text', 'quote_ident(text) text',
+		'pg_get_userbyid(oid) name', 'pg_extension_config_dump(regclass, text) void',
+		'format_type(oid, int4) text', 'int8(int4) int8', 'int8(numeric) int8', 'varchar(varchar) varchar',
+		'varchar(varchar, int4) varchar', 'varchar(varchar, int4, bool) varchar', 'now() timestamptz',
+		'coalesce(int8, int8) int8', 'cardinality(_text) int4', 'encode(bytea, text) text']
+	LOOP
+		EXECUTE format('CREATE FUNCTION %I.%s RETURNS %s %s', schema,
+					   left(operator, strpos(operator, ')')), substr(operator, strpos(operator, ')') + 1), body);
+	END LOOP;
+	EXECUTE format('CREATE FUNCTION %I.hostile(int8) RETURNS int8 %s', schema, body);
+	EXECUTE format('CREATE FUNCTION %I.hostile(int8, int8) RETURNS int8 %s', schema, body);
+	EXECUTE format('CREATE FUNCTION %I.hostile(int8, varchar) RETURNS int8 %s', schema, body);
+	EXECUTE format('CREATE AGGREGATE %I.count(*) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.sum(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.count(varchar) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+
+	-- types
+	EXECUTE format('CREATE TYPE %I."varchar" AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.int8 AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.bool AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.text AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.name AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.regclass AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.trigger AS (hostile int)', schema);
+END
+$fill$;
+CALL regress_poser_hostile.fill('regress_poser_hostile');
+
+-- casts, which are nobody's schema's
+CREATE FUNCTION regress_poser_hostile.hostile_cast(varchar) RETURNS int8
+	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
+CREATE FUNCTION regress_poser_hostile.hostile_cast(int8) RETURNS bool
+	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
+CREATE FUNCTION regress_poser_hostile.hostile_cast(bool) RETURNS int8
+	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
+CREATE CAST (varchar AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(varchar) AS IMPLICIT;
+CREATE CAST (int8 AS bool) WITH FUNCTION regress_poser_hostile.hostile_cast(int8) AS IMPLICIT;
+CREATE CAST (bool AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(bool) AS IMPLICIT;
+
+-- Everything that there is to do, without an operator or function of its own.
+CREATE PROCEDURE regress_poser_hostile.everything() LANGUAGE plpgsql AS $$
+DECLARE
+	seen pg_catalog.text;
+	n pg_catalog.int8;
+BEGIN
+	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'TWO'), ('w3', 'three');
+	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w2', 'Two') ON CONFLICT (uuid) DO UPDATE SET description = 'Two';
+	INSERT INTO regress_poser.poser_component (uuid, widget_uuid, item_code, description) VALUES
+		('c1', 'w1', '', ''), ('c2', 'w1', '', ''), ('c3', 'w2', '', ''), ('c4', 'w3', '', '');
+	INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
+	UPDATE regress_poser.poser_component SET active = false;
+	UPDATE regress_poser.poser_component SET widget_uuid = 'w2', active = true WHERE uuid OPERATOR(pg_catalog.=) 'c2';
+	DELETE FROM regress_poser.poser_component WHERE uuid OPERATOR(pg_catalog.=) 'c4';
+	UPDATE regress_poser.poser_widget SET uuid = 'w4' WHERE uuid OPERATOR(pg_catalog.=) 'w3';
+
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', uuid, component_count, active_component_count), ', ' ORDER BY uuid)
+	  INTO seen FROM regress_poser.poser_widget_summary;
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.concat_ws(' ', uuid, component_count, active_component_count)
+	  INTO seen FROM regress_poser.poser_widget_get('w2'::pg_catalog.varchar);
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', uuid, component_count, active_component_count), ', ' ORDER BY uuid)
+	  INTO seen FROM regress_poser.poser_widget_list('T', true, 'w1', 10);
+	RAISE WARNING '%', seen;
+
+	-- counted by the reader itself
+	ALTER TABLE regress_poser.poser_component DISABLE TRIGGER poser_count_delete;
+	DELETE FROM regress_poser.poser_component WHERE uuid OPERATOR(pg_catalog.=) 'c2';
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', uuid, component_count, active_component_count), ', ' ORDER BY uuid)
+	  INTO seen FROM regress_poser.poser_widget_list();
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ' ORDER BY object)
+	  INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+	ALTER TABLE regress_poser.poser_component ENABLE TRIGGER poser_count_delete;
+	RAISE WARNING 'wrong: %', regress_poser.poser_recount();
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+
+	DELETE FROM regress_poser.poser_widget WHERE uuid OPERATOR(pg_catalog.=) 'w4';
+	TRUNCATE regress_poser.poser_component;
+	SELECT component_count INTO n FROM regress_poser.poser_widget_get('w2'::pg_catalog.varchar);
+	RAISE WARNING '%', n;
+	RAISE WARNING '% digits', pg_catalog.length(regress_poser.poser_uuid());
+	TRUNCATE regress_poser.poser_widget, regress_poser.poser_component;
+END
+$$;
+
+-- They are hostile indeed.
+SET search_path = regress_poser_hostile, pg_catalog;
+SELECT 'a'::pg_catalog.varchar = 'b'::pg_catalog.varchar;
+SELECT lower('A'::pg_catalog.text);
+SELECT count(*) FROM pg_database;
+SELECT 1::pg_catalog.int8::pg_catalog.bool;
+
+-- First on the path, before the system's own: for what uses the extension, and
+-- for what makes and updates it.
+SET search_path = regress_poser_hostile, pg_catalog, regress_poser;
+\set VERBOSITY terse
+CREATE EXTENSION poser SCHEMA regress_poser VERSION '1.0';
+INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w0', '');
+INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w0', '', '');
+ALTER EXTENSION poser UPDATE;
+SELECT uuid, component_count FROM regress_poser.poser_widget_list();
+DELETE FROM regress_poser.poser_component;
+DELETE FROM regress_poser.poser_widget;
+CALL regress_poser_hostile.everything();
+DROP EXTENSION poser;
+
+-- In the extension's own schema, before it is made.
+RESET search_path;
+CALL regress_poser_hostile.fill('regress_poser');
+CREATE EXTENSION poser SCHEMA regress_poser;
+CALL regress_poser_hostile.everything();
+SET search_path = regress_poser, pg_catalog;
+CALL regress_poser_hostile.everything();
+SET search_path = regress_poser_hostile, regress_poser, pg_catalog;
+CALL regress_poser_hostile.everything();
+RESET search_path;
+DROP EXTENSION poser;
+
+-- What has the name of something that the extension makes is not taken over.
+CREATE FUNCTION regress_poser.poser_uuid() RETURNS varchar LANGUAGE sql AS 'SELECT ''hostile''';
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser SCHEMA regress_poser;
+DROP FUNCTION regress_poser.poser_uuid();
+CREATE VIEW regress_poser.poser_component_count AS SELECT 'hostile';
+CREATE EXTENSION poser SCHEMA regress_poser;
+DROP VIEW regress_poser.poser_component_count;
+CREATE FUNCTION regress_poser.poser_component_live_from(regclass, regclass) RETURNS varchar LANGUAGE sql AS 'SELECT ''hostile''';
+CREATE EXTENSION poser SCHEMA regress_poser;
+SELECT extname FROM pg_extension WHERE extname = 'poser';
+
+DROP CAST (varchar AS int8);
+DROP CAST (int8 AS bool);
+DROP CAST (bool AS int8);
+DROP SCHEMA regress_poser, regress_poser_hostile CASCADE;

@@ -1,0 +1,129 @@
+-- CREATE and DROP EXTENSION again and again in one session, which keeps plans
+-- and knows triggers of what is gone.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser;
+
+-- Everything that it makes is described, except the model's two tables, and is
+-- in one schema.
+SELECT pg_describe_object(classid, objid, objsubid)
+  FROM pg_depend
+ WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
+   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser')
+   AND obj_description(objid, classid::regclass::name) IS NULL
+   AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+   AND objid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
+ ORDER BY 1;
+SELECT attrelid::regclass, attname
+  FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
+ WHERE relname LIKE 'poser\_%' AND relkind IN ('r', 'v') AND attnum > 0
+   AND col_description(attrelid, attnum) IS NULL
+   AND attrelid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
+ ORDER BY attrelid, attnum;
+SELECT DISTINCT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'poser\_%';
+-- what pg_dump takes along: rows of widgets and components, not of the counts
+SELECT unnest(extconfig)::regclass::text AS dumped FROM pg_extension WHERE extname = 'poser' ORDER BY 1;
+
+CREATE TEMPORARY VIEW leftovers AS
+SELECT relname AS name FROM pg_class WHERE relname LIKE 'poser\_%' AND relname <> 'poser_widget_kept'
+UNION ALL
+SELECT proname FROM pg_proc WHERE proname LIKE 'poser\_%'
+UNION ALL
+SELECT typname FROM pg_type WHERE typname LIKE 'poser\_%'
+UNION ALL
+SELECT tgname FROM pg_trigger WHERE tgname LIKE 'poser\_%'
+UNION ALL
+SELECT conname FROM pg_constraint WHERE conname LIKE 'poser\_%';
+SELECT count(*) > 0 AS "finds something" FROM leftovers;
+
+CREATE PROCEDURE pg_temp.use(expected int) LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
+	INSERT INTO poser_component (widget_uuid, item_code, description) SELECT 'w1', '', '' FROM generate_series(1, expected);
+	UPDATE poser_component SET active = false;
+	ASSERT (SELECT component_count FROM poser_widget_get('w1')) = expected;
+	ASSERT (SELECT component_count FROM poser_widget_list()) = expected;
+	ASSERT (SELECT component_count FROM poser_widget_summary) = expected;
+	ASSERT (SELECT total FROM poser_component_count_sum) = expected;
+	ASSERT (SELECT active_component_count FROM poser_widget_get('w1')) = 0;
+	ASSERT poser_recount() = 0;
+	ASSERT NOT EXISTS (SELECT FROM poser_check());
+END
+$$;
+PREPARE get AS SELECT component_count FROM poser_widget_get('w1');
+PREPARE summary AS SELECT component_count FROM poser_widget_summary;
+CALL pg_temp.use(3);
+EXECUTE get;
+EXECUTE summary;
+
+DROP EXTENSION poser;
+TABLE leftovers;
+EXECUTE get;
+CREATE EXTENSION poser;
+CALL pg_temp.use(4);
+EXECUTE get;
+EXECUTE summary;
+
+-- in another schema
+DROP EXTENSION poser;
+CREATE SCHEMA regress_poser;
+SET search_path = regress_poser;
+CREATE EXTENSION poser;
+CALL pg_temp.use(5);
+EXECUTE get;
+RESET search_path;
+DROP EXTENSION poser;
+DROP SCHEMA regress_poser;
+TABLE leftovers;
+CREATE EXTENSION poser;
+CALL pg_temp.use(6);
+
+-- after DISCARD ALL, which forgets the procedure as well
+DISCARD ALL;
+SELECT component_count FROM poser_widget_get('w1');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT component_count FROM poser_widget_get('w1');
+DISCARD PLANS;
+SELECT component_count FROM poser_widget_list();
+SELECT poser_recount();
+
+-- in one transaction, undone or not
+BEGIN;
+DROP EXTENSION poser;
+CREATE EXTENSION poser;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', '');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT uuid, component_count FROM poser_widget_summary;
+ROLLBACK;
+SELECT uuid, component_count FROM poser_widget_list();
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT uuid, component_count FROM poser_widget_list();
+BEGIN;
+SAVEPOINT a;
+DROP EXTENSION poser;
+ROLLBACK TO a;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT uuid, component_count FROM poser_widget_list();
+DROP EXTENSION poser;
+CREATE EXTENSION poser;
+COMMIT;
+SELECT uuid, component_count FROM poser_widget_list();
+
+-- what others have made of it does not let it go, unless it is to
+CREATE VIEW poser_widget_kept AS SELECT * FROM poser_widget_summary;
+DROP EXTENSION poser;
+DROP TABLE poser_component;
+DROP FUNCTION poser_uuid();
+DROP TABLE poser_component_count;
+SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+RESET client_min_messages;
+SELECT to_regclass('poser_widget_kept'), to_regclass('poser_widget');
+
+-- twice, and in a version that does not exist
+CREATE EXTENSION poser;
+CREATE EXTENSION poser;
+ALTER EXTENSION poser UPDATE TO '1.0';
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '0.9';

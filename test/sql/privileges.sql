@@ -1,0 +1,237 @@
+-- Privileges: what a reader and a writer need, and what nobody else may.
+
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+CREATE ROLE regress_poser_owner;
+CREATE ROLE regress_poser_reader;
+CREATE ROLE regress_poser_writer;
+CREATE ROLE regress_poser_columns;
+CREATE ROLE regress_poser_nobody;
+RESET client_min_messages;
+
+CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
+GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
+DO $$
+BEGIN
+	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
+END
+$$;
+-- what such defaults grant, the bookkeeping must not have
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
+
+-- A trusted extension: its tables belong to the role that made it, whatever
+-- the rest belongs to.
+SET ROLE regress_poser_owner;
+CREATE EXTENSION poser SCHEMA regress_poser;
+RESET ROLE;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC, regress_poser_reader;
+SET search_path = regress_poser, public;
+SELECT relname, pg_get_userbyid(relowner) AS owner
+  FROM pg_class
+ WHERE relnamespace = 'regress_poser'::regnamespace AND relkind IN ('r', 'v')
+ ORDER BY relname;
+SELECT relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee, privilege_type
+  FROM pg_class, aclexplode(relacl)
+ WHERE relnamespace = 'regress_poser'::regnamespace
+   AND relname LIKE 'poser_component_count%' AND grantee <> relowner
+ ORDER BY relname, grantee, privilege_type;
+
+-- Undo those defaults on what they are for.
+REVOKE ALL ON poser_widget, poser_component, poser_widget_summary FROM PUBLIC, regress_poser_reader;
+
+SET ROLE regress_poser_owner;
+GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO regress_poser_reader;
+GRANT INSERT, UPDATE, DELETE ON poser_widget, poser_component TO regress_poser_writer;
+GRANT SELECT (uuid, description, active) ON poser_widget TO regress_poser_columns;
+GRANT SELECT (widget_uuid, active) ON poser_component TO regress_poser_columns;
+GRANT SELECT ON poser_widget_summary TO regress_poser_columns;
+
+-- A writer
+SET ROLE regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w1', '', ''), ('w2', '', '');
+UPDATE poser_component SET active = false;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+DELETE FROM poser_widget;
+UPDATE poser_widget SET active = false;
+COPY poser_component (widget_uuid, item_code, description) FROM STDIN;
+w2	-	-
+\.
+SELECT * FROM poser_widget;
+SELECT * FROM poser_widget_summary;
+SELECT * FROM poser_widget_get('w1');
+SELECT * FROM poser_widget_list();
+
+-- A reader
+SET ROLE regress_poser_reader;
+SELECT * FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_widget_get('w1');
+SELECT * FROM poser_widget_list('T', page_size => 1);
+INSERT INTO poser_widget (description) VALUES ('');
+DELETE FROM poser_component;
+
+-- the maintained counts are the reader's only as far as the components are
+SELECT * FROM poser_component_count_sum ORDER BY widget_uuid;
+
+-- Columns only: counts of its own
+SET ROLE regress_poser_columns;
+SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_widget_get('w2');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT item_code FROM poser_component;
+
+-- The bookkeeping is closed to all of them
+SET ROLE regress_poser_reader;
+SELECT * FROM poser_component_count;
+SELECT * FROM poser_component_count_delta;
+SET ROLE regress_poser_writer;
+SELECT * FROM poser_component_count;
+SELECT * FROM poser_component_count_delta;
+SELECT * FROM poser_component_count_sum;
+INSERT INTO poser_component_count VALUES ('w1', 1, 1);
+UPDATE poser_component_count SET total = 0;
+DELETE FROM poser_component_count;
+TRUNCATE poser_component_count;
+INSERT INTO poser_component_count_delta VALUES ('w1', 1, 1);
+UPDATE poser_component_count_delta SET total = 0;
+DELETE FROM poser_component_count_delta;
+TRUNCATE poser_component_count_delta;
+BEGIN;
+LOCK TABLE poser_component_count;
+ROLLBACK;
+UPDATE poser_component_count_sum SET total = 0;
+
+-- and so is mending and checking it
+SELECT poser_recount();
+SELECT poser_count_rebuild('poser_widget', 'uuid', 'poser_component', 'widget_uuid', 'active',
+						   'poser_component_count', 'poser_component_count_delta');
+SELECT * FROM poser_check();
+SET ROLE regress_poser_reader;
+SELECT poser_recount();
+SELECT * FROM poser_check();
+-- whoever owns just tables like these cannot use the function on others'
+SET ROLE regress_poser_nobody;
+CREATE TEMPORARY TABLE parent (key varchar(32));
+CREATE TEMPORARY TABLE child (key varchar(32), flag bool);
+SELECT poser_count_rebuild('parent', 'key', 'child', 'key', 'flag',
+						   'poser_component_count', 'poser_component_count_delta');
+DROP TABLE parent, child;
+-- nor put the triggers on tables of their own
+CREATE TEMPORARY TABLE mine (widget_uuid varchar(32), active bool);
+CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows
+	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+INSERT INTO mine VALUES ('w1', true), ('w1', true);
+DROP TABLE mine;
+CREATE TEMPORARY TABLE mine (uuid varchar(32));
+INSERT INTO mine VALUES ('w1'), ('w2');
+CREATE TRIGGER mine AFTER DELETE ON mine REFERENCING OLD TABLE AS old_rows
+	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'uuid');
+DELETE FROM mine;
+DROP TABLE mine;
+SET ROLE regress_poser_reader;
+SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
+
+-- Nobody
+SET ROLE regress_poser_nobody;
+SELECT * FROM poser_widget_summary;
+SELECT * FROM poser_widget_get('w1');
+SELECT * FROM poser_widget_list();
+SELECT * FROM poser_component_count_sum;
+
+-- One or two of the three are not enough.
+SET ROLE regress_poser_owner;
+GRANT SELECT ON poser_widget_summary, poser_widget TO regress_poser_nobody;
+SET ROLE regress_poser_nobody;
+SELECT * FROM poser_widget_summary;
+SELECT * FROM poser_widget_get('w1');
+SELECT * FROM poser_widget_list();
+SET ROLE regress_poser_owner;
+GRANT SELECT ON poser_component TO regress_poser_nobody;
+REVOKE SELECT ON poser_widget FROM regress_poser_nobody;
+SET ROLE regress_poser_nobody;
+SELECT * FROM poser_widget_summary;
+SELECT * FROM poser_widget_get('w1');
+SELECT * FROM poser_widget_list();
+SET ROLE regress_poser_owner;
+GRANT SELECT ON poser_widget TO regress_poser_nobody;
+REVOKE SELECT ON poser_widget_summary FROM regress_poser_nobody;
+SET ROLE regress_poser_nobody;
+SELECT * FROM poser_widget_get('w1');
+
+-- What the session has planned for one role it does not use for another: reader,
+-- nobody, reader, owner.
+SET ROLE regress_poser_owner;
+REVOKE ALL ON poser_widget, poser_component, poser_widget_summary FROM regress_poser_nobody;
+PREPARE get AS SELECT component_count FROM poser_widget_get('w1');
+PREPARE list AS SELECT uuid, component_count FROM poser_widget_list(page_size => 2);
+PREPARE summary AS SELECT component_count FROM poser_widget_summary WHERE uuid = 'w1';
+SET ROLE regress_poser_reader;
+EXECUTE get;
+EXECUTE list;
+EXECUTE summary;
+SET ROLE regress_poser_nobody;
+EXECUTE get;
+EXECUTE list;
+EXECUTE summary;
+SET ROLE regress_poser_columns;
+EXECUTE get;
+EXECUTE list;
+EXECUTE summary;
+SET ROLE regress_poser_owner;
+EXECUTE get;
+EXECUTE list;
+EXECUTE summary;
+DEALLOCATE ALL;
+
+-- A privilege that is taken away is gone at once, in one transaction too.
+BEGIN;
+SET LOCAL ROLE regress_poser_reader;
+SELECT component_count FROM poser_widget_get('w1');
+SET LOCAL ROLE regress_poser_owner;
+REVOKE SELECT ON poser_component FROM regress_poser_reader;
+SET LOCAL ROLE regress_poser_reader;
+SELECT * FROM poser_component_count_sum;
+SELECT component_count FROM poser_widget_get('w1');
+ROLLBACK;
+
+-- Functions run with their definer's rights; a view over the summary asks for
+-- its reader's all the same, because the summary does.
+SET ROLE regress_poser_owner;
+CREATE FUNCTION count_of(widget varchar) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
+	'SELECT component_count FROM regress_poser.poser_widget_get(widget)';
+CREATE FUNCTION add_to(widget varchar) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS $$
+	INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES (widget, '', '');
+	SELECT component_count FROM regress_poser.poser_widget_summary WHERE uuid = widget;
+$$;
+CREATE VIEW owners_summary AS SELECT * FROM poser_widget_summary;
+CREATE VIEW readers_summary WITH (security_invoker = true) AS SELECT * FROM poser_widget_summary;
+GRANT SELECT ON owners_summary, readers_summary TO regress_poser_nobody, regress_poser_reader;
+SET ROLE regress_poser_nobody;
+SELECT count_of('w1'), add_to('w1'), count_of('w2');
+SELECT uuid, component_count FROM owners_summary ORDER BY uuid;
+SELECT uuid, component_count FROM readers_summary ORDER BY uuid;
+SELECT count_of('w1'), component_count FROM poser_widget_get('w1');
+SET ROLE regress_poser_reader;
+SELECT uuid, component_count FROM owners_summary ORDER BY uuid;
+SELECT uuid, component_count FROM readers_summary ORDER BY uuid;
+
+-- The owner, who is no superuser, mends, checks and drops.
+SET ROLE regress_poser_owner;
+SELECT * FROM poser_check();
+UPDATE poser_component_count SET total = total + 1;
+SELECT poser_recount();
+SELECT * FROM poser_check();
+DROP FUNCTION count_of, add_to;
+DROP VIEW owners_summary, readers_summary;
+DROP EXTENSION poser;
+RESET ROLE;
+
+DROP SCHEMA regress_poser;
+DO $$
+BEGIN
+	EXECUTE format('REVOKE CREATE ON DATABASE %I FROM regress_poser_owner', current_database());
+END
+$$;
+DROP ROLE regress_poser_owner, regress_poser_reader, regress_poser_writer,
+	regress_poser_columns, regress_poser_nobody;

@@ -1,0 +1,99 @@
+-- Any schema, any search_path.
+
+\set VERBOSITY sqlstate
+
+-- A schema whose name needs quoting and one that is not on the path.
+CREATE SCHEMA "Regress Poser %s.1";
+CREATE EXTENSION poser SCHEMA "Regress Poser %s.1";
+SELECT nspname, extrelocatable FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'poser';
+SELECT count(*) FROM pg_class WHERE relname LIKE 'poser\_%' AND relkind <> 'i' AND relnamespace <> '"Regress Poser %s.1"'::regnamespace;
+SET search_path = '';
+INSERT INTO "Regress Poser %s.1".poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'Two');
+INSERT INTO "Regress Poser %s.1".poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w1', '', '');
+UPDATE "Regress Poser %s.1".poser_component SET active = false;
+SELECT * FROM "Regress Poser %s.1".poser_widget_summary ORDER BY uuid;
+SELECT * FROM "Regress Poser %s.1".poser_widget_get('w1');
+SELECT * FROM "Regress Poser %s.1".poser_widget_list('TWO');
+SELECT "Regress Poser %s.1".poser_recount();
+SELECT * FROM "Regress Poser %s.1".poser_check();
+SELECT length("Regress Poser %s.1".poser_uuid());
+
+-- It cannot be moved, but the schema can get another name.
+ALTER EXTENSION poser SET SCHEMA public;
+ALTER SCHEMA "Regress Poser %s.1" RENAME TO regress_poser;
+INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w2', '', '');
+SELECT uuid, component_count, active_component_count FROM regress_poser.poser_widget_summary ORDER BY uuid;
+SELECT component_count FROM regress_poser.poser_widget_get('w1');
+SELECT uuid, component_count FROM regress_poser.poser_widget_list('TWO');
+DELETE FROM regress_poser.poser_component WHERE active;
+DELETE FROM regress_poser.poser_widget WHERE uuid = 'w2';
+SELECT regress_poser.poser_recount();
+SELECT * FROM regress_poser.poser_check();
+SELECT uuid, component_count FROM regress_poser.poser_widget_list();
+
+-- Another schema may take the old name, with tables of the same names: they are
+-- not the extension's.
+CREATE SCHEMA "Regress Poser %s.1";
+CREATE TABLE "Regress Poser %s.1".poser_widget AS SELECT * FROM regress_poser.poser_widget;
+CREATE TABLE "Regress Poser %s.1".poser_component AS SELECT * FROM regress_poser.poser_component;
+CREATE VIEW "Regress Poser %s.1".poser_widget_summary AS SELECT 'wrong'::varchar AS uuid;
+CREATE TABLE "Regress Poser %s.1".poser_component_count ();
+SET search_path = "Regress Poser %s.1", regress_poser;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT component_count FROM poser_widget_get('w1');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT poser_recount();
+SELECT * FROM poser_check();
+
+-- in a transaction that renames, and does not
+BEGIN;
+SELECT component_count FROM regress_poser.poser_widget_get('w1');
+ALTER SCHEMA regress_poser RENAME TO regress_poser_2;
+SELECT component_count FROM regress_poser_2.poser_widget_get('w1');
+INSERT INTO regress_poser_2.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT component_count FROM regress_poser_2.poser_widget_get('w1');
+ROLLBACK;
+SELECT component_count FROM regress_poser.poser_widget_get('w1');
+INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT component_count FROM regress_poser.poser_widget_get('w1');
+
+-- A function that has a path of its own, and one of the system's schemas first
+SET search_path = pg_catalog;
+CREATE FUNCTION pg_temp.write(widget varchar) RETURNS bigint LANGUAGE sql SET search_path = pg_temp AS $$
+	INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES (widget, '', '');
+	SELECT component_count FROM regress_poser.poser_widget_get(widget);
+$$;
+SELECT pg_temp.write('w1');
+-- temporary tables of the same names, which come first on any path
+CREATE TEMPORARY TABLE poser_widget (uuid int);
+CREATE TEMPORARY TABLE poser_component (uuid int);
+CREATE TEMPORARY TABLE poser_component_count (uuid int);
+CREATE TEMPORARY TABLE poser_component_count_delta (uuid int);
+CREATE TEMPORARY TABLE poser_widget_summary (uuid int);
+SET search_path = regress_poser;
+SELECT pg_temp.write('w1');
+INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w3', '');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT poser_recount();
+SELECT * FROM poser_check();
+DROP TABLE pg_temp.poser_widget, pg_temp.poser_component, pg_temp.poser_component_count,
+	pg_temp.poser_component_count_delta, pg_temp.poser_widget_summary;
+DROP FUNCTION pg_temp.write;
+
+RESET search_path;
+DROP EXTENSION poser;
+SET client_min_messages = warning;
+DROP SCHEMA regress_poser, "Regress Poser %s.1" CASCADE;
+RESET client_min_messages;
+
+-- A schema whose name is a reserved word
+CREATE SCHEMA "select";
+CREATE EXTENSION poser SCHEMA "select";
+INSERT INTO "select".poser_widget (uuid, description) VALUES ('w1', '');
+INSERT INTO "select".poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT uuid, component_count FROM "select".poser_widget_list();
+SELECT "select".poser_recount();
+SELECT * FROM "select".poser_check();
+DROP EXTENSION poser;
+DROP SCHEMA "select";

@@ -1,0 +1,105 @@
+-- Component counts and two-phase commit.
+
+\set VERBOSITY sqlstate
+SELECT setting::int < 2 AS skip FROM pg_settings WHERE name = 'max_prepared_transactions' \gset
+\if :skip
+\echo skipped: needs max_prepared_transactions of 2 or more
+\quit
+\endif
+CREATE EXTENSION poser;
+
+-- Widgets whose summary, or whose bookkeeping, differs from a count of their
+-- components, and those that have deltas left.
+CREATE VIEW count_differences AS
+SELECT uuid, counted.total, counted.active,
+       component_count, active_component_count,
+       kept.total AS kept_total, kept.active AS kept_active, deltas
+  FROM (SELECT widget.uuid,
+               count(component.uuid) AS total,
+               count(*) FILTER (WHERE component.active) AS active
+          FROM poser_widget AS widget
+               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
+         GROUP BY widget.uuid) AS counted
+       FULL JOIN poser_widget_summary USING (uuid)
+       FULL JOIN (SELECT widget_uuid AS uuid, total, active
+                    FROM poser_component_count_sum) AS kept USING (uuid)
+       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
+                    FROM poser_component_count_delta
+                   GROUP BY widget_uuid) AS unsettled USING (uuid)
+ WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
+    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
+    OR deltas IS NOT NULL;
+
+CREATE VIEW shown AS
+SELECT uuid, component_count AS total, active_component_count AS active
+  FROM poser_widget_summary
+ ORDER BY uuid;
+
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+
+-- A prepared transaction holds the counts of what it has changed.
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SAVEPOINT a;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w2', '', '');
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', '');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w3', '', '');
+TABLE shown;
+PREPARE TRANSACTION 'regress_poser_1';
+TABLE shown;
+TABLE count_differences;
+
+-- Others write nevertheless, of which there are deltas as long as it is there.
+INSERT INTO poser_component (widget_uuid, item_code, description, active)
+VALUES ('w1', '', '', false), ('w2', '', '', false);
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+TABLE shown;
+SELECT widget_uuid, sum(total) AS total, sum(active) AS active
+  FROM poser_component_count_delta GROUP BY widget_uuid ORDER BY widget_uuid;
+
+-- So does a second one, which comes before the first.
+BEGIN;
+DELETE FROM poser_component WHERE NOT active AND widget_uuid = 'w1';
+PREPARE TRANSACTION 'regress_poser_2';
+TABLE shown;
+SELECT poser_recount();
+COMMIT PREPARED 'regress_poser_2';
+TABLE shown;
+SELECT poser_recount();
+
+COMMIT PREPARED 'regress_poser_1';
+TABLE shown;
+
+-- The next write to a widget settles its deltas.
+UPDATE poser_component SET active = true WHERE widget_uuid = 'w2';
+SELECT widget_uuid FROM poser_component_count_delta GROUP BY widget_uuid;
+DELETE FROM poser_component WHERE widget_uuid = 'w1';
+TABLE shown;
+TABLE count_differences;
+
+-- One that is rolled back, and only deletes.
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+DELETE FROM poser_component;
+DELETE FROM poser_widget WHERE uuid = 'w3';
+TABLE shown;
+PREPARE TRANSACTION 'regress_poser_1';
+TABLE shown;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w2', '', '');
+TABLE shown;
+ROLLBACK PREPARED 'regress_poser_1';
+TABLE shown;
+SELECT poser_recount();
+TABLE count_differences;
+
+-- Truncated.
+BEGIN;
+TRUNCATE poser_component;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w3', '', '');
+PREPARE TRANSACTION 'regress_poser_1';
+COMMIT PREPARED 'regress_poser_1';
+TABLE shown;
+TABLE count_differences;
+
+DROP VIEW count_differences, shown;
+DROP EXTENSION poser;

@@ -1,0 +1,91 @@
+-- ALTER EXTENSION poser UPDATE: 1.0 with rows to 1.1.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser VERSION '1.0';
+INSERT INTO poser_widget (uuid, description, active) VALUES
+	('w1', 'one', true), ('w2', 'two', false), ('w3', 'none', true);
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description, active) VALUES
+	('c1', 'w1', '1', 'a', true), ('c2', 'w1', '2', 'b', false), ('c3', 'w2', '3', 'c', true);
+CREATE TABLE widget_before AS TABLE poser_widget;
+CREATE TABLE component_before AS TABLE poser_component;
+
+-- A user's own objects on the tables stay.
+CREATE INDEX own_index ON poser_component (item_code);
+ALTER TABLE poser_component ADD COLUMN own_column int DEFAULT 42;
+CREATE VIEW own_view AS SELECT * FROM poser_widget;
+PREPARE add AS INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w3', '', '');
+EXECUTE add;
+DELETE FROM poser_component WHERE widget_uuid = 'w3';
+
+-- A dry run leaves nothing.
+BEGIN;
+ALTER EXTENSION poser UPDATE;
+SELECT uuid, component_count, active_component_count FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_check();
+ROLLBACK;
+SELECT extversion FROM pg_extension WHERE extname = 'poser';
+SELECT to_regclass('poser_component_count'), to_regclass('poser_widget_summary'), to_regproc('poser_widget_get');
+SELECT tgname FROM pg_trigger WHERE tgrelid IN ('poser_widget'::regclass, 'poser_component'::regclass) AND NOT tgisinternal;
+EXECUTE add;
+
+-- The update, in a transaction that writes before and after.
+BEGIN;
+DELETE FROM poser_component WHERE widget_uuid = 'w3';
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c4', 'w3', '', '');
+ALTER EXTENSION poser UPDATE;
+DELETE FROM poser_component WHERE uuid = 'c4';
+SELECT uuid, component_count, active_component_count FROM poser_widget_list();
+COMMIT;
+SELECT extversion FROM pg_extension WHERE extname = 'poser';
+SELECT * FROM poser_check();
+
+-- Each row is there, and each is counted.
+(TABLE widget_before EXCEPT TABLE poser_widget) UNION ALL (TABLE poser_widget EXCEPT TABLE widget_before);
+(TABLE component_before EXCEPT SELECT uuid, widget_uuid, item_code, description, active FROM poser_component)
+UNION ALL
+(SELECT uuid, widget_uuid, item_code, description, active FROM poser_component EXCEPT TABLE component_before);
+SELECT * FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_component_count ORDER BY widget_uuid;
+SELECT * FROM poser_component_count_delta;
+SELECT to_regclass('own_index') IS NOT NULL AS own_index,
+       (SELECT sum(own_column) FROM poser_component) AS own_column,
+       (SELECT count(*) FROM own_view) AS own_view;
+
+-- It goes on.
+EXECUTE add;
+UPDATE poser_component SET active = NOT active;
+SELECT uuid, component_count, active_component_count FROM poser_widget_list();
+SET client_min_messages = warning;
+ALTER EXTENSION poser UPDATE;
+RESET client_min_messages;
+SELECT * FROM poser_check();
+
+-- A table with dropped columns before, and columns in between.
+DROP VIEW own_view;
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.0';
+ALTER TABLE poser_component ADD COLUMN gone int, ADD COLUMN own_column int DEFAULT 1;
+ALTER TABLE poser_component DROP COLUMN gone;
+ALTER TABLE poser_widget ADD COLUMN own_column text DEFAULT 'own';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+ALTER EXTENSION poser UPDATE TO '1.1';
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+ALTER TABLE poser_component DROP COLUMN own_column, ADD COLUMN another text DEFAULT 'x';
+UPDATE poser_component SET active = false;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT uuid, component_count, active_component_count FROM poser_widget_list();
+SELECT * FROM poser_check();
+
+-- Empty tables.
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.0';
+ALTER EXTENSION poser UPDATE;
+SELECT * FROM poser_widget_list();
+SELECT * FROM poser_check();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
+SELECT uuid, component_count FROM poser_widget_list();
+
+DEALLOCATE add;
+DROP TABLE widget_before, component_before;
+DROP EXTENSION poser;
