@@ -11,6 +11,9 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
+# Whoever runs the tests, the superuser is called postgres.
+$ENV{PGUSER} = 'postgres';
+
 our @EXPORT = qw(
   new_node create_database lines_as fails_as counts_exact make_deltas
   pgbench_file MAINTAINED
@@ -31,7 +34,7 @@ sub new_node
 	my $conf = delete $params{conf} // '';
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
-	$node->init(extra => [ '--encoding=UTF8', '--locale=C' ], %params);
+	$node->init(extra => [ '--encoding=UTF8', '--locale=C', '--username=postgres' ], %params);
 	$node->append_conf('postgresql.conf', <<"EOF");
 log_statement = none
 autovacuum_naptime = 1s
