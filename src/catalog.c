@@ -34,15 +34,7 @@
 
 static HTAB *count_triggers = NULL;
 static HTAB *count_states = NULL;
-static uint64 generation = 0; /* of schema names */
 static uint64 invalidations = 0;
-
-/* A number that changes whenever a schema may have got another name. */
-uint64
-poser_catalog_generation(void)
-{
-	return generation;
-}
 
 static void
 relation_changed(Datum arg, Oid relid)
@@ -65,13 +57,6 @@ relation_changed(Datum arg, Oid relid)
 			state->valid = false;
 }
 
-static void
-schema_changed(Datum arg, int cacheid, uint32 hashvalue)
-{
-	generation++;
-	relation_changed(arg, InvalidOid);
-}
-
 void
 poser_catalog_init(void)
 {
@@ -84,7 +69,6 @@ poser_catalog_init(void)
 	count_states = hash_create("poser count states", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-	CacheRegisterSyscacheCallback(NAMESPACEOID, schema_changed, (Datum) 0);
 }
 
 /* The index of "rel" whose only or first column is its first column. */

@@ -205,11 +205,10 @@ static const char *const check_counts =
 	"            THEN format('component_count is %%s instead of %%s', kept_total, live_total)\n"
 	"            WHEN live_active <> kept_active\n"
 	"            THEN format('active_component_count is %%s instead of %%s', kept_active, live_active)\n"
-	"            WHEN parents > settled THEN 'has no settled count'\n"
-	"            ELSE 'has a count but does not exist' END\n"
+	"            ELSE 'has no settled count' END\n"
 	"  FROM (%s) AS compared\n"
 	" WHERE live_total <> kept_total OR live_active <> kept_active\n"
-	"    OR parents > settled OR (parents < settled AND live_total = 0)\n"
+	"    OR parents > settled\n"
 	" ORDER BY key COLLATE \"C\"";
 
 /* Add a query's rows to the function's result; returns how many. */

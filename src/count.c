@@ -158,6 +158,20 @@ typedef struct Uncounted
 static Uncounted *uncounted = NULL;
 
 /*
+ * The commands of such statements that have been counted since: a snapshot
+ * taken at one of these sees rows whose count came later.  All of a
+ * transaction's are taken as one range, which is empty if "to" is 0.
+ */
+static CommandId counted_from = 0;
+static CommandId counted_to = 0;
+
+/*
+ * This transaction has written counts that do not go with what its snapshots
+ * see of the rows of others; it has to count live.
+ */
+static bool counts_unfit = false;
+
+/*
  * The newest snapshot under which this transaction has built upon rows of
  * others, as its xmax and number of running transactions.  Of two snapshots
  * the one with the greater xmax is newer, and if they are the same, the one
@@ -277,6 +291,12 @@ open_writer(CountWriter *writer, const PoserCount *count)
 static void
 close_writer(CountWriter *writer)
 {
+	if (uncounted != NULL)
+	{
+		if (counted_to == 0 || uncounted->cid < counted_from)
+			counted_from = uncounted->cid;
+		counted_to = GetCurrentCommandId(false);
+	}
 	close_table(&writer->deltas);
 	close_table(&writer->settled);
 }
@@ -415,9 +435,10 @@ find_known_row(CountTable *table, const PoserCount *count, Datum key, uint32 has
 
 /*
  * Begin to look a key up in the table's index, next_row() gives the rows.
+ * "snapshot" is one that does not depend on time.
  */
 static void
-begin_rows(CountTable *table, const PoserCount *count, Datum key)
+begin_rows(CountTable *table, const PoserCount *count, Datum key, Snapshot snapshot)
 {
 	ScanKeyData scankey;
 
@@ -425,11 +446,12 @@ begin_rows(CountTable *table, const PoserCount *count, Datum key)
 	{
 		table->index = index_open(table->indexid, RowExclusiveLock);
 #if PG_VERSION_NUM >= 180000
-		table->scan = index_beginscan(table->rel, table->index, SnapshotSelf, NULL, 1, 0);
+		table->scan = index_beginscan(table->rel, table->index, snapshot, NULL, 1, 0);
 #else
-		table->scan = index_beginscan(table->rel, table->index, SnapshotSelf, 1, 0);
+		table->scan = index_beginscan(table->rel, table->index, snapshot, 1, 0);
 #endif
 	}
+	table->scan->xs_snapshot = snapshot;
 	ScanKeyEntryInitializeWithInfo(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid,
 								   count->keycollation, count->key_eq, key);
 	index_rescan(table->scan, &scankey, 1, NULL, 0);
@@ -449,7 +471,7 @@ find_row(CountTable *table, const PoserCount *count, Datum key, uint32 hash)
 {
 	if (find_known_row(table, count, key, hash))
 		return true;
-	begin_rows(table, count, key);
+	begin_rows(table, count, key, SnapshotSelf);
 	return next_row(table);
 }
 
@@ -654,7 +676,7 @@ defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 		return;
 	if (!writer->deltas_empty)
 	{
-		begin_rows(deltas, writer->count, key);
+		begin_rows(deltas, writer->count, key, SnapshotSelf);
 		while (next_row(deltas))
 		{
 			CHECK_FOR_INTERRUPTS();
@@ -675,7 +697,7 @@ absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
 	CountTable *deltas = &writer->deltas;
 	Tally sum = {0, 0};
 
-	begin_rows(deltas, writer->count, key);
+	begin_rows(deltas, writer->count, key, SnapshotSelf);
 	while (next_row(deltas))
 	{
 		Tally tally;
@@ -721,6 +743,21 @@ change_count(CountWriter *writer, Datum key, uint32 hash, Tally change)
 }
 
 /*
+ * Does our snapshot see a settled row that is there no more?
+ */
+static bool
+sees_old_row(CountWriter *writer, Datum key)
+{
+	CountTable *settled = &writer->settled;
+	bool result = false;
+
+	begin_rows(settled, writer->count, key, SnapshotAny);
+	while (!result && next_row(settled))
+		result = table_tuple_satisfies_snapshot(settled->rel, settled->found, writer->snapshot);
+	return result;
+}
+
+/*
  * Make the settled row of a new parent, unless there is one: a parent may have
  * gone while somebody held the row.
  */
@@ -732,6 +769,10 @@ begin_count(CountWriter *writer, Datum key)
 
 	if (find_row(&writer->settled, writer->count, key, hash))
 		return;
+
+	/* our snapshot must not see two rows for one key */
+	if (IsolationUsesXactSnapshot() && sees_old_row(writer, key))
+		counts_unfit = true;
 
 	/* one query may make a parent and its children, and count these first */
 	if (find_own_row(&writer->deltas, writer->count, key, hash))
@@ -754,9 +795,13 @@ static void
 end_found_count(CountWriter *writer, Datum key, uint32 hash)
 {
 	Tally left = slot_tally(writer->settled.found);
+	bool visible = may_settle(writer, &writer->settled);
 
-	if (delete_row(writer, &writer->settled))
-		defer(writer, key, hash, left);
+	if (!delete_row(writer, &writer->settled))
+		return;
+	if (!visible)
+		counts_unfit = true;
+	defer(writer, key, hash, left);
 }
 
 static void
@@ -1161,21 +1206,25 @@ poser_count_child(PG_FUNCTION_ARGS)
 		if (TRIGGER_FIRED_BY_INSERT(event))
 			poser_restore_wait(trigdata->tg_relation);
 		begin_uncounted(trigger->relid);
-		if (TRIGGER_FIRED_BY_TRUNCATE(event))
-		{
-			CountWriter writer;
+	}
+	else if (!TRIGGER_FIRED_BY_TRUNCATE(event))
+		count_statement(trigdata, trigger);
 
-			open_writer(&writer, &trigger->count);
-			zero_counts(&writer);
-			close_writer(&writer);
-		}
-	}
-	else
+	/*
+	 * Before, so that the parent's trigger finds zeros; and after, for what
+	 * other triggers may have written in between.
+	 */
+	if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
-		if (!TRIGGER_FIRED_BY_TRUNCATE(event))
-			count_statement(trigdata, trigger);
-		end_uncounted(trigger->relid);
+		CountWriter writer;
+
+		open_writer(&writer, &trigger->count);
+		zero_counts(&writer);
+		close_writer(&writer);
 	}
+
+	if (TRIGGER_FIRED_AFTER(event))
+		end_uncounted(trigger->relid);
 	return PointerGetDatum(NULL);
 }
 
@@ -1309,10 +1358,12 @@ sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 		   sees_relation(state->deltas, snapshot);
 }
 
-/* May the snapshot see rows of a statement that is not counted yet? */
+/* May the snapshot see rows of a statement, and not that they are counted? */
 static bool
 sees_uncounted(Snapshot snapshot)
 {
+	if (counted_to != 0 && snapshot->curcid >= counted_from && snapshot->curcid <= counted_to)
+		return true;
 	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
 		if (snapshot->curcid >= entry->cid)
 			return true;
@@ -1336,7 +1387,7 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 	if (!ActiveSnapshotSet())
 		return false;
 	snapshot = GetActiveSnapshot();
-	if (sees_uncounted(snapshot))
+	if (counts_unfit || sees_uncounted(snapshot))
 		return false;
 
 	decision.child = child;
@@ -1522,6 +1573,10 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
+
+	/* older snapshots, such as the transaction's, do not see what was wrong */
+	if (wrong > 0)
+		counts_unfit = true;
 	PG_RETURN_INT64(wrong);
 }
 
@@ -1542,6 +1597,8 @@ forget_transaction(XactEvent event, void *arg)
 			/* their memory goes with the transaction */
 			uncounted = NULL;
 			settled_xmax = InvalidTransactionId;
+			counted_from = counted_to = 0;
+			counts_unfit = false;
 			num_decisions = 0;
 			break;
 		default:

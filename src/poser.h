@@ -58,7 +58,6 @@ extern void poser_catalog_init(void);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
-extern uint64 poser_catalog_generation(void);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_owner(Oid relid);
 extern void poser_check_owner(Oid relid);

@@ -54,11 +54,11 @@ is_empty(Oid relid)
 }
 
 /*
- * Does another session that may be of the same pg_restore do something here?
- * Not if it waits for a lock: that might be ours.
+ * Does another session that may be of the same pg_restore load a table here?
+ * Not if it waits for a lock, which might be ours, or waits just as we do.
  */
 static bool
-others_work(void)
+others_load(void)
 {
 	int n;
 
@@ -76,12 +76,13 @@ others_work(void)
 		if (backend->st_procpid == MyProcPid || backend->st_backendType != B_BACKEND ||
 			backend->st_databaseid != MyDatabaseId ||
 			backend->st_userid != GetSessionUserId() ||
-			backend->st_state == STATE_UNDEFINED || backend->st_state == STATE_DISABLED ||
-			backend->st_state == STATE_IDLE ||
+			backend->st_state != STATE_RUNNING ||
+			strncmp(backend->st_activity_raw, "COPY ", 5) != 0 ||
 			strcmp(backend->st_appname, application_name) != 0)
 			continue;
 		proc = BackendPidGetProc(backend->st_procpid);
-		if (proc != NULL && (proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_LOCK)
+		if (proc != NULL && (proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_LOCK &&
+			(proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_EXTENSION)
 			return true;
 	}
 	return false;
@@ -105,8 +106,8 @@ is_restore(Relation rel)
  * refer to each other only where it makes the constraint itself, afterwards.
  * A dump has an extension's tables in order, but one worker can come to a table
  * before another has come to, or has committed, what it refers to.  So as long
- * as that is empty and other workers are busy, or may be starting, its rows may
- * be still to come.  If they do not, then the foreign key will say so.
+ * as that is empty and other workers are loading, or may be starting to, its rows
+ * may be still to come.  If they do not, then the foreign key will say so.
  *
  * This can only be found out by looking again and again: nothing tells us that
  * a worker that has not begun will begin.
@@ -133,7 +134,7 @@ poser_restore_wait(Relation rel)
 		{
 			TimestampTz now = GetCurrentTimestamp();
 
-			if (others_work())
+			if (others_load())
 				quiet_since = now;
 			else if (TimestampDifferenceExceeds(quiet_since, now, QUIET_INTERVAL))
 				break;

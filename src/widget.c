@@ -4,7 +4,7 @@
  *
  * What a widget's summary is stands in the view poser_widget_summary.  The
  * functions here run saved plans over it, one of each for a session, made
- * again when the schema they are in gets another name.  So privileges,
+ * again when they are in a schema of another name.  So privileges,
  * row-level security and whatever else the planner and executor see to apply
  * to them as to any query; and they read nothing by themselves.
  */
@@ -26,12 +26,11 @@ PG_FUNCTION_INFO_V1(poser_widget_list);
 
 #define MAX_PAGE_SIZE 1000
 
-/* A saved plan for the schema that its relations are in. */
+/* A saved plan, and the schema that its relations are in. */
 typedef struct SummaryPlan
 {
 	SPIPlanPtr plan;
-	Oid nspid;
-	uint64 generation;
+	NameData schema;
 } SummaryPlan;
 
 static SummaryPlan get_plan;
@@ -112,7 +111,7 @@ static void
 return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 				 int nargs, Oid *argtypes, Datum *values, const char *nulls, long limit)
 {
-	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	char *schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	ReturnSetInfo *rsinfo;
 
 	InitMaterializedSRF(fcinfo, 0);
@@ -121,21 +120,17 @@ return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 
-	if (saved->plan == NULL || saved->nspid != nspid ||
-		saved->generation != poser_catalog_generation())
+	if (saved->plan == NULL || strcmp(NameStr(saved->schema), schema) != 0)
 	{
-		const char *schema = quote_identifier(get_namespace_name(nspid));
-		uint64 generation = poser_catalog_generation();
-		SPIPlanPtr plan = SPI_prepare(psprintf(query, schema, schema), nargs, argtypes);
+		const char *quoted = quote_identifier(schema);
+		SPIPlanPtr plan = SPI_prepare(psprintf(query, quoted, quoted), nargs, argtypes);
 
 		if (plan == NULL)
 			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		if (saved->plan != NULL)
-			SPI_freeplan(saved->plan);
 		SPI_keepplan(plan);
+		/* the old plan is not freed, for a caller of ours may be running it */
 		saved->plan = plan;
-		saved->nspid = nspid;
-		saved->generation = generation;
+		namestrcpy(&saved->schema, schema);
 	}
 
 	{

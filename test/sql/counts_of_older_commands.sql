@@ -1,0 +1,72 @@
+-- Snapshots that are taken while a statement is under way, and used when it is
+-- over; and what triggers do in the middle of a TRUNCATE.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '', '');
+
+-- A cursor that a trigger opens sees the row, and so must its count.
+CREATE FUNCTION open_cursor() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	opened refcursor := TG_WHEN || TG_LEVEL;
+BEGIN
+	OPEN opened FOR
+		SELECT uuid, component_count,
+			   (SELECT count(*) FROM poser_component WHERE widget_uuid = summary.uuid) AS counted
+		  FROM poser_widget_summary AS summary ORDER BY uuid;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER a BEFORE INSERT ON poser_component FOR EACH STATEMENT EXECUTE FUNCTION open_cursor();
+CREATE TRIGGER b BEFORE INSERT ON poser_component FOR EACH ROW EXECUTE FUNCTION open_cursor();
+CREATE TRIGGER c AFTER INSERT ON poser_component FOR EACH ROW EXECUTE FUNCTION open_cursor();
+CREATE TRIGGER z AFTER INSERT ON poser_component FOR EACH STATEMENT EXECUTE FUNCTION open_cursor();
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
+FETCH ALL FROM "BEFORESTATEMENT";
+FETCH ALL FROM "BEFOREROW";
+FETCH ALL FROM "AFTERROW";
+FETCH ALL FROM "AFTERSTATEMENT";
+-- a new snapshot is past all that, and read from what is kept
+SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
+SELECT count(*) AS kept FROM poser_component_count_sum;
+COMMIT;
+DROP FUNCTION open_cursor() CASCADE;
+
+-- What a trigger writes when the counts have been set to zero goes with the rest.
+CREATE FUNCTION write() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER z BEFORE TRUNCATE ON poser_component EXECUTE FUNCTION write();
+TRUNCATE poser_component;
+SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_check();
+DROP FUNCTION write() CASCADE;
+
+-- A policy that reads counts itself, while another schema comes into being:
+-- poser_widget_get() within poser_widget_get().
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+CREATE ROLE regress_poser_nested;
+GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO regress_poser_nested;
+CREATE FUNCTION has_components(key text) RETURNS boolean SECURITY DEFINER LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE 'CREATE SCHEMA made; DROP SCHEMA made';
+	RETURN (SELECT component_count FROM poser_widget_get(key)) > 0;
+END
+$$;
+ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
+CREATE POLICY with_components ON poser_widget TO regress_poser_nested USING (has_components(uuid));
+SET ROLE regress_poser_nested;
+SELECT uuid, component_count FROM poser_widget_get('w1');
+SELECT uuid, component_count FROM poser_widget_get('w2');
+SELECT uuid, component_count FROM poser_widget_list();
+RESET ROLE;
+
+DROP EXTENSION poser;
+DROP FUNCTION has_components;
+DROP OWNED BY regress_poser_nested;
+DROP ROLE regress_poser_nested;
