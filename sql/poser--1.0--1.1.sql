@@ -17,6 +17,11 @@ CREATE TABLE @extschema@.poser_component_count (
 	CONSTRAINT poser_component_count_pkey PRIMARY KEY (widget_uuid)
 ) WITH (fillfactor = 70);
 
+ALTER TABLE @extschema@.poser_component_count
+	ALTER COLUMN widget_uuid SET STATISTICS 0,
+	ALTER COLUMN total SET STATISTICS 0,
+	ALTER COLUMN active SET STATISTICS 0;
+
 COMMENT ON TABLE @extschema@.poser_component_count IS
 'settled component counts, one row for each widget; kept by triggers';
 COMMENT ON COLUMN @extschema@.poser_component_count.widget_uuid IS 'the widget';
@@ -31,6 +36,13 @@ CREATE TABLE @extschema@.poser_component_count_delta (
 	autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
 	autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000
 );
+
+-- Without a primary key only this lets changes be replicated.
+ALTER TABLE @extschema@.poser_component_count_delta
+	REPLICA IDENTITY FULL,
+	ALTER COLUMN widget_uuid SET STATISTICS 0,
+	ALTER COLUMN total SET STATISTICS 0,
+	ALTER COLUMN active SET STATISTICS 0;
 
 CREATE INDEX poser_component_count_delta_idx_widget
 	ON @extschema@.poser_component_count_delta (widget_uuid);
@@ -122,40 +134,57 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.poser_component_live_from(pg_catalog.regclass, pg_catalog.regclass) IS
 'for the views: NULL if the current user may read the maintained component counts now, otherwise the least widget uuid from which on to count';
 
--- Open to all, with its owner's rights on the bookkeeping; it has no rows for
--- those who may not see, or must not trust, the maintained counts, and none for
--- widgets without components, whose existence may be hidden from the reader.
-CREATE VIEW @extschema@.poser_component_count_sum WITH (security_barrier = true) AS
-SELECT settled.widget_uuid,
-       settled.total OPERATOR(pg_catalog.+) COALESCE(deltas.total, 0::pg_catalog.int8) AS total,
-       settled.active OPERATOR(pg_catalog.+) COALESCE(deltas.active, 0::pg_catalog.int8) AS active
-  FROM @extschema@.poser_component_count AS settled
-       LEFT JOIN (SELECT widget_uuid,
-                         pg_catalog.sum(total)::pg_catalog.int8 AS total,
-                         pg_catalog.sum(active)::pg_catalog.int8 AS active
-                    FROM @extschema@.poser_component_count_delta
-                   GROUP BY widget_uuid) AS deltas
-       ON deltas.widget_uuid OPERATOR(pg_catalog.=) settled.widget_uuid
+-- Two views with their owner's rights on the bookkeeping, open to all.  They
+-- have no rows for those who may not see, or must not trust, the maintained
+-- counts, and none for widgets that never had components, whose existence may
+-- be hidden from the reader.  They are no security barriers, so that the
+-- planner can look single rows up; the condition is checked before any row is
+-- read, and the columns have no statistics that a query could be made to tell.
+
+CREATE VIEW @extschema@.poser_component_count_settled AS
+SELECT widget_uuid, total, active
+  FROM @extschema@.poser_component_count
  WHERE @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
                                              '@extschema@.poser_component'::pg_catalog.regclass) IS NULL
-   AND settled.total OPERATOR(pg_catalog.+) COALESCE(deltas.total, 0::pg_catalog.int8)
-       OPERATOR(pg_catalog.<>) 0::pg_catalog.int8;
+   AND (total OPERATOR(pg_catalog.<>) 0::pg_catalog.int8
+        OR active OPERATOR(pg_catalog.<>) 0::pg_catalog.int8);
 
-COMMENT ON VIEW @extschema@.poser_component_count_sum IS
-'maintained component counts for poser_widget_summary; empty where these must be counted live';
-COMMENT ON COLUMN @extschema@.poser_component_count_sum.widget_uuid IS 'the widget';
-COMMENT ON COLUMN @extschema@.poser_component_count_sum.total IS 'number of components';
-COMMENT ON COLUMN @extschema@.poser_component_count_sum.active IS 'number of active components';
+COMMENT ON VIEW @extschema@.poser_component_count_settled IS
+'for poser_widget_summary: settled component counts; empty where components must be counted live';
+COMMENT ON COLUMN @extschema@.poser_component_count_settled.widget_uuid IS 'the widget';
+COMMENT ON COLUMN @extschema@.poser_component_count_settled.total IS 'number of components';
+COMMENT ON COLUMN @extschema@.poser_component_count_settled.active IS 'number of active components';
+
+CREATE VIEW @extschema@.poser_component_count_unsettled AS
+SELECT widget_uuid,
+       pg_catalog.sum(total)::pg_catalog.int8 AS total,
+       pg_catalog.sum(active)::pg_catalog.int8 AS active
+  FROM @extschema@.poser_component_count_delta
+ WHERE @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
+                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL
+ GROUP BY widget_uuid;
+
+COMMENT ON VIEW @extschema@.poser_component_count_unsettled IS
+'for poser_widget_summary: changes not settled yet; empty where components must be counted live';
+COMMENT ON COLUMN @extschema@.poser_component_count_unsettled.widget_uuid IS 'the widget';
+COMMENT ON COLUMN @extschema@.poser_component_count_unsettled.total IS 'change of the number of components';
+COMMENT ON COLUMN @extschema@.poser_component_count_unsettled.active IS 'change of the number of active components';
 
 CREATE VIEW @extschema@.poser_widget_summary WITH (security_invoker = true) AS
 SELECT widget.uuid,
        widget.description,
        widget.active,
-       COALESCE(kept.total, live.total, 0::pg_catalog.int8) AS component_count,
-       COALESCE(kept.active, live.active, 0::pg_catalog.int8) AS active_component_count
+       COALESCE(live.total,
+                COALESCE(settled.total, 0::pg_catalog.int8)
+                OPERATOR(pg_catalog.+) COALESCE(unsettled.total, 0::pg_catalog.int8)) AS component_count,
+       COALESCE(live.active,
+                COALESCE(settled.active, 0::pg_catalog.int8)
+                OPERATOR(pg_catalog.+) COALESCE(unsettled.active, 0::pg_catalog.int8)) AS active_component_count
   FROM @extschema@.poser_widget AS widget
-       LEFT JOIN @extschema@.poser_component_count_sum AS kept
-       ON kept.widget_uuid OPERATOR(pg_catalog.=) widget.uuid
+       LEFT JOIN @extschema@.poser_component_count_settled AS settled
+       ON settled.widget_uuid OPERATOR(pg_catalog.=) widget.uuid
+       LEFT JOIN @extschema@.poser_component_count_unsettled AS unsettled
+       ON unsettled.widget_uuid OPERATOR(pg_catalog.=) widget.uuid
        LEFT JOIN (SELECT widget_uuid,
                          pg_catalog.count(*) AS total,
                          pg_catalog.count(*) FILTER (WHERE active) AS active
@@ -249,7 +278,8 @@ BEGIN
 	FOR object IN
 		VALUES ('TABLE @extschema@.poser_component_count'),
 			   ('TABLE @extschema@.poser_component_count_delta'),
-			   ('VIEW @extschema@.poser_component_count_sum'),
+			   ('VIEW @extschema@.poser_component_count_settled'),
+			   ('VIEW @extschema@.poser_component_count_unsettled'),
 			   ('VIEW @extschema@.poser_widget_summary')
 	LOOP
 		EXECUTE pg_catalog.concat('ALTER ', object, ' OWNER TO ', owner::pg_catalog.regrole);
@@ -261,7 +291,8 @@ BEGIN
 		 WHERE oid OPERATOR(pg_catalog.=) ANY
 			   (ARRAY['@extschema@.poser_component_count'::pg_catalog.regclass,
 					  '@extschema@.poser_component_count_delta'::pg_catalog.regclass,
-					  '@extschema@.poser_component_count_sum'::pg_catalog.regclass]::pg_catalog.oid[])
+					  '@extschema@.poser_component_count_settled'::pg_catalog.regclass,
+					  '@extschema@.poser_component_count_unsettled'::pg_catalog.regclass]::pg_catalog.oid[])
 		UNION ALL
 		SELECT pg_catalog.concat('FUNCTION ', oid::pg_catalog.regprocedure),
 			   COALESCE(proacl, pg_catalog.acldefault('f', proowner))
@@ -281,7 +312,8 @@ BEGIN
 END
 $do$;
 
-GRANT SELECT ON @extschema@.poser_component_count_sum TO PUBLIC;
+GRANT SELECT ON @extschema@.poser_component_count_settled,
+	@extschema@.poser_component_count_unsettled TO PUBLIC;
 
 -- The counts of what is there already.
 SELECT @extschema@.poser_recount();

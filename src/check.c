@@ -46,9 +46,12 @@ static const char *const check_columns =
 	"        ('poser_component_count_delta', 'r', 'widget_uuid', 'character varying(32)', false),\n"
 	"        ('poser_component_count_delta', 'r', 'total', 'bigint', false),\n"
 	"        ('poser_component_count_delta', 'r', 'active', 'bigint', false),\n"
-	"        ('poser_component_count_sum', 'v', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component_count_sum', 'v', 'total', 'bigint', false),\n"
-	"        ('poser_component_count_sum', 'v', 'active', 'bigint', false),\n"
+	"        ('poser_component_count_settled', 'v', 'widget_uuid', 'character varying(32)', false),\n"
+	"        ('poser_component_count_unsettled', 'v', 'widget_uuid', 'character varying(32)', false),\n"
+	"        ('poser_component_count_settled', 'v', 'total', 'bigint', false),\n"
+	"        ('poser_component_count_unsettled', 'v', 'total', 'bigint', false),\n"
+	"        ('poser_component_count_settled', 'v', 'active', 'bigint', false),\n"
+	"        ('poser_component_count_unsettled', 'v', 'active', 'bigint', false),\n"
 	"        ('poser_widget_summary', 'v', 'uuid', 'character varying(32)', false),\n"
 	"        ('poser_widget_summary', 'v', 'description', 'character varying(255)', false),\n"
 	"        ('poser_widget_summary', 'v', 'active', 'boolean', false),\n"
@@ -88,7 +91,8 @@ static const char *const check_relations =
 	"        ('poser_component', 'r', '{}'),\n"
 	"        ('poser_component_count', 'r', '{}'),\n"
 	"        ('poser_component_count_delta', 'r', '{}'),\n"
-	"        ('poser_component_count_sum', 'v', '{security_barrier=true}'),\n"
+	"        ('poser_component_count_settled', 'v', '{}'),\n"
+	"        ('poser_component_count_unsettled', 'v', '{}'),\n"
 	"        ('poser_widget_summary', 'v', '{security_invoker=true}'))\n"
 	"       AS expected (name, kind, options)\n"
 	"       LEFT JOIN pg_class AS c\n"
@@ -102,13 +106,16 @@ static const char *const check_relations =
 	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const check_view_owner =
-	"SELECT 'view poser_component_count_sum',\n"
+	"SELECT format('view %s', v.relname),\n"
 	"       format('belongs to %s, who may not read %s', v.relowner::regrole, c.relname)\n"
-	"  FROM pg_class AS v, pg_class AS c\n"
-	" WHERE v.relnamespace = $1 AND v.relname = 'poser_component_count_sum'\n"
-	"   AND c.relnamespace = $1 AND c.relname IN ('poser_component_count', 'poser_component_count_delta')\n"
-	"   AND NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
-	" ORDER BY c.relname COLLATE \"C\"";
+	"  FROM (VALUES\n"
+	"        ('poser_component_count_settled', 'poser_component_count'),\n"
+	"        ('poser_component_count_unsettled', 'poser_component_count_delta'))\n"
+	"       AS expected (name, reads)\n"
+	"       JOIN pg_class AS v ON v.relnamespace = $1 AND v.relname = expected.name\n"
+	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.reads\n"
+	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
+	" ORDER BY v.relname COLLATE \"C\"";
 
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"

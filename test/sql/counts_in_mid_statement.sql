@@ -19,7 +19,7 @@ SELECT uuid, counted.total, counted.active,
          GROUP BY widget.uuid) AS counted
        FULL JOIN poser_widget_summary USING (uuid)
        FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_sum) AS kept USING (uuid)
+                    FROM poser_component_count_settled) AS kept USING (uuid)
        FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
                     FROM poser_component_count_delta
                    GROUP BY widget_uuid) AS unsettled USING (uuid)

@@ -30,7 +30,7 @@ FETCH ALL FROM "AFTERROW";
 FETCH ALL FROM "AFTERSTATEMENT";
 -- a new snapshot is past all that, and read from what is kept
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
-SELECT count(*) AS kept FROM poser_component_count_sum;
+SELECT count(*) AS kept FROM poser_component_count_settled;
 COMMIT;
 DROP FUNCTION open_cursor() CASCADE;
 

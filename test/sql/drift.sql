@@ -10,7 +10,7 @@ SELECT uuid, component_count AS total, active_component_count AS active
  ORDER BY uuid;
 -- whether reads use the maintained counts
 CREATE VIEW maintained AS
-SELECT count(*) > 0 AS maintained FROM poser_component_count_sum;
+SELECT count(*) > 0 AS maintained FROM poser_component_count_settled;
 
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', ''), ('w3', '');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES

@@ -44,7 +44,7 @@ BEGIN
 	ASSERT (SELECT component_count FROM poser_widget_get('w1')) = expected;
 	ASSERT (SELECT component_count FROM poser_widget_list()) = expected;
 	ASSERT (SELECT component_count FROM poser_widget_summary) = expected;
-	ASSERT (SELECT total FROM poser_component_count_sum) = expected;
+	ASSERT (SELECT total FROM poser_component_count_settled) = expected;
 	ASSERT (SELECT active_component_count FROM poser_widget_get('w1')) = 0;
 	ASSERT poser_recount() = 0;
 	ASSERT NOT EXISTS (SELECT FROM poser_check());

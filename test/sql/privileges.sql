@@ -71,11 +71,11 @@ INSERT INTO poser_widget (description) VALUES ('');
 DELETE FROM poser_component;
 
 -- the maintained counts are the reader's only as far as the components are
-SELECT * FROM poser_component_count_sum ORDER BY widget_uuid;
+SELECT * FROM poser_component_count_settled ORDER BY widget_uuid;
 
 -- Columns only: counts of its own
 SET ROLE regress_poser_columns;
-SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_component_count_settled;
 SELECT * FROM poser_widget_summary ORDER BY uuid;
 SELECT * FROM poser_widget_get('w2');
 SELECT uuid, component_count FROM poser_widget_list();
@@ -88,7 +88,7 @@ SELECT * FROM poser_component_count_delta;
 SET ROLE regress_poser_writer;
 SELECT * FROM poser_component_count;
 SELECT * FROM poser_component_count_delta;
-SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_component_count_settled;
 INSERT INTO poser_component_count VALUES ('w1', 1, 1);
 UPDATE poser_component_count SET total = 0;
 DELETE FROM poser_component_count;
@@ -100,7 +100,7 @@ TRUNCATE poser_component_count_delta;
 BEGIN;
 LOCK TABLE poser_component_count;
 ROLLBACK;
-UPDATE poser_component_count_sum SET total = 0;
+UPDATE poser_component_count_settled SET total = 0;
 
 -- and so is mending and checking it
 SELECT poser_recount();
@@ -137,7 +137,7 @@ SET ROLE regress_poser_nobody;
 SELECT * FROM poser_widget_summary;
 SELECT * FROM poser_widget_get('w1');
 SELECT * FROM poser_widget_list();
-SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_component_count_settled;
 
 -- One or two of the three are not enough.
 SET ROLE regress_poser_owner;
@@ -191,7 +191,7 @@ SELECT component_count FROM poser_widget_get('w1');
 SET LOCAL ROLE regress_poser_owner;
 REVOKE SELECT ON poser_component FROM regress_poser_reader;
 SET LOCAL ROLE regress_poser_reader;
-SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_component_count_settled;
 SELECT component_count FROM poser_widget_get('w1');
 ROLLBACK;
 

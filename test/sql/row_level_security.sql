@@ -70,14 +70,14 @@ TABLE shown;
 
 -- The maintained counts would tell what is hidden.
 SET ROLE regress_poser_some;
-SELECT * FROM poser_component_count_sum;
+SELECT * FROM poser_component_count_settled;
 CREATE FUNCTION pg_temp.tell(varchar, bigint) RETURNS bool LANGUAGE plpgsql COST 0.0000001 AS $$
 BEGIN
 	RAISE WARNING USING MESSAGE = format('%s has %s', $1, $2), ERRCODE = '01P42';
 	RETURN true;
 END
 $$;
-SELECT widget_uuid FROM poser_component_count_sum WHERE pg_temp.tell(widget_uuid, total);
+SELECT widget_uuid FROM poser_component_count_settled WHERE pg_temp.tell(widget_uuid, total);
 
 -- What a writer does not see counts nevertheless, for those who do.
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c7', 'w1', 'public', '');
@@ -90,7 +90,7 @@ TABLE counted;
 SET ROLE regress_poser_owner;
 TABLE shown;
 TABLE counted;
-SELECT * FROM poser_component_count_sum ORDER BY widget_uuid;
+SELECT * FROM poser_component_count_settled ORDER BY widget_uuid;
 SELECT count(*) FROM poser_component_count_delta;
 
 -- row_security = off: an error instead of a part
