@@ -263,7 +263,8 @@ COMMENT ON FUNCTION @extschema@.poser_check() IS
 -- Ownership and privileges.  The owner of the tables of 1.0 gets what is new,
 -- whoever runs the update, and default privileges open nothing of the
 -- bookkeeping: with the trigger functions in triggers of their own others could
--- write the counts.  Plain DDL cannot name roles that have to be looked up.
+-- write the counts; nor do they close what users need no privilege for.  Plain
+-- DDL cannot name roles that have to be looked up.
 
 DO LANGUAGE plpgsql $do$
 DECLARE
@@ -314,6 +315,14 @@ $do$;
 
 GRANT SELECT ON @extschema@.poser_component_count_settled,
 	@extschema@.poser_component_count_unsettled TO PUBLIC;
+GRANT EXECUTE ON FUNCTION
+	@extschema@.poser_component_live_from(pg_catalog.regclass, pg_catalog.regclass),
+	@extschema@.poser_widget_get(pg_catalog.varchar),
+	@extschema@.poser_widget_list(pg_catalog.text, pg_catalog.bool, pg_catalog.varchar, pg_catalog.int4),
+	@extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass),
+	@extschema@.poser_recount(),
+	@extschema@.poser_check()
+	TO PUBLIC;
 
 -- The counts of what is there already.
 SELECT @extschema@.poser_recount();

@@ -13,6 +13,9 @@ LANGUAGE C VOLATILE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION @extschema@.poser_uuid() IS
 'a new key: 32 lower-case hexadecimal digits of a version 7 UUID, increasing within a session';
 
+-- whatever default privileges say: it is in a default
+GRANT EXECUTE ON FUNCTION @extschema@.poser_uuid() TO PUBLIC;
+
 CREATE TABLE @extschema@.poser_widget (
 	uuid pg_catalog.varchar(32) NOT NULL DEFAULT @extschema@.poser_uuid(),
 	description pg_catalog.varchar(255) NOT NULL,

@@ -42,6 +42,7 @@
 #include "catalog/index.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_operator_d.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/executor.h"
@@ -150,6 +151,7 @@ static HTAB *known_rows = NULL;
 typedef struct Uncounted
 {
 	Oid relid;
+	bool must_end; /* a trigger will fire when it is over */
 	CommandId cid;
 	SubTransactionId subid;
 	struct Uncounted *outer;
@@ -660,9 +662,11 @@ change_delta(CountWriter *writer, uint32 hash, Tally change)
 }
 
 /*
- * Record a change as a delta: in our own, if we have one, or in another that
- * we may have, so that there are never more deltas of a key than there have
- * been writers at one time, however long somebody holds its settled row.
+ * Record a change as a delta: in our own, if we have one, or in one that we
+ * may have, so that there are not many more deltas of a key than there have
+ * been writers at one time, however long somebody holds its settled row.  The
+ * index is asked only if this backend knows none, for it has all the versions
+ * that cannot be removed while that lasts.
  */
 static void
 defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
@@ -674,7 +678,13 @@ defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 	if (find_own_row(deltas, writer->count, key, hash) &&
 		change_delta(writer, hash, change))
 		return;
-	if (!writer->deltas_empty)
+	if (known_row(deltas, hash) != NULL)
+	{
+		if (find_known_row(deltas, writer->count, key, hash) &&
+			may_settle(writer, deltas) && change_delta(writer, hash, change))
+			return;
+	}
+	else if (!writer->deltas_empty)
 	{
 		begin_rows(deltas, writer->count, key, SnapshotSelf);
 		while (next_row(deltas))
@@ -1146,12 +1156,39 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	close_source(&news);
 }
 
+/* Will this trigger's function be called after the statement, too? */
+static bool
+fires_after(TriggerData *trigdata)
+{
+	TriggerDesc *desc = trigdata->tg_relation->trigdesc;
+	int16 event = TRIGGER_TYPE_TRUNCATE;
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+		event = TRIGGER_TYPE_INSERT;
+	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		event = TRIGGER_TYPE_UPDATE;
+	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		event = TRIGGER_TYPE_DELETE;
+
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+
+		if (tg->tgfoid == trigdata->tg_trigger->tgfoid &&
+			tg->tgenabled == trigdata->tg_trigger->tgenabled &&
+			!TRIGGER_FOR_ROW(tg->tgtype) && TRIGGER_FOR_AFTER(tg->tgtype) && (tg->tgtype & event))
+			return true;
+	}
+	return false;
+}
+
 static void
-begin_uncounted(Oid relid)
+begin_uncounted(TriggerData *trigdata)
 {
 	Uncounted *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
 
-	entry->relid = relid;
+	entry->relid = RelationGetRelid(trigdata->tg_relation);
+	entry->must_end = fires_after(trigdata);
 	entry->cid = GetCurrentCommandId(false);
 	entry->subid = GetCurrentSubTransactionId();
 	entry->outer = uncounted;
@@ -1205,7 +1242,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 	{
 		if (TRIGGER_FIRED_BY_INSERT(event))
 			poser_restore_wait(trigdata->tg_relation);
-		begin_uncounted(trigger->relid);
+		begin_uncounted(trigdata);
 	}
 	else if (!TRIGGER_FIRED_BY_TRUNCATE(event))
 		count_statement(trigdata, trigger);
@@ -1285,7 +1322,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 		close_writer(&writer);
 	}
 	else if (TRIGGER_FIRED_BEFORE(event))
-		begin_uncounted(trigger->relid);
+		begin_uncounted(trigdata);
 	else if (TRIGGER_FIRED_BY_UPDATE(event))
 		end_uncounted(trigger->relid);
 	else if (TRIGGER_FIRED_BY_TRUNCATE(event))
@@ -1584,11 +1621,33 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
  * Ends of transactions
  */
 
+/*
+ * A procedural language can run a statement until it has returned so many rows,
+ * and no further.  Then its triggers do not fire, and what it has written must
+ * not stay.
+ */
+static void
+check_uncounted(void)
+{
+	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
+		if (entry->must_end)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("a statement on table \"%s\" was not run to its end",
+							get_rel_name(entry->relid)),
+					 errdetail("Its rows have not been counted."),
+					 errhint("Run it without a limit to the rows that it returns.")));
+}
+
 static void
 forget_transaction(XactEvent event, void *arg)
 {
 	switch (event)
 	{
+		case XACT_EVENT_PRE_COMMIT:
+		case XACT_EVENT_PRE_PREPARE:
+			check_uncounted();
+			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_ABORT:

@@ -1,0 +1,47 @@
+# A statement that a procedural language runs only until it has returned so many
+# rows fires no trigger at its end.  What it has written is not counted, so it
+# must not stay.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PoserTest;
+use Test::More;
+
+my $node = new_node('limited');
+
+plan skip_all => 'PL/Perl is not installed'
+  if $node->safe_psql('postgres',
+	"SELECT count(*) FROM pg_available_extensions WHERE name = 'plperl'") == 0;
+
+create_database($node, 'db');
+$node->safe_psql('db', <<'EOF');
+CREATE EXTENSION plperl;
+CREATE FUNCTION insert_components(n integer, most integer) RETURNS integer LANGUAGE plperl AS $$
+	my $result = spi_exec_query("INSERT INTO poser_component (widget_uuid, item_code, description) "
+		. "SELECT 'w1', g, '' FROM generate_series(1, $_[0]) AS g RETURNING uuid", $_[1]);
+	return $result->{processed};
+$$;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
+EOF
+
+is($node->safe_psql('db', 'SELECT insert_components(3, 10)'), '3', 'a limit that is not reached');
+counts_exact($node, 'db', 'a limit that is not reached', widgets => 1);
+
+my ($rc, $stdout, $stderr) = $node->psql('db', '\set VERBOSITY verbose
+	SELECT insert_components(3, 1)');
+like($stderr, qr/ERROR:  0A000: a statement on table "poser_component" was not run to its end/,
+	'a limit that is reached is an error');
+is($node->safe_psql('db', 'SELECT count(*) FROM poser_component'), '3', 'which changes nothing');
+counts_exact($node, 'db', 'a limit that is reached', widgets => 1);
+
+is( $node->safe_psql('db', q{
+		BEGIN;
+		SELECT insert_components(3, 1);
+		SELECT component_count = (SELECT count(*) FROM poser_component) FROM poser_widget_get('w1');
+		ROLLBACK}),
+	"1\nt", 'until then reads are exact');
+
+done_testing();
