@@ -135,9 +135,8 @@ COMMENT ON FUNCTION @extschema@.poser_component_live_from(pg_catalog.regclass, p
 'for the views: NULL if the current user may read the maintained component counts now, otherwise the least widget uuid from which on to count';
 
 -- Two views with their owner's rights on the bookkeeping, open to all.  They
--- have no rows for those who may not see, or must not trust, the maintained
--- counts, and none for widgets that never had components, whose existence may
--- be hidden from the reader.  They are no security barriers, so that the
+-- have no rows for those who may not see all widgets and components, or must
+-- not trust the maintained counts.  They are no security barriers, so that the
 -- planner can look single rows up; the condition is checked before any row is
 -- read, and the columns have no statistics that a query could be made to tell.
 
@@ -145,9 +144,7 @@ CREATE VIEW @extschema@.poser_component_count_settled AS
 SELECT widget_uuid, total, active
   FROM @extschema@.poser_component_count
  WHERE @extschema@.poser_component_live_from('@extschema@.poser_widget'::pg_catalog.regclass,
-                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL
-   AND (total OPERATOR(pg_catalog.<>) 0::pg_catalog.int8
-        OR active OPERATOR(pg_catalog.<>) 0::pg_catalog.int8);
+                                             '@extschema@.poser_component'::pg_catalog.regclass) IS NULL;
 
 COMMENT ON VIEW @extschema@.poser_component_count_settled IS
 'for poser_widget_summary: settled component counts; empty where components must be counted live';
@@ -300,7 +297,8 @@ BEGIN
 		  FROM pg_catalog.pg_proc
 		 WHERE oid OPERATOR(pg_catalog.=) ANY
 			   (ARRAY['@extschema@.poser_count_child()'::pg_catalog.regprocedure,
-					  '@extschema@.poser_count_parent()'::pg_catalog.regprocedure]::pg_catalog.oid[])
+					  '@extschema@.poser_count_parent()'::pg_catalog.regprocedure,
+					  '@extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass)'::pg_catalog.regprocedure]::pg_catalog.oid[])
 	LOOP
 		FOR grantee IN SELECT DISTINCT a.grantee FROM pg_catalog.aclexplode(acl) AS a
 		LOOP
@@ -319,7 +317,6 @@ GRANT EXECUTE ON FUNCTION
 	@extschema@.poser_component_live_from(pg_catalog.regclass, pg_catalog.regclass),
 	@extschema@.poser_widget_get(pg_catalog.varchar),
 	@extschema@.poser_widget_list(pg_catalog.text, pg_catalog.bool, pg_catalog.varchar, pg_catalog.int4),
-	@extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass),
 	@extschema@.poser_recount(),
 	@extschema@.poser_check()
 	TO PUBLIC;

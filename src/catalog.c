@@ -389,3 +389,21 @@ poser_check_owner(Oid relid)
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
 					   get_rel_name(relid));
 }
+
+/*
+ * Act as the relation's owner, who sees all its rows even under FORCE ROW LEVEL
+ * SECURITY, and whose code (in types, casts or policies of his) must not run
+ * with the rights of whoever calls.  The caller goes back by
+ * SetUserIdAndSecContext(); an error does so by itself.
+ */
+void
+poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+
+	GetUserIdAndSecContext(save_userid, save_sec_context);
+	SetUserIdAndSecContext(rel->rd_rel->relowner,
+						   *save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
+							   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	table_close(rel, NoLock);
+}

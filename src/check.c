@@ -276,8 +276,10 @@ poser_check(PG_FUNCTION_ARGS)
 	}
 
 	InitMaterializedSRF(fcinfo, 0);
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_NOFORCE_RLS);
+	if (complete)
+		poser_become_owner(relids[1], &save_userid, &save_sec_context);
+	else
+		GetUserIdAndSecContext(&save_userid, &save_sec_context);
 	SPI_connect();
 
 	for (int i = 0; i < lengthof(structure_checks); i++)

@@ -76,8 +76,9 @@ PG_FUNCTION_INFO_V1(poser_count_rebuild);
 /* How many rows a backend remembers before it starts afresh. */
 #define MAX_KNOWN_ROWS 16384
 
-/* How many decisions about snapshots a transaction remembers. */
+/* How much of a transaction's past is remembered for snapshots of that time. */
 #define MAX_DECISIONS 256
+#define MAX_NOTES 1024
 
 /* Keys of a sort that are changed together. */
 #define SORTED_BATCH 1000
@@ -152,7 +153,7 @@ typedef struct Uncounted
 {
 	Oid relid;
 	bool must_end; /* a trigger will fire when it is over */
-	CommandId cid;
+	CommandId cid; /* its snapshot's, and that of its rows */
 	SubTransactionId subid;
 	struct Uncounted *outer;
 } Uncounted;
@@ -160,27 +161,43 @@ typedef struct Uncounted
 static Uncounted *uncounted = NULL;
 
 /*
- * The commands of such statements that have been counted since: a snapshot
- * taken at one of these sees rows whose count came later.  All of a
- * transaction's are taken as one range, which is empty if "to" is 0.
+ * The commands of such statements that have been counted since, the last
+ * MAX_NOTES of them: a snapshot after "rows" and not after "counts" sees the
+ * rows and not that they are counted.
  */
-static CommandId counted_from = 0;
-static CommandId counted_to = 0;
+typedef struct CountedStatement
+{
+	CommandId rows;
+	CommandId counts;
+} CountedStatement;
+
+static CountedStatement counted[MAX_NOTES];
+static uint64 num_counted = 0;
+static CommandId last_counted = 0;
 
 /*
- * This transaction has written counts that do not go with what its snapshots
- * see of the rows of others; it has to count live.
+ * Snapshots under which this transaction has built upon rows of others, in the
+ * order of time, and the command that did: as a snapshot's xmax and its number
+ * of running transactions.  Of two snapshots the one with the greater xmax is
+ * newer, and if they are the same, the one that has fewer running.  An older
+ * snapshot that is after the command sees our rows, and not what they are made
+ * from.
  */
-static bool counts_unfit = false;
+typedef struct SettledUnder
+{
+	TransactionId xmax;
+	uint32 xcnt;
+	CommandId cid;
+} SettledUnder;
+
+static SettledUnder settled_under[MAX_NOTES];
+static int num_settled_under = 0;
 
 /*
- * The newest snapshot under which this transaction has built upon rows of
- * others, as its xmax and number of running transactions.  Of two snapshots
- * the one with the greater xmax is newer, and if they are the same, the one
- * that has fewer running.
+ * From which command on, if any, this transaction has written counts that do
+ * not go with what its snapshots see of the rows of others.
  */
-static TransactionId settled_xmax = InvalidTransactionId;
-static uint32 settled_xcnt = 0;
+static CommandId unfit_from = InvalidCommandId;
 
 /*
  * What poser_count_serves() has decided in this transaction, for whom and for
@@ -295,9 +312,10 @@ close_writer(CountWriter *writer)
 {
 	if (uncounted != NULL)
 	{
-		if (counted_to == 0 || uncounted->cid < counted_from)
-			counted_from = uncounted->cid;
-		counted_to = GetCurrentCommandId(false);
+		last_counted = GetCurrentCommandId(false);
+		counted[num_counted % MAX_NOTES].rows = uncounted->cid;
+		counted[num_counted % MAX_NOTES].counts = last_counted;
+		num_counted++;
 	}
 	close_table(&writer->deltas);
 	close_table(&writer->settled);
@@ -489,6 +507,22 @@ may_settle(CountWriter *writer, CountTable *table)
 	return table_tuple_satisfies_snapshot(table->rel, table->found, writer->snapshot);
 }
 
+/* Is the remembered snapshot older than this one? */
+static bool
+is_older(const SettledUnder *under, Snapshot snapshot)
+{
+	return TransactionIdPrecedes(under->xmax, snapshot->xmax) ||
+		   (under->xmax == snapshot->xmax && under->xcnt > snapshot->xcnt);
+}
+
+/* Is this snapshot older than the remembered one? */
+static bool
+is_newer(const SettledUnder *under, Snapshot snapshot)
+{
+	return TransactionIdPrecedes(snapshot->xmax, under->xmax) ||
+		   (under->xmax == snapshot->xmax && under->xcnt < snapshot->xcnt);
+}
+
 /*
  * Remember under which snapshot rows of others were built upon, see
  * sees_settled().
@@ -496,15 +530,31 @@ may_settle(CountWriter *writer, CountTable *table)
 static void
 note_settled(Snapshot snapshot)
 {
+	SettledUnder *last = &settled_under[num_settled_under - 1];
+
 	if (IsolationUsesXactSnapshot())
 		return;
-	if (!TransactionIdIsValid(settled_xmax) ||
-		TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
-		(settled_xmax == snapshot->xmax && snapshot->xcnt < settled_xcnt))
+	if (num_settled_under > 0 && !is_older(last, snapshot))
+		return;
+	if (num_settled_under == MAX_NOTES)
 	{
-		settled_xmax = snapshot->xmax;
-		settled_xcnt = snapshot->xcnt;
+		/* the second may stand for the first, if it holds as early */
+		settled_under[1].cid = settled_under[0].cid;
+		memmove(&settled_under[0], &settled_under[1], (MAX_NOTES - 1) * sizeof(SettledUnder));
+		num_settled_under--;
 	}
+	last = &settled_under[num_settled_under++];
+	last->xmax = snapshot->xmax;
+	last->xcnt = snapshot->xcnt;
+	last->cid = GetCurrentCommandId(false);
+}
+
+/* What this transaction writes now does not go with what its snapshots see. */
+static void
+note_unfit(void)
+{
+	if (unfit_from == InvalidCommandId)
+		unfit_from = GetCurrentCommandId(false);
 }
 
 static void
@@ -778,11 +828,15 @@ begin_count(CountWriter *writer, Datum key)
 	Tally tally = {0, 0};
 
 	if (find_row(&writer->settled, writer->count, key, hash))
+	{
+		if (!may_settle(writer, &writer->settled))
+			note_unfit();
 		return;
+	}
 
 	/* our snapshot must not see two rows for one key */
 	if (IsolationUsesXactSnapshot() && sees_old_row(writer, key))
-		counts_unfit = true;
+		note_unfit();
 
 	/* one query may make a parent and its children, and count these first */
 	if (find_own_row(&writer->deltas, writer->count, key, hash))
@@ -810,7 +864,7 @@ end_found_count(CountWriter *writer, Datum key, uint32 hash)
 	if (!delete_row(writer, &writer->settled))
 		return;
 	if (!visible)
-		counts_unfit = true;
+		note_unfit();
 	defer(writer, key, hash, left);
 }
 
@@ -918,30 +972,38 @@ close_source(Source *source)
 		ExecDropSingleTupleTableSlot(source->slot);
 }
 
+/* Read the row in the slot; false if it has no parent. */
+static bool
+read_source_row(Source *source)
+{
+	bool isnull;
+
+	source->key = slot_getattr(source->slot, source->trigger->key, &isnull);
+	if (isnull)
+		return false;
+	if (source->trigger->count.keylen == -1)
+		source->key = PointerGetDatum(PG_DETOAST_DATUM_PACKED(source->key));
+	source->active = false;
+	if (source->trigger->flag != 0)
+	{
+		Datum flag = slot_getattr(source->slot, source->trigger->flag, &isnull);
+
+		source->active = !isnull && DatumGetBool(flag);
+	}
+	return true;
+}
+
 /* The next row that refers to a parent; the key lives until the one after. */
 static bool
 next_source_row(Source *source)
 {
-	bool isnull;
-
 	if (source->slot == NULL)
 		return false;
 	while (tuplestore_gettupleslot(source->store, true, false, source->slot))
 	{
 		CHECK_FOR_INTERRUPTS();
-		source->key = slot_getattr(source->slot, source->trigger->key, &isnull);
-		if (isnull)
-			continue;
-		if (source->trigger->count.keylen == -1)
-			source->key = PointerGetDatum(PG_DETOAST_DATUM_PACKED(source->key));
-		source->active = false;
-		if (source->trigger->flag != 0)
-		{
-			Datum flag = slot_getattr(source->slot, source->trigger->flag, &isnull);
-
-			source->active = !isnull && DatumGetBool(flag);
-		}
-		return true;
+		if (read_source_row(source))
+			return true;
 	}
 	ExecDropSingleTupleTableSlot(source->slot);
 	source->slot = NULL;
@@ -1156,6 +1218,28 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	close_source(&news);
 }
 
+/*
+ * Add what the table holds to counts that are zero.  Nobody else has it open.
+ */
+static void
+count_table(Relation rel, const PoserCountTrigger *trigger)
+{
+	Changes changes;
+	Source source = {.trigger = trigger, .slot = table_slot_create(rel, NULL)};
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+
+	begin_changes(&changes, &trigger->count);
+	while (table_scan_getnextslot(scan, ForwardScanDirection, source.slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (read_source_row(&source))
+			count_row(&changes, &source, 1);
+	}
+	table_endscan(scan);
+	end_changes(&changes);
+	ExecDropSingleTupleTableSlot(source.slot);
+}
+
 /* Will this trigger's function be called after the statement, too? */
 static bool
 fires_after(TriggerData *trigdata)
@@ -1189,7 +1273,7 @@ begin_uncounted(TriggerData *trigdata)
 
 	entry->relid = RelationGetRelid(trigdata->tg_relation);
 	entry->must_end = fires_after(trigdata);
-	entry->cid = GetCurrentCommandId(false);
+	entry->cid = GetActiveSnapshot()->curcid;
 	entry->subid = GetCurrentSubTransactionId();
 	entry->outer = uncounted;
 	uncounted = entry;
@@ -1249,7 +1333,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 
 	/*
 	 * Before, so that the parent's trigger finds zeros; and after, for what
-	 * other triggers may have written in between.
+	 * other triggers have written in between, which may have gone or be there.
 	 */
 	if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
@@ -1258,6 +1342,8 @@ poser_count_child(PG_FUNCTION_ARGS)
 		open_writer(&writer, &trigger->count);
 		zero_counts(&writer);
 		close_writer(&writer);
+		if (TRIGGER_FIRED_AFTER(event))
+			count_table(trigdata->tg_relation, trigger);
 	}
 
 	if (TRIGGER_FIRED_AFTER(event))
@@ -1309,6 +1395,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(event))
 	{
+		Datum key;
 		bool isnull;
 
 		if (!TRIGGER_FIRED_AFTER(event) || !TRIGGER_FIRED_BY_UPDATE(event))
@@ -1317,8 +1404,12 @@ poser_count_parent(PG_FUNCTION_ARGS)
 					 errmsg("trigger \"%s\" must fire for each statement or after each row of UPDATE",
 							trigdata->tg_trigger->tgname)));
 		open_writer(&writer, &trigger->count);
-		end_count(&writer, slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull));
-		begin_count(&writer, slot_getattr(trigdata->tg_newslot, trigger->key, &isnull));
+		key = slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull);
+		if (!isnull)
+			end_count(&writer, key);
+		key = slot_getattr(trigdata->tg_newslot, trigger->key, &isnull);
+		if (!isnull)
+			begin_count(&writer, key);
 		close_writer(&writer);
 	}
 	else if (TRIGGER_FIRED_BEFORE(event))
@@ -1344,13 +1435,20 @@ poser_count_parent(PG_FUNCTION_ARGS)
  * Reading
  */
 
-/* Does the snapshot see all rows of others that this transaction has built upon? */
+/* Does the snapshot see all that those of our rows are made from that it sees? */
 static bool
 sees_settled(Snapshot snapshot)
 {
-	return !TransactionIdIsValid(settled_xmax) ||
-		   TransactionIdPrecedes(settled_xmax, snapshot->xmax) ||
-		   (settled_xmax == snapshot->xmax && snapshot->xcnt <= settled_xcnt);
+	if (unfit_from != InvalidCommandId && snapshot->curcid > unfit_from)
+		return false;
+	for (int i = num_settled_under - 1; i >= 0; i--)
+	{
+		if (!is_newer(&settled_under[i], snapshot))
+			break;
+		if (snapshot->curcid > settled_under[i].cid)
+			return false;
+	}
+	return true;
 }
 
 /* Does the snapshot see what a transaction has done? */
@@ -1399,12 +1497,25 @@ sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 static bool
 sees_uncounted(Snapshot snapshot)
 {
-	if (counted_to != 0 && snapshot->curcid >= counted_from && snapshot->curcid <= counted_to)
-		return true;
 	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
-		if (snapshot->curcid >= entry->cid)
+		if (snapshot->curcid > entry->cid)
 			return true;
+	if (snapshot->curcid <= last_counted)
+		for (int i = 0; i < Min(num_counted, MAX_NOTES); i++)
+			if (snapshot->curcid > counted[i].rows && snapshot->curcid <= counted[i].counts)
+				return true;
 	return false;
+}
+
+/*
+ * May the current user see all rows of the table?  Whoever may not see all
+ * parents must not learn of them by their counts.
+ */
+static bool
+may_see_all(Oid relid)
+{
+	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
+		   check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
 }
 
 /*
@@ -1424,7 +1535,7 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 	if (!ActiveSnapshotSet())
 		return false;
 	snapshot = GetActiveSnapshot();
-	if (counts_unfit || sees_uncounted(snapshot))
+	if (sees_uncounted(snapshot))
 		return false;
 
 	decision.child = child;
@@ -1437,8 +1548,7 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 		if (memcmp(&decisions[i], &decision, offsetof(Decision, serves)) == 0)
 			return decisions[i].serves;
 
-	decision.serves = (pg_class_aclcheck(child, decision.userid, ACL_SELECT) == ACLCHECK_OK &&
-					   check_enable_rls(child, InvalidOid, true) != RLS_ENABLED &&
+	decision.serves = (may_see_all(parent) && may_see_all(child) &&
 					   sees_settled(snapshot) &&
 					   sees_maintained(parent, child, nspid, snapshot));
 
@@ -1503,6 +1613,23 @@ poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key
 						   "    OR sum(deltas) > 0");
 }
 
+static void
+check_column_type(Oid relid, const char *column, Oid type)
+{
+	AttrNumber attno = get_attnum(relid, column);
+
+	if (attno == InvalidAttrNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						column, get_rel_name(relid))));
+	if (get_atttype(relid, attno) != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" must be of type %s",
+						column, get_rel_name(relid), format_type_be(type))));
+}
+
 /*
  * poser_count_rebuild(parent, parent_key, child, child_key, flag, counts, deltas)
  * returns bigint
@@ -1532,6 +1659,7 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	Oid save_userid;
 	int save_sec_context;
 	int64 wrong = 0;
+	CommandId first_cid;
 
 	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(relations); i++)
@@ -1540,15 +1668,16 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	LockRelationOid(child, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
 	poser_count_describe(&count, counts, deltas);
+	check_column_type(parent, NameStr(*PG_GETARG_NAME(1)), count.keytype);
+	check_column_type(child, NameStr(*PG_GETARG_NAME(3)), count.keytype);
+	check_column_type(child, NameStr(*PG_GETARG_NAME(4)), BOOLOID);
 
 	initStringInfo(&sql);
 	poser_count_append_comparison(&sql, parent, NameStr(*PG_GETARG_NAME(1)),
 								  child, NameStr(*PG_GETARG_NAME(3)),
 								  NameStr(*PG_GETARG_NAME(4)), counts, deltas);
 
-	/* the owner is to see all rows, even under FORCE ROW LEVEL SECURITY */
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_NOFORCE_RLS);
+	poser_become_owner(child, &save_userid, &save_sec_context);
 
 	/*
 	 * The latest snapshot sees what an earlier rebuild has mended.
@@ -1561,9 +1690,9 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
 
 	open_writer(&writer, &count);
+	first_cid = GetCurrentCommandId(false);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
@@ -1580,6 +1709,8 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 
 			CHECK_FOR_INTERRUPTS();
 			key = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull);
+			if (isnull)
+				continue;
 			hash = hash_key(&count, key);
 			for (int j = 1; j < lengthof(n); j++)
 				n[j] = DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, j + 1, &isnull));
@@ -1610,10 +1741,11 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
 
 	/* older snapshots, such as the transaction's, do not see what was wrong */
-	if (wrong > 0)
-		counts_unfit = true;
+	if (wrong > 0 && (unfit_from == InvalidCommandId || unfit_from > first_cid))
+		unfit_from = first_cid;
 	PG_RETURN_INT64(wrong);
 }
 
@@ -1655,9 +1787,10 @@ forget_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			/* their memory goes with the transaction */
 			uncounted = NULL;
-			settled_xmax = InvalidTransactionId;
-			counted_from = counted_to = 0;
-			counts_unfit = false;
+			num_settled_under = 0;
+			num_counted = 0;
+			last_counted = 0;
+			unfit_from = InvalidCommandId;
 			num_decisions = 0;
 			break;
 		default:

@@ -61,6 +61,7 @@ extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_owner(Oid relid);
 extern void poser_check_owner(Oid relid);
+extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);
 
 /* count.c */
 extern void poser_count_init(void);

@@ -45,7 +45,61 @@ CREATE TRIGGER z BEFORE TRUNCATE ON poser_component EXECUTE FUNCTION write();
 TRUNCATE poser_component;
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 SELECT * FROM poser_check();
+DROP TRIGGER z ON poser_component;
+-- What a trigger writes when the table is empty again stays, and is counted.
+CREATE TRIGGER a AFTER TRUNCATE ON poser_component EXECUTE FUNCTION write();
+CREATE TRIGGER z AFTER TRUNCATE ON poser_component EXECUTE FUNCTION write();
+TRUNCATE poser_component;
+SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
+SELECT * FROM poser_check();
 DROP FUNCTION write() CASCADE;
+TRUNCATE poser_component;
+
+-- A loop over the counts that writes: what the loop reads stays what it was,
+-- whichever way its query joins.
+INSERT INTO poser_widget (uuid, description) SELECT 'n' || g, '' FROM generate_series(100, 299) AS g;
+CREATE FUNCTION loop_and_write(method text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	widget record;
+	n integer := 0;
+	differ integer := 0;
+BEGIN
+	EXECUTE 'SET LOCAL enable_hashjoin = ' || (method = 'hash')::text;
+	EXECUTE 'SET LOCAL enable_mergejoin = ' || (method = 'merge')::text;
+	EXECUTE 'SET LOCAL enable_nestloop = ' || (method = 'nest')::text;
+	FOR widget IN
+		SELECT uuid, component_count FROM poser_widget_summary WHERE uuid LIKE 'n%'
+	LOOP
+		n := n + 1;
+		differ := differ + (widget.component_count <> 1)::integer;
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+		VALUES ('x' || widget.uuid, widget.uuid, '', '');
+		PERFORM component_count FROM poser_widget_get(widget.uuid);
+		DELETE FROM poser_component WHERE uuid = 'x' || widget.uuid;
+	END LOOP;
+	RETURN format('%s: %s read, %s of them wrong', method, n, differ);
+END
+$$;
+INSERT INTO poser_component (widget_uuid, item_code, description) SELECT uuid, '', '' FROM poser_widget WHERE uuid LIKE 'n%';
+ANALYZE poser_widget, poser_component;
+SELECT loop_and_write('hash');
+SELECT loop_and_write('merge');
+SELECT loop_and_write('nest');
+BEGIN;
+SET LOCAL enable_hashjoin = off;
+SET LOCAL enable_mergejoin = off;
+DECLARE few CURSOR FOR SELECT uuid, component_count FROM poser_widget_summary WHERE uuid BETWEEN 'n100' AND 'n105';
+FETCH 2 FROM few;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('n103', '', '');
+FETCH 2 FROM few;
+SET LOCAL session_replication_role = replica;
+DELETE FROM poser_component WHERE widget_uuid = 'n105';
+SELECT poser_recount();
+FETCH ALL FROM few;
+ROLLBACK;
+DROP FUNCTION loop_and_write;
+DELETE FROM poser_component;
+DELETE FROM poser_widget WHERE uuid LIKE 'n%';
 
 -- A policy that reads counts itself, while another schema comes into being:
 -- poser_widget_get() within poser_widget_get().

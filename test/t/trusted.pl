@@ -139,4 +139,26 @@ like(owners('fresh'), qr/^table poser_widget\|owner$/m, 'the owner owns the tabl
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners('by_superuser'), owners('fresh'), 'owners after a superuser\'s update');
 
+# The script runs as a superuser, but nothing of the owner's does.
+create_database($node, 'hostile', owner => 'owner', version => '1.0');
+lines_as($node, 'hostile', 'owner', <<'EOF');
+CREATE TYPE flag AS ENUM ('yes', 'no');
+CREATE FUNCTION become_superuser(flag) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+		ALTER ROLE owner SUPERUSER;
+	END IF;
+	RETURN true;
+END
+$$;
+CREATE CAST (flag AS boolean) WITH FUNCTION become_superuser(flag) AS IMPLICIT;
+ALTER TABLE poser_component ALTER COLUMN active DROP DEFAULT, ALTER COLUMN active TYPE flag USING 'yes';
+INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
+INSERT INTO poser_component (widget_uuid, item_code, description, active) VALUES ('a', '', '', 'yes');
+EOF
+fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '1.1'},
+	'update with a flag that is no boolean');
+is($node->safe_psql('hostile', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'}),
+	'f', 'and the owner is no superuser');
+
 done_testing();
