@@ -312,10 +312,13 @@ close_writer(CountWriter *writer)
 {
 	if (uncounted != NULL)
 	{
-		last_counted = GetCurrentCommandId(false);
-		counted[num_counted % MAX_NOTES].rows = uncounted->cid;
-		counted[num_counted % MAX_NOTES].counts = last_counted;
-		num_counted++;
+		CountedStatement *note = &counted[num_counted++ % MAX_NOTES];
+
+		/* of statements within statements, all are under way */
+		note->rows = uncounted->cid;
+		for (Uncounted *entry = uncounted->outer; entry != NULL; entry = entry->outer)
+			note->rows = Min(note->rows, entry->cid);
+		note->counts = last_counted = GetCurrentCommandId(false);
 	}
 	close_table(&writer->deltas);
 	close_table(&writer->settled);
