@@ -220,29 +220,11 @@ COMMENT ON FUNCTION @extschema@.poser_widget_list(pg_catalog.text, pg_catalog.bo
 
 -- Mending and checking
 
-CREATE FUNCTION @extschema@.poser_count_rebuild(
-	parent pg_catalog.regclass, parent_key pg_catalog.name,
-	child pg_catalog.regclass, child_key pg_catalog.name, flag pg_catalog.name,
-	counts pg_catalog.regclass, deltas pg_catalog.regclass)
-RETURNS pg_catalog.int8
-AS 'MODULE_PATHNAME', 'poser_count_rebuild'
-LANGUAGE C VOLATILE STRICT
-SET search_path = pg_catalog, pg_temp;
-
-COMMENT ON FUNCTION @extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass) IS
-'for poser_recount(): makes the counts of one pair of tables right; returns how many were wrong';
-
 CREATE FUNCTION @extschema@.poser_recount()
 RETURNS pg_catalog.int8
-LANGUAGE SQL VOLATILE
-BEGIN ATOMIC
-	SELECT @extschema@.poser_count_rebuild(
-		'@extschema@.poser_widget'::pg_catalog.regclass, 'uuid'::pg_catalog.name,
-		'@extschema@.poser_component'::pg_catalog.regclass, 'widget_uuid'::pg_catalog.name,
-		'active'::pg_catalog.name,
-		'@extschema@.poser_component_count'::pg_catalog.regclass,
-		'@extschema@.poser_component_count_delta'::pg_catalog.regclass);
-END;
+AS 'MODULE_PATHNAME', 'poser_recount'
+LANGUAGE C VOLATILE
+SET search_path = pg_catalog, pg_temp;
 
 COMMENT ON FUNCTION @extschema@.poser_recount() IS
 'makes all component counts right, while others write; returns for how many widgets they were wrong';
@@ -297,8 +279,7 @@ BEGIN
 		  FROM pg_catalog.pg_proc
 		 WHERE oid OPERATOR(pg_catalog.=) ANY
 			   (ARRAY['@extschema@.poser_count_child()'::pg_catalog.regprocedure,
-					  '@extschema@.poser_count_parent()'::pg_catalog.regprocedure,
-					  '@extschema@.poser_count_rebuild(pg_catalog.regclass, pg_catalog.name, pg_catalog.regclass, pg_catalog.name, pg_catalog.name, pg_catalog.regclass, pg_catalog.regclass)'::pg_catalog.regprocedure]::pg_catalog.oid[])
+					  '@extschema@.poser_count_parent()'::pg_catalog.regprocedure]::pg_catalog.oid[])
 	LOOP
 		FOR grantee IN SELECT DISTINCT a.grantee FROM pg_catalog.aclexplode(acl) AS a
 		LOOP

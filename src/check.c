@@ -1,6 +1,7 @@
 /*
  * check.c
- *	  poser_check(), which finds what is wrong and changes nothing.
+ *	  poser_check(), which finds what is wrong and changes nothing, and
+ *	  poser_recount(), which mends the counts.
  *
  * Each check is one query that gives a row (object, problem) for each problem
  * it finds; $1 is the OID of the extension's schema.  What is expected stands
@@ -13,7 +14,6 @@
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,6 +22,7 @@
 #include "poser.h"
 
 PG_FUNCTION_INFO_V1(poser_check);
+PG_FUNCTION_INFO_V1(poser_recount);
 
 static const char *const check_columns =
 	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
@@ -222,31 +223,18 @@ static const char *const check_counts =
 static uint64
 add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid)
 {
-	SPIExecuteOptions options = {0};
 	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(nspid)};
 	SPIPlanPtr plan = SPI_prepare(query, lengthof(argtypes), argtypes);
-	uint64 result;
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	options.params = makeParamList(1);
-	options.params->params[0].value = ObjectIdGetDatum(nspid);
-	options.params->params[0].isnull = false;
-	options.params->params[0].pflags = PARAM_FLAG_CONST;
-	options.params->params[0].ptype = OIDOID;
-	options.read_only = true;
-	options.dest = CreateDestReceiver(DestTuplestore);
-	SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
-									rsinfo->econtext->ecxt_per_query_memory,
-									false, NULL, NULL);
-	if (SPI_execute_plan_extended(plan, &options) < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s",
-			 SPI_result_code_string(SPI_result));
-	options.dest->rDestroy(options.dest);
-	result = SPI_processed;
-	SPI_freeplan(plan);
-	return result;
+	return poser_execute_into(rsinfo, plan, lengthof(argtypes), argtypes, values, " ", 0);
 }
+
+/* The tables, parent, child, counts and deltas. */
+static const char *const tables[] = {
+	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 
 /*
  * poser_check() returns table (object text, problem text)
@@ -257,18 +245,16 @@ add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid)
 Datum
 poser_check(PG_FUNCTION_ARGS)
 {
-	static const char *const names[] = {
-		"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid relids[lengthof(names)];
+	Oid relids[lengthof(tables)];
 	bool complete = true;
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid save_userid;
 	int save_sec_context;
 
-	for (int i = 0; i < lengthof(names); i++)
+	for (int i = 0; i < lengthof(tables); i++)
 	{
-		relids[i] = get_relname_relid(names[i], nspid);
+		relids[i] = get_relname_relid(tables[i], nspid);
 		if (OidIsValid(relids[i]))
 			poser_check_owner(relids[i]);
 		else
@@ -301,4 +287,27 @@ poser_check(PG_FUNCTION_ARGS)
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return (Datum) 0;
+}
+
+/*
+ * poser_recount() returns bigint
+ */
+Datum
+poser_recount(PG_FUNCTION_ARGS)
+{
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid relids[lengthof(tables)];
+
+	PreventCommandIfReadOnly("poser_recount()");
+	for (int i = 0; i < lengthof(tables); i++)
+	{
+		relids[i] = get_relname_relid(tables[i], nspid);
+		if (!OidIsValid(relids[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s\" does not exist in schema \"%s\"",
+							tables[i], get_namespace_name(nspid))));
+	}
+	PG_RETURN_INT64(poser_count_rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active",
+										relids[2], relids[3]));
 }

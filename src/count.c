@@ -65,7 +65,6 @@
 
 PG_FUNCTION_INFO_V1(poser_count_child);
 PG_FUNCTION_INFO_V1(poser_count_parent);
-PG_FUNCTION_INFO_V1(poser_count_rebuild);
 
 /* Columns of the tables of settled counts and of deltas. */
 #define COUNT_KEY 1
@@ -1634,24 +1633,19 @@ check_column_type(Oid relid, const char *column, Oid type)
 }
 
 /*
- * poser_count_rebuild(parent, parent_key, child, child_key, flag, counts, deltas)
- * returns bigint
- *
- * Make all counts right, settle all deltas that nobody holds, and return how
- * many keys had a wrong count.
+ * Make all counts of one pair of tables right, settle all deltas that nobody
+ * holds, and return how many keys had a wrong count.  The current user must
+ * have the rights of the owner of all the tables.
  *
  * What is wrong with a count under one snapshot is wrong with it under all
  * later ones, whatever writers do, until it is mended.  So this is a writer
  * like any other, whose changes are the differences; only one at a time may
  * find them, which the lock on the settled counts sees to.
  */
-Datum
-poser_count_rebuild(PG_FUNCTION_ARGS)
+int64
+poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
+					const char *flag, Oid counts, Oid deltas)
 {
-	Oid parent = PG_GETARG_OID(0);
-	Oid child = PG_GETARG_OID(2);
-	Oid counts = PG_GETARG_OID(5);
-	Oid deltas = PG_GETARG_OID(6);
 	Oid relations[] = {parent, child, counts, deltas};
 	PoserCount count;
 	CountWriter writer;
@@ -1664,21 +1658,18 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	int64 wrong = 0;
 	CommandId first_cid;
 
-	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(relations); i++)
 		poser_check_owner(relations[i]);
 
 	LockRelationOid(child, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
 	poser_count_describe(&count, counts, deltas);
-	check_column_type(parent, NameStr(*PG_GETARG_NAME(1)), count.keytype);
-	check_column_type(child, NameStr(*PG_GETARG_NAME(3)), count.keytype);
-	check_column_type(child, NameStr(*PG_GETARG_NAME(4)), BOOLOID);
+	check_column_type(parent, parent_key, count.keytype);
+	check_column_type(child, child_key, count.keytype);
+	check_column_type(child, flag, BOOLOID);
 
 	initStringInfo(&sql);
-	poser_count_append_comparison(&sql, parent, NameStr(*PG_GETARG_NAME(1)),
-								  child, NameStr(*PG_GETARG_NAME(3)),
-								  NameStr(*PG_GETARG_NAME(4)), counts, deltas);
+	poser_count_append_comparison(&sql, parent, parent_key, child, child_key, flag, counts, deltas);
 
 	poser_become_owner(child, &save_userid, &save_sec_context);
 
@@ -1749,7 +1740,7 @@ poser_count_rebuild(PG_FUNCTION_ARGS)
 	/* older snapshots, such as the transaction's, do not see what was wrong */
 	if (wrong > 0 && (unfit_from == InvalidCommandId || unfit_from > first_cid))
 		unfit_from = first_cid;
-	PG_RETURN_INT64(wrong);
+	return wrong;
 }
 
 /*

@@ -6,7 +6,9 @@
 #define POSER_H
 
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "fmgr.h"
+#include "lib/stringinfo.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
 
@@ -66,9 +68,16 @@ extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_contex
 /* count.c */
 extern void poser_count_init(void);
 extern bool poser_count_serves(Oid parent, Oid child, Oid nspid);
+extern int64 poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
+								 const char *flag, Oid counts, Oid deltas);
 extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
 										  Oid child, const char *child_key, const char *flag,
 										  Oid counts, Oid deltas);
+
+/* widget.c */
+extern uint64 poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs,
+								 const Oid *argtypes, const Datum *values, const char *nulls,
+								 long limit);
 
 /* restore.c */
 extern void poser_restore_wait(Relation rel);

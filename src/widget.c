@@ -104,6 +104,38 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Run a plan, with the active snapshot, and give its rows, at most "limit" of
+ * them and all for 0, to the caller of a set-returning function.  Returns how
+ * many.  To be called between SPI_connect() and SPI_finish().
+ */
+uint64
+poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs, const Oid *argtypes,
+				   const Datum *values, const char *nulls, long limit)
+{
+	SPIExecuteOptions options = {0};
+
+	options.params = makeParamList(nargs);
+	for (int i = 0; i < nargs; i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = (nulls[i] == 'n');
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = argtypes[i];
+	}
+	options.read_only = true;
+	options.tcount = limit;
+	options.dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
+									rsinfo->econtext->ecxt_per_query_memory,
+									false, NULL, NULL);
+	if (SPI_execute_plan_extended(plan, &options) < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s",
+			 SPI_result_code_string(SPI_result));
+	options.dest->rDestroy(options.dest);
+	return SPI_processed;
+}
+
+/*
  * Run a query over the summaries for a set-returning function; at most "limit"
  * rows, 0 for all.
  */
@@ -114,7 +146,7 @@ return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 	char *schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
 	ReturnSetInfo *rsinfo;
 
-	InitMaterializedSRF(fcinfo, 0);
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -133,28 +165,7 @@ return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
 		namestrcpy(&saved->schema, schema);
 	}
 
-	{
-		SPIExecuteOptions options = {0};
-
-		options.params = makeParamList(nargs);
-		for (int i = 0; i < nargs; i++)
-		{
-			options.params->params[i].value = values[i];
-			options.params->params[i].isnull = (nulls[i] == 'n');
-			options.params->params[i].pflags = PARAM_FLAG_CONST;
-			options.params->params[i].ptype = argtypes[i];
-		}
-		options.read_only = true;
-		options.tcount = limit;
-		options.dest = CreateDestReceiver(DestTuplestore);
-		SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
-										rsinfo->econtext->ecxt_per_query_memory,
-										false, NULL, NULL);
-		if (SPI_execute_plan_extended(saved->plan, &options) < 0)
-			elog(ERROR, "SPI_execute_plan_extended failed: %s",
-				 SPI_result_code_string(SPI_result));
-		options.dest->rDestroy(options.dest);
-	}
+	poser_execute_into(rsinfo, saved->plan, nargs, argtypes, values, nulls, limit);
 	SPI_finish();
 }
 
