@@ -532,11 +532,11 @@ is_newer(const SettledUnder *under, Snapshot snapshot)
 static void
 note_settled(Snapshot snapshot)
 {
-	SettledUnder *last = &settled_under[num_settled_under - 1];
+	SettledUnder *last;
 
 	if (IsolationUsesXactSnapshot())
 		return;
-	if (num_settled_under > 0 && !is_older(last, snapshot))
+	if (num_settled_under > 0 && !is_older(&settled_under[num_settled_under - 1], snapshot))
 		return;
 	if (num_settled_under == MAX_NOTES)
 	{
