@@ -50,7 +50,6 @@
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "storage/predicate.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
@@ -237,7 +236,7 @@ typedef struct CountWriter
 	Snapshot snapshot; /* may only settle what this sees */
 	CountTable settled;
 	CountTable deltas;
-	bool deltas_empty; /* there is no row in it but our own */
+	bool deltas_empty; /* it had no page, so there is no delta to take up */
 } CountWriter;
 
 static uint32

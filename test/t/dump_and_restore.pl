@@ -141,4 +141,15 @@ EOF
 	});
 }
 
+# Rows that come without their widgets are refused, and wait for nobody who loads
+# nothing: not for a session that has a transaction open.
+create_database($node, 'alone');
+my $idle = $node->background_psql('alone');
+$idle->query_safe('BEGIN; SELECT count(*) FROM poser_widget');
+fails_as($node, 'alone', 'postgres', '23503', q{SET row_security = off;
+	SELECT pg_catalog.set_config('search_path', '', false);
+	INSERT INTO public.poser_component (widget_uuid, item_code, description) VALUES ('none', '', '')},
+	'components without widgets beside an open transaction');
+$idle->quit;
+
 done_testing();
