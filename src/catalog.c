@@ -20,6 +20,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "parser/parse_coerce.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -34,6 +35,7 @@
 
 static HTAB *count_triggers = NULL;
 static HTAB *count_states = NULL;
+static HTAB *versioned_tables = NULL;
 static uint64 invalidations = 0;
 
 static void
@@ -42,6 +44,7 @@ relation_changed(Datum arg, Oid relid)
 	HASH_SEQ_STATUS seq;
 	PoserCountTrigger *trigger;
 	PoserCountState *state;
+	PoserVersioned *versioned;
 
 	invalidations++;
 	hash_seq_init(&seq, count_triggers);
@@ -55,6 +58,12 @@ relation_changed(Datum arg, Oid relid)
 		if (!OidIsValid(relid) || relid == state->child || relid == state->parent ||
 			relid == state->counts || relid == state->deltas)
 			state->valid = false;
+
+	hash_seq_init(&seq, versioned_tables);
+	while ((versioned = hash_seq_search(&seq)) != NULL)
+		if (!OidIsValid(relid) || relid == versioned->relid || relid == versioned->versions ||
+			relid == versioned->transactions || relid == versioned->sequence)
+			versioned->valid = false;
 }
 
 void
@@ -67,6 +76,9 @@ poser_catalog_init(void)
 	count_triggers = hash_create("poser count triggers", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	ctl.entrysize = sizeof(PoserCountState);
 	count_states = hash_create("poser count states", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+
+	ctl.entrysize = sizeof(PoserVersioned);
+	versioned_tables = hash_create("poser versioned tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 }
@@ -163,8 +175,9 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 	table_close(rel, AccessShareLock);
 }
 
-static Oid
-relation_by_name(const char *name, Oid nspid)
+/* The relation of this name in this schema; an error if there is none. */
+Oid
+poser_relation_by_name(const char *name, Oid nspid)
 {
 	Oid relid = get_relname_relid(name, nspid);
 
@@ -226,8 +239,8 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	trigger->flag = tg->tgnargs == 4 ? column_by_name(rel, tg->tgargs[3]) : 0;
 
 	poser_count_describe(&count,
-						 relation_by_name(tg->tgargs[0], nspid),
-						 relation_by_name(tg->tgargs[1], nspid));
+						 poser_relation_by_name(tg->tgargs[0], nspid),
+						 poser_relation_by_name(tg->tgargs[1], nspid));
 	if (TupleDescAttr(RelationGetDescr(rel), trigger->key - 1)->atttypid != count.keytype ||
 		(trigger->flag != 0 &&
 		 TupleDescAttr(RelationGetDescr(rel), trigger->flag - 1)->atttypid != BOOLOID))
@@ -241,6 +254,177 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	/* what changed while we looked is looked up again the next time */
 	trigger->valid = (started == invalidations);
 	return trigger;
+}
+
+void
+poser_structure_error(Relation rel)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("relation \"%s\" does not have the columns that it should have",
+					RelationGetRelationName(rel)),
+			 errhint("poser_check() says what was changed.")));
+}
+
+/* The version table's own column of this name. */
+static AttrNumber
+history_column(Relation versions, const char *name, Oid type)
+{
+	AttrNumber attno = get_attnum(RelationGetRelid(versions), name);
+
+	if (attno <= 0 || TupleDescAttr(RelationGetDescr(versions), attno - 1)->atttypid != type)
+		poser_structure_error(versions);
+	return attno;
+}
+
+/* The table's column that a column of its versions has the values of, or 0. */
+static AttrNumber
+source_column(Relation rel, Form_pg_attribute column, bool *coerce)
+{
+	AttrNumber attno = column->attisdropped ? 0 : get_attnum(RelationGetRelid(rel), NameStr(column->attname));
+	Form_pg_attribute att;
+
+	if (attno <= 0)
+		return 0;
+	att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+	if (att->attlen != column->attlen || att->attbyval != column->attbyval ||
+		(att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED) ||
+		!IsBinaryCoercible(att->atttypid, column->atttypid))
+		return 0;
+	if (column->atttypmod >= 0 && att->atttypmod != column->atttypmod)
+		*coerce = true;
+	return attno;
+}
+
+/* The index on the key and the change_id, by which a row's versions are found. */
+static Oid
+find_versions_index(Relation versions, const PoserVersioned *versioned)
+{
+	Oid result = InvalidOid;
+	List *indexes = RelationGetIndexList(versions);
+	ListCell *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+		bool fits = (form->indisvalid && form->indnkeyatts == versioned->nkeys + 1 &&
+					 index->rd_rel->relam == BTREE_AM_OID &&
+					 RelationGetIndexPredicate(index) == NIL &&
+					 form->indkey.values[versioned->nkeys] == versioned->change_id);
+
+		for (int i = 0; fits && i <= versioned->nkeys; i++)
+			fits = (index->rd_indoption[i] == 0 &&
+					(i == versioned->nkeys || form->indkey.values[i] == versioned->keys[i]));
+		index_close(index, AccessShareLock);
+		if (fits)
+			result = lfirst_oid(lc);
+	}
+	list_free(indexes);
+	return result;
+}
+
+/*
+ * Describe the history that "rel" has in the table "versions" of the schema,
+ * its key being these columns.
+ */
+void
+poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
+						 const char *versions, int nkeys, char **keys)
+{
+	Relation vrel;
+	TupleDesc desc;
+
+	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
+	versioned->relid = RelationGetRelid(rel);
+	versioned->versions = poser_relation_by_name(versions, nspid);
+	versioned->transactions = poser_relation_by_name("poser_transaction", nspid);
+	versioned->horizon = poser_relation_by_name("poser_version_horizon", nspid);
+	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
+
+	vrel = table_open(versioned->versions, AccessShareLock);
+	desc = RelationGetDescr(vrel);
+	versioned->transaction_id = history_column(vrel, "transaction_id", INT8OID);
+	versioned->operation_type = history_column(vrel, "operation_type", INT2OID);
+	versioned->change_id = history_column(vrel, "change_id", INT8OID);
+
+	versioned->natts = desc->natts;
+	versioned->coerces = false;
+	for (int i = 0; i < desc->natts; i++)
+		versioned->source[i] = source_column(rel, TupleDescAttr(desc, i), &versioned->coerces);
+	versioned->source[versioned->transaction_id - 1] = 0;
+	versioned->source[versioned->operation_type - 1] = 0;
+	versioned->source[versioned->change_id - 1] = 0;
+
+	versioned->nkeys = nkeys;
+	for (int i = 0; i < nkeys; i++)
+	{
+		versioned->keys[i] = get_attnum(versioned->versions, keys[i]);
+		if (versioned->keys[i] <= 0 || versioned->source[versioned->keys[i] - 1] == 0)
+			poser_structure_error(vrel);
+	}
+	versioned->versions_index = find_versions_index(vrel, versioned);
+	table_close(vrel, AccessShareLock);
+}
+
+/*
+ * What the arguments of a version trigger mean: the table of versions, and the
+ * columns of the key.  "fnoid" is the trigger's function; the tables are in its
+ * schema.
+ *
+ * The result stays where it is as long as the backend lives.
+ */
+const PoserVersioned *
+poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
+{
+	Trigger *tg = trigdata->tg_trigger;
+	PoserVersioned *versioned;
+	bool found;
+	uint64 started = invalidations;
+
+	versioned = hash_search(versioned_tables, &tg->tgoid, HASH_ENTER, &found);
+	if (found && versioned->valid)
+		return versioned;
+	versioned->valid = false;
+	versioned->relid = RelationGetRelid(trigdata->tg_relation);
+
+	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
+						tg->tgname)));
+	poser_versioned_describe(versioned, trigdata->tg_relation, get_func_namespace(fnoid),
+							 tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1);
+
+	/* what changed while we looked is looked up again the next time */
+	versioned->valid = (started == invalidations);
+	return versioned;
+}
+
+/* The index of the relation's primary key, or InvalidOid. */
+Oid
+poser_primary_key(Relation rel)
+{
+#if PG_VERSION_NUM >= 180000
+	return RelationGetPrimaryKeyIndex(rel, true);
+#else
+	return RelationGetPrimaryKeyIndex(rel);
+#endif
+}
+
+/* Make a key that finds the rows with this value in the index's column. */
+void
+poser_scan_key(ScanKey key, Relation index, int column, Datum value)
+{
+	Oid type = index->rd_opcintype[column - 1];
+	Oid operator = get_opfamily_member(index->rd_opfamily[column - 1], type, type,
+									   BTEqualStrategyNumber);
+
+	if (!OidIsValid(operator))
+		elog(ERROR, "missing operator of type %u in index \"%s\"", type,
+			 RelationGetRelationName(index));
+	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
+						   index->rd_indcollation[column - 1], get_opcode(operator), value);
 }
 
 /* Is it the OID of the function of this name in this schema? */
@@ -370,14 +554,14 @@ poser_relation_name(Oid relid)
 	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(relid)), name);
 }
 
-/* Has the current user the relation's owner's rights? */
+/* Has the role the relation's owner's rights? */
 bool
-poser_is_owner(Oid relid)
+poser_is_owner(Oid relid, Oid roleid)
 {
 #if PG_VERSION_NUM >= 160000
-	return object_ownercheck(RelationRelationId, relid, GetUserId());
+	return object_ownercheck(RelationRelationId, relid, roleid);
 #else
-	return pg_class_ownercheck(relid, GetUserId());
+	return pg_class_ownercheck(relid, roleid);
 #endif
 }
 
@@ -385,7 +569,7 @@ poser_is_owner(Oid relid)
 void
 poser_check_owner(Oid relid)
 {
-	if (!poser_is_owner(relid))
+	if (!poser_is_owner(relid, GetUserId()))
 		aclcheck_error(ACLCHECK_NOT_OWNER, get_relkind_objtype(get_rel_relkind(relid)),
 					   get_rel_name(relid));
 }

@@ -142,21 +142,12 @@ typedef struct KnownRow
 static HTAB *known_rows = NULL;
 
 /*
- * A statement on a child or parent that is under way and has not been counted
- * yet.  Reads that come meanwhile, of other triggers for instance, may see its
+ * Statements on a child or parent that are under way and have not been counted
+ * yet.  Reads that come meanwhile, of other triggers for instance, may see their
  * rows; so as long as there is one, snapshots from its command on are counted
  * live.
  */
-typedef struct Uncounted
-{
-	Oid relid;
-	bool must_end; /* a trigger will fire when it is over */
-	CommandId cid; /* its snapshot's, and that of its rows */
-	SubTransactionId subid;
-	struct Uncounted *outer;
-} Uncounted;
-
-static Uncounted *uncounted = NULL;
+static PoserStatement *uncounted = NULL;
 
 /*
  * The commands of such statements that have been counted since, the last
@@ -314,7 +305,7 @@ close_writer(CountWriter *writer)
 
 		/* of statements within statements, all are under way */
 		note->rows = uncounted->cid;
-		for (Uncounted *entry = uncounted->outer; entry != NULL; entry = entry->outer)
+		for (PoserStatement *entry = uncounted->outer; entry != NULL; entry = entry->outer)
 			note->rows = Min(note->rows, entry->cid);
 		note->counts = last_counted = GetCurrentCommandId(false);
 	}
@@ -1241,68 +1232,13 @@ count_table(Relation rel, const PoserCountTrigger *trigger)
 	ExecDropSingleTupleTableSlot(source.slot);
 }
 
-/* Will this trigger's function be called after the statement, too? */
-static bool
-fires_after(TriggerData *trigdata)
-{
-	TriggerDesc *desc = trigdata->tg_relation->trigdesc;
-	int16 event = TRIGGER_TYPE_TRUNCATE;
-
-	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
-		event = TRIGGER_TYPE_INSERT;
-	else if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		event = TRIGGER_TYPE_UPDATE;
-	else if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
-		event = TRIGGER_TYPE_DELETE;
-
-	for (int i = 0; i < desc->numtriggers; i++)
-	{
-		Trigger *tg = &desc->triggers[i];
-
-		if (tg->tgfoid == trigdata->tg_trigger->tgfoid &&
-			tg->tgenabled == trigdata->tg_trigger->tgenabled &&
-			!TRIGGER_FOR_ROW(tg->tgtype) && TRIGGER_FOR_AFTER(tg->tgtype) && (tg->tgtype & event))
-			return true;
-	}
-	return false;
-}
-
 static void
-begin_uncounted(TriggerData *trigdata)
+end_uncounted(TriggerData *trigdata)
 {
-	Uncounted *entry = MemoryContextAlloc(TopTransactionContext, sizeof(Uncounted));
+	PoserStatement *entry = poser_statement_end(&uncounted, trigdata);
 
-	entry->relid = RelationGetRelid(trigdata->tg_relation);
-	entry->must_end = fires_after(trigdata);
-	entry->cid = GetActiveSnapshot()->curcid;
-	entry->subid = GetCurrentSubTransactionId();
-	entry->outer = uncounted;
-	uncounted = entry;
-}
-
-static void
-end_uncounted(Oid relid)
-{
-	for (Uncounted **link = &uncounted; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == relid)
-		{
-			Uncounted *entry = *link;
-
-			*link = entry->outer;
-			pfree(entry);
-			break;
-		}
-}
-
-static TriggerData *
-check_trigger(FunctionCallInfo fcinfo)
-{
-	if (!CALLED_AS_TRIGGER(fcinfo))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("function \"%s\" was not called by trigger manager",
-						get_func_name(fcinfo->flinfo->fn_oid))));
-	return (TriggerData *) fcinfo->context;
+	if (entry != NULL)
+		pfree(entry);
 }
 
 /*
@@ -1312,7 +1248,7 @@ check_trigger(FunctionCallInfo fcinfo)
 Datum
 poser_count_child(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigdata = check_trigger(fcinfo);
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	TriggerEvent event = trigdata->tg_event;
 	const PoserCountTrigger *trigger;
 
@@ -1327,7 +1263,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 	{
 		if (TRIGGER_FIRED_BY_INSERT(event))
 			poser_restore_wait(trigdata->tg_relation);
-		begin_uncounted(trigdata);
+		poser_statement_begin(&uncounted, trigdata);
 	}
 	else if (!TRIGGER_FIRED_BY_TRUNCATE(event))
 		count_statement(trigdata, trigger);
@@ -1348,7 +1284,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 	}
 
 	if (TRIGGER_FIRED_AFTER(event))
-		end_uncounted(trigger->relid);
+		end_uncounted(trigdata);
 	return PointerGetDatum(NULL);
 }
 
@@ -1389,7 +1325,7 @@ count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 Datum
 poser_count_parent(PG_FUNCTION_ARGS)
 {
-	TriggerData *trigdata = check_trigger(fcinfo);
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	TriggerEvent event = trigdata->tg_event;
 	const PoserCountTrigger *trigger = poser_count_trigger(trigdata, fcinfo->flinfo->fn_oid);
 	CountWriter writer;
@@ -1414,9 +1350,9 @@ poser_count_parent(PG_FUNCTION_ARGS)
 		close_writer(&writer);
 	}
 	else if (TRIGGER_FIRED_BEFORE(event))
-		begin_uncounted(trigdata);
+		poser_statement_begin(&uncounted, trigdata);
 	else if (TRIGGER_FIRED_BY_UPDATE(event))
-		end_uncounted(trigger->relid);
+		end_uncounted(trigdata);
 	else if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
 		open_writer(&writer, &trigger->count);
@@ -1427,7 +1363,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 	{
 		count_parents(trigdata, trigger);
 		if (TRIGGER_FIRED_BY_INSERT(event))
-			end_uncounted(trigger->relid);
+			end_uncounted(trigdata);
 	}
 	return PointerGetDatum(NULL);
 }
@@ -1498,7 +1434,7 @@ sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 static bool
 sees_uncounted(Snapshot snapshot)
 {
-	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
+	for (PoserStatement *entry = uncounted; entry != NULL; entry = entry->outer)
 		if (snapshot->curcid > entry->cid)
 			return true;
 	if (snapshot->curcid <= last_counted)
@@ -1746,24 +1682,6 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
  * Ends of transactions
  */
 
-/*
- * A procedural language can run a statement until it has returned so many rows,
- * and no further.  Then its triggers do not fire, and what it has written must
- * not stay.
- */
-static void
-check_uncounted(void)
-{
-	for (Uncounted *entry = uncounted; entry != NULL; entry = entry->outer)
-		if (entry->must_end)
-			ereport(ERROR,
-					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-					 errmsg("a statement on table \"%s\" was not run to its end",
-							get_rel_name(entry->relid)),
-					 errdetail("Its rows have not been counted."),
-					 errhint("Run it without a limit to the rows that it returns.")));
-}
-
 static void
 forget_transaction(XactEvent event, void *arg)
 {
@@ -1771,7 +1689,7 @@ forget_transaction(XactEvent event, void *arg)
 	{
 		case XACT_EVENT_PRE_COMMIT:
 		case XACT_EVENT_PRE_PREPARE:
-			check_uncounted();
+			poser_statement_check(uncounted);
 			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
@@ -1796,13 +1714,7 @@ forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 					  SubTransactionId parentSubid, void *arg)
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
-		while (uncounted != NULL && uncounted->subid >= mySubid)
-		{
-			Uncounted *entry = uncounted;
-
-			uncounted = entry->outer;
-			pfree(entry);
-		}
+		poser_statement_abort(&uncounted, mySubid);
 }
 
 void

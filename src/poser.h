@@ -5,12 +5,14 @@
 #ifndef POSER_H
 #define POSER_H
 
+#include "access/skey.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 #include "utils/rel.h"
 #include "utils/snapshot.h"
+#include "utils/timestamp.h"
 
 /*
  * The bookkeeping of one count: which tables hold it, and how its key
@@ -55,13 +57,70 @@ typedef struct PoserCountState
 	TransactionId xids[24]; /* transactions that have made the triggers what they are */
 } PoserCountState;
 
+/* The history of a table: where it is, and which column is which. */
+typedef struct PoserVersioned
+{
+	Oid tgoid; /* hash key */
+	bool valid;
+	Oid relid;			/* the table */
+	Oid versions;		/* of its rows */
+	Oid versions_index; /* on their key and change_id; may be missing */
+	Oid transactions;
+	Oid horizon;
+	Oid sequence;
+	AttrNumber transaction_id; /* columns of versions */
+	AttrNumber operation_type;
+	AttrNumber change_id;
+	bool coerces; /* some columns differ from the table's in length or such */
+	int nkeys;
+	AttrNumber keys[INDEX_MAX_KEYS]; /* columns of versions, too */
+	int natts;
+	AttrNumber source[MaxHeapAttributeNumber]; /* for each, the table's column or 0 */
+} PoserVersioned;
+
+/* As in the column operation_type. */
+typedef enum PoserOperation
+{
+	POSER_INSERT = 0,
+	POSER_UPDATE = 1,
+	POSER_DELETE = 2
+} PoserOperation;
+
+typedef struct PoserVersionWriter PoserVersionWriter;
+typedef struct PoserHistory PoserHistory;
+
+/* A statement between its BEFORE and its AFTER trigger, see statement.c. */
+typedef struct PoserStatement
+{
+	Oid relid;
+	int16 event;	 /* a bit of tgtype */
+	bool must_end;	 /* a trigger will fire when it is over */
+	bool overlapped; /* another one has written the same table meanwhile */
+	CommandId cid;	 /* its snapshot's, and that of its rows */
+	SubTransactionId subid;
+	int64 since; /* the last change recorded before it */
+	struct PoserStatement *outer;
+} PoserStatement;
+
+/* poser.c */
+extern char *poser_runas;
+extern char *poser_comment;
+extern void poser_check_setting(const char *name, const char *value);
+
 /* catalog.c */
 extern void poser_catalog_init(void);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
+extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
+									 const char *versions, int nkeys, char **keys);
+extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
+extern Oid poser_relation_by_name(const char *name, Oid nspid);
+extern Oid poser_primary_key(Relation rel);
+extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
+extern void poser_structure_error(Relation rel) pg_attribute_noreturn();
 extern char *poser_relation_name(Oid relid);
-extern bool poser_is_owner(Oid relid);
+extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);
 
@@ -75,11 +134,42 @@ extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char
 										  Oid counts, Oid deltas);
 
 /* widget.c */
+#define POSER_VERSIONED_TABLES 2
+extern void poser_describe_versioned(PoserVersioned *tables, Oid nspid);
 extern uint64 poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs,
 								 const Oid *argtypes, const Datum *values, const char *nulls,
 								 long limit);
 
+/* statement.c */
+extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
+extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
+extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
+extern void poser_statement_abort(PoserStatement **list, SubTransactionId subid);
+extern void poser_statement_check(PoserStatement *list);
+
+/* version.c */
+extern void poser_version_init(void);
+extern PoserVersionWriter *poser_version_begin(const PoserVersioned *versioned, const char *comment);
+extern void poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
+								TupleTableSlot *row, bool is_version);
+extern void poser_version_end(PoserVersionWriter *writer);
+
+/* history.c */
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned);
+extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
+							  Datum key, const char *parent);
+extern void poser_history_end(PoserHistory *history);
+extern void poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
+								TimestampTz at);
+extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transaction_id,
+								  const PoserVersioned *children, const char *parent);
+extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before,
+								 int64 limit);
+extern int64 poser_history_record(const PoserVersioned *versioned, const char *comment);
+extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
+
 /* restore.c */
+extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);
 
 #endif /* POSER_H */

@@ -89,14 +89,15 @@ others_load(void)
 }
 
 /*
- * Is a dump restored, into a table of the user's own?  Its scripts and
- * pg_restore always set both of these.
+ * Is a dump restored, into a table of the session's own role?  Its scripts and
+ * pg_restore always set both of these.  What runs with somebody else's rights
+ * is not meant: who calls an owner's function must not switch this on.
  */
-static bool
-is_restore(Relation rel)
+bool
+poser_is_restore(Relation rel)
 {
-	return !row_security && namespace_search_path[0] == '\0' && application_name != NULL &&
-		   poser_is_owner(RelationGetRelid(rel));
+	return !row_security && namespace_search_path[0] == '\0' &&
+		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId());
 }
 
 /*
@@ -118,7 +119,7 @@ poser_restore_wait(Relation rel)
 	List *keys;
 	ListCell *lc;
 
-	if (!is_restore(rel))
+	if (!poser_is_restore(rel) || application_name == NULL)
 		return;
 
 	/* a copy, for the relcache may drop its own while we wait */

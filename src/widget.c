@@ -13,16 +13,26 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
+#include "access/table.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/timestamp.h"
 
 #include "poser.h"
 
 PG_FUNCTION_INFO_V1(poser_component_live_from);
 PG_FUNCTION_INFO_V1(poser_widget_get);
 PG_FUNCTION_INFO_V1(poser_widget_list);
+PG_FUNCTION_INFO_V1(poser_widget_history);
+PG_FUNCTION_INFO_V1(poser_component_history);
+PG_FUNCTION_INFO_V1(poser_widget_as_of);
+PG_FUNCTION_INFO_V1(poser_component_as_of);
+PG_FUNCTION_INFO_V1(poser_widget_revert);
+PG_FUNCTION_INFO_V1(poser_prune_versions);
+PG_FUNCTION_INFO_V1(poser_record_versions);
 
 #define MAX_PAGE_SIZE 1000
 
@@ -127,7 +137,8 @@ poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs, const Oid 
 	options.dest = CreateDestReceiver(DestTuplestore);
 	SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
 									rsinfo->econtext->ecxt_per_query_memory,
-									false, NULL, NULL);
+									false, rsinfo->setDesc,
+									"result of the query does not match the function's result type");
 	if (SPI_execute_plan_extended(plan, &options) < 0)
 		elog(ERROR, "SPI_execute_plan_extended failed: %s",
 			 SPI_result_code_string(SPI_result));
@@ -206,4 +217,171 @@ poser_widget_list(PG_FUNCTION_ARGS)
 	return_summaries(fcinfo, &list_plan, list_query, lengthof(argtypes), argtypes,
 					 values, nulls, PG_GETARG_INT32(3));
 	return (Datum) 0;
+}
+
+/*
+ * History
+ */
+
+/* The tables that have one, with their versions. */
+static const struct
+{
+	const char *name;
+	const char *versions;
+	char *key;
+} versioned_tables[POSER_VERSIONED_TABLES] = {
+	{"poser_widget", "poser_widget_version", "uuid"},
+	{"poser_component", "poser_component_version", "uuid"}};
+
+#define WIDGET 0
+#define COMPONENT 1
+
+/* Describe all of them, in this order; they are locked against redefinition. */
+void
+poser_describe_versioned(PoserVersioned *tables, Oid nspid)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		char *key = versioned_tables[i].key;
+		Relation rel = table_open(poser_relation_by_name(versioned_tables[i].name, nspid),
+								  AccessShareLock);
+
+		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key);
+		table_close(rel, NoLock);
+	}
+}
+
+/* The same for the schema of the function that is called. */
+static void
+describe_for(FunctionCallInfo fcinfo, PoserVersioned *tables)
+{
+	poser_describe_versioned(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
+}
+
+/*
+ * poser_widget_history(uuid varchar [, with_components boolean])
+ * returns table (...)
+ */
+Datum
+poser_widget_history(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	PoserHistory *history;
+
+	describe_for(fcinfo, tables);
+	history = poser_history_begin(fcinfo, &tables[WIDGET]);
+	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), NULL);
+	if (PG_NARGS() > 1 && PG_GETARG_BOOL(1))
+		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), "widget_uuid");
+	poser_history_end(history);
+	return (Datum) 0;
+}
+
+/*
+ * poser_component_history(uuid varchar) returns table (...)
+ */
+Datum
+poser_component_history(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	PoserHistory *history;
+
+	describe_for(fcinfo, tables);
+	history = poser_history_begin(fcinfo, &tables[COMPONENT]);
+	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), NULL);
+	poser_history_end(history);
+	return (Datum) 0;
+}
+
+/*
+ * poser_widget_as_of(at timestamptz) returns setof poser_widget
+ */
+Datum
+poser_widget_as_of(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+
+	describe_for(fcinfo, tables);
+	poser_history_as_of(fcinfo, &tables[WIDGET], PG_GETARG_TIMESTAMPTZ(0));
+	return (Datum) 0;
+}
+
+/*
+ * poser_component_as_of(at timestamptz) returns setof poser_component
+ */
+Datum
+poser_component_as_of(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+
+	describe_for(fcinfo, tables);
+	poser_history_as_of(fcinfo, &tables[COMPONENT], PG_GETARG_TIMESTAMPTZ(0));
+	return (Datum) 0;
+}
+
+/*
+ * poser_widget_revert(uuid varchar, transaction_id bigint, with_components boolean)
+ * returns bigint
+ */
+Datum
+poser_widget_revert(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+
+	for (int i = 0; i < 3; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("uuid, transaction_id and with_components must not be null")));
+	PreventCommandIfReadOnly("poser_widget_revert()");
+	describe_for(fcinfo, tables);
+	PG_RETURN_INT64(poser_history_revert(&tables[WIDGET], PG_GETARG_DATUM(0), PG_GETARG_INT64(1),
+										 PG_GETARG_BOOL(2) ? &tables[COMPONENT] : NULL, "widget_uuid"));
+}
+
+/*
+ * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
+ */
+Datum
+poser_prune_versions(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	Interval zero = {0};
+	int64 limit = PG_INT64_MAX;
+	Datum before;
+
+	PreventCommandIfReadOnly("poser_prune_versions()");
+	if (PG_ARGISNULL(0) ||
+		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("older_than must be an interval that is not negative")));
+	if (!PG_ARGISNULL(1))
+		limit = PG_GETARG_INT64(1);
+	if (limit < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_versions must be at least 1")));
+
+	before = DirectFunctionCall2(timestamptz_mi_interval,
+								 TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
+	describe_for(fcinfo, tables);
+	PG_RETURN_INT64(poser_history_prune(tables, POSER_VERSIONED_TABLES,
+										DatumGetTimestampTz(before), limit));
+}
+
+/*
+ * poser_record_versions() returns bigint
+ */
+Datum
+poser_record_versions(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	int64 result = 0;
+
+	PreventCommandIfReadOnly("poser_record_versions()");
+	describe_for(fcinfo, tables);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		result += poser_history_record(&tables[i], "recorded by poser_record_versions()");
+	PG_RETURN_INT64(result);
 }

@@ -1,0 +1,1247 @@
+/*
+ * history.c
+ *	  Reading the history of tables, going back in it, and ending it.
+ *
+ * Versions are read by saved plans, with the privileges and policies of the
+ * caller; what a plan says of a transaction is looked up directly, for whoever
+ * may see a version may know who made it.
+ *
+ * Row-level security: who is subject to it on a table must not learn by its
+ * history what it hides from him, and policies of the table cannot be asked
+ * about rows as they were.  So either there are policies on the versions, too,
+ * and they decide; or he sees of each row that he sees now the version that it
+ * is, and no other.
+ *
+ * Of what is read, times and transactions are positions in the one order of
+ * ids.  The state "as of" a time is made by the transactions up to the last one
+ * that was issued by then; the state "after" a transaction is that of its last
+ * change among the rows in question.  Pruning leaves a note, the horizon: up to
+ * which transaction and change something may be missing.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relscan.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgrprotos.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
+
+#include "poser.h"
+
+/* Rows fetched or deleted at a time. */
+#define BATCH 1000
+
+/* The columns that all histories begin with. */
+enum
+{
+	HISTORY_TRANSACTION_ID,
+	HISTORY_ISSUED_AT,
+	HISTORY_USERNAME,
+	HISTORY_ROLE_NAME,
+	HISTORY_COMMENT,
+	HISTORY_OPERATION,
+	HISTORY_CHANGED,
+	HISTORY_FIXED
+};
+
+static const char *const operations[] = {"insert", "update", "delete"};
+
+struct PoserHistory
+{
+	ReturnSetInfo *rsinfo;
+	const PoserVersioned *versioned;
+	TupleDesc desc;	 /* of the result */
+	TupleDesc order; /* and the change_id behind it */
+	Tuplesortstate *sort;
+	TupleTableSlot *slot;
+	Relation transactions;
+	Relation index;
+	IndexScanDesc scan;
+	TupleTableSlot *transaction;
+	int64 transaction_id;	  /* what is in that slot, or 0 */
+	AttrNumber source[HISTORY_FIXED]; /* columns of it for the result's, or 0 */
+};
+
+/*
+ * Plans
+ */
+
+/* Plans that the session has saved, by their text, which names all tables. */
+typedef struct SavedPlan
+{
+	char *query;
+	SPIPlanPtr plan;
+	struct SavedPlan *next;
+} SavedPlan;
+
+static SavedPlan *saved_plans = NULL;
+
+static SPIPlanPtr
+saved_plan(const char *query, int nargs, Oid *argtypes)
+{
+	SavedPlan *saved;
+	SPIPlanPtr plan;
+
+	for (saved = saved_plans; saved != NULL; saved = saved->next)
+		if (strcmp(saved->query, query) == 0)
+			return saved->plan;
+
+	plan = SPI_prepare(query, nargs, argtypes);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	saved = MemoryContextAlloc(TopMemoryContext, sizeof(SavedPlan));
+	saved->query = MemoryContextStrdup(TopMemoryContext, query);
+	SPI_keepplan(plan);
+	saved->plan = plan;
+	saved->next = saved_plans;
+	saved_plans = saved;
+	return plan;
+}
+
+/* Execute a query; returns how many rows it gave or changed. */
+static uint64
+execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
+{
+	if (SPI_execute_plan(saved_plan(query, nargs, argtypes), values, NULL, read_only, 0) < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
+	return SPI_processed;
+}
+
+/* A number in the first row of the last result. */
+static int64
+result_int64(int column, bool *isnull)
+{
+	if (SPI_processed == 0)
+	{
+		*isnull = true;
+		return 0;
+	}
+	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull));
+}
+
+/*
+ * Parts of queries
+ */
+
+static const char *
+version_column(const PoserVersioned *versioned, AttrNumber column)
+{
+	return quote_identifier(get_attname(versioned->versions, column, false));
+}
+
+/* Append the names of the recorded columns, each after this prefix. */
+static void
+append_columns(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
+{
+	const char *separator = "";
+
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+		{
+			appendStringInfo(sql, "%s%s%s", separator, prefix, version_column(versioned, i + 1));
+			separator = ", ";
+		}
+}
+
+/* The same of the table, as values that the columns of its versions can hold. */
+static void
+append_values(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
+{
+	const char *separator = "";
+
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+		{
+			Oid type = get_atttype(versioned->versions, i + 1);
+
+			appendStringInfo(sql, "%s%s%s", separator, prefix, version_column(versioned, i + 1));
+			if (get_atttype(versioned->relid, versioned->source[i]) != type)
+				appendStringInfo(sql, "::%s", format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+			separator = ", ";
+		}
+}
+
+static void
+append_keys(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+		appendStringInfo(sql, "%s%s%s", i > 0 ? ", " : "", prefix,
+						 version_column(versioned, versioned->keys[i]));
+}
+
+/* Append "left = right" for a column's type, whatever the search_path. */
+static void
+append_equality(StringInfo sql, const char *left, const char *right, Oid type)
+{
+	Oid operator = lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr;
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Form_pg_operator form;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s", format_type_be(type))));
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	appendStringInfo(sql, "%s OPERATOR(%s.%s) %s", left,
+					 quote_identifier(get_namespace_name(form->oprnamespace)),
+					 NameStr(form->oprname), right);
+	ReleaseSysCache(tuple);
+}
+
+/* Append the condition that two rows have the same key. */
+static void
+append_same_key(StringInfo sql, const PoserVersioned *versioned, const char *left, const char *right)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		const char *name = version_column(versioned, versioned->keys[i]);
+
+		if (i > 0)
+			appendStringInfoString(sql, " AND ");
+		append_equality(sql, psprintf("%s%s", left, name), psprintf("%s%s", right, name),
+						get_atttype(versioned->versions, versioned->keys[i]));
+	}
+}
+
+/*
+ * Append a query for the last version of each row, all columns of it:
+ * of the versions for which the condition holds.
+ */
+static void
+append_last_versions(StringInfo sql, const PoserVersioned *versioned, const char *condition)
+{
+	appendStringInfo(sql, "SELECT DISTINCT ON (");
+	append_keys(sql, versioned, "");
+	appendStringInfo(sql, ") *\n  FROM %s\n WHERE %s\n ORDER BY ",
+					 poser_relation_name(versioned->versions), condition);
+	append_keys(sql, versioned, "");
+	appendStringInfoString(sql, ", change_id DESC");
+}
+
+/*
+ * Append a query for all rows that are not what their last version says:
+ * operation, what should be recorded of the row, which is an insert, update or
+ * delete; exists, whether there is such a row; and the recorded columns.
+ */
+void
+poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
+{
+	const char *key = version_column(versioned, versioned->keys[0]);
+	const char *separator = "";
+
+	appendStringInfo(sql,
+					 "SELECT CASE WHEN live.%s IS NULL THEN 2\n"
+					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN 0\n"
+					 "            ELSE 1 END::pg_catalog.int2 AS operation,\n"
+					 "       last.operation_type,\n       ",
+					 key);
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+		{
+			const char *name = version_column(versioned, i + 1);
+
+			appendStringInfo(sql, "%sCASE WHEN live.%s IS NULL THEN last.%s ELSE live.%s END AS %s",
+							 separator, key, name, name, name);
+			separator = ", ";
+		}
+	appendStringInfoString(sql, "\n  FROM (SELECT ");
+	separator = "";
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+		{
+			const char *name = version_column(versioned, i + 1);
+
+			appendStringInfo(sql, "%s%s::%s AS %s", separator, name,
+							 format_type_extended(get_atttype(versioned->versions, i + 1), -1, FORMAT_TYPE_FORCE_QUALIFY),
+							 name);
+			separator = ", ";
+		}
+	appendStringInfo(sql, "\n          FROM %s) AS live\n       FULL JOIN (",
+					 poser_relation_name(versioned->relid));
+	append_last_versions(sql, versioned, "true");
+	appendStringInfoString(sql, ") AS last\n       ON ");
+	append_same_key(sql, versioned, "live.", "last.");
+	appendStringInfo(sql,
+					 "\n WHERE CASE WHEN live.%s IS NULL THEN last.operation_type OPERATOR(pg_catalog.<>) 2\n"
+					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN true\n"
+					 "            ELSE ROW(",
+					 key);
+	append_columns(sql, versioned, "live.");
+	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
+	append_columns(sql, versioned, "last.");
+	appendStringInfoString(sql, ")::pg_catalog.record END");
+}
+
+/* Is a role that may not see all rows of the table reading? */
+static bool
+is_restricted(const PoserVersioned *versioned)
+{
+	return check_enable_rls(versioned->relid, InvalidOid, true) == RLS_ENABLED &&
+		   check_enable_rls(versioned->versions, InvalidOid, true) != RLS_ENABLED;
+}
+
+/* Append, for such a role, that a version is what a row that he sees is. */
+static void
+append_restriction(StringInfo sql, const PoserVersioned *versioned)
+{
+	const char *versions = poser_relation_name(versioned->versions);
+
+	appendStringInfo(sql,
+					 "\n   AND v.operation_type OPERATOR(pg_catalog.<>) 2"
+					 "\n   AND NOT EXISTS (SELECT FROM %s AS newer WHERE ",
+					 versions);
+	append_same_key(sql, versioned, "newer.", "v.");
+	appendStringInfo(sql, " AND newer.change_id OPERATOR(pg_catalog.>) v.change_id)\n   AND EXISTS (SELECT FROM %s AS live WHERE ",
+					 poser_relation_name(versioned->relid));
+	append_same_key(sql, versioned, "live.", "v.");
+	appendStringInfoString(sql, "\n   AND ROW(");
+	append_values(sql, versioned, "live.");
+	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
+	append_columns(sql, versioned, "v.");
+	appendStringInfoString(sql, ")::pg_catalog.record)");
+}
+
+/*
+ * History of rows
+ */
+
+/*
+ * Begin a history, the result of a set-returning function: the columns above,
+ * then columns that are found by name in the versions; "relation" is the name
+ * of the table.
+ */
+PoserHistory *
+poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
+{
+	PoserHistory *history = palloc0(sizeof(PoserHistory));
+	AttrNumber attno;
+	Oid indexid;
+	Oid operator = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid collation = InvalidOid;
+	bool nulls_first = false;
+
+	InitMaterializedSRF(fcinfo, 0);
+	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	history->desc = history->rsinfo->setDesc;
+	history->versioned = versioned;
+
+	history->order = CreateTemplateTupleDesc(history->desc->natts + 1);
+	for (int i = 0; i < history->desc->natts; i++)
+		TupleDescCopyEntry(history->order, i + 1, history->desc, i + 1);
+	attno = history->order->natts;
+	TupleDescInitEntry(history->order, attno, "change_id", INT8OID, -1, 0);
+	history->slot = MakeSingleTupleTableSlot(history->order, &TTSOpsVirtual);
+	history->sort = tuplesort_begin_heap(history->order, 1, &attno, &operator, &collation, &nulls_first,
+										 work_mem, NULL, TUPLESORT_NONE);
+
+	history->transactions = table_open(versioned->transactions, AccessShareLock);
+	history->transaction = table_slot_create(history->transactions, NULL);
+	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(history->desc, i);
+		int column = SPI_fnumber(RelationGetDescr(history->transactions), NameStr(att->attname));
+
+		if (column > 0 && SPI_gettypeid(RelationGetDescr(history->transactions), column) == att->atttypid)
+			history->source[i] = column;
+	}
+	indexid = poser_primary_key(history->transactions);
+	if (!OidIsValid(indexid))
+		poser_structure_error(history->transactions);
+	history->index = index_open(indexid, AccessShareLock);
+#if PG_VERSION_NUM >= 180000
+	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
+#else
+	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), 1, 0);
+#endif
+
+	SPI_connect();
+	return history;
+}
+
+/* Put what is known of a transaction into a row of the result. */
+static void
+add_transaction(PoserHistory *history, int64 id)
+{
+	TupleTableSlot *slot = history->slot;
+	bool found = true;
+
+	if (history->transaction_id != id)
+	{
+		ScanKeyData key;
+
+		poser_scan_key(&key, history->index, 1, Int64GetDatum(id));
+		index_rescan(history->scan, &key, 1, NULL, 0);
+		found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
+		history->transaction_id = found ? id : 0;
+	}
+	slot->tts_values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
+	slot->tts_isnull[HISTORY_TRANSACTION_ID] = false;
+	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
+	{
+		slot->tts_isnull[i] = true;
+		if (found && history->source[i] != 0)
+			slot->tts_values[i] = slot_getattr(history->transaction, history->source[i],
+											   &slot->tts_isnull[i]);
+	}
+}
+
+/* The names of the columns that differ between two versions. */
+static Datum
+changed_columns(const PoserVersioned *versioned, TupleDesc desc, HeapTuple before, HeapTuple after)
+{
+	Datum *names = palloc(versioned->natts * sizeof(Datum));
+	int n = 0;
+
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		bool anull;
+		bool bnull;
+		Datum a;
+		Datum b;
+
+		if (versioned->source[i] == 0)
+			continue;
+		a = heap_getattr(before, i + 1, desc, &anull);
+		b = heap_getattr(after, i + 1, desc, &bnull);
+		if (anull != bnull || (!anull && !datum_image_eq(a, b, att->attbyval, att->attlen)))
+			names[n++] = CStringGetTextDatum(NameStr(att->attname));
+	}
+	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Add one version, and what it has changed of the one before. */
+static void
+add_version(PoserHistory *history, const PoserVersioned *versioned, TupleDesc desc,
+			HeapTuple before, HeapTuple version)
+{
+	TupleTableSlot *slot = history->slot;
+	bool isnull;
+	int64 transaction_id = DatumGetInt64(heap_getattr(version, versioned->transaction_id, desc, &isnull));
+	int16 operation = DatumGetInt16(heap_getattr(version, versioned->operation_type, desc, &isnull));
+
+	ExecClearTuple(slot);
+	add_transaction(history, transaction_id);
+	slot->tts_isnull[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
+	if (!slot->tts_isnull[HISTORY_OPERATION])
+		slot->tts_values[HISTORY_OPERATION] = CStringGetTextDatum(operations[operation]);
+	slot->tts_isnull[HISTORY_CHANGED] = (before == NULL);
+	if (before != NULL)
+		slot->tts_values[HISTORY_CHANGED] = changed_columns(versioned, desc, before, version);
+
+	for (int i = HISTORY_FIXED; i < history->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(history->desc, i);
+		const char *name = NameStr(att->attname);
+		int column = SPI_fnumber(desc, name);
+
+		slot->tts_isnull[i] = true;
+		if (column > 0 && TupleDescAttr(desc, column - 1)->atttypid == att->atttypid)
+			slot->tts_values[i] = heap_getattr(version, column, desc, &slot->tts_isnull[i]);
+		else if (strcmp(name, "relation") == 0 && att->atttypid == NAMEOID)
+		{
+			NameData *relation = palloc(sizeof(NameData));
+
+			namestrcpy(relation, get_rel_name(versioned->relid));
+			slot->tts_values[i] = NameGetDatum(relation);
+			slot->tts_isnull[i] = false;
+		}
+	}
+	slot->tts_values[history->desc->natts] = heap_getattr(version, versioned->change_id, desc, &isnull);
+	slot->tts_isnull[history->desc->natts] = isnull;
+	ExecStoreVirtualTuple(slot);
+	tuplesort_puttupleslot(history->sort, slot);
+}
+
+/* Has the column of a version this value? */
+static bool
+has_value(HeapTuple version, TupleDesc desc, int column, Datum value)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
+	bool isnull;
+	Datum found = heap_getattr(version, column, desc, &isnull);
+
+	return !isnull && datum_image_eq(found, value, att->attbyval, att->attlen);
+}
+
+/* Do two versions belong to one row? */
+static bool
+same_row(const PoserVersioned *versioned, TupleDesc desc, HeapTuple a, HeapTuple b)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		bool isnull;
+		Datum value = heap_getattr(b, versioned->keys[i], desc, &isnull);
+
+		if (isnull || !has_value(a, desc, versioned->keys[i], value))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Add the versions of the row that has the key or, with the name of a column
+ * that refers to it, of all rows while they did: with the changes by which they
+ * came and went.
+ */
+void
+poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, const char *parent)
+{
+	bool restricted = is_restricted(versioned);
+	const char *versions = poser_relation_name(versioned->versions);
+	AttrNumber column = parent != NULL ? get_attnum(versioned->versions, parent) : versioned->keys[0];
+	Oid type = get_atttype(versioned->versions, column);
+	const char *name = version_column(versioned, column);
+	StringInfoData sql;
+	Portal portal;
+	HeapTuple before = NULL;
+	MemoryContext batch[2];
+	int current = 0;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT v.*\n  FROM %s AS v\n WHERE ", versions);
+	if (parent == NULL)
+		append_equality(&sql, psprintf("v.%s", name), "$1", type);
+	else
+	{
+		appendStringInfo(&sql, "EXISTS (SELECT FROM %s AS member WHERE ", versions);
+		append_same_key(&sql, versioned, "member.", "v.");
+		appendStringInfoString(&sql, " AND ");
+		append_equality(&sql, psprintf("member.%s", name), "$1", type);
+		appendStringInfoChar(&sql, ')');
+	}
+	if (restricted)
+		append_restriction(&sql, versioned);
+	appendStringInfoString(&sql, "\n ORDER BY ");
+	append_keys(&sql, versioned, "v.");
+	appendStringInfoString(&sql, ", v.change_id");
+
+	/* a version is compared with the one before, so two batches are kept */
+	for (int i = 0; i < lengthof(batch); i++)
+		batch[i] = AllocSetContextCreate(CurrentMemoryContext, "poser history", ALLOCSET_DEFAULT_SIZES);
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 1, &type), &key, NULL, true);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, BATCH);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			TupleDesc desc = SPI_tuptable->tupdesc;
+			HeapTuple version = SPI_tuptable->vals[i];
+			MemoryContext old;
+
+			CHECK_FOR_INTERRUPTS();
+			if (before != NULL && !same_row(versioned, desc, before, version))
+				before = NULL;
+			current = 1 - current;
+			MemoryContextReset(batch[current]);
+			old = MemoryContextSwitchTo(batch[current]);
+			if (parent == NULL || has_value(version, desc, column, key) ||
+				(before != NULL && has_value(before, desc, column, key)))
+				add_version(history, versioned, desc, restricted ? NULL : before, version);
+			before = heap_copytuple(version);
+			MemoryContextSwitchTo(old);
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	for (int i = 0; i < lengthof(batch); i++)
+		MemoryContextDelete(batch[i]);
+}
+
+/* Give the history to the function's caller, newest first. */
+void
+poser_history_end(PoserHistory *history)
+{
+	TupleTableSlot *slot;
+
+	SPI_finish();
+	slot = MakeSingleTupleTableSlot(history->order, &TTSOpsMinimalTuple);
+	tuplesort_performsort(history->sort);
+	while (tuplesort_gettupleslot(history->sort, true, false, slot, NULL))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		tuplestore_putvalues(history->rsinfo->setResult, history->desc, slot->tts_values, slot->tts_isnull);
+	}
+	tuplesort_end(history->sort);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(history->slot);
+	ExecDropSingleTupleTableSlot(history->transaction);
+	index_endscan(history->scan);
+	index_close(history->index, AccessShareLock);
+	table_close(history->transactions, AccessShareLock);
+}
+
+/*
+ * Positions
+ */
+
+/* What has been pruned; zeros if nothing has. */
+typedef struct Horizon
+{
+	int64 transaction_id;
+	int64 change_id;
+} Horizon;
+
+/*
+ * Bookkeeping is read with its owner's rights.  To be called between
+ * SPI_connect() and SPI_finish(), as the rest of this.
+ */
+static void
+owner_query(const PoserVersioned *versioned, const char *query, int nargs, Oid *argtypes, Datum *values)
+{
+	Oid save_userid;
+	int save_sec_context;
+
+	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
+	execute(query, nargs, argtypes, values, true);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+}
+
+static Horizon
+get_horizon(const PoserVersioned *versioned)
+{
+	Horizon result;
+	bool isnull;
+
+	owner_query(versioned,
+				psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
+						 "  FROM %s",
+						 poser_relation_name(versioned->horizon)),
+				0, NULL, NULL);
+	result.transaction_id = result_int64(1, &isnull);
+	if (isnull)
+		result.transaction_id = 0;
+	result.change_id = result_int64(2, &isnull);
+	if (isnull)
+		result.change_id = 0;
+	return result;
+}
+
+/*
+ * The last transaction issued by this time, or 0: in the order of ids, for
+ * times of transactions side by side may be in another.
+ */
+static int64
+transaction_at(const PoserVersioned *versioned, Datum at)
+{
+	Oid argtypes[] = {TIMESTAMPTZOID};
+	bool isnull;
+	int64 result;
+
+	owner_query(versioned,
+				psprintf("SELECT pg_catalog.max(id)\n"
+						 "  FROM %s\n"
+						 " WHERE issued_at OPERATOR(pg_catalog.<=) $1",
+						 poser_relation_name(versioned->transactions)),
+				lengthof(argtypes), argtypes, &at);
+	result = result_int64(1, &isnull);
+	return isnull ? 0 : result;
+}
+
+/*
+ * As of a time
+ */
+
+/*
+ * Return all rows of the table as they were at a time, as the result of a
+ * set-returning function whose type is the table's.
+ */
+void
+poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at)
+{
+	Oid argtypes[] = {INT8OID};
+	Datum value = TimestampTzGetDatum(at);
+	TupleDesc desc;
+	StringInfoData sql;
+	int64 transaction_id;
+	const char *separator = "";
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
+	SPI_connect();
+
+	transaction_id = transaction_at(versioned, value);
+	if (transaction_id < get_horizon(versioned).transaction_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("history as of %s has been pruned",
+						DatumGetCString(DirectFunctionCall1(timestamptz_out, value)))));
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		const char *name = NULL;
+
+		if (att->attisdropped)
+			continue;
+		for (int j = 0; j < versioned->natts && name == NULL; j++)
+			if (versioned->source[j] == i + 1)
+				name = psprintf("v.%s", version_column(versioned, j + 1));
+		appendStringInfo(&sql, "%s%s::%s", separator, name != NULL ? name : "NULL",
+						 format_type_extended(att->atttypid, att->atttypmod,
+											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+		separator = ", ";
+	}
+	appendStringInfoString(&sql, "\n  FROM (");
+	append_last_versions(&sql, versioned, "transaction_id OPERATOR(pg_catalog.<=) $1");
+	appendStringInfoString(&sql, ") AS v\n WHERE v.operation_type OPERATOR(pg_catalog.<>) 2");
+	if (is_restricted(versioned))
+		append_restriction(&sql, versioned);
+
+	value = Int64GetDatum(transaction_id);
+	poser_execute_into((ReturnSetInfo *) fcinfo->resultinfo,
+					   saved_plan(sql.data, lengthof(argtypes), argtypes),
+					   lengthof(argtypes), argtypes, &value, " ", 0);
+	SPI_finish();
+}
+
+/*
+ * Going back
+ */
+
+/* Rows that go back together: the one with the key, or those that refer to it. */
+typedef struct Family
+{
+	const PoserVersioned *versioned;
+	Oid argtypes[2]; /* the key, and a change_id */
+	Datum values[2];
+	char *members; /* query for the keys of all that ever belonged to it; $1 is the key */
+	char *states;  /* query for what they were; $2 is the change up to which */
+	int64 incomplete; /* how many of them are not known */
+	int64 gone;		  /* are there, and were not */
+	int64 different;  /* were different */
+	int64 missing;	  /* were there, and are not */
+} Family;
+
+static void
+describe_family(Family *family, const PoserVersioned *versioned, Datum key, const char *parent)
+{
+	const char *versions = poser_relation_name(versioned->versions);
+	AttrNumber column = parent != NULL ? get_attnum(versioned->versions, parent) : versioned->keys[0];
+	const char *name = version_column(versioned, column);
+	Oid type = get_atttype(versioned->versions, column);
+	StringInfoData sql;
+	StringInfoData same;
+
+	memset(family, 0, sizeof(Family));
+	family->versioned = versioned;
+	family->argtypes[0] = type;
+	family->argtypes[1] = INT8OID;
+	family->values[0] = key;
+
+	initStringInfo(&sql);
+	for (int i = 0; i < 2; i++)
+	{
+		appendStringInfo(&sql, i == 0 ? "SELECT " : " UNION SELECT ");
+		append_keys(&sql, versioned, "");
+		appendStringInfo(&sql, " FROM %s WHERE ", i == 0 ? poser_relation_name(versioned->relid) : versions);
+		append_equality(&sql, name, "$1", type);
+	}
+	family->members = sql.data;
+
+	/*
+	 * The last version by then; and the operation of the first one after it,
+	 * which tells whether there was none because there was no such row.
+	 */
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
+						   "       was.operation_type IS NULL\n"
+						   "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS incomplete");
+	appendStringInfo(&sql, ",\n       live.%s IS NOT NULL AS is_live,\n       ROW(",
+					 version_column(versioned, versioned->keys[0]));
+	append_values(&sql, versioned, "live.");
+	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
+	append_columns(&sql, versioned, "was.");
+	appendStringInfoString(&sql, ")::pg_catalog.record AS differs");
+	for (int i = 0; i < versioned->nkeys; i++)
+		appendStringInfo(&sql, ",\n       member.%s AS key_%d",
+						 version_column(versioned, versioned->keys[i]), versioned->keys[i]);
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+			appendStringInfo(&sql, ",\n       was.%s AS was_%d", version_column(versioned, i + 1), i + 1);
+	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
+					 family->members, poser_relation_name(versioned->relid));
+	append_same_key(&sql, versioned, "live.", "member.");
+	initStringInfo(&same);
+	append_same_key(&same, versioned, "v.", "member.");
+	appendStringInfo(&sql,
+					 "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v\n"
+					 "                           WHERE %s AND v.change_id OPERATOR(pg_catalog.<=) $2\n"
+					 "                           ORDER BY change_id DESC LIMIT 1) AS was ON true\n"
+					 "       LEFT JOIN LATERAL (SELECT operation_type FROM %s AS v\n"
+					 "                           WHERE %s AND v.change_id OPERATOR(pg_catalog.>) $2\n"
+					 "                           ORDER BY change_id LIMIT 1) AS next ON true",
+					 versions, same.data, versions, same.data);
+	if (parent != NULL)
+	{
+		appendStringInfoString(&sql, "\n WHERE was.operation_type IS NULL OR ");
+		append_equality(&sql, psprintf("live.%s", name), "$1", type);
+		appendStringInfoString(&sql, " OR ");
+		append_equality(&sql, psprintf("was.%s", name), "$1", type);
+	}
+	family->states = sql.data;
+}
+
+/* The last change of one of its rows by a transaction, or 0. */
+static int64
+last_change_by(const Family *family, int64 transaction_id)
+{
+	Datum values[] = {family->values[0], Int64GetDatum(transaction_id)};
+	StringInfoData sql;
+	bool isnull;
+	int64 result;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "SELECT pg_catalog.max(v.change_id)\n"
+					 "  FROM (%s) AS member, %s AS v\n"
+					 " WHERE v.transaction_id OPERATOR(pg_catalog.=) $2 AND ",
+					 family->members, poser_relation_name(family->versioned->versions));
+	append_same_key(&sql, family->versioned, "v.", "member.");
+	execute(sql.data, 2, (Oid *) family->argtypes, values, false);
+	result = result_int64(1, &isnull);
+	return isnull ? 0 : result;
+}
+
+/* Look at what its rows were after a change. */
+static void
+count_states(Family *family, int64 change_id)
+{
+	bool isnull;
+
+	family->values[1] = Int64GetDatum(change_id);
+	execute(psprintf("SELECT pg_catalog.count(*) FILTER (WHERE incomplete),\n"
+					 "       pg_catalog.count(*) FILTER (WHERE NOT existed AND is_live),\n"
+					 "       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
+					 "       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
+					 "  FROM (%s) AS state",
+					 family->states),
+			2, family->argtypes, family->values, false);
+	family->incomplete = result_int64(1, &isnull);
+	family->gone = result_int64(2, &isnull);
+	family->different = result_int64(3, &isnull);
+	family->missing = result_int64(4, &isnull);
+	if (family->incomplete > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("history of relation \"%s\" is not complete",
+						get_rel_name(family->versioned->relid)),
+				 errdetail_plural("It does not say what %lld row was.",
+								  "It does not say what %lld rows were.",
+								  family->incomplete, (long long) family->incomplete)));
+}
+
+/* Append the condition that a row of the table has the key of a state. */
+static void
+append_state_key(StringInfo sql, const PoserVersioned *versioned)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[i];
+
+		if (i > 0)
+			appendStringInfoString(sql, " AND ");
+		append_equality(sql, psprintf("live.%s", version_column(versioned, column)),
+						psprintf("state.key_%d", column), get_atttype(versioned->versions, column));
+	}
+}
+
+/* Can a column of the table be written, as far as it is not its key? */
+static bool
+is_writable(const PoserVersioned *versioned, int column, bool update)
+{
+	if (versioned->source[column - 1] == 0 ||
+		get_attgenerated(versioned->relid, versioned->source[column - 1]) != '\0')
+		return false;
+	for (int i = 0; update && i < versioned->nkeys; i++)
+		if (versioned->keys[i] == column)
+			return false;
+	return true;
+}
+
+/* Delete the rows that are there and were not. */
+static uint64
+delete_gone(Family *family)
+{
+	StringInfoData sql;
+
+	if (family->gone == 0)
+		return 0;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "DELETE FROM %s AS live\n USING (%s) AS state\n WHERE NOT state.existed AND ",
+					 poser_relation_name(family->versioned->relid), family->states);
+	append_state_key(&sql, family->versioned);
+	return execute(sql.data, 2, family->argtypes, family->values, false);
+}
+
+/* Update the rows that were different, and insert those that are not there. */
+static uint64
+restore_rows(Family *family)
+{
+	const PoserVersioned *versioned = family->versioned;
+	const char *table = poser_relation_name(versioned->relid);
+	const char *separator = "";
+	uint64 result = 0;
+	StringInfoData sql;
+	StringInfoData values;
+
+	if (family->different > 0)
+	{
+		initStringInfo(&sql);
+		appendStringInfo(&sql, "UPDATE %s AS live\n   SET ", table);
+		for (int i = 1; i <= versioned->natts; i++)
+			if (is_writable(versioned, i, true))
+			{
+				appendStringInfo(&sql, "%s%s = state.was_%d", separator, version_column(versioned, i), i);
+				separator = ", ";
+			}
+		appendStringInfo(&sql, "\n  FROM (%s) AS state\n WHERE state.existed AND state.differs AND ",
+						 family->states);
+		append_state_key(&sql, versioned);
+		result += execute(sql.data, 2, family->argtypes, family->values, false);
+	}
+	if (family->missing > 0)
+	{
+		separator = "";
+		initStringInfo(&sql);
+		initStringInfo(&values);
+		appendStringInfo(&sql, "INSERT INTO %s (", table);
+		for (int i = 1; i <= versioned->natts; i++)
+			if (is_writable(versioned, i, false))
+			{
+				appendStringInfo(&sql, "%s%s", separator, version_column(versioned, i));
+				appendStringInfo(&values, "%sstate.was_%d", separator, i);
+				separator = ", ";
+			}
+		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE\nSELECT %s\n  FROM (%s) AS state\n WHERE state.existed AND NOT state.is_live",
+						 values.data, family->states);
+		result += execute(sql.data, 2, family->argtypes, family->values, false);
+	}
+	return result;
+}
+
+/* Raise an error if the caller may not see all rows that he is to bring back. */
+static void
+check_unrestricted(const PoserVersioned *versioned)
+{
+	Oid relids[] = {versioned->relid, versioned->versions};
+
+	for (int i = 0; i < lengthof(relids); i++)
+		if (check_enable_rls(relids[i], InvalidOid, true) == RLS_ENABLED)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("cannot go back in the history of relation \"%s\" under row-level security",
+							get_rel_name(versioned->relid)),
+					 errdetail("The policies of relation \"%s\" may hide a part of it.",
+							   get_rel_name(relids[i]))));
+}
+
+/*
+ * Make the row that has the key what it was after a transaction; with
+ * "children", also the rows of that table that refer to it now or did then, by
+ * the column "parent".  With the caller's privileges, as a writer like any
+ * other.  Returns how many rows have been changed.
+ */
+int64
+poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transaction_id,
+					 const PoserVersioned *children, const char *parent)
+{
+	Family self;
+	Family others;
+	Oid argtypes[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id)};
+	StringInfoData sql;
+	Horizon horizon;
+	int64 change_id;
+	uint64 result = 0;
+
+	check_unrestricted(versioned);
+	if (children != NULL)
+		check_unrestricted(children);
+
+	SPI_connect();
+	horizon = get_horizon(versioned);
+	owner_query(versioned,
+				psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(versioned->transactions)),
+				lengthof(argtypes), argtypes, values);
+	if (SPI_processed == 0 && transaction_id > horizon.transaction_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
+
+	describe_family(&self, versioned, key, NULL);
+	if (children != NULL)
+		describe_family(&others, children, key, parent);
+
+	/* others must not bring the same rows back meanwhile */
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT FROM %s WHERE ", poser_relation_name(versioned->relid));
+	append_equality(&sql, version_column(versioned, versioned->keys[0]), "$1", self.argtypes[0]);
+	appendStringInfoString(&sql, " FOR NO KEY UPDATE");
+	execute(sql.data, 1, self.argtypes, self.values, false);
+
+	if (execute(self.members, 1, self.argtypes, self.values, false) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("there is no such row in the history of relation \"%s\"",
+						get_rel_name(versioned->relid))));
+
+	change_id = Max(transaction_id, last_change_by(&self, transaction_id));
+	if (children != NULL)
+		change_id = Max(change_id, last_change_by(&others, transaction_id));
+	if (transaction_id <= horizon.transaction_id || change_id < horizon.change_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
+
+	count_states(&self, change_id);
+	if (children != NULL)
+	{
+		count_states(&others, change_id);
+		result += delete_gone(&others);
+	}
+	result += restore_rows(&self);
+	if (children != NULL)
+		result += restore_rows(&others);
+	result += delete_gone(&self);
+	SPI_finish();
+	return (int64) result;
+}
+
+/*
+ * Pruning
+ */
+
+/*
+ * Remove versions of one table that have been followed by another one, both of
+ * transactions up to this one, at most "limit" of them.  What was the state
+ * after that transaction, and what came later, stays.  Raises the horizon.
+ */
+static int64
+prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, Horizon *horizon)
+{
+	Oid argtypes[] = {INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit)};
+	Oid array_type[] = {INT8ARRAYOID};
+	char *delete_query = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
+								  poser_relation_name(versioned->versions));
+	StringInfoData sql;
+	Portal portal;
+	int64 result = 0;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT change_id, next\n"
+						   "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
+	append_keys(&sql, versioned, "");
+	appendStringInfo(&sql,
+					 " ORDER BY change_id) AS next\n"
+					 "          FROM %s\n"
+					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1) AS version\n"
+					 " WHERE next IS NOT NULL\n"
+					 " LIMIT $2",
+					 poser_relation_name(versioned->versions));
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, lengthof(argtypes), argtypes), values, NULL, true);
+	for (;;)
+	{
+		Datum ids[BATCH];
+		Datum array;
+		SPITupleTable *batch;
+
+		SPI_cursor_fetch(portal, true, BATCH);
+		batch = SPI_tuptable;
+		if (SPI_processed == 0)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			bool isnull;
+
+			ids[i] = SPI_getbinval(batch->vals[i], batch->tupdesc, 1, &isnull);
+			horizon->change_id = Max(horizon->change_id,
+									 DatumGetInt64(SPI_getbinval(batch->vals[i], batch->tupdesc, 2, &isnull)));
+		}
+		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		result += execute(delete_query, 1, array_type, &array, false);
+		SPI_freetuptable(batch);
+		pfree(DatumGetPointer(array));
+	}
+	SPI_cursor_close(portal);
+	return result;
+}
+
+/*
+ * Remove old versions of all these tables, and the transactions that have none
+ * any more.  "before" is the time before which a change is old.  The current
+ * user must have the owner's rights on all tables of the history.
+ */
+int64
+poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
+{
+	const PoserVersioned *first = &tables[0];
+	Oid time_type[] = {TIMESTAMPTZOID};
+	Oid position_types[] = {INT8OID, INT8OID};
+	Datum value = TimestampTzGetDatum(before);
+	Datum position[2];
+	const char *transactions = poser_relation_name(first->transactions);
+	const char *horizons = poser_relation_name(first->horizon);
+	Oid save_userid;
+	int save_sec_context;
+	Horizon horizon;
+	StringInfoData sql;
+	int64 transaction_id;
+	int64 result = 0;
+	bool isnull;
+
+	poser_check_owner(first->transactions);
+	poser_check_owner(first->horizon);
+	for (int i = 0; i < ntables; i++)
+		poser_check_owner(tables[i].versions);
+
+	/* one at a time */
+	LockRelationOid(first->horizon, ShareUpdateExclusiveLock);
+	poser_become_owner(first->transactions, &save_userid, &save_sec_context);
+	PushActiveSnapshot(GetTransactionSnapshot());
+	SPI_connect();
+
+	/* the last transaction before the first that is not old */
+	execute(psprintf("SELECT pg_catalog.max(id)\n"
+					 "  FROM %s\n"
+					 " WHERE id OPERATOR(pg_catalog.<)\n"
+					 "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
+					 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)",
+					 transactions, transactions),
+			1, time_type, &value, true);
+	transaction_id = result_int64(1, &isnull);
+	if (!isnull)
+	{
+		horizon = get_horizon(first);
+		horizon.transaction_id = Max(horizon.transaction_id, transaction_id);
+		for (int i = 0; i < ntables && result < limit; i++)
+			result += prune_versions(&tables[i], transaction_id, limit - result, &horizon);
+		position[0] = Int64GetDatum(horizon.transaction_id);
+		position[1] = Int64GetDatum(horizon.change_id);
+		if (result > 0)
+		{
+			execute(psprintf("DELETE FROM %s", horizons), 0, NULL, NULL, false);
+			execute(psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", horizons),
+					2, position_types, position, false);
+		}
+		if (result < limit)
+		{
+			/* the last one stays, as the place in time of what is left */
+			initStringInfo(&sql);
+			appendStringInfo(&sql, "DELETE FROM %s AS t\n WHERE t.id OPERATOR(pg_catalog.<) $1", transactions);
+			for (int i = 0; i < ntables; i++)
+				appendStringInfo(&sql,
+								 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
+								 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
+								 poser_relation_name(tables[i].versions));
+			position[0] = Int64GetDatum(transaction_id);
+			execute(sql.data, 1, position_types, position, false);
+		}
+	}
+
+	SPI_finish();
+	PopActiveSnapshot();
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return result;
+}
+
+/*
+ * Record of one table what has bypassed the triggers, or came before them.
+ * Writers wait.  The current user must have the owner's rights on the tables.
+ */
+int64
+poser_history_record(const PoserVersioned *versioned, const char *comment)
+{
+	PoserVersionWriter *writer;
+	Relation versions;
+	StringInfoData sql;
+	Snapshot latest;
+	Portal portal;
+	TupleTableSlot *slot;
+	Oid save_userid;
+	int save_sec_context;
+	int64 result = 0;
+
+	poser_check_owner(versioned->relid);
+	poser_check_owner(versioned->versions);
+	poser_check_owner(versioned->transactions);
+
+	LockRelationOid(versioned->relid, ShareRowExclusiveLock);
+	initStringInfo(&sql);
+	poser_history_append_comparison(&sql, versioned);
+	writer = poser_version_begin(versioned, comment);
+	versions = table_open(versioned->versions, RowExclusiveLock);
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(versions), &TTSOpsVirtual);
+
+	poser_become_owner(versioned->relid, &save_userid, &save_sec_context);
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(latest);
+	SPI_connect();
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 0, NULL), NULL, NULL, true);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, BATCH);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			TupleDesc desc = SPI_tuptable->tupdesc;
+			HeapTuple tuple = SPI_tuptable->vals[i];
+			bool isnull;
+			PoserOperation operation = DatumGetInt16(SPI_getbinval(tuple, desc, 1, &isnull));
+			int column = 3;
+
+			CHECK_FOR_INTERRUPTS();
+			ExecClearTuple(slot);
+			for (int j = 0; j < versioned->natts; j++)
+			{
+				slot->tts_isnull[j] = true;
+				if (versioned->source[j] != 0)
+					slot->tts_values[j] = SPI_getbinval(tuple, desc, column++, &slot->tts_isnull[j]);
+			}
+			ExecStoreVirtualTuple(slot);
+			poser_version_write(writer, operation, slot, true);
+			result++;
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	SPI_finish();
+	PopActiveSnapshot();
+	UnregisterSnapshot(latest);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(versions, NoLock);
+	poser_version_end(writer);
+	return result;
+}
