@@ -417,14 +417,14 @@ void
 poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 {
 	Oid type = index->rd_opcintype[column - 1];
-	Oid operator = get_opfamily_member(index->rd_opfamily[column - 1], type, type,
-									   BTEqualStrategyNumber);
+	Oid opr = get_opfamily_member(index->rd_opfamily[column - 1], type, type,
+								  BTEqualStrategyNumber);
 
-	if (!OidIsValid(operator))
+	if (!OidIsValid(opr))
 		elog(ERROR, "missing operator of type %u in index \"%s\"", type,
 			 RelationGetRelationName(index));
 	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[column - 1], get_opcode(operator), value);
+						   index->rd_indcollation[column - 1], get_opcode(opr), value);
 }
 
 /* Is it the OID of the function of this name in this schema? */

@@ -4,14 +4,17 @@
  *	  poser_recount(), which mends the counts.
  *
  * Each check is one query that gives a row (object, problem) for each problem
- * it finds; $1 is the OID of the extension's schema.  What is expected stands
- * in the query.  The function's search_path is pg_catalog alone.
+ * it finds; $1 is the OID of the extension's schema, $2 the version that it has
+ * here.  What is expected, and from which version on, stands in the query.  The function's search_path is pg_catalog alone.
  *
  * What users may add (columns, indexes, constraints, triggers) or choose (how
  * the foreign key acts) is no problem.
  */
 #include "postgres.h"
 
+#include "access/table.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -33,40 +36,65 @@ static const char *const check_columns =
 	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
 	"            ELSE 'has no default' END\n"
 	"  FROM (VALUES\n"
-	"        ('poser_widget', 'r', 'uuid', 'character varying(32)', true),\n"
-	"        ('poser_widget', 'r', 'description', 'character varying(255)', false),\n"
-	"        ('poser_widget', 'r', 'active', 'boolean', true),\n"
-	"        ('poser_component', 'r', 'uuid', 'character varying(32)', true),\n"
-	"        ('poser_component', 'r', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component', 'r', 'item_code', 'character varying(20)', false),\n"
-	"        ('poser_component', 'r', 'description', 'character varying(255)', false),\n"
-	"        ('poser_component', 'r', 'active', 'boolean', true),\n"
-	"        ('poser_component_count', 'r', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component_count', 'r', 'total', 'bigint', false),\n"
-	"        ('poser_component_count', 'r', 'active', 'bigint', false),\n"
-	"        ('poser_component_count_delta', 'r', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component_count_delta', 'r', 'total', 'bigint', false),\n"
-	"        ('poser_component_count_delta', 'r', 'active', 'bigint', false),\n"
-	"        ('poser_component_count_settled', 'v', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component_count_unsettled', 'v', 'widget_uuid', 'character varying(32)', false),\n"
-	"        ('poser_component_count_settled', 'v', 'total', 'bigint', false),\n"
-	"        ('poser_component_count_unsettled', 'v', 'total', 'bigint', false),\n"
-	"        ('poser_component_count_settled', 'v', 'active', 'bigint', false),\n"
-	"        ('poser_component_count_unsettled', 'v', 'active', 'bigint', false),\n"
-	"        ('poser_widget_summary', 'v', 'uuid', 'character varying(32)', false),\n"
-	"        ('poser_widget_summary', 'v', 'description', 'character varying(255)', false),\n"
-	"        ('poser_widget_summary', 'v', 'active', 'boolean', false),\n"
-	"        ('poser_widget_summary', 'v', 'component_count', 'bigint', false),\n"
-	"        ('poser_widget_summary', 'v', 'active_component_count', 'bigint', false))\n"
-	"       AS expected (relation, kind, name, type, has_default)\n"
+	"        ('poser_widget', 'r', 'uuid', 'character varying(32)', true, '1.1'),\n"
+	"        ('poser_widget', 'r', 'description', 'character varying(255)', false, '1.1'),\n"
+	"        ('poser_widget', 'r', 'active', 'boolean', true, '1.1'),\n"
+	"        ('poser_component', 'r', 'uuid', 'character varying(32)', true, '1.1'),\n"
+	"        ('poser_component', 'r', 'widget_uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_component', 'r', 'item_code', 'character varying(20)', false, '1.1'),\n"
+	"        ('poser_component', 'r', 'description', 'character varying(255)', false, '1.1'),\n"
+	"        ('poser_component', 'r', 'active', 'boolean', true, '1.1'),\n"
+	"        ('poser_component_count', 'r', 'widget_uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_component_count', 'r', 'total', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count', 'r', 'active', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_delta', 'r', 'widget_uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_component_count_delta', 'r', 'total', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_delta', 'r', 'active', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_settled', 'v', 'widget_uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_component_count_unsettled', 'v', 'widget_uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_component_count_settled', 'v', 'total', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_unsettled', 'v', 'total', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_settled', 'v', 'active', 'bigint', false, '1.1'),\n"
+	"        ('poser_component_count_unsettled', 'v', 'active', 'bigint', false, '1.1'),\n"
+	"        ('poser_widget_summary', 'v', 'uuid', 'character varying(32)', false, '1.1'),\n"
+	"        ('poser_widget_summary', 'v', 'description', 'character varying(255)', false, '1.1'),\n"
+	"        ('poser_widget_summary', 'v', 'active', 'boolean', false, '1.1'),\n"
+	"        ('poser_widget_summary', 'v', 'component_count', 'bigint', false, '1.1'),\n"
+	"        ('poser_widget_summary', 'v', 'active_component_count', 'bigint', false, '1.1'),\n"
+	"        ('poser_transaction', 'r', 'id', 'bigint', false, '1.2'),\n"
+	"        ('poser_transaction', 'r', 'issued_at', 'timestamp with time zone', false, '1.2'),\n"
+	"        ('poser_transaction', 'r', 'username', 'text', false, '1.2'),\n"
+	"        ('poser_transaction', 'r', 'role_name', 'name', false, '1.2'),\n"
+	"        ('poser_transaction', 'n', 'remote_addr', 'inet', false, '1.2'),\n"
+	"        ('poser_transaction', 'n', 'application_name', 'text', false, '1.2'),\n"
+	"        ('poser_transaction', 'n', 'comment', 'text', false, '1.2'),\n"
+	"        ('poser_transaction', 'r', 'xact', 'xid8', false, '1.2'),\n"
+	"        ('poser_widget_version', 'n', 'uuid', 'character varying(32)', false, '1.2'),\n"
+	"        ('poser_widget_version', 'n', 'description', 'character varying(255)', false, '1.2'),\n"
+	"        ('poser_widget_version', 'n', 'active', 'boolean', false, '1.2'),\n"
+	"        ('poser_widget_version', 'r', 'operation_type', 'smallint', false, '1.2'),\n"
+	"        ('poser_widget_version', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_widget_version', 'r', 'change_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_component_version', 'n', 'uuid', 'character varying(32)', false, '1.2'),\n"
+	"        ('poser_component_version', 'n', 'widget_uuid', 'character varying(32)', false, '1.2'),\n"
+	"        ('poser_component_version', 'n', 'item_code', 'character varying(20)', false, '1.2'),\n"
+	"        ('poser_component_version', 'n', 'description', 'character varying(255)', false, '1.2'),\n"
+	"        ('poser_component_version', 'n', 'active', 'boolean', false, '1.2'),\n"
+	"        ('poser_component_version', 'r', 'operation_type', 'smallint', false, '1.2'),\n"
+	"        ('poser_component_version', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_component_version', 'r', 'change_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_version_horizon', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_version_horizon', 'r', 'change_id', 'bigint', false, '1.2'))\n"
+	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
 	"       LEFT JOIN pg_attribute AS a\n"
 	"       ON a.attrelid = c.oid AND a.attname = expected.name AND a.attnum > 0\n"
-	" WHERE a.attname IS NULL\n"
+	" WHERE expected.version <= $2\n"
+	"   AND (a.attname IS NULL\n"
 	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
-	"    OR (expected.has_default AND NOT a.atthasdef)\n"
+	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 static const char *const check_foreign_columns =
@@ -79,31 +107,37 @@ static const char *const check_foreign_columns =
 	" ORDER BY c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
 
 static const char *const check_relations =
-	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' ELSE 'view' END, expected.name),\n"
+	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' ELSE 'sequence' END, expected.name),\n"
 	"       CASE WHEN c.oid IS NULL THEN 'is missing'\n"
 	"            WHEN c.relkind::text <> expected.kind\n"
 	"            THEN 'has been replaced by a relation of another kind'\n"
 	"            WHEN c.relpersistence <> 'p' THEN 'is not kept over a crash'\n"
 	"            WHEN expected.options <> '{}' AND (c.reloptions @> expected.options) IS NOT TRUE\n"
 	"            THEN format('does not have the option %s', expected.options[1])\n"
-	"            ELSE 'is part of a partitioned table or of an inheritance tree, so that its counts are not maintained' END\n"
+	"            ELSE 'is part of a partitioned table or of an inheritance tree, so that not all changes are seen' END\n"
 	"  FROM (VALUES\n"
-	"        ('poser_widget', 'r', '{}'::text[]),\n"
-	"        ('poser_component', 'r', '{}'),\n"
-	"        ('poser_component_count', 'r', '{}'),\n"
-	"        ('poser_component_count_delta', 'r', '{}'),\n"
-	"        ('poser_component_count_settled', 'v', '{}'),\n"
-	"        ('poser_component_count_unsettled', 'v', '{}'),\n"
-	"        ('poser_widget_summary', 'v', '{security_invoker=true}'))\n"
-	"       AS expected (name, kind, options)\n"
+	"        ('poser_widget', 'r', '{}'::text[], '1.1'),\n"
+	"        ('poser_component', 'r', '{}', '1.1'),\n"
+	"        ('poser_component_count', 'r', '{}', '1.1'),\n"
+	"        ('poser_component_count_delta', 'r', '{}', '1.1'),\n"
+	"        ('poser_component_count_settled', 'v', '{}', '1.1'),\n"
+	"        ('poser_component_count_unsettled', 'v', '{}', '1.1'),\n"
+	"        ('poser_widget_summary', 'v', '{security_invoker=true}', '1.1'),\n"
+	"        ('poser_change_id_seq', 'S', '{}', '1.2'),\n"
+	"        ('poser_transaction', 'r', '{}', '1.2'),\n"
+	"        ('poser_widget_version', 'r', '{}', '1.2'),\n"
+	"        ('poser_component_version', 'r', '{}', '1.2'),\n"
+	"        ('poser_version_horizon', 'r', '{}', '1.2'))\n"
+	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
-	" WHERE c.oid IS NULL\n"
+	" WHERE expected.version <= $2\n"
+	"   AND (c.oid IS NULL\n"
 	"    OR c.relkind::text <> expected.kind\n"
 	"    OR c.relpersistence <> 'p'\n"
 	"    OR (expected.options <> '{}' AND (c.reloptions @> expected.options) IS NOT TRUE)\n"
 	"    OR (expected.kind = 'r' AND EXISTS (SELECT FROM pg_inherits\n"
-	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid))\n"
+	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid)))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const check_view_owner =
@@ -124,11 +158,15 @@ static const char *const check_constraints =
 	"            WHEN NOT con.convalidated THEN 'is not validated'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
-	"        ('poser_widget', 'poser_widget_pkey', 'p', 'uuid', NULL),\n"
-	"        ('poser_component', 'poser_component_pkey', 'p', 'uuid', NULL),\n"
-	"        ('poser_component', 'poser_component_fk_widget', 'f', 'widget_uuid', 'poser_widget'),\n"
-	"        ('poser_component_count', 'poser_component_count_pkey', 'p', 'widget_uuid', NULL))\n"
-	"       AS expected (relation, name, type, col, referenced)\n"
+	"        ('poser_widget', 'poser_widget_pkey', 'p', 'uuid', NULL, '1.1'),\n"
+	"        ('poser_component', 'poser_component_pkey', 'p', 'uuid', NULL, '1.1'),\n"
+	"        ('poser_component', 'poser_component_fk_widget', 'f', 'widget_uuid', 'poser_widget', '1.1'),\n"
+	"        ('poser_component_count', 'poser_component_count_pkey', 'p', 'widget_uuid', NULL, '1.1'),\n"
+	"        ('poser_transaction', 'poser_transaction_pkey', 'p', 'id', NULL, '1.2'),\n"
+	"        ('poser_widget_version', 'poser_widget_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
+	"        ('poser_component_version', 'poser_component_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
+	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'))\n"
+	"       AS expected (relation, name, type, col, referenced, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
 	"       LEFT JOIN pg_class AS r\n"
@@ -137,7 +175,8 @@ static const char *const check_constraints =
 	"       ON con.conrelid = c.oid AND con.conname = expected.name\n"
 	"       LEFT JOIN pg_attribute AS a\n"
 	"       ON a.attrelid = c.oid AND a.attname = expected.col\n"
-	" WHERE (con.contype::text = expected.type AND con.convalidated\n"
+	" WHERE expected.version <= $2\n"
+	"   AND (con.contype::text = expected.type AND con.convalidated\n"
 	"        AND con.conkey = ARRAY[a.attnum]\n"
 	"        AND con.confrelid = COALESCE(r.oid, 0)) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
@@ -148,19 +187,28 @@ static const char *const check_indexes =
 	"            WHEN NOT i.indisvalid THEN 'is not valid'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
-	"        ('poser_widget', 'poser_widget_pkey', true, 'uuid'),\n"
-	"        ('poser_component', 'poser_component_pkey', true, 'uuid'),\n"
-	"        ('poser_component', 'poser_component_idx_widget', false, 'widget_uuid'),\n"
-	"        ('poser_component_count', 'poser_component_count_pkey', true, 'widget_uuid'),\n"
-	"        ('poser_component_count_delta', 'poser_component_count_delta_idx_widget', false, 'widget_uuid'))\n"
-	"       AS expected (relation, name, is_unique, col)\n"
+	"        ('poser_widget', 'poser_widget_pkey', true, 'uuid', '1.1'),\n"
+	"        ('poser_component', 'poser_component_pkey', true, 'uuid', '1.1'),\n"
+	"        ('poser_component', 'poser_component_idx_widget', false, 'widget_uuid', '1.1'),\n"
+	"        ('poser_component_count', 'poser_component_count_pkey', true, 'widget_uuid', '1.1'),\n"
+	"        ('poser_component_count_delta', 'poser_component_count_delta_idx_widget', false, 'widget_uuid', '1.1'),\n"
+	"        ('poser_transaction', 'poser_transaction_pkey', true, 'id', '1.2'),\n"
+	"        ('poser_transaction', 'poser_transaction_idx_issued_at', false, 'issued_at, id', '1.2'),\n"
+	"        ('poser_widget_version', 'poser_widget_version_pkey', true, 'change_id', '1.2'),\n"
+	"        ('poser_widget_version', 'poser_widget_version_idx_key', false, 'uuid, change_id', '1.2'),\n"
+	"        ('poser_component_version', 'poser_component_version_pkey', true, 'change_id', '1.2'),\n"
+	"        ('poser_component_version', 'poser_component_version_idx_key', false, 'uuid, change_id', '1.2'),\n"
+	"        ('poser_component_version', 'poser_component_version_idx_widget', false, 'widget_uuid', '1.2'))\n"
+	"       AS expected (relation, name, is_unique, cols, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
 	"       LEFT JOIN (pg_index AS i JOIN pg_class AS ic ON ic.oid = i.indexrelid)\n"
 	"       ON i.indrelid = c.oid AND ic.relname = expected.name\n"
-	" WHERE (i.indisvalid AND i.indisready AND i.indisunique = expected.is_unique\n"
-	"        AND i.indpred IS NULL AND i.indnatts = 1\n"
-	"        AND pg_get_indexdef(i.indexrelid, 1, false) = expected.col) IS NOT TRUE\n"
+	" WHERE expected.version <= $2\n"
+	"   AND (i.indisvalid AND i.indisready AND i.indisunique = expected.is_unique\n"
+	"        AND i.indpred IS NULL\n"
+	"        AND (SELECT string_agg(pg_get_indexdef(i.indexrelid, n, false), ', ' ORDER BY n)\n"
+	"               FROM generate_series(1, i.indnatts) AS n) = expected.cols) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 static const char *const check_triggers =
@@ -168,43 +216,68 @@ static const char *const check_triggers =
 	"       CASE WHEN t.oid IS NULL THEN 'is missing'\n"
 	"            WHEN t.tgenabled = 'D' THEN 'is disabled'\n"
 	"            WHEN t.tgenabled = 'R' THEN 'fires for replication only'\n"
+	"            WHEN t.tgenabled = 'O' AND expected.enabled = 'A' THEN 'does not fire for replication'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
 	/* type: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate */
-	"        ('poser_component', 'poser_count_before', 2 + 4 + 8 + 16 + 32, false, false),\n"
-	"        ('poser_component', 'poser_count_insert', 4, false, true),\n"
-	"        ('poser_component', 'poser_count_update', 16, true, true),\n"
-	"        ('poser_component', 'poser_count_delete', 8, true, false),\n"
-	"        ('poser_component', 'poser_count_truncate', 32, false, false),\n"
-	"        ('poser_widget', 'poser_count_before', 2 + 4 + 16, false, false),\n"
-	"        ('poser_widget', 'poser_count_insert', 4, false, true),\n"
-	"        ('poser_widget', 'poser_count_update', 16, false, false),\n"
-	"        ('poser_widget', 'poser_count_update_key', 1 + 16, false, false),\n"
-	"        ('poser_widget', 'poser_count_delete', 8, true, false),\n"
-	"        ('poser_widget', 'poser_count_truncate', 32, false, false))\n"
-	"       AS expected (relation, name, type, old_rows, new_rows)\n"
+	"        ('poser_component', 'poser_count_before', 2 + 4 + 8 + 16 + 32, false, false, 'poser_count_child', 'OA', '1.1'),\n"
+	"        ('poser_component', 'poser_count_insert', 4, false, true, 'poser_count_child', 'OA', '1.1'),\n"
+	"        ('poser_component', 'poser_count_update', 16, true, true, 'poser_count_child', 'OA', '1.1'),\n"
+	"        ('poser_component', 'poser_count_delete', 8, true, false, 'poser_count_child', 'OA', '1.1'),\n"
+	"        ('poser_component', 'poser_count_truncate', 32, false, false, 'poser_count_child', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_before', 2 + 4 + 16, false, false, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_insert', 4, false, true, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_update', 16, false, false, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_update_key', 1 + 16, false, false, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_delete', 8, true, false, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_widget', 'poser_count_truncate', 32, false, false, 'poser_count_parent', 'OA', '1.1'),\n"
+	"        ('poser_component', 'poser_version_before', 2 + 4 + 8 + 16 + 32, false, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_component', 'poser_version_insert', 4, false, true, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_component', 'poser_version_update', 16, true, true, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_component', 'poser_version_delete', 8, true, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_component', 'poser_version_truncate', 32, false, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_widget', 'poser_version_before', 2 + 4 + 8 + 16 + 32, false, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_widget', 'poser_version_insert', 4, false, true, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_widget', 'poser_version_update', 16, true, true, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_widget', 'poser_version_delete', 8, true, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_widget', 'poser_version_truncate', 32, false, false, 'poser_version', 'OA', '1.2'),\n"
+	"        ('poser_transaction', 'poser_transaction_arrive', 1 + 2 + 4, false, false, 'poser_transaction_arrive', 'A', '1.2'))\n"
+	"       AS expected (relation, name, type, old_rows, new_rows, function, enabled, version)\n"
+	"       JOIN (VALUES\n"
+	"        ('poser_component', 'poser_count_child',\n"
+	"         'poser_component_count\\000poser_component_count_delta\\000widget_uuid\\000active\\000'),\n"
+	"        ('poser_widget', 'poser_count_parent',\n"
+	"         'poser_component_count\\000poser_component_count_delta\\000uuid\\000'),\n"
+	"        ('poser_component', 'poser_version', 'poser_component_version\\000uuid\\000'),\n"
+	"        ('poser_widget', 'poser_version', 'poser_widget_version\\000uuid\\000'),\n"
+	"        ('poser_transaction', 'poser_transaction_arrive', ''))\n"
+	"       AS arguments (relation, function, args)\n"
+	"       USING (relation, function)\n"
 	"       LEFT JOIN pg_class AS c\n"
-	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
+	"       ON c.relnamespace = $1 AND c.relname = relation\n"
 	"       LEFT JOIN pg_trigger AS t\n"
 	"       ON t.tgrelid = c.oid AND t.tgname = expected.name\n"
 	"       LEFT JOIN pg_proc AS p\n"
 	"       ON p.oid = t.tgfoid\n"
-	" WHERE (t.tgenabled IN ('O', 'A') AND t.tgtype = expected.type\n"
+	" WHERE expected.version <= $2\n"
+	"   AND (strpos(expected.enabled, t.tgenabled::text) > 0 AND t.tgtype = expected.type\n"
 	"        AND cardinality(t.tgattr) = 0\n"
 	"        AND (t.tgqual IS NOT NULL) = (expected.name = 'poser_count_update_key')\n"
 	"        AND (t.tgoldtable IS NOT NULL) = expected.old_rows\n"
 	"        AND (t.tgnewtable IS NOT NULL) = expected.new_rows\n"
-	"        AND p.pronamespace = $1\n"
-	"        AND (expected.relation, p.proname::text, encode(t.tgargs, 'escape')) IN\n"
-	"            (VALUES ('poser_component', 'poser_count_child',\n"
-	"                     'poser_component_count\\000poser_component_count_delta\\000widget_uuid\\000active\\000'),\n"
-	"                    ('poser_widget', 'poser_count_parent',\n"
-	"                     'poser_component_count\\000poser_component_count_delta\\000uuid\\000'))) IS NOT TRUE\n"
-	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
+	"        AND p.pronamespace = $1 AND p.proname = function\n"
+	"        AND encode(t.tgargs, 'escape') = arguments.args) IS NOT TRUE\n"
+	" ORDER BY relation COLLATE \"C\", expected.name COLLATE \"C\"";
+
+static const char *const check_sequence =
+	"SELECT 'sequence poser_change_id_seq', 'has been changed'\n"
+	"  FROM pg_class AS c JOIN pg_sequence AS s ON s.seqrelid = c.oid\n"
+	" WHERE c.relnamespace = $1 AND c.relname = 'poser_change_id_seq'\n"
+	"   AND (seqtypid <> 'int8'::regtype OR seqincrement <> 1 OR seqcache <> 1 OR seqcycle)";
 
 static const char *const structure_checks[] = {
 	check_relations, check_columns, check_foreign_columns, check_view_owner,
-	check_constraints, check_indexes, check_triggers};
+	check_constraints, check_indexes, check_triggers, check_sequence};
 
 /* %s is the comparison of counts, see poser_count_append_comparison() */
 static const char *const check_counts =
@@ -219,22 +292,193 @@ static const char *const check_counts =
 	"    OR parents > settled\n"
 	" ORDER BY key COLLATE \"C\"";
 
+/*
+ * The rest is of the history of one table.  %1$s is the schema, quoted; %2$s the
+ * table of versions, %3$s its key columns, %4$s what to call a row and its key.
+ */
+static const char *const check_operations =
+	"SELECT format('%4$s %%s', key),\n"
+	"       CASE WHEN operation_type NOT BETWEEN 0 AND 2\n"
+	"            THEN format('change %%s has the operation_type %%s', change_id, operation_type)\n"
+	"            WHEN operation_type = 0\n"
+	"            THEN format('change %%s is an insert of a row that was there', change_id)\n"
+	"            ELSE format('change %%s is of a row that was not there', change_id) END\n"
+	"  FROM (SELECT %3$s::text AS key, change_id, operation_type,\n"
+	"               lag(operation_type) OVER (PARTITION BY %3$s ORDER BY change_id) AS before\n"
+	"          FROM %1$s.%2$s) AS version\n"
+	" WHERE operation_type NOT BETWEEN 0 AND 2\n"
+	"    OR (before IN (0, 1) AND operation_type = 0)\n"
+	"    OR (before = 2 AND operation_type <> 0)\n"
+	/* what was before the first version may have been pruned */
+	"    OR (before IS NULL AND operation_type <> 0\n"
+	"        AND change_id > COALESCE((SELECT max(change_id) FROM %1$s.poser_version_horizon), 0))\n"
+	" ORDER BY change_id";
+
+static const char *const check_transactions =
+	"SELECT format('transaction %%s', transaction_id),\n"
+	"       format('is missing, and %2$s has changes of it')\n"
+	"  FROM (SELECT DISTINCT transaction_id FROM %1$s.%2$s) AS version\n"
+	" WHERE NOT EXISTS (SELECT FROM %1$s.poser_transaction AS t WHERE t.id = transaction_id)\n"
+	" ORDER BY transaction_id";
+
+/* %1$s is what to call a row, %2$s its key, %3$s the comparison of the table with its history */
+static const char *const check_last_versions =
+	"SELECT format('%1$s %%s', %2$s),\n"
+	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
+	"            WHEN operation = 1 THEN 'differs from its last version'\n"
+	"            WHEN operation_type = 2 THEN 'is there, but its history ends in a delete'\n"
+	"            ELSE 'has no version' END\n"
+	"  FROM (%3$s) AS compared\n"
+	" ORDER BY %2$s::text COLLATE \"C\"";
+
+/* Of all the history; %1$s is the schema, quoted, %2$s its greatest id. */
+static const char *const check_ids =
+	"SELECT 'sequence poser_change_id_seq',\n"
+	"       format('is behind: %%s is in use', greatest_id)\n"
+	"  FROM (SELECT greatest(%2$s) AS greatest_id) AS used,\n"
+	"       %1$s.poser_change_id_seq\n"
+	" WHERE greatest_id >= last_value + is_called::int\n"
+	"UNION ALL\n"
+	"SELECT format('transaction %%s', id), format('has an xact that is yet to come: %%s', xact)\n"
+	"  FROM %1$s.poser_transaction\n"
+	" WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())\n"
+	"   AND xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
+	" ORDER BY 1";
+
 /* Add a query's rows to the function's result; returns how many. */
 static uint64
-add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid)
+add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid, const char *version)
 {
-	Oid argtypes[] = {OIDOID};
-	Datum values[] = {ObjectIdGetDatum(nspid)};
+	Oid argtypes[] = {OIDOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(nspid), CStringGetTextDatum(version)};
 	SPIPlanPtr plan = SPI_prepare(query, lengthof(argtypes), argtypes);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	return poser_execute_into(rsinfo, plan, lengthof(argtypes), argtypes, values, " ", 0);
+	return poser_execute_into(rsinfo, plan, lengthof(argtypes), argtypes, values, "  ", 0);
+}
+
+/* The version that the extension of a function has in this database. */
+static char *
+installed_version(Oid fnoid)
+{
+	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
+
+	if (SPI_execute_with_args("SELECT extversion FROM pg_extension WHERE oid = $1",
+							  lengthof(argtypes), argtypes, values, NULL, true, 1) != SPI_OK_SELECT ||
+		SPI_processed == 0)
+		return "";
+	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+}
+
+static bool
+has_column(Oid relid, const char *name, Oid type)
+{
+	AttrNumber attno = get_attnum(relid, name);
+
+	return attno > 0 && get_atttype(relid, attno) == type;
+}
+
+/* Columns of the table that are not recorded. */
+static void
+add_unrecorded_columns(ReturnSetInfo *rsinfo, const PoserVersioned *versioned)
+{
+	Relation rel = table_open(versioned->relid, AccessShareLock);
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+		bool recorded = att->attisdropped;
+		Datum values[2];
+		bool isnull[2] = {false, false};
+
+		for (int j = 0; j < versioned->natts; j++)
+			recorded = recorded || versioned->source[j] == i + 1;
+		/* what is not stored cannot be recorded, and follows from the rest */
+		if (recorded || (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED))
+			continue;
+		values[0] = CStringGetTextDatum(psprintf("column %s of %s", NameStr(att->attname),
+												 RelationGetRelationName(rel)));
+		values[1] = CStringGetTextDatum(psprintf("is not recorded: %s has no such column of its type",
+												 get_rel_name(versioned->versions)));
+		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
+	}
+	table_close(rel, AccessShareLock);
+}
+
+/* The history: is it that of the rows, and whole? */
+static void
+check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
+{
+	const char *schema = quote_identifier(get_namespace_name(nspid));
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	StringInfoData ids;
+
+	poser_describe_versioned(tables, nspid);
+	initStringInfo(&ids);
+	appendStringInfo(&ids, "(SELECT max(id) FROM %s.poser_transaction)", schema);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		const char *versions = quote_identifier(get_rel_name(tables[i].versions));
+		const char *key = quote_identifier(get_attname(tables[i].versions, tables[i].keys[0], false));
+		const char *label = poser_versioned_label(i);
+		StringInfoData sql;
+
+		appendStringInfo(&ids, ", (SELECT max(change_id) FROM %s.%s)", schema, versions);
+		add_unrecorded_columns(rsinfo, &tables[i]);
+		initStringInfo(&sql);
+		poser_history_append_comparison(&sql, &tables[i]);
+		add_problems(rsinfo, psprintf(check_last_versions, label, key, sql.data),
+					 nspid, version);
+		add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label), nspid, version);
+		add_problems(rsinfo, psprintf(check_transactions, schema, versions), nspid, version);
+	}
+	add_problems(rsinfo, psprintf(check_ids, schema, ids.data), nspid, version);
 }
 
 /* The tables, parent, child, counts and deltas. */
 static const char *const tables[] = {
 	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
+
+/* Those of the history, which must have these columns to be looked at. */
+static const struct
+{
+	const char *name;
+	const char *columns[4];
+	Oid types[4];
+} history_tables[] = {
+	{"poser_widget_version", {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
+	{"poser_component_version", {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
+	{"poser_transaction", {"id", "xact"}, {INT8OID, XID8OID}},
+	{"poser_version_horizon", {"transaction_id", "change_id"}, {INT8OID, INT8OID}},
+	{"poser_change_id_seq", {"last_value"}, {INT8OID}},
+	{"poser_widget", {"uuid"}, {VARCHAROID}},
+	{"poser_component", {"uuid"}, {VARCHAROID}}};
+
+/* Raises an error unless the current user owns all of the tables there are. */
+static bool
+find_history(Oid nspid)
+{
+	bool result = true;
+
+	for (int i = 0; i < lengthof(history_tables); i++)
+	{
+		Oid relid = get_relname_relid(history_tables[i].name, nspid);
+
+		if (!OidIsValid(relid))
+		{
+			result = false;
+			continue;
+		}
+		poser_check_owner(relid);
+		for (int j = 0; j < lengthof(history_tables[i].columns); j++)
+			if (history_tables[i].columns[j] != NULL &&
+				!has_column(relid, history_tables[i].columns[j], history_tables[i].types[j]))
+				result = false;
+	}
+	return result;
+}
 
 /*
  * poser_check() returns table (object text, problem text)
@@ -248,9 +492,11 @@ poser_check(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relids[lengthof(tables)];
 	bool complete = true;
+	bool has_history;
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid save_userid;
 	int save_sec_context;
+	char *version;
 
 	for (int i = 0; i < lengthof(tables); i++)
 	{
@@ -260,16 +506,18 @@ poser_check(PG_FUNCTION_ARGS)
 		else
 			complete = false;
 	}
+	has_history = find_history(nspid);
 
 	InitMaterializedSRF(fcinfo, 0);
-	if (complete)
+	if (OidIsValid(relids[1]))
 		poser_become_owner(relids[1], &save_userid, &save_sec_context);
 	else
 		GetUserIdAndSecContext(&save_userid, &save_sec_context);
 	SPI_connect();
+	version = installed_version(fcinfo->flinfo->fn_oid);
 
 	for (int i = 0; i < lengthof(structure_checks); i++)
-		if (add_problems(rsinfo, structure_checks[i], nspid) > 0 &&
+		if (add_problems(rsinfo, structure_checks[i], nspid, version) > 0 &&
 			structure_checks[i] == check_columns)
 			complete = false;
 
@@ -281,8 +529,10 @@ poser_check(PG_FUNCTION_ARGS)
 		initStringInfo(&sql);
 		poser_count_append_comparison(&sql, relids[0], "uuid", relids[1], "widget_uuid",
 									  "active", relids[2], relids[3]);
-		add_problems(rsinfo, psprintf(check_counts, sql.data), nspid);
+		add_problems(rsinfo, psprintf(check_counts, sql.data), nspid, version);
 	}
+	if (has_history && strcmp(version, "1.2") >= 0)
+		check_history(rsinfo, nspid, version);
 
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);

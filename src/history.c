@@ -78,7 +78,7 @@ struct PoserHistory
 	Relation index;
 	IndexScanDesc scan;
 	TupleTableSlot *transaction;
-	int64 transaction_id;	  /* what is in that slot, or 0 */
+	int64 transaction_id;			  /* what is in that slot, or 0 */
 	AttrNumber source[HISTORY_FIXED]; /* columns of it for the result's, or 0 */
 };
 
@@ -193,8 +193,8 @@ append_keys(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
 static void
 append_equality(StringInfo sql, const char *left, const char *right, Oid type)
 {
-	Oid operator = lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr;
-	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(operator));
+	Oid opr = lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr;
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opr));
 	Form_pg_operator form;
 
 	if (!HeapTupleIsValid(tuple))
@@ -336,7 +336,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 	PoserHistory *history = palloc0(sizeof(PoserHistory));
 	AttrNumber attno;
 	Oid indexid;
-	Oid operator = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
 	Oid collation = InvalidOid;
 	bool nulls_first = false;
 
@@ -351,7 +351,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 	attno = history->order->natts;
 	TupleDescInitEntry(history->order, attno, "change_id", INT8OID, -1, 0);
 	history->slot = MakeSingleTupleTableSlot(history->order, &TTSOpsVirtual);
-	history->sort = tuplesort_begin_heap(history->order, 1, &attno, &operator, &collation, &nulls_first,
+	history->sort = tuplesort_begin_heap(history->order, 1, &attno, &opr, &collation, &nulls_first,
 										 work_mem, NULL, TUPLESORT_NONE);
 
 	history->transactions = table_open(versioned->transactions, AccessShareLock);
@@ -730,8 +730,8 @@ typedef struct Family
 	const PoserVersioned *versioned;
 	Oid argtypes[2]; /* the key, and a change_id */
 	Datum values[2];
-	char *members; /* query for the keys of all that ever belonged to it; $1 is the key */
-	char *states;  /* query for what they were; $2 is the change up to which */
+	char *members;	  /* query for the keys of all that ever belonged to it; $1 is the key */
+	char *states;	  /* query for what they were; $2 is the change up to which */
 	int64 incomplete; /* how many of them are not known */
 	int64 gone;		  /* are there, and were not */
 	int64 different;  /* were different */

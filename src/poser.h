@@ -135,6 +135,7 @@ extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char
 
 /* widget.c */
 #define POSER_VERSIONED_TABLES 2
+extern const char *poser_versioned_label(int i);
 extern void poser_describe_versioned(PoserVersioned *tables, Oid nspid);
 extern uint64 poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs,
 								 const Oid *argtypes, const Datum *values, const char *nulls,

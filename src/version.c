@@ -112,7 +112,7 @@ struct PoserVersionWriter
 	bool opened;
 	DirectTable table;
 	int64 transaction_id;
-	FmgrInfo *coerce; /* by column, or NULL */
+	FmgrInfo *coerce;	   /* by column, or NULL */
 	MemoryContext context; /* of the writer */
 	MemoryContext batch;   /* of what is in the buffer */
 	int nslots;
@@ -374,7 +374,7 @@ flush_versions(PoserVersionWriter *writer)
 				bool isnull[INDEX_MAX_KEYS];
 				FormIndexDatum(indexes->ri_IndexRelationInfo[j], writer->slots[i], writer->table.estate, values, isnull);
 				index_insert(index, values, isnull, &writer->slots[i]->tts_tid, writer->table.rel,
-					 index->rd_index->indisunique ? UNIQUE_CHECK_YES: UNIQUE_CHECK_NO, false, indexes->ri_IndexRelationInfo[j]);
+							 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, indexes->ri_IndexRelationInfo[j]);
 			}
 		}
 	}
@@ -778,7 +778,8 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ca
 	rewind_rows(&rows);
 	while (next_rows(&rows))
 	{
-		PoserOperation operation = old == NULL ? POSER_INSERT : new == NULL ? POSER_DELETE : POSER_UPDATE;
+		PoserOperation operation = old == NULL ? POSER_INSERT : new == NULL ? POSER_DELETE
+																			: POSER_UPDATE;
 
 		if (operation == POSER_UPDATE)
 		{

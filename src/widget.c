@@ -229,12 +229,19 @@ static const struct
 	const char *name;
 	const char *versions;
 	char *key;
+	const char *label; /* what a row is called */
 } versioned_tables[POSER_VERSIONED_TABLES] = {
-	{"poser_widget", "poser_widget_version", "uuid"},
-	{"poser_component", "poser_component_version", "uuid"}};
+	{"poser_widget", "poser_widget_version", "uuid", "widget"},
+	{"poser_component", "poser_component_version", "uuid", "component"}};
 
 #define WIDGET 0
 #define COMPONENT 1
+
+const char *
+poser_versioned_label(int i)
+{
+	return versioned_tables[i].label;
+}
 
 /* Describe all of them, in this order; they are locked against redefinition. */
 void
