@@ -96,8 +96,12 @@ typedef struct SavedPlan
 
 static SavedPlan *saved_plans = NULL;
 
+/*
+ * "options" are those of cursors.  A plan that may be parallel is for a query
+ * that is run to its end.
+ */
 static SPIPlanPtr
-saved_plan(const char *query, int nargs, Oid *argtypes)
+saved_plan(const char *query, int nargs, Oid *argtypes, int options)
 {
 	SavedPlan *saved;
 	SPIPlanPtr plan;
@@ -106,9 +110,9 @@ saved_plan(const char *query, int nargs, Oid *argtypes)
 		if (strcmp(saved->query, query) == 0)
 			return saved->plan;
 
-	plan = SPI_prepare(query, nargs, argtypes);
+	plan = SPI_prepare_cursor(query, nargs, argtypes, options);
 	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 	saved = MemoryContextAlloc(TopMemoryContext, sizeof(SavedPlan));
 	saved->query = MemoryContextStrdup(TopMemoryContext, query);
 	SPI_keepplan(plan);
@@ -122,7 +126,7 @@ saved_plan(const char *query, int nargs, Oid *argtypes)
 static uint64
 execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
 {
-	if (SPI_execute_plan(saved_plan(query, nargs, argtypes), values, NULL, read_only, 0) < 0)
+	if (SPI_execute_plan(saved_plan(query, nargs, argtypes, 0), values, NULL, read_only, 0) < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
 	return SPI_processed;
 }
@@ -539,7 +543,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 	/* a version is compared with the one before, so two batches are kept */
 	for (int i = 0; i < lengthof(batch); i++)
 		batch[i] = AllocSetContextCreate(CurrentMemoryContext, "poser history", ALLOCSET_DEFAULT_SIZES);
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 1, &type), &key, NULL, true);
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 1, &type, 0), &key, NULL, true);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, BATCH);
@@ -715,7 +719,7 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 
 	value = Int64GetDatum(transaction_id);
 	poser_execute_into((ReturnSetInfo *) fcinfo->resultinfo,
-					   saved_plan(sql.data, lengthof(argtypes), argtypes),
+					   saved_plan(sql.data, lengthof(argtypes), argtypes, CURSOR_OPT_PARALLEL_OK),
 					   lengthof(argtypes), argtypes, &value, " ", 0);
 	SPI_finish();
 }
@@ -1068,7 +1072,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 					 " WHERE next IS NOT NULL\n"
 					 " LIMIT $2",
 					 poser_relation_name(versioned->versions));
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, lengthof(argtypes), argtypes), values, NULL, true);
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, lengthof(argtypes), argtypes, 0), values, NULL, true);
 	for (;;)
 	{
 		Datum ids[BATCH];
@@ -1207,7 +1211,7 @@ poser_history_record(const PoserVersioned *versioned, const char *comment)
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 0, NULL), NULL, NULL, true);
+	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 0, NULL, 0), NULL, NULL, true);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, BATCH);
@@ -1239,9 +1243,9 @@ poser_history_record(const PoserVersioned *versioned, const char *comment)
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
+	poser_version_end(writer);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(versions, NoLock);
-	poser_version_end(writer);
 	return result;
 }

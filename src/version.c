@@ -186,6 +186,15 @@ same_text(const char *a, const char *b)
 	return a == NULL ? b == NULL : b != NULL && strcmp(a, b) == 0;
 }
 
+/* A role's name, also if it has been dropped meanwhile. */
+static const char *
+name_of_role(Oid roleid)
+{
+	const char *name = GetUserNameFromId(roleid, true);
+
+	return name != NULL ? name : psprintf("%u", roleid);
+}
+
 static Datum
 client_address(bool *isnull)
 {
@@ -239,8 +248,8 @@ current_transaction(const PoserVersioned *versioned, const char *comment)
 	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(recorded.id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	slot->tts_values[TRANSACTION_USERNAME] =
-		CStringGetTextDatum(username != NULL ? username : GetUserNameFromId(GetSessionUserId(), false));
-	namestrcpy(&role_name, GetUserNameFromId(role, false));
+		CStringGetTextDatum(username != NULL ? username : name_of_role(GetSessionUserId()));
+	namestrcpy(&role_name, name_of_role(role));
 	slot->tts_values[TRANSACTION_ROLE_NAME] = NameGetDatum(&role_name);
 	slot->tts_values[TRANSACTION_REMOTE_ADDR] =
 		client_address(&slot->tts_isnull[TRANSACTION_REMOTE_ADDR]);
