@@ -28,6 +28,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -425,6 +426,48 @@ poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 			 RelationGetRelationName(index));
 	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
 						   index->rd_indcollation[column - 1], get_opcode(opr), value);
+}
+
+/*
+ * Find the row of a table, as it is now, whose primary key columns have these
+ * values.  Returns false if that cannot be found out, because they are not the
+ * primary key.
+ */
+bool
+poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
+				TupleTableSlot *slot, bool *found)
+{
+	Oid indexid = poser_primary_key(rel);
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	Relation index;
+	int n = 0;
+	bool usable;
+
+	if (!OidIsValid(indexid))
+		return false;
+	index = index_open(indexid, AccessShareLock);
+	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+		for (int j = 0; j < nkeys; j++)
+			if (index->rd_index->indkey.values[i] == columns[j])
+			{
+				poser_scan_key(&keys[n++], index, i + 1, values[j]);
+				break;
+			}
+	usable = (n == nkeys && n == index->rd_index->indnkeyatts);
+	if (usable)
+	{
+#if PG_VERSION_NUM >= 180000
+		IndexScanDesc scan = index_beginscan(rel, index, SnapshotSelf, NULL, n, 0);
+#else
+		IndexScanDesc scan = index_beginscan(rel, index, SnapshotSelf, n, 0);
+#endif
+
+		index_rescan(scan, keys, n, NULL, 0);
+		*found = index_getnext_slot(scan, ForwardScanDirection, slot);
+		index_endscan(scan);
+	}
+	index_close(index, AccessShareLock);
+	return usable;
 }
 
 /* Is it the OID of the function of this name in this schema? */

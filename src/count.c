@@ -1289,6 +1289,56 @@ poser_count_child(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Of parents that a statement has deleted, other triggers may have made some
+ * again before this one came, and their counts are gone with the old ones'.
+ */
+static void
+begin_again(TriggerData *trigdata, const PoserCountTrigger *trigger)
+{
+	TupleTableSlot *slot = table_slot_create(trigdata->tg_relation, NULL);
+	CountWriter writer;
+	bool opened = false;
+	Source source;
+
+	open_source(&source, trigdata->tg_oldtable, trigdata, trigger);
+	while (next_source_row(&source))
+	{
+		bool found;
+
+		if (!poser_fetch_row(trigdata->tg_relation, 1, &trigger->key, &source.key, slot, &found) ||
+			!found)
+			continue;
+		if (!opened)
+			open_writer(&writer, &trigger->count);
+		opened = true;
+		begin_count(&writer, source.key);
+	}
+	if (opened)
+		close_writer(&writer);
+	close_source(&source);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * The same after TRUNCATE.
+ */
+static void
+begin_all_counts(CountWriter *writer, Relation rel, const PoserCountTrigger *trigger)
+{
+	Source source = {.trigger = trigger, .slot = table_slot_create(rel, NULL)};
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, source.slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (read_source_row(&source))
+			begin_count(writer, source.key);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(source.slot);
+}
+
+/*
  * The keys of parents that a statement has made or deleted.
  */
 static void
@@ -1315,6 +1365,8 @@ count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	}
 	close_writer(&writer);
 	close_source(&source);
+	if (!inserted)
+		begin_again(trigdata, trigger);
 }
 
 /*
@@ -1357,6 +1409,9 @@ poser_count_parent(PG_FUNCTION_ARGS)
 	{
 		open_writer(&writer, &trigger->count);
 		end_all_counts(&writer);
+		close_writer(&writer);
+		open_writer(&writer, &trigger->count);
+		begin_all_counts(&writer, trigdata->tg_relation, trigger);
 		close_writer(&writer);
 	}
 	else

@@ -595,68 +595,31 @@ next_version(PoserVersionWriter *writer)
 }
 
 /*
- * Find the row of the table that has the key of the row in the slot.  Returns
- * false if it cannot be found out, because the key is not the primary key.
- */
-static bool
-fetch_live(PoserVersionWriter *writer, Relation rel, TupleTableSlot *row, bool is_version, bool *live)
-{
-	const PoserVersioned *versioned = writer->versioned;
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	Oid indexid = poser_primary_key(rel);
-	Relation index;
-	IndexScanDesc scan;
-	int nkeys = 0;
-
-	if (!OidIsValid(indexid))
-		return false;
-	if (writer->live == NULL)
-		writer->live = table_slot_create(rel, NULL);
-
-	index = index_open(indexid, AccessShareLock);
-	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
-		for (int j = 0; j < versioned->nkeys; j++)
-		{
-			AttrNumber column = versioned->keys[j];
-			bool isnull;
-
-			if (index->rd_index->indkey.values[i] != versioned->source[column - 1])
-				continue;
-			poser_scan_key(&keys[nkeys++], index, i + 1,
-						   slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull));
-			break;
-		}
-	if (nkeys == versioned->nkeys && nkeys == index->rd_index->indnkeyatts)
-	{
-#if PG_VERSION_NUM >= 180000
-		scan = index_beginscan(rel, index, SnapshotSelf, NULL, nkeys, 0);
-#else
-		scan = index_beginscan(rel, index, SnapshotSelf, nkeys, 0);
-#endif
-		index_rescan(scan, keys, nkeys, NULL, 0);
-		*live = index_getnext_slot(scan, ForwardScanDirection, writer->live);
-		index_endscan(scan);
-	}
-	else
-		nkeys = -1;
-	index_close(index, AccessShareLock);
-	return nkeys > 0;
-}
-
-/*
  * Make the last version of a row what the row is now.  The slot has its key.
  */
 static void
 reconcile(PoserVersionWriter *writer, Relation rel, TupleTableSlot *row, bool is_version)
 {
 	const PoserVersioned *versioned = writer->versioned;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	Datum values[INDEX_MAX_KEYS];
 	bool recorded_live;
 	bool live;
 
 	begin_versions(writer, row, is_version);
 	recorded_live = next_version(writer) &&
 					version_operation(versioned, writer->last) != POSER_DELETE;
-	if (!fetch_live(writer, rel, row, is_version, &live))
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[i];
+		bool isnull;
+
+		columns[i] = versioned->source[column - 1];
+		values[i] = slot_getattr(row, is_version ? column : columns[i], &isnull);
+	}
+	if (writer->live == NULL)
+		writer->live = table_slot_create(rel, NULL);
+	if (!poser_fetch_row(rel, versioned->nkeys, columns, values, writer->live, &live))
 		return;
 	if (live && !recorded_live)
 		poser_version_write(writer, POSER_INSERT, writer->live, false);
