@@ -257,6 +257,7 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	return trigger;
 }
 
+/* Raises an error: a table of the extension's own is not what it was. */
 void
 poser_structure_error(Relation rel)
 {

@@ -120,7 +120,7 @@ extern Oid poser_primary_key(Relation rel);
 extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
-extern void poser_structure_error(Relation rel) pg_attribute_noreturn();
+extern void poser_structure_error(Relation rel);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
