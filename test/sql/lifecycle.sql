@@ -21,7 +21,7 @@ SELECT attrelid::regclass, attname
    AND attrelid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
  ORDER BY attrelid, attnum;
 SELECT DISTINCT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'poser\_%';
--- what pg_dump takes along: rows of widgets and components, not of the counts
+-- what pg_dump takes along: widgets, components and their history, not the counts
 SELECT unnest(extconfig)::regclass::text AS dumped FROM pg_extension WHERE extname = 'poser' ORDER BY 1;
 
 CREATE TEMPORARY VIEW leftovers AS

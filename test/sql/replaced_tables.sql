@@ -3,7 +3,7 @@
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
-CREATE EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.1';
 
 CREATE VIEW shown AS
 SELECT uuid, component_count AS total, active_component_count AS active
