@@ -263,7 +263,7 @@ poser_structure_error(Relation rel)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("relation \"%s\" does not have the columns that it should have",
+			 errmsg("relation \"%s\" does not have the columns and the key that it should have",
 					RelationGetRelationName(rel)),
 			 errhint("poser_check() says what was changed.")));
 }
@@ -296,6 +296,66 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerce)
 	if (column->atttypmod >= 0 && att->atttypmod != column->atttypmod)
 		*coerce = true;
 	return attno;
+}
+
+/* Are these, in any order, all columns of the index's key? */
+static bool
+has_columns(Relation index, int ncolumns, const AttrNumber *columns)
+{
+	bool result = (index->rd_index->indnkeyatts == ncolumns);
+
+	for (int i = 0; i < ncolumns; i++)
+	{
+		bool found = false;
+
+		for (int j = 0; j < index->rd_index->indnkeyatts; j++)
+			found = found || index->rd_index->indkey.values[j] == columns[i];
+		result = result && found;
+	}
+	return result;
+}
+
+/*
+ * An index of the table in which these columns are unique, or InvalidOid; and
+ * whether they always are, or only when a deferrable constraint has been checked.
+ */
+static Oid
+unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate)
+{
+	Oid result = InvalidOid;
+	List *indexes = RelationGetIndexList(rel);
+	ListCell *lc;
+
+	*immediate = false;
+	foreach(lc, indexes)
+	{
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+
+		if (form->indisvalid && form->indisunique && (!OidIsValid(result) || form->indimmediate) &&
+			index->rd_rel->relam == BTREE_AM_OID && RelationGetIndexPredicate(index) == NIL &&
+			has_columns(index, ncolumns, columns))
+		{
+			result = RelationGetRelid(index);
+			*immediate = form->indimmediate;
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return result;
+}
+
+/* The index that finds a transaction by its id. */
+Oid
+poser_id_index(Relation transactions)
+{
+	AttrNumber id = history_column(transactions, "id", INT8OID);
+	bool immediate;
+	Oid result = unique_index(transactions, 1, &id, &immediate);
+
+	if (!OidIsValid(result))
+		poser_structure_error(transactions);
+	return result;
 }
 
 /* The index on the key and the change_id, by which a row's versions are found. */
@@ -336,6 +396,7 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 {
 	Relation vrel;
 	TupleDesc desc;
+	AttrNumber columns[INDEX_MAX_KEYS];
 
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
 	versioned->relid = RelationGetRelid(rel);
@@ -366,6 +427,11 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 			poser_structure_error(vrel);
 	}
 	versioned->versions_index = find_versions_index(vrel, versioned);
+
+	for (int i = 0; i < nkeys; i++)
+		columns[i] = versioned->source[versioned->keys[i] - 1];
+	if (!OidIsValid(unique_index(rel, nkeys, columns, &versioned->unique)))
+		versioned->unique = false;
 	table_close(vrel, AccessShareLock);
 }
 
@@ -403,17 +469,6 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	return versioned;
 }
 
-/* The index of the relation's primary key, or InvalidOid. */
-Oid
-poser_primary_key(Relation rel)
-{
-#if PG_VERSION_NUM >= 180000
-	return RelationGetPrimaryKeyIndex(rel, true);
-#else
-	return RelationGetPrimaryKeyIndex(rel);
-#endif
-}
-
 /* Make a key that finds the rows with this value in the index's column. */
 void
 poser_scan_key(ScanKey key, Relation index, int column, Datum value)
@@ -430,45 +485,36 @@ poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 }
 
 /*
- * Find the row of a table, as it is now, whose primary key columns have these
- * values.  Returns false if that cannot be found out, because they are not the
- * primary key.
+ * Find the row of a table, as it is now, whose key columns have these values.
+ * Returns false if that cannot be found out, because they are not a key.
  */
 bool
 poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 				TupleTableSlot *slot, bool *found)
 {
-	Oid indexid = poser_primary_key(rel);
 	ScanKeyData keys[INDEX_MAX_KEYS];
+	bool immediate;
+	Oid indexid = unique_index(rel, nkeys, columns, &immediate);
 	Relation index;
-	int n = 0;
-	bool usable;
+	IndexScanDesc scan;
 
 	if (!OidIsValid(indexid))
 		return false;
 	index = index_open(indexid, AccessShareLock);
-	for (int i = 0; i < index->rd_index->indnkeyatts; i++)
+	for (int i = 0; i < nkeys; i++)
 		for (int j = 0; j < nkeys; j++)
 			if (index->rd_index->indkey.values[i] == columns[j])
-			{
-				poser_scan_key(&keys[n++], index, i + 1, values[j]);
-				break;
-			}
-	usable = (n == nkeys && n == index->rd_index->indnkeyatts);
-	if (usable)
-	{
+				poser_scan_key(&keys[i], index, i + 1, values[j]);
 #if PG_VERSION_NUM >= 180000
-		IndexScanDesc scan = index_beginscan(rel, index, SnapshotSelf, NULL, n, 0);
+	scan = index_beginscan(rel, index, SnapshotSelf, NULL, nkeys, 0);
 #else
-		IndexScanDesc scan = index_beginscan(rel, index, SnapshotSelf, n, 0);
+	scan = index_beginscan(rel, index, SnapshotSelf, nkeys, 0);
 #endif
-
-		index_rescan(scan, keys, n, NULL, 0);
-		*found = index_getnext_slot(scan, ForwardScanDirection, slot);
-		index_endscan(scan);
-	}
+	index_rescan(scan, keys, nkeys, NULL, 0);
+	*found = index_getnext_slot(scan, ForwardScanDirection, slot);
+	index_endscan(scan);
 	index_close(index, AccessShareLock);
-	return usable;
+	return true;
 }
 
 /* Is it the OID of the function of this name in this schema? */

@@ -1288,6 +1288,15 @@ poser_count_child(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Is there a parent with this key?  The slot is for its row. */
+static bool
+parent_exists(Relation rel, const PoserCountTrigger *trigger, Datum key, TupleTableSlot *slot)
+{
+	bool found;
+
+	return poser_fetch_row(rel, 1, &trigger->key, &key, slot, &found) && found;
+}
+
 /*
  * Of parents that a statement has deleted, other triggers may have made some
  * again before this one came, and their counts are gone with the old ones'.
@@ -1303,10 +1312,7 @@ begin_again(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	open_source(&source, trigdata->tg_oldtable, trigdata, trigger);
 	while (next_source_row(&source))
 	{
-		bool found;
-
-		if (!poser_fetch_row(trigdata->tg_relation, 1, &trigger->key, &source.key, slot, &found) ||
-			!found)
+		if (!parent_exists(trigdata->tg_relation, trigger, source.key, slot))
 			continue;
 		if (!opened)
 			open_writer(&writer, &trigger->count);
@@ -1384,6 +1390,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(event))
 	{
+		TupleTableSlot *slot = table_slot_create(trigdata->tg_relation, NULL);
 		Datum key;
 		bool isnull;
 
@@ -1394,12 +1401,14 @@ poser_count_parent(PG_FUNCTION_ARGS)
 							trigdata->tg_trigger->tgname)));
 		open_writer(&writer, &trigger->count);
 		key = slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull);
-		if (!isnull)
+		/* another row may have got the key */
+		if (!isnull && !parent_exists(trigdata->tg_relation, trigger, key, slot))
 			end_count(&writer, key);
 		key = slot_getattr(trigdata->tg_newslot, trigger->key, &isnull);
 		if (!isnull)
 			begin_count(&writer, key);
 		close_writer(&writer);
+		ExecDropSingleTupleTableSlot(slot);
 	}
 	else if (TRIGGER_FIRED_BEFORE(event))
 		poser_statement_begin(&uncounted, trigdata);

@@ -339,7 +339,6 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 {
 	PoserHistory *history = palloc0(sizeof(PoserHistory));
 	AttrNumber attno;
-	Oid indexid;
 	Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
 	Oid collation = InvalidOid;
 	bool nulls_first = false;
@@ -368,10 +367,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 		if (column > 0 && SPI_gettypeid(RelationGetDescr(history->transactions), column) == att->atttypid)
 			history->source[i] = column;
 	}
-	indexid = poser_primary_key(history->transactions);
-	if (!OidIsValid(indexid))
-		poser_structure_error(history->transactions);
-	history->index = index_open(indexid, AccessShareLock);
+	history->index = index_open(poser_id_index(history->transactions), AccessShareLock);
 #if PG_VERSION_NUM >= 180000
 	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
 #else

@@ -71,6 +71,7 @@ typedef struct PoserVersioned
 	AttrNumber transaction_id; /* columns of versions */
 	AttrNumber operation_type;
 	AttrNumber change_id;
+	bool unique;  /* the key of the table always is */
 	bool coerces; /* some columns differ from the table's in length or such */
 	int nkeys;
 	AttrNumber keys[INDEX_MAX_KEYS]; /* columns of versions, too */
@@ -116,7 +117,7 @@ extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oi
 									 const char *versions, int nkeys, char **keys);
 extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
-extern Oid poser_primary_key(Relation rel);
+extern Oid poser_id_index(Relation transactions);
 extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);

@@ -902,7 +902,10 @@ poser_version(PG_FUNCTION_ARGS)
 	}
 
 	statement = poser_statement_end(&unrecorded, trigdata);
-	careful = statement != NULL && (comes_too_early(statement) || statement->overlapped);
+	/* two rows may have one key for a while, if it is not always unique */
+	careful = !versioned->unique;
+	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
+		careful = true;
 	since = statement != NULL ? statement->since : last_change;
 	if (statement != NULL)
 		pfree(statement);
