@@ -991,7 +991,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transacti
 				psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(versioned->transactions)),
 				lengthof(argtypes), argtypes, values);
-	if (SPI_processed == 0 && transaction_id > horizon.transaction_id)
+	if (SPI_processed == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
@@ -1016,7 +1016,10 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transacti
 	change_id = Max(transaction_id, last_change_by(&self, transaction_id));
 	if (children != NULL)
 		change_id = Max(change_id, last_change_by(&others, transaction_id));
-	if (transaction_id <= horizon.transaction_id || change_id < horizon.change_id)
+	/* of the last one up to which versions were pruned the state is known */
+	if (transaction_id == horizon.transaction_id)
+		change_id = Max(change_id, horizon.change_id);
+	if (transaction_id < horizon.transaction_id || change_id < horizon.change_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));

@@ -1,0 +1,107 @@
+-- Pruning: what goes, what stays, and what can still be known.
+
+\set VERBOSITY terse
+CREATE EXTENSION poser;
+CREATE VIEW versions AS
+SELECT 'widget' AS relation, uuid, (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, description, transaction_id, change_id
+  FROM poser_widget_version
+UNION ALL
+SELECT 'component', uuid, (ARRAY['insert', 'update', 'delete'])[operation_type + 1], description, transaction_id, change_id
+  FROM poser_component_version;
+-- how old each transaction is, in years, told by its comment
+CREATE PROCEDURE age() LANGUAGE sql AS
+	$$UPDATE poser_transaction SET issued_at = now() - comment::int * interval '1 year'$$;
+CREATE VIEW kept AS
+SELECT comment AS age, relation, uuid, operation, description
+  FROM versions JOIN poser_transaction ON id = transaction_id ORDER BY change_id;
+
+SET poser.comment = '9';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', '1'), ('w2', '1'), ('w3', '1'), ('w4', '1');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '', '1'), ('c2', 'w1', '', '1');
+SET poser.comment = '8';
+UPDATE poser_widget SET description = '2' WHERE uuid IN ('w1', 'w2');
+DELETE FROM poser_component WHERE uuid = 'c2';
+SET poser.comment = '5';
+UPDATE poser_widget SET description = '3' WHERE uuid = 'w1';
+DELETE FROM poser_widget WHERE uuid = 'w3';
+SELECT max(id) AS five FROM poser_transaction \gset
+SET poser.comment = '2';
+UPDATE poser_widget SET description = '4' WHERE uuid IN ('w1', 'w2');
+UPDATE poser_component SET description = '2';
+SELECT min(id) AS two FROM poser_transaction WHERE comment = '2' \gset
+SET poser.comment = '1';
+UPDATE poser_widget SET description = '5' WHERE uuid = 'w1';
+CALL age();
+TABLE kept;
+CREATE TABLE state AS SELECT 4 AS age, * FROM poser_widget_as_of(now() - interval '4 years');
+INSERT INTO state SELECT 2, * FROM poser_widget_as_of(now() - interval '1.5 years');
+
+-- nothing is that old
+SELECT poser_prune_versions('20 years');
+SELECT poser_prune_versions('9 years 1 day');
+SELECT count(*) FROM poser_version_horizon;
+-- what was followed by something more than seven years ago; and the last one before that stays, for
+-- it is what was so then
+SELECT poser_prune_versions('7 years');
+TABLE kept;
+SELECT poser_prune_versions('7 years');
+-- four years
+SELECT poser_prune_versions('4 years');
+TABLE kept;
+-- transactions without a version are gone, but for the last one that may lack some
+SELECT comment, count(*) FROM poser_transaction GROUP BY comment ORDER BY comment;
+-- so what was so later can be known
+SELECT * FROM poser_widget_as_of(now() - interval '4 years') EXCEPT SELECT uuid, description, active FROM state WHERE age = 4;
+SELECT * FROM poser_widget_as_of(now() - interval '1.5 years') EXCEPT SELECT uuid, description, active FROM state WHERE age = 2;
+SELECT count(*) FROM poser_widget_as_of(now() - interval '4 years');
+SELECT poser_widget_revert('w1', :two, true), description FROM poser_widget WHERE uuid = 'w1';
+-- and what was before is an error
+\set VERBOSITY sqlstate
+SELECT count(*) FROM poser_widget_as_of(now() - interval '6 years');
+SELECT count(*) FROM poser_component_as_of('2000-01-01');
+SELECT poser_widget_revert('w1', :five, true);
+\set VERBOSITY terse
+SELECT description FROM poser_widget WHERE uuid = 'w1';
+SELECT * FROM poser_check();
+SELECT operation, changed, description FROM poser_widget_history('w1');
+
+-- all but the last of each row, a few at a time
+SET poser.comment = '0';
+UPDATE poser_widget SET description = '6';
+SELECT poser_prune_versions('0', max_versions => 2);
+SELECT poser_prune_versions('0', 2);
+SELECT poser_prune_versions('0', 1000);
+SELECT poser_prune_versions('0');
+SELECT relation, uuid, operation, description FROM kept ORDER BY relation, uuid;
+-- a deleted row's last version is its delete, which stays
+SELECT operation FROM poser_widget_history('w3');
+SELECT * FROM poser_check();
+-- and everything goes on
+UPDATE poser_widget SET description = '7';
+DELETE FROM poser_component;
+DELETE FROM poser_widget WHERE uuid = 'w1';
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'again');
+SELECT * FROM poser_check();
+SELECT poser_prune_versions('0');
+SELECT * FROM poser_check();
+SELECT count(*) FROM poser_version_horizon;
+
+-- undone
+UPDATE poser_widget SET description = '8';
+BEGIN;
+SELECT poser_prune_versions('0');
+ROLLBACK;
+SELECT poser_prune_versions('0');
+
+-- errors
+SELECT poser_prune_versions(NULL);
+SELECT poser_prune_versions('-1 day');
+SELECT poser_prune_versions('1 day', 0);
+BEGIN READ ONLY;
+SELECT poser_prune_versions('1 day');
+ROLLBACK;
+
+DROP TABLE state;
+DROP VIEW kept, versions;
+DROP PROCEDURE age;
+DROP EXTENSION poser;
