@@ -338,6 +338,9 @@ static const char *const check_ids =
 	"  FROM (SELECT greatest(%2$s) AS greatest_id) AS used,\n"
 	"       %1$s.poser_change_id_seq\n"
 	" WHERE greatest_id >= last_value + is_called::int\n"
+	/* a subscriber's is, until it becomes the writer */
+	"   AND NOT EXISTS (SELECT FROM pg_subscription_rel\n"
+	"                    WHERE srrelid = '%1$s.poser_transaction'::regclass)\n"
 	"UNION ALL\n"
 	"SELECT format('transaction %%s', id), format('has an xact that is yet to come: %%s', xact)\n"
 	"  FROM %1$s.poser_transaction\n"

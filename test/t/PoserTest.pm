@@ -1,5 +1,6 @@
-# What the TAP tests share: a cluster, statements as another role, and the one
-# question that most of them ask, whether every count is exact.
+# What the TAP tests share: a cluster, statements as another role, a history,
+# and the questions that most of them ask: whether every count is exact, and
+# whether history is what has happened.
 
 package PoserTest;
 
@@ -16,6 +17,7 @@ $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
   new_node create_database lines_as fails_as counts_exact make_deltas
+  make_history history_exact history_goes_on contents waits_for_lock
   pgbench_file MAINTAINED
 );
 
@@ -26,6 +28,14 @@ use constant MAINTAINED => q{
 		  UNION ALL
 		  SELECT widget_uuid, total, active FROM poser_component_count_delta) s
 	GROUP BY widget_uuid};
+
+# All that the one sequence has given, as far as it was kept.
+use constant IDS => q{
+	SELECT id FROM poser_transaction
+	UNION ALL
+	SELECT change_id FROM poser_widget_version
+	UNION ALL
+	SELECT change_id FROM poser_component_version};
 
 # A started cluster; extra arguments go to init(), "conf" to postgresql.conf.
 sub new_node
@@ -118,7 +128,73 @@ WHERE (l.total, l.active)
 EOF
 	is($result, '', "$name: counts are exact");
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'),
-		'', "$name: poser_check() finds nothing");
+		$params{problems} // '', "$name: poser_check() finds "
+		  . ($params{problems} ? 'what is wrong, and nothing else' : 'nothing'));
+	return;
+}
+
+# A test, which does not ask poser_check(): history ends in the rows as they are,
+# or in their deletion; each operation is one that could follow the one before,
+# or the versions before it have been pruned; its transaction is known, and one
+# of this cluster; no id is there twice, nor will be.  There are at least so many
+# versions.
+sub history_exact
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $name, %params) = @_;
+	my $at_least = $params{versions} // 1;
+	my $behind = $params{sequence_behind} ? 'true' : 'false';
+	my $ids = IDS;
+	my $result = $node->safe_psql($dbname, <<"EOF");
+WITH live (kind, uuid, content) AS (
+	SELECT 'widget', uuid, to_jsonb(w) FROM poser_widget w
+	UNION ALL
+	SELECT 'component', uuid, to_jsonb(c) FROM poser_component c
+), recorded (kind, uuid, operation, transaction_id, change_id, content) AS (
+	SELECT 'widget', uuid, operation_type, transaction_id, change_id, to_jsonb(v)
+	FROM poser_widget_version v
+	UNION ALL
+	SELECT 'component', uuid, operation_type, transaction_id, change_id, to_jsonb(v)
+	FROM poser_component_version v
+), version AS (
+	SELECT *, lag(operation) OVER of_row AS before,
+		lead(operation) OVER of_row IS NULL AS is_last
+	FROM recorded WINDOW of_row AS (PARTITION BY kind, uuid ORDER BY change_id)
+)
+SELECT 'too few versions: ' || count(*)
+FROM version HAVING count(*) < $at_least
+UNION ALL
+SELECT format('%s %s is %s, and was recorded as %s', kind, uuid, l.content, v.content)
+FROM live l FULL JOIN (SELECT * FROM version WHERE is_last AND operation <> 2) v
+USING (kind, uuid)
+WHERE (l.content \@> (v.content - ARRAY['operation_type', 'transaction_id', 'change_id'])) IS NOT TRUE
+UNION ALL
+SELECT format('change %s of %s %s: operation %s after %s', change_id, kind, uuid,
+	operation, before)
+FROM version
+WHERE CASE
+	WHEN operation = 0 THEN before <> 2
+	WHEN before IS NOT NULL THEN before = 2
+	ELSE change_id > coalesce((SELECT max(change_id) FROM poser_version_horizon), 0)
+	END
+UNION ALL
+SELECT format('change %s is of transaction %s, which is %s', change_id, transaction_id,
+	CASE WHEN id IS NULL THEN 'missing' ELSE 'later' END)
+FROM version LEFT JOIN poser_transaction ON id = transaction_id
+WHERE (id < change_id) IS NOT TRUE
+UNION ALL
+SELECT format('transaction %s has not begun: %s', id, xact)
+FROM poser_transaction WHERE NOT pg_visible_in_snapshot(xact, pg_current_snapshot())
+UNION ALL
+SELECT format('id %s is there %s times', id, count(*))
+FROM ($ids) i GROUP BY id HAVING count(*) > 1
+UNION ALL
+SELECT format('the sequence is at %s', last_value)
+FROM poser_change_id_seq
+WHERE NOT $behind
+	AND last_value + is_called::int <= (SELECT max(id) FROM ($ids) i);
+EOF
+	is($result, '', "$name: history is what has happened");
 	return;
 }
 
@@ -137,6 +213,159 @@ SET lock_timeout = '20s';
 BEGIN; $insert PREPARE TRANSACTION '${dbname}_1';
 BEGIN; $insert PREPARE TRANSACTION '${dbname}_2';
 $insert
+EOF
+	return;
+}
+
+# Makes a history of its own widgets and components, by the tables' owner and by
+# another role, in several names: of all operations, with changes of keys,
+# savepoints, going back, and pruning half-way.  Two tests.
+sub make_history
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $role) = @_;
+
+	$node->safe_psql($dbname, 'CREATE ROLE writer LOGIN')
+	  if $node->safe_psql($dbname, q{SELECT to_regrole('writer') IS NULL}) eq 't';
+	lines_as($node, $dbname, $role, <<'EOF');
+SELECT format('GRANT USAGE ON SCHEMA %I TO writer', current_schema()) \gexec
+GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer;
+SET poser.runas = 'alice';
+SET poser.comment = E'first\tprices, \u20ac \\ \\N "net"';
+BEGIN;
+INSERT INTO poser_widget (uuid, description, active)
+SELECT 'history ' || n, 'Made', n <> 2 FROM generate_series(1, 7) n;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+SELECT format('history %s.%s', w, n), 'history ' || w, n, 'Made'
+FROM generate_series(1, 4) w, generate_series(1, 3) n;
+COMMIT;
+SET poser.runas = 'bob';
+RESET poser.comment;
+UPDATE poser_widget SET description = 'Changed' WHERE uuid = 'history 1';
+BEGIN;
+UPDATE poser_component SET description = 'Changed' WHERE widget_uuid = 'history 1';
+SAVEPOINT s;
+DELETE FROM poser_component WHERE widget_uuid = 'history 1';
+ROLLBACK TO s;
+UPDATE poser_component SET active = false WHERE uuid = 'history 1.2';
+DELETE FROM poser_component WHERE uuid = 'history 4.2';
+COMMIT;
+UPDATE poser_widget SET uuid = 'history 5 moved' WHERE uuid = 'history 5';
+EOF
+	lines_as($node, $dbname, 'writer', <<'EOF');
+SET poser.comment = 'no longer made';
+BEGIN;
+DELETE FROM poser_component WHERE widget_uuid = 'history 3';
+DELETE FROM poser_widget WHERE uuid IN ('history 3', 'history 7');
+SET poser.runas = 'carol';
+UPDATE poser_component SET uuid = 'history 4.1 moved', widget_uuid = 'history 2'
+WHERE uuid = 'history 4.1';
+COMMIT;
+EOF
+	is( lines_as($node, $dbname, $role, <<'EOF'), 4, "$dbname: a widget and its components come back");
+SET poser.runas = 'dave';
+SELECT poser_widget_revert('history 3',
+	(SELECT min(transaction_id) FROM poser_widget_version WHERE uuid = 'history 3'), true);
+EOF
+	cmp_ok(
+		lines_as($node, $dbname, $role, q{SELECT poser_prune_versions('0')}),
+		'>', 0, "$dbname: old versions are pruned");
+	lines_as($node, $dbname, 'writer', <<'EOF');
+SET poser.runas = 'erin';
+UPDATE poser_widget SET description = 'Changed again', active = NOT active
+WHERE uuid IN ('history 1', 'history 2');
+UPDATE poser_widget SET description = 'Changed once more' WHERE uuid = 'history 2';
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+VALUES ('history 2.4', 'history 2', '4', 'Made later');
+UPDATE poser_component SET widget_uuid = 'history 1' WHERE uuid = 'history 2.1';
+DELETE FROM poser_widget WHERE uuid = 'history 6';
+INSERT INTO poser_widget (uuid, description) VALUES ('history 7', 'Made again');
+EOF
+	lines_as($node, $dbname, $role, <<'EOF');
+SET poser.comment = 'that was better';
+SELECT poser_widget_revert('history 2',
+	(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true);
+EOF
+	return;
+}
+
+# Two tests: what is written now is recorded, under ids that have not been there.
+sub history_goes_on
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $name, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $ids = IDS;
+	my $before = lines_as($node, $dbname, $role,
+		"SELECT coalesce(max(id), 0) FROM ($ids) i");
+	my $comment = "goes on after $before";
+
+	lines_as($node, $dbname, $role, <<"EOF");
+SET poser.comment = '$comment';
+INSERT INTO poser_widget (uuid, description) VALUES ('goes on', 'first');
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+VALUES ('goes on', 'goes on', '', 'first');
+UPDATE poser_component SET description = 'second' WHERE uuid = 'goes on';
+COMMIT;
+UPDATE poser_widget SET description = 'second' WHERE uuid = 'goes on';
+DELETE FROM poser_component WHERE uuid = 'goes on';
+DELETE FROM poser_widget WHERE uuid = 'goes on';
+EOF
+	is( lines_as($node, $dbname, $role, <<"EOF"), <<'EOF' =~ s/\n\z//r, "$name: history goes on");
+SELECT relation, operation, description FROM poser_widget_history('goes on', true)
+WHERE comment = '$comment';
+EOF
+poser_widget|delete|second
+poser_component|delete|second
+poser_widget|update|second
+poser_component|update|second
+poser_component|insert|first
+poser_widget|insert|first
+EOF
+	is( lines_as($node, $dbname, $role, <<"EOF"), 5, "$name: with greater ids");
+SELECT count(DISTINCT t.id) FROM poser_transaction t
+JOIN (SELECT transaction_id, change_id FROM poser_widget_version
+	  UNION ALL
+	  SELECT transaction_id, change_id FROM poser_component_version) v ON v.transaction_id = t.id
+WHERE comment = '$comment' AND t.id > $before AND change_id > t.id;
+EOF
+	return;
+}
+
+# Everything in Poser's tables, as a role sees it, and where the sequence is;
+# counts whatever has been settled.  xact is left out unless asked for, and the
+# sequence can be.
+sub contents
+{
+	my ($node, $dbname, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $kept = MAINTAINED;
+	my $without = $params{xact} ? '' : q{- 'xact'};
+	my $sequence = $params{no_sequence} ? '' :
+	  'SELECT last_value, is_called FROM poser_change_id_seq;';
+
+	return lines_as($node, $dbname, $role, <<"EOF");
+SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
+SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
+SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
+SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
+SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
+SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
+SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
+SELECT to_json(h) FROM poser_version_horizon h;
+$sequence
+EOF
+}
+
+# Comes back when a session of this application_name waits for a lock.
+sub waits_for_lock
+{
+	my ($node, $application) = @_;
+
+	$node->poll_query_until('postgres', <<"EOF") or die "$application does not wait";
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE application_name = '$application' AND wait_event_type = 'Lock'
 EOF
 	return;
 }

@@ -1,5 +1,6 @@
 # A backend killed under load, then the postmaster and all that it started: after
-# the restart every count is exact.
+# the restart every count is exact, and history has what was committed and
+# nothing else.
 
 use strict;
 use warnings;
@@ -19,6 +20,7 @@ create_database($node, 'db');
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget (uuid, description)
 SELECT n::text, 'Widget ' || n FROM generate_series(1, 3) n;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('witness', '1', '', '');
 EOF
 
 my @scripts = map { pgbench_file($_, <<"EOF") } 'read committed', 'repeatable read', 'serializable';
@@ -52,6 +54,43 @@ sub start_load
 	return $load;
 }
 
+# Commits a widget of this name, and leaves a session that has another one, with
+# its version on disk, in a transaction.
+sub write_some
+{
+	my ($name) = @_;
+	my $session = $node->background_psql('db');
+
+	$session->query_safe(<<"EOF");
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('uncommitted $name', '');
+UPDATE poser_component SET description = 'uncommitted $name' WHERE uuid = 'witness';
+EOF
+	$node->safe_psql('db', 'CHECKPOINT');
+	$node->safe_psql('db', <<"EOF");
+INSERT INTO poser_widget (uuid, description) VALUES ('committed $name', '');
+UPDATE poser_widget SET description = 'changed' WHERE uuid = 'committed $name';
+EOF
+	return $session;
+}
+
+# Five tests: what was committed has its versions, what was not has none.
+sub survived
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($name, $widgets) = @_;
+
+	is( $node->safe_psql('db', "SELECT operation, description, changed
+		FROM poser_widget_history('committed $name')"),
+		"update|changed|{description}\ninsert||", "$name: what was committed is in history");
+	is( $node->safe_psql('db', q{SELECT uuid FROM poser_widget_version WHERE uuid LIKE 'uncommitted%'
+		UNION ALL SELECT uuid FROM poser_component_version WHERE description LIKE 'uncommitted%'}),
+		'', "$name: what was not is not");
+	counts_exact($node, 'db', $name, widgets => $widgets);
+	history_exact($node, 'db', $name, versions => 1000);
+	return;
+}
+
 sub finish_load
 {
 	my ($load) = @_;
@@ -64,6 +103,7 @@ sub finish_load
 foreach my $round (1 .. 3)
 {
 	my $load = start_load();
+	my $session = write_some("killed backend $round");
 	my $pid = $node->safe_psql('db', <<'EOF');
 SELECT pid FROM pg_stat_activity WHERE application_name = 'load'
 ORDER BY xact_start LIMIT 1
@@ -77,13 +117,15 @@ EOF
 		slurp_file($node->logfile, $offset),
 		qr/\(PID $pid\) was terminated by signal 9.*redo (?:done|is not required)/s,
 		"killed backend $round: the server has recovered");
-	counts_exact($node, 'db', "killed backend $round", widgets => 3);
+	$session->quit;
+	survived("killed backend $round", 3 + $round);
 }
 
 # The postmaster and all its processes.
 foreach my $round (1 .. 3)
 {
 	my $load = start_load();
+	my $session = write_some("killed postmaster $round");
 	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
 	my @pids = ($postmaster,
 		split /\n/, $node->safe_psql('postgres',
@@ -103,8 +145,22 @@ foreach my $round (1 .. 3)
 		slurp_file($node->logfile, $offset),
 		qr/not properly shut down.*redo (?:done|is not required)/s,
 		"killed postmaster $round: the server has recovered");
-	counts_exact($node, 'db', "killed postmaster $round", widgets => 3);
+	$session->quit;
+	survived("killed postmaster $round", 6 + $round);
 }
+
+# The same at rest, right after a checkpoint: ids that were given before the crash
+# are not given again.
+my $session = write_some('stopped at rest');
+my $last = $node->safe_psql('db', 'SELECT max(change_id) FROM poser_widget_version');
+$node->stop('immediate');
+$session->quit;
+$node->start;
+survived('stopped at rest', 10);
+$node->safe_psql('db', q{UPDATE poser_widget SET active = NOT active WHERE uuid = '1'});
+cmp_ok(
+	$node->safe_psql('db', q{SELECT max(transaction_id) FROM poser_widget_version WHERE uuid = '1'}),
+	'>', $last, 'the next transaction has a greater id');
 
 # And life goes on.
 $node->safe_psql('db', <<'EOF');
@@ -114,5 +170,7 @@ EOF
 is($node->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta'),
 	0, 'one more write to each widget leaves no delta');
 counts_exact($node, 'db', 'after one more write', widgets => 3);
+history_goes_on($node, 'db', 'after the crashes');
+history_exact($node, 'db', 'after the crashes', versions => 1000);
 
 done_testing();

@@ -1,5 +1,5 @@
-# A physical standby answers all reads, deltas or not, and goes on counting after
-# its promotion.
+# A physical standby answers all reads, deltas or not, history too, changes
+# nothing, and goes on counting and recording after its promotion.
 
 use strict;
 use warnings;
@@ -25,6 +25,26 @@ SELECT w.uuid, n::text, 'Part ' || n, n > 2
 FROM poser_widget w, generate_series(1, 10) n WHERE n <= w.uuid::int * 2;
 EOF
 
+# History of several transactions, which their comments tell apart.
+foreach (
+	[ 'added',   q{INSERT INTO poser_widget (uuid, description) VALUES ('6', 'Widget 6');
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+		VALUES ('6.1', '6', '1', 'Part 1'), ('6.2', '6', '2', 'Part 2')} ],
+	[ 'changed', q{UPDATE poser_widget SET description = 'Other' WHERE uuid = '6';
+		DELETE FROM poser_component WHERE uuid = '6.1'} ],
+	[ 'moved',   q{UPDATE poser_component SET widget_uuid = '5' WHERE widget_uuid = '6'} ],
+	[ 'removed', q{DELETE FROM poser_widget WHERE uuid = '6'} ])
+{
+	my ($comment, $sql) = @$_;
+	$primary->safe_psql('db', "SET poser.comment = '$comment'; BEGIN; $sql; COMMIT");
+}
+
+my @comments = qw(added changed moved removed);
+
+# The time of one of them, and its number.
+sub issued_at { return "(SELECT issued_at FROM poser_transaction WHERE comment = '$_[0]')" }
+sub transaction_id { return "(SELECT id FROM poser_transaction WHERE comment = '$_[0]')" }
+
 # What all the reads give, each set of rows after its query.
 sub reads
 {
@@ -35,11 +55,17 @@ sub reads
 	  q{SELECT * FROM poser_widget_get('4')},
 	  q{SELECT * FROM poser_widget_get('missing')},
 	  'SELECT * FROM poser_widget_list()',
-	  q{SELECT * FROM poser_widget_list(search => 'WIDGET', active => true, after => '2', page_size => 2)};
+	  q{SELECT * FROM poser_widget_list(search => 'WIDGET', active => true, after => '2', page_size => 2)},
+	  q{SELECT * FROM poser_widget_history('6')},
+	  q{SELECT * FROM poser_widget_history('6', true)},
+	  q{SELECT * FROM poser_component_history('6.2')},
+	  map { my $at = issued_at($_);
+		("SELECT * FROM poser_widget_as_of($at) ORDER BY uuid",
+			"SELECT * FROM poser_component_as_of($at) ORDER BY uuid") } @comments;
 }
 
 # The standby has caught up, is read-only, and reads are what they are on the
-# primary; two more tests.
+# primary; three more tests.
 sub same_reads
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -50,6 +76,7 @@ sub same_reads
 		't', "$name: a standby");
 	is(reads($standby), reads($primary), "$name: reads are the primary's");
 	counts_exact($standby, 'db', "$name, standby", widgets => 5);
+	history_exact($standby, 'db', "$name, standby", versions => 40);
 	return;
 }
 
@@ -57,6 +84,23 @@ same_reads('settled');
 is( $standby->safe_psql('db', q{SELECT component_count, active_component_count
 	FROM poser_widget_get('4')}),
 	'8|6', 'a count read on the standby');
+is( $standby->safe_psql('db', q{SELECT operation, comment, changed, relation, uuid
+	FROM poser_widget_history('6', true)}),
+	<<'EOF' =~ s/\n\z//r, 'a history read on the standby');
+delete|removed|{}|poser_widget|6
+update|moved|{widget_uuid}|poser_component|6.2
+delete|changed|{}|poser_component|6.1
+update|changed|{description}|poser_widget|6
+insert|added||poser_component|6.2
+insert|added||poser_component|6.1
+insert|added||poser_widget|6
+EOF
+is( join(' ', map { $standby->safe_psql('db', 'SELECT count(*) FROM poser_widget_as_of('
+			. issued_at($_) . ')') } @comments),
+	'6 6 6 5', 'widgets as of each transaction');
+is( join(' ', map { $standby->safe_psql('db', 'SELECT count(*) FROM poser_component_as_of('
+			. issued_at($_) . q{) WHERE uuid LIKE '6.%'}) } @comments),
+	'2 1 1 1', 'components as of each transaction');
 
 make_deltas($primary, 'db');
 same_reads('deltas of transactions under way');
@@ -73,9 +117,20 @@ cmp_ok(
 	$standby->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta'),
 	'>', 0, 'there were deltas to read');
 
-my ($rc, $stdout, $stderr) = $standby->psql('db', 'SELECT poser_recount()');
-like($stderr, qr/read-only transaction|during recovery/,
-	'poser_recount() cannot run on a standby, and says so');
+# What writes cannot run, and says so.
+foreach (
+	[ 'poser_recount()',         'SELECT poser_recount()' ],
+	[ 'poser_record_versions()', 'SELECT poser_record_versions()' ],
+	[ 'poser_prune_versions()',  q{SELECT poser_prune_versions('0')} ],
+	[ 'poser_widget_revert()',
+		q{SELECT poser_widget_revert('6', } . transaction_id('changed') . ')' ])
+{
+	my ($function, $sql) = @$_;
+	my ($rc, $stdout, $stderr) = $standby->psql('db', "\\set VERBOSITY verbose\n$sql");
+
+	like($stderr, qr/ERROR:  25006: cannot execute \Q$function\E (?:in a read-only transaction|during recovery)$/m,
+		"$function on a standby says what is the matter");
+}
 
 # The last transaction is prepared on the primary and committed on what was its
 # standby.
@@ -95,5 +150,22 @@ is($standby->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta')
 	0, 'the new primary settles the deltas');
 is($standby->safe_psql('db', 'SELECT poser_recount()'),
 	0, 'and had no count wrong');
+is($standby->safe_psql('db', 'SELECT poser_record_versions()'),
+	0, 'and no version missing');
+history_exact($standby, 'db', 'promoted, then written', versions => 50);
+is( $standby->safe_psql('db', q{SELECT poser_widget_revert('6', } . transaction_id('changed') . ', true)'),
+	2, 'what was removed before the promotion comes back after it');
+is( $standby->safe_psql('db', q{SELECT operation, changed, relation, uuid
+	FROM poser_widget_history('6', true) LIMIT 3}),
+	<<'EOF' =~ s/\n\z//r, 'and history says so');
+update|{widget_uuid}|poser_component|6.2
+insert|{}|poser_widget|6
+delete|{}|poser_widget|6
+EOF
+cmp_ok($standby->safe_psql('db', q{SELECT poser_prune_versions('0')}),
+	'>', 0, 'old versions can be pruned now');
+history_goes_on($standby, 'db', 'promoted');
+counts_exact($standby, 'db', 'promoted, gone back and pruned', widgets => 6);
+history_exact($standby, 'db', 'promoted, gone back and pruned', versions => 40);
 
 done_testing();

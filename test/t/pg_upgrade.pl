@@ -1,0 +1,76 @@
+# pg_upgrade from an older PostgreSQL takes rows, counts and history along, and
+# everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
+# newest that lies beside the one under test; it must have the extension, too.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use File::Basename;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PoserTest;
+use Test::More;
+
+sub pg_config
+{
+	my ($program, $what) = @_;
+	my $value = `"$program" --$what 2>/dev/null` // '';
+	chomp $value;
+	return $value;
+}
+
+sub major { return pg_config($_[0], 'version') =~ /^PostgreSQL (\d+)/ ? $1 : 0 }
+
+my $new_bindir = pg_config('pg_config', 'bindir');
+my $new_major = major('pg_config');
+my $old_pg_config = $ENV{POSER_OLD_PG_CONFIG};
+if (!$old_pg_config)
+{
+	my $pattern = $new_bindir =~ s/\Q$new_major\E/*/r;
+	my @older = sort { major($b) <=> major($a) }
+	  grep { major($_) >= 15 && major($_) < $new_major } glob("'$pattern/pg_config'");
+	$old_pg_config = $older[0];
+}
+plan skip_all => 'no older PostgreSQL (15 or later) beside this one'
+  unless $old_pg_config && major($old_pg_config);
+plan skip_all => "$old_pg_config has not the extension"
+  unless -f pg_config($old_pg_config, 'sharedir') . '/extension/poser.control';
+
+my $old_bindir = pg_config($old_pg_config, 'bindir');
+my @locale = ('--encoding=UTF8', '--locale=C', '--username=postgres');
+# the default of 18
+push @locale, '--no-data-checksums' if $new_major >= 18;
+my $old = PostgreSQL::Test::Cluster->new('old', install_path => dirname($old_bindir));
+$old->init(extra => [ grep { $_ ne '--no-data-checksums' || major($old_pg_config) >= 18 } @locale ]);
+$old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
+$old->start;
+create_database($old, 'db');
+make_history($old, 'db', 'postgres');
+my $before = contents($old, 'db', xact => 1);
+history_exact($old, 'db', 'before', versions => 20);
+$old->stop;
+
+my $new = PostgreSQL::Test::Cluster->new('new');
+$new->init(extra => \@locale);
+chdir PostgreSQL::Test::Utils::tempdir() or die $!;
+command_ok(
+	[
+		'pg_upgrade', '--no-sync',
+		'--old-datadir', $old->data_dir, '--new-datadir', $new->data_dir,
+		'--old-bindir', $old_bindir, '--new-bindir', $new_bindir,
+		'--socketdir', $new->host, '--old-port', $old->port, '--new-port', $new->port,
+		'--username', 'postgres'
+	],
+	'pg_upgrade from ' . major($old_pg_config) . " to $new_major");
+$new->start;
+
+is(contents($new, 'db', xact => 1), $before, 'everything is the same, xact too');
+counts_exact($new, 'db', 'upgraded', widgets => 3);
+history_exact($new, 'db', 'upgraded', versions => 20);
+history_goes_on($new, 'db', 'upgraded');
+counts_exact($new, 'db', 'goes on', widgets => 3);
+history_exact($new, 'db', 'goes on', versions => 25);
+
+done_testing();
