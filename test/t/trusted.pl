@@ -132,9 +132,9 @@ EOF
 # Whoever updates it, and whatever way it came, the same roles own the same.
 create_database($node, 'fresh', owner => 'owner');
 create_database($node, 'by_superuser', owner => 'owner', version => '1.0');
-$node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE TO '1.1'});
+$node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
 create_database($node, 'by_owner', owner => 'owner', version => '1.0');
-lines_as($node, 'by_owner', 'owner', q{ALTER EXTENSION poser UPDATE TO '1.1'});
+lines_as($node, 'by_owner', 'owner', q{ALTER EXTENSION poser UPDATE});
 like(owners('fresh'), qr/^table poser_widget\|owner$/m, 'the owner owns the tables');
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners('by_superuser'), owners('fresh'), 'owners after a superuser\'s update');
@@ -160,5 +160,41 @@ fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '
 	'update with a flag that is no boolean');
 is($node->safe_psql('hostile', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'}),
 	'f', 'and the owner is no superuser');
+
+# A column that is only recorded does not keep it from being updated; it is not
+# recorded then.
+create_database($node, 'recorded', owner => 'owner', version => '1.1');
+lines_as($node, 'recorded', 'owner', <<'EOF');
+CREATE TYPE code AS ENUM ('1', '2');
+CREATE FUNCTION become_superuser(code) RETURNS varchar LANGUAGE plpgsql AS $$
+BEGIN
+	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+		ALTER ROLE owner SUPERUSER;
+	END IF;
+	RETURN 'cast';
+END
+$$;
+CREATE CAST (code AS varchar) WITH FUNCTION become_superuser(code) AS IMPLICIT;
+ALTER TABLE poser_component ALTER COLUMN item_code TYPE code USING '1';
+INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('a', '2', '');
+EOF
+foreach my $role ('owner', 'postgres')
+{
+	my $end = $role eq 'owner' ? 'ROLLBACK' : 'COMMIT';
+	lines_as($node, 'recorded', $role, <<"EOF");
+BEGIN;
+ALTER EXTENSION poser UPDATE;
+UPDATE poser_component SET description = 'changed';
+SELECT * FROM poser_check();
+SELECT poser_record_versions();
+$end;
+EOF
+	is($node->safe_psql('recorded', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'}),
+		'f', "updated by $role, the owner is no superuser");
+}
+is( $node->safe_psql('recorded', q{SELECT operation, item_code IS NULL FROM
+	poser_component_history((SELECT uuid FROM poser_component))}),
+	"update|t\ninsert|t", 'and the rest is recorded');
 
 done_testing();

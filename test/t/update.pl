@@ -1,5 +1,6 @@
-# A database updated from 1.0 with rows in place is, by the catalogs, what a new
-# one is, and its counts are right; an update rolled back leaves 1.0 as it was.
+# A database updated from 1.0 or 1.1 with rows in place is, by the catalogs, what
+# a new one is, its counts are right, and each row has a first version; an update
+# rolled back leaves it as it was.
 
 use strict;
 use warnings;
@@ -132,7 +133,8 @@ UNION ALL
 	FROM member m JOIN pg_depend d ON refclassid = m.classid AND refobjid = m.objid
 	WHERE d.classid NOT IN ('pg_type'::regclass, 'pg_trigger'::regclass)
 ;
-SELECT replace(fact, E'\n', ' ') FROM fact ORDER BY fact COLLATE "C";
+SELECT regexp_replace(replace(fact, E'\n', ' '), 'pg_toast_\d+', 'pg_toast_N') FROM fact
+ORDER BY fact COLLATE "C";
 EOF
 
 sub facts
@@ -162,15 +164,18 @@ WHERE n <= substring(poser_widget.description FROM '^Widget (\d+)$')::int - 50;
 EOF
 my $contents = 'SELECT * FROM poser_widget ORDER BY uuid; SELECT * FROM poser_component ORDER BY uuid';
 
-foreach ([ 'public', 'postgres' ], [ 'Stock Room', 'postgres' ], [ 'public', 'owner' ])
+foreach (
+	[ 'public', 'postgres', '1.0' ],
+	[ 'Stock Room', 'postgres', '1.1' ],
+	[ 'public', 'owner', '1.1' ])
 {
-	my ($schema, $role) = @$_;
-	my $about = "schema $schema, by $role";
+	my ($schema, $role, $version) = @$_;
+	my $about = "from $version, schema $schema, by $role";
 	my ($fresh, $updated) = ('fresh', 'updated');
 
 	$node->safe_psql('postgres', "DROP DATABASE IF EXISTS $_") foreach ($fresh, $updated);
-	create_database($node, $fresh, schema => $schema, owner => $role, version => '1.1');
-	create_database($node, $updated, schema => $schema, owner => $role, version => '1.0');
+	create_database($node, $fresh, schema => $schema, owner => $role);
+	create_database($node, $updated, schema => $schema, owner => $role, version => $version);
 	lines_as($node, $updated, $role, $rows);
 
 	# The dry run.
@@ -195,7 +200,7 @@ EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
 	# The update.
-	lines_as($node, $updated, $role, q{ALTER EXTENSION poser UPDATE TO '1.1'});
+	lines_as($node, $updated, $role, 'ALTER EXTENSION poser UPDATE');
 	is(lines_as($node, $updated, $role, $contents), $before, "$about: updated, the rows are as before");
 	counts_exact($node, $updated, "$about: updated", widgets => 101);
 	is($node->safe_psql($updated, 'SELECT count(*) FROM poser_component_count_delta'),
@@ -204,10 +209,19 @@ EOF
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
+	is( $node->safe_psql($updated, <<'EOF'), '912|912|0|1|t', "$about: each row has one first version, of one transaction that says so");
+SELECT count(*), count(DISTINCT uuid), max(operation_type), count(DISTINCT transaction_id), bool_and(comment ~ 'begins')
+FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
+	  UNION ALL
+	  SELECT uuid, operation_type, transaction_id FROM poser_component_version) v
+JOIN poser_transaction ON id = transaction_id
+EOF
+	history_exact($node, $updated, "$about: updated", versions => 912);
+
 	my @fresh = facts($fresh);
-	my $kinds = join ' ', qw(column constraint function index member relation trigger view);
-	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } split / /, $kinds),
-		$kinds, "$about: the comparison sees all kinds of objects");
+	my @kinds = ('config table', qw(column constraint function index member relation sequence trigger view));
+	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
+		"@kinds", "$about: the comparison sees all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
 
 	# Both work alike.
@@ -231,7 +245,9 @@ ALTER TABLE poser_component ADD size int;
 EOF
 my ($rc, $stdout, $stderr) = $node->psql('lived_in', 'ALTER EXTENSION poser UPDATE');
 is($stderr, '', 'the users have indexes, a view and a column of their own: updated');
-counts_exact($node, 'lived_in', 'objects of the users', widgets => 100) if $rc == 0;
+counts_exact($node, 'lived_in', 'objects of the users', widgets => 100,
+	problems => 'column size of poser_component|is not recorded: poser_component_version has no such column of its type')
+  if $rc == 0;
 
 # None of these goes unnoticed.
 my @base = facts('updated');
@@ -254,6 +270,8 @@ foreach (
 	q{COMMENT ON FUNCTION poser_uuid() IS 'other'},
 	q{COMMENT ON CONSTRAINT poser_component_fk_widget ON poser_component IS 'other'},
 	'ALTER VIEW poser_widget_summary RESET (security_invoker)',
+	'ALTER TABLE poser_transaction ENABLE TRIGGER poser_transaction_arrive',
+	'ALTER SEQUENCE poser_change_id_seq CACHE 2',
 	'DELETE FROM pg_init_privs',
 	q{UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'poser'})
 {
