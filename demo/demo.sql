@@ -10,7 +10,8 @@ CREATE EXTENSION poser VERSION '1.0';
 \copy poser_widget FROM 'demo/widgets.csv' (FORMAT csv, HEADER)
 \copy poser_component FROM 'demo/components.csv' (FORMAT csv, HEADER)
 
--- The update counts what is there.  From now on the counts stay exact.
+-- The update counts what is there, and writes its first versions.  From now on
+-- the counts stay exact, and every change is recorded.
 
 ALTER EXTENSION poser UPDATE;
 
@@ -32,6 +33,17 @@ SELECT uuid FROM poser_widget WHERE description LIKE 'barman: %' \gset
 SELECT description, component_count FROM poser_widget_get(:'uuid');
 INSERT INTO poser_component (widget_uuid, item_code, description)
 VALUES (:'uuid', 'zstd', 'zstd (>= 1.5)');
+SELECT description, component_count FROM poser_widget_get(:'uuid');
+
+-- Who changed it, why, and back again:
+
+SELECT max(id) AS before FROM poser_transaction \gset
+SET poser.runas = 'alice'; SET poser.comment = 'not needed any more';
+DELETE FROM poser_component WHERE widget_uuid = :'uuid';
+SELECT poser_widget_revert(:'uuid', :before, with_components => true) AS changed;
+SELECT username, comment, operation, relation, left(description, 30) AS description
+FROM poser_widget_history(:'uuid', with_components => true)
+LIMIT 8;
 SELECT description, component_count FROM poser_widget_get(:'uuid');
 
 -- The check finds what is wrong; no row means that all is well:
