@@ -153,6 +153,21 @@ version_column(const PoserVersioned *versioned, AttrNumber column)
 	return quote_identifier(get_attname(versioned->versions, column, false));
 }
 
+/* The column that rows are looked up by: the first of the key, or this one. */
+static AttrNumber
+lookup_column(const PoserVersioned *versioned, const char *name)
+{
+	AttrNumber column = name != NULL ? get_attnum(versioned->versions, name) : versioned->keys[0];
+
+	if (column <= 0 || versioned->source[column - 1] == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" of relation \"%s\" is not recorded", name,
+						get_rel_name(versioned->relid)),
+				 errhint("poser_check() says what was changed.")));
+	return column;
+}
+
 /* Append the names of the recorded columns, each after this prefix. */
 static void
 append_columns(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
@@ -509,7 +524,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 {
 	bool restricted = is_restricted(versioned);
 	const char *versions = poser_relation_name(versioned->versions);
-	AttrNumber column = parent != NULL ? get_attnum(versioned->versions, parent) : versioned->keys[0];
+	AttrNumber column = lookup_column(versioned, parent);
 	Oid type = get_atttype(versioned->versions, column);
 	const char *name = version_column(versioned, column);
 	StringInfoData sql;
@@ -742,7 +757,7 @@ static void
 describe_family(Family *family, const PoserVersioned *versioned, Datum key, const char *parent)
 {
 	const char *versions = poser_relation_name(versioned->versions);
-	AttrNumber column = parent != NULL ? get_attnum(versioned->versions, parent) : versioned->keys[0];
+	AttrNumber column = lookup_column(versioned, parent);
 	const char *name = version_column(versioned, column);
 	Oid type = get_atttype(versioned->versions, column);
 	StringInfoData sql;

@@ -47,6 +47,10 @@ BEGIN
 	ASSERT (SELECT total FROM poser_component_count_settled) = expected;
 	ASSERT (SELECT active_component_count FROM poser_widget_get('w1')) = 0;
 	ASSERT poser_recount() = 0;
+	ASSERT (SELECT count(*) FROM poser_widget_history('w1', true)) = 1 + 2 * expected;
+	ASSERT (SELECT count(*) FROM poser_component_as_of('infinity') WHERE NOT active) = expected;
+	ASSERT poser_widget_revert('w1', (SELECT max(id) FROM poser_transaction), true) = 0;
+	ASSERT poser_record_versions() = 0;
 	ASSERT NOT EXISTS (SELECT FROM poser_check());
 END
 $$;
