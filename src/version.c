@@ -29,7 +29,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
@@ -372,23 +371,12 @@ flush_versions(PoserVersionWriter *writer)
 	else
 		table_multi_insert(writer->table.rel, writer->slots, writer->nbuffered,
 						   GetCurrentCommandId(true), 0, NULL);
-	{
-		ResultRelInfo *indexes = writer->table.indexes;
-		for (int j = 0; j < indexes->ri_NumIndices; j++)
-		{
-			Relation index = indexes->ri_IndexRelationDescs[j];
-			for (int i = 0; i < writer->nbuffered; i++)
-			{
-				Datum values[INDEX_MAX_KEYS];
-				bool isnull[INDEX_MAX_KEYS];
-				FormIndexDatum(indexes->ri_IndexRelationInfo[j], writer->slots[i], writer->table.estate, values, isnull);
-				index_insert(index, values, isnull, &writer->slots[i]->tts_tid, writer->table.rel,
-							 index->rd_index->indisunique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO, false, indexes->ri_IndexRelationInfo[j]);
-			}
-		}
-	}
 	for (int i = 0; i < writer->nbuffered; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		insert_index_entries(&writer->table, writer->slots[i]);
 		ExecClearTuple(writer->slots[i]);
+	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(writer->batch);
 	writer->nbuffered = 0;
@@ -631,6 +619,22 @@ reconcile(PoserVersionWriter *writer, Relation rel, TupleTableSlot *row, bool is
 }
 
 /*
+ * Is a row under way that has taken the key of one that was deleted?  Of a row
+ * that is not what it was, an INSERT and a DELETE that have not been recorded
+ * are the reason if no UPDATE can be.
+ */
+static bool
+replaces_rows(Oid relid)
+{
+	int16 events = 0;
+
+	for (PoserStatement *statement = unrecorded; statement != NULL; statement = statement->outer)
+		if (statement->relid == relid)
+			events |= statement->event;
+	return (events & TRIGGER_TYPE_INSERT) && (events & TRIGGER_TYPE_DELETE) && !(events & TRIGGER_TYPE_UPDATE);
+}
+
+/*
  * Record a change of a statement beside others that were under way with it.
  * "since" is the last change_id before it began.
  */
@@ -640,14 +644,22 @@ record_carefully(PoserVersionWriter *writer, PoserOperation operation,
 {
 	const PoserVersioned *versioned = writer->versioned;
 	TupleTableSlot *row = operation == POSER_DELETE ? old : new;
+	bool gone_on = false;
 	bool found;
 
 	/* another statement has found the row like this, and recorded it */
 	begin_versions(writer, row, false);
 	while ((found = next_version(writer)) && version_change(versioned, writer->last) > since)
-		if (version_operation(versioned, writer->last) == operation &&
-			is_version_of(versioned, writer->last, row))
+	{
+		bool deleted = version_operation(versioned, writer->last) == POSER_DELETE;
+
+		if (deleted == (operation == POSER_DELETE) && is_version_of(versioned, writer->last, row))
 			return;
+		gone_on = true;
+	}
+	/* or has found what came after it */
+	if (operation == POSER_DELETE && gone_on && found && is_version_of(versioned, writer->last, row))
+		return;
 
 	/* another statement has made the row what this one has found */
 	begin_versions(writer, row, false);
@@ -657,7 +669,15 @@ record_carefully(PoserVersionWriter *writer, PoserOperation operation,
 	else if (operation != POSER_INSERT && !found)
 		poser_version_write(writer, POSER_INSERT, old, false);
 	else if (operation != POSER_INSERT && !is_version_of(versioned, writer->last, old))
-		poser_version_write(writer, POSER_UPDATE, old, false);
+	{
+		if (replaces_rows(versioned->relid))
+		{
+			poser_version_write(writer, POSER_DELETE, writer->last, true);
+			poser_version_write(writer, POSER_INSERT, old, false);
+		}
+		else
+			poser_version_write(writer, POSER_UPDATE, old, false);
+	}
 
 	poser_version_write(writer, operation, row, false);
 	flush_versions(writer);
