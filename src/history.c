@@ -28,10 +28,10 @@
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "tcop/dest.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -69,18 +69,40 @@ static const char *const operations[] = {"insert", "update", "delete"};
 struct PoserHistory
 {
 	ReturnSetInfo *rsinfo;
-	const PoserVersioned *versioned;
-	TupleDesc desc;	 /* of the result */
-	TupleDesc order; /* and the change_id behind it */
-	Tuplesortstate *sort;
-	TupleTableSlot *slot;
-	Relation transactions;
+	MemoryContext context;
+	TupleDesc desc;		   /* of the result */
+	Tuplesortstate *sort;  /* by change_id, which comes behind; NULL if all are of one row */
+	TupleTableSlot *slot;  /* a row of the result, or of the sort */
+	Datum operations[3];   /* texts */
+	Relation transactions; /* where a transaction is looked up by id */
 	Relation index;
 	IndexScanDesc scan;
+	ScanKeyData key;
 	TupleTableSlot *transaction;
 	int64 transaction_id;			  /* what is in that slot, or 0 */
 	AttrNumber source[HISTORY_FIXED]; /* columns of it for the result's, or 0 */
 };
+
+/*
+ * What takes the versions of one table from the executor: newest first, row by
+ * row.  Each is held until the one before it has come, with which it is
+ * compared.
+ */
+typedef struct VersionReceiver
+{
+	DestReceiver pub;
+	PoserHistory *history;
+	const PoserVersioned *versioned;
+	bool restricted;
+	AttrNumber parent; /* only versions in which this column or that of the version before */
+	Datum key;		   /* has this value; or 0 */
+	AttrNumber *map;   /* column for each of the result's, or 0 */
+	Datum relation;	   /* name of the table */
+	Datum *names;	   /* of the recorded columns, texts */
+	bool *differs;	   /* which of them are in "changed" */
+	Datum changed;	   /* the last array that was made */
+	TupleTableSlot *held;
+} VersionReceiver;
 
 /*
  * Plans
@@ -347,30 +369,39 @@ append_restriction(StringInfo sql, const PoserVersioned *versioned)
 /*
  * Begin a history, the result of a set-returning function: the columns above,
  * then columns that are found by name in the versions; "relation" is the name
- * of the table.
+ * of the table.  It may be of many rows, or of one.
  */
 PoserHistory *
-poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
+poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned, bool of_many)
 {
 	PoserHistory *history = palloc0(sizeof(PoserHistory));
-	AttrNumber attno;
-	Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
-	Oid collation = InvalidOid;
-	bool nulls_first = false;
+	AttrNumber natts;
 
 	InitMaterializedSRF(fcinfo, 0);
 	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	history->context = CurrentMemoryContext;
 	history->desc = history->rsinfo->setDesc;
-	history->versioned = versioned;
+	natts = history->desc->natts;
+	for (int i = 0; i < lengthof(operations); i++)
+		history->operations[i] = CStringGetTextDatum(operations[i]);
 
-	history->order = CreateTemplateTupleDesc(history->desc->natts + 1);
-	for (int i = 0; i < history->desc->natts; i++)
-		TupleDescCopyEntry(history->order, i + 1, history->desc, i + 1);
-	attno = history->order->natts;
-	TupleDescInitEntry(history->order, attno, "change_id", INT8OID, -1, 0);
-	history->slot = MakeSingleTupleTableSlot(history->order, &TTSOpsVirtual);
-	history->sort = tuplesort_begin_heap(history->order, 1, &attno, &opr, &collation, &nulls_first,
-										 work_mem, NULL, TUPLESORT_NONE);
+	if (of_many)
+	{
+		TupleDesc desc = CreateTemplateTupleDesc(natts + 1);
+		AttrNumber attno = natts + 1;
+		Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+		Oid collation = InvalidOid;
+		bool nulls_first = false;
+
+		for (int i = 1; i <= natts; i++)
+			TupleDescCopyEntry(desc, i, history->desc, i);
+		TupleDescInitEntry(desc, attno, "change_id", INT8OID, -1, 0);
+		history->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		history->sort = tuplesort_begin_heap(desc, 1, &attno, &opr, &collation, &nulls_first,
+											 work_mem, NULL, TUPLESORT_NONE);
+	}
+	else
+		history->slot = MakeSingleTupleTableSlot(history->desc, &TTSOpsVirtual);
 
 	history->transactions = table_open(versioned->transactions, AccessShareLock);
 	history->transaction = table_slot_create(history->transactions, NULL);
@@ -383,6 +414,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 			history->source[i] = column;
 	}
 	history->index = index_open(poser_id_index(history->transactions), AccessShareLock);
+	poser_scan_key(&history->key, history->index, 1, Int64GetDatum(0));
 #if PG_VERSION_NUM >= 180000
 	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
 #else
@@ -393,19 +425,17 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned)
 	return history;
 }
 
-/* Put what is known of a transaction into a row of the result. */
+/* Put what is known of a transaction into the row of the result. */
 static void
-add_transaction(PoserHistory *history, int64 id)
+put_transaction(PoserHistory *history, int64 id)
 {
 	TupleTableSlot *slot = history->slot;
 	bool found = true;
 
 	if (history->transaction_id != id)
 	{
-		ScanKeyData key;
-
-		poser_scan_key(&key, history->index, 1, Int64GetDatum(id));
-		index_rescan(history->scan, &key, 1, NULL, 0);
+		history->key.sk_argument = Int64GetDatum(id);
+		index_rescan(history->scan, &history->key, 1, NULL, 0);
 		found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
 		history->transaction_id = found ? id : 0;
 	}
@@ -420,98 +450,187 @@ add_transaction(PoserHistory *history, int64 id)
 	}
 }
 
-/* The names of the columns that differ between two versions. */
+/*
+ * The names of the columns that differ between two versions, an array that is
+ * valid until the next call.
+ */
 static Datum
-changed_columns(const PoserVersioned *versioned, TupleDesc desc, HeapTuple before, HeapTuple after)
+changed_columns(VersionReceiver *receiver, TupleTableSlot *before, TupleTableSlot *version)
 {
-	Datum *names = palloc(versioned->natts * sizeof(Datum));
+	const PoserVersioned *versioned = receiver->versioned;
+	bool same = (receiver->changed != (Datum) 0);
+	MemoryContext old;
+	Datum *names;
 	int n = 0;
 
 	for (int i = 0; i < versioned->natts; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		bool anull;
-		bool bnull;
-		Datum a;
-		Datum b;
+		Form_pg_attribute att = TupleDescAttr(version->tts_tupleDescriptor, i);
+		bool differs = false;
 
-		if (versioned->source[i] == 0)
-			continue;
-		a = heap_getattr(before, i + 1, desc, &anull);
-		b = heap_getattr(after, i + 1, desc, &bnull);
-		if (anull != bnull || (!anull && !datum_image_eq(a, b, att->attbyval, att->attlen)))
-			names[n++] = CStringGetTextDatum(NameStr(att->attname));
+		if (versioned->source[i] != 0)
+			differs = before->tts_isnull[i] != version->tts_isnull[i] ||
+					  (!before->tts_isnull[i] &&
+					   !datum_image_eq(before->tts_values[i], version->tts_values[i],
+									   att->attbyval, att->attlen));
+		same = same && differs == receiver->differs[i];
+		receiver->differs[i] = differs;
 	}
-	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
-}
+	if (same)
+		return receiver->changed;
 
-/* Add one version, and what it has changed of the one before. */
-static void
-add_version(PoserHistory *history, const PoserVersioned *versioned, TupleDesc desc,
-			HeapTuple before, HeapTuple version)
-{
-	TupleTableSlot *slot = history->slot;
-	bool isnull;
-	int64 transaction_id = DatumGetInt64(heap_getattr(version, versioned->transaction_id, desc, &isnull));
-	int16 operation = DatumGetInt16(heap_getattr(version, versioned->operation_type, desc, &isnull));
-
-	ExecClearTuple(slot);
-	add_transaction(history, transaction_id);
-	slot->tts_isnull[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
-	if (!slot->tts_isnull[HISTORY_OPERATION])
-		slot->tts_values[HISTORY_OPERATION] = CStringGetTextDatum(operations[operation]);
-	slot->tts_isnull[HISTORY_CHANGED] = (before == NULL);
-	if (before != NULL)
-		slot->tts_values[HISTORY_CHANGED] = changed_columns(versioned, desc, before, version);
-
-	for (int i = HISTORY_FIXED; i < history->desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(history->desc, i);
-		const char *name = NameStr(att->attname);
-		int column = SPI_fnumber(desc, name);
-
-		slot->tts_isnull[i] = true;
-		if (column > 0 && TupleDescAttr(desc, column - 1)->atttypid == att->atttypid)
-			slot->tts_values[i] = heap_getattr(version, column, desc, &slot->tts_isnull[i]);
-		else if (strcmp(name, "relation") == 0 && att->atttypid == NAMEOID)
-		{
-			NameData *relation = palloc(sizeof(NameData));
-
-			namestrcpy(relation, get_rel_name(versioned->relid));
-			slot->tts_values[i] = NameGetDatum(relation);
-			slot->tts_isnull[i] = false;
-		}
-	}
-	slot->tts_values[history->desc->natts] = heap_getattr(version, versioned->change_id, desc, &isnull);
-	slot->tts_isnull[history->desc->natts] = isnull;
-	ExecStoreVirtualTuple(slot);
-	tuplesort_puttupleslot(history->sort, slot);
+	old = MemoryContextSwitchTo(receiver->history->context);
+	if (receiver->changed != (Datum) 0)
+		pfree(DatumGetPointer(receiver->changed));
+	names = palloc(versioned->natts * sizeof(Datum));
+	for (int i = 0; i < versioned->natts; i++)
+		if (receiver->differs[i])
+			names[n++] = receiver->names[i];
+	receiver->changed = PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
+	pfree(names);
+	MemoryContextSwitchTo(old);
+	return receiver->changed;
 }
 
 /* Has the column of a version this value? */
 static bool
-has_value(HeapTuple version, TupleDesc desc, int column, Datum value)
+has_value(TupleTableSlot *version, AttrNumber column, Datum value)
 {
-	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
-	bool isnull;
-	Datum found = heap_getattr(version, column, desc, &isnull);
+	Form_pg_attribute att = TupleDescAttr(version->tts_tupleDescriptor, column - 1);
 
-	return !isnull && datum_image_eq(found, value, att->attbyval, att->attlen);
+	return !version->tts_isnull[column - 1] &&
+		   datum_image_eq(version->tts_values[column - 1], value, att->attbyval, att->attlen);
 }
 
-/* Do two versions belong to one row? */
-static bool
-same_row(const PoserVersioned *versioned, TupleDesc desc, HeapTuple a, HeapTuple b)
+/* Add the version that is held to the history, if it belongs there. */
+static void
+put_version(VersionReceiver *receiver, TupleTableSlot *before)
 {
-	for (int i = 0; i < versioned->nkeys; i++)
-	{
-		bool isnull;
-		Datum value = heap_getattr(b, versioned->keys[i], desc, &isnull);
+	PoserHistory *history = receiver->history;
+	const PoserVersioned *versioned = receiver->versioned;
+	TupleTableSlot *version = receiver->held;
+	TupleTableSlot *slot = history->slot;
+	int natts = history->desc->natts;
+	int16 operation = DatumGetInt16(version->tts_values[versioned->operation_type - 1]);
 
-		if (isnull || !has_value(a, desc, versioned->keys[i], value))
-			return false;
+	if (receiver->parent != 0 && !has_value(version, receiver->parent, receiver->key) &&
+		(before == NULL || !has_value(before, receiver->parent, receiver->key)))
+		return;
+
+	ExecClearTuple(slot);
+	put_transaction(history, DatumGetInt64(version->tts_values[versioned->transaction_id - 1]));
+	slot->tts_isnull[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
+	if (!slot->tts_isnull[HISTORY_OPERATION])
+		slot->tts_values[HISTORY_OPERATION] = history->operations[operation];
+	slot->tts_isnull[HISTORY_CHANGED] = (before == NULL || receiver->restricted);
+	if (!slot->tts_isnull[HISTORY_CHANGED])
+		slot->tts_values[HISTORY_CHANGED] = changed_columns(receiver, before, version);
+	for (int i = HISTORY_FIXED; i < natts; i++)
+	{
+		int column = receiver->map[i] - 1;
+
+		slot->tts_isnull[i] = column < 0 || version->tts_isnull[column];
+		if (!slot->tts_isnull[i])
+			slot->tts_values[i] = version->tts_values[column];
+		else if (strcmp(NameStr(TupleDescAttr(history->desc, i)->attname), "relation") == 0)
+		{
+			slot->tts_values[i] = receiver->relation;
+			slot->tts_isnull[i] = false;
+		}
 	}
+
+	if (history->sort == NULL)
+		tuplestore_putvalues(history->rsinfo->setResult, history->desc, slot->tts_values, slot->tts_isnull);
+	else
+	{
+		slot->tts_values[natts] = version->tts_values[versioned->change_id - 1];
+		slot->tts_isnull[natts] = false;
+		ExecStoreVirtualTuple(slot);
+		tuplesort_puttupleslot(history->sort, slot);
+	}
+}
+
+static bool
+receive_version(TupleTableSlot *slot, DestReceiver *self)
+{
+	VersionReceiver *receiver = (VersionReceiver *) self;
+	const PoserVersioned *versioned = receiver->versioned;
+
+	slot_getallattrs(slot);
+	if (!TTS_EMPTY(receiver->held))
+	{
+		bool same_row = true;
+
+		for (int i = 0; i < versioned->nkeys; i++)
+			same_row = same_row && has_value(receiver->held, versioned->keys[i],
+											 slot->tts_values[versioned->keys[i] - 1]);
+		put_version(receiver, same_row ? slot : NULL);
+	}
+	ExecCopySlot(receiver->held, slot);
+	slot_getallattrs(receiver->held);
 	return true;
+}
+
+static void
+start_versions(DestReceiver *self, int operation, TupleDesc desc)
+{
+	VersionReceiver *receiver = (VersionReceiver *) self;
+	MemoryContext old = MemoryContextSwitchTo(receiver->history->context);
+
+	receiver->held = MakeSingleTupleTableSlot(CreateTupleDescCopy(desc), &TTSOpsMinimalTuple);
+	MemoryContextSwitchTo(old);
+}
+
+static void
+end_versions(DestReceiver *self)
+{
+	VersionReceiver *receiver = (VersionReceiver *) self;
+
+	if (!TTS_EMPTY(receiver->held))
+		put_version(receiver, NULL);
+	ExecDropSingleTupleTableSlot(receiver->held);
+}
+
+static void
+destroy_receiver(DestReceiver *self)
+{
+	/* its memory goes with the call */
+}
+
+/* What takes the versions of this table into the history. */
+static VersionReceiver *
+make_receiver(PoserHistory *history, const PoserVersioned *versioned)
+{
+	VersionReceiver *receiver = palloc0(sizeof(VersionReceiver));
+	NameData *relation = palloc(sizeof(NameData));
+
+	receiver->pub.receiveSlot = receive_version;
+	receiver->pub.rStartup = start_versions;
+	receiver->pub.rShutdown = end_versions;
+	receiver->pub.rDestroy = destroy_receiver;
+	receiver->pub.mydest = DestNone;
+	receiver->history = history;
+	receiver->versioned = versioned;
+	receiver->restricted = is_restricted(versioned);
+	namestrcpy(relation, get_rel_name(versioned->relid));
+	receiver->relation = NameGetDatum(relation);
+
+	receiver->differs = palloc0(versioned->natts * sizeof(bool));
+	receiver->names = palloc0(versioned->natts * sizeof(Datum));
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+			receiver->names[i] = CStringGetTextDatum(get_attname(versioned->versions, i + 1, false));
+
+	receiver->map = palloc0(history->desc->natts * sizeof(AttrNumber));
+	for (int i = HISTORY_FIXED; i < history->desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(history->desc, i);
+		AttrNumber column = get_attnum(versioned->versions, NameStr(att->attname));
+
+		if (column > 0 && get_atttype(versioned->versions, column) == att->atttypid)
+			receiver->map[i] = column;
+	}
+	return receiver;
 }
 
 /*
@@ -522,19 +641,28 @@ same_row(const PoserVersioned *versioned, TupleDesc desc, HeapTuple a, HeapTuple
 void
 poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, const char *parent)
 {
-	bool restricted = is_restricted(versioned);
+	VersionReceiver *receiver = make_receiver(history, versioned);
 	const char *versions = poser_relation_name(versioned->versions);
 	AttrNumber column = lookup_column(versioned, parent);
 	Oid type = get_atttype(versioned->versions, column);
 	const char *name = version_column(versioned, column);
+	SPIExecuteOptions options = {0};
 	StringInfoData sql;
-	Portal portal;
-	HeapTuple before = NULL;
-	MemoryContext batch[2];
-	int current = 0;
 
+	receiver->parent = parent != NULL ? column : 0;
+	receiver->key = key;
+
+	/* all columns by number, so that they are those of the description */
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT v.*\n  FROM %s AS v\n WHERE ", versions);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		bool is_dropped = !OidIsValid(get_atttype(versioned->versions, i + 1));
+
+		appendStringInfo(&sql, "%s%s%s", i > 0 ? ", " : "", is_dropped ? "" : "v.",
+						 is_dropped ? "NULL" : version_column(versioned, i + 1));
+	}
+	appendStringInfo(&sql, "\n  FROM %s AS v\n WHERE ", versions);
 	if (parent == NULL)
 		append_equality(&sql, psprintf("v.%s", name), "$1", type);
 	else
@@ -545,63 +673,45 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 		append_equality(&sql, psprintf("member.%s", name), "$1", type);
 		appendStringInfoChar(&sql, ')');
 	}
-	if (restricted)
+	if (receiver->restricted)
 		append_restriction(&sql, versioned);
 	appendStringInfoString(&sql, "\n ORDER BY ");
-	append_keys(&sql, versioned, "v.");
-	appendStringInfoString(&sql, ", v.change_id");
+	for (int i = 0; i < versioned->nkeys; i++)
+		appendStringInfo(&sql, "v.%s DESC, ", version_column(versioned, versioned->keys[i]));
+	appendStringInfoString(&sql, "v.change_id DESC");
 
-	/* a version is compared with the one before, so two batches are kept */
-	for (int i = 0; i < lengthof(batch); i++)
-		batch[i] = AllocSetContextCreate(CurrentMemoryContext, "poser history", ALLOCSET_DEFAULT_SIZES);
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 1, &type, 0), &key, NULL, true);
-	for (;;)
-	{
-		SPI_cursor_fetch(portal, true, BATCH);
-		if (SPI_processed == 0)
-			break;
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			TupleDesc desc = SPI_tuptable->tupdesc;
-			HeapTuple version = SPI_tuptable->vals[i];
-			MemoryContext old;
-
-			CHECK_FOR_INTERRUPTS();
-			if (before != NULL && !same_row(versioned, desc, before, version))
-				before = NULL;
-			current = 1 - current;
-			MemoryContextReset(batch[current]);
-			old = MemoryContextSwitchTo(batch[current]);
-			if (parent == NULL || has_value(version, desc, column, key) ||
-				(before != NULL && has_value(before, desc, column, key)))
-				add_version(history, versioned, desc, restricted ? NULL : before, version);
-			before = heap_copytuple(version);
-			MemoryContextSwitchTo(old);
-		}
-		SPI_freetuptable(SPI_tuptable);
-	}
-	SPI_cursor_close(portal);
-	for (int i = 0; i < lengthof(batch); i++)
-		MemoryContextDelete(batch[i]);
+	options.params = makeParamList(1);
+	options.params->params[0].value = key;
+	options.params->params[0].isnull = false;
+	options.params->params[0].pflags = PARAM_FLAG_CONST;
+	options.params->params[0].ptype = type;
+	options.read_only = true;
+	options.dest = &receiver->pub;
+	if (SPI_execute_plan_extended(saved_plan(sql.data, 1, &type, 0), &options) < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
 }
 
 /* Give the history to the function's caller, newest first. */
 void
 poser_history_end(PoserHistory *history)
 {
-	TupleTableSlot *slot;
-
 	SPI_finish();
-	slot = MakeSingleTupleTableSlot(history->order, &TTSOpsMinimalTuple);
-	tuplesort_performsort(history->sort);
-	while (tuplesort_gettupleslot(history->sort, true, false, slot, NULL))
+	if (history->sort != NULL)
 	{
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		tuplestore_putvalues(history->rsinfo->setResult, history->desc, slot->tts_values, slot->tts_isnull);
+		TupleTableSlot *slot = MakeSingleTupleTableSlot(history->slot->tts_tupleDescriptor,
+														&TTSOpsMinimalTuple);
+
+		tuplesort_performsort(history->sort);
+		while (tuplesort_gettupleslot(history->sort, true, false, slot, NULL))
+		{
+			CHECK_FOR_INTERRUPTS();
+			slot_getallattrs(slot);
+			tuplestore_putvalues(history->rsinfo->setResult, history->desc,
+								 slot->tts_values, slot->tts_isnull);
+		}
+		tuplesort_end(history->sort);
+		ExecDropSingleTupleTableSlot(slot);
 	}
-	tuplesort_end(history->sort);
-	ExecDropSingleTupleTableSlot(slot);
 	ExecDropSingleTupleTableSlot(history->slot);
 	ExecDropSingleTupleTableSlot(history->transaction);
 	index_endscan(history->scan);

@@ -159,7 +159,8 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history.c */
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned);
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
+										 bool of_many);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
 							  Datum key, const char *parent);
 extern void poser_history_end(PoserHistory *history);

@@ -272,13 +272,14 @@ describe_for(FunctionCallInfo fcinfo, PoserVersioned *tables)
 Datum
 poser_widget_history(PG_FUNCTION_ARGS)
 {
+	bool with_components = PG_NARGS() > 1 && PG_GETARG_BOOL(1);
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[WIDGET]);
+	history = poser_history_begin(fcinfo, &tables[WIDGET], with_components);
 	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), NULL);
-	if (PG_NARGS() > 1 && PG_GETARG_BOOL(1))
+	if (with_components)
 		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), "widget_uuid");
 	poser_history_end(history);
 	return (Datum) 0;
@@ -294,7 +295,7 @@ poser_component_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[COMPONENT]);
+	history = poser_history_begin(fcinfo, &tables[COMPONENT], false);
 	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), NULL);
 	poser_history_end(history);
 	return (Datum) 0;
