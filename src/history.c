@@ -30,6 +30,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
 #include "tcop/dest.h"
 #include "utils/acl.h"
@@ -79,7 +80,9 @@ struct PoserHistory
 	IndexScanDesc scan;
 	ScanKeyData key;
 	TupleTableSlot *transaction;
-	int64 transaction_id;			  /* what is in that slot, or 0 */
+	bool looked_up;
+	int64 transaction_id;			  /* the last one that was looked up */
+	bool found;						  /* it is in that slot */
 	AttrNumber source[HISTORY_FIXED]; /* columns of it for the result's, or 0 */
 };
 
@@ -430,21 +433,21 @@ static void
 put_transaction(PoserHistory *history, int64 id)
 {
 	TupleTableSlot *slot = history->slot;
-	bool found = true;
 
-	if (history->transaction_id != id)
+	if (!history->looked_up || history->transaction_id != id)
 	{
+		history->looked_up = true;
+		history->transaction_id = id;
 		history->key.sk_argument = Int64GetDatum(id);
 		index_rescan(history->scan, &history->key, 1, NULL, 0);
-		found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
-		history->transaction_id = found ? id : 0;
+		history->found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
 	}
 	slot->tts_values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_isnull[HISTORY_TRANSACTION_ID] = false;
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
 	{
 		slot->tts_isnull[i] = true;
-		if (found && history->source[i] != 0)
+		if (history->found && history->source[i] != 0)
 			slot->tts_values[i] = slot_getattr(history->transaction, history->source[i],
 											   &slot->tts_isnull[i]);
 	}
@@ -627,7 +630,7 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 		Form_pg_attribute att = TupleDescAttr(history->desc, i);
 		AttrNumber column = get_attnum(versioned->versions, NameStr(att->attname));
 
-		if (column > 0 && get_atttype(versioned->versions, column) == att->atttypid)
+		if (column > 0 && IsBinaryCoercible(get_atttype(versioned->versions, column), att->atttypid))
 			receiver->map[i] = column;
 	}
 	return receiver;
@@ -997,12 +1000,17 @@ append_state_key(StringInfo sql, const PoserVersioned *versioned)
 	}
 }
 
-/* Can a column of the table be written, as far as it is not its key? */
+/*
+ * Can a recorded column of the table be written by an INSERT or UPDATE?  The
+ * key is not updated.
+ */
 static bool
 is_writable(const PoserVersioned *versioned, int column, bool update)
 {
-	if (versioned->source[column - 1] == 0 ||
-		get_attgenerated(versioned->relid, versioned->source[column - 1]) != '\0')
+	AttrNumber source = versioned->source[column - 1];
+
+	if (source == 0 || get_attgenerated(versioned->relid, source) != '\0' ||
+		(update && poser_is_always_identity(versioned->relid, source)))
 		return false;
 	for (int i = 0; update && i < versioned->nkeys; i++)
 		if (versioned->keys[i] == column)
@@ -1225,6 +1233,54 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 	return result;
 }
 
+/* Append the condition that a table has no version of transaction "t". */
+static void
+append_no_version(StringInfo sql, Oid versions)
+{
+	appendStringInfo(sql,
+					 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
+					 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
+					 poser_relation_name(versions));
+}
+
+/*
+ * Append that condition for all tables of versions: these, and those that
+ * triggers record to which somebody has made himself.
+ */
+static void
+append_no_versions(StringInfo sql, const PoserVersioned *tables, int ntables)
+{
+	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(get_rel_namespace(tables[0].versions))};
+
+	for (int i = 0; i < ntables; i++)
+		append_no_version(sql, tables[i].versions);
+	execute("SELECT DISTINCT c.oid\n"
+			"  FROM pg_catalog.pg_trigger AS t\n"
+			"       JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid\n"
+			"       JOIN pg_catalog.pg_class AS c\n"
+			"       ON c.relnamespace OPERATOR(pg_catalog.=) p.pronamespace\n"
+			"          AND pg_catalog.convert_to(c.relname::pg_catalog.text, pg_catalog.getdatabaseencoding())\n"
+			"              OPERATOR(pg_catalog.=)\n"
+			"              pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\\x00'::pg_catalog.bytea)\n"
+			"                                                OPERATOR(pg_catalog.-) 1)\n"
+			" WHERE p.proname OPERATOR(pg_catalog.=) 'poser_version'\n"
+			"   AND p.pronamespace OPERATOR(pg_catalog.=) $1\n"
+			"   AND t.tgnargs OPERATOR(pg_catalog.>) 0",
+			lengthof(argtypes), argtypes, values, true);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool isnull;
+		Oid versions = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
+		bool known = get_attnum(versions, "transaction_id") <= 0;
+
+		for (int j = 0; j < ntables; j++)
+			known = known || tables[j].versions == versions;
+		if (!known)
+			append_no_version(sql, versions);
+	}
+}
+
 /*
  * Remove old versions of all these tables, and the transactions that have none
  * any more.  "before" is the time before which a change is old.  The current
@@ -1287,11 +1343,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 			/* the last one stays, as the place in time of what is left */
 			initStringInfo(&sql);
 			appendStringInfo(&sql, "DELETE FROM %s AS t\n WHERE t.id OPERATOR(pg_catalog.<) $1", transactions);
-			for (int i = 0; i < ntables; i++)
-				appendStringInfo(&sql,
-								 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
-								 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
-								 poser_relation_name(tables[i].versions));
+			append_no_versions(&sql, tables, ntables);
 			position[0] = Int64GetDatum(transaction_id);
 			execute(sql.data, 1, position_types, position, false);
 		}

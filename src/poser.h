@@ -123,6 +123,7 @@ extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, 
 							TupleTableSlot *slot, bool *found);
 extern void poser_structure_error(Relation rel);
 extern char *poser_relation_name(Oid relid);
+extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);

@@ -926,6 +926,10 @@ poser_version(PG_FUNCTION_ARGS)
 	careful = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
 		careful = true;
+	/* which may record what others are still to record */
+	for (PoserStatement *other = unrecorded; careful && other != NULL; other = other->outer)
+		if (other->relid == RelationGetRelid(rel))
+			other->overlapped = true;
 	since = statement != NULL ? statement->since : last_change;
 	if (statement != NULL)
 		pfree(statement);

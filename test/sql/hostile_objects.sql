@@ -19,7 +19,8 @@ BEGIN
 		result := CASE WHEN operator = ANY ('{+,-,||}') THEN NULL ELSE 'pg_catalog.bool' END;
 		FOREACH args SLICE 1 IN ARRAY '{{varchar,varchar},{varchar,text},{text,varchar},{text,text},
 				{int8,int8},{int8,int4},{int4,int4},{int2,int2},{numeric,numeric},{bool,bool},{oid,oid},{oid,regclass},
-				{regclass,regclass},{name,name},{name,text},{char,char},{_text,_text}}'::text[] LOOP
+				{regclass,regclass},{name,name},{name,text},{char,char},{_text,_text},
+				{timestamptz,timestamptz},{timestamptz,interval},{interval,interval},{xid8,xid8},{int8,_int8}}'::text[] LOOP
 			EXECUTE format('CREATE FUNCTION %I.%I(pg_catalog.%I, pg_catalog.%I) RETURNS %s %s',
 						   schema, 'hostile ' || operator, args[1], args[2],
 						   coalesce(result, format('pg_catalog.%I', args[1])), body);
@@ -37,7 +38,10 @@ BEGIN
 		'pg_get_userbyid(oid) name', 'pg_extension_config_dump(regclass, text) void',
 		'format_type(oid, int4) text', 'int8(int4) int8', 'int8(numeric) int8', 'varchar(varchar) varchar',
 		'varchar(varchar, int4) varchar', 'varchar(varchar, int4, bool) varchar', 'now() timestamptz',
-		'coalesce(int8, int8) int8', 'cardinality(_text) int4', 'encode(bytea, text) text']
+		'coalesce(int8, int8) int8', 'cardinality(_text) int4', 'encode(bytea, text) text',
+		'lead(int8) int8', 'lag(int2) int2', 'lag(int8) int8', 'text(varchar) text', 'int2(int4) int2',
+		'pg_current_snapshot() pg_snapshot', 'pg_snapshot_xmax(pg_snapshot) xid8', 'pg_current_xact_id_if_assigned() xid8',
+		'set_config(text, text, bool) text', 'concat(text) text', 'acldefault(text, oid) _aclitem']
 	LOOP
 		EXECUTE format('CREATE FUNCTION %I.%s RETURNS %s %s', schema,
 					   left(operator, strpos(operator, ')')), substr(operator, strpos(operator, ')') + 1), body);
@@ -47,6 +51,8 @@ BEGIN
 	EXECUTE format('CREATE FUNCTION %I.hostile(int8, varchar) RETURNS int8 %s', schema, body);
 	EXECUTE format('CREATE AGGREGATE %I.count(*) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.sum(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.max(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.min(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.count(varchar) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 
 	-- types
@@ -57,6 +63,11 @@ BEGIN
 	EXECUTE format('CREATE TYPE %I.name AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I.regclass AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I.trigger AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.int2 AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.record AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.timestamptz AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I."interval" AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.xid8 AS (hostile int)', schema);
 END
 $fill$;
 CALL regress_poser_hostile.fill('regress_poser_hostile');
@@ -77,6 +88,7 @@ CREATE PROCEDURE regress_poser_hostile.everything() LANGUAGE plpgsql AS $$
 DECLARE
 	seen pg_catalog.text;
 	n pg_catalog.int8;
+	first pg_catalog.int8;
 BEGIN
 	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'TWO'), ('w3', 'three');
 	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w2', 'Two') ON CONFLICT (uuid) DO UPDATE SET description = 'Two';
@@ -111,6 +123,36 @@ BEGIN
 	RAISE WARNING 'wrong: %', regress_poser.poser_recount();
 	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check();
 	RAISE WARNING '%', seen;
+
+	-- the history
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', operation, changed, description), ', '), pg_catalog.max(transaction_id)
+	  INTO seen, first FROM regress_poser.poser_widget_history('w2'::pg_catalog.varchar) WHERE comment IS NULL;
+	RAISE WARNING '%', seen;
+	PERFORM pg_catalog.set_config('poser.comment', 'afterwards', true);
+	DELETE FROM regress_poser.poser_component;
+	UPDATE regress_poser.poser_widget SET description = 'later' WHERE uuid OPERATOR(pg_catalog.=) 'w2';
+	RAISE WARNING 'reverted: %, %', regress_poser.poser_widget_revert('w2'::pg_catalog.varchar, first),
+		regress_poser.poser_widget_revert('w2'::pg_catalog.varchar, first, true);
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', operation, relation, changed, description), ', ')
+	  INTO seen FROM regress_poser.poser_widget_history('w2'::pg_catalog.varchar, true) WHERE comment OPERATOR(pg_catalog.=) 'afterwards';
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.concat_ws(' ', operation, changed, uuid) INTO seen
+	  FROM regress_poser.poser_component_history('c3'::pg_catalog.varchar) LIMIT 1;
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.concat_ws(' ', widgets, components) INTO seen
+	  FROM (SELECT pg_catalog.count(*) AS widgets FROM regress_poser.poser_widget_as_of('infinity')) AS widget,
+	       (SELECT pg_catalog.count(*) AS components FROM regress_poser.poser_component_as_of('infinity')) AS component;
+	RAISE WARNING '%', seen;
+	ALTER TABLE regress_poser.poser_widget DISABLE TRIGGER poser_version_update;
+	UPDATE regress_poser.poser_widget SET active = NOT active;
+	ALTER TABLE regress_poser.poser_widget ENABLE TRIGGER poser_version_update;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ' ORDER BY object) INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+	RAISE WARNING 'recorded: %', regress_poser.poser_record_versions();
+	RAISE WARNING 'pruned: %', regress_poser.poser_prune_versions('0') OPERATOR(pg_catalog.>) 0;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+	PERFORM pg_catalog.set_config('poser.comment', '', true);
 
 	DELETE FROM regress_poser.poser_widget WHERE uuid OPERATOR(pg_catalog.=) 'w4';
 	TRUNCATE regress_poser.poser_component;

@@ -1,0 +1,456 @@
+-- Versions in the midst of a statement: triggers of users', and functions that a
+-- statement calls, write the same rows, or other rows of the same table, before
+-- the statement is recorded.
+
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+CREATE EXTENSION poser;
+
+-- What has been recorded, in its order; ids are numbered.
+CREATE VIEW changes AS
+SELECT change_id, dense_rank() OVER (ORDER BY transaction_id) AS transaction, relation,
+       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid, "values"
+  FROM (SELECT transaction_id, change_id, operation_type, 'widget' AS relation, uuid,
+               concat_ws(' ', description, active) AS "values"
+          FROM poser_widget_version
+        UNION ALL
+        SELECT transaction_id, change_id, operation_type, 'component', uuid,
+               concat_ws(' ', widget_uuid, item_code, description, active)
+          FROM poser_component_version) AS version
+ ORDER BY change_id;
+
+-- Histories that do not begin with an insert, have a change of a row that was
+-- not there or an insert of one that was, do not end in the row as it is, or are
+-- of no transaction: there must be none.
+CREATE VIEW wrong_histories AS
+WITH live AS (
+	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active FROM poser_widget
+	UNION ALL
+	SELECT 'component', uuid, widget_uuid, item_code, description, active FROM poser_component),
+version AS (
+	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active,
+	       operation_type, transaction_id, change_id FROM poser_widget_version
+	UNION ALL
+	SELECT 'component', uuid, widget_uuid, item_code, description, active,
+	       operation_type, transaction_id, change_id FROM poser_component_version),
+placed AS (
+	SELECT *, lag(operation_type) OVER own AS before, lead(change_id) OVER own IS NULL AS is_last
+	  FROM version WINDOW own AS (PARTITION BY relation, uuid ORDER BY change_id))
+SELECT relation, uuid, 'is out of order' AS problem
+  FROM placed WHERE (operation_type = 0) <> (before IS NULL OR before = 2)
+UNION ALL
+SELECT relation, uuid, 'does not end in the row'
+  FROM live FULL JOIN (SELECT * FROM placed WHERE is_last AND operation_type <> 2) AS last USING (relation, uuid)
+ WHERE (live.widget_uuid, live.item_code, live.description, live.active)
+       IS DISTINCT FROM (last.widget_uuid, last.item_code, last.description, last.active)
+UNION ALL
+SELECT relation, uuid, 'has no transaction before it'
+  FROM version
+ WHERE NOT EXISTS (SELECT FROM poser_transaction WHERE id = transaction_id AND id < change_id)
+UNION ALL
+SELECT object, NULL, problem FROM poser_check();
+
+-- Empty tables without a history.
+CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
+	TRUNCATE poser_widget, poser_component;
+	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
+$$;
+
+-- The same row by row, for the order of what is done to different rows does not matter.
+CREATE VIEW by_row AS
+SELECT transaction, relation, operation, uuid, "values" FROM changes ORDER BY relation, uuid, change_id;
+
+-- A function for triggers, which executes what its arguments say, once; "new" and
+-- "old" are the row's keys.
+CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF pg_trigger_depth() = 1 THEN
+		FOR i IN 0..TG_NARGS - 1 LOOP
+			EXECUTE replace(replace(TG_ARGV[i],
+				'new', CASE WHEN TG_OP IN ('INSERT', 'UPDATE') AND TG_LEVEL = 'ROW' THEN quote_literal(to_jsonb(NEW)->>'uuid') ELSE 'new' END),
+				'old', CASE WHEN TG_OP IN ('UPDATE', 'DELETE') AND TG_LEVEL = 'ROW' THEN quote_literal(to_jsonb(OLD)->>'uuid') ELSE 'old' END);
+		END LOOP;
+	END IF;
+	RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END
+$$;
+
+--
+-- AFTER ROW: the row is there, and its change has not been recorded
+--
+-- its update
+CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- its delete
+CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- both, and an insert once more
+CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new',
+						 'DELETE FROM poser_widget WHERE uuid = new',
+						 'INSERT INTO poser_widget (uuid, description) VALUES (new, ''again'')');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- another key for it
+CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET uuid = uuid || ''0'' WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+-- after an update: one more, the delete, a return to what it was, another key
+CREATE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET description = 'updated';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET description = 'updated';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''one'' WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+UPDATE poser_widget SET description = 'updated';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET uuid = uuid || ''0'' WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET description = 'updated';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- of the key, whose old one gets a row again
+CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET uuid = uuid || '0';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+-- after a delete: it comes again, the same or another; another goes, too
+CREATE TRIGGER act AFTER DELETE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'again');
+DELETE FROM poser_widget;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act AFTER DELETE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')',
+						 'UPDATE poser_widget SET description = ''and updated'' WHERE uuid = old',
+						 'DELETE FROM poser_widget WHERE uuid = old');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+DELETE FROM poser_widget;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act AFTER DELETE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE description = ''of '' || old');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'of w1'), ('w3', 'of w1'), ('w4', 'four');
+DELETE FROM poser_widget WHERE uuid = 'w1';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+--
+-- BEFORE ROW: others are written, and the row itself is changed or left out
+--
+CREATE TRIGGER act BEFORE UPDATE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid <> new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w1';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act BEFORE INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid = new');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'instead'), ('w2', 'two'), ('w3', 'three');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- which is what upserts do, too
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'once more') ON CONFLICT (uuid) DO UPDATE SET description = 'not this';
+SELECT operation, uuid, "values" FROM by_row WHERE uuid = 'w1';
+TABLE wrong_histories;
+CREATE OR REPLACE TRIGGER act BEFORE INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (new, ''was faster'')');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one') ON CONFLICT (uuid) DO UPDATE SET description = excluded.description;
+SELECT operation, uuid, "values" FROM by_row;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+CREATE FUNCTION alter_or_skip() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF NEW.description = 'skip' THEN
+		RETURN NULL;
+	END IF;
+	NEW.description := NEW.description || ', altered';
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER alter_or_skip BEFORE INSERT OR UPDATE ON poser_widget FOR EACH ROW EXECUTE FUNCTION alter_or_skip();
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'skip'), ('w3', 'three');
+UPDATE poser_widget SET description = CASE uuid WHEN 'w1' THEN 'skip' ELSE 'updated' END;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP FUNCTION alter_or_skip CASCADE;
+-- a row that is to be updated or deleted is gone by then
+CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid > old');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+DELETE FROM poser_widget WHERE uuid <> 'w3';
+DELETE FROM poser_widget WHERE uuid = 'w1';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+--
+-- Statement triggers, that come before those of the extension or after them
+--
+CREATE PROCEDURE with_triggers(event text, variadic actions text[]) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..array_length(actions, 1) LOOP
+		CONTINUE WHEN actions[i] = '';
+		EXECUTE format('CREATE TRIGGER %s %s %s ON poser_widget FOR EACH STATEMENT EXECUTE FUNCTION act(%L)',
+					   CASE WHEN i % 2 = 1 THEN 'a' ELSE 'z' END || i, CASE WHEN i <= 2 THEN 'BEFORE' ELSE 'AFTER' END,
+					   event, actions[i]);
+	END LOOP;
+END
+$$;
+CALL with_triggers('INSERT',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''a1'', '''')',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''z2'', '''')',
+	'UPDATE poser_widget SET description = description || '' 3''',
+	'UPDATE poser_widget SET description = description || '' 4''');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER a1 ON poser_widget;
+DROP TRIGGER z2 ON poser_widget;
+DROP TRIGGER a3 ON poser_widget;
+DROP TRIGGER z4 ON poser_widget;
+CALL with_triggers('UPDATE', '', '', 'DELETE FROM poser_widget WHERE uuid = ''w1''', 'INSERT INTO poser_widget (uuid, description) VALUES (''w1'', ''again'')');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+UPDATE poser_widget SET description = 'updated';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER a3 ON poser_widget;
+DROP TRIGGER z4 ON poser_widget;
+
+-- of TRUNCATE: what they write before it is gone, what they write after it stays
+CALL start_afresh();
+CALL with_triggers('TRUNCATE',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''a1'', '''')',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''z2'', '''')',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''a3'', '''')',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''z4'', '''')');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+TRUNCATE poser_widget CASCADE;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- of a row that is there again, or was changed before
+DROP TRIGGER a1 ON poser_widget;
+DROP TRIGGER z2 ON poser_widget;
+DROP TRIGGER a3 ON poser_widget;
+DROP TRIGGER z4 ON poser_widget;
+CALL with_triggers('TRUNCATE',
+	'UPDATE poser_widget SET description = description || '' before''',
+	'UPDATE poser_widget SET description = description || '' and before''',
+	'INSERT INTO poser_widget (uuid, description) VALUES (''w1'', ''after'')',
+	'UPDATE poser_widget SET description = ''after that'' WHERE uuid = ''w1''');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+TRUNCATE poser_widget CASCADE;
+SELECT operation, uuid, "values" FROM by_row WHERE uuid LIKE 'w%';
+TABLE wrong_histories;
+DROP TRIGGER a1 ON poser_widget;
+DROP TRIGGER z2 ON poser_widget;
+DROP TRIGGER a3 ON poser_widget;
+DROP TRIGGER z4 ON poser_widget;
+-- of an empty table
+CALL start_afresh();
+CALL with_triggers('TRUNCATE', '', 'INSERT INTO poser_widget (uuid, description) VALUES (''z2'', '''')');
+TRUNCATE poser_widget CASCADE;
+SELECT operation, uuid, "values" FROM by_row;
+SELECT count(*) FROM poser_widget;
+TABLE wrong_histories;
+DROP TRIGGER z2 ON poser_widget;
+
+--
+-- Functions that a statement calls
+--
+CREATE FUNCTION write(statement text) RETURNS varchar LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE statement;
+	RETURN 'written';
+END
+$$;
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+-- another row of the table
+UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w2''') WHERE uuid = 'w1';
+-- the row itself, or one that it comes to later, is an error
+UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w1''') WHERE uuid = 'w1';
+UPDATE poser_widget SET description = write('DELETE FROM poser_widget WHERE uuid = ''w3''') WHERE uuid IN ('w2', 'w3');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+INSERT INTO poser_widget (uuid, description)
+SELECT 'n' || i, write(format('INSERT INTO poser_widget (uuid, description) VALUES (''f%s'', ''by function'')', i))
+  FROM generate_series(1, 2) AS i;
+DELETE FROM poser_widget WHERE uuid LIKE 'f_' AND write('UPDATE poser_widget SET active = NOT active WHERE uuid = ''n1''') = 'written';
+SELECT operation, uuid, "values" FROM by_row WHERE uuid NOT LIKE 'w_';
+TABLE wrong_histories;
+-- the key that the statement has taken or left
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+INSERT INTO poser_widget (uuid, description)
+SELECT uuid, write(format('DELETE FROM poser_widget WHERE uuid = %L', uuid)) FROM poser_widget;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DELETE FROM poser_widget WHERE uuid = 'w1'
+RETURNING write('INSERT INTO poser_widget (uuid, description) VALUES (''w1'', ''in returning'')');
+UPDATE poser_widget SET uuid = 'w3' WHERE uuid = 'w2'
+RETURNING write('INSERT INTO poser_widget (uuid, description) VALUES (''w2'', ''in returning'')');
+INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'four')
+RETURNING write('UPDATE poser_widget SET uuid = ''w5'' WHERE uuid = ''w4''');
+INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six')
+RETURNING write('DELETE FROM poser_widget WHERE uuid = ''w6''');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- upserts within upserts
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+INSERT INTO poser_widget (uuid, description)
+SELECT uuid, write('INSERT INTO poser_widget (uuid, description) VALUES (''w1'', ''upserted''), (''w9'', ''upserted'')
+					ON CONFLICT (uuid) DO UPDATE SET description = excluded.description, active = NOT poser_widget.active')
+  FROM (VALUES ('w2'), ('w3')) AS source (uuid)
+	ON CONFLICT (uuid) DO UPDATE SET description = excluded.description;
+INSERT INTO poser_widget (uuid, description)
+SELECT 'w4', write('INSERT INTO poser_widget (uuid, description) VALUES (''w4'', ''nested'') ON CONFLICT DO NOTHING')
+	ON CONFLICT DO NOTHING;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- truncated in mid-statement it cannot be
+UPDATE poser_widget SET description = write('TRUNCATE poser_widget CASCADE');
+
+--
+-- Several parts of a query, with functions and triggers
+--
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+WITH deleted AS (
+	DELETE FROM poser_widget WHERE uuid = 'w1' RETURNING *),
+updated AS (
+	UPDATE poser_widget SET description = write('INSERT INTO poser_widget (uuid, description) VALUES (''w4'', ''by function'')') WHERE uuid = 'w2' RETURNING *)
+INSERT INTO poser_widget SELECT deleted.uuid, updated.description, false FROM deleted, updated;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+-- a row goes, another one takes its key, and a trigger changes that before either is recorded
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new');
+WITH deleted AS (
+	DELETE FROM poser_widget WHERE uuid = 'w1' RETURNING *)
+INSERT INTO poser_widget SELECT uuid, 'inserted', active FROM deleted;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+-- the part that deletes has come first, and is recorded when the other rows are there
+CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
+	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE false');
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+WITH inserted AS (
+	INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'inserted'), ('w2', 'inserted'))
+DELETE FROM poser_widget;
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP TRIGGER act ON poser_widget;
+
+--
+-- Both tables at once
+--
+-- a component brings its widget along and counts in its description; the last one takes it along
+CREATE FUNCTION make_widget() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO poser_widget (uuid, description) VALUES (NEW.widget_uuid, '1')
+		ON CONFLICT (uuid) DO UPDATE SET description = poser_widget.description::int + 1;
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER make_widget BEFORE INSERT ON poser_component FOR EACH ROW EXECUTE FUNCTION make_widget();
+CREATE FUNCTION drop_widget() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	DELETE FROM poser_widget AS widget
+	 WHERE uuid = OLD.widget_uuid AND NOT EXISTS (SELECT FROM poser_component WHERE widget_uuid = widget.uuid);
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER drop_widget AFTER DELETE ON poser_component FOR EACH ROW EXECUTE FUNCTION drop_widget();
+CALL start_afresh();
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', ''), ('c2', 'w1', '2', ''), ('c3', 'w2', '3', '');
+DELETE FROM poser_component WHERE widget_uuid = 'w1';
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP FUNCTION make_widget, drop_widget CASCADE;
+-- a trigger for the table of the other one, which fails and is caught
+CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF pg_trigger_depth() > 1 THEN
+		RETURN NULL;
+	END IF;
+	BEGIN
+		UPDATE poser_component SET description = 'by trigger' WHERE uuid = NEW.uuid;
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (NEW.uuid || 'n', NEW.widget_uuid, '', '');
+		IF NEW.uuid LIKE '%2' THEN
+			RAISE EXCEPTION 'undo';
+		END IF;
+	EXCEPTION WHEN raise_exception THEN
+		NULL;
+	END;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER fail_sometimes AFTER INSERT ON poser_component FOR EACH ROW EXECUTE FUNCTION fail_sometimes();
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', ''), ('c2', 'w1', '2', ''), ('c3', 'w1', '3', '');
+SELECT operation, uuid, "values" FROM by_row;
+TABLE wrong_histories;
+DROP FUNCTION fail_sometimes CASCADE;
+
+DROP FUNCTION act CASCADE;
+DROP FUNCTION write;
+DROP PROCEDURE start_afresh, with_triggers;
+DROP VIEW by_row, changes, wrong_histories;
+DROP EXTENSION poser;

@@ -1,0 +1,309 @@
+-- Versions in transactions: several changes of one row, savepoints, errors that
+-- are caught, isolation levels.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser;
+
+-- What has been recorded, in its order; ids are numbered.
+CREATE VIEW changes AS
+SELECT dense_rank() OVER (ORDER BY transaction_id) AS transaction, relation,
+       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid, "values"
+  FROM (SELECT transaction_id, change_id, operation_type, 'widget' AS relation, uuid,
+               concat_ws(' ', description, active) AS "values"
+          FROM poser_widget_version
+        UNION ALL
+        SELECT transaction_id, change_id, operation_type, 'component', uuid,
+               concat_ws(' ', widget_uuid, item_code, description, active)
+          FROM poser_component_version) AS version
+ ORDER BY change_id;
+
+-- Histories that do not begin with an insert, have a change of a row that was
+-- not there or an insert of one that was, do not end in the row as it is, or are
+-- of no transaction: there must be none.
+CREATE VIEW wrong_histories AS
+WITH live AS (
+	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active FROM poser_widget
+	UNION ALL
+	SELECT 'component', uuid, widget_uuid, item_code, description, active FROM poser_component),
+version AS (
+	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active,
+	       operation_type, transaction_id, change_id FROM poser_widget_version
+	UNION ALL
+	SELECT 'component', uuid, widget_uuid, item_code, description, active,
+	       operation_type, transaction_id, change_id FROM poser_component_version),
+placed AS (
+	SELECT *, lag(operation_type) OVER own AS before, lead(change_id) OVER own IS NULL AS is_last
+	  FROM version WINDOW own AS (PARTITION BY relation, uuid ORDER BY change_id))
+SELECT relation, uuid, 'is out of order' AS problem
+  FROM placed WHERE (operation_type = 0) <> (before IS NULL OR before = 2)
+UNION ALL
+SELECT relation, uuid, 'does not end in the row'
+  FROM live FULL JOIN (SELECT * FROM placed WHERE is_last AND operation_type <> 2) AS last USING (relation, uuid)
+ WHERE (live.widget_uuid, live.item_code, live.description, live.active)
+       IS DISTINCT FROM (last.widget_uuid, last.item_code, last.description, last.active)
+UNION ALL
+SELECT relation, uuid, 'has no transaction before it'
+  FROM version
+ WHERE NOT EXISTS (SELECT FROM poser_transaction WHERE id = transaction_id AND id < change_id)
+UNION ALL
+SELECT object, NULL, problem FROM poser_check();
+
+-- Empty tables without a history.
+CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
+	TRUNCATE poser_widget, poser_component;
+	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
+$$;
+
+--
+-- Several changes of one row
+--
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+UPDATE poser_widget SET description = 'inserted, updated' WHERE uuid = 'w1';
+UPDATE poser_widget SET description = 'inserted, updated twice' WHERE uuid = 'w1';
+DELETE FROM poser_widget WHERE uuid = 'w2';
+COMMIT;
+BEGIN;
+UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w3';
+UPDATE poser_widget SET description = 'updated back' WHERE uuid = 'w3';
+UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w3';
+DELETE FROM poser_widget WHERE uuid = 'w3';
+COMMIT;
+BEGIN;
+DELETE FROM poser_widget WHERE uuid = 'w1';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'deleted, inserted');
+DELETE FROM poser_widget WHERE uuid = 'w1';
+COMMIT;
+TABLE changes;
+TABLE wrong_histories;
+-- one row of poser_transaction for each of them, which has the transaction's xact
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+UPDATE poser_widget SET active = false;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', '');
+SELECT count(*) FROM poser_transaction WHERE xact = pg_current_xact_id();
+COMMIT;
+SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
+
+--
+-- What is rolled back has not been
+--
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+BEGIN;
+UPDATE poser_widget SET description = 'undone';
+DELETE FROM poser_widget;
+ROLLBACK;
+BEGIN;
+UPDATE poser_widget SET description = 'undone';
+SELECT 1 / 0;
+COMMIT;
+-- an error at the end of the statement, when its versions have been written
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'none', '1', '');
+-- and at its second row
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two'), ('w1', 'is there');
+TABLE changes;
+SELECT count(*) FROM poser_transaction;
+TABLE wrong_histories;
+
+--
+-- Savepoints
+--
+CALL start_afresh();
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SAVEPOINT a;
+UPDATE poser_widget SET description = 'undone';
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'undone');
+ROLLBACK TO a;
+UPDATE poser_widget SET description = 'after it';
+SAVEPOINT b;
+UPDATE poser_widget SET description = 'within another';
+RELEASE b;
+COMMIT;
+TABLE changes;
+TABLE wrong_histories;
+
+-- the transaction's own row is rolled back with the savepoint, and comes again
+CALL start_afresh();
+BEGIN;
+SAVEPOINT a;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'undone');
+ROLLBACK TO a;
+SELECT count(*) FROM poser_transaction;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SAVEPOINT b;
+UPDATE poser_widget SET active = false;
+SELECT count(*) FROM poser_transaction;
+COMMIT;
+TABLE changes;
+TABLE wrong_histories;
+-- from any depth, released or not
+CALL start_afresh();
+BEGIN;
+SAVEPOINT a;
+SAVEPOINT b;
+SAVEPOINT c;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'undone with a');
+RELEASE c;
+UPDATE poser_widget SET description = 'undone with a, too';
+RELEASE b;
+UPDATE poser_widget SET description = 'still undone with a';
+SELECT count(*) FROM poser_transaction;
+ROLLBACK TO a;
+SELECT count(*) FROM poser_transaction;
+SAVEPOINT d;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'undone with d');
+ROLLBACK TO d;
+SAVEPOINT e;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'stays');
+RELEASE e;
+SAVEPOINT f;
+UPDATE poser_widget SET description = 'undone with f';
+ROLLBACK TO f;
+UPDATE poser_widget SET description = 'stays, too';
+COMMIT;
+SELECT count(*) FROM poser_transaction;
+TABLE changes;
+TABLE wrong_histories;
+-- after one that was rolled back with all that it wrote there is nothing
+CALL start_afresh();
+BEGIN;
+SAVEPOINT a;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'undone');
+ROLLBACK TO a;
+COMMIT;
+SELECT count(*) FROM poser_transaction;
+TABLE changes;
+
+--
+-- Errors that PL/pgSQL catches
+--
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+DO $$
+BEGIN
+	BEGIN
+		UPDATE poser_widget SET description = 'undone' WHERE uuid = 'w1';
+		RAISE EXCEPTION 'caught';
+	EXCEPTION WHEN raise_exception THEN
+		UPDATE poser_widget SET description = 'by the handler' WHERE uuid = 'w1';
+	END;
+	FOR i IN 1..5 LOOP
+		BEGIN
+			INSERT INTO poser_widget (uuid, description) VALUES ('w' || i, 'in the loop');
+			IF i = 4 THEN
+				RAISE EXCEPTION 'caught';
+			END IF;
+		EXCEPTION
+			WHEN unique_violation THEN
+				UPDATE poser_widget SET description = 'was there' WHERE uuid = 'w' || i;
+			WHEN raise_exception THEN
+				NULL;
+		END;
+	END LOOP;
+END
+$$;
+SELECT count(*) FROM poser_transaction;
+TABLE changes;
+TABLE wrong_histories;
+-- a statement of which a row fails, at its end and in between
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+CREATE FUNCTION write_and_fail(uuid varchar) RETURNS varchar LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO poser_widget (uuid, description) VALUES (uuid || 'a', 'nested');
+	BEGIN
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (uuid, 'none', '', '');
+	EXCEPTION WHEN foreign_key_violation THEN
+		RETURN 'caught';
+	END;
+END
+$$;
+UPDATE poser_widget SET description = write_and_fail(uuid);
+INSERT INTO poser_widget (uuid, description) SELECT 'w' || i, write_and_fail('n' || i) FROM generate_series(2, 3) AS i;
+SELECT transaction, relation, operation, uuid, "values" FROM changes ORDER BY transaction, uuid;
+TABLE wrong_histories;
+DROP FUNCTION write_and_fail;
+
+-- A procedure that commits: each transaction has its own row.
+CALL start_afresh();
+CREATE PROCEDURE commit_each(n int) LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1..n LOOP
+		INSERT INTO poser_widget (uuid, description) VALUES ('w' || i, 'one');
+		UPDATE poser_widget SET active = false WHERE uuid = 'w' || i;
+		IF i % 2 = 0 THEN
+			ROLLBACK;
+		ELSE
+			COMMIT;
+		END IF;
+	END LOOP;
+END
+$$;
+CALL commit_each(4);
+SELECT count(*) FROM poser_transaction;
+TABLE changes;
+TABLE wrong_histories;
+DROP PROCEDURE commit_each;
+-- statements sent together are one transaction
+CALL start_afresh();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one')\; UPDATE poser_widget SET active = false\; DELETE FROM poser_widget;
+TABLE changes;
+-- chained ones are two
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+COMMIT AND CHAIN;
+UPDATE poser_widget SET active = false;
+COMMIT;
+SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
+TABLE wrong_histories;
+
+--
+-- One snapshot for the transaction
+--
+CALL start_afresh();
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SAVEPOINT a;
+DELETE FROM poser_widget;
+ROLLBACK TO a;
+UPDATE poser_widget SET uuid = 'w2';
+SELECT operation, uuid FROM poser_widget_history('w1');
+COMMIT;
+BEGIN ISOLATION LEVEL SERIALIZABLE;
+UPDATE poser_widget SET active = false;
+TRUNCATE poser_widget, poser_component;
+TABLE changes;
+COMMIT;
+TABLE wrong_histories;
+
+-- Constraints that are looked at in the end, and triggers that write then: one
+-- transaction still.
+CALL start_afresh();
+ALTER TABLE poser_component ALTER CONSTRAINT poser_component_fk_widget DEFERRABLE INITIALLY DEFERRED;
+CREATE FUNCTION write_at_the_end() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE poser_widget SET description = 'has ' || NEW.uuid WHERE uuid = NEW.widget_uuid;
+	RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER write_at_the_end AFTER INSERT ON poser_component DEFERRABLE INITIALLY DEFERRED
+	FOR EACH ROW EXECUTE FUNCTION write_at_the_end();
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', '');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+COMMIT;
+SELECT count(*) FROM poser_transaction;
+TABLE changes;
+TABLE wrong_histories;
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c2', 'none', '2', '');
+COMMIT;
+SELECT count(*) FROM poser_transaction;
+DROP FUNCTION write_at_the_end CASCADE;
+ALTER TABLE poser_component ALTER CONSTRAINT poser_component_fk_widget NOT DEFERRABLE;
+
+DROP PROCEDURE start_afresh;
+DROP VIEW changes, wrong_histories;
+DROP EXTENSION poser;

@@ -1,0 +1,207 @@
+-- In whose name a change has been made, by which role, and why: SET ROLE, SET
+-- SESSION AUTHORIZATION, functions with their definer's rights, and the settings
+-- poser.runas and poser.comment.
+
+\set VERBOSITY sqlstate
+SET client_min_messages = warning;
+CREATE ROLE regress_poser_writer;
+CREATE ROLE regress_poser_other;
+CREATE ROLE "regress_poser ""quoted""";
+CREATE EXTENSION poser;
+GRANT ALL ON poser_widget, poser_component TO regress_poser_writer, regress_poser_other, "regress_poser ""quoted""";
+
+-- Who has done what, in its order; ids are numbered, and so are transactions.
+CREATE VIEW changes AS
+SELECT dense_rank() OVER (ORDER BY xact) AS transaction,
+       dense_rank() OVER (ORDER BY transaction_id) AS id,
+       replace(username, session_user, 'the session''s') AS username,
+       replace(role_name, session_user, 'the session''s') AS role_name, comment,
+       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid
+  FROM (SELECT transaction_id, change_id, operation_type, uuid FROM poser_widget_version
+        UNION ALL
+        SELECT transaction_id, change_id, operation_type, uuid FROM poser_component_version) AS version
+       LEFT JOIN poser_transaction ON id = transaction_id
+ ORDER BY change_id;
+
+CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
+	TRUNCATE poser_widget, poser_component;
+	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
+$$;
+
+--
+-- Roles
+--
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SET ROLE regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+SET ROLE "regress_poser ""quoted""";
+UPDATE poser_widget SET active = false WHERE uuid = 'w2';
+RESET ROLE;
+DELETE FROM poser_widget WHERE uuid = 'w2';
+TABLE changes;
+SELECT * FROM poser_check();
+
+-- within a transaction: a row of poser_transaction for what each has done
+CALL start_afresh();
+BEGIN;
+SET LOCAL ROLE regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+UPDATE poser_widget SET active = false WHERE uuid = 'w1';
+SET LOCAL ROLE regress_poser_other;
+UPDATE poser_widget SET active = true WHERE uuid = 'w1';
+SET LOCAL ROLE regress_poser_writer;
+UPDATE poser_widget SET active = false WHERE uuid = 'w1';
+COMMIT;
+TABLE changes;
+SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
+-- with savepoints, which give the role back when they are rolled back
+CALL start_afresh();
+BEGIN;
+SET LOCAL ROLE regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SAVEPOINT a;
+SET LOCAL ROLE regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'undone');
+ROLLBACK TO a;
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
+SET LOCAL ROLE regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'four');
+COMMIT;
+TABLE changes;
+SELECT count(*) FROM poser_transaction;
+
+-- a function or procedure with a role of its own
+CALL start_afresh();
+CREATE FUNCTION write_as(role name, uuid varchar) RETURNS varchar LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE format('SET LOCAL ROLE %I', role);
+	INSERT INTO poser_widget (uuid, description) VALUES (uuid, '');
+	RETURN uuid;
+END
+$$;
+SELECT write_as('regress_poser_writer', 'w1'), write_as('regress_poser_other', 'w2');
+RESET ROLE;
+TABLE changes;
+DROP FUNCTION write_as;
+
+-- The definer of a function is not who has done it: its caller is.
+CALL start_afresh();
+CREATE FUNCTION write(uuid varchar) RETURNS varchar LANGUAGE sql SECURITY DEFINER AS
+	'INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, '''') RETURNING uuid';
+CREATE FUNCTION write_as_other(uuid varchar) RETURNS varchar LANGUAGE sql SECURITY DEFINER AS
+	'SELECT public.write(uuid)';
+ALTER FUNCTION write_as_other OWNER TO regress_poser_other;
+SET ROLE regress_poser_writer;
+SELECT write('w1'), write_as_other('w2');
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
+-- a view's owner is not, either
+RESET ROLE;
+CREATE VIEW owners_widget AS SELECT * FROM poser_widget;
+GRANT ALL ON owners_widget TO regress_poser_other;
+REVOKE ALL ON poser_widget FROM regress_poser_other;
+SET ROLE regress_poser_other;
+UPDATE owners_widget SET active = false WHERE uuid = 'w1';
+RESET ROLE;
+GRANT ALL ON poser_widget TO regress_poser_other;
+TABLE changes;
+DROP VIEW owners_widget;
+DROP FUNCTION write, write_as_other;
+-- nor is the owner of a table whose foreign key cascades
+CALL start_afresh();
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
+	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget ON DELETE CASCADE;
+ALTER TABLE poser_component OWNER TO regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', '');
+SET ROLE regress_poser_writer;
+DELETE FROM poser_widget;
+RESET ROLE;
+TABLE changes;
+SELECT count(*) FROM poser_transaction;
+DO $$
+BEGIN
+	EXECUTE format('ALTER TABLE poser_component OWNER TO %I', session_user);
+END
+$$;
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
+	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget;
+
+-- SET SESSION AUTHORIZATION changes both
+CALL start_afresh();
+SET SESSION AUTHORIZATION regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SET SESSION AUTHORIZATION "regress_poser ""quoted""";
+UPDATE poser_widget SET active = false;
+RESET SESSION AUTHORIZATION;
+BEGIN;
+SET LOCAL SESSION AUTHORIZATION regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+SET LOCAL SESSION AUTHORIZATION regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
+COMMIT;
+TABLE changes;
+
+--
+-- Names and reasons that are set
+--
+CALL start_afresh();
+SET poser.runas = 'alice';
+SET poser.comment = 'price list';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SET ROLE regress_poser_writer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+RESET ROLE;
+RESET poser.comment;
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
+SET poser.runas = '';
+SET poser.comment = '';
+INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'four');
+SET poser.comment = ' ';
+INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'five');
+RESET poser.comment;
+TABLE changes;
+-- within a transaction
+CALL start_afresh();
+BEGIN;
+SET LOCAL poser.runas = 'alice';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+SET LOCAL poser.comment = 'afterthought';
+INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
+SAVEPOINT a;
+SET LOCAL poser.runas = 'bob';
+INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'undone');
+ROLLBACK TO a;
+INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'five');
+SET LOCAL poser.runas = 'bob';
+-- the same value once more is not another one
+SET LOCAL poser.comment = 'afterthought';
+INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six');
+COMMIT;
+INSERT INTO poser_widget (uuid, description) VALUES ('w7', 'seven');
+TABLE changes;
+SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
+-- for a function, also in the midst of a statement
+CALL start_afresh();
+CREATE FUNCTION import(uuid varchar) RETURNS varchar LANGUAGE sql SET poser.runas = 'importer' AS
+	'INSERT INTO poser_widget (uuid, description) VALUES (uuid, '''') RETURNING uuid';
+SELECT import('w1');
+INSERT INTO poser_widget (uuid, description) SELECT import('w2') || 'a', import('w3');
+TABLE changes;
+DROP FUNCTION import;
+
+--
+-- The client's application_name
+--
+CALL start_afresh();
+SET application_name = 'price-import';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SET application_name = '';
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+SELECT application_name FROM poser_transaction ORDER BY id;
+SELECT * FROM poser_check();
+
+DROP PROCEDURE start_afresh;
+DROP VIEW changes;
+DROP EXTENSION poser;
+DROP ROLE regress_poser_writer, regress_poser_other, "regress_poser ""quoted""";

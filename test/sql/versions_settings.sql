@@ -1,0 +1,126 @@
+-- The settings poser.runas and poser.comment: what they may be, in a session that
+-- has used the extension and in one that has not yet.
+
+\set VERBOSITY default
+\set SHOW_CONTEXT never
+SELECT getdatabaseencoding() <> 'UTF8' AS skip \gset
+\if :skip
+\echo skipped: needs a database in UTF8
+\quit
+\endif
+CREATE EXTENSION poser;
+CREATE VIEW last_transaction AS
+SELECT replace(username, session_user, 'the session''s') AS username, comment
+  FROM poser_transaction ORDER BY id DESC LIMIT 1;
+SELECT * FROM poser_check();
+
+-- Up to 255 characters, of however many bytes.
+SELECT set_config('poser.runas', repeat('é', 255), false) = repeat('é', 255) AS set;
+SELECT set_config('poser.comment', repeat('x', 255), false) = repeat('x', 255) AS set;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SELECT username = repeat('é', 255) AS username, comment = repeat('x', 255) AS comment FROM last_transaction;
+\set VERBOSITY sqlstate
+SELECT set_config('poser.runas', repeat('é', 256), false);
+SELECT set_config('poser.comment', repeat('x', 256), false);
+\set VERBOSITY default
+SELECT current_setting('poser.runas') = repeat('é', 255) AS runas, current_setting('poser.comment') = repeat('x', 255) AS comment;
+-- line breaks, quotes and such are kept
+SET poser.runas = 'a "b" ''c'' \ü';
+SET poser.comment = E'two\nlines; -- %s {}';
+UPDATE poser_widget SET active = false;
+TABLE last_transaction;
+SELECT username, comment FROM poser_widget_history('w1') LIMIT 1;
+RESET poser.runas;
+RESET poser.comment;
+
+-- Anything else that begins with "poser." is an error.
+SET poser.run_as = 'alice';
+SET poser.comments = '';
+SET "poser.runas.x" = '';
+SELECT current_setting('poser.run_as');
+SELECT name, setting, context FROM pg_settings WHERE name LIKE 'poser.%' ORDER BY name;
+
+-- Anybody may set them.
+CREATE ROLE regress_poser_writer;
+SET ROLE regress_poser_writer;
+SET poser.runas = 'alice';
+SHOW poser.runas;
+RESET poser.runas;
+RESET ROLE;
+DROP ROLE regress_poser_writer;
+
+-- A session that has not used the extension yet: its settings are those that it
+-- has set before.
+\c -
+SET poser.runas = 'before';
+SET poser.comment = 'before that';
+UPDATE poser_widget SET active = true;
+TABLE last_transaction;
+RESET poser.runas;
+UPDATE poser_widget SET active = false;
+TABLE last_transaction;
+
+-- or that were set for the database
+DO $$
+BEGIN
+	EXECUTE format('ALTER DATABASE %I SET poser.runas = %L', current_database(), 'for the database');
+END
+$$;
+\c -
+UPDATE poser_widget SET active = true;
+TABLE last_transaction;
+SET poser.runas = 'alice';
+UPDATE poser_widget SET active = false;
+TABLE last_transaction;
+RESET poser.runas;
+SELECT current_setting('poser.runas');
+DO $$
+BEGIN
+	EXECUTE format('ALTER DATABASE %I RESET poser.runas', current_database());
+END
+$$;
+
+-- What is too long then is an error when the extension is used, and nothing is
+-- done in another name.
+\c -
+SELECT length(set_config('poser.runas', repeat('x', 256), false));
+UPDATE poser_widget SET active = true;
+SELECT count(*) FROM poser_widget_list();
+SELECT active FROM poser_widget;
+-- nor when it is tried again
+UPDATE poser_widget SET active = true;
+SELECT active FROM poser_widget;
+SET poser.runas = 'alice';
+UPDATE poser_widget SET active = true;
+SELECT active FROM poser_widget;
+TABLE last_transaction;
+\c -
+SELECT length(set_config('poser.comment', repeat('x', 256), false));
+DELETE FROM poser_widget;
+SELECT active FROM poser_widget;
+RESET poser.comment;
+DELETE FROM poser_widget;
+TABLE last_transaction;
+
+-- Names that are not known are errors from then on, and what was set before is
+-- taken away.
+\c -
+SET poser.run_as = 'alice';
+SHOW poser.run_as;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+SHOW poser.run_as;
+TABLE last_transaction;
+
+-- In a transaction that is undone, the setting is as well.
+\c -
+BEGIN;
+SET poser.runas = 'undone';
+UPDATE poser_widget SET active = false;
+TABLE last_transaction;
+ROLLBACK;
+UPDATE poser_widget SET active = false;
+TABLE last_transaction;
+SELECT * FROM poser_check();
+
+DROP VIEW last_transaction;
+DROP EXTENSION poser;

@@ -1,0 +1,47 @@
+-- Indexes of a user's own on the tables of the history are kept up as on any table.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser;
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+
+-- one for some rows has those only
+CREATE INDEX own ON poser_widget_version (uuid) WHERE operation_type = 2;
+UPDATE poser_widget SET active = false;
+DELETE FROM poser_widget WHERE uuid = 'w2';
+SET enable_seqscan = off;
+SELECT uuid, operation_type FROM poser_widget_version WHERE uuid > '' AND operation_type = 2;
+RESET enable_seqscan;
+DROP INDEX own;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two');
+CREATE UNIQUE INDEX own ON poser_widget_version (transaction_id) WHERE operation_type = 2;
+UPDATE poser_widget SET active = true;
+UPDATE poser_widget SET active = false;
+DELETE FROM poser_widget;
+SELECT uuid, active FROM poser_widget ORDER BY uuid;
+DROP INDEX own;
+
+-- one of an expression, with a column included, of transactions
+CREATE INDEX own ON poser_widget_version (lower(description)) INCLUDE (uuid);
+UPDATE poser_widget SET description = 'SINGLE' WHERE uuid = 'w1';
+UPDATE poser_widget SET description = 'ALL OF THEM';
+SET enable_seqscan = off;
+SELECT uuid FROM poser_widget_version WHERE lower(description) IN ('single', 'all of them') ORDER BY uuid, change_id;
+RESET enable_seqscan;
+DROP INDEX own;
+CREATE INDEX own ON poser_transaction USING gin (to_tsvector('simple', comment));
+SET poser.comment = 'with reason';
+UPDATE poser_widget SET description = 'x';
+RESET poser.comment;
+SET enable_seqscan = off;
+SELECT comment FROM poser_transaction WHERE to_tsvector('simple', comment) @@ to_tsquery('simple', 'reason');
+RESET enable_seqscan;
+DROP INDEX own;
+
+-- a unique one is not broken
+CREATE UNIQUE INDEX own ON poser_widget_version (uuid, description) WHERE description IN ('y', 'z');
+UPDATE poser_widget SET description = 'y';
+UPDATE poser_widget SET description = 'z';
+UPDATE poser_widget SET description = 'y';
+DROP INDEX own;
+SELECT * FROM poser_check();
+DROP EXTENSION poser;
