@@ -337,7 +337,6 @@ GRANT EXECUTE ON FUNCTION
 	TO PUBLIC;
 
 -- The first versions of what is there already; the indexes come after them.
-SELECT pg_catalog.set_config('poser.comment', 'history begins with version 1.2 of extension "poser"', true);
 SELECT @extschema@.poser_record_versions();
 
 ALTER TABLE @extschema@.poser_widget_version

@@ -20,7 +20,7 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "parser/parse_coerce.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -257,6 +257,20 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	return trigger;
 }
 
+/* The table of this name in this schema; an error if it is something else. */
+static Oid
+table_by_name(const char *name, Oid nspid)
+{
+	Oid relid = poser_relation_by_name(name, nspid);
+
+	if (get_rel_relkind(relid) != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("relation \"%s\" is not an ordinary table", name),
+				 errhint("poser_check() says what was changed.")));
+	return relid;
+}
+
 /* Raises an error: a table of the extension's own is not what it was. */
 void
 poser_structure_error(Relation rel)
@@ -279,6 +293,12 @@ history_column(Relation versions, const char *name, Oid type)
 	return attno;
 }
 
+static bool
+is_text(Oid type)
+{
+	return type == TEXTOID || type == VARCHAROID;
+}
+
 /* The table's column that a column of its versions has the values of, or 0. */
 static AttrNumber
 source_column(Relation rel, Form_pg_attribute column, bool *coerce)
@@ -289,12 +309,15 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerce)
 	if (attno <= 0)
 		return 0;
 	att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
-	if (att->attlen != column->attlen || att->attbyval != column->attbyval ||
-		(att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED) ||
-		!IsBinaryCoercible(att->atttypid, column->atttypid))
+	if (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED)
 		return 0;
-	if (column->atttypmod >= 0 && att->atttypmod != column->atttypmod)
-		*coerce = true;
+
+	/* another length of text is a matter of what fits; other values would be changed */
+	if (is_text(att->atttypid) && is_text(column->atttypid))
+		*coerce = *coerce || (column->atttypmod >= 0 && att->atttypmod != column->atttypmod);
+	else if (att->atttypid != column->atttypid ||
+			 (column->atttypmod >= 0 && att->atttypmod != column->atttypmod))
+		return 0;
 	return attno;
 }
 
@@ -333,7 +356,8 @@ unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immedi
 		Form_pg_index form = index->rd_index;
 
 		if (form->indisvalid && form->indisunique && (!OidIsValid(result) || form->indimmediate) &&
-			index->rd_rel->relam == BTREE_AM_OID && RelationGetIndexPredicate(index) == NIL &&
+			index->rd_rel->relam == BTREE_AM_OID &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 			has_columns(index, ncolumns, columns))
 		{
 			result = RelationGetRelid(index);
@@ -388,11 +412,12 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 
 /*
  * Describe the history that "rel" has in the table "versions" of the schema,
- * its key being these columns.
+ * its key being these columns.  The table of versions is locked, so that it
+ * stays as it is described, until the end of the transaction.
  */
 void
 poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
-						 const char *versions, int nkeys, char **keys)
+						 const char *versions, int nkeys, char **keys, LOCKMODE lockmode)
 {
 	Relation vrel;
 	TupleDesc desc;
@@ -400,12 +425,12 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
 	versioned->relid = RelationGetRelid(rel);
-	versioned->versions = poser_relation_by_name(versions, nspid);
-	versioned->transactions = poser_relation_by_name("poser_transaction", nspid);
-	versioned->horizon = poser_relation_by_name("poser_version_horizon", nspid);
+	versioned->versions = table_by_name(versions, nspid);
+	versioned->transactions = table_by_name("poser_transaction", nspid);
+	versioned->horizon = table_by_name("poser_version_horizon", nspid);
 	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
 
-	vrel = table_open(versioned->versions, AccessShareLock);
+	vrel = table_open(versioned->versions, lockmode);
 	desc = RelationGetDescr(vrel);
 	versioned->transaction_id = history_column(vrel, "transaction_id", INT8OID);
 	versioned->operation_type = history_column(vrel, "operation_type", INT2OID);
@@ -432,7 +457,7 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 		columns[i] = versioned->source[versioned->keys[i] - 1];
 	if (!OidIsValid(unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
-	table_close(vrel, AccessShareLock);
+	table_close(vrel, NoLock);
 }
 
 /*
@@ -448,12 +473,17 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	Trigger *tg = trigdata->tg_trigger;
 	PoserVersioned *versioned;
 	bool found;
-	uint64 started = invalidations;
+	uint64 started;
 
 	versioned = hash_search(versioned_tables, &tg->tgoid, HASH_ENTER, &found);
-	if (found && versioned->valid)
+	if (!found)
+		versioned->valid = false;
+	/* once it is locked, what we know of it is what it is */
+	if (versioned->valid)
+		LockRelationOid(versioned->versions, RowExclusiveLock);
+	if (versioned->valid)
 		return versioned;
-	versioned->valid = false;
+	started = invalidations;
 	versioned->relid = RelationGetRelid(trigdata->tg_relation);
 
 	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
@@ -462,7 +492,7 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
 						tg->tgname)));
 	poser_versioned_describe(versioned, trigdata->tg_relation, get_func_namespace(fnoid),
-							 tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1);
+							 tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1, RowExclusiveLock);
 
 	/* what changed while we looked is looked up again the next time */
 	versioned->valid = (started == invalidations);

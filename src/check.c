@@ -14,6 +14,7 @@
 
 #include "access/table.h"
 #include "catalog/dependency.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
@@ -156,6 +157,8 @@ static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN con.oid IS NULL THEN 'is missing'\n"
 	"            WHEN NOT con.convalidated THEN 'is not validated'\n"
+	"            WHEN expected.type = 'p' AND con.condeferrable\n"
+	"            THEN 'is deferrable, so that the history of a key may not be that of one row'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
 	"        ('poser_widget', 'poser_widget_pkey', 'p', 'uuid', NULL, '1.1'),\n"
@@ -177,6 +180,7 @@ static const char *const check_constraints =
 	"       ON a.attrelid = c.oid AND a.attname = expected.col\n"
 	" WHERE expected.version <= $2\n"
 	"   AND (con.contype::text = expected.type AND con.convalidated\n"
+	"        AND NOT (expected.type = 'p' AND con.condeferrable)\n"
 	"        AND con.conkey = ARRAY[a.attnum]\n"
 	"        AND con.confrelid = COALESCE(r.oid, 0)) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
@@ -340,7 +344,8 @@ static const char *const check_ids =
 	" WHERE greatest_id >= last_value + is_called::int\n"
 	/* a subscriber's is, until it becomes the writer */
 	"   AND NOT EXISTS (SELECT FROM pg_subscription_rel\n"
-	"                    WHERE srrelid = '%1$s.poser_transaction'::regclass)\n"
+	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
+	"                                      WHERE relnamespace = $1 AND relname = 'poser_transaction'))\n"
 	"UNION ALL\n"
 	"SELECT format('transaction %%s', id), format('has an xact that is yet to come: %%s', xact)\n"
 	"  FROM %1$s.poser_transaction\n"
@@ -448,16 +453,17 @@ static const char *const tables[] = {
 static const struct
 {
 	const char *name;
+	char kind;
 	const char *columns[4];
 	Oid types[4];
 } history_tables[] = {
-	{"poser_widget_version", {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
-	{"poser_component_version", {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
-	{"poser_transaction", {"id", "xact"}, {INT8OID, XID8OID}},
-	{"poser_version_horizon", {"transaction_id", "change_id"}, {INT8OID, INT8OID}},
-	{"poser_change_id_seq", {"last_value"}, {INT8OID}},
-	{"poser_widget", {"uuid"}, {VARCHAROID}},
-	{"poser_component", {"uuid"}, {VARCHAROID}}};
+	{"poser_widget_version", RELKIND_RELATION, {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
+	{"poser_component_version", RELKIND_RELATION, {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
+	{"poser_transaction", RELKIND_RELATION, {"id", "xact"}, {INT8OID, XID8OID}},
+	{"poser_version_horizon", RELKIND_RELATION, {"transaction_id", "change_id"}, {INT8OID, INT8OID}},
+	{"poser_change_id_seq", RELKIND_SEQUENCE, {"last_value"}, {INT8OID}},
+	{"poser_widget", RELKIND_RELATION, {"uuid"}, {VARCHAROID}},
+	{"poser_component", RELKIND_RELATION, {"uuid"}, {VARCHAROID}}};
 
 /* Raises an error unless the current user owns all of the tables there are. */
 static bool
@@ -475,6 +481,8 @@ find_history(Oid nspid)
 			continue;
 		}
 		poser_check_owner(relid);
+		if (get_rel_relkind(relid) != history_tables[i].kind)
+			result = false;
 		for (int j = 0; j < lengthof(history_tables[i].columns); j++)
 			if (history_tables[i].columns[j] != NULL &&
 				!has_column(relid, history_tables[i].columns[j], history_tables[i].types[j]))

@@ -220,7 +220,7 @@ append_values(StringInfo sql, const PoserVersioned *versioned, const char *prefi
 
 			appendStringInfo(sql, "%s%s%s", separator, prefix, version_column(versioned, i + 1));
 			if (get_atttype(versioned->relid, versioned->source[i]) != type)
-				appendStringInfo(sql, "::%s", format_type_extended(type, -1, FORMAT_TYPE_FORCE_QUALIFY));
+				appendStringInfo(sql, "::%s", format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 			separator = ", ";
 		}
 }
@@ -316,7 +316,8 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 			const char *name = version_column(versioned, i + 1);
 
 			appendStringInfo(sql, "%s%s::%s AS %s", separator, name,
-							 format_type_extended(get_atttype(versioned->versions, i + 1), -1, FORMAT_TYPE_FORCE_QUALIFY),
+							 format_type_extended(get_atttype(versioned->versions, i + 1), -1,
+												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
 							 name);
 			separator = ", ";
 		}
@@ -738,18 +739,19 @@ typedef struct Horizon
  * SPI_connect() and SPI_finish(), as the rest of this.
  */
 static void
-owner_query(const PoserVersioned *versioned, const char *query, int nargs, Oid *argtypes, Datum *values)
+owner_query(const PoserVersioned *versioned, const char *query, int nargs, Oid *argtypes, Datum *values,
+			bool read_only)
 {
 	Oid save_userid;
 	int save_sec_context;
 
 	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
-	execute(query, nargs, argtypes, values, true);
+	execute(query, nargs, argtypes, values, read_only);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 }
 
 static Horizon
-get_horizon(const PoserVersioned *versioned)
+get_horizon(const PoserVersioned *versioned, bool read_only)
 {
 	Horizon result;
 	bool isnull;
@@ -758,7 +760,7 @@ get_horizon(const PoserVersioned *versioned)
 				psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
 						 "  FROM %s",
 						 poser_relation_name(versioned->horizon)),
-				0, NULL, NULL);
+				0, NULL, NULL, read_only);
 	result.transaction_id = result_int64(1, &isnull);
 	if (isnull)
 		result.transaction_id = 0;
@@ -784,7 +786,7 @@ transaction_at(const PoserVersioned *versioned, Datum at)
 						 "  FROM %s\n"
 						 " WHERE issued_at OPERATOR(pg_catalog.<=) $1",
 						 poser_relation_name(versioned->transactions)),
-				lengthof(argtypes), argtypes, &at);
+				lengthof(argtypes), argtypes, &at, true);
 	result = result_int64(1, &isnull);
 	return isnull ? 0 : result;
 }
@@ -812,7 +814,7 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	SPI_connect();
 
 	transaction_id = transaction_at(versioned, value);
-	if (transaction_id < get_horizon(versioned).transaction_id)
+	if (transaction_id < get_horizon(versioned, true).transaction_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of %s has been pruned",
@@ -856,7 +858,8 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 typedef struct Family
 {
 	const PoserVersioned *versioned;
-	Oid argtypes[2]; /* the key, and a change_id */
+	AttrNumber column; /* of versions, by which they belong to it */
+	Oid argtypes[2];   /* the key, and a position */
 	Datum values[2];
 	char *members;	  /* query for the keys of all that ever belonged to it; $1 is the key */
 	char *states;	  /* query for what they were; $2 is the change up to which */
@@ -866,19 +869,17 @@ typedef struct Family
 	int64 missing;	  /* were there, and are not */
 } Family;
 
+/* Describe who belongs to it. */
 static void
 describe_family(Family *family, const PoserVersioned *versioned, Datum key, const char *parent)
 {
-	const char *versions = poser_relation_name(versioned->versions);
 	AttrNumber column = lookup_column(versioned, parent);
-	const char *name = version_column(versioned, column);
-	Oid type = get_atttype(versioned->versions, column);
 	StringInfoData sql;
-	StringInfoData same;
 
 	memset(family, 0, sizeof(Family));
 	family->versioned = versioned;
-	family->argtypes[0] = type;
+	family->column = column;
+	family->argtypes[0] = get_atttype(versioned->versions, column);
 	family->argtypes[1] = INT8OID;
 	family->values[0] = key;
 
@@ -887,22 +888,42 @@ describe_family(Family *family, const PoserVersioned *versioned, Datum key, cons
 	{
 		appendStringInfo(&sql, i == 0 ? "SELECT " : " UNION SELECT ");
 		append_keys(&sql, versioned, "");
-		appendStringInfo(&sql, " FROM %s WHERE ", i == 0 ? poser_relation_name(versioned->relid) : versions);
-		append_equality(&sql, name, "$1", type);
+		appendStringInfo(&sql, " FROM %s WHERE ",
+						 poser_relation_name(i == 0 ? versioned->relid : versioned->versions));
+		append_equality(&sql, version_column(versioned, column), "$1", family->argtypes[0]);
 	}
 	family->members = sql.data;
+}
 
-	/*
-	 * The last version by then; and the operation of the first one after it,
-	 * which tells whether there was none because there was no such row.
-	 */
+/*
+ * Describe what its rows were, by their last versions up to a position: a
+ * change_id, or a transaction_id.  A row for which there was none was not there
+ * if the first one after it is an insert.
+ */
+static void
+describe_states(Family *family, const char *position)
+{
+	const PoserVersioned *versioned = family->versioned;
+	const char *versions = poser_relation_name(versioned->versions);
+	const char *name = version_column(versioned, family->column);
+	StringInfoData sql;
+	StringInfoData same;
+	StringInfoData belongs;
+
+	initStringInfo(&belongs);
+	append_equality(&belongs, psprintf("live.%s", name), "$1", family->argtypes[0]);
+	initStringInfo(&same);
+	append_same_key(&same, versioned, "v.", "member.");
+
 	initStringInfo(&sql);
-	appendStringInfoString(&sql,
-						   "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
-						   "       was.operation_type IS NULL\n"
-						   "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS incomplete");
-	appendStringInfo(&sql, ",\n       live.%s IS NOT NULL AS is_live,\n       ROW(",
-					 version_column(versioned, versioned->keys[0]));
+	appendStringInfo(&sql,
+					 "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
+					 "       was.operation_type IS NULL\n"
+					 "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS incomplete,\n"
+					 "       COALESCE(%s, false) AS belongs,\n"
+					 "       live.%s IS NOT NULL AS is_live,\n"
+					 "       ROW(",
+					 belongs.data, version_column(versioned, versioned->keys[0]));
 	append_values(&sql, versioned, "live.");
 	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
 	append_columns(&sql, versioned, "was.");
@@ -916,23 +937,17 @@ describe_family(Family *family, const PoserVersioned *versioned, Datum key, cons
 	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
 					 family->members, poser_relation_name(versioned->relid));
 	append_same_key(&sql, versioned, "live.", "member.");
-	initStringInfo(&same);
-	append_same_key(&same, versioned, "v.", "member.");
 	appendStringInfo(&sql,
 					 "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v\n"
-					 "                           WHERE %s AND v.change_id OPERATOR(pg_catalog.<=) $2\n"
+					 "                           WHERE %s AND v.%s OPERATOR(pg_catalog.<=) $2\n"
 					 "                           ORDER BY change_id DESC LIMIT 1) AS was ON true\n"
 					 "       LEFT JOIN LATERAL (SELECT operation_type FROM %s AS v\n"
-					 "                           WHERE %s AND v.change_id OPERATOR(pg_catalog.>) $2\n"
-					 "                           ORDER BY change_id LIMIT 1) AS next ON true",
-					 versions, same.data, versions, same.data);
-	if (parent != NULL)
-	{
-		appendStringInfoString(&sql, "\n WHERE was.operation_type IS NULL OR ");
-		append_equality(&sql, psprintf("live.%s", name), "$1", type);
-		appendStringInfoString(&sql, " OR ");
-		append_equality(&sql, psprintf("was.%s", name), "$1", type);
-	}
+					 "                           WHERE %s AND v.%s OPERATOR(pg_catalog.>) $2\n"
+					 "                           ORDER BY change_id LIMIT 1) AS next ON true\n"
+					 /* who does not belong to it, and did not, is none of its business */
+					 " WHERE was.operation_type IS NULL OR %s OR ",
+					 versions, same.data, position, versions, same.data, position, belongs.data);
+	append_equality(&sql, psprintf("was.%s", name), "$1", family->argtypes[0]);
 	family->states = sql.data;
 }
 
@@ -957,15 +972,16 @@ last_change_by(const Family *family, int64 transaction_id)
 	return isnull ? 0 : result;
 }
 
-/* Look at what its rows were after a change. */
+/* Look at what its rows were at a position. */
 static void
-count_states(Family *family, int64 change_id)
+count_states(Family *family, const char *position, int64 value)
 {
 	bool isnull;
 
-	family->values[1] = Int64GetDatum(change_id);
+	describe_states(family, position);
+	family->values[1] = Int64GetDatum(value);
 	execute(psprintf("SELECT pg_catalog.count(*) FILTER (WHERE incomplete),\n"
-					 "       pg_catalog.count(*) FILTER (WHERE NOT existed AND is_live),\n"
+					 "       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
 					 "       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
 					 "       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
 					 "  FROM (%s) AS state",
@@ -1027,7 +1043,7 @@ delete_gone(Family *family)
 	if (family->gone == 0)
 		return 0;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "DELETE FROM %s AS live\n USING (%s) AS state\n WHERE NOT state.existed AND ",
+	appendStringInfo(&sql, "DELETE FROM %s AS live\n USING (%s) AS state\n WHERE NOT state.existed AND state.belongs AND ",
 					 poser_relation_name(family->versioned->relid), family->states);
 	append_state_key(&sql, family->versioned);
 	return execute(sql.data, 2, family->argtypes, family->values, false);
@@ -1111,19 +1127,22 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transacti
 	Datum values[] = {Int64GetDatum(transaction_id)};
 	StringInfoData sql;
 	Horizon horizon;
-	int64 change_id;
+	const char *position = "change_id";
+	int64 value;
 	uint64 result = 0;
 
 	check_unrestricted(versioned);
 	if (children != NULL)
 		check_unrestricted(children);
 
+	/* nobody must prune between two looks at the history, of which each sees the latest */
+	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
-	horizon = get_horizon(versioned);
+	horizon = get_horizon(versioned, false);
 	owner_query(versioned,
 				psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(versioned->transactions)),
-				lengthof(argtypes), argtypes, values);
+				lengthof(argtypes), argtypes, values, false);
 	if (SPI_processed == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -1146,21 +1165,24 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transacti
 				 errmsg("there is no such row in the history of relation \"%s\"",
 						get_rel_name(versioned->relid))));
 
-	change_id = Max(transaction_id, last_change_by(&self, transaction_id));
+	value = Max(transaction_id, last_change_by(&self, transaction_id));
 	if (children != NULL)
-		change_id = Max(change_id, last_change_by(&others, transaction_id));
-	/* of the last one up to which versions were pruned the state is known */
+		value = Max(value, last_change_by(&others, transaction_id));
 	if (transaction_id == horizon.transaction_id)
-		change_id = Max(change_id, horizon.change_id);
-	if (transaction_id < horizon.transaction_id || change_id < horizon.change_id)
+	{
+		/* what all transactions up to this one have made was kept */
+		position = "transaction_id";
+		value = transaction_id;
+	}
+	else if (transaction_id < horizon.transaction_id || value < horizon.change_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
 
-	count_states(&self, change_id);
+	count_states(&self, position, value);
 	if (children != NULL)
 	{
-		count_states(&others, change_id);
+		count_states(&others, position, value);
 		result += delete_gone(&others);
 	}
 	result += restore_rows(&self);
@@ -1315,6 +1337,9 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
 
+	/* should the row of this transaction go, then another is written when needed */
+	poser_version_forget();
+
 	/* the last transaction before the first that is not old */
 	execute(psprintf("SELECT pg_catalog.max(id)\n"
 					 "  FROM %s\n"
@@ -1326,7 +1351,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	transaction_id = result_int64(1, &isnull);
 	if (!isnull)
 	{
-		horizon = get_horizon(first);
+		horizon = get_horizon(first, true);
 		horizon.transaction_id = Max(horizon.transaction_id, transaction_id);
 		for (int i = 0; i < ntables && result < limit; i++)
 			result += prune_versions(&tables[i], transaction_id, limit - result, &horizon);

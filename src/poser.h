@@ -114,7 +114,7 @@ extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid f
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
 extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
-									 const char *versions, int nkeys, char **keys);
+									 const char *versions, int nkeys, char **keys, LOCKMODE lockmode);
 extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Oid poser_id_index(Relation transactions);
@@ -154,6 +154,7 @@ extern void poser_statement_check(PoserStatement *list);
 
 /* version.c */
 extern void poser_version_init(void);
+extern void poser_version_forget(void);
 extern PoserVersionWriter *poser_version_begin(const PoserVersioned *versioned, const char *comment);
 extern void poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 								TupleTableSlot *row, bool is_version);

@@ -91,13 +91,15 @@ others_load(void)
 /*
  * Is a dump restored, into a table of the session's own role?  Its scripts and
  * pg_restore always set both of these.  What runs with somebody else's rights
- * is not meant: who calls an owner's function must not switch this on.
+ * is not meant: neither must who calls an owner's function switch this on, nor
+ * somebody whose function an owner comes to call.
  */
 bool
 poser_is_restore(Relation rel)
 {
 	return !row_security && namespace_search_path[0] == '\0' &&
-		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId());
+		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
+		   poser_is_owner(RelationGetRelid(rel), GetUserId());
 }
 
 /*

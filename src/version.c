@@ -93,8 +93,9 @@ static RecordedTransaction recorded;
 /* Statements that have not been recorded yet, see statement.c. */
 static PoserStatement *unrecorded = NULL;
 
-/* The greatest change_id that this backend has got from the sequence. */
+/* The greatest change_id that this backend has got, and from which sequence. */
 static int64 last_change = 0;
+static Oid last_sequence = InvalidOid;
 
 /* A table open for direct writing. */
 typedef struct DirectTable
@@ -107,7 +108,8 @@ typedef struct DirectTable
 struct PoserVersionWriter
 {
 	const PoserVersioned *versioned;
-	const char *comment; /* if the user gives none */
+	const char *comment; /* instead of the user's, or NULL */
+	Oid role;			 /* who does it */
 	bool opened;
 	DirectTable table;
 	int64 transaction_id;
@@ -207,22 +209,34 @@ client_address(bool *isnull)
 }
 
 /*
+ * The role that does what is done now: that of SET ROLE, or else the session's
+ * user, whatever function he has called.  But what the server runs for somebody
+ * in a restricted way, such as functions in indexes while it analyzes them, is
+ * done by him whose they are.
+ */
+static Oid
+acting_role(void)
+{
+	return InSecurityRestrictedOperation() ? GetUserId() : GetOuterUserId();
+}
+
+/*
  * The id of the transaction's row, which is written if there is none yet: with
  * the first change, and again when the role, runas or comment have changed
- * since, for a row says who did it.  "comment" is for a user who gives none.
+ * since, for a row says who did it.
  */
 static int64
-current_transaction(const PoserVersioned *versioned, const char *comment)
+current_transaction(const PoserVersioned *versioned, Oid role, const char *comment)
 {
 	const char *username = setting(poser_runas, "poser.runas");
 	FullTransactionId top;
-	Oid role = GetOuterUserId();
 	DirectTable table;
 	TupleTableSlot *slot;
 	NameData role_name;
 	MemoryContext old;
 
-	comment = poser_comment != NULL && poser_comment[0] != '\0' ? setting(poser_comment, "poser.comment") : comment;
+	if (comment == NULL)
+		comment = setting(poser_comment, "poser.comment");
 	top = GetTopFullTransactionId();
 	if (recorded.relid == versioned->transactions &&
 		FullTransactionIdEquals(recorded.top, top) &&
@@ -313,8 +327,8 @@ poser_transaction_arrive(PG_FUNCTION_ARGS)
 
 /*
  * Make a writer of versions, which opens their table when there is one to be
- * written, so that a change of nothing leaves no trace.  "comment" is for the
- * transaction if the user gives none.
+ * written, so that a change of nothing leaves no trace.  The comment, if it is
+ * not NULL, is the transaction's instead of the user's.
  */
 PoserVersionWriter *
 poser_version_begin(const PoserVersioned *versioned, const char *comment)
@@ -323,6 +337,7 @@ poser_version_begin(const PoserVersioned *versioned, const char *comment)
 
 	writer->versioned = versioned;
 	writer->comment = comment;
+	writer->role = acting_role();
 	writer->context = CurrentMemoryContext;
 	return writer;
 }
@@ -348,7 +363,6 @@ open_versions(PoserVersionWriter *writer)
 {
 	MemoryContext old = MemoryContextSwitchTo(writer->context);
 
-	writer->transaction_id = current_transaction(writer->versioned, writer->comment);
 	open_direct(&writer->table, writer->versioned->versions);
 	writer->batch = AllocSetContextCreate(writer->context, "poser versions", ALLOCSET_DEFAULT_SIZES);
 	if (writer->versioned->coerces)
@@ -400,7 +414,10 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 	if (!writer->opened)
 		open_versions(writer);
 	desc = RelationGetDescr(writer->table.rel);
+	Assert(desc->natts == versioned->natts);
 	old = MemoryContextSwitchTo(writer->context);
+	if (writer->transaction_id == 0)
+		writer->transaction_id = current_transaction(versioned, writer->role, writer->comment);
 	if (writer->nbuffered == writer->nslots)
 		writer->slots[writer->nslots++] = table_slot_create(writer->table.rel, NULL);
 	slot = writer->slots[writer->nbuffered];
@@ -423,6 +440,7 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 			size += VARSIZE_ANY(DatumGetPointer(slot->tts_values[i]));
 	}
 	last_change = nextval_internal(versioned->sequence, false);
+	last_sequence = versioned->sequence;
 	slot->tts_values[versioned->transaction_id - 1] = Int64GetDatum(writer->transaction_id);
 	slot->tts_isnull[versioned->transaction_id - 1] = false;
 	slot->tts_values[versioned->operation_type - 1] = Int16GetDatum((int16) operation);
@@ -540,10 +558,14 @@ begin_versions(PoserVersionWriter *writer, TupleTableSlot *row, bool is_version)
 {
 	const PoserVersioned *versioned = writer->versioned;
 	ScanKeyData keys[INDEX_MAX_KEYS];
+	MemoryContext old;
 
 	if (!writer->opened)
 		open_versions(writer);
 	flush_versions(writer);
+
+	/* what the scan allocates stays as long as the scan */
+	old = MemoryContextSwitchTo(writer->context);
 	if (writer->scan == NULL)
 	{
 		if (!OidIsValid(versioned->versions_index))
@@ -573,13 +595,18 @@ begin_versions(PoserVersionWriter *writer, TupleTableSlot *row, bool is_version)
 			keys[i].sk_flags |= SK_ISNULL | SK_SEARCHNULL;
 	}
 	index_rescan(writer->scan, keys, versioned->nkeys, NULL, 0);
+	MemoryContextSwitchTo(old);
 }
 
 /* The next of them, in writer->last. */
 static bool
 next_version(PoserVersionWriter *writer)
 {
-	return index_getnext_slot(writer->scan, BackwardScanDirection, writer->last);
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	bool found = index_getnext_slot(writer->scan, BackwardScanDirection, writer->last);
+
+	MemoryContextSwitchTo(old);
+	return found;
 }
 
 /*
@@ -604,9 +631,17 @@ reconcile(PoserVersionWriter *writer, Relation rel, TupleTableSlot *row, bool is
 
 		columns[i] = versioned->source[column - 1];
 		values[i] = slot_getattr(row, is_version ? column : columns[i], &isnull);
+		/* such rows cannot be told from each other */
+		if (isnull)
+			return;
 	}
 	if (writer->live == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(writer->context);
+
 		writer->live = table_slot_create(rel, NULL);
+		MemoryContextSwitchTo(old);
+	}
 	if (!poser_fetch_row(rel, versioned->nkeys, columns, values, writer->live, &live))
 		return;
 	if (live && !recorded_live)
@@ -692,6 +727,7 @@ typedef struct Rows
 {
 	Tuplestorestate *stores[2];
 	TupleTableSlot *slots[2]; /* NULL without a store */
+	MemoryContext context;	  /* of what is done with one row */
 } Rows;
 
 static void
@@ -699,6 +735,7 @@ open_rows(Rows *rows, TriggerData *trigdata)
 {
 	bool complete = true;
 
+	rows->context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
 	rows->stores[0] = trigdata->tg_oldtable;
 	rows->stores[1] = trigdata->tg_newtable;
 	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
@@ -730,11 +767,16 @@ static bool
 next_rows(Rows *rows)
 {
 	bool found[2] = {false, false};
+	MemoryContext old;
 
 	CHECK_FOR_INTERRUPTS();
+	MemoryContextReset(rows->context);
+	/* a slot frees its row itself, with the next one */
+	old = MemoryContextSwitchTo(MemoryContextGetParent(rows->context));
 	for (int i = 0; i < 2; i++)
 		if (rows->slots[i] != NULL)
 			found[i] = tuplestore_gettupleslot(rows->stores[i], true, false, rows->slots[i]);
+	MemoryContextSwitchTo(old);
 	if (rows->slots[0] != NULL && rows->slots[1] != NULL && found[0] != found[1])
 		elog(ERROR, "transition tables of an UPDATE do not have the same number of rows");
 	return found[0] || found[1];
@@ -743,6 +785,7 @@ next_rows(Rows *rows)
 static void
 close_rows(Rows *rows)
 {
+	MemoryContextDelete(rows->context);
 	for (int i = 0; i < 2; i++)
 		if (rows->slots[i] != NULL)
 			ExecDropSingleTupleTableSlot(rows->slots[i]);
@@ -762,10 +805,12 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ca
 	Rows rows;
 	TupleTableSlot *old;
 	TupleTableSlot *new;
+	MemoryContext outer;
 
 	open_rows(&rows, trigdata);
 	old = rows.slots[0];
 	new = rows.slots[1];
+	outer = MemoryContextSwitchTo(rows.context);
 
 	rewind_rows(&rows);
 	while (next_rows(&rows))
@@ -814,6 +859,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ca
 		}
 	}
 
+	MemoryContextSwitchTo(outer);
 	close_rows(&rows);
 	poser_version_end(writer);
 }
@@ -848,25 +894,37 @@ reconcile_since(Relation rel, const PoserVersioned *versioned, int64 since)
 	Relation versions = table_open(versioned->versions, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL);
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
+	MemoryContext outer = MemoryContextSwitchTo(context);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
+		MemoryContextReset(context);
 		if (version_change(versioned, slot) > since)
 			reconcile(writer, rel, slot, true);
 	}
+	MemoryContextSwitchTo(outer);
+	MemoryContextDelete(context);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(versions, NoLock);
 	poser_version_end(writer);
 }
 
+/* The last change that this backend has recorded in this history, or 0. */
+static int64
+last_change_in(const PoserVersioned *versioned)
+{
+	return last_sequence == versioned->sequence ? last_change : 0;
+}
+
 static void
-begin_statement(TriggerData *trigdata)
+begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
 {
 	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
 
-	statement->since = last_change;
+	statement->since = last_change_in(versioned);
 	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
 		if (outer->relid == statement->relid && outer->cid != statement->cid)
 			outer->overlapped = statement->overlapped = true;
@@ -917,7 +975,7 @@ poser_version(PG_FUNCTION_ARGS)
 	{
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
 			record_truncate(rel, versioned);
-		begin_statement(trigdata);
+		begin_statement(trigdata, versioned);
 		return PointerGetDatum(NULL);
 	}
 
@@ -930,7 +988,7 @@ poser_version(PG_FUNCTION_ARGS)
 	for (PoserStatement *other = unrecorded; careful && other != NULL; other = other->outer)
 		if (other->relid == RelationGetRelid(rel))
 			other->overlapped = true;
-	since = statement != NULL ? statement->since : last_change;
+	since = statement != NULL ? statement->since : last_change_in(versioned);
 	if (statement != NULL)
 		pfree(statement);
 
@@ -964,6 +1022,13 @@ forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 {
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		poser_statement_abort(&unrecorded, mySubid);
+}
+
+/* The transaction's row is no more, or may be; another one will be written. */
+void
+poser_version_forget(void)
+{
+	recorded.relid = InvalidOid;
 }
 
 void

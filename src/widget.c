@@ -14,6 +14,7 @@
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "access/table.h"
+#include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -253,7 +254,8 @@ poser_describe_versioned(PoserVersioned *tables, Oid nspid)
 		Relation rel = table_open(poser_relation_by_name(versioned_tables[i].name, nspid),
 								  AccessShareLock);
 
-		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key);
+		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key,
+								 AccessShareLock);
 		table_close(rel, NoLock);
 	}
 }
@@ -385,11 +387,16 @@ Datum
 poser_record_versions(PG_FUNCTION_ARGS)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	const char *comment = NULL;
 	int64 result = 0;
 
 	PreventCommandIfReadOnly("poser_record_versions()");
+	if (creating_extension)
+		comment = "history begins with version 1.2 of extension \"poser\"";
+	else if (poser_comment == NULL || poser_comment[0] == '\0')
+		comment = "recorded by poser_record_versions()";
 	describe_for(fcinfo, tables);
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		result += poser_history_record(&tables[i], "recorded by poser_record_versions()");
+		result += poser_history_record(&tables[i], comment);
 	PG_RETURN_INT64(result);
 }

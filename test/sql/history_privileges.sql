@@ -123,7 +123,42 @@ SET LOCAL row_security = off;
 SELECT set_config('search_path', '', true);
 INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('past, too', '');
 COMMIT;
+-- nor that of whose function somebody else comes to call
+CREATE TEMPORARY TABLE bait (n int);
+CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	PERFORM set_config('row_security', 'off', true), set_config('search_path', '', true);
+	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('past the owner', '');
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER take BEFORE INSERT ON bait FOR EACH ROW EXECUTE FUNCTION pg_temp.take();
+GRANT INSERT ON bait TO regress_poser_owner;
+SET ROLE regress_poser_owner;
+BEGIN;
+INSERT INTO bait VALUES (1);
+COMMIT;
 RESET ROLE;
+DROP TABLE bait;
+DROP FUNCTION pg_temp.take;
+-- what the server itself runs for somebody is done by him
+SET ROLE regress_poser_writer;
+CREATE TEMPORARY TABLE bait (n int);
+INSERT INTO bait VALUES (2);
+CREATE FUNCTION pg_temp.write(n int) RETURNS int LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('past ' || n, '') ON CONFLICT (uuid) DO NOTHING;
+	RETURN n;
+END
+$$;
+CREATE FUNCTION pg_temp.hidden(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	'BEGIN RETURN pg_temp.write(n); END';
+CREATE INDEX ON bait (pg_temp.hidden(n));
+DELETE FROM regress_poser.poser_widget WHERE uuid = 'past 2';
+RESET ROLE;
+ANALYZE bait;
+DROP TABLE bait;
+DROP FUNCTION pg_temp.hidden, pg_temp.write;
 SELECT role_name, uuid FROM poser_widget_version AS v JOIN poser_transaction AS t ON t.id = transaction_id
  WHERE uuid ~ 'past|nobody' ORDER BY change_id;
 -- the owner restores: what he inserts is not recorded, what else he does is
@@ -138,7 +173,7 @@ COMMIT;
 SELECT uuid, operation_type FROM poser_widget_version WHERE uuid ~ 'restored|past' ORDER BY change_id;
 SELECT * FROM poser_check();
 SELECT poser_record_versions();
-DELETE FROM poser_widget WHERE uuid IN ('restored', 'past', 'of nobody');
+DELETE FROM poser_widget WHERE uuid = 'restored' OR uuid ~ 'past|nobody';
 
 --
 -- Row-level security: what is hidden now, or was then, stays hidden

@@ -49,6 +49,13 @@ SELECT poser_widget_revert('lamp', :t3, true);
 -- one transaction each, of one widget and all components that were changed
 SELECT count(DISTINCT transaction_id), count(*) FROM poser_component_version WHERE transaction_id > :t3;
 
+-- a component that was not there then, and has gone to another widget since, stays there
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('e', 'lamp', '5', 'E');
+UPDATE poser_component SET widget_uuid = 'other' WHERE uuid = 'e';
+SELECT poser_widget_revert('lamp', :t3, true);
+SELECT widget_uuid FROM poser_component WHERE uuid = 'e';
+DELETE FROM poser_component WHERE uuid = 'e';
+
 -- before there was a widget: deleted, if its components are, too
 SELECT poser_widget_revert('lamp', :before);
 TABLE rows;
