@@ -1,6 +1,6 @@
-# Rows come through pg_dump as they were, in any schema, by superuser and by
-# owner, plain, parallel and as data only; counts are right on the other side
-# with no further step.
+# Rows and their history come through pg_dump as they were, in any schema, by
+# superuser and by owner, plain, parallel and as data only; counts are right on
+# the other side with no further step.  Nobody else can pass for a restore.
 
 use strict;
 use warnings;
@@ -14,19 +14,6 @@ use Test::More;
 my $node = new_node('dump');
 my $directory = PostgreSQL::Test::Utils::tempdir();
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
-
-# Everything in the two tables and in the sums, whatever has been settled.
-sub contents
-{
-	my ($dbname, $role) = @_;
-	my $kept = MAINTAINED;
-	return lines_as($node, $dbname, $role, <<"EOF");
-SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
-SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
-SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
-SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
-EOF
-}
 
 # Widgets and components with what makes text formats stumble, and deltas; and a
 # larger table, which a parallel pg_restore takes up first, so that components
@@ -61,12 +48,13 @@ EOF
 	make_deltas($node, $dbname);
 	$node->safe_psql($dbname,
 		"COMMIT PREPARED '${dbname}_1'; COMMIT PREPARED '${dbname}_2'");
+	make_history($node, $dbname, $role);
 	return;
 }
 
 my $source;
 
-# Restores into a database made by the given role, and compares.
+# Makes an empty database of the given role's, restores into it and compares.
 sub restored
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -77,9 +65,16 @@ sub restored
 	$restore->($node->connstr('target') . " user=$role");
 	$node->safe_psql('postgres',
 		"ALTER DATABASE target SET search_path = $source->{search_path}");
-	is(contents('target', $role), $source->{contents},
+	is(contents($node, 'target', role => $role), $source->{contents},
 		"$name: all is the same");
 	counts_exact($node, 'target', $name, widgets => 312);
+	history_exact($node, 'target', $name, versions => 2000);
+	# xact is that of the transaction in which the row has come
+	is( $node->safe_psql('target', 'SELECT count(*), count(*) FILTER
+			(WHERE xact::text <> xmin::text) FROM poser_transaction'),
+		"$source->{transactions}|0", "$name: xact is of this cluster");
+	history_goes_on($node, 'target', $name, role => $role);
+	history_exact($node, 'target', "$name, written to", versions => 2000);
 	return;
 }
 
@@ -98,26 +93,39 @@ foreach (
 		$node->safe_psql($dbname, 'SELECT count(*) FROM poser_component_count_delta'),
 		'>', 0, "$about: there are deltas at the time of the dump");
 	counts_exact($node, $dbname, "$about, source", widgets => 312);
+	history_exact($node, $dbname, "$about, source", versions => 2000);
 
 	# A privilege granted on the extension's tables is dumped, too.
 	lines_as($node, $dbname, $role, qq{GRANT USAGE ON SCHEMA "$schema" TO reader;
-		GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO reader});
+		GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO reader;
+		GRANT SELECT ON poser_widget_version TO reader});
 	$source = {
-		search_path => qq{"$schema"},
-		contents    => contents($dbname, $role)
+		search_path  => qq{"$schema"},
+		contents     => contents($node, $dbname, role => $role),
+		transactions => $node->safe_psql($dbname, 'SELECT count(*) FROM poser_transaction')
 	};
 
-	my $plain = "$directory/$dbname.sql";
-	command_ok([ 'pg_dump', '-f', $plain, $connstr ], "$about: pg_dump");
-	restored("$about: pg_dump, psql", $role, sub {
-		command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $plain, $_[0] ],
-			"$about: psql");
-	});
+	foreach my $form ('', '--inserts')
+	{
+		my $plain = "$directory/$dbname$form.sql";
+		my $forms = "pg_dump $form, psql" =~ s/ ,/,/r;
+
+		command_ok([ 'pg_dump', $form || (), '-f', $plain, $connstr ], "$about: $forms: dump");
+		restored("$about: $forms", $role, sub {
+			command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $plain, $_[0] ],
+				"$about: $forms: restore");
+		});
+	}
 	is( lines_as($node, 'target', 'reader',
 			'SELECT count(*), sum(component_count) FROM poser_widget_summary'),
 		$node->safe_psql($dbname,
 			'SELECT (SELECT count(*) FROM poser_widget), count(*) FROM poser_component'),
 		"$about: a reader still reads");
+	my $history = q{SELECT * FROM poser_widget_history('history 1')};
+	is(lines_as($node, 'target', 'reader', $history),
+		$node->safe_psql($dbname, $history), "$about: history, too");
+	fails_as($node, 'target', 'reader', '42501', 'SELECT * FROM poser_component_version',
+		"$about: no more than before");
 
 	my $parallel = "$directory/$dbname.dir";
 	command_ok([ 'pg_dump', '-Fd', '-j2', '-f', $parallel, $connstr ],
@@ -126,6 +134,16 @@ foreach (
 		command_ok([ 'pg_restore', '-j2', '--exit-on-error', '-d', $_[0], $parallel ],
 			"$about: pg_restore -j2");
 	});
+
+	my $custom = "$directory/$dbname.custom";
+	command_ok([ 'pg_dump', '-Fc', '-f', $custom, $connstr ], "$about: pg_dump -Fc");
+	foreach my $option ('-j2', '--single-transaction')
+	{
+		restored("$about: pg_dump -Fc, pg_restore $option", $role, sub {
+			command_ok([ 'pg_restore', $option, '--exit-on-error', '-d', $_[0], $custom ],
+				"$about: pg_restore $option");
+		});
+	}
 
 	my $data = "$directory/$dbname.data";
 	command_ok([ 'pg_dump', '--data-only', '-T', '*.ballast', '-f', $data, $connstr ],
@@ -151,5 +169,124 @@ fails_as($node, 'alone', 'postgres', '23503', q{SET row_security = off;
 	INSERT INTO public.poser_component (widget_uuid, item_code, description) VALUES ('none', '', '')},
 	'components without widgets beside an open transaction');
 $idle->quit;
+
+# A dump of version 1.1 has no history: what there is now is its beginning.
+create_database($node, 'older', version => '1.1');
+$node->safe_psql('older', <<'EOF');
+INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock'), ('b', 'Bell');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+SELECT 'a' || n, 'a', n, 'Part' FROM generate_series(1, 3) n;
+EOF
+my $older = "$directory/older.sql";
+command_ok([ 'pg_dump', '-f', $older, $node->connstr('older') ], 'pg_dump of version 1.1');
+$node->safe_psql('postgres', 'CREATE DATABASE newer TEMPLATE template0');
+command_ok(
+	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $older, $node->connstr('newer') ],
+	'a dump of version 1.1, restored where 1.2 is the default');
+is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'rows have come without versions');
+SELECT (SELECT count(*) FROM poser_widget), (SELECT count(*) FROM poser_component);
+SELECT (SELECT count(*) FROM poser_widget_version), (SELECT count(*) FROM poser_component_version);
+SELECT count(*) FROM poser_transaction;
+EOF
+is( $node->safe_psql('newer', 'SELECT object FROM poser_check() ORDER BY 1'),
+	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() says so');
+is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() mends it');
+counts_exact($node, 'newer', 'mended', widgets => 2);
+history_exact($node, 'newer', 'mended', versions => 5);
+is( $node->safe_psql('newer', q{SELECT operation, changed, description, username, comment
+	FROM poser_widget_history('b')}),
+	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
+
+# A session that has the settings of a restore, and what it has written since:
+# each version's operation and values.
+my $as_restore = <<'EOF';
+SET row_security = off;
+SELECT pg_catalog.set_config('search_path', '', false) \gset
+EOF
+
+sub recorded
+{
+	return $node->safe_psql('guarded', <<'EOF');
+SELECT operation_type, uuid, description, role_name
+FROM (SELECT uuid, description, operation_type, transaction_id, change_id FROM poser_widget_version
+	  UNION ALL
+	  SELECT uuid, description, operation_type, transaction_id, change_id FROM poser_component_version) v
+JOIN poser_transaction t ON t.id = transaction_id
+ORDER BY change_id
+EOF
+}
+
+create_database($node, 'guarded', owner => 'owner');
+lines_as($node, 'guarded', 'owner', <<'EOF');
+GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer;
+CREATE FUNCTION add_widget(uuid text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER AS
+$$BEGIN INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, 'by a function'); END$$;
+CREATE FUNCTION add_as_restore(uuid text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = '' SET row_security = off AS
+$$BEGIN INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, 'by a function'); END$$;
+EOF
+
+# Not so a writer who is not the owner, not even by the owner's functions.
+lines_as($node, 'guarded', 'writer', $as_restore . <<'EOF');
+INSERT INTO public.poser_widget (uuid, description) VALUES ('a', 'by a writer');
+COPY public.poser_widget (uuid, description) FROM STDIN;
+b	copied
+\.
+SELECT public.add_widget('c');
+SELECT public.add_as_restore('d');
+EOF
+lines_as($node, 'guarded', 'writer', q{SELECT add_as_restore('e')});
+is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer who sets what a restore sets is recorded');
+0|a|by a writer|writer
+0|b|copied|writer
+0|c|by a function|writer
+0|d|by a function|writer
+0|e|by a function|writer
+EOF
+counts_exact($node, 'guarded', 'a writer who sets what a restore sets', widgets => 5);
+
+# Nor the owner with one of the two settings.
+lines_as($node, 'guarded', 'owner', <<'EOF');
+SET row_security = off;
+INSERT INTO poser_widget (uuid, description) VALUES ('f', 'by the owner');
+RESET row_security;
+SET search_path = '';
+INSERT INTO public.poser_widget (uuid, description) VALUES ('g', 'by the owner');
+EOF
+is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner who sets one of two is recorded');
+0|f|by the owner|owner
+0|g|by the owner|owner
+EOF
+counts_exact($node, 'guarded', 'the owner who sets one of two', widgets => 7);
+
+# Of the owner with both, INSERT and COPY bring no versions, all else does.
+my $before = recorded();
+lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
+INSERT INTO public.poser_widget (uuid, description) VALUES ('h', 'restored');
+COPY public.poser_widget (uuid, description) FROM STDIN;
+i	restored
+\.
+EOF
+is(recorded(), $before, 'rows that the owner restores are not');
+is($node->safe_psql('guarded', 'SELECT object FROM poser_check() ORDER BY 1'),
+	"widget h\nwidget i", 'poser_check() says so if their versions do not come');
+is($node->safe_psql('guarded', 'SELECT poser_record_versions()'), 2, 'and they can be recorded');
+$before = recorded();
+lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
+UPDATE public.poser_widget SET description = 'changed' WHERE uuid = 'a';
+DELETE FROM public.poser_widget WHERE uuid = 'b';
+UPDATE public.poser_widget SET uuid = 'c moved' WHERE uuid = 'c';
+INSERT INTO public.poser_widget (uuid, description) VALUES ('d', 'upserted')
+ON CONFLICT (uuid) DO UPDATE SET description = excluded.description;
+EOF
+is(recorded() =~ s/\A\Q$before\E\n//r, <<'EOF' =~ s/\n\z//r, 'UPDATE and DELETE in a restore are recorded');
+1|a|changed|owner
+2|b|copied|owner
+2|c|by a function|owner
+0|c moved|by a function|owner
+1|d|upserted|owner
+EOF
+counts_exact($node, 'guarded', 'UPDATE and DELETE in a restore', widgets => 8);
+history_exact($node, 'guarded', 'UPDATE and DELETE in a restore', versions => 14);
 
 done_testing();

@@ -1,6 +1,7 @@
 # Many clients write components of few widgets at all isolation levels: no count
-# is lost, nobody deadlocks or fails on the counts' account, and what deltas
-# there are go with the next write or with poser_recount().
+# and no version is lost, nobody deadlocks or fails on their account, and what
+# deltas there are go with the next write or with poser_recount().  Pruning beside
+# them changes nothing of what it is to leave.
 
 use strict;
 use warnings;
@@ -63,6 +64,13 @@ COMMIT;
 EOF
 }
 
+# Prunes what is old at this moment, at most so many versions.
+sub prune
+{
+	my ($limit) = @_;
+	return pgbench_file("prune_$limit", "SELECT poser_prune_versions('0', $limit);\n") . '@2';
+}
+
 # Runs pgbench; no transaction fails, and the server's log has no such error.
 sub load
 {
@@ -81,6 +89,7 @@ sub load
 	unlike(slurp_file($node->logfile, $offset),
 		$trouble, "$name: nothing of it in the log");
 	counts_exact($node, 'db', $name, widgets => 3);
+	history_exact($node, 'db', $name, versions => 1000);
 	return;
 }
 
@@ -104,6 +113,27 @@ load(
 	'-c 12 -j 2 -t 400 --max-tries=10000',
 	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
 	mixed('read committed'), mixed('repeatable read'), mixed('serializable'));
+
+# Each row is or was there at every moment, so pruning leaves a version of it.
+my $rows = q{SELECT count(DISTINCT uuid) FROM poser_component_version};
+my $versions = 'SELECT count(*) FROM poser_component_version';
+my ($rows_before, $versions_before) = map { $node->safe_psql('db', $_) } ($rows, $versions);
+load(
+	'pruning beside writers, read committed',
+	'-c 12 -j 2 -t 400', $any, mixed('read committed') . '@100', prune(50), prune(100000));
+cmp_ok($node->safe_psql('db', $rows), '>=', $rows_before, 'pruning leaves a version of each row');
+cmp_ok($node->safe_psql('db', $versions), '<', $versions_before, 'it has removed others');
+load(
+	'pruning beside writers, all levels',
+	'-c 12 -j 2 -t 400 --max-tries=10000',
+	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
+	prune(50), map { mixed($_) . '@40' } 'read committed', 'repeatable read', 'serializable');
+cmp_ok($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the rest is pruned when all is over');
+is( $node->safe_psql('db', q{SELECT (SELECT count(*) FROM poser_component_version),
+	(SELECT count(DISTINCT uuid) FROM poser_component_version)}) =~ s/^(\d+)\|\1$/same/r,
+	'same', 'to one version of each row');
+counts_exact($node, 'db', 'pruned', widgets => 3);
+history_exact($node, 'db', 'pruned', versions => 1000);
 
 is( $node->safe_psql('db', q{SELECT count(DISTINCT widget_uuid), count(DISTINCT active)
 	FROM poser_component WHERE uuid ~ '^(read|rep|ser)'}),

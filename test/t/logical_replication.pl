@@ -7,6 +7,7 @@ use warnings;
 
 use FindBin;
 use lib $FindBin::RealBin;
+use IPC::Run;
 use PoserTest;
 use Test::More;
 
@@ -28,17 +29,35 @@ sub caught_up
 	history_exact($publisher, 'db', "$name, publisher", versions => 20);
 	history_exact($subscriber, 'db', "$name, subscriber", versions => 20, sequence_behind => 1);
 	counts_exact($subscriber, 'db', "$name, subscriber", widgets => 3);
-	is( $subscriber->safe_psql('db',
-			'SELECT count(*) FROM poser_transaction WHERE NOT pg_visible_in_snapshot(xact, pg_current_snapshot())'),
-		0, "$name, subscriber: xact is of a transaction there");
+	is( $subscriber->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
+		0, "$name, subscriber: xact is of the transaction that has brought the row");
 	return;
 }
 
-# What is there before, and is copied.
+# What is there before, and is copied, while others write.
 make_history($publisher, 'db', 'postgres');
 $publisher->safe_psql('db', 'CREATE PUBLICATION pub FOR ALL TABLES');
+my $writers = IPC::Run::start(
+	[
+		'pgbench', '--no-vacuum', '-c', 3, '-t', 500, '--file', pgbench_file('beside', <<'SQL'),
+\set n random(1, 50)
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('beside ' || :client_id || ' ' || :n, 'history 1', '', '') ON CONFLICT (uuid) DO UPDATE SET active = NOT poser_component.active;
+SAVEPOINT s;
+DELETE FROM poser_component WHERE uuid LIKE 'beside ' || :client_id || ' %';
+ROLLBACK TO s;
+DELETE FROM poser_component WHERE uuid = 'beside ' || :client_id || ' ' || (:n + 1);
+COMMIT;
+SQL
+		$publisher->connstr('db')
+	],
+	'<', \undef, '>', '/dev/null', '2>', \my $trouble);
+$publisher->poll_query_until('db', q{SELECT count(*) > 50 FROM poser_component_version WHERE uuid LIKE 'beside%'})
+  or die 'nobody writes';
 my $connstr = $publisher->connstr . ' dbname=db user=postgres';
 $subscriber->safe_psql('db', "CREATE SUBSCRIPTION sub CONNECTION '$connstr' PUBLICATION pub");
+$writers->finish;
+is($writers->full_result(0) || $trouble, '', 'writers beside the copy have not failed');
 $subscriber->wait_for_subscription_sync($publisher, 'sub', 'db');
 caught_up('copied');
 
@@ -73,6 +92,12 @@ caught_up('truncated');
 $publisher->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
 	FROM poser_component_version WHERE operation_type <> 2), true)});
 caught_up('gone back');
+cmp_ok($subscriber->safe_psql('db', 'SELECT count(*) FROM poser_component'),
+	'>', 0, 'and there are components again');
+$publisher->safe_psql('db', 'TRUNCATE poser_widget, poser_component');
+$publisher->safe_psql('db', q{INSERT INTO poser_widget (uuid, description)
+	SELECT 'after ' || n, '' FROM generate_series(1, 3) n});
+caught_up('begun anew');
 is( $subscriber->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	$publisher->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	'the subscriber answers as the publisher');
@@ -98,7 +123,11 @@ is(contents($subscriber, 'db', no_sequence => 1), $ids, 'nothing is lost');
 counts_exact($subscriber, 'db', 'taken over', widgets => 3);
 history_exact($subscriber, 'db', 'taken over', versions => 20);
 history_goes_on($subscriber, 'db', 'taken over');
-counts_exact($subscriber, 'db', 'goes on', widgets => 3);
+cmp_ok(
+	$subscriber->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
+		FROM poser_component_version WHERE operation_type <> 2 AND widget_uuid = 'r1'), true)}),
+	'>', 1, 'what the publisher has removed comes back');
+counts_exact($subscriber, 'db', 'goes on', widgets => 4);
 history_exact($subscriber, 'db', 'goes on', versions => 25);
 
 done_testing();

@@ -33,10 +33,12 @@ if (!$old_pg_config)
 	  grep { major($_) >= 15 && major($_) < $new_major } glob("'$pattern/pg_config'");
 	$old_pg_config = $older[0];
 }
-plan skip_all => 'no older PostgreSQL (15 or later) beside this one'
-  unless $old_pg_config && major($old_pg_config);
-plan skip_all => "$old_pg_config has not the extension"
-  unless -f pg_config($old_pg_config, 'sharedir') . '/extension/poser.control';
+plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
+  unless $old_pg_config;
+die "cannot run $old_pg_config" unless major($old_pg_config);
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.1--1.2.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.2: there is no $script"
+  unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
 my @locale = ('--encoding=UTF8', '--locale=C', '--username=postgres');
@@ -45,11 +47,21 @@ push @locale, '--no-data-checksums' if $new_major >= 18;
 my $old = PostgreSQL::Test::Cluster->new('old', install_path => dirname($old_bindir));
 $old->init(extra => [ grep { $_ ne '--no-data-checksums' || major($old_pg_config) >= 18 } @locale ]);
 $old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
+# so that there are transaction ids that the new cluster would take for its own
+# future if it did not go on from the old one's
+command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transaction ids');
 $old->start;
-create_database($old, 'db');
-make_history($old, 'db', 'postgres');
-my $before = contents($old, 'db', xact => 1);
-history_exact($old, 'db', 'before', versions => 20);
+$old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');
+my @databases = ([ 'db', 'public', 'postgres' ], [ 'owned', 'Stock Room', 'owner' ]);
+my %before;
+foreach (@databases)
+{
+	my ($dbname, $schema, $role) = @$_;
+	create_database($old, $dbname, schema => $schema, owner => $role);
+	make_history($old, $dbname, $role);
+	$before{$dbname} = contents($old, $dbname, xact => 1);
+	history_exact($old, $dbname, "$dbname, before", versions => 20);
+}
 $old->stop;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
@@ -66,11 +78,20 @@ command_ok(
 	'pg_upgrade from ' . major($old_pg_config) . " to $new_major");
 $new->start;
 
-is(contents($new, 'db', xact => 1), $before, 'everything is the same, xact too');
-counts_exact($new, 'db', 'upgraded', widgets => 3);
-history_exact($new, 'db', 'upgraded', versions => 20);
-history_goes_on($new, 'db', 'upgraded');
-counts_exact($new, 'db', 'goes on', widgets => 3);
-history_exact($new, 'db', 'goes on', versions => 25);
+foreach (@databases)
+{
+	my ($dbname, $schema, $role) = @$_;
+	is(contents($new, $dbname, xact => 1), $before{$dbname},
+		"$dbname: everything is the same, xact too");
+	counts_exact($new, $dbname, "$dbname, upgraded", widgets => 3);
+	history_exact($new, $dbname, "$dbname, upgraded", versions => 20);
+	history_goes_on($new, $dbname, "$dbname, upgraded", role => $role);
+	cmp_ok(
+		lines_as($new, $dbname, $role, q{SELECT poser_widget_revert('history 6',
+			(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true)}),
+		'==', 1, "$dbname: what was removed before comes back");
+	counts_exact($new, $dbname, "$dbname, goes on", widgets => 3);
+	history_exact($new, $dbname, "$dbname, goes on", versions => 25);
+}
 
 done_testing();

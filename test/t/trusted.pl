@@ -1,5 +1,5 @@
 # A database owner who is no superuser creates, uses, grants, protects, updates,
-# dumps and drops the extension.
+# dumps and drops the extension, and has its history for himself.
 
 use strict;
 use warnings;
@@ -60,6 +60,29 @@ SELECT * FROM poser_check();
 EOF
 counts_exact($node, 'db', 'the owner\'s database');
 
+# So much for 1.1; with 1.2 there is history.
+lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
+my @history = ('poser_transaction', 'poser_widget_version', 'poser_component_version', 'poser_version_horizon');
+is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner goes on with history');
+SET poser.runas = 'importer';
+UPDATE poser_widget SET description = 'Wall clock';
+SELECT operation, changed, username, role_name FROM poser_widget_history('a');
+SELECT poser_widget_revert('a', (SELECT min(id) FROM poser_transaction));
+SELECT description FROM poser_widget_as_of('infinity');
+SELECT poser_prune_versions('0');
+SELECT poser_record_versions();
+SELECT * FROM poser_check();
+EOF
+update|{description}|importer|owner
+insert||owner|owner
+1
+Clock
+2
+0
+EOF
+counts_exact($node, 'db', 'the owner\'s database with history');
+history_exact($node, 'db', 'the owner\'s database with history', versions => 3);
+
 # Others read when he says so, and only then.
 fails_as($node, 'db', 'reader', '42501', $_, "without a grant, $_") foreach @reads;
 lines_as($node, 'db', 'owner',
@@ -76,6 +99,14 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 	fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $table", "a reader, $table");
 	fails_as($node, 'db', 'reader', '42501', "DELETE FROM $table", "a reader, delete from $table");
 }
+fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $_", "a reader, $_") foreach @history;
+fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a')}, 'a reader, history');
+lines_as($node, 'db', 'owner', 'GRANT SELECT ON poser_widget_version TO reader');
+is(lines_as($node, 'db', 'reader', q{SELECT operation, username FROM poser_widget_history('a')}),
+	'update|importer', 'with a grant, a reader reads history');
+fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a', true)},
+	'a reader, history of components without a grant');
+lines_as($node, 'db', 'owner', 'REVOKE SELECT ON poser_widget_version FROM reader');
 
 # A writer needs nothing on the bookkeeping, and gets nothing on it.
 lines_as($node, 'db', 'owner',
@@ -93,7 +124,23 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 {
 	fails_as($node, 'db', 'writer', '42501', "UPDATE $table SET total = 0", "a writer, $table");
 }
-fails_as($node, 'db', 'writer', '42501', 'SELECT poser_recount()', 'a writer, poser_recount()');
+fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
+  foreach (
+	(map { ("INSERT INTO $_ DEFAULT VALUES", "DELETE FROM $_", "TRUNCATE $_") } @history),
+	q{SELECT nextval('poser_change_id_seq')},
+	q{SELECT setval('poser_change_id_seq', 1)},
+	'SELECT poser_recount()',
+	'SELECT poser_record_versions()',
+	q{SELECT poser_prune_versions('0')});
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'writer|writer|5|6', 'a writer\'s changes are recorded in his name');
+SELECT min(username), max(role_name), count(DISTINCT t.id), count(DISTINCT v.uuid)
+FROM poser_transaction t
+JOIN (SELECT uuid, transaction_id FROM poser_widget_version
+	  UNION ALL
+	  SELECT uuid, transaction_id FROM poser_component_version) v ON v.transaction_id = t.id
+WHERE role_name <> 'owner'
+EOF
+history_exact($node, 'db', 'with a writer', versions => 11);
 
 # Row-level security: each sees the counts of what he may see.
 lines_as($node, 'db', 'owner', <<'EOF');
@@ -135,66 +182,114 @@ create_database($node, 'by_superuser', owner => 'owner', version => '1.0');
 $node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
 create_database($node, 'by_owner', owner => 'owner', version => '1.0');
 lines_as($node, 'by_owner', 'owner', q{ALTER EXTENSION poser UPDATE});
-like(owners('fresh'), qr/^table poser_widget\|owner$/m, 'the owner owns the tables');
+like(owners('fresh'), qr/^$_\|owner$/m, "the owner owns $_")
+  foreach ('table poser_widget', 'sequence poser_change_id_seq', map { "table $_" } @history);
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners('by_superuser'), owners('fresh'), 'owners after a superuser\'s update');
 
-# The script runs as a superuser, but nothing of the owner's does.
-create_database($node, 'hostile', owner => 'owner', version => '1.0');
-lines_as($node, 'hostile', 'owner', <<'EOF');
-CREATE TYPE flag AS ENUM ('yes', 'no');
-CREATE FUNCTION become_superuser(flag) RETURNS boolean LANGUAGE plpgsql AS $$
+# The script runs as a superuser, but nothing of the owner's does.  If it did, that
+# would be seen also after a rollback: the trap takes a number from a sequence.
+sub set_trap
+{
+	my ($dbname) = @_;
+	lines_as($node, $dbname, 'owner', <<'EOF');
+CREATE SEQUENCE trap;
+CREATE FUNCTION become_superuser() RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+	IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
+		PERFORM pg_catalog.nextval('public.trap');
 		ALTER ROLE owner SUPERUSER;
 	END IF;
 	RETURN true;
 END
 $$;
-CREATE CAST (flag AS boolean) WITH FUNCTION become_superuser(flag) AS IMPLICIT;
+EOF
+	return;
+}
+
+# A test: it has not been sprung.
+sub not_trapped
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($dbname, $name) = @_;
+	is( $node->safe_psql($dbname, q{SELECT is_called, (SELECT rolsuper FROM pg_roles WHERE rolname = 'owner')
+		FROM trap}), 'f|f', $name);
+	return;
+}
+
+create_database($node, 'hostile', owner => 'owner', version => '1.0');
+set_trap('hostile');
+lines_as($node, 'hostile', 'owner', <<'EOF');
+CREATE TYPE flag AS ENUM ('yes', 'no');
+CREATE FUNCTION to_boolean(flag) RETURNS boolean LANGUAGE plpgsql AS
+$$BEGIN RETURN public.become_superuser(); END$$;
+CREATE CAST (flag AS boolean) WITH FUNCTION to_boolean(flag) AS IMPLICIT;
 ALTER TABLE poser_component ALTER COLUMN active DROP DEFAULT, ALTER COLUMN active TYPE flag USING 'yes';
 INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
 INSERT INTO poser_component (widget_uuid, item_code, description, active) VALUES ('a', '', '', 'yes');
 EOF
 fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '1.1'},
 	'update with a flag that is no boolean');
-is($node->safe_psql('hostile', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'}),
-	'f', 'and the owner is no superuser');
+not_trapped('hostile', 'and the owner is no superuser');
 
-# A column that is only recorded does not keep it from being updated; it is not
-# recorded then.
-create_database($node, 'recorded', owner => 'owner', version => '1.1');
-lines_as($node, 'recorded', 'owner', <<'EOF');
-CREATE TYPE code AS ENUM ('1', '2');
-CREATE FUNCTION become_superuser(code) RETURNS varchar LANGUAGE plpgsql AS $$
-BEGIN
-	IF (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
-		ALTER ROLE owner SUPERUSER;
-	END IF;
-	RETURN 'cast';
-END
-$$;
-CREATE CAST (code AS varchar) WITH FUNCTION become_superuser(code) AS IMPLICIT;
-ALTER TABLE poser_component ALTER COLUMN item_code TYPE code USING '1';
-INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
-INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('a', '2', '');
-EOF
+# A column that is only recorded, of another type, does not keep it from being
+# updated; it is not recorded then.  Types, casts, policies, indexes, triggers and
+# operators of the owner's lie in wait.
 foreach my $role ('owner', 'postgres')
 {
-	my $end = $role eq 'owner' ? 'ROLLBACK' : 'COMMIT';
-	lines_as($node, 'recorded', $role, <<"EOF");
-BEGIN;
-ALTER EXTENSION poser UPDATE;
-UPDATE poser_component SET description = 'changed';
-SELECT * FROM poser_check();
-SELECT poser_record_versions();
-$end;
+	my $dbname = "hostile_for_$role";
+	create_database($node, $dbname, owner => 'owner', version => '1.1');
+	set_trap($dbname);
+	lines_as($node, $dbname, 'owner', <<'EOF');
+CREATE FUNCTION springs(varchar) RETURNS varchar LANGUAGE plpgsql IMMUTABLE AS
+$$BEGIN PERFORM public.become_superuser(); RETURN 'sprung'; END$$;
+CREATE TYPE code AS ENUM ('1', '2');
+CREATE FUNCTION to_varchar(code) RETURNS varchar LANGUAGE sql AS $$SELECT public.springs('')$$;
+CREATE CAST (code AS varchar) WITH FUNCTION to_varchar(code) AS IMPLICIT;
+ALTER TABLE poser_component ALTER COLUMN item_code TYPE code USING '1';
+CREATE DOMAIN label AS varchar(255) CHECK (public.springs(VALUE) IS NOT NULL);
+ALTER TABLE poser_component ALTER COLUMN description TYPE label;
+INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('a1', 'a', '2', 'first');
+
+CREATE FUNCTION springs_by_trigger() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN PERFORM public.become_superuser(); RETURN NULL; END$$;
+CREATE TRIGGER springs BEFORE INSERT OR UPDATE OR DELETE ON poser_component
+	EXECUTE FUNCTION springs_by_trigger();
+ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE poser_component ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY springs ON poser_widget USING (become_superuser());
+CREATE POLICY springs ON poser_component USING (become_superuser());
+CREATE INDEX ON poser_component (springs(uuid)) WHERE springs(widget_uuid) = 'sprung';
+CREATE STATISTICS springs ON springs(uuid), springs(widget_uuid) FROM poser_component;
+CREATE FUNCTION springs_by_operator(varchar, varchar) RETURNS boolean LANGUAGE sql AS
+$$SELECT public.become_superuser()$$;
+CREATE OPERATOR = (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_operator);
+CREATE OPERATOR < (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_operator);
+CREATE OPERATOR <> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_operator);
 EOF
-	is($node->safe_psql('recorded', q{SELECT rolsuper FROM pg_roles WHERE rolname = 'owner'}),
-		'f', "updated by $role, the owner is no superuser");
+	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
+	not_trapped($dbname, "updated by $role, the owner is no superuser");
+	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "updated by $role: what can be recorded is");
+SELECT operation, widget_uuid, item_code, description, active FROM poser_component_history('a1');
+SELECT poser_record_versions();
+SELECT * FROM poser_check();
+EOF
+insert|a|||t
+0
+column description of poser_component|is of type public.label instead of character varying(255)
+column item_code of poser_component|is of type public.code instead of character varying(20)
+column item_code of poser_component|is not recorded: poser_component_version has no such column of its type
+column description of poser_component|is not recorded: poser_component_version has no such column of its type
+EOF
+	lines_as($node, $dbname, 'owner', q{UPDATE poser_component SET description = 'second', item_code = '1', active = false});
+	is( lines_as($node, $dbname, 'postgres', q{SELECT operation, changed, active
+			FROM poser_component_history('a1')}),
+		"update|{active}|f\ninsert||t", "updated by $role: it goes on");
+	not_trapped($dbname, 'nor when a superuser reads, records and checks');
+	$node->safe_psql($dbname, 'INSERT INTO poser_component (widget_uuid, item_code, description) '
+		. q{VALUES ('a', '1', ''); ALTER ROLE owner NOSUPERUSER});
+	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
-is( $node->safe_psql('recorded', q{SELECT operation, item_code IS NULL FROM
-	poser_component_history((SELECT uuid FROM poser_component))}),
-	"update|t\ninsert|t", 'and the rest is recorded');
 
 done_testing();

@@ -1,6 +1,6 @@
 # A database updated from 1.0 or 1.1 with rows in place is, by the catalogs, what
 # a new one is, its counts are right, and each row has a first version; an update
-# rolled back leaves it as it was.
+# rolled back leaves it as it was, and who writes meanwhile waits.
 
 use strict;
 use warnings;
@@ -199,6 +199,15 @@ VALUES ('late', '1', 'In the same session');
 EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
+	# On the way, 1.1 is the same, too.
+	if ($version eq '1.0')
+	{
+		create_database($node, 'fresh_1_1', schema => $schema, owner => $role, version => '1.1');
+		lines_as($node, $updated, $role, q{ALTER EXTENSION poser UPDATE TO '1.1'});
+		is(differences([ facts('fresh_1_1') ], [ facts($updated) ]),
+			'', "$about to 1.1: new and updated are identical");
+	}
+
 	# The update.
 	lines_as($node, $updated, $role, 'ALTER EXTENSION poser UPDATE');
 	is(lines_as($node, $updated, $role, $contents), $before, "$about: updated, the rows are as before");
@@ -209,17 +218,19 @@ EOF
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
-	is( $node->safe_psql($updated, <<'EOF'), '912|912|0|1|t', "$about: each row has one first version, of one transaction that says so");
-SELECT count(*), count(DISTINCT uuid), max(operation_type), count(DISTINCT transaction_id), bool_and(comment ~ 'begins')
+	is( $node->safe_psql($updated, <<'EOF'), '912|912|0|1', "$about: each row has one first version, all of one transaction");
+SELECT count(*), count(DISTINCT uuid), max(operation_type), count(DISTINCT transaction_id)
 FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
 	  UNION ALL
 	  SELECT uuid, operation_type, transaction_id FROM poser_component_version) v
-JOIN poser_transaction ON id = transaction_id
 EOF
+	is( $node->safe_psql($updated, 'SELECT username, role_name, comment FROM poser_transaction'),
+		qq{$role|$role|history begins with version 1.2 of extension "poser"}, "$about: which says so");
 	history_exact($node, $updated, "$about: updated", versions => 912);
 
 	my @fresh = facts($fresh);
-	my @kinds = ('config table', qw(column constraint function index member relation sequence trigger view));
+	my @kinds = ('config table', qw(column comment constraint depends function index member privileges
+		relation sequence trigger view));
 	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
 		"@kinds", "$about: the comparison sees all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
@@ -230,24 +241,122 @@ EOF
 		lines_as($node, $dbname, $role, $rows);
 		lines_as($node, $dbname, $role, 'UPDATE poser_component SET active = NOT active');
 		counts_exact($node, $dbname, "$about: $dbname, written to", widgets => 100);
+		history_exact($node, $dbname, "$about: $dbname, written to", versions => 1720);
+		history_goes_on($node, $dbname, "$about: $dbname", role => $role);
 	}
 }
 
-# Nothing of the users' own is in the way of the update.
-create_database($node, 'lived_in', version => '1.0');
-$node->safe_psql('lived_in', $rows . <<'EOF');
+# Nothing of the users' own is in the way of the update, and it fires no trigger of
+# theirs and hides nothing from itself.
+create_database($node, 'lived_in', version => '1.0', owner => 'owner');
+lines_as($node, 'lived_in', 'owner', $rows . <<'EOF');
 CREATE INDEX ON poser_component (widget_uuid);
 CREATE INDEX ON poser_component (widget_uuid, active);
 CREATE VIEW counted AS SELECT widget_uuid, count(*) FROM poser_component GROUP BY widget_uuid;
 ALTER TABLE poser_component ADD colour text DEFAULT 'red';
 ALTER TABLE poser_component DROP COLUMN colour;
 ALTER TABLE poser_component ADD size int;
+ALTER TABLE poser_widget ADD operation_type text DEFAULT 'own', ADD change_id text DEFAULT 'own';
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN RAISE 'fired'; END$$;
+CREATE TRIGGER aaa BEFORE INSERT OR UPDATE OR DELETE ON poser_widget FOR EACH ROW EXECUTE FUNCTION refuse();
+CREATE TRIGGER zzz AFTER INSERT OR UPDATE OR DELETE ON poser_component FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 EOF
-my ($rc, $stdout, $stderr) = $node->psql('lived_in', 'ALTER EXTENSION poser UPDATE');
-is($stderr, '', 'the users have indexes, a view and a column of their own: updated');
+my ($rc, $stdout, $stderr) = $node->psql('lived_in', 'ALTER EXTENSION poser UPDATE',
+	connstr => $node->connstr('lived_in') . ' user=owner');
+is($stderr, '', 'the users have indexes, a view, columns, triggers and policies of their own: updated');
+my $unrecorded = 'is not recorded: poser_%s_version has no such column of its type';
+my @problems = map { "column $_->[1] of poser_$_->[0]|" . sprintf($unrecorded, $_->[0]) }
+  [ 'widget', 'operation_type' ], [ 'widget', 'change_id' ], [ 'component', 'size' ];
 counts_exact($node, 'lived_in', 'objects of the users', widgets => 100,
-	problems => 'column size of poser_component|is not recorded: poser_component_version has no such column of its type')
-  if $rc == 0;
+	problems => join("\n", @problems));
+history_exact($node, 'lived_in', 'objects of the users', versions => 910);
+lines_as($node, 'lived_in', 'owner', <<'EOF');
+DROP TRIGGER aaa ON poser_widget;
+DROP TRIGGER zzz ON poser_component;
+UPDATE poser_component SET size = 1 WHERE item_code = '1';
+ALTER TABLE poser_component_version ADD size int;
+EOF
+is(lines_as($node, 'lived_in', 'owner', 'SELECT poser_record_versions()'),
+	50, 'a column that history gets later is recorded then');
+counts_exact($node, 'lived_in', 'a column of history', widgets => 100,
+	problems => join("\n", @problems[0, 1]));
+history_exact($node, 'lived_in', 'a column of history', versions => 960);
+
+# What the script says of its own transaction it says of nothing else.
+create_database($node, 'commented', version => '1.1');
+$node->safe_psql('commented', <<'EOF');
+INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
+SET poser.comment = 'own';
+BEGIN;
+ALTER EXTENSION poser UPDATE;
+UPDATE poser_widget SET description = 'Wall clock';
+COMMIT;
+EOF
+is( $node->safe_psql('commented', q{SELECT description, comment FROM poser_widget_history('a')}),
+	qq{Wall clock|own\nClock|history begins with version 1.2 of extension "poser"},
+	'after the update the comment is the session\'s own again');
+$node->safe_psql('commented', <<'EOF');
+BEGIN;
+DROP EXTENSION poser;
+CREATE EXTENSION poser;
+INSERT INTO poser_widget (uuid, description) VALUES ('b', 'Bell');
+COMMIT;
+EOF
+is( $node->safe_psql('commented', q{SELECT operation, coalesce(comment, 'none') FROM poser_widget_history('b')}),
+	'insert|none', 'after CREATE EXTENSION there is none if the session has none');
+
+# The update waits for who has written, and who writes then waits for it, with
+# what he has planned before, too; nothing is lost.
+create_database($node, 'waiting', version => '1.1');
+$node->safe_psql('waiting', q{INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock')});
+my ($first, $second, $third, $updater) = map { $node->background_psql('waiting') } 1 .. 4;
+$first->query_safe(q{SET application_name = 'first'; BEGIN;
+	INSERT INTO poser_widget (uuid, description) VALUES ('first', '')});
+$second->query_safe(q{SET application_name = 'second'; PREPARE change (text) AS
+	UPDATE poser_widget SET description = $1 WHERE uuid = 'a'; EXECUTE change('prepared')});
+$third->query_safe(q{SET application_name = 'third'; BEGIN ISOLATION LEVEL REPEATABLE READ;
+	SELECT count(*) FROM poser_widget});
+$updater->query_until(qr/begun/, q{
+	SET application_name = 'updater';
+	BEGIN;
+	\echo begun
+	ALTER EXTENSION poser UPDATE;
+	\echo updated
+});
+waits_for_lock($node, 'updater');
+$second->query_until(qr/begun/, q{
+	\echo begun
+	EXECUTE change('executed');
+});
+waits_for_lock($node, 'second');
+$first->query_safe('COMMIT');
+$updater->query_until(qr/updated/, "\n");
+$third->query_until(qr/begun/, q{
+	\echo begun
+	INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('third', 'a', '', '');
+	COMMIT;
+});
+waits_for_lock($node, 'third');
+$updater->query_safe('COMMIT');
+$_->query_safe('SELECT') foreach $second, $third;
+$_->quit foreach $first, $second, $third, $updater;
+is( $node->safe_psql('waiting', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'writers that have waited are recorded');
+SELECT uuid, operation_type, description, comment IS NULL
+FROM (SELECT uuid, operation_type, description, transaction_id FROM poser_widget_version
+	  UNION ALL
+	  SELECT uuid, operation_type, description, transaction_id FROM poser_component_version) v
+JOIN poser_transaction ON id = transaction_id
+ORDER BY uuid, operation_type
+EOF
+a|0|prepared|f
+a|1|executed|t
+first|0||f
+third|0||t
+EOF
+counts_exact($node, 'waiting', 'writers that have waited', widgets => 2);
+history_exact($node, 'waiting', 'writers that have waited', versions => 4);
 
 # None of these goes unnoticed.
 my @base = facts('updated');
@@ -271,7 +380,20 @@ foreach (
 	q{COMMENT ON CONSTRAINT poser_component_fk_widget ON poser_component IS 'other'},
 	'ALTER VIEW poser_widget_summary RESET (security_invoker)',
 	'ALTER TABLE poser_transaction ENABLE TRIGGER poser_transaction_arrive',
+	'ALTER TABLE poser_widget DISABLE TRIGGER poser_version_insert',
+	'ALTER TABLE poser_transaction REPLICA IDENTITY FULL',
+	'ALTER TABLE poser_component_version ALTER uuid SET NOT NULL',
+	'ALTER TABLE poser_version_horizon OWNER TO reader',
 	'ALTER SEQUENCE poser_change_id_seq CACHE 2',
+	'ALTER SEQUENCE poser_change_id_seq OWNER TO reader',
+	'GRANT SELECT ON poser_transaction TO reader',
+	'GRANT USAGE ON SEQUENCE poser_change_id_seq TO reader',
+	'REVOKE EXECUTE ON FUNCTION poser_record_versions() FROM public',
+	'DROP INDEX poser_widget_version_idx_key',
+	'DROP INDEX poser_transaction_idx_issued_at',
+	q{COMMENT ON COLUMN poser_transaction.xact IS 'other'},
+	q{COMMENT ON SEQUENCE poser_change_id_seq IS 'other'},
+	q{UPDATE pg_extension SET extconfig = extconfig[:3], extcondition = extcondition[:3] WHERE extname = 'poser'},
 	'DELETE FROM pg_init_privs',
 	q{UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'poser'})
 {
