@@ -341,7 +341,7 @@ UPDATE poser_widget SET uuid = 'w9', active = false WHERE uuid = 'w3';
 UPDATE poser_widget SET uuid = 'w' || right(uuid, 1)::int + 1 WHERE uuid IN ('w1', 'w2');
 TABLE changes;
 TABLE wrong_histories;
--- and that one takes the first one's
+-- and that one takes the first one's; poser_check() says of such a key what it may lead to
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_pkey, ADD CONSTRAINT poser_component_pkey PRIMARY KEY (uuid) DEFERRABLE;
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -367,6 +367,8 @@ COMMIT;
 SELECT uuid, item_code FROM poser_component;
 SELECT operation, uuid, item_code FROM poser_component_history('c1') LIMIT 1;
 SELECT operation, uuid, item_code FROM poser_component_history('c2') LIMIT 1;
+TABLE wrong_histories;
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_pkey, ADD CONSTRAINT poser_component_pkey PRIMARY KEY (uuid);
 TABLE wrong_histories;
 
 DROP PROCEDURE start_afresh;
