@@ -437,11 +437,15 @@ put_transaction(PoserHistory *history, int64 id)
 
 	if (!history->looked_up || history->transaction_id != id)
 	{
+		/* we are in the executor, whose memory the scan must not take */
+		MemoryContext old = MemoryContextSwitchTo(history->context);
+
 		history->looked_up = true;
 		history->transaction_id = id;
 		history->key.sk_argument = Int64GetDatum(id);
 		index_rescan(history->scan, &history->key, 1, NULL, 0);
 		history->found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
+		MemoryContextSwitchTo(old);
 	}
 	slot->tts_values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_isnull[HISTORY_TRANSACTION_ID] = false;
