@@ -13,7 +13,7 @@ CREATE PROCEDURE age() LANGUAGE sql AS
 	$$UPDATE poser_transaction SET issued_at = now() - comment::int * interval '1 year'$$;
 CREATE VIEW kept AS
 SELECT comment AS age, relation, uuid, operation, description
-  FROM versions JOIN poser_transaction ON id = transaction_id ORDER BY change_id;
+  FROM versions JOIN poser_transaction ON id = transaction_id ORDER BY transaction_id, relation DESC, uuid;
 
 SET poser.comment = '9';
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', '1'), ('w2', '1'), ('w3', '1'), ('w4', '1');
