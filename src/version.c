@@ -33,7 +33,6 @@
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "executor/executor.h"
-#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
@@ -83,6 +82,7 @@ typedef struct RecordedTransaction
 	FullTransactionId top;
 	TransactionId xid;
 	int64 id;
+	Oid session_user;
 	Oid role;
 	const char *username;
 	const char *comment;
@@ -241,7 +241,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	if (recorded.relid == versioned->transactions &&
 		FullTransactionIdEquals(recorded.top, top) &&
 		TransactionIdIsCurrentTransactionId(recorded.xid) &&
-		recorded.role == role &&
+		recorded.session_user == GetSessionUserId() && recorded.role == role &&
 		same_text(recorded.username, username) && same_text(recorded.comment, comment))
 		return recorded.id;
 
@@ -286,6 +286,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	recorded.username = username != NULL ? pstrdup(username) : NULL;
 	recorded.comment = comment != NULL ? pstrdup(comment) : NULL;
 	MemoryContextSwitchTo(old);
+	recorded.session_user = GetSessionUserId();
 	recorded.role = role;
 	recorded.top = top;
 	recorded.xid = GetCurrentTransactionId();

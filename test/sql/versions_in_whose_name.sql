@@ -204,4 +204,17 @@ SELECT * FROM poser_check();
 DROP PROCEDURE start_afresh;
 DROP VIEW changes;
 DROP EXTENSION poser;
+-- another session user in the same role is another user
+CREATE EXTENSION poser;
+GRANT INSERT ON poser_widget TO regress_poser_other;
+GRANT regress_poser_other TO regress_poser_writer;
+BEGIN;
+SET LOCAL SESSION AUTHORIZATION regress_poser_writer;
+SET LOCAL ROLE regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('first', '');
+SET LOCAL SESSION AUTHORIZATION regress_poser_other;
+INSERT INTO poser_widget (uuid, description) VALUES ('second', '');
+COMMIT;
+SELECT username, role_name, uuid FROM poser_widget_version JOIN poser_transaction ON id = transaction_id ORDER BY change_id;
+DROP EXTENSION poser;
 DROP ROLE regress_poser_writer, regress_poser_other, "regress_poser ""quoted""";
