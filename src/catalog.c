@@ -16,6 +16,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_operator.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -342,8 +343,8 @@ has_columns(Relation index, int ncolumns, const AttrNumber *columns)
  * An index of the table in which these columns are unique, or InvalidOid; and
  * whether they always are, or only when a deferrable constraint has been checked.
  */
-static Oid
-unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate)
+Oid
+poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate)
 {
 	Oid result = InvalidOid;
 	List *indexes = RelationGetIndexList(rel);
@@ -375,7 +376,7 @@ poser_id_index(Relation transactions)
 {
 	AttrNumber id = history_column(transactions, "id", INT8OID);
 	bool immediate;
-	Oid result = unique_index(transactions, 1, &id, &immediate);
+	Oid result = poser_unique_index(transactions, 1, &id, &immediate);
 
 	if (!OidIsValid(result))
 		poser_structure_error(transactions);
@@ -455,7 +456,7 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 
 	for (int i = 0; i < nkeys; i++)
 		columns[i] = versioned->source[versioned->keys[i] - 1];
-	if (!OidIsValid(unique_index(rel, nkeys, columns, &versioned->unique)))
+	if (!OidIsValid(poser_unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
 	table_close(vrel, NoLock);
 }
@@ -499,6 +500,26 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	return versioned;
 }
 
+/* The operator in SQL by which a type's values are equal, whatever the search_path. */
+char *
+poser_equality(Oid type)
+{
+	Oid opr = lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr;
+	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opr));
+	Form_pg_operator form;
+	char *result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("could not identify an equality operator for type %s", format_type_be(type))));
+	form = (Form_pg_operator) GETSTRUCT(tuple);
+	result = psprintf("OPERATOR(%s.%s)", quote_identifier(get_namespace_name(form->oprnamespace)),
+					  NameStr(form->oprname));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Make a key that finds the rows with this value in the index's column. */
 void
 poser_scan_key(ScanKey key, Relation index, int column, Datum value)
@@ -524,7 +545,7 @@ poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum 
 {
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	bool immediate;
-	Oid indexid = unique_index(rel, nkeys, columns, &immediate);
+	Oid indexid = poser_unique_index(rel, nkeys, columns, &immediate);
 	Relation index;
 	IndexScanDesc scan;
 

@@ -237,19 +237,7 @@ append_keys(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
 static void
 append_equality(StringInfo sql, const char *left, const char *right, Oid type)
 {
-	Oid opr = lookup_type_cache(type, TYPECACHE_EQ_OPR)->eq_opr;
-	HeapTuple tuple = SearchSysCache1(OPEROID, ObjectIdGetDatum(opr));
-	Form_pg_operator form;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("could not identify an equality operator for type %s", format_type_be(type))));
-	form = (Form_pg_operator) GETSTRUCT(tuple);
-	appendStringInfo(sql, "%s OPERATOR(%s.%s) %s", left,
-					 quote_identifier(get_namespace_name(form->oprnamespace)),
-					 NameStr(form->oprname), right);
-	ReleaseSysCache(tuple);
+	appendStringInfo(sql, "%s %s %s", left, poser_equality(type), right);
 }
 
 /* Append the condition that two rows have the same key. */

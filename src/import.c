@@ -1,0 +1,2099 @@
+/*
+ * import.c
+ *	  Making the rows of a table those of another relation.
+ *
+ * An import has three steps, each of which takes rows one by one from the
+ * executor and keeps no more of them in memory than work_mem allows:
+ *
+ * 1. The source is read, once.  Its values become those of the target's types,
+ *	  as in an assignment; keys must not be null or occur twice.
+ * 2. These rows are joined with the target by key, and compared: a value is the
+ *	  same if its stored image is.  What differs goes into a sort, by what is to be
+ *	  done and which columns are to be written.
+ * 3. Each such group is written by plain INSERT, UPDATE or DELETE statements,
+ *	  with the caller's own privileges.
+ *
+ * Writers are not locked out, but nothing that they do meanwhile is lost: each
+ * UPDATE and DELETE checks again, in its condition, that the row is what it was
+ * compared as, and if one was not the second and third step are done again
+ * with a newer snapshot.  Imports into one target wait for each other, so that
+ * they cannot deadlock.  Where no index makes the key unique nothing else
+ * would keep a row from being made twice, so other writers must wait then.
+ *
+ * What is wrong with rows is found out where it shows: in the coercions, and
+ * in the statements.  First they are run without any precaution.  If one fails,
+ * then all is done again carefully: statements that fail are rolled back to
+ * a savepoint and run with half of the rows, until those are found that cannot
+ * be written.  So whatever refuses a row (a constraint, a trigger, another
+ * unique key), it can be named.
+ */
+#include "postgres.h"
+
+#include "access/detoast.h"
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
+#include "catalog/pg_operator.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "executor/tstoreReceiver.h"
+#include "funcapi.h"
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "parser/parse_coerce.h"
+#include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/backend_status.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+#include "utils/resowner.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/typcache.h"
+
+#include "import.h"
+#include "poser.h"
+
+PG_FUNCTION_INFO_V1(poser_import);
+PG_FUNCTION_INFO_V1(poser_import_diff);
+
+/*
+ * Rows written by one statement.  More would let the queue of its row triggers,
+ * those of foreign keys for instance, grow in memory.
+ */
+#define MAX_ROWS_WRITTEN 100000
+
+/* Rows between two reports of progress. */
+#define PROGRESS_INTERVAL 10000
+
+/* Attempts without, and in all, if others change the rows under our hands. */
+#define ATTEMPTS_WITHOUT_LOCK 2
+#define MAX_ATTEMPTS 5
+
+/* The longest key or such that is shown in a message, in bytes. */
+#define MAX_SHOWN 100
+
+/* Columns of the rows read. */
+#define ROW_NUMBER 0
+#define ROW_COLUMN(i) (1 + (i))
+
+/* Columns of the changes. */
+#define CHANGE_TAG 0
+#define CHANGE_ROW 1
+#define CHANGE_NEW(i) (2 + (i))
+#define CHANGE_OLD(import, i) (2 + (import)->ncolumns + (i))
+
+typedef struct ImportReceiver
+{
+	DestReceiver pub;
+	PoserImport *import;
+} ImportReceiver;
+
+/*
+ * Progress
+ */
+
+/*
+ * Show in pg_stat_activity what we are doing, before what the client has asked for.
+ */
+void
+poser_import_progress(PoserImport *import, const char *phase, int64 rows)
+{
+	char text[256];
+
+	if (phase != NULL)
+		import->phase = phase;
+	import->done = rows;
+	snprintf(text, sizeof(text), "/* %s into %s: %s, " INT64_FORMAT " rows */ ",
+			 import->function, import->target_label, import->phase, rows);
+	{
+		char *activity = psprintf("%s%s", text, import->activity);
+
+		pgstat_report_activity(STATE_RUNNING, activity);
+		pfree(activity);
+	}
+}
+
+static void
+count_progress(PoserImport *import)
+{
+	if (++import->done % PROGRESS_INTERVAL == 0)
+		poser_import_progress(import, NULL, import->done);
+	CHECK_FOR_INTERRUPTS();
+}
+
+/*
+ * Problems
+ */
+
+/* Does such an error say something of a row? */
+static bool
+is_of_a_row(int sqlstate)
+{
+	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	{
+		case ERRCODE_DATA_EXCEPTION:
+		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
+		case ERRCODE_WITH_CHECK_OPTION_VIOLATION:
+		case ERRCODE_PLPGSQL_ERROR:
+		case ERRCODE_TRIGGERED_ACTION_EXCEPTION:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Note that something is wrong with a row; the first few are kept. */
+void
+poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *text)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	int n = Min(import->nproblems, POSER_IMPORT_NAMED);
+	int at = n;
+
+	if (import->verdicts != NULL)
+	{
+		Datum values[] = {Int64GetDatum(row), CStringGetTextDatum(text)};
+		bool nulls[] = {false, false};
+
+		tuplestore_putvalues(import->verdicts, import->verdict_desc, values, nulls);
+		pfree(DatumGetPointer(values[1]));
+	}
+
+	import->nproblems++;
+	while (at > 0 && import->problems[at - 1].row > row)
+		at--;
+	if (at < POSER_IMPORT_NAMED)
+	{
+		if (n == POSER_IMPORT_NAMED)
+			pfree(import->problems[--n].text);
+		memmove(&import->problems[at + 1], &import->problems[at], (n - at) * sizeof(PoserImportProblem));
+		import->problems[at].row = row;
+		import->problems[at].sqlstate = sqlstate;
+		import->problems[at].text = pstrdup(text);
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+/* If there are problems, raise them. */
+void
+poser_import_raise(PoserImport *import)
+{
+	StringInfoData detail;
+
+	if (import->nproblems == 0)
+		return;
+	initStringInfo(&detail);
+	for (int i = 0; i < Min(import->nproblems, POSER_IMPORT_NAMED); i++)
+		appendStringInfo(&detail, "%s%s", i > 0 ? "\n" : "", import->problems[i].text);
+	if (import->nproblems > POSER_IMPORT_NAMED)
+		appendStringInfo(&detail, "\nand " INT64_FORMAT " more", import->nproblems - POSER_IMPORT_NAMED);
+	ereport(ERROR,
+			(errcode(import->problems[0].sqlstate),
+			 errmsg_plural(INT64_FORMAT " row of \"%s\" cannot be imported into \"%s\"",
+						   INT64_FORMAT " rows of \"%s\" cannot be imported into \"%s\"",
+						   import->nproblems, import->nproblems,
+						   import->source_label, import->target_label),
+			 errdetail_internal("%s", detail.data),
+			 errhint("Nothing has been changed.")));
+}
+
+/* A value as text, not too long. */
+static char *
+shown(Oid type, Datum value, bool isnull)
+{
+	Oid output;
+	bool is_varlena;
+	char *text;
+
+	if (isnull)
+		return pstrdup("null");
+	getTypeOutputInfo(type, &output, &is_varlena);
+	text = OidOutputFunctionCall(output, value);
+	if (strlen(text) > MAX_SHOWN)
+	{
+		int len = pg_mbcliplen(text, strlen(text), MAX_SHOWN);
+
+		text = psprintf("%.*s...", len, text);
+	}
+	return text;
+}
+
+/* "Key (a, b)=(1, 2)" */
+static char *
+shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_source)
+{
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, "Key (");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "", import->columns[i].label);
+	appendStringInfoString(&text, ")=(");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
+						 shown(of_source ? import->columns[i].source_type : import->columns[i].type,
+							   values[i], nulls[i]));
+	appendStringInfoChar(&text, ')');
+	return text.data;
+}
+
+/* The names of the columns that a constraint of the target is on, or NULL. */
+static char *
+columns_of_constraint(PoserImport *import, const char *name)
+{
+	Oid constraint = get_relation_constraint_oid(import->target, name, true);
+	StringInfoData text;
+	Bitmapset *columns;
+	int attno = -1;
+
+	if (!OidIsValid(constraint))
+		return NULL;
+	columns = get_relation_constraint_attnos(import->target, name, true, &constraint);
+	initStringInfo(&text);
+	while ((attno = bms_next_member(columns, attno)) >= 0)
+	{
+		char *column = get_attname(import->target, attno + FirstLowInvalidHeapAttributeNumber, true);
+
+		if (column != NULL)
+			appendStringInfo(&text, "%s\"%s\"", text.len > 0 ? ", " : "", column);
+	}
+	return text.len > 0 ? text.data : NULL;
+}
+
+/* What an error says of the row with this key. */
+static char *
+error_of_row(PoserImport *import, const char *key, const char *column, ErrorData *error)
+{
+	char *columns = column != NULL ? psprintf("\"%s\"", column) : NULL;
+
+	if (columns == NULL && error->column_name != NULL)
+		columns = psprintf("\"%s\"", error->column_name);
+	if (columns == NULL && error->constraint_name != NULL)
+		columns = columns_of_constraint(import, error->constraint_name);
+	return psprintf("%s%s%s: %s", key,
+					columns == NULL ? "" : strchr(columns, ',') != NULL ? ", columns " : ", column ",
+					columns == NULL ? "" : columns, error->message);
+}
+
+/*
+ * Subtransactions
+ */
+
+typedef struct Savepoint
+{
+	MemoryContext context;
+	ResourceOwner owner;
+} Savepoint;
+
+static void
+set_savepoint(Savepoint *savepoint)
+{
+	savepoint->context = CurrentMemoryContext;
+	savepoint->owner = CurrentResourceOwner;
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(savepoint->context);
+}
+
+static void
+release_savepoint(Savepoint *savepoint)
+{
+	ReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(savepoint->context);
+	CurrentResourceOwner = savepoint->owner;
+}
+
+static void
+rollback_to_savepoint(Savepoint *savepoint)
+{
+	RollbackAndReleaseCurrentSubTransaction();
+	MemoryContextSwitchTo(savepoint->context);
+	CurrentResourceOwner = savepoint->owner;
+}
+
+/*
+ * Catch the error that is being raised, which is rolled back to the savepoint.
+ * It is raised again unless it says something of a row.
+ */
+static ErrorData *
+catch_error(Savepoint *savepoint)
+{
+	ErrorData *error;
+
+	MemoryContextSwitchTo(savepoint->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	rollback_to_savepoint(savepoint);
+	if (!is_of_a_row(error->sqlerrcode))
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * What the import is from and to
+ */
+
+static bool
+is_relkind(char relkind, const char *kinds)
+{
+	return strchr(kinds, relkind) != NULL;
+}
+
+/* The texts in an array, NULL for a null array; no nulls, none twice. */
+static List *
+names_in(Datum array, const char *argument)
+{
+	Datum *elements;
+	bool *nulls;
+	int n;
+	List *result = NIL;
+
+	if (DatumGetPointer(array) == NULL)
+		return NIL;
+	deconstruct_array(DatumGetArrayTypeP(array), TEXTOID, -1, false, TYPALIGN_INT,
+					  &elements, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		char *name;
+		ListCell *lc;
+
+		if (nulls[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					 errmsg("%s must not contain nulls", argument)));
+		name = TextDatumGetCString(elements[i]);
+		foreach(lc, result)
+			if (strcmp(lfirst(lc), name) == 0)
+				ereport(ERROR,
+						(errcode(ERRCODE_DUPLICATE_COLUMN),
+						 errmsg("column \"%s\" is in %s twice", name, argument)));
+		result = lappend(result, name);
+	}
+	return result;
+}
+
+/* The columns of a relation's primary key, or of its only unique index; NIL if there is none. */
+static List *
+columns_of_key(Relation rel, bool primary)
+{
+	List *indexes = RelationGetIndexList(rel);
+	List *result = NIL;
+	int n = 0;
+	ListCell *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+		Form_pg_index form = index->rd_index;
+
+		if (form->indisvalid && form->indisunique && (form->indisprimary || !primary) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL))
+		{
+			n++;
+			result = NIL;
+			for (int i = 0; i < form->indnkeyatts; i++)
+				result = lappend(result, get_attname(RelationGetRelid(rel), form->indkey.values[i], false));
+		}
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return n == 1 ? result : NIL;
+}
+
+/* Has the relation all these columns? */
+static bool
+has_columns(Oid relid, List *names)
+{
+	ListCell *lc;
+
+	foreach(lc, names)
+		if (get_attnum(relid, lfirst(lc)) <= 0)
+			return false;
+	return names != NIL;
+}
+
+/* The key if none is given: the target's, or else the source's. */
+static List *
+default_key(Relation source, Relation target)
+{
+	List *result = columns_of_key(target, true);
+
+	if (result == NIL)
+	{
+		result = columns_of_key(source, true);
+		if (!has_columns(RelationGetRelid(target), result))
+			result = columns_of_key(target, false);
+	}
+	if (result == NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
+				 errmsg("no key is given, and relation \"%s\" has no primary key",
+						RelationGetRelationName(target)),
+				 errhint("Name the columns by which rows are to be told from each other as \"key\".")));
+	return result;
+}
+
+/* An attribute by name, an error if there is none. */
+static Form_pg_attribute
+attribute(Relation rel, const char *name)
+{
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+
+	if (attno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, RelationGetRelationName(rel))));
+	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
+}
+
+static bool
+can_be_written(Form_pg_attribute att)
+{
+	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
+}
+
+/* Describe the target's column, and how the source's value becomes one. */
+static void
+add_column(PoserImport *import, Relation source, Relation target, const char *name)
+{
+	PoserImportColumn *column = &import->columns[import->ncolumns++];
+	Form_pg_attribute att = attribute(target, name);
+	Form_pg_attribute from;
+	CaseTestExpr *value;
+	Node *expr;
+
+	column->label = pstrdup(name);
+	column->name = quote_identifier(column->label);
+	column->attno = att->attnum;
+	column->type = att->atttypid;
+	column->typmod = att->atttypmod;
+	column->collation = att->attcollation;
+	column->len = att->attlen;
+	column->byval = att->attbyval;
+	if (source == NULL)
+		return;
+
+	from = attribute(source, name);
+	column->source_type = from->atttypid;
+	column->source_typmod = from->atttypmod;
+	column->source_collation = from->attcollation;
+
+	value = makeNode(CaseTestExpr);
+	value->typeId = from->atttypid;
+	value->typeMod = from->atttypmod;
+	value->collation = from->attcollation;
+	expr = coerce_to_target_type(NULL, (Node *) value, from->atttypid, att->atttypid, att->atttypmod,
+								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+	if (expr == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" is of type %s, which cannot be assigned to type %s of relation \"%s\"",
+						name, RelationGetRelationName(source),
+						format_type_with_typemod(from->atttypid, from->atttypmod),
+						format_type_with_typemod(att->atttypid, att->atttypmod),
+						RelationGetRelationName(target))));
+	while (IsA(expr, RelabelType))
+		expr = (Node *) ((RelabelType *) expr)->arg;
+	if (!IsA(expr, CaseTestExpr))
+	{
+		column->coerce = ExecPrepareExpr((Expr *) expr, import->estate);
+		import->coerces = true;
+	}
+}
+
+/* How the column of a key is compared. */
+static void
+describe_key(PoserImportColumn *column)
+{
+	TypeCacheEntry *type = lookup_type_cache(column->type, TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+
+	column->equals = poser_equality(column->type);
+	if (OidIsValid(type->hash_extended_proc_finfo.fn_oid))
+		column->hash = &type->hash_extended_proc_finfo;
+}
+
+/* Does the table have a foreign key to itself? */
+static bool
+has_key_to_itself(Relation rel)
+{
+	ListCell *lc;
+
+	foreach(lc, RelationGetFKeyList(rel))
+		if (lfirst_node(ForeignKeyCacheInfo, lc)->confrelid == RelationGetRelid(rel))
+			return true;
+	return false;
+}
+
+static int
+compare_columns(const void *a, const void *b)
+{
+	return ((const PoserImportColumn *) a)->attno - ((const PoserImportColumn *) b)->attno;
+}
+
+/* The current user must have something to write there, or else nothing is to be locked. */
+static void
+check_may_write(Oid relid)
+{
+	const AclMode modes = ACL_INSERT | ACL_UPDATE | ACL_DELETE;
+
+	if (pg_class_aclmask(relid, GetUserId(), modes, ACLMASK_ANY) == 0 &&
+		pg_attribute_aclcheck_all(relid, GetUserId(), ACL_INSERT | ACL_UPDATE, ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
+}
+
+/*
+ * Begin an import by "function" from the relation "source", InvalidOid if the
+ * rows come from elsewhere, into "target".  "key" and "fields" are arrays of
+ * names, or 0; without a source they must both be given.
+ *
+ * Between this and poser_import_end() there is a connection to SPI.  The result
+ * lives in a context of its own in the current one.
+ */
+PoserImport *
+poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datum fields, bool writes)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "import", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	PoserImport *import = palloc0(sizeof(PoserImport));
+	Relation from = NULL;
+	Relation to;
+	List *names;
+	List *field_names;
+	ListCell *lc;
+	AttrNumber keys[INDEX_MAX_KEYS];
+	bool immediate = false;
+	bool found_some = false;
+
+	import->function = function;
+	import->context = context;
+	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
+	import->read_only = !writes;
+	import->estate = CreateExecutorState();
+	import->phase = "reading";
+	import->creates = import->updates = true;
+
+	if (!is_relkind(get_rel_relkind(target), "rpf") && get_rel_relkind(target) != '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot import into relation \"%s\"", get_rel_name(target)),
+				 errdetail("It is not a table or foreign table.")));
+	if (writes && get_rel_relkind(target) != '\0')
+		check_may_write(target);
+	to = relation_open(target, writes ? RowExclusiveLock : AccessShareLock);
+	import->source = source;
+	import->target = target;
+	import->target_kind = to->rd_rel->relkind;
+	import->target_label = pstrdup(RelationGetRelationName(to));
+	import->target_plain = poser_relation_name(target);
+	import->target_name = import->target_kind == RELKIND_PARTITIONED_TABLE ? import->target_plain :
+		psprintf("ONLY %s", import->target_plain);
+	if (OidIsValid(source))
+	{
+		from = relation_open(source, AccessShareLock);
+		if (!is_relkind(from->rd_rel->relkind, "rpfvm"))
+			ereport(ERROR,
+					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+					 errmsg("cannot import from relation \"%s\"", RelationGetRelationName(from)),
+					 errdetail("It is not a table, foreign table, view or materialized view.")));
+		import->source_label = pstrdup(RelationGetRelationName(from));
+		import->source_name = poser_relation_name(source);
+
+		for (int i = 0; i < RelationGetDescr(from)->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(from), i);
+
+			found_some = found_some || (!att->attisdropped && get_attnum(target, NameStr(att->attname)) > 0);
+		}
+		if (!found_some)
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_COLUMN),
+					 errmsg("relations \"%s\" and \"%s\" have no column in common",
+							import->source_label, import->target_label)));
+	}
+
+	import->columns = palloc0(sizeof(PoserImportColumn) * (RelationGetDescr(to)->natts + 1));
+
+	/* the key */
+	names = names_in(key, "key");
+	if (names == NIL)
+		names = from != NULL ? default_key(from, to) : columns_of_key(to, true);
+	if (list_length(names) > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("a key cannot have more than %d columns", INDEX_MAX_KEYS)));
+	foreach(lc, names)
+	{
+		add_column(import, from, to, lfirst(lc));
+		describe_key(&import->columns[import->ncolumns - 1]);
+		keys[import->nkeys++] = import->columns[import->ncolumns - 1].attno;
+	}
+	import->unique = import->target_kind != RELKIND_FOREIGN_TABLE &&
+		OidIsValid(poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
+
+	/* the fields: those given, or all that both have */
+	field_names = names_in(fields, "fields");
+	foreach(lc, field_names)
+	{
+		Form_pg_attribute att = attribute(to, lfirst(lc));
+		bool in_key = false;
+
+		for (int i = 0; i < import->nkeys; i++)
+			in_key = in_key || keys[i] == att->attnum;
+		if (in_key)
+			continue;
+		if (!can_be_written(att))
+			ereport(ERROR,
+					(errcode(ERRCODE_GENERATED_ALWAYS),
+					 errmsg("column \"%s\" of relation \"%s\" cannot be written, for it is always generated",
+							NameStr(att->attname), import->target_label)));
+		add_column(import, from, to, lfirst(lc));
+	}
+	for (int i = 0; DatumGetPointer(fields) == NULL && i < RelationGetDescr(to)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(to), i);
+		bool in_key = false;
+
+		for (int j = 0; j < import->nkeys; j++)
+			in_key = in_key || keys[j] == att->attnum;
+		if (!att->attisdropped && !in_key && can_be_written(att) &&
+			(from == NULL || get_attnum(source, NameStr(att->attname)) > 0))
+			add_column(import, from, to, NameStr(att->attname));
+	}
+	qsort(import->columns + import->nkeys, import->ncolumns - import->nkeys,
+		  sizeof(PoserImportColumn), compare_columns);
+	if (2 + 2 * import->ncolumns > MaxTupleAttributeNumber)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("cannot compare more than %d columns", (MaxTupleAttributeNumber - 2) / 2)));
+	import->references_itself = has_key_to_itself(to);
+
+	import->activity = pstrdup(MyBEEntry != NULL && MyBEEntry->st_activity_raw[0] != '\0' ?
+							   MyBEEntry->st_activity_raw : "");
+	import->query_id = MyBEEntry != NULL ? MyBEEntry->st_query_id : 0;
+	for (int i = 0; i < lengthof(import->limits); i++)
+		import->limits[i] = PG_INT64_MAX;
+	if (from != NULL)
+		relation_close(from, NoLock);
+	relation_close(to, NoLock);
+	MemoryContextSwitchTo(old_context);
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	MemoryContextSwitchTo(old_context);
+	return import;
+}
+
+/* Show again what the session was doing. */
+void
+poser_import_restore_activity(PoserImport *import)
+{
+	pgstat_report_activity(STATE_RUNNING, import->activity);
+	pgstat_report_query_id(import->query_id, true);
+}
+
+void
+poser_import_end(PoserImport *import)
+{
+	SPI_finish();
+	FreeExecutorState(import->estate);
+	MemoryContextDelete(import->context);
+}
+
+/*
+ * Keep other imports away from the target until the transaction ends; and
+ * other writers, too, if no index keeps them from making rows twice.
+ */
+void
+poser_import_lock(PoserImport *import)
+{
+	LockDatabaseObject(RelationRelationId, import->target, 0, ExclusiveLock);
+	if (!import->unique && import->target_kind != RELKIND_FOREIGN_TABLE)
+		LockRelationOid(import->target, ShareRowExclusiveLock);
+}
+
+/*
+ * Queries
+ */
+
+/* Run a query, and give its rows to "dest" if that is not NULL. */
+void
+poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
+					 int nargs, Oid *argtypes, Datum *values)
+{
+	SPIExecuteOptions options = {0};
+	SPIPlanPtr plan = SPI_prepare_cursor(query, nargs, argtypes, CURSOR_OPT_PARALLEL_OK);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	if (nargs > 0)
+	{
+		options.params = makeParamList(nargs);
+		for (int i = 0; i < nargs; i++)
+		{
+			options.params->params[i].value = values[i];
+			options.params->params[i].isnull = false;
+			options.params->params[i].pflags = PARAM_FLAG_CONST;
+			options.params->params[i].ptype = argtypes[i];
+		}
+	}
+	options.read_only = import->read_only;
+	options.dest = dest;
+	if (SPI_execute_plan_extended(plan, &options) < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+	SPI_freeplan(plan);
+}
+
+/* The first value of the last query's first row. */
+static int64
+result_number(void)
+{
+	bool isnull;
+
+	return SPI_processed == 0 ? 0 :
+		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+}
+
+static void
+no_startup(DestReceiver *self, int operation, TupleDesc desc)
+{
+}
+
+static void
+no_shutdown(DestReceiver *self)
+{
+}
+
+/* A receiver that hands each row to a function. */
+static DestReceiver *
+receiver(PoserImport *import, bool (*receive)(TupleTableSlot *slot, DestReceiver *self))
+{
+	ImportReceiver *result = MemoryContextAllocZero(import->context, sizeof(ImportReceiver));
+
+	result->pub.receiveSlot = receive;
+	result->pub.rStartup = no_startup;
+	result->pub.rShutdown = no_shutdown;
+	result->pub.rDestroy = no_shutdown;
+	result->pub.mydest = DestNone;
+	result->import = import;
+	return &result->pub;
+}
+
+/* Append "c1, c2, ..." with a prefix, for the columns from "first" on. */
+static void
+append_list(StringInfo sql, PoserImport *import, int first, const char *prefix)
+{
+	for (int i = first; i < import->ncolumns; i++)
+		appendStringInfo(sql, "%s%s%d", i > first ? ", " : "", prefix, i + 1);
+}
+
+static void
+append_names(StringInfo sql, PoserImport *import, const char *alias)
+{
+	for (int i = 0; i < import->ncolumns; i++)
+		appendStringInfo(sql, "%s%s%s", i > 0 ? ", " : "", alias, import->columns[i].name);
+}
+
+/* Append the condition that the keys are the same; names of "t" may be the table's own. */
+static void
+append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names)
+{
+	for (int i = 0; i < import->nkeys; i++)
+	{
+		appendStringInfo(sql, "%s%s.c%d %s t.", i > 0 ? " AND " : "", rows, i + 1,
+						 import->columns[i].equals);
+		if (own_names)
+			appendStringInfoString(sql, import->columns[i].name);
+		else
+			appendStringInfo(sql, "c%d", i + 1);
+	}
+}
+
+/*
+ * Append an object of the columns from "first" to before "last" that are in
+ * "columns", NULL for all: their names and the values called by the prefix and
+ * number, or name.
+ */
+void
+poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
+						   const bits8 *columns, const char *prefix, bool by_name)
+{
+	int n = 0;
+
+	for (int i = first; i < last; i++)
+	{
+		if (columns != NULL && !POSER_IMPORT_HAS(columns, i))
+			continue;
+		/* a function has at most 100 arguments */
+		if (n % 50 == 0)
+			appendStringInfoString(sql, n == 0 ? "pg_catalog.jsonb_build_object(" :
+								   ") OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(");
+		appendStringInfo(sql, "%s%s, ", n % 50 == 0 ? "" : ", ",
+						 quote_literal_cstr(import->columns[i].label));
+		if (by_name)
+			appendStringInfo(sql, "%s%s", prefix, import->columns[i].name);
+		else
+			appendStringInfo(sql, "%s%d", prefix, i + 1);
+		n++;
+	}
+	appendStringInfoString(sql, n == 0 ? "'{}'::pg_catalog.jsonb" : ")");
+}
+
+/*
+ * Reading
+ */
+
+/* What is kept must not depend on what others may remove. */
+Datum
+poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull)
+{
+	if (!isnull && column->len == -1 && VARATT_IS_EXTERNAL(DatumGetPointer(value)))
+		return PointerGetDatum(detoast_external_attr((struct varlena *) DatumGetPointer(value)));
+	return value;
+}
+
+/* Evaluate a coercion; if it fails and that is of the row, return false and the error. */
+bool
+poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull, ErrorData **error)
+{
+	ExprContext *econtext = GetPerTupleExprContext(import->estate);
+	bool result = true;
+	Savepoint savepoint;
+
+	econtext->caseValue_datum = *value;
+	econtext->caseValue_isNull = *isnull;
+	if (!import->careful)
+	{
+		*value = ExecEvalExpr(expr, econtext, isnull);
+		return true;
+	}
+
+	set_savepoint(&savepoint);
+	PG_TRY();
+	{
+		*value = ExecEvalExpr(expr, econtext, isnull);
+		release_savepoint(&savepoint);
+	}
+	PG_CATCH();
+	{
+		*error = catch_error(&savepoint);
+		result = false;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * Get ready for rows to be added, which have "nextra" columns more, of these
+ * names and types.
+ */
+void
+poser_import_rows_begin(PoserImport *import, int nextra, const char *const *names, const Oid *types)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	bool hashable = true;
+
+	if (import->row_desc == NULL)
+	{
+		TupleDesc desc = CreateTemplateTupleDesc(1 + import->ncolumns + nextra);
+
+		TupleDescInitEntry(desc, ROW_NUMBER + 1, "row", INT8OID, -1, 0);
+		for (int i = 0; i < import->ncolumns; i++)
+		{
+			PoserImportColumn *column = &import->columns[i];
+
+			TupleDescInitEntry(desc, ROW_COLUMN(i) + 1, psprintf("c%d", i + 1), column->type, column->typmod, 0);
+			TupleDescInitEntryCollation(desc, ROW_COLUMN(i) + 1, column->collation);
+		}
+		for (int i = 0; i < nextra; i++)
+			TupleDescInitEntry(desc, ROW_COLUMN(import->ncolumns + i) + 1, names[i], types[i], -1, 0);
+		import->row_desc = BlessTupleDesc(desc);
+		import->rows.md.name = "poser_row";
+		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
+		import->rows.md.tupdesc = import->row_desc;
+		if (SPI_register_relation(&import->rows) != SPI_OK_REL_REGISTER)
+			elog(ERROR, "could not register the rows of an import");
+	}
+
+	if (import->rows.reldata != NULL)
+		tuplestore_end(import->rows.reldata);
+	if (import->hashes != NULL)
+		tuplesort_end(import->hashes);
+	import->rows.reldata = tuplestore_begin_heap(false, false, work_mem);
+	import->nrows = 0;
+	for (int i = 0; i < import->nkeys; i++)
+		hashable = hashable && import->columns[i].hash != NULL;
+	import->hashes = hashable ? tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
+													  work_mem, NULL, TUPLESORT_NONE) : NULL;
+	MemoryContextSwitchTo(old_context);
+}
+
+/* Add a row, whose key has no nulls. */
+void
+poser_import_add_row(PoserImport *import, Datum *values, bool *nulls)
+{
+	tuplestore_putvalues(import->rows.reldata, import->row_desc, values, nulls);
+	import->nrows++;
+	if (import->hashes != NULL)
+	{
+		uint64 hash = 0;
+
+		for (int i = 0; i < import->nkeys; i++)
+			hash = hash_combine64(hash, DatumGetUInt64(FunctionCall2Coll(import->columns[i].hash,
+																		 import->columns[i].collation,
+																		 values[ROW_COLUMN(i)],
+																		 UInt64GetDatum(0))));
+		tuplesort_putdatum(import->hashes, UInt64GetDatum(hash), false);
+	}
+}
+
+/*
+ * Which numbers of a sort occur twice?  "twice" gets the first of them, up to
+ * "limit", and "total" how many they are.  Returns how many were put there.
+ */
+static int
+find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total)
+{
+	int n = 0;
+	bool before = false;
+	bool reported = false;
+	int64 last = 0;
+	Datum value;
+	bool isnull;
+
+	*total = 0;
+	tuplesort_performsort(sort);
+#if PG_VERSION_NUM >= 160000
+	while (tuplesort_getdatum(sort, true, false, &value, &isnull, NULL))
+#else
+	while (tuplesort_getdatum(sort, true, &value, &isnull, NULL))
+#endif
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (before && DatumGetInt64(value) == last)
+		{
+			if (!reported)
+			{
+				(*total)++;
+				if (n < limit)
+					twice[n++] = last;
+			}
+			reported = true;
+		}
+		else
+			reported = false;
+		before = true;
+		last = DatumGetInt64(value);
+	}
+	return n;
+}
+
+/*
+ * All rows have been added: note those whose keys occur more than once as
+ * problems.
+ *
+ * That the keys' hashes are all different is quickly seen.  If they are not,
+ * then a query says whether it is the keys.
+ */
+void
+poser_import_check_keys(PoserImport *import)
+{
+	int64 total;
+	StringInfoData sql;
+
+	import->rows.md.enrtuples = import->nrows;
+	if (import->hashes != NULL)
+	{
+		(void) find_twice(import->hashes, NULL, 0, &total);
+		tuplesort_end(import->hashes);
+		import->hashes = NULL;
+		if (total == 0)
+			return;
+	}
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*) OVER (), pg_catalog.min(r.row), pg_catalog.count(*)");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&sql, ", c%d", i + 1);
+	appendStringInfoString(&sql, " FROM poser_row AS r GROUP BY ");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&sql, "%sc%d", i > 0 ? ", " : "", i + 1);
+	appendStringInfo(&sql,
+					 " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1"
+					 " ORDER BY pg_catalog.min(r.row)");
+	if (import->verdicts == NULL)
+		appendStringInfo(&sql, " LIMIT %d", POSER_IMPORT_NAMED);
+	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
+
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		Datum values[INDEX_MAX_KEYS];
+		bool nulls[INDEX_MAX_KEYS];
+		bool isnull;
+		int64 row = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+
+		for (int j = 0; j < import->nkeys; j++)
+			values[j] = SPI_getbinval(tuple, desc, 4 + j, &nulls[j]);
+		poser_import_problem(import, row, ERRCODE_UNIQUE_VIOLATION,
+							 psprintf("%s occurs " INT64_FORMAT " times",
+									  shown_key(import, values, nulls, false),
+									  DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull))));
+	}
+	/* those that were not fetched are problems as well */
+	if (SPI_processed > 0)
+	{
+		bool isnull;
+
+		import->nproblems += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
+														 &isnull)) - SPI_processed;
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Take a row that cannot be read, if somebody wants it. */
+static void
+reject_row(PoserImport *import, TupleTableSlot *slot, int64 row, const char *text)
+{
+	Datum values[4] = {Int64GetDatum(row), CStringGetTextDatum(text)};
+	bool nulls[4] = {false, false};
+
+	if (import->rejects == NULL)
+		return;
+	values[2] = slot_getattr(slot, import->ncolumns + 1, &nulls[2]);
+	values[3] = slot_getattr(slot, import->ncolumns + 2, &nulls[3]);
+	tuplestore_putvalues(import->rejects, import->reject_desc, values, nulls);
+}
+
+/* Take a row of the source. */
+static bool
+receive_source_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	PoserImport *import = ((ImportReceiver *) self)->import;
+	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+	int64 row = import->done + 1;
+	Datum *values = palloc(sizeof(Datum) * (1 + import->ncolumns));
+	bool *nulls = palloc(sizeof(bool) * (1 + import->ncolumns));
+	char *problem = NULL;
+	int sqlstate = 0;
+
+	slot_getallattrs(slot);
+	values[ROW_NUMBER] = Int64GetDatum(row);
+	nulls[ROW_NUMBER] = false;
+	for (int i = 0; i < import->ncolumns && problem == NULL; i++)
+	{
+		PoserImportColumn *column = &import->columns[i];
+		Datum value = slot->tts_values[i];
+		bool isnull = slot->tts_isnull[i];
+		ErrorData *error = NULL;
+
+		if (column->coerce != NULL &&
+			!poser_import_evaluate(import, column->coerce, &value, &isnull, &error))
+		{
+			problem = error_of_row(import, shown_key(import, slot->tts_values, slot->tts_isnull, true),
+								   column->label, error);
+			sqlstate = error->sqlerrcode;
+		}
+		else if (isnull && i < import->nkeys)
+		{
+			problem = psprintf("Row " INT64_FORMAT ", column \"%s\": the key is null", row, column->label);
+			sqlstate = ERRCODE_NOT_NULL_VIOLATION;
+		}
+		values[ROW_COLUMN(i)] = poser_import_flatten(column, value, isnull || problem != NULL);
+		nulls[ROW_COLUMN(i)] = isnull;
+	}
+	if (problem == NULL)
+		poser_import_add_row(import, values, nulls);
+	else
+	{
+		poser_import_problem(import, row, sqlstate, problem);
+		reject_row(import, slot, row, problem);
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(import->row_context);
+	ResetPerTupleExprContext(import->estate);
+	count_progress(import);
+	return true;
+}
+
+static void
+read_source(PoserImport *import)
+{
+	StringInfoData sql;
+
+	import->nproblems = 0;
+	if (import->rejects != NULL)
+		tuplestore_clear(import->rejects);
+	poser_import_progress(import, "reading", 0);
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	append_names(&sql, import, "s.");
+	if (import->rejects != NULL && import->careful)
+	{
+		appendStringInfoString(&sql, ", ");
+		poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "s.", true);
+		appendStringInfoString(&sql, ", ");
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, NULL, "s.", true);
+	}
+	appendStringInfo(&sql, " FROM %s AS s", import->source_name);
+	/* a subtransaction cannot be begun while others work for us in parallel */
+	if (import->careful)
+	{
+		SPIPlanPtr plan = SPI_prepare(sql.data, 0, NULL);
+		SPIExecuteOptions options = {0};
+
+		if (plan == NULL)
+			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+		options.read_only = import->read_only;
+		options.dest = receiver(import, receive_source_row);
+		if (SPI_execute_plan_extended(plan, &options) < 0)
+			elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+		SPI_freeplan(plan);
+	}
+	else
+		poser_import_execute(import, sql.data, receiver(import, receive_source_row), 0, NULL, NULL);
+	poser_import_check_keys(import);
+}
+
+/* Read the source.  Problems are raised, unless somebody wants the rows. */
+void
+poser_import_read(PoserImport *import)
+{
+	Savepoint savepoint;
+	volatile bool again = false;
+
+	Assert(!import->careful);
+	/* the store must belong to the resource owner that will read it */
+	poser_import_rows_begin(import, 0, NULL, NULL);
+	if (!import->coerces)
+		read_source(import);
+	else
+	{
+		set_savepoint(&savepoint);
+		PG_TRY();
+		{
+			read_source(import);
+			release_savepoint(&savepoint);
+		}
+		PG_CATCH();
+		{
+			/* it might be an error of the source's own, which then comes again */
+			(void) catch_error(&savepoint);
+			again = true;
+		}
+		PG_END_TRY();
+	}
+	/* the rows themselves are not at hand yet */
+	again = again || (import->rejects != NULL && import->nproblems > 0);
+	if (again)
+	{
+		/* what it has sorted on disk has been rolled back */
+		import->hashes = NULL;
+		poser_import_rows_begin(import, 0, NULL, NULL);
+		import->careful = true;
+		read_source(import);
+		import->careful = false;
+	}
+	if (import->rejects == NULL)
+		poser_import_raise(import);
+}
+
+/*
+ * Comparing
+ */
+
+/* Are two values of a column the same? */
+bool
+poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Datum other, bool other_isnull)
+{
+	if (isnull || other_isnull)
+		return isnull == other_isnull;
+	return datum_image_eq(value, other, column->byval, column->len);
+}
+
+/* What an import does with a row. */
+static PoserImportOperation
+judge(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
+{
+	const int there = import->row_desc->natts;
+	PoserImportOperation result = POSER_IMPORT_UNCHANGED;
+
+	if (slot->tts_isnull[ROW_NUMBER])
+		return POSER_IMPORT_DELETE;
+	if (slot->tts_isnull[there])
+	{
+		memset(columns, 0xFF, POSER_IMPORT_BYTES(import));
+		return POSER_IMPORT_CREATE;
+	}
+	for (int i = import->nkeys; i < import->ncolumns; i++)
+		if (!poser_import_same(&import->columns[i],
+							   slot->tts_values[ROW_COLUMN(i)], slot->tts_isnull[ROW_COLUMN(i)],
+							   slot->tts_values[there + 1 + i], slot->tts_isnull[there + 1 + i]))
+		{
+			POSER_IMPORT_ADD(columns, i);
+			result = POSER_IMPORT_UPDATE;
+		}
+	return result;
+}
+
+/* The order in which they are done. */
+static char
+rank(PoserImport *import, PoserImportOperation operation)
+{
+	if (import->references_itself && operation <= POSER_IMPORT_CREATE)
+		return POSER_IMPORT_CREATE - operation;
+	return operation;
+}
+
+static bool
+is_wanted(PoserImport *import, PoserImportOperation operation)
+{
+	switch (operation)
+	{
+		case POSER_IMPORT_CREATE:
+			return import->creates;
+		case POSER_IMPORT_UPDATE:
+			return import->updates;
+		case POSER_IMPORT_DELETE:
+			return import->deletes || import->judge != judge;
+		case POSER_IMPORT_UNCHANGED:
+			return true;
+		default:
+			return true;
+	}
+}
+
+/* Take a row of the comparison. */
+static bool
+receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	PoserImport *import = ((ImportReceiver *) self)->import;
+	const int there = import->row_desc->natts;
+	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+	const int tag_size = VARHDRSZ + 1 + POSER_IMPORT_BYTES(import);
+	bytea *tag = palloc0(tag_size);
+	PoserImportOperation operation;
+
+	slot_getallattrs(slot);
+	SET_VARSIZE(tag, tag_size);
+	operation = import->judge(import, slot, (bits8 *) VARDATA(tag) + 1);
+	VARDATA(tag)[0] = rank(import, operation);
+	if (!import->unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
+		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
+
+	if (is_wanted(import, operation))
+	{
+		import->found[operation]++;
+		if (operation != POSER_IMPORT_UNCHANGED || import->judge != judge || import->rejects != NULL)
+		{
+			TupleTableSlot *change = import->change_slot;
+
+			ExecClearTuple(change);
+			change->tts_values[CHANGE_TAG] = PointerGetDatum(tag);
+			change->tts_isnull[CHANGE_TAG] = false;
+			change->tts_values[CHANGE_ROW] = slot->tts_values[ROW_NUMBER];
+			change->tts_isnull[CHANGE_ROW] = slot->tts_isnull[ROW_NUMBER];
+			for (int i = 0; i < import->ncolumns; i++)
+			{
+				int from = slot->tts_isnull[ROW_NUMBER] ? there + 1 + i : ROW_COLUMN(i);
+
+				/* of a row that is only there, the new values are none, but for its key */
+				change->tts_isnull[CHANGE_NEW(i)] = slot->tts_isnull[from] ||
+					(slot->tts_isnull[ROW_NUMBER] && i >= import->nkeys);
+				change->tts_values[CHANGE_NEW(i)] =
+					poser_import_flatten(&import->columns[i], slot->tts_values[from], change->tts_isnull[CHANGE_NEW(i)]);
+				change->tts_isnull[CHANGE_OLD(import, i)] = slot->tts_isnull[there + 1 + i];
+				change->tts_values[CHANGE_OLD(import, i)] =
+					poser_import_flatten(&import->columns[i], slot->tts_values[there + 1 + i],
+										 slot->tts_isnull[there + 1 + i]);
+			}
+			ExecStoreVirtualTuple(change);
+			tuplesort_puttupleslot(import->sort, change);
+			ExecClearTuple(change);
+		}
+	}
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(import->row_context);
+	count_progress(import);
+	return true;
+}
+
+/* Note the rows that more than one row of the target matches. */
+static void
+check_matches(PoserImport *import)
+{
+	/* somebody who wants all problems gets at least many */
+	int limit = import->verdicts != NULL ? 1000 : POSER_IMPORT_NAMED;
+	int64 *twice = palloc(sizeof(int64) * limit);
+	int64 total;
+	int n = find_twice(import->matches, twice, limit, &total);
+
+	tuplesort_end(import->matches);
+	import->matches = NULL;
+	for (int i = 0; i < n; i++)
+	{
+		Oid argtypes[] = {INT8OID};
+		Datum args[] = {Int64GetDatum(twice[i])};
+		Datum values[INDEX_MAX_KEYS];
+		bool nulls[INDEX_MAX_KEYS];
+		StringInfoData sql;
+
+		initStringInfo(&sql);
+		appendStringInfoString(&sql, "SELECT ");
+		append_list(&sql, import, 0, "r.c");
+		appendStringInfoString(&sql, " FROM poser_row AS r WHERE r.row OPERATOR(pg_catalog.=) $1");
+		poser_import_execute(import, sql.data, NULL, 1, argtypes, args);
+		if (SPI_processed == 0)
+			elog(ERROR, "row " INT64_FORMAT " of an import is missing", twice[i]);
+		for (int j = 0; j < import->nkeys; j++)
+			values[j] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, j + 1, &nulls[j]);
+		poser_import_problem(import, twice[i], ERRCODE_CARDINALITY_VIOLATION,
+							 psprintf("%s matches more than one row of \"%s\"",
+									  shown_key(import, values, nulls, false), import->target_label));
+	}
+	import->nproblems += total - n;
+}
+
+/*
+ * Compare the rows with the target.  What there is to do is in import->sort
+ * afterwards, and counted in import->found.
+ */
+void
+poser_import_compare(PoserImport *import)
+{
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	AttrNumber sort_columns[] = {CHANGE_TAG + 1, CHANGE_ROW + 1};
+	Oid sort_operators[] = {ByteaLessOperator, Int8LessOperator};
+	Oid sort_collations[] = {InvalidOid, InvalidOid};
+	bool nulls_first[] = {false, false};
+	StringInfoData sql;
+
+	if (import->judge == NULL)
+		import->judge = judge;
+	if (import->change_desc == NULL)
+	{
+		TupleDesc desc = CreateTemplateTupleDesc(2 + 2 * import->ncolumns);
+
+		TupleDescInitEntry(desc, CHANGE_TAG + 1, "tag", BYTEAOID, -1, 0);
+		TupleDescInitEntry(desc, CHANGE_ROW + 1, "row", INT8OID, -1, 0);
+		for (int i = 0; i < import->ncolumns; i++)
+		{
+			PoserImportColumn *column = &import->columns[i];
+			AttrNumber new = CHANGE_NEW(i) + 1;
+			AttrNumber old = CHANGE_OLD(import, i) + 1;
+
+			TupleDescInitEntry(desc, new, psprintf("c%d", i + 1), column->type, column->typmod, 0);
+			TupleDescInitEntryCollation(desc, new, column->collation);
+			TupleDescInitEntry(desc, old, psprintf("o%d", i + 1), column->type, column->typmod, 0);
+			TupleDescInitEntryCollation(desc, old, column->collation);
+		}
+		import->change_desc = BlessTupleDesc(desc);
+		import->change_slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsVirtual);
+		import->changes.md.name = "poser_change";
+		import->changes.md.enrtype = ENR_NAMED_TUPLESTORE;
+		import->changes.md.tupdesc = import->change_desc;
+		if (SPI_register_relation(&import->changes) != SPI_OK_REL_REGISTER)
+			elog(ERROR, "could not register the changes of an import");
+	}
+	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,
+										sort_operators, sort_collations, nulls_first,
+										work_mem, NULL, TUPLESORT_NONE);
+	if (!import->unique)
+		import->matches = tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
+												work_mem, NULL, TUPLESORT_NONE);
+	memset(import->found, 0, sizeof(import->found));
+	MemoryContextSwitchTo(old_context);
+
+	poser_import_progress(import, "comparing", 0);
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT r.*, t.there, ");
+	append_list(&sql, import, 0, "t.c");
+	/* only rows that are to be deleted are missed in the source */
+	appendStringInfo(&sql, " FROM poser_row AS r %s JOIN (SELECT true AS there",
+					 import->deletes ? "FULL" : "LEFT");
+	for (int i = 0; i < import->ncolumns; i++)
+		appendStringInfo(&sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
+	appendStringInfo(&sql, " FROM %s AS t", import->target_name);
+	for (int i = 0; import->deletes && i < import->nkeys; i++)
+		appendStringInfo(&sql, " %s t.%s IS NOT NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
+	appendStringInfoString(&sql, ") AS t ON ");
+	append_join(&sql, import, "r", false);
+	poser_import_execute(import, sql.data, receiver(import, receive_compared_row), 0, NULL, NULL);
+	if (!import->unique)
+		check_matches(import);
+}
+
+/*
+ * Writing
+ */
+
+/* Append the condition that a row of the target is what it was. */
+static void
+append_is_as_before(StringInfo sql, PoserImport *import)
+{
+	if (import->nkeys == import->ncolumns)
+		return;
+	appendStringInfoString(sql, " AND pg_catalog.record_image_eq(ROW(");
+	for (int i = import->nkeys; i < import->ncolumns; i++)
+		appendStringInfo(sql, "%st.%s", i > import->nkeys ? ", " : "", import->columns[i].name);
+	appendStringInfoString(sql, "), ROW(");
+	append_list(sql, import, import->nkeys, "c.o");
+	appendStringInfoString(sql, "))");
+}
+
+/* The statement that writes the rows in "poser_change". */
+static char *
+statement(PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+{
+	StringInfoData sql;
+	const char *separator = "";
+
+	initStringInfo(&sql);
+	if (operation == POSER_IMPORT_CREATE)
+	{
+		StringInfoData values;
+
+		initStringInfo(&values);
+		appendStringInfo(&sql, "INSERT INTO %s (", import->target_plain);
+		for (int i = 0; i < import->ncolumns; i++)
+		{
+			if (i >= import->nkeys && !POSER_IMPORT_HAS(columns, i))
+				continue;
+			appendStringInfo(&sql, "%s%s", separator, import->columns[i].name);
+			appendStringInfo(&values, "%sc.c%d", separator, i + 1);
+			separator = ", ";
+		}
+		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_change AS c", values.data);
+		return sql.data;
+	}
+
+	if (operation == POSER_IMPORT_UPDATE)
+	{
+		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target_name);
+		for (int i = import->nkeys; i < import->ncolumns; i++)
+			if (POSER_IMPORT_HAS(columns, i))
+			{
+				appendStringInfo(&sql, "%s%s = c.c%d", separator, import->columns[i].name, i + 1);
+				separator = ", ";
+			}
+		appendStringInfoString(&sql, " FROM poser_change AS c WHERE ");
+	}
+	else
+		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_change AS c WHERE ", import->target_name);
+	append_join(&sql, import, "c", true);
+	append_is_as_before(&sql, import);
+	return sql.data;
+}
+
+/*
+ * The same for a row of a foreign table, whose wrapper may be able to hand a
+ * statement with parameters over as it is.  $1, $2, ... are all columns.
+ */
+static SPIPlanPtr
+foreign_statement(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int *map)
+{
+	StringInfoData sql;
+	Oid argtypes[MaxTupleAttributeNumber];
+	int nargs = 0;
+	const char *separator = "";
+	SPIPlanPtr result;
+
+	initStringInfo(&sql);
+	if (operation == POSER_IMPORT_UPDATE)
+	{
+		appendStringInfo(&sql, "UPDATE %s SET ", import->target_name);
+		for (int i = import->nkeys; i < import->ncolumns; i++)
+			if (POSER_IMPORT_HAS(columns, i))
+			{
+				argtypes[nargs] = import->columns[i].type;
+				map[nargs++] = i;
+				appendStringInfo(&sql, "%s%s = $%d", separator, import->columns[i].name, nargs);
+				separator = ", ";
+			}
+	}
+	else
+		appendStringInfo(&sql, "DELETE FROM %s", import->target_name);
+	for (int i = 0; i < import->nkeys; i++)
+	{
+		argtypes[nargs] = import->columns[i].type;
+		map[nargs++] = i;
+		appendStringInfo(&sql, " %s %s %s $%d", i == 0 ? "WHERE" : "AND", import->columns[i].name,
+						 import->columns[i].equals, nargs);
+	}
+	result = SPI_prepare(sql.data, nargs, argtypes);
+	if (result == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	map[nargs] = -1;
+	return result;
+}
+
+/* Write rows of a foreign table; returns how many. */
+static int64
+write_foreign(PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+{
+	int map[MaxTupleAttributeNumber + 1];
+	SPIPlanPtr plan = foreign_statement(import, operation, columns, map);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	Datum *values = palloc(sizeof(Datum) * import->ncolumns);
+	char *nulls = palloc(import->ncolumns);
+	int64 result = 0;
+
+	tuplestore_rescan(import->changes.reldata);
+	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		slot_getallattrs(slot);
+		for (int i = 0; map[i] >= 0; i++)
+		{
+			values[i] = slot->tts_values[CHANGE_NEW(map[i])];
+			nulls[i] = slot->tts_isnull[CHANGE_NEW(map[i])] ? 'n' : ' ';
+		}
+		if (SPI_execute_plan(plan, values, nulls, false, 0) < 0)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
+		result += SPI_processed;
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	SPI_freeplan(plan);
+	return result;
+}
+
+/*
+ * Where neither an index nor a snapshot keeps rows from being made twice: has
+ * somebody made one since our snapshot was taken?
+ */
+static void
+check_not_there(PoserImport *import)
+{
+	StringInfoData sql;
+	SPIPlanPtr plan;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT FROM poser_change AS c JOIN %s AS t ON ", import->target_name);
+	append_join(&sql, import, "c", true);
+	plan = SPI_prepare(sql.data, 0, NULL);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	if (SPI_execute_snapshot(plan, NULL, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) < 0)
+		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
+	if (SPI_processed > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	SPI_freeplan(plan);
+}
+
+/*
+ * Write the rows in "poser_change".  If some of them have been changed by
+ * others, import->moved is set; if something else keeps them from being
+ * written, it is an error.
+ */
+static void
+write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	int64 written;
+	StringInfoData sql;
+
+	if (operation == POSER_IMPORT_CREATE && !import->unique && IsolationUsesXactSnapshot() &&
+		import->target_kind != RELKIND_FOREIGN_TABLE)
+		check_not_there(import);
+
+	if (import->target_kind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
+		written = write_foreign(import, operation, columns);
+	else
+	{
+		poser_import_execute(import, statement(import, operation, columns), NULL, 0, NULL, NULL);
+		written = SPI_processed;
+	}
+	if (written == nrows)
+		return;
+
+	if (operation != POSER_IMPORT_CREATE && import->target_kind != RELKIND_FOREIGN_TABLE)
+	{
+		initStringInfo(&sql);
+		appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_change AS c JOIN %s AS t ON ",
+						 import->target_name);
+		append_join(&sql, import, "c", true);
+		append_is_as_before(&sql, import);
+		poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
+		if (written + result_number() < nrows)
+		{
+			import->moved = true;
+			return;
+		}
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
+			 errmsg("a trigger, a rule or a policy of relation \"%s\" keeps it from being written",
+					import->target_label)));
+}
+
+/* Note what is wrong with the one row in "poser_change". */
+static void
+note_problem(PoserImport *import, ErrorData *error)
+{
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	int64 row;
+
+	tuplestore_rescan(import->changes.reldata);
+	if (!tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
+		elog(ERROR, "row of an import is missing");
+	slot_getallattrs(slot);
+	/* rows that are only in the target come last */
+	row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
+	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
+		check_enable_rls(import->target, InvalidOid, true) == RLS_ENABLED)
+		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
+	poser_import_problem(import, row, error->sqlerrcode,
+						 error_of_row(import,
+									  shown_key(import, slot->tts_values + CHANGE_NEW(0),
+												slot->tts_isnull + CHANGE_NEW(0), false),
+									  NULL, error));
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/*
+ * Write rows behind a savepoint, and if that fails each half of them, down to
+ * the single row that is the problem, which is noted, or put into "failed" if
+ * that is not NULL.  Returns how many rows have failed.
+ */
+static int64
+write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
+{
+	int64 result = 0;
+	Savepoint savepoint;
+	ErrorData *volatile error = NULL;
+	TupleTableSlot *slot;
+
+	if (import->moved)
+		return 0;
+	CHECK_FOR_INTERRUPTS();
+	import->changes.reldata = rows;
+	import->changes.md.enrtuples = nrows;
+	set_savepoint(&savepoint);
+	PG_TRY();
+	{
+		write_rows(import, operation, columns, nrows);
+		release_savepoint(&savepoint);
+	}
+	PG_CATCH();
+	{
+		error = catch_error(&savepoint);
+	}
+	PG_END_TRY();
+	if (error == NULL)
+		return 0;
+	if (nrows == 1 && failed == NULL)
+	{
+		note_problem(import, error);
+		return 1;
+	}
+	FreeErrorData(error);
+
+	/* queries have read pointers of their own, the first one stays where it is */
+	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	tuplestore_rescan(rows);
+	if (nrows == 1)
+	{
+		if (tuplestore_gettupleslot(rows, true, false, slot))
+			tuplestore_puttupleslot(failed, slot);
+		ExecDropSingleTupleTableSlot(slot);
+		return 1;
+	}
+	for (int half = 0; half < 2; half++)
+	{
+		int64 n = half == 0 ? nrows / 2 : nrows - nrows / 2;
+		Tuplestorestate *part = tuplestore_begin_heap(false, false, work_mem);
+
+		for (int64 i = 0; i < n && tuplestore_gettupleslot(rows, true, false, slot); i++)
+			tuplestore_puttupleslot(part, slot);
+		ExecClearTuple(slot);
+		result += write_carefully(import, operation, columns, part, n, failed);
+		tuplestore_end(part);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	return result;
+}
+
+/*
+ * The same for a table that references itself: a row that fails may only have
+ * to wait for another one, so go on with those that failed as long as that
+ * leads to anything.
+ */
+static void
+write_patiently(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+				Tuplestorestate *rows, int64 nrows)
+{
+	Tuplestorestate *first = rows;
+	int64 nfailed;
+
+	for (;;)
+	{
+		Tuplestorestate *failed = tuplestore_begin_heap(false, false, work_mem);
+
+		nfailed = write_carefully(import, operation, columns, rows, nrows, failed);
+		if (rows != first)
+			tuplestore_end(rows);
+		rows = failed;
+		if (import->moved || nfailed == 0 || nfailed == nrows)
+			break;
+		nrows = nfailed;
+	}
+	if (nfailed > 0)
+		(void) write_carefully(import, operation, columns, rows, nfailed, NULL);
+	tuplestore_end(rows);
+}
+
+static void
+write_import(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	if (operation > POSER_IMPORT_CREATE)
+		return;
+	if (import->careful && import->references_itself)
+		write_patiently(import, operation, columns, import->changes.reldata, nrows);
+	else if (import->careful)
+		(void) write_carefully(import, operation, columns, import->changes.reldata, nrows, NULL);
+	else
+		write_rows(import, operation, columns, nrows);
+}
+
+/* Hand the rows that have been gathered to the writer. */
+static void
+write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
+{
+	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"deleting", "updating", "creating"};
+	PoserImportOperation operation = rank(import, VARDATA_ANY(tag)[0]);
+
+	if (import->moved)
+		return;
+	poser_import_progress(import, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
+	import->changes.reldata = rows;
+	import->changes.md.enrtuples = nrows;
+	import->write(import, operation, (bits8 *) VARDATA_ANY(tag) + 1, nrows);
+	import->changes.reldata = NULL;
+}
+
+/* Do what the comparison has found, group by group. */
+void
+poser_import_write(PoserImport *import)
+{
+	MemoryContext context = AllocSetContextCreate(import->context, "group", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	TupleTableSlot *slot;
+	Tuplestorestate *rows = NULL;
+	bytea *tag = NULL;
+	int64 n = 0;
+
+	if (import->write == NULL)
+		import->write = write_import;
+	MemoryContextSwitchTo(import->context);
+	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	MemoryContextSwitchTo(context);
+	tuplesort_performsort(import->sort);
+	while (!import->moved && tuplesort_gettupleslot(import->sort, true, false, slot, NULL))
+	{
+		bool isnull;
+		bytea *next = DatumGetByteaPP(slot_getattr(slot, CHANGE_TAG + 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (rows != NULL &&
+			((n >= MAX_ROWS_WRITTEN && !import->references_itself) ||
+			 memcmp(VARDATA_ANY(tag), VARDATA_ANY(next), VARSIZE_ANY_EXHDR(tag)) != 0))
+		{
+			write_gathered(import, tag, rows, n);
+			tuplestore_end(rows);
+			rows = NULL;
+			MemoryContextReset(context);
+		}
+		if (rows == NULL)
+		{
+			n = 0;
+			tag = (bytea *) DatumGetPointer(datumCopy(PointerGetDatum(next), false, -1));
+			rows = tuplestore_begin_heap(false, false, work_mem);
+		}
+		tuplestore_puttupleslot(rows, slot);
+		n++;
+	}
+	if (rows != NULL)
+	{
+		write_gathered(import, tag, rows, n);
+		tuplestore_end(rows);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplesort_end(import->sort);
+	import->sort = NULL;
+	MemoryContextSwitchTo(old_context);
+	MemoryContextDelete(context);
+}
+
+/*
+ * Compare and write.  If others have changed rows between the two, both are
+ * done again; if rows cannot be written, then carefully.  Returns false, with
+ * nothing done, if there are problems.  Without "keep" it is only a try.
+ */
+bool
+poser_import_apply(PoserImport *import, bool keep)
+{
+	MemoryContext old_context = CurrentMemoryContext;
+	volatile int attempt = 1;
+
+	import->careful = false;
+	for (;;)
+	{
+		MemoryContext context = AllocSetContextCreate(import->context, "attempt", ALLOCSET_DEFAULT_SIZES);
+		ErrorData *volatile error = NULL;
+		volatile bool done = false;
+		Savepoint savepoint;
+
+		import->moved = false;
+		import->nproblems = 0;
+		if (import->verdicts != NULL)
+			tuplestore_clear(import->verdicts);
+		MemoryContextSwitchTo(import->context);
+		set_savepoint(&savepoint);
+		MemoryContextSwitchTo(context);
+		PG_TRY();
+		{
+			if (attempt > ATTEMPTS_WITHOUT_LOCK && import->target_kind != RELKIND_FOREIGN_TABLE)
+				LockRelationOid(import->target, ShareRowExclusiveLock);
+			poser_import_compare(import);
+			if (import->check != NULL)
+				import->check(import);
+			if (import->nproblems == 0)
+				poser_import_write(import);
+			done = !import->moved && import->nproblems == 0;
+			if (done && keep)
+				release_savepoint(&savepoint);
+			else
+				rollback_to_savepoint(&savepoint);
+		}
+		PG_CATCH();
+		{
+			error = catch_error(&savepoint);
+		}
+		PG_END_TRY();
+		/* what it has sorted on disk has gone with its resource owner */
+		MemoryContextSwitchTo(old_context);
+		MemoryContextDelete(context);
+		import->sort = import->matches = NULL;
+
+		if (error != NULL)
+		{
+			if (import->careful)
+				ReThrowError(error);
+			FreeErrorData(error);
+			import->careful = true;
+			continue;
+		}
+		if (!import->moved)
+			return done;
+		if (attempt++ == MAX_ATTEMPTS)
+			ereport(ERROR,
+					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+					 errmsg("rows of relation \"%s\" are changed by others all the time",
+							import->target_label)));
+		CHECK_FOR_INTERRUPTS();
+	}
+}
+
+/*
+ * The functions
+ */
+
+/* The arguments of an import that limit it. */
+enum
+{
+	ARG_SOURCE,
+	ARG_TARGET,
+	ARG_KEY,
+	ARG_FIELDS,
+	ARG_CREATES,
+	ARG_UPDATES,
+	ARG_DELETES,
+	ARG_MAX_CREATE,
+	ARG_MAX_UPDATE,
+	ARG_MAX_DELETE,
+	ARG_MAX_TOTAL,
+	ARG_DIFF_DELETES = ARG_CREATES
+};
+
+static const char *const argument_names[] = {
+	"source", "target", "key", "fields", "creates", "updates", "deletes",
+	"max_create", "max_update", "max_delete", "max_total"};
+
+static void
+check_argument(bool is_null, const char *name)
+{
+	if (is_null)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("%s must not be null", name)));
+}
+
+/* Raise an error if there is more to do than the caller allows. */
+static void
+check_limits(PoserImport *import)
+{
+	static const char *const verbs[] = {"create", "update", "delete", "change"};
+	int64 numbers[] = {import->found[POSER_IMPORT_CREATE], import->found[POSER_IMPORT_UPDATE],
+					   import->found[POSER_IMPORT_DELETE], 0};
+
+	numbers[3] = numbers[0] + numbers[1] + numbers[2];
+	for (int i = 0; i < lengthof(numbers); i++)
+		if (numbers[i] > import->limits[i])
+			ereport(ERROR,
+					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+					 errmsg("import into \"%s\" would %s " INT64_FORMAT " rows, more than %s " INT64_FORMAT,
+							import->target_label, verbs[i], numbers[i],
+							argument_names[ARG_MAX_CREATE + i], import->limits[i]),
+					 errhint("Nothing has been changed.")));
+}
+
+/*
+ * poser_import(source regclass, target regclass, key text[], fields text[],
+ *				creates boolean, updates boolean, deletes boolean,
+ *				max_create bigint, max_update bigint, max_delete bigint, max_total bigint)
+ * returns table (created bigint, updated bigint, deleted bigint, unchanged bigint)
+ */
+Datum
+poser_import(PG_FUNCTION_ARGS)
+{
+	PoserImport *import;
+	Datum values[4];
+	bool nulls[4] = {false, false, false, false};
+	int64 limits[4];
+
+	for (int i = 0; i < lengthof(argument_names); i++)
+		if (i != ARG_KEY && i != ARG_FIELDS && i < ARG_MAX_CREATE)
+			check_argument(PG_ARGISNULL(i), argument_names[i]);
+	for (int i = 0; i < lengthof(limits); i++)
+	{
+		limits[i] = PG_ARGISNULL(ARG_MAX_CREATE + i) ? PG_INT64_MAX : PG_GETARG_INT64(ARG_MAX_CREATE + i);
+		if (limits[i] < 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("%s must not be negative", argument_names[ARG_MAX_CREATE + i])));
+	}
+	PreventCommandIfReadOnly("poser_import()");
+	InitMaterializedSRF(fcinfo, 0);
+
+	import = poser_import_begin("poser_import", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
+								PG_ARGISNULL(ARG_KEY) ? (Datum) 0 : PG_GETARG_DATUM(ARG_KEY),
+								PG_ARGISNULL(ARG_FIELDS) ? (Datum) 0 : PG_GETARG_DATUM(ARG_FIELDS), true);
+	import->creates = PG_GETARG_BOOL(ARG_CREATES);
+	import->updates = PG_GETARG_BOOL(ARG_UPDATES);
+	import->deletes = PG_GETARG_BOOL(ARG_DELETES);
+	memcpy(import->limits, limits, sizeof(limits));
+	import->check = check_limits;
+	PG_TRY();
+	{
+		poser_import_lock(import);
+		poser_import_read(import);
+		if (!poser_import_apply(import, true))
+			poser_import_raise(import);
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+
+	values[0] = Int64GetDatum(import->found[POSER_IMPORT_CREATE]);
+	values[1] = Int64GetDatum(import->found[POSER_IMPORT_UPDATE]);
+	values[2] = Int64GetDatum(import->found[POSER_IMPORT_DELETE]);
+	values[3] = Int64GetDatum(import->found[POSER_IMPORT_UNCHANGED]);
+	poser_import_end(import);
+	tuplestore_putvalues(((ReturnSetInfo *) fcinfo->resultinfo)->setResult,
+						 ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+/* Give the rows in "poser_change" to the caller. */
+static void
+write_diff(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	static const char *const names[] = {"delete", "update", "create"};
+	ReturnSetInfo *rsinfo = import->rsinfo;
+	DestReceiver *dest;
+	StringInfoData sql;
+
+	if (operation > POSER_IMPORT_CREATE)
+		return;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT '%s'::pg_catalog.text, ", names[operation]);
+	poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "c.c", false);
+	appendStringInfoString(&sql, ", ");
+	if (operation == POSER_IMPORT_CREATE)
+		appendStringInfoString(&sql, "NULL::pg_catalog.jsonb");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns,
+								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.o", false);
+	appendStringInfoString(&sql, ", ");
+	if (operation == POSER_IMPORT_DELETE)
+		appendStringInfoString(&sql, "NULL::pg_catalog.jsonb");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns,
+								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.c", false);
+	appendStringInfoString(&sql, " FROM poser_change AS c");
+
+	dest = CreateDestReceiver(DestTuplestore);
+	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
+									false, rsinfo->setDesc,
+									"result of the query does not match the function's result type");
+	poser_import_execute(import, sql.data, dest, 0, NULL, NULL);
+	dest->rDestroy(dest);
+}
+
+/*
+ * poser_import_diff(source regclass, target regclass, key text[], fields text[], deletes boolean)
+ * returns table (operation text, key jsonb, old jsonb, new jsonb)
+ */
+Datum
+poser_import_diff(PG_FUNCTION_ARGS)
+{
+	PoserImport *import;
+
+	check_argument(PG_ARGISNULL(ARG_SOURCE), "source");
+	check_argument(PG_ARGISNULL(ARG_TARGET), "target");
+	check_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+
+	import = poser_import_begin("poser_import_diff", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
+								PG_ARGISNULL(ARG_KEY) ? (Datum) 0 : PG_GETARG_DATUM(ARG_KEY),
+								PG_ARGISNULL(ARG_FIELDS) ? (Datum) 0 : PG_GETARG_DATUM(ARG_FIELDS), false);
+	import->deletes = PG_GETARG_BOOL(ARG_DIFF_DELETES);
+	import->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	import->write = write_diff;
+	PG_TRY();
+	{
+		poser_import_read(import);
+		poser_import_compare(import);
+		poser_import_raise(import);
+		poser_import_write(import);
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+	poser_import_end(import);
+	return (Datum) 0;
+}

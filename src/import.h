@@ -1,0 +1,170 @@
+/*
+ * import.h
+ *	  What imports and batches share: comparing rows with a table by key, and
+ *	  making the table what they are.
+ */
+#ifndef POSER_IMPORT_H
+#define POSER_IMPORT_H
+
+#include "executor/tuptable.h"
+#include "nodes/execnodes.h"
+#include "tcop/dest.h"
+#include "utils/queryenvironment.h"
+#include "utils/tuplesort.h"
+#include "utils/tuplestore.h"
+
+/* How many offenders an error names. */
+#define POSER_IMPORT_NAMED 5
+
+/* What there is to do for a row. */
+typedef enum PoserImportOperation
+{
+	POSER_IMPORT_DELETE,
+	POSER_IMPORT_UPDATE,
+	POSER_IMPORT_CREATE,
+	POSER_IMPORT_UNCHANGED,
+	/* of batches only */
+	POSER_IMPORT_CONFLICT,	 /* these fields were changed by others */
+	POSER_IMPORT_IS_GONE,	 /* was deleted by others */
+	POSER_IMPORT_IS_THERE,	 /* was made by others */
+	POSER_IMPORT_OPERATIONS
+} PoserImportOperation;
+
+/* A column of the target: of the key, or a field. */
+typedef struct PoserImportColumn
+{
+	const char *label;
+	const char *name; /* quoted */
+	AttrNumber attno;
+	Oid type;
+	int32 typmod;
+	Oid collation;
+	int16 len;
+	bool byval;
+	Oid source_type;
+	int32 source_typmod;
+	Oid source_collation;
+	ExprState *coerce; /* of the source's value; NULL if there is nothing to do */
+	const char *equals; /* of a key column: its operator */
+	FmgrInfo *hash;		/* the same; NULL if there is none */
+} PoserImportColumn;
+
+/* Something that is wrong with a row. */
+typedef struct PoserImportProblem
+{
+	int64 row;
+	int sqlstate;
+	char *text;
+} PoserImportProblem;
+
+typedef struct PoserImport PoserImport;
+
+/* Say what is to be done for a row of the comparison, and in which columns. */
+typedef PoserImportOperation (*PoserImportJudge)(PoserImport *import, TupleTableSlot *slot,
+												 bits8 *columns);
+
+/*
+ * Do it, for the rows in the relation "poser_change", all of which are to have
+ * the same columns written.
+ */
+typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation operation,
+								  const bits8 *columns, int64 nrows);
+
+struct PoserImport
+{
+	const char *function; /* for whom this is */
+	MemoryContext context;
+	MemoryContext row_context; /* reset for each row */
+	bool read_only;
+
+	/* what is compared with what */
+	Oid source; /* or InvalidOid */
+	const char *source_label;
+	const char *source_name; /* quoted */
+	Oid target;
+	const char *target_label;
+	const char *target_name; /* quoted, and with ONLY if need be */
+	const char *target_plain; /* quoted */
+	char target_kind;
+	bool unique;		  /* an index sees to the key */
+	bool references_itself;
+	int nkeys;
+	int ncolumns;				/* of the key, which come first, and fields */
+	PoserImportColumn *columns;
+	bool coerces;				/* some column has something to coerce */
+	bool creates;
+	bool updates;
+	bool deletes;
+	EState *estate;
+
+	/* the rows read: (row, c1, c2, ... and what a batch adds) */
+	TupleDesc row_desc;
+	int64 nrows;
+	EphemeralNamedRelationData rows;
+	Tuplesortstate *hashes; /* of their keys, as long as they are being read */
+
+	/* the rows of which something is to be done: (tag, row, c1, ..., o1, ...) */
+	TupleDesc change_desc;
+	EphemeralNamedRelationData changes;
+	Tuplesortstate *sort;
+	TupleTableSlot *change_slot;
+	Tuplesortstate *matches; /* rows that have been found in the target */
+	PoserImportJudge judge;
+	PoserImportWriter write;
+	int64 found[POSER_IMPORT_OPERATIONS];
+
+	/* reading and writing with each row by itself, to find all offenders */
+	bool careful;
+	bool moved; /* a row was not what it was compared as */
+	int64 nproblems;
+	PoserImportProblem problems[POSER_IMPORT_NAMED]; /* the first ones */
+	Tuplestorestate *verdicts; /* all of them, (row, text), if somebody wants them */
+	TupleDesc verdict_desc;
+	Tuplestorestate *rejects; /* rows that cannot be read, (row, text, key, new), the same */
+	TupleDesc reject_desc;
+
+	/* of the function that this is for */
+	void (*check)(PoserImport *import); /* between comparing and writing */
+	int64 limits[4];					/* of creates, updates, deletes, and of all */
+	ReturnSetInfo *rsinfo;
+
+	char *activity; /* what the session was doing before */
+	uint64 query_id;
+	const char *phase;
+	int64 done;
+};
+
+/* Which columns: a bit for each. */
+#define POSER_IMPORT_BYTES(import) (((import)->ncolumns + BITS_PER_BYTE - 1) / BITS_PER_BYTE)
+#define POSER_IMPORT_HAS(columns, i) \
+	(((columns)[(i) / BITS_PER_BYTE] & (1 << ((i) % BITS_PER_BYTE))) != 0)
+#define POSER_IMPORT_ADD(columns, i) \
+	((columns)[(i) / BITS_PER_BYTE] |= (bits8) (1 << ((i) % BITS_PER_BYTE)))
+
+extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
+									   Datum fields, bool writes);
+extern void poser_import_lock(PoserImport *import);
+extern void poser_import_read(PoserImport *import);
+extern void poser_import_compare(PoserImport *import);
+extern void poser_import_write(PoserImport *import);
+extern bool poser_import_apply(PoserImport *import, bool keep);
+extern void poser_import_rows_begin(PoserImport *import, int nextra, const char *const *names,
+									const Oid *types);
+extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
+extern void poser_import_check_keys(PoserImport *import);
+extern void poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *text);
+extern void poser_import_raise(PoserImport *import);
+extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,
+								  ErrorData **error);
+extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
+extern bool poser_import_same(const PoserImportColumn *column, Datum value, bool isnull,
+							  Datum other, bool other_isnull);
+extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
+									   const bits8 *columns, const char *prefix, bool by_name);
+extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
+								 int nargs, Oid *argtypes, Datum *values);
+extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
+extern void poser_import_restore_activity(PoserImport *import);
+extern void poser_import_end(PoserImport *import);
+
+#endif /* POSER_IMPORT_H */
