@@ -712,6 +712,8 @@ poser_import_restore_activity(PoserImport *import)
 void
 poser_import_end(PoserImport *import)
 {
+	if (import->rows.reldata != NULL)
+		tuplestore_end(import->rows.reldata);
 	SPI_finish();
 	FreeExecutorState(import->estate);
 	MemoryContextDelete(import->context);
@@ -1669,23 +1671,14 @@ note_problem(PoserImport *import, ErrorData *error)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/*
- * Write rows behind a savepoint, and if that fails each half of them, down to
- * the single row that is the problem, which is noted, or put into "failed" if
- * that is not NULL.  Returns how many rows have failed.
- */
-static int64
-write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
-				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
+/* Write rows behind a savepoint; returns the error if that fails, or NULL. */
+static ErrorData *
+try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+			 Tuplestorestate *rows, int64 nrows)
 {
-	int64 result = 0;
-	Savepoint savepoint;
 	ErrorData *volatile error = NULL;
-	TupleTableSlot *slot;
+	Savepoint savepoint;
 
-	if (import->moved)
-		return 0;
-	CHECK_FOR_INTERRUPTS();
 	import->changes.reldata = rows;
 	import->changes.md.enrtuples = nrows;
 	set_savepoint(&savepoint);
@@ -1699,6 +1692,26 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 		error = catch_error(&savepoint);
 	}
 	PG_END_TRY();
+	return error;
+}
+
+/*
+ * Write rows, and if that fails each half of them, down to the single row that
+ * is the problem, which is noted, or put into "failed" if that is not NULL.
+ * Returns how many rows have failed.
+ */
+static int64
+write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
+{
+	ErrorData *error;
+	TupleTableSlot *slot;
+	int64 result = 0;
+
+	if (import->moved)
+		return 0;
+	CHECK_FOR_INTERRUPTS();
+	error = try_to_write(import, operation, columns, rows, nrows);
 	if (error == NULL)
 		return 0;
 	if (nrows == 1 && failed == NULL)
