@@ -3,17 +3,29 @@
 \set QUIET off
 \set ECHO all
 
--- Version 1.0 is two tables.  Debian packages are the widgets here, and the
--- packages that they need are the components.
+-- Debian packages are the widgets here, and the packages that they need are the
+-- components.  They lie in CSV files that the server can read:
 
-CREATE EXTENSION poser VERSION '1.0';
-\copy poser_widget FROM 'demo/widgets.csv' (FORMAT csv, HEADER)
-\copy poser_component FROM 'demo/components.csv' (FORMAT csv, HEADER)
+\set widgets `pwd` /demo/widgets.csv
+\set components `pwd` /demo/components.csv
+\set changes `pwd` /demo/changes.csv
+CREATE EXTENSION file_fdw;
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+CREATE FOREIGN TABLE debian_widgets (uuid text, description text, active boolean)
+SERVER files OPTIONS (filename :'widgets', format 'csv', header 'true');
+CREATE FOREIGN TABLE debian_components
+	(uuid text, widget_uuid text, item_code text, description text, active boolean)
+SERVER files OPTIONS (filename :'components', format 'csv', header 'true');
 
--- The update counts what is there, and writes its first versions.  From now on
--- the counts stay exact, and every change is recorded.
+-- They are imported in one transaction.  From the first row on, components are
+-- counted, and every change is recorded.
 
-ALTER EXTENSION poser UPDATE;
+CREATE EXTENSION poser;
+BEGIN;
+SET LOCAL poser.runas = 'importer';
+SELECT * FROM poser_import('debian_widgets', 'poser_widget');
+SELECT * FROM poser_import('debian_components', 'poser_component');
+COMMIT;
 
 -- The widgets with the most components:
 
@@ -26,6 +38,14 @@ LIMIT 10;
 
 SELECT uuid, left(description, 60) AS description, component_count
 FROM poser_widget_list(search => 'postgresql', page_size => 10);
+
+-- Another file has come, with some of the widgets.  What would an import do?  It
+-- writes what differs, and nothing else.
+
+ALTER FOREIGN TABLE debian_widgets OPTIONS (SET filename :'changes');
+TABLE debian_widgets;
+SELECT operation, old, new FROM poser_import_diff('debian_widgets', 'poser_widget') ORDER BY key;
+SELECT * FROM poser_import('debian_widgets', 'poser_widget');
 
 -- One widget, before and after it gets one more component:
 
