@@ -1,4 +1,1361 @@
+/*
+ * batch.c
+ *	  Batches: imports under review.
+ *
+ * A batch is a header in poser_batch and rows in poser_batch_row, each of which
+ * says by jsonb what is to be done to one row of the target, and what the fields
+ * concerned were when that was decided.  Both are read and written with the
+ * caller's own privileges and policies; what only we may write (row_count,
+ * executed, ...) is written as their owner, past the guard below.
+ *
+ * To compare a batch with its target its rows are made into rows of the
+ * target's types and handed to the engine in import.c, which then judges them by
+ * three values for each field: what it was, what it is to be, and what it is.
+ * Only if it is neither of the first two has it been changed by others in a way
+ * that matters: a conflict.
+ *
+ * Locks: whoever changes rows of a batch, and whoever populates, refreshes or
+ * executes it, locks its header until his transaction ends.  So the count of its
+ * rows is true, it is executed once, and nobody edits it meanwhile.
+ */
 #include "postgres.h"
-#include "fmgr.h"
-#define STUB(f) PG_FUNCTION_INFO_V1(f); Datum f(PG_FUNCTION_ARGS) { elog(ERROR, "not yet"); }
-STUB(poser_batch_guard) STUB(poser_batch_row_guard) STUB(poser_batch_populate) STUB(poser_batch_refresh) STUB(poser_batch_execute) STUB(poser_batch_purge)
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/executor.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/fmgroids.h"
+#include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "import.h"
+#include "poser.h"
+
+PG_FUNCTION_INFO_V1(poser_batch_guard);
+PG_FUNCTION_INFO_V1(poser_batch_row_guard);
+PG_FUNCTION_INFO_V1(poser_batch_populate);
+PG_FUNCTION_INFO_V1(poser_batch_refresh);
+PG_FUNCTION_INFO_V1(poser_batch_execute);
+PG_FUNCTION_INFO_V1(poser_batch_purge);
+
+/* A batch that is being worked on. */
+typedef struct Batch
+{
+	const char *schema; /* quoted */
+	Oid relid;			/* of poser_batch */
+	Datum uuid;			/* varchar */
+	int64 id;
+	Oid target;
+	Datum key; /* text[], or 0 */
+	int64 row_count;
+	bool complete;
+	bool executed;
+
+	/* while it is compared */
+	ExprState *populate; /* makes a record of the target of an object */
+	int64 base;			 /* number of the last row so far */
+	bool skip_conflicts;
+	bool refused;
+	EphemeralNamedRelationData verdicts;
+	EphemeralNamedRelationData rejects;
+} Batch;
+
+/* What a batch's rows have after the columns to be written. */
+#define EXTRA_OLD(import, i) (1 + (import)->ncolumns + (i))
+#define EXTRA_GIVEN(import) (1 + 2 * (import)->ncolumns)
+#define EXTRA_BASED(import) (2 + 2 * (import)->ncolumns)
+#define EXTRA_OPERATION(import) (3 + 2 * (import)->ncolumns)
+
+/* As in the column operation; there are more in poser_batch_row than an import has. */
+static const char *const operations[] = {"delete", "update", "create", "unchanged"};
+
+/* Is what is done to headers, and to rows, our own doing? */
+static bool writing_header = false;
+static bool marking_rows = false;
+
+/*
+ * The guards
+ */
+
+/* Columns of poser_batch that only we, or an owner, may change. */
+static const char *const protected_columns[] = {
+	"uuid", "id", "target", "created", "created_by", "role_name", "executed", "executed_by"};
+
+static Datum
+column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
+{
+	int column = SPI_fnumber(RelationGetDescr(rel), name);
+
+	if (column <= 0)
+		poser_structure_error(rel);
+	return heap_getattr(tuple, column, RelationGetDescr(rel), isnull);
+}
+
+static bool
+is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
+{
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), SPI_fnumber(RelationGetDescr(rel), name) - 1);
+	bool was_null;
+	bool is_null;
+	Datum was = column_of(rel, old, name, &was_null);
+	Datum is = column_of(rel, new, name, &is_null);
+
+	if (was_null || is_null)
+		return was_null != is_null;
+	return !datum_image_eq(was, is, att->attbyval, att->attlen);
+}
+
+static void
+executed_error(Relation rel, HeapTuple tuple)
+{
+	bool isnull;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("batch \"%s\" has been executed",
+					TextDatumGetCString(column_of(rel, tuple, "uuid", &isnull))),
+			 errdetail("Only the owner of \"%s\" can change it.", RelationGetRelationName(rel))));
+}
+
+static void
+check_target(Relation rel, HeapTuple tuple)
+{
+	bool isnull;
+	Oid target = DatumGetObjectId(column_of(rel, tuple, "target", &isnull));
+	char relkind = isnull ? RELKIND_RELATION : get_rel_relkind(target);
+
+	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
+		relkind != RELKIND_FOREIGN_TABLE)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot make a batch for \"%s\"",
+						relkind == '\0' ? psprintf("%u", target) : get_rel_name(target)),
+				 errdetail("It is not a table or foreign table.")));
+}
+
+/* What a new batch is, whatever the user says. */
+static HeapTuple
+new_batch(Relation rel, HeapTuple tuple)
+{
+	static const char *const names[] = {
+		"created", "created_by", "role_name", "row_count", "executed", "executed_by"};
+	int columns[lengthof(names)];
+	Datum values[lengthof(names)];
+	bool nulls[lengthof(names)] = {false, false, false, false, true, true};
+	NameData role;
+
+	for (int i = 0; i < lengthof(names); i++)
+	{
+		columns[i] = SPI_fnumber(RelationGetDescr(rel), names[i]);
+		if (columns[i] <= 0)
+			poser_structure_error(rel);
+	}
+	namestrcpy(&role, GetUserNameFromId(GetUserId(), false));
+	values[0] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
+	values[1] = CStringGetTextDatum(poser_username());
+	values[2] = NameGetDatum(&role);
+	values[3] = Int64GetDatum(0);
+	values[4] = values[5] = (Datum) 0;
+	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), lengthof(names), columns, values, nulls);
+}
+
+/*
+ * poser_batch_guard() before each row of poser_batch that is written.
+ */
+Datum
+poser_batch_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	Relation rel = trigdata->tg_relation;
+	HeapTuple old = trigdata->tg_trigtuple;
+	HeapTuple new = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ? trigdata->tg_newtuple : old;
+	bool not_executed;
+	bool is_owner;
+
+	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) || !TRIGGER_FIRED_BEFORE(trigdata->tg_event))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must be fired before rows", trigdata->tg_trigger->tgname)));
+	if (writing_header || poser_is_restore(rel))
+		return PointerGetDatum(new);
+
+	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+	{
+		check_target(rel, new);
+		return PointerGetDatum(new_batch(rel, new));
+	}
+
+	is_owner = poser_is_owner(RelationGetRelid(rel), GetUserId());
+	(void) column_of(rel, old, "executed", &not_executed);
+	if (!not_executed && !is_owner)
+		executed_error(rel, old);
+	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
+		return PointerGetDatum(old);
+
+	if (is_changed(rel, old, new, "row_count"))
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("column \"row_count\" can only be changed by changing rows")));
+	for (int i = 0; i < lengthof(protected_columns); i++)
+		if (!is_owner && is_changed(rel, old, new, protected_columns[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("column \"%s\" of relation \"%s\" can only be changed by its owner",
+							protected_columns[i], RelationGetRelationName(rel))));
+	check_target(rel, new);
+	return PointerGetDatum(new);
+}
+
+/* Run an UPDATE of poser_batch, past the guard. */
+static void
+update_header(const char *sql, int nargs, Oid *argtypes, Datum *args)
+{
+	writing_header = true;
+	PG_TRY();
+	{
+		if (SPI_execute_with_args(sql, nargs, argtypes, args, NULL, false, 0) != SPI_OK_UPDATE)
+			elog(ERROR, "could not write a batch");
+	}
+	PG_FINALLY();
+	{
+		writing_header = false;
+	}
+	PG_END_TRY();
+}
+
+/* Add to the number of a batch's rows, having locked its header. */
+static void
+count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
+{
+	Oid argtypes[] = {VARCHAROID, INT8OID};
+	Datum args[] = {uuid, Int64GetDatum(n)};
+	bool isnull;
+
+	if (SPI_execute_with_args(psprintf("SELECT executed IS NOT NULL, complete FROM %s"
+									   " WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+									   header),
+							  1, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock a batch");
+	/* a batch that is deleted takes its rows along */
+	if (SPI_processed == 0)
+		return;
+	if (!marking_rows)
+	{
+		bool executed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+		bool complete = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+
+		if (executed && !is_owner)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("batch \"%s\" has been executed", TextDatumGetCString(uuid)),
+					 errdetail("Only the owner of \"%s\" can change its rows.",
+							   RelationGetRelationName(rel))));
+		if (complete && !executed)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					 errmsg("batch \"%s\" is complete", TextDatumGetCString(uuid)),
+					 errhint("Its rows can be changed again when \"complete\" is set to false.")));
+	}
+	if (n != 0)
+		update_header(psprintf("UPDATE %s SET row_count = row_count OPERATOR(pg_catalog.+) $2"
+							   " WHERE uuid OPERATOR(pg_catalog.=) $1",
+							   header),
+					  2, argtypes, args);
+}
+
+/* What the statement has changed; $1 is the uuid of the batch, $2 the number of rows more. */
+static void
+count_changes(TriggerData *trigdata, const char *header, bool is_owner)
+{
+	StringInfoData sql;
+	SPITupleTable *batches;
+	uint64 n;
+
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+	{
+		poser_check_owner(RelationGetRelid(trigdata->tg_relation));
+		update_header(psprintf("UPDATE %s SET row_count = 0 WHERE row_count OPERATOR(pg_catalog.<>) 0", header),
+					  0, NULL, NULL);
+		return;
+	}
+
+	if (SPI_register_trigger_data(trigdata) < 0)
+		elog(ERROR, "could not register the rows of a trigger");
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT batch_uuid, pg_catalog.sum(n)::pg_catalog.int8 FROM (");
+	if (trigdata->tg_newtable != NULL)
+		appendStringInfo(&sql, "SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE 1 END AS n FROM %s",
+						 quote_identifier(trigdata->tg_trigger->tgnewtable));
+	if (trigdata->tg_newtable != NULL && trigdata->tg_oldtable != NULL)
+		appendStringInfoString(&sql, " UNION ALL ");
+	if (trigdata->tg_oldtable != NULL)
+		appendStringInfo(&sql, "SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE -1 END AS n FROM %s",
+						 quote_identifier(trigdata->tg_trigger->tgoldtable));
+	appendStringInfoString(&sql, ") AS change GROUP BY batch_uuid ORDER BY batch_uuid");
+	if (SPI_execute(sql.data, false, 0) != SPI_OK_SELECT)
+		elog(ERROR, "could not count the rows of a trigger");
+	batches = SPI_tuptable;
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool isnull;
+		Datum uuid = SPI_getbinval(batches->vals[i], batches->tupdesc, 1, &isnull);
+
+		count_rows(trigdata->tg_relation, header, uuid,
+				   DatumGetInt64(SPI_getbinval(batches->vals[i], batches->tupdesc, 2, &isnull)), is_owner);
+	}
+}
+
+/*
+ * poser_batch_row_guard() after statements that write poser_batch_row.
+ */
+Datum
+poser_batch_row_guard(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid relid = RelationGetRelid(trigdata->tg_relation);
+	bool is_owner = poser_is_owner(relid, GetUserId());
+	Oid save_userid;
+	int save_sec_context;
+
+	if (poser_is_restore(trigdata->tg_relation))
+		return PointerGetDatum(NULL);
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+		poser_check_owner(relid);
+
+	poser_become_owner(relid, &save_userid, &save_sec_context);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	count_changes(trigdata, poser_relation_name(poser_relation_by_name("poser_batch", nspid)), is_owner);
+	SPI_finish();
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * The header
+ */
+
+/*
+ * Find a batch and lock it until the transaction ends.  The caller must be able
+ * to see and to change it.
+ */
+static void
+lock_batch(Batch *batch, Oid nspid, Datum uuid)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Oid argtypes[] = {VARCHAROID};
+	bool isnull;
+	HeapTuple tuple;
+	TupleDesc desc;
+
+	memset(batch, 0, sizeof(Batch));
+	batch->schema = quote_identifier(get_namespace_name(nspid));
+	batch->relid = poser_relation_by_name("poser_batch", nspid);
+	batch->uuid = uuid;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(psprintf("SELECT id, target, key, row_count, complete, executed IS NOT NULL"
+									   "  FROM %s.poser_batch"
+									   " WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+									   batch->schema),
+							  1, argtypes, &uuid, NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not lock a batch");
+	if (SPI_processed == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_OBJECT),
+				 errmsg("batch \"%s\" does not exist", TextDatumGetCString(uuid))));
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+	batch->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+	batch->target = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
+	batch->key = SPI_getbinval(tuple, desc, 3, &isnull);
+	if (isnull)
+		batch->key = (Datum) 0;
+	else
+	{
+		MemoryContext old = MemoryContextSwitchTo(context);
+
+		batch->key = PointerGetDatum(DatumGetArrayTypePCopy(batch->key));
+		MemoryContextSwitchTo(old);
+	}
+	batch->row_count = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
+	batch->complete = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
+	batch->executed = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
+	SPI_finish();
+
+	if (batch->executed)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batch \"%s\" has been executed", TextDatumGetCString(uuid))));
+}
+
+static void
+check_mutable(const Batch *batch)
+{
+	if (batch->complete)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batch \"%s\" is complete", TextDatumGetCString(batch->uuid)),
+				 errhint("Its rows can be changed again when \"complete\" is set to false.")));
+}
+
+/* Write what only we may into the header; $1 is its uuid. */
+static void
+write_header(const Batch *batch, const char *assignments, int nargs, Oid *argtypes, Datum *args)
+{
+	Oid save_userid;
+	int save_sec_context;
+	char *sql = psprintf("UPDATE %s.poser_batch SET %s WHERE uuid OPERATOR(pg_catalog.=) $1",
+						 batch->schema, assignments);
+
+	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	update_header(sql, nargs, argtypes, args);
+	SPI_finish();
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+}
+
+/* Say in the header what has been done. */
+static void
+write_status(const Batch *batch, const char *what, PoserImport *import, int64 bad, const char *bad_name)
+{
+	Oid argtypes[] = {VARCHAROID, TEXTOID};
+	Datum args[] = {batch->uuid,
+					CStringGetTextDatum(psprintf("%s: create " INT64_FORMAT ", update " INT64_FORMAT
+												 ", delete " INT64_FORMAT ", unchanged " INT64_FORMAT
+												 ", %s " INT64_FORMAT,
+												 what, import->found[POSER_IMPORT_CREATE],
+												 import->found[POSER_IMPORT_UPDATE],
+												 import->found[POSER_IMPORT_DELETE],
+												 import->found[POSER_IMPORT_UNCHANGED], bad_name, bad))};
+
+	write_header(batch, "status = $2", 2, argtypes, args);
+}
+
+/*
+ * What rows are found to be
+ */
+
+/* Make stores for problems, and for rows that cannot be read. */
+static void
+collect_problems(PoserImport *import, bool rejects)
+{
+	Batch *batch = import->private;
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	TupleDesc desc = CreateTemplateTupleDesc(2);
+
+	TupleDescInitEntry(desc, 1, "row", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
+	import->verdict_desc = BlessTupleDesc(desc);
+	import->verdicts = tuplestore_begin_heap(false, false, work_mem);
+	batch->verdicts.md.name = "poser_verdict";
+	batch->verdicts.md.enrtype = ENR_NAMED_TUPLESTORE;
+	batch->verdicts.md.tupdesc = import->verdict_desc;
+	batch->verdicts.md.enrtuples = 1000;
+	batch->verdicts.reldata = import->verdicts;
+	if (SPI_register_relation(&batch->verdicts) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register the problems of a batch");
+	if (rejects)
+	{
+		desc = CreateTemplateTupleDesc(4);
+		TupleDescInitEntry(desc, 1, "row", INT8OID, -1, 0);
+		TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
+		TupleDescInitEntry(desc, 3, "key", JSONBOID, -1, 0);
+		TupleDescInitEntry(desc, 4, "new", JSONBOID, -1, 0);
+		import->reject_desc = BlessTupleDesc(desc);
+		import->rejects = tuplestore_begin_heap(false, false, work_mem);
+		batch->rejects.md.name = "poser_reject";
+		batch->rejects.md.enrtype = ENR_NAMED_TUPLESTORE;
+		batch->rejects.md.tupdesc = import->reject_desc;
+		batch->rejects.md.enrtuples = 1000;
+		batch->rejects.reldata = import->rejects;
+		if (SPI_register_relation(&batch->rejects) != SPI_OK_REL_REGISTER)
+			elog(ERROR, "could not register the rows of a batch");
+	}
+	MemoryContextSwitchTo(old_context);
+}
+
+/* Run a statement of which $1 is the batch's uuid, with the caller's privileges. */
+static uint64
+execute_for(PoserImport *import, const char *sql)
+{
+	Batch *batch = import->private;
+	Oid argtypes[] = {VARCHAROID};
+
+	poser_import_execute(import, sql, NULL, 1, argtypes, &batch->uuid);
+	return SPI_processed;
+}
+
+/* Write the problems that were collected into the batch's rows. */
+static void
+write_verdicts(PoserImport *import)
+{
+	Batch *batch = import->private;
+
+	execute_for(import,
+				psprintf("UPDATE %s.poser_batch_row AS r SET status = 'error', status_text = v.text"
+						 "  FROM (SELECT row, pg_catalog.min(text) AS text FROM poser_verdict GROUP BY row) AS v"
+						 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) v.row"
+						 "   AND NOT pg_catalog.record_image_eq(ROW(r.status, r.status_text),"
+						 "                                      ROW('error'::pg_catalog.text, v.text))",
+						 batch->schema));
+}
+
+/* Rows with one key: each of them is wrong. */
+static void
+write_duplicates(PoserImport *import)
+{
+	Batch *batch = import->private;
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "UPDATE %s.poser_batch_row AS r SET status = 'error',"
+					 "       status_text = pg_catalog.format('the key occurs %%s times', d.n)"
+					 "  FROM poser_row AS s JOIN (SELECT pg_catalog.count(*) AS n",
+					 batch->schema);
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&sql, ", c%d", i + 1);
+	appendStringInfoString(&sql, " FROM poser_row GROUP BY ");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&sql, "%sc%d", i > 0 ? ", " : "", i + 1);
+	appendStringInfoString(&sql, " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1) AS d ON ");
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(&sql, "%ss.c%d %s d.c%d", i > 0 ? " AND " : "", i + 1,
+						 import->columns[i].equals, i + 1);
+	appendStringInfoString(&sql,
+						   " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1"
+						   "   AND r.sequence OPERATOR(pg_catalog.=) s.row");
+	execute_for(import, sql.data);
+}
+
+/*
+ * Populating
+ */
+
+/* Add rows to the batch for the rows in "poser_change". */
+static void
+write_populated(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	Batch *batch = import->private;
+	StringInfoData sql;
+	bool is_delete = (operation == POSER_IMPORT_DELETE);
+	const bits8 *which = is_delete ? NULL : columns;
+
+	Assert(operation <= POSER_IMPORT_UNCHANGED);
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "INSERT INTO %s.poser_batch_row (batch_uuid, sequence, operation, key, old, new) SELECT $1, ",
+					 batch->schema);
+	if (is_delete)
+	{
+		appendStringInfo(&sql, "pg_catalog.row_number() OVER () OPERATOR(pg_catalog.+) " INT64_FORMAT, batch->base);
+		batch->base += nrows;
+	}
+	else
+		appendStringInfoString(&sql, "c.row");
+	appendStringInfo(&sql, ", '%s', ", operations[operation]);
+	poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "c.c", false);
+	appendStringInfoString(&sql, ", ");
+	if (operation == POSER_IMPORT_CREATE)
+		appendStringInfoString(&sql, "NULL");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, which, "c.o", false);
+	appendStringInfoString(&sql, ", ");
+	if (is_delete)
+		appendStringInfoString(&sql, "NULL");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, which, "c.c", false);
+	appendStringInfoString(&sql, " FROM poser_change AS c");
+	execute_for(import, sql.data);
+}
+
+static void
+populate(PoserImport *import)
+{
+	Batch *batch = import->private;
+	int64 nrejects;
+
+	collect_problems(import, true);
+	poser_import_read(import);
+	batch->base = import->done;
+	nrejects = import->done - import->nrows;
+	poser_import_compare(import);
+	poser_import_write(import);
+	if (nrejects > 0)
+		execute_for(import,
+					psprintf("INSERT INTO %s.poser_batch_row"
+							 "       (batch_uuid, sequence, operation, key, new, status, status_text)"
+							 "SELECT $1, row, 'create', key, new, 'error', text FROM poser_reject",
+							 batch->schema));
+	if (import->nproblems > nrejects)
+	{
+		write_duplicates(import);
+		write_verdicts(import);
+	}
+}
+
+/* The names of the key's columns. */
+static Datum
+key_names(PoserImport *import)
+{
+	Datum *names = palloc(sizeof(Datum) * import->nkeys);
+
+	for (int i = 0; i < import->nkeys; i++)
+		names[i] = CStringGetTextDatum(import->columns[i].label);
+	return PointerGetDatum(construct_array(names, import->nkeys, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * poser_batch_populate(batch varchar, source regclass, key text[], fields text[], deletes boolean)
+ * returns bigint
+ */
+Datum
+poser_batch_populate(PG_FUNCTION_ARGS)
+{
+	Batch batch;
+	PoserImport *import;
+	Oid argtypes[] = {VARCHAROID, TEXTARRAYOID};
+	Datum args[2];
+	int64 result;
+
+	poser_import_argument(PG_ARGISNULL(0), "batch");
+	poser_import_argument(PG_ARGISNULL(1), "source");
+	poser_import_argument(PG_ARGISNULL(4), "deletes");
+	PreventCommandIfReadOnly("poser_batch_populate()");
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+	check_mutable(&batch);
+
+	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
+								PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2),
+								PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3), false);
+	import->read_only = false;
+	import->private = &batch;
+	import->write = write_populated;
+	import->deletes = PG_GETARG_BOOL(4);
+	if (execute_for(import, psprintf("SELECT FROM %s.poser_batch_row"
+									 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 LIMIT 1",
+									 batch.schema)) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("batch \"%s\" has rows already", TextDatumGetCString(batch.uuid)),
+				 errhint("Delete them first, or make another batch.")));
+	PG_TRY();
+	{
+		populate(import);
+		args[0] = batch.uuid;
+		args[1] = key_names(import);
+		write_header(&batch, "key = $2", 2, argtypes, args);
+		write_status(&batch, "populated", import, import->nproblems, "errors");
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+	result = batch.base;
+	tuplestore_end(import->verdicts);
+	tuplestore_end(import->rejects);
+	poser_import_end(import);
+	PG_RETURN_INT64(result);
+}
+
+/*
+ * Reading a batch
+ */
+
+/* The value of a name in an object, or NULL. */
+static JsonbValue *
+member(Jsonb *object, const char *name)
+{
+	return getKeyJsonValueFromContainer(&object->root, name, strlen(name), NULL);
+}
+
+/* An object with just one of another's members. */
+static Datum
+object_of(const char *name, JsonbValue *value)
+{
+	JsonbParseState *state = NULL;
+	JsonbValue key;
+	JsonbValue *object;
+
+	key.type = jbvString;
+	key.val.string.val = unconstify(char *, name);
+	key.val.string.len = strlen(name);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(&state, WJB_KEY, &key);
+	pushJsonbValue(&state, WJB_VALUE, value);
+	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(object));
+}
+
+/* The first name in an object that is none of these columns. */
+static char *
+stranger(PoserImport *import, Jsonb *object, int first, int last)
+{
+	JsonbIterator *iterator = JsonbIteratorInit(&object->root);
+	JsonbIteratorToken token;
+	JsonbValue value;
+
+	while ((token = JsonbIteratorNext(&iterator, &value, true)) != WJB_DONE)
+	{
+		bool found = false;
+
+		if (token != WJB_KEY)
+			continue;
+		for (int i = first; i < last; i++)
+			found = found || (strlen(import->columns[i].label) == value.val.string.len &&
+							  strncmp(import->columns[i].label, value.val.string.val, value.val.string.len) == 0);
+		if (!found)
+			return pnstrdup(value.val.string.val, value.val.string.len);
+	}
+	return NULL;
+}
+
+/*
+ * Take the columns from "first" to before "last" out of an object; "found" gets
+ * which there are.  Returns what is wrong, or NULL.
+ */
+static char *
+read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *values, bool *nulls,
+			bits8 *found, ErrorData **error)
+{
+	Batch *batch = import->private;
+	Datum record = JsonbPGetDatum(object);
+	bool isnull = false;
+	int n = 0;
+
+	for (int i = first; i < last; i++)
+		if (member(object, import->columns[i].label) != NULL)
+		{
+			POSER_IMPORT_ADD(found, i);
+			n++;
+		}
+	if (n < JsonContainerSize(&object->root))
+		return psprintf("there is no such column to be written: \"%s\"", stranger(import, object, first, last));
+	if (n == 0)
+		return NULL;
+
+	if (!poser_import_evaluate(import, batch->populate, &record, &isnull, error))
+	{
+		/* by itself each of them says whether it is the one */
+		for (int i = first; i < last; i++)
+		{
+			JsonbValue *value = member(object, import->columns[i].label);
+			Datum single;
+
+			if (value == NULL)
+				continue;
+			single = object_of(import->columns[i].label, value);
+			isnull = false;
+			if (!poser_import_evaluate(import, batch->populate, &single, &isnull, error))
+				return psprintf("column \"%s\": %s", import->columns[i].label, (*error)->message);
+		}
+		return pstrdup((*error)->message);
+	}
+
+	for (int i = first; i < last; i++)
+	{
+		if (!POSER_IMPORT_HAS(found, i))
+			continue;
+		values[i] = GetAttributeByNum(DatumGetHeapTupleHeader(record), import->columns[i].attno, &nulls[i]);
+		values[i] = poser_import_flatten(&import->columns[i], values[i], nulls[i]);
+	}
+	return NULL;
+}
+
+/* Take a row of the batch: (sequence, operation, key, old, new). */
+static bool
+receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	PoserImport *import = ((PoserImportReceiver *) self)->import;
+	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+	const int natts = EXTRA_OPERATION(import) + 1;
+	Datum *values = palloc0(sizeof(Datum) * natts);
+	bool *nulls = palloc(sizeof(bool) * natts);
+	bits8 *given;
+	bits8 *based;
+	bytea *masks[2];
+	char *operation;
+	char *problem;
+	int64 row;
+	ErrorData *error = NULL;
+	int code = POSER_IMPORT_UNCHANGED;
+
+	slot_getallattrs(slot);
+	memset(nulls, true, sizeof(bool) * natts);
+	for (int i = 0; i < lengthof(masks); i++)
+	{
+		masks[i] = palloc0(VARHDRSZ + POSER_IMPORT_BYTES(import));
+		SET_VARSIZE(masks[i], VARHDRSZ + POSER_IMPORT_BYTES(import));
+	}
+	given = (bits8 *) VARDATA(masks[0]);
+	based = (bits8 *) VARDATA(masks[1]);
+
+	row = DatumGetInt64(slot->tts_values[0]);
+	operation = TextDatumGetCString(slot->tts_values[1]);
+	for (int i = 0; i < lengthof(operations); i++)
+		if (strcmp(operation, operations[i]) == 0)
+			code = i;
+
+	problem = read_object(import, DatumGetJsonbP(slot->tts_values[2]), 0, import->nkeys,
+						  values + 1, nulls + 1, given, &error);
+	for (int i = 0; i < import->nkeys && problem == NULL; i++)
+		if (nulls[1 + i])
+		{
+			problem = psprintf("column \"%s\": the key is null", import->columns[i].label);
+			if (!POSER_IMPORT_HAS(given, i))
+				problem = psprintf("column \"%s\": the key is missing", import->columns[i].label);
+		}
+	if (problem == NULL && !slot->tts_isnull[4] && code != POSER_IMPORT_DELETE)
+		problem = read_object(import, DatumGetJsonbP(slot->tts_values[4]), import->nkeys, import->ncolumns,
+							  values + 1, nulls + 1, given, &error);
+	if (problem == NULL && !slot->tts_isnull[3])
+		problem = read_object(import, DatumGetJsonbP(slot->tts_values[3]), import->nkeys, import->ncolumns,
+							  values + EXTRA_OLD(import, 0), nulls + EXTRA_OLD(import, 0), based, &error);
+
+	if (problem == NULL)
+	{
+		values[0] = Int64GetDatum(row);
+		values[EXTRA_GIVEN(import)] = PointerGetDatum(masks[0]);
+		values[EXTRA_BASED(import)] = PointerGetDatum(masks[1]);
+		/* a row to be written that says nothing of what was there may write over anything */
+		values[EXTRA_OPERATION(import)] =
+			Int32GetDatum(code == POSER_IMPORT_UPDATE && slot->tts_isnull[3] ? POSER_IMPORT_CONFLICT : code);
+		nulls[0] = nulls[EXTRA_GIVEN(import)] = nulls[EXTRA_BASED(import)] =
+			nulls[EXTRA_OPERATION(import)] = false;
+		poser_import_add_row(import, values, nulls);
+	}
+	else
+		poser_import_problem(import, row,
+							 error != NULL ? error->sqlerrcode : ERRCODE_INVALID_PARAMETER_VALUE,
+							 psprintf("Row " INT64_FORMAT ", key %s, %s", row,
+									  JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0),
+									  problem));
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(import->row_context);
+	ResetPerTupleExprContext(import->estate);
+	poser_import_count(import);
+	return true;
+}
+
+/* Read the batch's rows. */
+static void
+read_batch(PoserImport *import)
+{
+	Batch *batch = import->private;
+	Oid argtypes[] = {VARCHAROID};
+
+	poser_import_progress(import, "reading", 0);
+	poser_import_execute(import,
+						 psprintf("SELECT sequence, operation, key, old, new FROM %s.poser_batch_row"
+								  " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+								  " ORDER BY sequence",
+								  batch->schema),
+						 poser_import_receiver(import, receive_batch_row), 1, argtypes, &batch->uuid);
+	poser_import_check_keys(import);
+}
+
+/*
+ * Comparing a batch
+ */
+
+/* What is to be done for a row of the batch, if what it was, is to be and is are these. */
+static PoserImportOperation
+judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
+{
+	const int there = import->row_desc->natts;
+	const bits8 *given = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_GIVEN(import)]));
+	const bits8 *based = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_BASED(import)]));
+	int operation = DatumGetInt32(slot->tts_values[EXTRA_OPERATION(import)]);
+	bool overwrites = (operation == POSER_IMPORT_CONFLICT); /* whatever is there, see above */
+	bool updates = false;
+	bool conflicts = false;
+	bits8 *changed;
+
+	if (slot->tts_isnull[there])
+	{
+		bool writes = false;
+
+		if (operation == POSER_IMPORT_CREATE || overwrites)
+		{
+			memcpy(columns, given, POSER_IMPORT_BYTES(import));
+			return POSER_IMPORT_CREATE;
+		}
+		for (int i = import->nkeys; i < import->ncolumns; i++)
+			writes = writes || POSER_IMPORT_HAS(given, i);
+		return writes && operation != POSER_IMPORT_DELETE ? POSER_IMPORT_IS_GONE : POSER_IMPORT_UNCHANGED;
+	}
+
+	changed = palloc0(POSER_IMPORT_BYTES(import));
+	for (int i = import->nkeys; i < import->ncolumns; i++)
+	{
+		const PoserImportColumn *column = &import->columns[i];
+		Datum is = slot->tts_values[there + 1 + i];
+		bool is_null = slot->tts_isnull[there + 1 + i];
+		bool as_before = (!POSER_IMPORT_HAS(based, i) ||
+						  poser_import_same(column, is, is_null, slot->tts_values[EXTRA_OLD(import, i)],
+											slot->tts_isnull[EXTRA_OLD(import, i)]));
+		bool as_wanted = (!POSER_IMPORT_HAS(given, i) ||
+						  poser_import_same(column, is, is_null, slot->tts_values[1 + i],
+											slot->tts_isnull[1 + i]));
+
+		if (operation == POSER_IMPORT_DELETE ? as_before : as_wanted)
+			continue;
+		if (operation == POSER_IMPORT_DELETE || operation == POSER_IMPORT_CREATE || !as_before)
+		{
+			POSER_IMPORT_ADD(changed, i);
+			conflicts = true;
+		}
+		else
+		{
+			POSER_IMPORT_ADD(columns, i);
+			updates = true;
+		}
+	}
+	if (conflicts)
+	{
+		memcpy(columns, changed, POSER_IMPORT_BYTES(import));
+		return operation == POSER_IMPORT_CREATE ? POSER_IMPORT_IS_THERE : POSER_IMPORT_CONFLICT;
+	}
+	if (operation == POSER_IMPORT_DELETE)
+		return POSER_IMPORT_DELETE;
+	return updates ? POSER_IMPORT_UPDATE : POSER_IMPORT_UNCHANGED;
+}
+
+/* The number of rows that others have changed. */
+static int64
+count_conflicts(PoserImport *import)
+{
+	return import->found[POSER_IMPORT_CONFLICT] + import->found[POSER_IMPORT_IS_GONE] +
+		   import->found[POSER_IMPORT_IS_THERE];
+}
+
+/* Append an expression for what a conflict is: what was there, and what is there now. */
+static void
+append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+{
+	const char *separator = "";
+
+	if (operation == POSER_IMPORT_IS_GONE)
+		appendStringInfoString(sql, "pg_catalog.format('was %s and is gone', r.old)");
+	else if (operation == POSER_IMPORT_IS_THERE)
+	{
+		appendStringInfoString(sql, "pg_catalog.format('was not there and is now %s', ");
+		poser_import_append_object(sql, import, import->nkeys, import->ncolumns, NULL, "c.o", false);
+		appendStringInfoChar(sql, ')');
+	}
+	else
+		for (int i = import->nkeys; i < import->ncolumns; i++)
+			if (POSER_IMPORT_HAS(columns, i))
+			{
+				const char *label = quote_literal_cstr(import->columns[i].label);
+
+				appendStringInfo(sql,
+								 "%spg_catalog.format('%%s was %%s and is now %%s', %s::pg_catalog.text,"
+								 " r.old OPERATOR(pg_catalog.->) %s::pg_catalog.text,"
+								 " COALESCE(pg_catalog.to_jsonb(c.o%d), 'null'))",
+								 separator, label, label, i + 1);
+				separator = " OPERATOR(pg_catalog.||) '; ' OPERATOR(pg_catalog.||) ";
+			}
+}
+
+/* Write what the rows in "poser_change" are found to be into the rows of the batch. */
+static void
+write_findings(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	Batch *batch = import->private;
+	bool is_conflict = (operation >= POSER_IMPORT_CONFLICT);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "UPDATE %s.poser_batch_row AS r"
+					 "   SET operation = f.operation, old = f.old, status = f.status, status_text = f.status_text"
+					 "  FROM (SELECT r.sequence, %s%s%s::pg_catalog.text AS operation, ",
+					 batch->schema, is_conflict ? "" : "'", is_conflict ? "r.operation" : operations[operation],
+					 is_conflict ? "" : "'");
+	if (operation == POSER_IMPORT_UPDATE)
+	{
+		/* where it was not known what was there, it is now */
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, columns, "c.o", false);
+		appendStringInfoString(&sql, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
+	}
+	else if (operation == POSER_IMPORT_DELETE)
+	{
+		appendStringInfoString(&sql, "COALESCE(r.old, ");
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, NULL, "c.o", false);
+		appendStringInfoChar(&sql, ')');
+	}
+	else
+		appendStringInfoString(&sql, "r.old");
+	appendStringInfo(&sql, " AS old, '%s'::pg_catalog.text AS status, ",
+					 !is_conflict ? "ready" : batch->skip_conflicts ? "skipped"
+																	: "conflict");
+	if (is_conflict)
+		append_conflict(&sql, import, operation, columns);
+	else
+		appendStringInfoString(&sql, "NULL::pg_catalog.text");
+	appendStringInfo(&sql,
+					 " AS status_text"
+					 "  FROM poser_change AS c JOIN %s.poser_batch_row AS r"
+					 "    ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row) AS f"
+					 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) f.sequence"
+					 "   AND NOT pg_catalog.record_image_eq("
+					 "           ROW(r.operation, r.old, r.status, r.status_text),"
+					 "           ROW(f.operation, f.old, f.status, f.status_text))",
+					 batch->schema);
+	execute_for(import, sql.data);
+}
+
+/* Note the conflicts in "poser_change" as problems. */
+static void
+note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	Batch *batch = import->private;
+	Oid argtypes[] = {VARCHAROID};
+	StringInfoData sql;
+	uint64 n;
+
+	if (operation < POSER_IMPORT_CONFLICT)
+		return;
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT c.row, pg_catalog.format('Row %s, key %s: %s', c.row, r.key, ");
+	append_conflict(&sql, import, operation, columns);
+	appendStringInfo(&sql,
+					 ") FROM poser_change AS c JOIN %s.poser_batch_row AS r"
+					 "    ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
+					 " ORDER BY c.row LIMIT %d",
+					 batch->schema, POSER_IMPORT_NAMED);
+	poser_import_execute(import, sql.data, NULL, 1, argtypes, &batch->uuid);
+	n = SPI_processed;
+	for (uint64 i = 0; i < n; i++)
+	{
+		bool isnull;
+
+		poser_import_problem(import,
+							 DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)),
+							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+							 SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2));
+	}
+	import->nproblems += nrows - n;
+}
+
+/* Mark rows, also in a batch that is complete. */
+static void
+mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	Batch *batch = import->private;
+
+	marking_rows = true;
+	PG_TRY();
+	{
+		if (operation != POSER_IMPORT_UNCHANGED)
+			write_findings(import, operation, columns, nrows);
+		else
+			/* what was wrong with a row and has been corrected is no more */
+			execute_for(import,
+						psprintf("UPDATE %s.poser_batch_row SET status = 'ready', status_text = NULL"
+								 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+								 "   AND status OPERATOR(pg_catalog.=) ANY ('{error,conflict}'::pg_catalog.text[])",
+								 batch->schema));
+	}
+	PG_FINALLY();
+	{
+		marking_rows = false;
+	}
+	PG_END_TRY();
+}
+
+/* Do what is to be done, and mark what is not. */
+static void
+write_batch(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+{
+	Batch *batch = import->private;
+
+	if (batch->refused)
+		note_conflicts(import, operation, columns, nrows);
+	else if (operation >= POSER_IMPORT_CONFLICT)
+		mark_rows(import, operation, columns, nrows);
+	else
+		poser_import_write_rows(import, operation, columns, nrows);
+}
+
+static void
+check_conflicts(PoserImport *import)
+{
+	Batch *batch = import->private;
+
+	batch->refused = !batch->skip_conflicts && count_conflicts(import) > 0;
+}
+
+/* The names in the rows' new and old values that are columns of the target, and not of the key. */
+static Datum
+field_names(Batch *batch)
+{
+	Oid argtypes[] = {VARCHAROID, OIDOID, TEXTARRAYOID};
+	Datum args[] = {batch->uuid, ObjectIdGetDatum(batch->target), batch->key};
+	MemoryContext context = CurrentMemoryContext;
+	MemoryContext old_context;
+	Datum result;
+	bool isnull;
+
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(
+			psprintf("SELECT COALESCE(pg_catalog.array_agg(name::pg_catalog.text), '{}')"
+					 "  FROM (SELECT DISTINCT pg_catalog.jsonb_object_keys("
+					 "                   COALESCE(old, '{}') OPERATOR(pg_catalog.||) COALESCE(new, '{}')) AS name"
+					 "          FROM %s.poser_batch_row"
+					 "         WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed) AS used"
+					 " WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute"
+					 "                WHERE attrelid OPERATOR(pg_catalog.=) $2"
+					 "                  AND attname OPERATOR(pg_catalog.=) name AND NOT attisdropped"
+					 "                  AND attnum OPERATOR(pg_catalog.>) 0"
+					 "                  AND attgenerated OPERATOR(pg_catalog.=) ''"
+					 "                  AND attidentity OPERATOR(pg_catalog.<>) 'a')"
+					 "   AND name OPERATOR(pg_catalog.<>) ALL (COALESCE($3, '{}'))",
+					 batch->schema),
+			3, argtypes, args, batch->key == (Datum) 0 ? "  n" : NULL, false, 1) != SPI_OK_SELECT)
+		elog(ERROR, "could not read the fields of a batch");
+	old_context = MemoryContextSwitchTo(context);
+	result = PointerGetDatum(DatumGetArrayTypePCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,
+																  1, &isnull)));
+	MemoryContextSwitchTo(old_context);
+	SPI_finish();
+	return result;
+}
+
+/* Begin to compare a batch with its target. */
+static PoserImport *
+begin_batch(Batch *batch, const char *function, bool writes)
+{
+	PoserImport *import = poser_import_begin(function, InvalidOid, batch->target, batch->key,
+											 field_names(batch), writes);
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	Oid rowtype = get_rel_type_id(batch->target);
+	CaseTestExpr *object = makeNode(CaseTestExpr);
+
+	object->typeId = JSONBOID;
+	object->typeMod = -1;
+	batch->populate =
+		ExecPrepareExpr((Expr *) makeFuncExpr(F_JSONB_POPULATE_RECORD, rowtype,
+											  list_make2(makeNullConst(rowtype, -1, InvalidOid), object),
+											  InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
+						import->estate);
+	import->read_only = false;
+	import->private = batch;
+	import->source_label = psprintf("batch " INT64_FORMAT, batch->id);
+	import->read = read_batch;
+	import->judge = judge_batch;
+	import->coerces = true;
+	import->nextra = import->ncolumns + 3;
+	import->extra = palloc(sizeof(Oid) * import->nextra);
+	for (int i = 0; i < import->ncolumns; i++)
+		import->extra[i] = import->columns[i].type;
+	import->extra[import->ncolumns] = BYTEAOID;
+	import->extra[import->ncolumns + 1] = BYTEAOID;
+	import->extra[import->ncolumns + 2] = INT4OID;
+	MemoryContextSwitchTo(old_context);
+	return import;
+}
+
+/* May the caller do to the target what there is to do? */
+static bool
+may_write(PoserImport *import)
+{
+	static const AclMode modes[] = {ACL_DELETE, ACL_UPDATE, ACL_INSERT};
+
+	for (int i = 0; i < lengthof(modes); i++)
+		if (import->found[i] > 0 &&
+			pg_class_aclcheck(import->target, GetUserId(), modes[i]) != ACLCHECK_OK &&
+			(modes[i] == ACL_DELETE ||
+			 pg_attribute_aclcheck_all(import->target, GetUserId(), modes[i], ACLMASK_ANY) != ACLCHECK_OK))
+			return false;
+	return true;
+}
+
+/* Refresh a batch; returns how many rows cannot be executed. */
+static int64
+refresh(PoserImport *import)
+{
+	int64 result;
+
+	collect_problems(import, false);
+	poser_import_read(import);
+	result = import->nproblems;
+
+	poser_import_compare(import);
+	import->write = write_findings;
+	poser_import_write(import);
+	result += count_conflicts(import);
+	if (import->nproblems > 0)
+	{
+		write_duplicates(import);
+		write_verdicts(import);
+	}
+
+	/* what constraints and triggers say of the rest is found out by trying */
+	if (may_write(import))
+	{
+		import->write = poser_import_write_rows;
+		(void) poser_import_apply(import, false);
+		if (import->nproblems > 0)
+			write_verdicts(import);
+		result += import->nproblems;
+	}
+	return result;
+}
+
+/*
+ * poser_batch_refresh(batch varchar) returns bigint
+ */
+Datum
+poser_batch_refresh(PG_FUNCTION_ARGS)
+{
+	Batch batch;
+	PoserImport *import;
+	volatile int64 result = 0;
+
+	poser_import_argument(PG_ARGISNULL(0), "batch");
+	PreventCommandIfReadOnly("poser_batch_refresh()");
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+	check_mutable(&batch);
+
+	import = begin_batch(&batch, "poser_batch_refresh", false);
+	PG_TRY();
+	{
+		result = refresh(import);
+		write_status(&batch, "refreshed", import, result, "errors and conflicts");
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+	tuplestore_end(import->verdicts);
+	poser_import_end(import);
+	PG_RETURN_INT64(result);
+}
+
+/* Raise what keeps a batch from being executed. */
+static void
+refuse(PoserImport *import, const char *what, const char *hint)
+{
+	Batch *batch = import->private;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("batch \"%s\" has " INT64_FORMAT " rows with %s",
+					TextDatumGetCString(batch->uuid), import->nproblems, what),
+			 errdetail_internal("%s", poser_import_detail(import)),
+			 errhint("%s", hint)));
+}
+
+/*
+ * poser_batch_execute(batch varchar, skip_conflicts boolean)
+ * returns table (created bigint, updated bigint, deleted bigint, unchanged bigint, skipped bigint)
+ */
+Datum
+poser_batch_execute(PG_FUNCTION_ARGS)
+{
+	Batch batch;
+	PoserImport *import;
+	Oid argtypes[] = {VARCHAROID, TEXTOID, TIMESTAMPTZOID};
+	Datum args[3];
+	Datum values[5];
+	bool nulls[5] = {false, false, false, false, false};
+
+	poser_import_argument(PG_ARGISNULL(0), "batch");
+	poser_import_argument(PG_ARGISNULL(1), "skip_conflicts");
+	PreventCommandIfReadOnly("poser_batch_execute()");
+	InitMaterializedSRF(fcinfo, 0);
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+
+	batch.skip_conflicts = PG_GETARG_BOOL(1);
+	import = begin_batch(&batch, "poser_batch_execute", true);
+	import->write = write_batch;
+	import->check = check_conflicts;
+	PG_TRY();
+	{
+		poser_import_read(import);
+		if (import->nproblems > 0)
+			refuse(import, "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
+		if (!poser_import_apply(import, true))
+		{
+			if (batch.refused)
+				refuse(import, "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
+			poser_import_raise(import);
+		}
+		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);
+		args[0] = batch.uuid;
+		args[1] = CStringGetTextDatum(poser_username());
+		args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+		write_status(&batch, "executed", import, count_conflicts(import), "skipped");
+		write_header(&batch, "executed = $3, executed_by = $2", 3, argtypes, args);
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+
+	values[0] = Int64GetDatum(import->found[POSER_IMPORT_CREATE]);
+	values[1] = Int64GetDatum(import->found[POSER_IMPORT_UPDATE]);
+	values[2] = Int64GetDatum(import->found[POSER_IMPORT_DELETE]);
+	values[3] = Int64GetDatum(import->found[POSER_IMPORT_UNCHANGED]);
+	values[4] = Int64GetDatum(count_conflicts(import));
+	poser_import_end(import);
+	tuplestore_putvalues(((ReturnSetInfo *) fcinfo->resultinfo)->setResult,
+						 ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc, values, nulls);
+	return (Datum) 0;
+}
+
+/*
+ * poser_batch_purge(older_than interval) returns bigint
+ */
+Datum
+poser_batch_purge(PG_FUNCTION_ARGS)
+{
+	Oid relid = poser_relation_by_name("poser_batch", get_func_namespace(fcinfo->flinfo->fn_oid));
+	Interval zero = {0};
+	Oid argtypes[] = {TIMESTAMPTZOID};
+	Datum args[1];
+	int64 result;
+
+	PreventCommandIfReadOnly("poser_batch_purge()");
+	if (PG_ARGISNULL(0) ||
+		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("older_than must be an interval that is not negative")));
+	poser_check_owner(relid);
+
+	args[0] = DirectFunctionCall2(timestamptz_mi_interval,
+								  TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	if (SPI_execute_with_args(psprintf("DELETE FROM %s WHERE executed <= $1", poser_relation_name(relid)),
+							  1, argtypes, args, NULL, false, 0) != SPI_OK_DELETE)
+		elog(ERROR, "could not purge batches");
+	result = SPI_processed;
+	SPI_finish();
+	PG_RETURN_INT64(result);
+}

@@ -99,12 +99,6 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 #define CHANGE_NEW(i) (2 + (i))
 #define CHANGE_OLD(import, i) (2 + (import)->ncolumns + (i))
 
-typedef struct ImportReceiver
-{
-	DestReceiver pub;
-	PoserImport *import;
-} ImportReceiver;
-
 /*
  * Progress
  */
@@ -130,8 +124,9 @@ poser_import_progress(PoserImport *import, const char *phase, int64 rows)
 	}
 }
 
-static void
-count_progress(PoserImport *import)
+/* One more row has been taken. */
+void
+poser_import_count(PoserImport *import)
 {
 	if (++import->done % PROGRESS_INTERVAL == 0)
 		poser_import_progress(import, NULL, import->done);
@@ -191,27 +186,33 @@ poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *t
 	MemoryContextSwitchTo(old_context);
 }
 
-/* If there are problems, raise them. */
-void
-poser_import_raise(PoserImport *import)
+/* The problems that are kept, one on each line. */
+char *
+poser_import_detail(PoserImport *import)
 {
 	StringInfoData detail;
 
-	if (import->nproblems == 0)
-		return;
 	initStringInfo(&detail);
 	for (int i = 0; i < Min(import->nproblems, POSER_IMPORT_NAMED); i++)
 		appendStringInfo(&detail, "%s%s", i > 0 ? "\n" : "", import->problems[i].text);
 	if (import->nproblems > POSER_IMPORT_NAMED)
 		appendStringInfo(&detail, "\nand " INT64_FORMAT " more", import->nproblems - POSER_IMPORT_NAMED);
-	ereport(ERROR,
-			(errcode(import->problems[0].sqlstate),
-			 errmsg_plural(INT64_FORMAT " row of \"%s\" cannot be imported into \"%s\"",
-						   INT64_FORMAT " rows of \"%s\" cannot be imported into \"%s\"",
-						   import->nproblems, import->nproblems,
-						   import->source_label, import->target_label),
-			 errdetail_internal("%s", detail.data),
-			 errhint("Nothing has been changed.")));
+	return detail.data;
+}
+
+/* If there are problems, raise them. */
+void
+poser_import_raise(PoserImport *import)
+{
+	if (import->nproblems > 0)
+		ereport(ERROR,
+				(errcode(import->problems[0].sqlstate),
+				 errmsg_plural(INT64_FORMAT " row of \"%s\" cannot be imported into \"%s\"",
+							   INT64_FORMAT " rows of \"%s\" cannot be imported into \"%s\"",
+							   import->nproblems, import->nproblems,
+							   import->source_label, import->target_label),
+				 errdetail_internal("%s", poser_import_detail(import)),
+				 errhint("Nothing has been changed.")));
 }
 
 /* A value as text, not too long. */
@@ -288,7 +289,8 @@ error_of_row(PoserImport *import, const char *key, const char *column, ErrorData
 	if (columns == NULL && error->constraint_name != NULL)
 		columns = columns_of_constraint(import, error->constraint_name);
 	return psprintf("%s%s%s: %s", key,
-					columns == NULL ? "" : strchr(columns, ',') != NULL ? ", columns " : ", column ",
+					columns == NULL ? "" : strchr(columns, ',') != NULL ? ", columns "
+																		: ", column ",
 					columns == NULL ? "" : columns, error->message);
 }
 
@@ -296,14 +298,8 @@ error_of_row(PoserImport *import, const char *key, const char *column, ErrorData
  * Subtransactions
  */
 
-typedef struct Savepoint
-{
-	MemoryContext context;
-	ResourceOwner owner;
-} Savepoint;
-
-static void
-set_savepoint(Savepoint *savepoint)
+void
+poser_savepoint_set(PoserSavepoint *savepoint)
 {
 	savepoint->context = CurrentMemoryContext;
 	savepoint->owner = CurrentResourceOwner;
@@ -311,16 +307,16 @@ set_savepoint(Savepoint *savepoint)
 	MemoryContextSwitchTo(savepoint->context);
 }
 
-static void
-release_savepoint(Savepoint *savepoint)
+void
+poser_savepoint_release(PoserSavepoint *savepoint)
 {
 	ReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(savepoint->context);
 	CurrentResourceOwner = savepoint->owner;
 }
 
-static void
-rollback_to_savepoint(Savepoint *savepoint)
+void
+poser_savepoint_rollback(PoserSavepoint *savepoint)
 {
 	RollbackAndReleaseCurrentSubTransaction();
 	MemoryContextSwitchTo(savepoint->context);
@@ -331,15 +327,15 @@ rollback_to_savepoint(Savepoint *savepoint)
  * Catch the error that is being raised, which is rolled back to the savepoint.
  * It is raised again unless it says something of a row.
  */
-static ErrorData *
-catch_error(Savepoint *savepoint)
+ErrorData *
+poser_savepoint_catch(PoserSavepoint *savepoint)
 {
 	ErrorData *error;
 
 	MemoryContextSwitchTo(savepoint->context);
 	error = CopyErrorData();
 	FlushErrorState();
-	rollback_to_savepoint(savepoint);
+	poser_savepoint_rollback(savepoint);
 	if (!is_of_a_row(error->sqlerrcode))
 		ReThrowError(error);
 	return error;
@@ -603,8 +599,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->target_kind = to->rd_rel->relkind;
 	import->target_label = pstrdup(RelationGetRelationName(to));
 	import->target_plain = poser_relation_name(target);
-	import->target_name = import->target_kind == RELKIND_PARTITIONED_TABLE ? import->target_plain :
-		psprintf("ONLY %s", import->target_plain);
+	import->target_name = import->target_kind == RELKIND_PARTITIONED_TABLE ? import->target_plain : psprintf("ONLY %s", import->target_plain);
 	if (OidIsValid(source))
 	{
 		from = relation_open(source, AccessShareLock);
@@ -646,7 +641,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		keys[import->nkeys++] = import->columns[import->ncolumns - 1].attno;
 	}
 	import->unique = import->target_kind != RELKIND_FOREIGN_TABLE &&
-		OidIsValid(poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
+					 OidIsValid(poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
 
 	/* the fields: those given, or all that both have */
 	field_names = names_in(fields, "fields");
@@ -685,8 +680,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 				 errmsg("cannot compare more than %d columns", (MaxTupleAttributeNumber - 2) / 2)));
 	import->references_itself = has_key_to_itself(to);
 
-	import->activity = pstrdup(MyBEEntry != NULL && MyBEEntry->st_activity_raw[0] != '\0' ?
-							   MyBEEntry->st_activity_raw : "");
+	import->activity = pstrdup(MyBEEntry != NULL && MyBEEntry->st_activity_raw[0] != '\0' ? MyBEEntry->st_activity_raw : "");
 	import->query_id = MyBEEntry != NULL ? MyBEEntry->st_query_id : 0;
 	for (int i = 0; i < lengthof(import->limits); i++)
 		import->limits[i] = PG_INT64_MAX;
@@ -723,11 +717,11 @@ poser_import_end(PoserImport *import)
  * Keep other imports away from the target until the transaction ends; and
  * other writers, too, if no index keeps them from making rows twice.
  */
-void
-poser_import_lock(PoserImport *import)
+static void
+lock_target(PoserImport *import, bool exclusively)
 {
 	LockDatabaseObject(RelationRelationId, import->target, 0, ExclusiveLock);
-	if (!import->unique && import->target_kind != RELKIND_FOREIGN_TABLE)
+	if (exclusively && import->target_kind != RELKIND_FOREIGN_TABLE)
 		LockRelationOid(import->target, ShareRowExclusiveLock);
 }
 
@@ -741,7 +735,9 @@ poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 					 int nargs, Oid *argtypes, Datum *values)
 {
 	SPIExecuteOptions options = {0};
-	SPIPlanPtr plan = SPI_prepare_cursor(query, nargs, argtypes, CURSOR_OPT_PARALLEL_OK);
+	/* a subtransaction cannot be begun while others work for us in parallel */
+	SPIPlanPtr plan = SPI_prepare_cursor(query, nargs, argtypes,
+										 import->careful ? 0 : CURSOR_OPT_PARALLEL_OK);
 
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
@@ -769,8 +765,7 @@ result_number(void)
 {
 	bool isnull;
 
-	return SPI_processed == 0 ? 0 :
-		DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	return SPI_processed == 0 ? 0 : DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 static void
@@ -784,10 +779,10 @@ no_shutdown(DestReceiver *self)
 }
 
 /* A receiver that hands each row to a function. */
-static DestReceiver *
-receiver(PoserImport *import, bool (*receive)(TupleTableSlot *slot, DestReceiver *self))
+DestReceiver *
+poser_import_receiver(PoserImport *import, bool (*receive)(TupleTableSlot *slot, DestReceiver *self))
 {
-	ImportReceiver *result = MemoryContextAllocZero(import->context, sizeof(ImportReceiver));
+	PoserImportReceiver *result = MemoryContextAllocZero(import->context, sizeof(PoserImportReceiver));
 
 	result->pub.receiveSlot = receive;
 	result->pub.rStartup = no_startup;
@@ -814,8 +809,8 @@ append_names(StringInfo sql, PoserImport *import, const char *alias)
 }
 
 /* Append the condition that the keys are the same; names of "t" may be the table's own. */
-static void
-append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names)
+void
+poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names)
 {
 	for (int i = 0; i < import->nkeys; i++)
 	{
@@ -845,8 +840,7 @@ poser_import_append_object(StringInfo sql, PoserImport *import, int first, int l
 			continue;
 		/* a function has at most 100 arguments */
 		if (n % 50 == 0)
-			appendStringInfoString(sql, n == 0 ? "pg_catalog.jsonb_build_object(" :
-								   ") OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(");
+			appendStringInfoString(sql, n == 0 ? "pg_catalog.jsonb_build_object(" : ") OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(");
 		appendStringInfo(sql, "%s%s, ", n % 50 == 0 ? "" : ", ",
 						 quote_literal_cstr(import->columns[i].label));
 		if (by_name)
@@ -877,7 +871,7 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 {
 	ExprContext *econtext = GetPerTupleExprContext(import->estate);
 	bool result = true;
-	Savepoint savepoint;
+	PoserSavepoint savepoint;
 
 	econtext->caseValue_datum = *value;
 	econtext->caseValue_isNull = *isnull;
@@ -887,34 +881,31 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 		return true;
 	}
 
-	set_savepoint(&savepoint);
+	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
 		*value = ExecEvalExpr(expr, econtext, isnull);
-		release_savepoint(&savepoint);
+		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
 	{
-		*error = catch_error(&savepoint);
+		*error = poser_savepoint_catch(&savepoint);
 		result = false;
 	}
 	PG_END_TRY();
 	return result;
 }
 
-/*
- * Get ready for rows to be added, which have "nextra" columns more, of these
- * names and types.
- */
-void
-poser_import_rows_begin(PoserImport *import, int nextra, const char *const *names, const Oid *types)
+/* Get ready for rows to be added. */
+static void
+begin_rows(PoserImport *import)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 	bool hashable = true;
 
 	if (import->row_desc == NULL)
 	{
-		TupleDesc desc = CreateTemplateTupleDesc(1 + import->ncolumns + nextra);
+		TupleDesc desc = CreateTemplateTupleDesc(1 + import->ncolumns + import->nextra);
 
 		TupleDescInitEntry(desc, ROW_NUMBER + 1, "row", INT8OID, -1, 0);
 		for (int i = 0; i < import->ncolumns; i++)
@@ -924,8 +915,9 @@ poser_import_rows_begin(PoserImport *import, int nextra, const char *const *name
 			TupleDescInitEntry(desc, ROW_COLUMN(i) + 1, psprintf("c%d", i + 1), column->type, column->typmod, 0);
 			TupleDescInitEntryCollation(desc, ROW_COLUMN(i) + 1, column->collation);
 		}
-		for (int i = 0; i < nextra; i++)
-			TupleDescInitEntry(desc, ROW_COLUMN(import->ncolumns + i) + 1, names[i], types[i], -1, 0);
+		for (int i = 0; i < import->nextra; i++)
+			TupleDescInitEntry(desc, ROW_COLUMN(import->ncolumns + i) + 1, psprintf("x%d", i + 1),
+							   import->extra[i], -1, 0);
 		import->row_desc = BlessTupleDesc(desc);
 		import->rows.md.name = "poser_row";
 		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
@@ -940,10 +932,16 @@ poser_import_rows_begin(PoserImport *import, int nextra, const char *const *name
 		tuplesort_end(import->hashes);
 	import->rows.reldata = tuplestore_begin_heap(false, false, work_mem);
 	import->nrows = 0;
+	import->nproblems = 0;
+	if (import->verdicts != NULL)
+		tuplestore_clear(import->verdicts);
+	if (import->rejects != NULL)
+		tuplestore_clear(import->rejects);
 	for (int i = 0; i < import->nkeys; i++)
 		hashable = hashable && import->columns[i].hash != NULL;
 	import->hashes = hashable ? tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
-													  work_mem, NULL, TUPLESORT_NONE) : NULL;
+													  work_mem, NULL, TUPLESORT_NONE)
+							  : NULL;
 	MemoryContextSwitchTo(old_context);
 }
 
@@ -1066,7 +1064,8 @@ poser_import_check_keys(PoserImport *import)
 		bool isnull;
 
 		import->nproblems += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-														 &isnull)) - SPI_processed;
+														 &isnull)) -
+							 SPI_processed;
 	}
 	SPI_freetuptable(SPI_tuptable);
 }
@@ -1089,7 +1088,7 @@ reject_row(PoserImport *import, TupleTableSlot *slot, int64 row, const char *tex
 static bool
 receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 {
-	PoserImport *import = ((ImportReceiver *) self)->import;
+	PoserImport *import = ((PoserImportReceiver *) self)->import;
 	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	int64 row = import->done + 1;
 	Datum *values = palloc(sizeof(Datum) * (1 + import->ncolumns));
@@ -1132,7 +1131,7 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
 	ResetPerTupleExprContext(import->estate);
-	count_progress(import);
+	poser_import_count(import);
 	return true;
 }
 
@@ -1141,9 +1140,6 @@ read_source(PoserImport *import)
 {
 	StringInfoData sql;
 
-	import->nproblems = 0;
-	if (import->rejects != NULL)
-		tuplestore_clear(import->rejects);
 	poser_import_progress(import, "reading", 0);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
@@ -1156,66 +1152,54 @@ read_source(PoserImport *import)
 		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, NULL, "s.", true);
 	}
 	appendStringInfo(&sql, " FROM %s AS s", import->source_name);
-	/* a subtransaction cannot be begun while others work for us in parallel */
-	if (import->careful)
-	{
-		SPIPlanPtr plan = SPI_prepare(sql.data, 0, NULL);
-		SPIExecuteOptions options = {0};
-
-		if (plan == NULL)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		options.read_only = import->read_only;
-		options.dest = receiver(import, receive_source_row);
-		if (SPI_execute_plan_extended(plan, &options) < 0)
-			elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
-		SPI_freeplan(plan);
-	}
-	else
-		poser_import_execute(import, sql.data, receiver(import, receive_source_row), 0, NULL, NULL);
+	poser_import_execute(import, sql.data, poser_import_receiver(import, receive_source_row), 0, NULL, NULL);
 	poser_import_check_keys(import);
 }
 
-/* Read the source.  Problems are raised, unless somebody wants the rows. */
+/*
+ * Read the rows: those of the source, unless the caller has something else.
+ * What is wrong with them are problems afterwards.
+ */
 void
 poser_import_read(PoserImport *import)
 {
-	Savepoint savepoint;
+	PoserSavepoint savepoint;
 	volatile bool again = false;
 
-	Assert(!import->careful);
+	if (import->read == NULL)
+		import->read = read_source;
+	import->careful = false;
 	/* the store must belong to the resource owner that will read it */
-	poser_import_rows_begin(import, 0, NULL, NULL);
+	begin_rows(import);
 	if (!import->coerces)
-		read_source(import);
+		import->read(import);
 	else
 	{
-		set_savepoint(&savepoint);
+		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
-			read_source(import);
-			release_savepoint(&savepoint);
+			import->read(import);
+			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();
 		{
 			/* it might be an error of the source's own, which then comes again */
-			(void) catch_error(&savepoint);
+			FreeErrorData(poser_savepoint_catch(&savepoint));
 			again = true;
 		}
 		PG_END_TRY();
 	}
-	/* the rows themselves are not at hand yet */
+	/* who wants the rows that cannot be read gets them only with care */
 	again = again || (import->rejects != NULL && import->nproblems > 0);
 	if (again)
 	{
 		/* what it has sorted on disk has been rolled back */
 		import->hashes = NULL;
-		poser_import_rows_begin(import, 0, NULL, NULL);
+		begin_rows(import);
 		import->careful = true;
-		read_source(import);
+		import->read(import);
 		import->careful = false;
 	}
-	if (import->rejects == NULL)
-		poser_import_raise(import);
 }
 
 /*
@@ -1287,7 +1271,7 @@ is_wanted(PoserImport *import, PoserImportOperation operation)
 static bool
 receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 {
-	PoserImport *import = ((ImportReceiver *) self)->import;
+	PoserImport *import = ((PoserImportReceiver *) self)->import;
 	const int there = import->row_desc->natts;
 	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	const int tag_size = VARHDRSZ + 1 + POSER_IMPORT_BYTES(import);
@@ -1297,7 +1281,8 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
 	operation = import->judge(import, slot, (bits8 *) VARDATA(tag) + 1);
-	VARDATA(tag)[0] = rank(import, operation);
+	VARDATA(tag)
+	[0] = rank(import, operation);
 	if (!import->unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
@@ -1319,7 +1304,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 
 				/* of a row that is only there, the new values are none, but for its key */
 				change->tts_isnull[CHANGE_NEW(i)] = slot->tts_isnull[from] ||
-					(slot->tts_isnull[ROW_NUMBER] && i >= import->nkeys);
+													(slot->tts_isnull[ROW_NUMBER] && i >= import->nkeys);
 				change->tts_values[CHANGE_NEW(i)] =
 					poser_import_flatten(&import->columns[i], slot->tts_values[from], change->tts_isnull[CHANGE_NEW(i)]);
 				change->tts_isnull[CHANGE_OLD(import, i)] = slot->tts_isnull[there + 1 + i];
@@ -1334,7 +1319,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
-	count_progress(import);
+	poser_import_count(import);
 	return true;
 }
 
@@ -1437,8 +1422,8 @@ poser_import_compare(PoserImport *import)
 	for (int i = 0; import->deletes && i < import->nkeys; i++)
 		appendStringInfo(&sql, " %s t.%s IS NOT NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
 	appendStringInfoString(&sql, ") AS t ON ");
-	append_join(&sql, import, "r", false);
-	poser_import_execute(import, sql.data, receiver(import, receive_compared_row), 0, NULL, NULL);
+	poser_import_append_join(&sql, import, "r", false);
+	poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
 	if (!import->unique)
 		check_matches(import);
 }
@@ -1500,7 +1485,7 @@ statement(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 	}
 	else
 		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_change AS c WHERE ", import->target_name);
-	append_join(&sql, import, "c", true);
+	poser_import_append_join(&sql, import, "c", true);
 	append_is_as_before(&sql, import);
 	return sql.data;
 }
@@ -1589,7 +1574,7 @@ check_not_there(PoserImport *import)
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT FROM poser_change AS c JOIN %s AS t ON ", import->target_name);
-	append_join(&sql, import, "c", true);
+	poser_import_append_join(&sql, import, "c", true);
 	plan = SPI_prepare(sql.data, 0, NULL);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
@@ -1632,7 +1617,7 @@ write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *col
 		initStringInfo(&sql);
 		appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_change AS c JOIN %s AS t ON ",
 						 import->target_name);
-		append_join(&sql, import, "c", true);
+		poser_import_append_join(&sql, import, "c", true);
 		append_is_as_before(&sql, import);
 		poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
 		if (written + result_number() < nrows)
@@ -1677,19 +1662,19 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *c
 			 Tuplestorestate *rows, int64 nrows)
 {
 	ErrorData *volatile error = NULL;
-	Savepoint savepoint;
+	PoserSavepoint savepoint;
 
 	import->changes.reldata = rows;
 	import->changes.md.enrtuples = nrows;
-	set_savepoint(&savepoint);
+	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
 		write_rows(import, operation, columns, nrows);
-		release_savepoint(&savepoint);
+		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
 	{
-		error = catch_error(&savepoint);
+		error = poser_savepoint_catch(&savepoint);
 	}
 	PG_END_TRY();
 	return error;
@@ -1775,8 +1760,9 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const bits8
 	tuplestore_end(rows);
 }
 
-static void
-write_import(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+/* Write what is gathered to the target; other operations than its are nothing to do. */
+void
+poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
 {
 	if (operation > POSER_IMPORT_CREATE)
 		return;
@@ -1816,7 +1802,7 @@ poser_import_write(PoserImport *import)
 	int64 n = 0;
 
 	if (import->write == NULL)
-		import->write = write_import;
+		import->write = poser_import_write_rows;
 	MemoryContextSwitchTo(import->context);
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
@@ -1874,19 +1860,18 @@ poser_import_apply(PoserImport *import, bool keep)
 		MemoryContext context = AllocSetContextCreate(import->context, "attempt", ALLOCSET_DEFAULT_SIZES);
 		ErrorData *volatile error = NULL;
 		volatile bool done = false;
-		Savepoint savepoint;
+		PoserSavepoint savepoint;
 
 		import->moved = false;
 		import->nproblems = 0;
 		if (import->verdicts != NULL)
 			tuplestore_clear(import->verdicts);
 		MemoryContextSwitchTo(import->context);
-		set_savepoint(&savepoint);
+		poser_savepoint_set(&savepoint);
 		MemoryContextSwitchTo(context);
 		PG_TRY();
 		{
-			if (attempt > ATTEMPTS_WITHOUT_LOCK && import->target_kind != RELKIND_FOREIGN_TABLE)
-				LockRelationOid(import->target, ShareRowExclusiveLock);
+			lock_target(import, !import->unique || attempt > ATTEMPTS_WITHOUT_LOCK);
 			poser_import_compare(import);
 			if (import->check != NULL)
 				import->check(import);
@@ -1894,13 +1879,13 @@ poser_import_apply(PoserImport *import, bool keep)
 				poser_import_write(import);
 			done = !import->moved && import->nproblems == 0;
 			if (done && keep)
-				release_savepoint(&savepoint);
+				poser_savepoint_release(&savepoint);
 			else
-				rollback_to_savepoint(&savepoint);
+				poser_savepoint_rollback(&savepoint);
 		}
 		PG_CATCH();
 		{
-			error = catch_error(&savepoint);
+			error = poser_savepoint_catch(&savepoint);
 		}
 		PG_END_TRY();
 		/* what it has sorted on disk has gone with its resource owner */
@@ -1952,8 +1937,9 @@ static const char *const argument_names[] = {
 	"source", "target", "key", "fields", "creates", "updates", "deletes",
 	"max_create", "max_update", "max_delete", "max_total"};
 
-static void
-check_argument(bool is_null, const char *name)
+/* Raise an error if an argument is null. */
+void
+poser_import_argument(bool is_null, const char *name)
 {
 	if (is_null)
 		ereport(ERROR,
@@ -1996,7 +1982,7 @@ poser_import(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < lengthof(argument_names); i++)
 		if (i != ARG_KEY && i != ARG_FIELDS && i < ARG_MAX_CREATE)
-			check_argument(PG_ARGISNULL(i), argument_names[i]);
+			poser_import_argument(PG_ARGISNULL(i), argument_names[i]);
 	for (int i = 0; i < lengthof(limits); i++)
 	{
 		limits[i] = PG_ARGISNULL(ARG_MAX_CREATE + i) ? PG_INT64_MAX : PG_GETARG_INT64(ARG_MAX_CREATE + i);
@@ -2018,8 +2004,8 @@ poser_import(PG_FUNCTION_ARGS)
 	import->check = check_limits;
 	PG_TRY();
 	{
-		poser_import_lock(import);
 		poser_import_read(import);
+		poser_import_raise(import);
 		if (!poser_import_apply(import, true))
 			poser_import_raise(import);
 	}
@@ -2084,9 +2070,9 @@ poser_import_diff(PG_FUNCTION_ARGS)
 {
 	PoserImport *import;
 
-	check_argument(PG_ARGISNULL(ARG_SOURCE), "source");
-	check_argument(PG_ARGISNULL(ARG_TARGET), "target");
-	check_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
+	poser_import_argument(PG_ARGISNULL(ARG_SOURCE), "source");
+	poser_import_argument(PG_ARGISNULL(ARG_TARGET), "target");
+	poser_import_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	import = poser_import_begin("poser_import_diff", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
@@ -2098,6 +2084,7 @@ poser_import_diff(PG_FUNCTION_ARGS)
 	PG_TRY();
 	{
 		poser_import_read(import);
+		poser_import_raise(import);
 		poser_import_compare(import);
 		poser_import_raise(import);
 		poser_import_write(import);

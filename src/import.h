@@ -9,6 +9,7 @@
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "tcop/dest.h"
+#include "utils/resowner.h"
 #include "utils/queryenvironment.h"
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
@@ -24,9 +25,9 @@ typedef enum PoserImportOperation
 	POSER_IMPORT_CREATE,
 	POSER_IMPORT_UNCHANGED,
 	/* of batches only */
-	POSER_IMPORT_CONFLICT,	 /* these fields were changed by others */
-	POSER_IMPORT_IS_GONE,	 /* was deleted by others */
-	POSER_IMPORT_IS_THERE,	 /* was made by others */
+	POSER_IMPORT_CONFLICT, /* these fields were changed by others */
+	POSER_IMPORT_IS_GONE,  /* was deleted by others */
+	POSER_IMPORT_IS_THERE, /* was made by others */
 	POSER_IMPORT_OPERATIONS
 } PoserImportOperation;
 
@@ -44,7 +45,7 @@ typedef struct PoserImportColumn
 	Oid source_type;
 	int32 source_typmod;
 	Oid source_collation;
-	ExprState *coerce; /* of the source's value; NULL if there is nothing to do */
+	ExprState *coerce;	/* of the source's value; NULL if there is nothing to do */
 	const char *equals; /* of a key column: its operator */
 	FmgrInfo *hash;		/* the same; NULL if there is none */
 } PoserImportColumn;
@@ -83,21 +84,24 @@ struct PoserImport
 	const char *source_name; /* quoted */
 	Oid target;
 	const char *target_label;
-	const char *target_name; /* quoted, and with ONLY if need be */
+	const char *target_name;  /* quoted, and with ONLY if need be */
 	const char *target_plain; /* quoted */
 	char target_kind;
-	bool unique;		  /* an index sees to the key */
+	bool unique; /* an index sees to the key */
 	bool references_itself;
 	int nkeys;
-	int ncolumns;				/* of the key, which come first, and fields */
+	int ncolumns; /* of the key, which come first, and fields */
 	PoserImportColumn *columns;
-	bool coerces;				/* some column has something to coerce */
+	bool coerces; /* some column has something to coerce */
 	bool creates;
 	bool updates;
 	bool deletes;
 	EState *estate;
 
-	/* the rows read: (row, c1, c2, ... and what a batch adds) */
+	/* the rows read: (row, c1, c2, ..., and what the caller adds: x1, ...) */
+	void (*read)(PoserImport *import);
+	int nextra;
+	Oid *extra; /* types */
 	TupleDesc row_desc;
 	int64 nrows;
 	EphemeralNamedRelationData rows;
@@ -118,12 +122,13 @@ struct PoserImport
 	bool moved; /* a row was not what it was compared as */
 	int64 nproblems;
 	PoserImportProblem problems[POSER_IMPORT_NAMED]; /* the first ones */
-	Tuplestorestate *verdicts; /* all of them, (row, text), if somebody wants them */
+	Tuplestorestate *verdicts;						 /* all of them, (row, text), if somebody wants them */
 	TupleDesc verdict_desc;
 	Tuplestorestate *rejects; /* rows that cannot be read, (row, text, key, new), the same */
 	TupleDesc reject_desc;
 
 	/* of the function that this is for */
+	void *private;
 	void (*check)(PoserImport *import); /* between comparing and writing */
 	int64 limits[4];					/* of creates, updates, deletes, and of all */
 	ReturnSetInfo *rsinfo;
@@ -134,6 +139,13 @@ struct PoserImport
 	int64 done;
 };
 
+/* What takes the rows of a query. */
+typedef struct PoserImportReceiver
+{
+	DestReceiver pub;
+	PoserImport *import;
+} PoserImportReceiver;
+
 /* Which columns: a bit for each. */
 #define POSER_IMPORT_BYTES(import) (((import)->ncolumns + BITS_PER_BYTE - 1) / BITS_PER_BYTE)
 #define POSER_IMPORT_HAS(columns, i) \
@@ -141,18 +153,30 @@ struct PoserImport
 #define POSER_IMPORT_ADD(columns, i) \
 	((columns)[(i) / BITS_PER_BYTE] |= (bits8) (1 << ((i) % BITS_PER_BYTE)))
 
+/* Where to go back to. */
+typedef struct PoserSavepoint
+{
+	MemoryContext context;
+	ResourceOwner owner;
+} PoserSavepoint;
+
+extern void poser_savepoint_set(PoserSavepoint *savepoint);
+extern void poser_savepoint_release(PoserSavepoint *savepoint);
+extern void poser_savepoint_rollback(PoserSavepoint *savepoint);
+extern ErrorData *poser_savepoint_catch(PoserSavepoint *savepoint);
+
 extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
 									   Datum fields, bool writes);
-extern void poser_import_lock(PoserImport *import);
 extern void poser_import_read(PoserImport *import);
 extern void poser_import_compare(PoserImport *import);
 extern void poser_import_write(PoserImport *import);
+extern void poser_import_write_rows(PoserImport *import, PoserImportOperation operation,
+									const bits8 *columns, int64 nrows);
 extern bool poser_import_apply(PoserImport *import, bool keep);
-extern void poser_import_rows_begin(PoserImport *import, int nextra, const char *const *names,
-									const Oid *types);
 extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
 extern void poser_import_check_keys(PoserImport *import);
 extern void poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *text);
+extern char *poser_import_detail(PoserImport *import);
 extern void poser_import_raise(PoserImport *import);
 extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,
 								  ErrorData **error);
@@ -163,6 +187,12 @@ extern void poser_import_append_object(StringInfo sql, PoserImport *import, int 
 									   const bits8 *columns, const char *prefix, bool by_name);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 								 int nargs, Oid *argtypes, Datum *values);
+extern DestReceiver *poser_import_receiver(PoserImport *import,
+										   bool (*receive)(TupleTableSlot *slot, DestReceiver *self));
+extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows,
+									 bool own_names);
+extern void poser_import_argument(bool is_null, const char *name);
+extern void poser_import_count(PoserImport *import);
 extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
 extern void poser_import_restore_activity(PoserImport *import);
 extern void poser_import_end(PoserImport *import);

@@ -220,6 +220,15 @@ acting_role(void)
 	return InSecurityRestrictedOperation() ? GetUserId() : GetOuterUserId();
 }
 
+/* In whose name things are done now. */
+const char *
+poser_username(void)
+{
+	const char *username = setting(poser_runas, "poser.runas");
+
+	return username != NULL ? username : name_of_role(GetSessionUserId());
+}
+
 /*
  * The id of the transaction's row, which is written if there is none yet: with
  * the first change, and again when the role, runas or comment have changed
@@ -260,8 +269,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	recorded.id = nextval_internal(versioned->sequence, false);
 	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(recorded.id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-	slot->tts_values[TRANSACTION_USERNAME] =
-		CStringGetTextDatum(username != NULL ? username : name_of_role(GetSessionUserId()));
+	slot->tts_values[TRANSACTION_USERNAME] = CStringGetTextDatum(poser_username());
 	namestrcpy(&role_name, name_of_role(role));
 	slot->tts_values[TRANSACTION_ROLE_NAME] = NameGetDatum(&role_name);
 	slot->tts_values[TRANSACTION_REMOTE_ADDR] =
