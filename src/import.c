@@ -89,6 +89,9 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 /* The longest key or such that is shown in a message, in bytes. */
 #define MAX_SHOWN 100
 
+/* How the server's own message for it begins. */
+#define POLICY_MESSAGE "new row violates row-level security policy"
+
 /* Columns of the rows read. */
 #define ROW_NUMBER 0
 #define ROW_COLUMN(i) (1 + (i))
@@ -139,9 +142,13 @@ poser_import_count(PoserImport *import)
 
 /* Does such an error say something of a row? */
 static bool
-is_of_a_row(int sqlstate)
+is_of_a_row(const ErrorData *error)
 {
-	switch (ERRCODE_TO_CATEGORY(sqlstate))
+	/* what a policy refuses has the code of what is not permitted at all */
+	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
+		return error->message_id != NULL &&
+			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
+	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_DATA_EXCEPTION:
 		case ERRCODE_INTEGRITY_CONSTRAINT_VIOLATION:
@@ -336,7 +343,7 @@ poser_savepoint_catch(PoserSavepoint *savepoint)
 	error = CopyErrorData();
 	FlushErrorState();
 	poser_savepoint_rollback(savepoint);
-	if (!is_of_a_row(error->sqlerrcode))
+	if (!is_of_a_row(error))
 		ReThrowError(error);
 	return error;
 }
@@ -526,6 +533,34 @@ describe_key(PoserImportColumn *column)
 		column->hash = &type->hash_extended_proc_finfo;
 }
 
+/* Are keys that are the same to an index of these columns, if there is one, those that are to us? */
+static bool
+sees_to_key(PoserImport *import, Oid indexid)
+{
+	Relation index;
+	bool result = true;
+
+	if (!OidIsValid(indexid))
+		return false;
+	index = index_open(indexid, AccessShareLock);
+	for (int i = 0; i < import->nkeys; i++)
+	{
+		PoserImportColumn *column = &import->columns[i];
+		Oid type;
+
+		for (int j = 0; j < import->nkeys; j++)
+			if (index->rd_index->indkey.values[j] == column->attno)
+			{
+				type = index->rd_opcintype[j];
+				result = result && index->rd_indcollation[j] == column->collation &&
+						 get_opfamily_member(index->rd_opfamily[j], type, type, BTEqualStrategyNumber) ==
+							 lookup_type_cache(column->type, TYPECACHE_EQ_OPR)->eq_opr;
+			}
+	}
+	index_close(index, AccessShareLock);
+	return result;
+}
+
 /* Does the table have a foreign key to itself? */
 static bool
 has_key_to_itself(Relation rel)
@@ -586,19 +621,21 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->phase = "reading";
 	import->creates = import->updates = true;
 
-	if (!is_relkind(get_rel_relkind(target), "rpf") && get_rel_relkind(target) != '\0')
+	/* an OID may be of no relation, which is an error here */
+	import->target_plain = poser_relation_name(target);
+	import->source_name = OidIsValid(source) ? poser_relation_name(source) : NULL;
+	if (!is_relkind(get_rel_relkind(target), "rpf"))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("cannot import into relation \"%s\"", get_rel_name(target)),
 				 errdetail("It is not a table or foreign table.")));
-	if (writes && get_rel_relkind(target) != '\0')
+	if (writes)
 		check_may_write(target);
 	to = relation_open(target, writes ? RowExclusiveLock : AccessShareLock);
 	import->source = source;
 	import->target = target;
 	import->target_kind = to->rd_rel->relkind;
 	import->target_label = pstrdup(RelationGetRelationName(to));
-	import->target_plain = poser_relation_name(target);
 	import->target_name = import->target_kind == RELKIND_PARTITIONED_TABLE ? import->target_plain : psprintf("ONLY %s", import->target_plain);
 	if (OidIsValid(source))
 	{
@@ -609,7 +646,6 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 					 errmsg("cannot import from relation \"%s\"", RelationGetRelationName(from)),
 					 errdetail("It is not a table, foreign table, view or materialized view.")));
 		import->source_label = pstrdup(RelationGetRelationName(from));
-		import->source_name = poser_relation_name(source);
 
 		for (int i = 0; i < RelationGetDescr(from)->natts; i++)
 		{
@@ -640,8 +676,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		describe_key(&import->columns[import->ncolumns - 1]);
 		keys[import->nkeys++] = import->columns[import->ncolumns - 1].attno;
 	}
-	import->unique = import->target_kind != RELKIND_FOREIGN_TABLE &&
-					 OidIsValid(poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
+	if (import->target_kind != RELKIND_FOREIGN_TABLE)
+		import->unique = sees_to_key(import, poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
 
 	/* the fields: those given, or all that both have */
 	field_names = names_in(fields, "fields");
@@ -1638,6 +1674,7 @@ note_problem(PoserImport *import, ErrorData *error)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	int64 row;
+	char *key;
 
 	tuplestore_rescan(import->changes.reldata);
 	if (!tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
@@ -1648,11 +1685,10 @@ note_problem(PoserImport *import, ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
 		check_enable_rls(import->target, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
-	poser_import_problem(import, row, error->sqlerrcode,
-						 error_of_row(import,
-									  shown_key(import, slot->tts_values + CHANGE_NEW(0),
-												slot->tts_isnull + CHANGE_NEW(0), false),
-									  NULL, error));
+	key = shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
+	if (slot->tts_isnull[CHANGE_ROW])
+		key = psprintf("%s, to be deleted", key);
+	poser_import_problem(import, row, error->sqlerrcode, error_of_row(import, key, NULL, error));
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -1699,6 +1735,10 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 	error = try_to_write(import, operation, columns, rows, nrows);
 	if (error == NULL)
 		return 0;
+	/* a row that our snapshot does not show is no problem of this one */
+	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
+		IsolationUsesXactSnapshot() && import->target_kind != RELKIND_FOREIGN_TABLE)
+		check_not_there(import);
 	if (nrows == 1 && failed == NULL)
 	{
 		note_problem(import, error);
@@ -1960,8 +2000,8 @@ check_limits(PoserImport *import)
 		if (numbers[i] > import->limits[i])
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-					 errmsg("import into \"%s\" would %s " INT64_FORMAT " rows, more than %s " INT64_FORMAT,
-							import->target_label, verbs[i], numbers[i],
+					 errmsg("import into \"%s\" would %s " INT64_FORMAT " %s, more than %s " INT64_FORMAT,
+							import->target_label, verbs[i], numbers[i], numbers[i] == 1 ? "row" : "rows",
 							argument_names[ARG_MAX_CREATE + i], import->limits[i]),
 					 errhint("Nothing has been changed.")));
 }
