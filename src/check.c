@@ -85,7 +85,32 @@ static const char *const check_columns =
 	"        ('poser_component_version', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_component_version', 'r', 'change_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_version_horizon', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
-	"        ('poser_version_horizon', 'r', 'change_id', 'bigint', false, '1.2'))\n"
+	"        ('poser_version_horizon', 'r', 'change_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_batch', 'r', 'uuid', 'character varying(32)', true, '1.3'),\n"
+	"        ('poser_batch', 'r', 'id', 'bigint', false, '1.3'),\n"
+	"        ('poser_batch', 'r', 'target', 'regclass', false, '1.3'),\n"
+	"        ('poser_batch', 'n', 'key', 'text[]', false, '1.3'),\n"
+	"        ('poser_batch', 'n', 'description', 'text', false, '1.3'),\n"
+	"        ('poser_batch', 'r', 'created', 'timestamp with time zone', true, '1.3'),\n"
+	"        ('poser_batch', 'r', 'created_by', 'text', false, '1.3'),\n"
+	"        ('poser_batch', 'r', 'role_name', 'name', false, '1.3'),\n"
+	"        ('poser_batch', 'r', 'row_count', 'bigint', true, '1.3'),\n"
+	"        ('poser_batch', 'r', 'complete', 'boolean', true, '1.3'),\n"
+	"        ('poser_batch', 'n', 'executed', 'timestamp with time zone', false, '1.3'),\n"
+	"        ('poser_batch', 'n', 'executed_by', 'text', false, '1.3'),\n"
+	"        ('poser_batch', 'r', 'is_mutable', 'boolean', true, '1.3'),\n"
+	"        ('poser_batch', 'n', 'status', 'text', false, '1.3'),\n"
+	"        ('poser_batch', 'n', 'notes', 'text', false, '1.3'),\n"
+	"        ('poser_batch', 'n', 'params', 'jsonb', false, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'batch_uuid', 'character varying(32)', false, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'sequence', 'bigint', false, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'operation', 'text', true, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'key', 'jsonb', false, '1.3'),\n"
+	"        ('poser_batch_row', 'n', 'old', 'jsonb', false, '1.3'),\n"
+	"        ('poser_batch_row', 'n', 'new', 'jsonb', false, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'status', 'text', true, '1.3'),\n"
+	"        ('poser_batch_row', 'n', 'status_text', 'text', false, '1.3'),\n"
+	"        ('poser_batch_row', 'r', 'removed', 'boolean', true, '1.3'))\n"
 	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -128,7 +153,10 @@ static const char *const check_relations =
 	"        ('poser_transaction', 'r', '{}', '1.2'),\n"
 	"        ('poser_widget_version', 'r', '{}', '1.2'),\n"
 	"        ('poser_component_version', 'r', '{}', '1.2'),\n"
-	"        ('poser_version_horizon', 'r', '{}', '1.2'))\n"
+	"        ('poser_version_horizon', 'r', '{}', '1.2'),\n"
+	"        ('poser_batch_id_seq', 'S', '{}', '1.3'),\n"
+	"        ('poser_batch', 'r', '{}', '1.3'),\n"
+	"        ('poser_batch_row', 'r', '{}', '1.3'))\n"
 	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
@@ -168,7 +196,10 @@ static const char *const check_constraints =
 	"        ('poser_transaction', 'poser_transaction_pkey', 'p', 'id', NULL, '1.2'),\n"
 	"        ('poser_widget_version', 'poser_widget_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
-	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'))\n"
+	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'),\n"
+	"        ('poser_batch', 'poser_batch_pkey', 'p', 'uuid', NULL, '1.3'),\n"
+	"        ('poser_batch', 'poser_batch_uq_id', 'u', 'id', NULL, '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_fk_batch', 'f', 'batch_uuid', 'poser_batch', '1.3'))\n"
 	"       AS expected (relation, name, type, col, referenced, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -202,7 +233,10 @@ static const char *const check_indexes =
 	"        ('poser_widget_version', 'poser_widget_version_idx_key', false, 'uuid, change_id', '1.2'),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', true, 'change_id', '1.2'),\n"
 	"        ('poser_component_version', 'poser_component_version_idx_key', false, 'uuid, change_id', '1.2'),\n"
-	"        ('poser_component_version', 'poser_component_version_idx_widget', false, 'widget_uuid', '1.2'))\n"
+	"        ('poser_component_version', 'poser_component_version_idx_widget', false, 'widget_uuid', '1.2'),\n"
+	"        ('poser_batch', 'poser_batch_pkey', true, 'uuid', '1.3'),\n"
+	"        ('poser_batch', 'poser_batch_uq_id', true, 'id', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_pkey', true, 'batch_uuid, sequence', '1.3'))\n"
 	"       AS expected (relation, name, is_unique, cols, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -245,7 +279,12 @@ static const char *const check_triggers =
 	"        ('poser_widget', 'poser_version_update', 16, true, true, 'poser_version', 'OA', '1.2'),\n"
 	"        ('poser_widget', 'poser_version_delete', 8, true, false, 'poser_version', 'OA', '1.2'),\n"
 	"        ('poser_widget', 'poser_version_truncate', 32, false, false, 'poser_version', 'OA', '1.2'),\n"
-	"        ('poser_transaction', 'poser_transaction_arrive', 1 + 2 + 4, false, false, 'poser_transaction_arrive', 'A', '1.2'))\n"
+	"        ('poser_transaction', 'poser_transaction_arrive', 1 + 2 + 4, false, false, 'poser_transaction_arrive', 'A', '1.2'),\n"
+	"        ('poser_batch', 'poser_batch_guard', 1 + 2 + 4 + 8 + 16, false, false, 'poser_batch_guard', 'OA', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_insert', 4, false, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_update', 16, true, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_delete', 8, true, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_truncate', 32, false, false, 'poser_batch_row_guard', 'OA', '1.3'))\n"
 	"       AS expected (relation, name, type, old_rows, new_rows, function, enabled, version)\n"
 	"       JOIN (VALUES\n"
 	"        ('poser_component', 'poser_count_child',\n"
@@ -254,7 +293,9 @@ static const char *const check_triggers =
 	"         'poser_component_count\\000poser_component_count_delta\\000uuid\\000'),\n"
 	"        ('poser_component', 'poser_version', 'poser_component_version\\000uuid\\000'),\n"
 	"        ('poser_widget', 'poser_version', 'poser_widget_version\\000uuid\\000'),\n"
-	"        ('poser_transaction', 'poser_transaction_arrive', ''))\n"
+	"        ('poser_transaction', 'poser_transaction_arrive', ''),\n"
+	"        ('poser_batch', 'poser_batch_guard', ''),\n"
+	"        ('poser_batch_row', 'poser_batch_row_guard', ''))\n"
 	"       AS arguments (relation, function, args)\n"
 	"       USING (relation, function)\n"
 	"       LEFT JOIN pg_class AS c\n"
@@ -279,9 +320,25 @@ static const char *const check_sequence =
 	" WHERE c.relnamespace = $1 AND c.relname = 'poser_change_id_seq'\n"
 	"   AND (seqtypid <> 'int8'::regtype OR seqincrement <> 1 OR seqcache <> 1 OR seqcycle)";
 
+static const char *const check_policies =
+	"SELECT format('table %s', expected.name),\n"
+	"       CASE WHEN c.relrowsecurity THEN format('has no policy %s', expected.policy)\n"
+	"            ELSE 'does not have row-level security enabled' END\n"
+	"  FROM (VALUES\n"
+	"        ('poser_batch', 'poser_batch_policy', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_policy', '1.3'))\n"
+	"       AS expected (name, policy, version)\n"
+	"       JOIN pg_class AS c\n"
+	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
+	" WHERE expected.version <= $2\n"
+	"   AND NOT (c.relrowsecurity\n"
+	"            AND EXISTS (SELECT FROM pg_policy\n"
+	"                         WHERE polrelid = c.oid AND polname = expected.policy AND polcmd = '*'))\n"
+	" ORDER BY expected.name COLLATE \"C\"";
+
 static const char *const structure_checks[] = {
 	check_relations, check_columns, check_foreign_columns, check_view_owner,
-	check_constraints, check_indexes, check_triggers, check_sequence};
+	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
 /* %s is the comparison of counts, see poser_count_append_comparison() */
 static const char *const check_counts =
@@ -352,6 +409,20 @@ static const char *const check_ids =
 	" WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())\n"
 	"   AND xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
 	" ORDER BY 1";
+
+/* Of batches; %1$s is the schema, quoted. */
+static const char *const check_batches =
+	"SELECT format('batch %%s', uuid),\n"
+	"       format('row_count is %%s instead of %%s', row_count, count(r.sequence))\n"
+	"  FROM %1$s.poser_batch AS b LEFT JOIN %1$s.poser_batch_row AS r\n"
+	"       ON r.batch_uuid = b.uuid AND NOT r.removed\n"
+	" GROUP BY uuid, row_count\n"
+	"HAVING row_count <> count(r.sequence)\n"
+	"UNION ALL\n"
+	"SELECT 'sequence poser_batch_id_seq', format('is behind: %%s is in use', max(id))\n"
+	"  FROM %1$s.poser_batch\n"
+	"HAVING max(id) >= (SELECT last_value + is_called::int FROM %1$s.poser_batch_id_seq)\n"
+	" ORDER BY 1, 2";
 
 /* Add a query's rows to the function's result; returns how many. */
 static uint64
@@ -491,6 +562,20 @@ find_history(Oid nspid)
 	return result;
 }
 
+/* Are the batches' tables there, with the columns that are counted? */
+static bool
+find_batches(Oid nspid)
+{
+	Oid batches = get_relname_relid("poser_batch", nspid);
+	Oid rows = get_relname_relid("poser_batch_row", nspid);
+
+	return OidIsValid(batches) && has_column(batches, "uuid", VARCHAROID) &&
+		has_column(batches, "id", INT8OID) && has_column(batches, "row_count", INT8OID) &&
+		OidIsValid(rows) && has_column(rows, "batch_uuid", VARCHAROID) &&
+		has_column(rows, "sequence", INT8OID) && has_column(rows, "removed", BOOLOID) &&
+		get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
+}
+
 /*
  * poser_check() returns table (object text, problem text)
  *
@@ -544,6 +629,9 @@ poser_check(PG_FUNCTION_ARGS)
 	}
 	if (has_history && strcmp(version, "1.2") >= 0)
 		check_history(rsinfo, nspid, version);
+	if (find_batches(nspid) && strcmp(version, "1.3") >= 0)
+		add_problems(rsinfo, psprintf(check_batches, quote_identifier(get_namespace_name(nspid))),
+					 nspid, version);
 
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
