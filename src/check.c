@@ -570,10 +570,10 @@ find_batches(Oid nspid)
 	Oid rows = get_relname_relid("poser_batch_row", nspid);
 
 	return OidIsValid(batches) && has_column(batches, "uuid", VARCHAROID) &&
-		has_column(batches, "id", INT8OID) && has_column(batches, "row_count", INT8OID) &&
-		OidIsValid(rows) && has_column(rows, "batch_uuid", VARCHAROID) &&
-		has_column(rows, "sequence", INT8OID) && has_column(rows, "removed", BOOLOID) &&
-		get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
+		   has_column(batches, "id", INT8OID) && has_column(batches, "row_count", INT8OID) &&
+		   OidIsValid(rows) && has_column(rows, "batch_uuid", VARCHAROID) &&
+		   has_column(rows, "sequence", INT8OID) && has_column(rows, "removed", BOOLOID) &&
+		   get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
 }
 
 /*
