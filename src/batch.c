@@ -36,6 +36,7 @@
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
+#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -492,14 +493,31 @@ collect_problems(PoserImport *import, bool rejects)
 	MemoryContextSwitchTo(old_context);
 }
 
-/* Run a statement of which $1 is the batch's uuid, with the caller's privileges. */
+/*
+ * Run a query of which $1 is the batch's uuid, with the caller's privileges, but
+ * with settings by which values are the same when they have been text.
+ */
+static void
+query_for(PoserImport *import, const char *sql, DestReceiver *dest)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
+	Batch *batch = import->private;
+	Oid argtypes[] = {VARCHAROID};
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	poser_import_execute(import, sql, dest, 1, argtypes, &batch->uuid);
+	AtEOXact_GUC(true, level);
+}
+
+/* The same for a statement; returns how many rows it has written. */
 static uint64
 execute_for(PoserImport *import, const char *sql)
 {
-	Batch *batch = import->private;
-	Oid argtypes[] = {VARCHAROID};
-
-	poser_import_execute(import, sql, NULL, 1, argtypes, &batch->uuid);
+	query_for(import, sql, NULL);
 	return SPI_processed;
 }
 
@@ -861,15 +879,14 @@ static void
 read_batch(PoserImport *import)
 {
 	Batch *batch = import->private;
-	Oid argtypes[] = {VARCHAROID};
 
 	poser_import_progress(import, "reading", 0);
-	poser_import_execute(import,
-						 psprintf("SELECT sequence, operation, key, old, new FROM %s.poser_batch_row"
-								  " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
-								  " ORDER BY sequence",
-								  batch->schema),
-						 poser_import_receiver(import, receive_batch_row), 1, argtypes, &batch->uuid);
+	query_for(import,
+			  psprintf("SELECT sequence, operation, key, old, new FROM %s.poser_batch_row"
+					   " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+					   " ORDER BY sequence",
+					   batch->schema),
+			  poser_import_receiver(import, receive_batch_row));
 	poser_import_check_keys(import);
 }
 
@@ -1030,7 +1047,6 @@ static void
 note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
 {
 	Batch *batch = import->private;
-	Oid argtypes[] = {VARCHAROID};
 	StringInfoData sql;
 	uint64 n;
 
@@ -1044,8 +1060,7 @@ note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 
 					 "    ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
 					 " ORDER BY c.row LIMIT %d",
 					 batch->schema, POSER_IMPORT_NAMED);
-	poser_import_execute(import, sql.data, NULL, 1, argtypes, &batch->uuid);
-	n = SPI_processed;
+	n = execute_for(import, sql.data);
 	for (uint64 i = 0; i < n; i++)
 	{
 		bool isnull;
