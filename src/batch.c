@@ -1211,16 +1211,18 @@ may_write(PoserImport *import)
 static int64
 refresh(PoserImport *import)
 {
+	int64 unreadable;
+	int64 ambiguous;
 	int64 result;
 
 	collect_problems(import, false);
 	poser_import_read(import);
-	result = import->nproblems;
-
+	unreadable = import->nproblems;
 	poser_import_compare(import);
+	ambiguous = import->nproblems - unreadable;
 	import->write = write_findings;
 	poser_import_write(import);
-	result += count_conflicts(import);
+	result = unreadable + ambiguous + count_conflicts(import);
 	if (import->nproblems > 0)
 	{
 		write_duplicates(import);
@@ -1228,7 +1230,7 @@ refresh(PoserImport *import)
 	}
 
 	/* what constraints and triggers say of the rest is found out by trying */
-	if (may_write(import))
+	if (ambiguous == 0 && may_write(import))
 	{
 		import->write = poser_import_write_rows;
 		(void) poser_import_apply(import, false);

@@ -432,18 +432,20 @@ has_columns(Oid relid, List *names)
 	return names != NIL;
 }
 
-/* The key if none is given: the target's, or else the source's. */
+/* The key if none is given: the target's, or else the source's if there is one. */
 static List *
 default_key(Relation source, Relation target)
 {
 	List *result = columns_of_key(target, true);
 
-	if (result == NIL)
+	if (result == NIL && source != NULL)
 	{
 		result = columns_of_key(source, true);
 		if (!has_columns(RelationGetRelid(target), result))
-			result = columns_of_key(target, false);
+			result = NIL;
 	}
+	if (result == NIL)
+		result = columns_of_key(target, false);
 	if (result == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
@@ -593,7 +595,7 @@ check_may_write(Oid relid)
 /*
  * Begin an import by "function" from the relation "source", InvalidOid if the
  * rows come from elsewhere, into "target".  "key" and "fields" are arrays of
- * names, or 0; without a source they must both be given.
+ * names, or 0.
  *
  * Between this and poser_import_end() there is a connection to SPI.  The result
  * lives in a context of its own in the current one.
@@ -665,7 +667,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	/* the key */
 	names = names_in(key, "key");
 	if (names == NIL)
-		names = from != NULL ? default_key(from, to) : columns_of_key(to, true);
+		names = default_key(from, to);
 	if (list_length(names) > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
