@@ -1000,46 +1000,41 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 {
 	Batch *batch = import->private;
 	bool is_conflict = (operation >= POSER_IMPORT_CONFLICT);
-	StringInfoData sql;
+	const char *found = is_conflict ? "r.operation" : psprintf("'%s'::pg_catalog.text", operations[operation]);
+	const char *status = !is_conflict ? "ready" : batch->skip_conflicts ? "skipped"
+																		: "conflict";
+	StringInfoData old;
+	StringInfoData text;
 
-	initStringInfo(&sql);
-	appendStringInfo(&sql,
-					 "UPDATE %s.poser_batch_row AS r"
-					 "   SET operation = f.operation, old = f.old, status = f.status, status_text = f.status_text"
-					 "  FROM (SELECT r.sequence, %s%s%s::pg_catalog.text AS operation, ",
-					 batch->schema, is_conflict ? "" : "'", is_conflict ? "r.operation" : operations[operation],
-					 is_conflict ? "" : "'");
+	initStringInfo(&old);
+	initStringInfo(&text);
 	if (operation == POSER_IMPORT_UPDATE)
 	{
 		/* where it was not known what was there, it is now */
-		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, columns, "c.o", false);
-		appendStringInfoString(&sql, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
+		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, columns, "c.o", false);
+		appendStringInfoString(&old, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
 	}
 	else if (operation == POSER_IMPORT_DELETE)
 	{
-		appendStringInfoString(&sql, "COALESCE(r.old, ");
-		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, NULL, "c.o", false);
-		appendStringInfoChar(&sql, ')');
+		appendStringInfoString(&old, "COALESCE(r.old, ");
+		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, NULL, "c.o", false);
+		appendStringInfoChar(&old, ')');
 	}
 	else
-		appendStringInfoString(&sql, "r.old");
-	appendStringInfo(&sql, " AS old, '%s'::pg_catalog.text AS status, ",
-					 !is_conflict ? "ready" : batch->skip_conflicts ? "skipped"
-																	: "conflict");
+		appendStringInfoString(&old, "r.old");
 	if (is_conflict)
-		append_conflict(&sql, import, operation, columns);
+		append_conflict(&text, import, operation, columns);
 	else
-		appendStringInfoString(&sql, "NULL::pg_catalog.text");
-	appendStringInfo(&sql,
-					 " AS status_text"
-					 "  FROM poser_change AS c JOIN %s.poser_batch_row AS r"
-					 "    ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row) AS f"
-					 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) f.sequence"
-					 "   AND NOT pg_catalog.record_image_eq("
-					 "           ROW(r.operation, r.old, r.status, r.status_text),"
-					 "           ROW(f.operation, f.old, f.status, f.status_text))",
-					 batch->schema);
-	execute_for(import, sql.data);
+		appendStringInfoString(&text, "NULL::pg_catalog.text");
+
+	execute_for(import,
+				psprintf("UPDATE %1$s.poser_batch_row AS r"
+						 "   SET operation = %2$s, old = %3$s, status = '%4$s', status_text = %5$s"
+						 "  FROM poser_change AS c"
+						 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
+						 "   AND NOT pg_catalog.record_image_eq(ROW(r.operation, r.old, r.status, r.status_text),"
+						 "                                      ROW(%2$s, %3$s, '%4$s'::pg_catalog.text, %5$s))",
+						 batch->schema, found, old.data, status, text.data));
 }
 
 /* Note the conflicts in "poser_change" as problems. */
@@ -1230,7 +1225,9 @@ refresh(PoserImport *import)
 	}
 
 	/* what constraints and triggers say of the rest is found out by trying */
-	if (ambiguous == 0 && may_write(import))
+	if (ambiguous == 0 &&
+		import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] + import->found[POSER_IMPORT_DELETE] > 0 &&
+		may_write(import))
 	{
 		import->write = poser_import_write_rows;
 		(void) poser_import_apply(import, false);
