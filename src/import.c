@@ -112,19 +112,15 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 void
 poser_import_progress(PoserImport *import, const char *phase, int64 rows)
 {
-	char text[256];
+	char *activity;
 
 	if (phase != NULL)
 		import->phase = phase;
 	import->done = rows;
-	snprintf(text, sizeof(text), "/* %s into %s: %s, " INT64_FORMAT " rows */ ",
-			 import->function, import->target_label, import->phase, rows);
-	{
-		char *activity = psprintf("%s%s", text, import->activity);
-
-		pgstat_report_activity(STATE_RUNNING, activity);
-		pfree(activity);
-	}
+	activity = psprintf("/* %s into %s: %s, " INT64_FORMAT " rows */ %s", import->function,
+						import->target_label, import->phase, rows, import->activity);
+	pgstat_report_activity(STATE_RUNNING, activity);
+	pfree(activity);
 }
 
 /* One more row has been taken. */
@@ -1600,15 +1596,13 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const bits8 *
 	return result;
 }
 
-/*
- * Where neither an index nor a snapshot keeps rows from being made twice: has
- * somebody made one since our snapshot was taken?
- */
-static void
-check_not_there(PoserImport *import)
+/* Has the target by now a row with the key of one in "poser_change", whatever our snapshot shows? */
+static bool
+is_there_by_now(PoserImport *import)
 {
 	StringInfoData sql;
 	SPIPlanPtr plan;
+	bool result;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT FROM poser_change AS c JOIN %s AS t ON ", import->target_name);
@@ -1618,11 +1612,17 @@ check_not_there(PoserImport *import)
 		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	if (SPI_execute_snapshot(plan, NULL, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) < 0)
 		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
-	if (SPI_processed > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent update")));
+	result = (SPI_processed > 0);
 	SPI_freeplan(plan);
+	return result;
+}
+
+static void
+serialization_failure(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent update")));
 }
 
 /*
@@ -1636,9 +1636,10 @@ write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *col
 	int64 written;
 	StringInfoData sql;
 
+	/* where neither an index nor our snapshot keeps rows from being made twice */
 	if (operation == POSER_IMPORT_CREATE && !import->unique && IsolationUsesXactSnapshot() &&
-		import->target_kind != RELKIND_FOREIGN_TABLE)
-		check_not_there(import);
+		import->target_kind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
+		serialization_failure();
 
 	if (import->target_kind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
 		written = write_foreign(import, operation, columns);
@@ -1737,10 +1738,15 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 	error = try_to_write(import, operation, columns, rows, nrows);
 	if (error == NULL)
 		return 0;
-	/* a row that our snapshot does not show is no problem of this one */
+	/* that somebody else has just made the row is no problem of this one */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		IsolationUsesXactSnapshot() && import->target_kind != RELKIND_FOREIGN_TABLE)
-		check_not_there(import);
+		import->target_kind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
+	{
+		if (IsolationUsesXactSnapshot())
+			serialization_failure();
+		import->moved = true;
+		return 0;
+	}
 	if (nrows == 1 && failed == NULL)
 	{
 		note_problem(import, error);
