@@ -68,6 +68,8 @@ CREATE TABLE @extschema@.poser_batch (
 	CONSTRAINT poser_batch_uq_id UNIQUE (id)
 );
 
+COMMENT ON SEQUENCE @extschema@.poser_batch_id_seq IS 'ids of batches';
+
 COMMENT ON TABLE @extschema@.poser_batch IS 'batches: imports under review';
 COMMENT ON COLUMN @extschema@.poser_batch.uuid IS 'key';
 COMMENT ON COLUMN @extschema@.poser_batch.id IS 'a number for people';

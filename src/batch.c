@@ -799,6 +799,23 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 	return NULL;
 }
 
+/*
+ * What a row is meant to do.  One that was found to have nothing to do still
+ * means what it did before.  One to be updated that says nothing of what was
+ * there is to be written whatever is: POSER_IMPORT_CONFLICT stands for that.
+ */
+static int
+intention(int operation, bool no_old, bool no_new)
+{
+	if (operation == POSER_IMPORT_UPDATE && no_old)
+		return POSER_IMPORT_CONFLICT;
+	if (operation == POSER_IMPORT_UNCHANGED && no_new)
+		return POSER_IMPORT_DELETE;
+	if (operation == POSER_IMPORT_UNCHANGED && no_old)
+		return POSER_IMPORT_CREATE;
+	return operation;
+}
+
 /* Take a row of the batch: (sequence, operation, key, old, new). */
 static bool
 receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
@@ -854,9 +871,8 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 		values[0] = Int64GetDatum(row);
 		values[EXTRA_GIVEN(import)] = PointerGetDatum(masks[0]);
 		values[EXTRA_BASED(import)] = PointerGetDatum(masks[1]);
-		/* a row to be written that says nothing of what was there may write over anything */
 		values[EXTRA_OPERATION(import)] =
-			Int32GetDatum(code == POSER_IMPORT_UPDATE && slot->tts_isnull[3] ? POSER_IMPORT_CONFLICT : code);
+			Int32GetDatum(intention(code, slot->tts_isnull[3], slot->tts_isnull[4]));
 		nulls[0] = nulls[EXTRA_GIVEN(import)] = nulls[EXTRA_BASED(import)] =
 			nulls[EXTRA_OPERATION(import)] = false;
 		poser_import_add_row(import, values, nulls);
@@ -894,6 +910,33 @@ read_batch(PoserImport *import)
  * Comparing a batch
  */
 
+/* A value as jsonb. */
+static Datum
+as_json(PoserImport *import, PoserImportColumn *column, Datum value, bool isnull)
+{
+	ExprContext *econtext = GetPerTupleExprContext(import->estate);
+
+	if (isnull)
+		return DirectFunctionCall1(jsonb_in, CStringGetDatum("null"));
+	econtext->caseValue_datum = value;
+	econtext->caseValue_isNull = false;
+	return ExecEvalExpr(column->as_json, econtext, &isnull);
+}
+
+/*
+ * Are they the same, as far as a batch can tell?  What JSON has no words for,
+ * such as an array's lower bounds, it does not know.
+ */
+static bool
+is_same(PoserImport *import, PoserImportColumn *column, Datum value, bool isnull,
+		Datum other, bool other_isnull)
+{
+	if (poser_import_same(column, value, isnull, other, other_isnull))
+		return true;
+	return datum_image_eq(as_json(import, column, value, isnull),
+						  as_json(import, column, other, other_isnull), false, -1);
+}
+
 /* What is to be done for a row of the batch, if what it was, is to be and is are these. */
 static PoserImportOperation
 judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
@@ -902,37 +945,33 @@ judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
 	const bits8 *given = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_GIVEN(import)]));
 	const bits8 *based = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_BASED(import)]));
 	int operation = DatumGetInt32(slot->tts_values[EXTRA_OPERATION(import)]);
-	bool overwrites = (operation == POSER_IMPORT_CONFLICT); /* whatever is there, see above */
+	bool overwrites = (operation == POSER_IMPORT_CONFLICT);
 	bool updates = false;
 	bool conflicts = false;
 	bits8 *changed;
 
 	if (slot->tts_isnull[there])
 	{
-		bool writes = false;
-
 		if (operation == POSER_IMPORT_CREATE || overwrites)
 		{
 			memcpy(columns, given, POSER_IMPORT_BYTES(import));
 			return POSER_IMPORT_CREATE;
 		}
-		for (int i = import->nkeys; i < import->ncolumns; i++)
-			writes = writes || POSER_IMPORT_HAS(given, i);
-		return writes && operation != POSER_IMPORT_DELETE ? POSER_IMPORT_IS_GONE : POSER_IMPORT_UNCHANGED;
+		return operation == POSER_IMPORT_DELETE ? POSER_IMPORT_UNCHANGED : POSER_IMPORT_IS_GONE;
 	}
 
 	changed = palloc0(POSER_IMPORT_BYTES(import));
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 	{
-		const PoserImportColumn *column = &import->columns[i];
+		PoserImportColumn *column = &import->columns[i];
 		Datum is = slot->tts_values[there + 1 + i];
 		bool is_null = slot->tts_isnull[there + 1 + i];
 		bool as_before = (!POSER_IMPORT_HAS(based, i) ||
-						  poser_import_same(column, is, is_null, slot->tts_values[EXTRA_OLD(import, i)],
-											slot->tts_isnull[EXTRA_OLD(import, i)]));
+						  is_same(import, column, is, is_null, slot->tts_values[EXTRA_OLD(import, i)],
+								  slot->tts_isnull[EXTRA_OLD(import, i)]));
 		bool as_wanted = (!POSER_IMPORT_HAS(given, i) ||
-						  poser_import_same(column, is, is_null, slot->tts_values[1 + i],
-											slot->tts_isnull[1 + i]));
+						  is_same(import, column, is, is_null, slot->tts_values[1 + i],
+								  slot->tts_isnull[1 + i]));
 
 		if (operation == POSER_IMPORT_DELETE ? as_before : as_wanted)
 			continue;
@@ -1179,7 +1218,18 @@ begin_batch(Batch *batch, const char *function, bool writes)
 	import->nextra = import->ncolumns + 3;
 	import->extra = palloc(sizeof(Oid) * import->nextra);
 	for (int i = 0; i < import->ncolumns; i++)
-		import->extra[i] = import->columns[i].type;
+	{
+		PoserImportColumn *column = &import->columns[i];
+		CaseTestExpr *value = makeNode(CaseTestExpr);
+
+		value->typeId = column->type;
+		value->typeMod = column->typmod;
+		value->collation = column->collation;
+		column->as_json = ExecPrepareExpr((Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(value), InvalidOid,
+																column->collation, COERCE_EXPLICIT_CALL),
+										  import->estate);
+		import->extra[i] = column->type;
+	}
 	import->extra[import->ncolumns] = BYTEAOID;
 	import->extra[import->ncolumns + 1] = BYTEAOID;
 	import->extra[import->ncolumns + 2] = INT4OID;
@@ -1277,8 +1327,9 @@ refuse(PoserImport *import, const char *what, const char *hint)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("batch \"%s\" has " INT64_FORMAT " rows with %s",
-					TextDatumGetCString(batch->uuid), import->nproblems, what),
+			 errmsg_plural("batch \"%s\" has " INT64_FORMAT " row with %s",
+						   "batch \"%s\" has " INT64_FORMAT " rows with %s", import->nproblems,
+						   TextDatumGetCString(batch->uuid), import->nproblems, what),
 			 errdetail_internal("%s", poser_import_detail(import)),
 			 errhint("%s", hint)));
 }
@@ -1311,11 +1362,11 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	{
 		poser_import_read(import);
 		if (import->nproblems > 0)
-			refuse(import, "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
+			refuse(import, import->nproblems == 1 ? "an error" : "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
 		if (!poser_import_apply(import, true))
 		{
 			if (batch.refused)
-				refuse(import, "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
+				refuse(import, import->nproblems == 1 ? "a conflict" : "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
 			poser_import_raise(import);
 		}
 		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);

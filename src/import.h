@@ -46,6 +46,7 @@ typedef struct PoserImportColumn
 	int32 source_typmod;
 	Oid source_collation;
 	ExprState *coerce;	/* of the source's value; NULL if there is nothing to do */
+	ExprState *as_json; /* of a batch: its value as jsonb */
 	const char *equals; /* of a key column: its operator */
 	FmgrInfo *hash;		/* the same; NULL if there is none */
 } PoserImportColumn;

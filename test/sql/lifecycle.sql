@@ -21,7 +21,8 @@ SELECT attrelid::regclass, attname
    AND attrelid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
  ORDER BY attrelid, attnum;
 SELECT DISTINCT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'poser\_%';
--- what pg_dump takes along: widgets, components and their history, not the counts
+-- what pg_dump takes along: widgets, components, their history and batches, not the
+-- counts
 SELECT unnest(extconfig)::regclass::text AS dumped FROM pg_extension WHERE extname = 'poser' ORDER BY 1;
 
 CREATE TEMPORARY VIEW leftovers AS
@@ -37,6 +38,8 @@ SELECT conname FROM pg_constraint WHERE conname LIKE 'poser\_%';
 SELECT count(*) > 0 AS "finds something" FROM leftovers;
 
 CREATE PROCEDURE pg_temp.use(expected int) LANGUAGE plpgsql AS $$
+DECLARE
+	batch varchar;
 BEGIN
 	INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 	INSERT INTO poser_component (widget_uuid, item_code, description) SELECT 'w1', '', '' FROM generate_series(1, expected);
@@ -51,6 +54,15 @@ BEGIN
 	ASSERT (SELECT count(*) FROM poser_component_as_of('infinity') WHERE NOT active) = expected;
 	ASSERT poser_widget_revert('w1', (SELECT max(id) FROM poser_transaction), true) = 0;
 	ASSERT poser_record_versions() = 0;
+	ASSERT (SELECT count(*) FROM poser_import_diff('poser_component', 'poser_component')) = 0;
+	ASSERT (SELECT unchanged FROM poser_import('poser_component', 'poser_component')) = expected;
+	batch := poser_batch_create('poser_component');
+	ASSERT poser_batch_populate(batch, 'poser_component') = expected;
+	UPDATE poser_batch_row SET new = '{"description": "new"}' WHERE sequence = 1;
+	ASSERT poser_batch_refresh(batch) = 0;
+	ASSERT (SELECT updated FROM poser_batch_execute(batch)) = 1;
+	ASSERT (SELECT row_count FROM poser_batch WHERE NOT is_mutable) = expected;
+	ASSERT poser_batch_purge('1 day') = 0;
 	ASSERT NOT EXISTS (SELECT FROM poser_check());
 END
 $$;

@@ -1,4 +1,4 @@
--- ALTER EXTENSION poser UPDATE: 1.0 with rows to 1.1.
+-- ALTER EXTENSION poser UPDATE: from 1.0 with rows, and from 1.2 with a history.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.0';
@@ -85,6 +85,32 @@ SELECT * FROM poser_widget_list();
 SELECT * FROM poser_check();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 SELECT uuid, component_count FROM poser_widget_list();
+
+-- A history stays as it is, and goes on; batches come.
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.2';
+SET poser.comment = 'in 1.2';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
+UPDATE poser_widget SET description = 'One';
+SELECT poser_batch_create('poser_widget');
+BEGIN;
+ALTER EXTENSION poser UPDATE TO '1.3';
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
+ROLLBACK;
+SELECT to_regclass('poser_batch'), to_regproc('poser_import');
+BEGIN;
+SET LOCAL poser.comment = 'beside the update';
+ALTER EXTENSION poser UPDATE TO '1.3';
+UPDATE poser_widget SET active = false;
+COMMIT;
+SET poser.comment = 'by batch';
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new)
+VALUES ('b', 1, 'update', '{"uuid": "w1"}', '{"description": "first"}');
+SELECT * FROM poser_batch_execute('b');
+SELECT operation, changed, description, comment FROM poser_widget_history('w1');
+SELECT * FROM poser_check();
+RESET poser.comment;
 
 DEALLOCATE add;
 DROP TABLE widget_before, component_before;

@@ -1,6 +1,6 @@
 # What the TAP tests share: a cluster, statements as another role, a history,
-# and the questions that most of them ask: whether every count is exact, and
-# whether history is what has happened.
+# batches, and the questions that most of them ask: whether every count is exact,
+# and whether history is what has happened.
 
 package PoserTest;
 
@@ -17,8 +17,8 @@ $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
   new_node create_database lines_as fails_as counts_exact make_deltas
-  make_history history_exact history_goes_on contents waits_for_lock
-  pgbench_file MAINTAINED
+  make_history history_exact history_goes_on make_batches batches_go_on contents
+  waits_for_lock pgbench_file MAINTAINED BATCH_TABLES
 );
 
 # The sums as they are kept, settled row and deltas together.
@@ -36,6 +36,12 @@ use constant IDS => q{
 	SELECT change_id FROM poser_widget_version
 	UNION ALL
 	SELECT change_id FROM poser_component_version};
+
+# What batches are for and from, beside widgets and components.
+use constant BATCH_TABLES => q{
+	CREATE TABLE "batch ""target""" (id int, day date, price numeric(10,2), tags text[],
+		PRIMARY KEY (day, id));
+	CREATE TABLE batch_source (uuid varchar(32), description text);};
 
 # A started cluster; extra arguments go to init(), "conf" to postgresql.conf.
 sub new_node
@@ -217,6 +223,20 @@ EOF
 	return;
 }
 
+# Another role than the tables' owner, which may write widgets and components.
+sub make_writer
+{
+	my ($node, $dbname, $role) = @_;
+
+	$node->safe_psql($dbname, 'CREATE ROLE writer LOGIN')
+	  if $node->safe_psql($dbname, q{SELECT to_regrole('writer') IS NULL}) eq 't';
+	lines_as($node, $dbname, $role, <<'EOF');
+SELECT format('GRANT USAGE ON SCHEMA %I TO writer', current_schema()) \gexec
+GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer;
+EOF
+	return;
+}
+
 # Makes a history of its own widgets and components, by the tables' owner and by
 # another role, in several names: of all operations, with changes of keys,
 # savepoints, going back, and pruning half-way.  Two tests.
@@ -225,11 +245,8 @@ sub make_history
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($node, $dbname, $role) = @_;
 
-	$node->safe_psql($dbname, 'CREATE ROLE writer LOGIN')
-	  if $node->safe_psql($dbname, q{SELECT to_regrole('writer') IS NULL}) eq 't';
+	make_writer($node, $dbname, $role);
 	lines_as($node, $dbname, $role, <<'EOF');
-SELECT format('GRANT USAGE ON SCHEMA %I TO writer', current_schema()) \gexec
-GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer;
 SET poser.runas = 'alice';
 SET poser.comment = E'first\tprices, \u20ac \\ \\N "net"';
 BEGIN;
@@ -333,9 +350,122 @@ EOF
 	return;
 }
 
-# Everything in Poser's tables, as a role sees it, and where the sequence is;
+# Makes batches, by the tables' owner and by another role: an open one with edits,
+# errors, a conflict and a removed row, one of another table, one that is complete, one
+# that has been executed without what was in conflict, and an empty one.  A test.
+sub make_batches
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $role) = @_;
+
+	make_writer($node, $dbname, $role);
+	lines_as($node, $dbname, $role, BATCH_TABLES . <<'EOF');
+GRANT SELECT ON batch_source TO writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON poser_batch, poser_batch_row TO writer;
+INSERT INTO "batch ""target""" VALUES
+	(1, '2024-01-31', 1.50, '{a}'), (2, '2024-01-31', 2, NULL), (3, '2024-01-31', 3, '{}');
+INSERT INTO poser_widget (uuid, description) SELECT 'batch ' || n, 'Old' FROM generate_series(1, 4) n;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+SELECT 'batch ' || n, 'batch 1', n, 'Old' FROM generate_series(1, 4) n;
+INSERT INTO batch_source VALUES
+	('batch 1', E'a\ttab, a\nnewline, \\ \\N \\. "quoted" \u20ac'), ('batch 2', ''), ('batch 3', 'New'),
+	('batch 4', 'Old'), ('batch 5', 'Made'), (NULL, 'No key'), ('batch 7', repeat('x', 256));
+INSERT INTO poser_batch (uuid, target, key)
+VALUES ('complete', 'poser_component', '{item_code,widget_uuid}');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new)
+VALUES ('complete', 1, '{"widget_uuid": "batch 1", "item_code": "1"}', '{"active": false}');
+UPDATE poser_batch SET complete = true WHERE uuid = 'complete';
+INSERT INTO poser_batch (uuid, target) VALUES ('other', '"batch ""target"""');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES
+	('other', 1, 'update', '{"id": 1, "day": "2024-01-31"}', '{"price": 1.5, "tags": ["a", "b\"", null]}'),
+	('other', 2, 'delete', '{"id": 2, "day": "2024-01-31"}', NULL),
+	('other', 3, 'create', '{"id": 4, "day": "2024-02-29"}', '{"price": 10, "tags": []}');
+SELECT poser_batch_refresh('other');
+INSERT INTO poser_batch (uuid, target) VALUES ('empty', 'poser_widget');
+EOF
+	lines_as($node, $dbname, 'writer', <<'EOF');
+SET poser.runas = 'frank';
+INSERT INTO poser_batch (uuid, target, description, params, notes)
+VALUES ('open', 'poser_widget', E'November\tprices, \u20ac \\ \\N', '{"list": [1, 2.50, null, "\""]}', '');
+SELECT poser_batch_populate('open', 'batch_source');
+UPDATE poser_batch_row SET new = '{"description": "Edited"}' WHERE batch_uuid = 'open' AND sequence = 5;
+UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'open' AND sequence = 2;
+INSERT INTO poser_batch (uuid, target) VALUES ('executed', 'poser_component');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, old, new) VALUES
+	('executed', 1, '{"uuid": "batch 2"}', '{"description": "Old"}', '{"description": "New"}'),
+	('executed', 2, '{"uuid": "batch 3"}', '{"description": "Older"}', '{"description": "New"}');
+SELECT * FROM poser_batch_execute('executed', skip_conflicts => true);
+BEGIN;
+SELECT poser_batch_create('poser_widget');
+ROLLBACK;
+EOF
+	lines_as($node, $dbname, $role,
+		q{UPDATE poser_widget SET description = 'Theirs' WHERE uuid = 'batch 3'});
+	is( lines_as($node, $dbname, 'writer', q{SELECT poser_batch_refresh('open')}),
+		3, "$dbname: a batch has a row in conflict and two with errors");
+	return;
+}
+
+# Tests: such batches go on to be edited, compared and executed.  They leave as
+# many widgets and components as there were.
+sub batches_go_on
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $name, %params) = @_;
+	my $role = $params{role} // 'postgres';
+
+	make_writer($node, $dbname, $role);
+	lines_as($node, $dbname, $role,
+		'GRANT SELECT, INSERT, UPDATE, DELETE ON poser_batch, poser_batch_row TO writer');
+	fails_as($node, $dbname, 'writer', '55000', $_->[0], "$name: $_->[1]")
+	  foreach (
+		[ q{UPDATE poser_batch SET notes = 'x' WHERE uuid = 'executed'}, 'an executed batch' ],
+		[ q{UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'executed'}, 'its rows' ],
+		[ q{SELECT poser_batch_execute('executed', true)}, 'executing it again' ],
+		[ q{UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'complete'}, 'a complete one' ],
+		[ q{SELECT poser_batch_execute('open')}, 'executing one with errors' ]);
+	is( lines_as($node, $dbname, 'writer', <<'EOF'), <<'EOF' =~ s/\n\z//r, "$name: a batch goes on");
+SELECT poser_batch_refresh('open');
+SELECT row_count FROM poser_batch WHERE uuid = 'open';
+UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'open' AND sequence = 6;
+SELECT poser_batch_refresh('open');
+SELECT row_count FROM poser_batch WHERE uuid = 'open';
+UPDATE poser_batch_row SET old = NULL WHERE batch_uuid = 'open' AND status = 'conflict';
+DELETE FROM poser_batch_row WHERE batch_uuid = 'open' AND sequence = 7;
+SELECT poser_batch_refresh('open');
+SELECT row_count FROM poser_batch WHERE uuid = 'open';
+SELECT * FROM poser_batch_execute('open');
+SELECT uuid, description FROM poser_widget WHERE uuid ~ 'batch [2-7]' ORDER BY uuid;
+EOF
+3
+6
+2
+5
+0
+4
+1|2|0|1|0
+batch 2|Old
+batch 3|New
+batch 4|Old
+batch 5|Edited
+EOF
+	is( lines_as($node, $dbname, $role, <<'EOF'), "1|1|1|0|0\n0|1|0|0|0\nt", "$name: and so do others");
+SELECT * FROM poser_batch_execute('other');
+SELECT * FROM poser_batch_execute('complete');
+DELETE FROM poser_widget WHERE uuid = 'batch 5';
+SELECT max(id) AS last FROM poser_batch \gset
+INSERT INTO poser_batch (uuid, target) VALUES ('goes on', 'poser_widget');
+SELECT id > :last FROM poser_batch WHERE uuid = 'goes on';
+DELETE FROM poser_batch WHERE uuid = 'goes on';
+EOF
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'),
+		'', "$name: batches have gone on, and poser_check() finds nothing");
+	return;
+}
+
+# Everything in Poser's tables, as a role sees it, and where the sequences are;
 # counts whatever has been settled.  xact is left out unless asked for, and the
-# sequence can be.
+# sequences can be.
 sub contents
 {
 	my ($node, $dbname, %params) = @_;
@@ -343,7 +473,8 @@ sub contents
 	my $kept = MAINTAINED;
 	my $without = $params{xact} ? '' : q{- 'xact'};
 	my $sequence = $params{no_sequence} ? '' :
-	  'SELECT last_value, is_called FROM poser_change_id_seq;';
+	  'SELECT last_value, is_called FROM poser_change_id_seq;
+	   SELECT last_value, is_called FROM poser_batch_id_seq;';
 
 	return lines_as($node, $dbname, $role, <<"EOF");
 SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
@@ -354,6 +485,8 @@ SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
 SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
 SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
 SELECT to_json(h) FROM poser_version_horizon h;
+SELECT to_json(b) FROM poser_batch b ORDER BY id;
+SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
 $sequence
 EOF
 }

@@ -1,6 +1,7 @@
-# Rows and their history come through pg_dump as they were, in any schema, by
-# superuser and by owner, plain, parallel and as data only; counts are right on
-# the other side with no further step.  Nobody else can pass for a restore.
+# Rows, their history and batches come through pg_dump as they were, in any
+# schema, by superuser and by owner, plain, parallel and as data only; counts are
+# right on the other side with no further step, and batches go on.  Nobody else can
+# pass for a restore.
 
 use strict;
 use warnings;
@@ -49,6 +50,7 @@ EOF
 	$node->safe_psql($dbname,
 		"COMMIT PREPARED '${dbname}_1'; COMMIT PREPARED '${dbname}_2'");
 	make_history($node, $dbname, $role);
+	make_batches($node, $dbname, $role);
 	return;
 }
 
@@ -73,6 +75,7 @@ sub restored
 	is( $node->safe_psql('target', 'SELECT count(*), count(*) FILTER
 			(WHERE xact::text <> xmin::text) FROM poser_transaction'),
 		"$source->{transactions}|0", "$name: xact is of this cluster");
+	batches_go_on($node, 'target', $name, role => $role);
 	history_goes_on($node, 'target', $name, role => $role);
 	history_exact($node, 'target', "$name, written to", versions => 2000);
 	return;
@@ -124,8 +127,10 @@ foreach (
 	my $history = q{SELECT * FROM poser_widget_history('history 1')};
 	is(lines_as($node, 'target', 'reader', $history),
 		$node->safe_psql($dbname, $history), "$about: history, too");
-	fails_as($node, 'target', 'reader', '42501', 'SELECT * FROM poser_component_version',
-		"$about: no more than before");
+	fails_as($node, 'target', 'reader', '42501', "SELECT * FROM $_", "$about: not $_")
+	  foreach 'poser_component_version', 'poser_batch', 'poser_batch_row';
+	is( lines_as($node, 'target', 'writer', 'SELECT uuid FROM poser_batch ORDER BY uuid'),
+		"complete\nempty\nexecuted\nopen", "$about: a writer sees the batches that he may");
 
 	my $parallel = "$directory/$dbname.dir";
 	command_ok([ 'pg_dump', '-Fd', '-j2', '-f', $parallel, $connstr ],
@@ -149,10 +154,12 @@ foreach (
 	command_ok([ 'pg_dump', '--data-only', '-T', '*.ballast', '-f', $data, $connstr ],
 		"$about: pg_dump --data-only");
 	restored("$about: --data-only", $role, sub {
-		lines_as($node, 'target', $role, <<"EOF");
+		# the targets of batches are to be there
+		lines_as($node, 'target', $role, <<"EOF" . BATCH_TABLES);
 SET client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS "$schema";
 CREATE EXTENSION poser SCHEMA "$schema";
+SET search_path = "$schema";
 EOF
 		command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $data, $_[0] ],
 			"$about: psql of the data");
@@ -182,7 +189,7 @@ command_ok([ 'pg_dump', '-f', $older, $node->connstr('older') ], 'pg_dump of ver
 $node->safe_psql('postgres', 'CREATE DATABASE newer TEMPLATE template0');
 command_ok(
 	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $older, $node->connstr('newer') ],
-	'a dump of version 1.1, restored where 1.2 is the default');
+	'a dump of version 1.1, restored where 1.3 is the default');
 is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'rows have come without versions');
 SELECT (SELECT count(*) FROM poser_widget), (SELECT count(*) FROM poser_component);
 SELECT (SELECT count(*) FROM poser_widget_version), (SELECT count(*) FROM poser_component_version);
@@ -196,6 +203,20 @@ history_exact($node, 'newer', 'mended', versions => 5);
 is( $node->safe_psql('newer', q{SELECT operation, changed, description, username, comment
 	FROM poser_widget_history('b')}),
 	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
+
+# One of version 1.2 has all but batches.
+create_database($node, 'history', version => '1.2');
+make_history($node, 'history', 'postgres');
+my $history = "$directory/history.sql";
+command_ok([ 'pg_dump', '-f', $history, $node->connstr('history') ], 'pg_dump of version 1.2');
+$node->safe_psql('postgres', 'CREATE DATABASE batches TEMPLATE template0');
+command_ok(
+	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $history, $node->connstr('batches') ],
+	'a dump of version 1.2, restored where 1.3 is the default');
+counts_exact($node, 'batches', 'from version 1.2', widgets => 3);
+history_exact($node, 'batches', 'from version 1.2', versions => 20);
+make_batches($node, 'batches', 'postgres');
+batches_go_on($node, 'batches', 'from version 1.2');
 
 # A session that has the settings of a restore, and what it has written since:
 # each version's operation and values.

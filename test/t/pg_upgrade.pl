@@ -1,5 +1,5 @@
-# pg_upgrade from an older PostgreSQL takes rows, counts and history along, and
-# everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
+# pg_upgrade from an older PostgreSQL takes rows, counts, history and batches along,
+# and everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
 # newest that lies beside the one under test; it must have the extension, too.
 
 use strict;
@@ -36,8 +36,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.1--1.2.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.2: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.2--1.3.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.3: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
@@ -59,6 +59,7 @@ foreach (@databases)
 	my ($dbname, $schema, $role) = @$_;
 	create_database($old, $dbname, schema => $schema, owner => $role);
 	make_history($old, $dbname, $role);
+	make_batches($old, $dbname, $role);
 	$before{$dbname} = contents($old, $dbname, xact => 1);
 	history_exact($old, $dbname, "$dbname, before", versions => 20);
 }
@@ -85,6 +86,7 @@ foreach (@databases)
 		"$dbname: everything is the same, xact too");
 	counts_exact($new, $dbname, "$dbname, upgraded", widgets => 3);
 	history_exact($new, $dbname, "$dbname, upgraded", versions => 20);
+	batches_go_on($new, $dbname, "$dbname, upgraded", role => $role);
 	history_goes_on($new, $dbname, "$dbname, upgraded", role => $role);
 	cmp_ok(
 		lines_as($new, $dbname, $role, q{SELECT poser_widget_revert('history 6',

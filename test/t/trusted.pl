@@ -62,6 +62,7 @@ counts_exact($node, 'db', 'the owner\'s database');
 
 # So much for 1.1; with 1.2 there is history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
+my @batches = ('poser_batch', 'poser_batch_row');
 my @history = ('poser_transaction', 'poser_widget_version', 'poser_component_version', 'poser_version_horizon');
 is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner goes on with history');
 SET poser.runas = 'importer';
@@ -99,7 +100,7 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 	fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $table", "a reader, $table");
 	fails_as($node, 'db', 'reader', '42501', "DELETE FROM $table", "a reader, delete from $table");
 }
-fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $_", "a reader, $_") foreach @history;
+fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $_", "a reader, $_") foreach @history, @batches;
 fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a')}, 'a reader, history');
 lines_as($node, 'db', 'owner', 'GRANT SELECT ON poser_widget_version TO reader');
 is(lines_as($node, 'db', 'reader', q{SELECT operation, username FROM poser_widget_history('a')}),
@@ -126,9 +127,10 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 }
 fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
   foreach (
-	(map { ("INSERT INTO $_ DEFAULT VALUES", "DELETE FROM $_", "TRUNCATE $_") } @history),
-	q{SELECT nextval('poser_change_id_seq')},
-	q{SELECT setval('poser_change_id_seq', 1)},
+	(map { ("INSERT INTO $_ DEFAULT VALUES", "DELETE FROM $_", "TRUNCATE $_") } @history, @batches),
+	(map { ("SELECT nextval('$_')", "SELECT setval('$_', 1)") } 'poser_change_id_seq', 'poser_batch_id_seq'),
+	q{SELECT poser_batch_create('poser_widget')},
+	q{SELECT poser_batch_purge('0')},
 	'SELECT poser_recount()',
 	'SELECT poser_record_versions()',
 	q{SELECT poser_prune_versions('0')});
@@ -183,9 +185,23 @@ $node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
 create_database($node, 'by_owner', owner => 'owner', version => '1.0');
 lines_as($node, 'by_owner', 'owner', q{ALTER EXTENSION poser UPDATE});
 like(owners('fresh'), qr/^$_\|owner$/m, "the owner owns $_")
-  foreach ('table poser_widget', 'sequence poser_change_id_seq', map { "table $_" } @history);
+  foreach ('table poser_widget', 'sequence poser_change_id_seq', 'sequence poser_batch_id_seq',
+	map { "table $_" } @history, @batches);
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners('by_superuser'), owners('fresh'), 'owners after a superuser\'s update');
+
+# Batches are his, and others' who have been granted the tables, whoever has
+# updated it; they are purged by him.
+foreach my $dbname ('fresh', 'by_superuser')
+{
+	make_batches($node, $dbname, 'owner');
+	batches_go_on($node, $dbname, $dbname, role => 'owner');
+	fails_as($node, $dbname, 'writer', '42501', q{SELECT poser_batch_purge('0')}, "$dbname: a writer, purge");
+	is(lines_as($node, $dbname, 'owner', q{SELECT poser_batch_purge('0')}), 4, "$dbname: the owner purges");
+	is(lines_as($node, $dbname, 'owner', 'SELECT uuid FROM poser_batch'), 'empty', "$dbname: what has not been executed stays");
+	counts_exact($node, $dbname, "$dbname: batches");
+	history_exact($node, $dbname, "$dbname: batches", versions => 10);
+}
 
 # The script runs as a superuser, but nothing of the owner's does.  If it did, that
 # would be seen also after a rollback: the trap takes a number from a sequence.

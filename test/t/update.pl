@@ -1,6 +1,6 @@
-# A database updated from 1.0 or 1.1 with rows in place is, by the catalogs, what
-# a new one is, its counts are right, and each row has a first version; an update
-# rolled back leaves it as it was, and who writes meanwhile waits.
+# A database updated from 1.0, 1.1 or 1.2 with rows in place is, by the catalogs,
+# what a new one is, its counts are right, each row has a first version, and it has
+# batches; an update rolled back leaves it as it was, and who writes meanwhile waits.
 
 use strict;
 use warnings;
@@ -91,7 +91,9 @@ UNION ALL
 	SELECT concat_ws(' | ', 'rule', name, ev_enabled, pg_get_ruledef(r.oid))
 	FROM rel JOIN pg_rewrite r ON ev_class = rel.oid
 UNION ALL
-	SELECT concat_ws(' | ', 'policy', name, polname) FROM rel JOIN pg_policy ON polrelid = rel.oid
+	SELECT concat_ws(' | ', 'policy', name, polname, polcmd, polpermissive, polroles,
+		pg_get_expr(polqual, polrelid), pg_get_expr(polwithcheck, polrelid))
+	FROM rel JOIN pg_policy ON polrelid = rel.oid
 UNION ALL
 	SELECT concat_ws(' | ', 'statistics', name, pg_get_statisticsobjdef(s.oid))
 	FROM rel JOIN pg_statistic_ext s ON stxrelid = rel.oid
@@ -167,7 +169,8 @@ my $contents = 'SELECT * FROM poser_widget ORDER BY uuid; SELECT * FROM poser_co
 foreach (
 	[ 'public', 'postgres', '1.0' ],
 	[ 'Stock Room', 'postgres', '1.1' ],
-	[ 'public', 'owner', '1.1' ])
+	[ 'public', 'owner', '1.1' ],
+	[ 'Stock Room', 'owner', '1.2' ])
 {
 	my ($schema, $role, $version) = @$_;
 	my $about = "from $version, schema $schema, by $role";
@@ -199,13 +202,14 @@ VALUES ('late', '1', 'In the same session');
 EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
-	# On the way, 1.1 is the same, too.
-	if ($version eq '1.0')
+	# On the way, 1.1 and 1.2 are the same, too.
+	foreach my $between ($version eq '1.0' ? ('1.1', '1.2') : ())
 	{
-		create_database($node, 'fresh_1_1', schema => $schema, owner => $role, version => '1.1');
-		lines_as($node, $updated, $role, q{ALTER EXTENSION poser UPDATE TO '1.1'});
-		is(differences([ facts('fresh_1_1') ], [ facts($updated) ]),
-			'', "$about to 1.1: new and updated are identical");
+		my $between_fresh = "fresh_$between" =~ tr/./_/r;
+		create_database($node, $between_fresh, schema => $schema, owner => $role, version => $between);
+		lines_as($node, $updated, $role, "ALTER EXTENSION poser UPDATE TO '$between'");
+		is(differences([ facts($between_fresh) ], [ facts($updated) ]),
+			'', "$about to $between: new and updated are identical");
 	}
 
 	# The update.
@@ -218,19 +222,22 @@ EOF
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
-	is( $node->safe_psql($updated, <<'EOF'), '912|912|0|1', "$about: each row has one first version, all of one transaction");
+	# 1.2 has recorded them as they came
+	my ($transactions, $comment) =
+	  $version eq '1.2' ? (4, '') : (1, 'history begins with version 1.2 of extension "poser"');
+	is( $node->safe_psql($updated, <<'EOF'), "912|912|0|$transactions", "$about: each row has one first version");
 SELECT count(*), count(DISTINCT uuid), max(operation_type), count(DISTINCT transaction_id)
 FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
 	  UNION ALL
 	  SELECT uuid, operation_type, transaction_id FROM poser_component_version) v
 EOF
-	is( $node->safe_psql($updated, 'SELECT username, role_name, comment FROM poser_transaction'),
-		qq{$role|$role|history begins with version 1.2 of extension "poser"}, "$about: which says so");
+	is( $node->safe_psql($updated, 'SELECT DISTINCT username, role_name, comment FROM poser_transaction'),
+		"$role|$role|$comment", "$about: of as many transactions, which say so");
 	history_exact($node, $updated, "$about: updated", versions => 912);
 
 	my @fresh = facts($fresh);
-	my @kinds = ('config table', qw(column comment constraint depends function index member privileges
-		relation sequence trigger view));
+	my @kinds = ('config table', qw(column comment constraint depends function index member policy
+		privileges relation sequence trigger view));
 	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
 		"@kinds", "$about: the comparison sees all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
@@ -243,6 +250,8 @@ EOF
 		counts_exact($node, $dbname, "$about: $dbname, written to", widgets => 100);
 		history_exact($node, $dbname, "$about: $dbname, written to", versions => 1720);
 		history_goes_on($node, $dbname, "$about: $dbname", role => $role);
+		make_batches($node, $dbname, $role);
+		batches_go_on($node, $dbname, "$about: $dbname", role => $role);
 	}
 }
 
@@ -393,6 +402,22 @@ foreach (
 	'DROP INDEX poser_transaction_idx_issued_at',
 	q{COMMENT ON COLUMN poser_transaction.xact IS 'other'},
 	q{COMMENT ON SEQUENCE poser_change_id_seq IS 'other'},
+	'ALTER TABLE poser_batch DISABLE ROW LEVEL SECURITY',
+	'ALTER TABLE poser_batch_row FORCE ROW LEVEL SECURITY',
+	'ALTER POLICY poser_batch_policy ON poser_batch USING (true)',
+	'ALTER POLICY poser_batch_row_policy ON poser_batch_row TO reader',
+	'ALTER TABLE poser_batch ALTER id SET GENERATED ALWAYS',
+	'ALTER TABLE poser_batch ALTER is_mutable DROP EXPRESSION',
+	'ALTER TABLE poser_batch DISABLE TRIGGER poser_batch_guard',
+	'ALTER TABLE poser_batch_row DROP CONSTRAINT poser_batch_row_ck_operation',
+	'ALTER TABLE poser_batch_row DROP CONSTRAINT poser_batch_row_fk_batch',
+	'ALTER SEQUENCE poser_batch_id_seq CACHE 2',
+	'GRANT SELECT ON poser_batch TO reader',
+	'GRANT USAGE ON SEQUENCE poser_batch_id_seq TO reader',
+	'GRANT EXECUTE ON FUNCTION poser_batch_row_guard() TO reader',
+	'REVOKE EXECUTE ON FUNCTION poser_batch_create(regclass, text, jsonb) FROM public',
+	'ALTER FUNCTION poser_batch_purge(interval) RESET search_path',
+	q{COMMENT ON FUNCTION poser_batch_execute(varchar, boolean) IS 'other'},
 	q{UPDATE pg_extension SET extconfig = extconfig[:3], extcondition = extcondition[:3] WHERE extname = 'poser'},
 	'DELETE FROM pg_init_privs',
 	q{UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'poser'})

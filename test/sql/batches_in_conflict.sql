@@ -1,0 +1,243 @@
+-- Batches whose rows conflict with what others have changed since, or have errors:
+-- what is said of each, how it is resolved, and that a refused execution changes
+-- nothing.
+
+\set VERBOSITY terse
+CREATE EXTENSION poser;
+CREATE VIEW staged AS
+SELECT sequence, operation, key ->> 'item_code' AS code, old, new, status, status_text, removed
+  FROM poser_batch_row ORDER BY batch_uuid, sequence;
+CREATE VIEW components AS
+SELECT item_code, widget_uuid, description, active FROM poser_component ORDER BY item_code, widget_uuid;
+CREATE TABLE staging (item_code text, widget_uuid text, description text, active bool);
+
+-- A batch "b" of all that can be done, and then what others do.
+CREATE PROCEDURE stage() LANGUAGE plpgsql AS $$
+BEGIN
+	DELETE FROM poser_batch;
+	TRUNCATE poser_component, poser_widget, staging;
+	INSERT INTO poser_widget (uuid, description) VALUES ('w', 'Widget');
+	INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+	SELECT 'uuid ' || code, 'w', code, 'old' FROM unnest('{d1,d2,d3,s1,s2,u1,u2,u3,u4,u5,u6}'::text[]) AS code;
+	INSERT INTO staging
+	SELECT code, 'w', CASE WHEN code ~ 's' THEN 'old' ELSE 'new' END, code NOT IN ('u5', 'u6')
+	  FROM unnest('{n1,n2,n3,s1,s2,u1,u2,u3,u4,u5,u6}'::text[]) AS code;
+	INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_component');
+	PERFORM poser_batch_populate('b', 'staging', key => '{item_code,widget_uuid}', deletes => true);
+END
+$$;
+CREATE PROCEDURE others_change() LANGUAGE sql AS $$
+	DELETE FROM poser_component WHERE item_code IN ('d2', 's2', 'u2');
+	UPDATE poser_component SET description = 'theirs' WHERE item_code IN ('d1', 's1', 'u1', 'u5');
+	UPDATE poser_component SET description = 'new' WHERE item_code = 'u3';
+	UPDATE poser_component SET active = false WHERE item_code IN ('u4', 'u6');
+	INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('n1', 'w', 'n1', 'theirs'), ('n2', 'w', 'n2', 'new');
+$$;
+CALL stage();
+SELECT code, operation, old, new, status FROM staged ORDER BY code;
+SELECT array_agg(sequence) FROM staged;
+CALL others_change();
+
+-- An execution finds them itself, and changes nothing.
+CREATE TABLE before AS TABLE poser_component;
+CREATE TABLE rows_before AS TABLE poser_batch_row;
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('b');
+\set VERBOSITY terse
+(TABLE before EXCEPT TABLE poser_component) UNION ALL (TABLE poser_component EXCEPT TABLE before);
+(TABLE rows_before EXCEPT TABLE poser_batch_row) UNION ALL (TABLE poser_batch_row EXCEPT TABLE rows_before);
+SELECT executed, executed_by, is_mutable FROM poser_batch;
+
+-- Comparing again says what each was and what it is now: n1, s2, u1, u2, u5 and d1
+-- conflict.  What others have made as the batch wants it (n2, u3, d2) is not to be
+-- done any more; what they have changed elsewhere (s1, u4, u6) is theirs.
+SELECT poser_batch_refresh('b');
+SELECT code, operation, status, status_text FROM staged ORDER BY code;
+SELECT code, old, new FROM staged ORDER BY code;
+SELECT poser_batch_refresh('b');
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('b');
+\set VERBOSITY terse
+(TABLE before EXCEPT TABLE poser_component) UNION ALL (TABLE poser_component EXCEPT TABLE before);
+
+-- Setting the status oneself resolves nothing.
+UPDATE poser_batch_row SET status = 'ready', status_text = NULL;
+SELECT poser_batch_refresh('b');
+UPDATE poser_batch_row SET status = 'ready', status_text = NULL;
+\set VERBOSITY sqlstate
+SELECT * FROM poser_batch_execute('b');
+\set VERBOSITY terse
+
+-- Resolved: theirs is kept (u1), written over (u5, d1, n1, s2), or made as they have
+-- it now (u2, which becomes a new row).
+BEGIN;
+UPDATE poser_batch_row SET removed = true WHERE key ->> 'item_code' = 'u1';
+UPDATE poser_batch_row SET old = NULL WHERE key ->> 'item_code' IN ('u5', 'd1', 'u2');
+UPDATE poser_batch_row SET operation = 'update' WHERE key ->> 'item_code' = 'n1';
+UPDATE poser_batch_row SET old = NULL, new = '{"description": "again"}' WHERE key ->> 'item_code' = 's2';
+SELECT poser_batch_refresh('b');
+SELECT code, operation, status, status_text, old, new FROM staged WHERE code IN ('u1', 'u2', 'u5', 'd1', 'n1', 's2') ORDER BY code;
+SELECT * FROM poser_batch_execute('b');
+TABLE components;
+SELECT code, status, removed FROM staged WHERE status <> 'ready' OR removed;
+ROLLBACK;
+-- the old value may be left out of one field, or be set to what is there
+BEGIN;
+UPDATE poser_batch_row SET old = old - 'description' WHERE key ->> 'item_code' = 'u5';
+UPDATE poser_batch_row SET old = '{"description": "theirs"}' WHERE key ->> 'item_code' = 'u1';
+UPDATE poser_batch_row SET removed = true WHERE status = 'conflict' AND key ->> 'item_code' NOT IN ('u1', 'u5');
+SELECT poser_batch_refresh('b');
+SELECT code, operation, status, old, new FROM staged WHERE code IN ('u1', 'u5');
+-- and resolving is undone when they change it once more
+UPDATE poser_component SET description = 'theirs again' WHERE item_code = 'u5';
+SELECT poser_batch_refresh('b');
+SELECT code, status, status_text FROM staged WHERE status <> 'ready' AND NOT removed;
+ROLLBACK;
+-- nothing need be compared again before it is executed
+BEGIN;
+UPDATE poser_batch_row SET removed = true WHERE key ->> 'item_code' IN ('u1', 'u2', 'u5', 'd1', 'n1', 's2');
+SELECT * FROM poser_batch_execute('b');
+TABLE components;
+ROLLBACK;
+
+-- Skipped, if asked; all others are done, and none is done later.
+SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
+SELECT code, operation, status, status_text FROM staged ORDER BY code;
+TABLE components;
+SELECT executed IS NOT NULL AS executed, is_mutable FROM poser_batch;
+SELECT * FROM poser_check();
+-- all of them
+CALL stage();
+DELETE FROM poser_batch_row WHERE key ->> 'item_code' NOT IN ('u1', 'd1');
+CALL others_change();
+SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
+SELECT code, status FROM staged;
+SELECT * FROM poser_batch_execute('b', true);
+
+-- Values that JSON has other words for do not conflict by that, and NULL is a value.
+CREATE TABLE stock (id int PRIMARY KEY, text json, a int[], n numeric, note text, at timestamptz);
+INSERT INTO stock VALUES (1, '{"a":  1, "a": 1.0}', '[0:1]={1,2}', 1.0, NULL, '2024-01-02 03:04:05.678901+00'),
+	(2, '{"a":  1, "a": 1.0}', '[0:1]={1,2}', 1.0, NULL, '-infinity'), (3, 'null', NULL, NULL, 'kept', NULL);
+CREATE TABLE new_stock AS SELECT id, '[ 1]'::json AS text, '{3}'::int[] AS a, 1.00 AS n, 'a note' AS note, 'infinity'::timestamptz AS at FROM stock ORDER BY id;
+UPDATE new_stock SET note = NULL WHERE id = 3;
+INSERT INTO poser_batch (uuid, target) VALUES ('stock', 'stock');
+SELECT poser_batch_populate('stock', 'new_stock');
+SELECT poser_batch_refresh('stock');
+SELECT sequence, operation, old, new, status_text FROM poser_batch_row WHERE batch_uuid = 'stock' ORDER BY sequence;
+UPDATE stock SET note = '', n = NULL WHERE id = 1;
+UPDATE stock SET note = NULL, a = '{}', n = 0 WHERE id = 3;
+SELECT poser_batch_refresh('stock');
+SELECT sequence, operation, status, status_text FROM poser_batch_row WHERE batch_uuid = 'stock' ORDER BY sequence;
+SELECT * FROM poser_batch_execute('stock', skip_conflicts => true);
+SELECT * FROM stock ORDER BY id;
+
+--
+-- Errors
+--
+CALL stage();
+DELETE FROM poser_batch;
+TRUNCATE staging;
+ALTER TABLE poser_component ADD COLUMN size int, ADD COLUMN double int GENERATED ALWAYS AS (size * 2) STORED,
+	ADD CONSTRAINT is_small CHECK (size < 100);
+CREATE UNIQUE INDEX one_of_each ON poser_component (size);
+ALTER TABLE staging ADD COLUMN size bigint;
+INSERT INTO staging (item_code, widget_uuid, description, size) VALUES
+	('e1', 'w', repeat('x', 256), 1), ('e2', 'w', NULL, 2), ('e3', 'none', 'unknown widget', 3), ('e4', 'w', 'unlike the check', 100),
+	(NULL, 'w', 'no key', 5), ('twice', 'w', 'one', 6), ('twice', 'w', 'two', 7), ('e8', 'w', 'too large', 3000000000),
+	('a code of more than 20', 'w', 'a key too long', 9), ('e10', 'w', 'good', 10), ('u1', 'w', 'good, too', 11), ('e12', 'w', 'as the 11th', 11);
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_component');
+SELECT poser_batch_populate('b', 'staging', '{item_code,widget_uuid}', '{description,size}');
+SELECT row_count FROM poser_batch;
+SELECT sequence, operation, key, left(new ->> 'description', 20) AS description, new -> 'size' AS size, status, status_text FROM poser_batch_row ORDER BY sequence;
+-- tried out, others are found; the rows that are good are so still
+SELECT poser_batch_refresh('b');
+SELECT sequence, operation, code, status, status_text FROM staged;
+SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
+CREATE TABLE errors AS SELECT sequence, status, status_text FROM staged;
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('b');
+-- conflicts can be skipped, errors cannot
+SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
+\set VERBOSITY terse
+TABLE errors EXCEPT SELECT sequence, status, status_text FROM staged;
+SELECT executed FROM poser_batch;
+SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
+-- each is mended in its way, or removed
+UPDATE poser_batch_row SET new = new || '{"description": "mended"}' WHERE sequence IN (1, 2);
+INSERT INTO poser_widget (uuid, description) VALUES ('none', 'No longer unknown');
+UPDATE poser_batch_row SET new = jsonb_set(new, '{size}', to_jsonb(sequence)) WHERE sequence IN (4, 8, 12);
+UPDATE poser_batch_row SET key = '{"item_code": "e5", "widget_uuid": "w"}' WHERE sequence = 5;
+UPDATE poser_batch_row SET key = key || '{"item_code": "e9"}' WHERE sequence = 9;
+UPDATE poser_batch_row SET removed = true WHERE sequence = 7;
+SELECT poser_batch_refresh('b');
+SELECT sequence, operation, code, status, status_text FROM staged WHERE status <> 'ready';
+
+-- Edits that are wrong: a value that is none of the type, a field that there is not,
+-- that is of the key or generated, a key of other columns, no key, the key of
+-- another row.
+CREATE TABLE good AS TABLE poser_batch_row;
+UPDATE poser_batch_row SET new = new || '{"size": "eleven"}' WHERE sequence = 1;
+UPDATE poser_batch_row SET new = new || '{"colour": "red", "weight": 1}' WHERE sequence = 2;
+UPDATE poser_batch_row SET new = new || '{"item_code": "e3"}' WHERE sequence = 3;
+UPDATE poser_batch_row SET new = new || '{"double": 1}' WHERE sequence = 4;
+UPDATE poser_batch_row SET key = '{"item_code": "e5", "size": 5}' WHERE sequence = 5;
+UPDATE poser_batch_row SET key = '{}' WHERE sequence = 6;
+UPDATE poser_batch_row SET key = key || '{"item_code": "e9"}', old = NULL WHERE sequence IN (8, 10);
+UPDATE poser_batch_row SET old = old || '{"price": 1}' WHERE sequence = 11;
+UPDATE poser_batch_row SET new = NULL WHERE sequence = 12;
+SELECT poser_batch_refresh('b');
+SELECT sequence, operation, key, status, status_text FROM poser_batch_row WHERE NOT removed ORDER BY sequence;
+-- what is no object, or no operation, is not even staged
+UPDATE poser_batch_row SET new = '[]' WHERE sequence = 1;
+UPDATE poser_batch_row SET old = 'null' WHERE sequence = 1;
+UPDATE poser_batch_row SET key = '"e1"' WHERE sequence = 1;
+UPDATE poser_batch_row SET operation = 'upsert' WHERE sequence = 1;
+UPDATE poser_batch_row SET status = 'fine' WHERE sequence = 1;
+UPDATE poser_batch_row AS r SET key = good.key, old = good.old, new = good.new FROM good WHERE r.sequence = good.sequence;
+SELECT poser_batch_refresh('b');
+
+-- What only the execution comes to know is the one error, of all offenders.
+ALTER TABLE poser_component ADD CONSTRAINT is_tiny CHECK (size < 9);
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('b');
+\set VERBOSITY terse
+SELECT executed FROM poser_batch;
+SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
+ALTER TABLE poser_component DROP CONSTRAINT is_tiny;
+SELECT * FROM poser_batch_execute('b');
+SELECT item_code, widget_uuid, description, size FROM poser_component WHERE size IS NOT NULL ORDER BY size;
+SELECT count(DISTINCT transaction_id) FROM poser_component_version WHERE description = 'mended';
+
+-- of what it is about itself
+\set VERBOSITY sqlstate
+SELECT poser_batch_create(NULL);
+SELECT poser_batch_create('components');
+SELECT poser_batch_create('poser_component_pkey');
+SELECT poser_batch_refresh('none'), poser_batch_refresh('B');
+SELECT * FROM poser_batch_execute('none');
+SELECT poser_batch_populate('none', 'staging');
+SELECT poser_batch_refresh(NULL);
+SELECT * FROM poser_batch_execute(NULL);
+SELECT * FROM poser_batch_execute('b', NULL);
+SELECT poser_batch_create('poser_component') AS batch \gset
+SELECT poser_batch_populate(:'batch', NULL);
+SELECT poser_batch_populate(:'batch', 'poser_component_pkey');
+SELECT poser_batch_populate(:'batch', 'staging');
+SELECT poser_batch_populate(:'batch', 'staging', '{item_code,none}');
+SELECT poser_batch_populate(:'batch', 'staging', '{item_code,widget_uuid}', '{colour}');
+SELECT poser_batch_populate(:'batch', 'staging', '{item_code,item_code}');
+SELECT poser_batch_populate(:'batch', 'staging', '{item_code,NULL}');
+SELECT row_count, key FROM poser_batch WHERE uuid = :'batch';
+-- a target that is no more
+INSERT INTO poser_batch (uuid, target) VALUES ('gone', 'stock');
+DROP TABLE stock;
+SELECT poser_batch_populate('gone', 'new_stock');
+SELECT poser_batch_refresh('gone');
+SELECT * FROM poser_batch_execute('stock');
+DELETE FROM poser_batch WHERE uuid IN ('gone', 'stock');
+
+SET client_min_messages = warning;
+DROP PROCEDURE stage, others_change;
+DROP TABLE staging, before, rows_before, new_stock, errors, good;
+DROP VIEW staged, components;
+DROP EXTENSION poser;
