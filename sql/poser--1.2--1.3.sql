@@ -92,7 +92,7 @@ COMMENT ON COLUMN @extschema@.poser_batch.params IS 'the user''s';
 CREATE TABLE @extschema@.poser_batch_row (
 	batch_uuid pg_catalog.varchar(32) NOT NULL,
 	sequence pg_catalog.int8 NOT NULL,
-	operation pg_catalog.text NOT NULL DEFAULT 'create',
+	operation pg_catalog.text NOT NULL DEFAULT 'update',
 	key pg_catalog.jsonb NOT NULL,
 	old pg_catalog.jsonb,
 	new pg_catalog.jsonb,
@@ -145,6 +145,9 @@ COMMENT ON FUNCTION @extschema@.poser_batch_row_guard() IS
 CREATE TRIGGER poser_batch_guard
 	BEFORE INSERT OR UPDATE OR DELETE ON @extschema@.poser_batch
 	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_batch_guard();
+CREATE TRIGGER poser_batch_row_before
+	BEFORE INSERT ON @extschema@.poser_batch_row
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_batch_row_guard();
 CREATE TRIGGER poser_batch_row_insert
 	AFTER INSERT ON @extschema@.poser_batch_row
 	REFERENCING NEW TABLE AS new_rows

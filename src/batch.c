@@ -321,7 +321,8 @@ count_changes(TriggerData *trigdata, const char *header, bool is_owner)
 }
 
 /*
- * poser_batch_row_guard() after statements that write poser_batch_row.
+ * poser_batch_row_guard() after statements that write poser_batch_row; and before
+ * those that insert, for a restore may come to the rows before their batches.
  */
 Datum
 poser_batch_row_guard(PG_FUNCTION_ARGS)
@@ -333,7 +334,9 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid save_userid;
 	int save_sec_context;
 
-	if (poser_is_restore(trigdata->tg_relation))
+	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
+		poser_restore_wait(trigdata->tg_relation);
+	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event) || poser_is_restore(trigdata->tg_relation))
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		poser_check_owner(relid);
@@ -621,7 +624,7 @@ populate(PoserImport *import)
 		execute_for(import,
 					psprintf("INSERT INTO %s.poser_batch_row"
 							 "       (batch_uuid, sequence, operation, key, new, status, status_text)"
-							 "SELECT $1, row, 'create', key, new, 'error', text FROM poser_reject",
+							 "SELECT $1, row, 'update', key, new, 'error', text FROM poser_reject",
 							 batch->schema));
 	if (import->nproblems > nrejects)
 	{

@@ -1111,7 +1111,8 @@ reject_row(PoserImport *import, TupleTableSlot *slot, int64 row, const char *tex
 	Datum values[4] = {Int64GetDatum(row), CStringGetTextDatum(text)};
 	bool nulls[4] = {false, false};
 
-	if (import->rejects == NULL)
+	/* its values as they came are only there when reading with care */
+	if (import->rejects == NULL || !import->careful)
 		return;
 	values[2] = slot_getattr(slot, import->ncolumns + 1, &nulls[2]);
 	values[3] = slot_getattr(slot, import->ncolumns + 2, &nulls[3]);

@@ -391,9 +391,9 @@ SELECT poser_batch_populate('open', 'batch_source');
 UPDATE poser_batch_row SET new = '{"description": "Edited"}' WHERE batch_uuid = 'open' AND sequence = 5;
 UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'open' AND sequence = 2;
 INSERT INTO poser_batch (uuid, target) VALUES ('executed', 'poser_component');
-INSERT INTO poser_batch_row (batch_uuid, sequence, key, old, new) VALUES
-	('executed', 1, '{"uuid": "batch 2"}', '{"description": "Old"}', '{"description": "New"}'),
-	('executed', 2, '{"uuid": "batch 3"}', '{"description": "Older"}', '{"description": "New"}');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, old, new) VALUES
+	('executed', 1, 'update', '{"uuid": "batch 2"}', '{"description": "Old"}', '{"description": "New"}'),
+	('executed', 2, 'update', '{"uuid": "batch 3"}', '{"description": "Older"}', '{"description": "New"}');
 SELECT * FROM poser_batch_execute('executed', skip_conflicts => true);
 BEGIN;
 SELECT poser_batch_create('poser_widget');
