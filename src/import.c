@@ -326,12 +326,9 @@ poser_savepoint_rollback(PoserSavepoint *savepoint)
 	CurrentResourceOwner = savepoint->owner;
 }
 
-/*
- * Catch the error that is being raised, which is rolled back to the savepoint.
- * It is raised again unless it says something of a row.
- */
-ErrorData *
-poser_savepoint_catch(PoserSavepoint *savepoint)
+/* Catch the error that is being raised, which is rolled back to the savepoint. */
+static ErrorData *
+catch_any_error(PoserSavepoint *savepoint)
 {
 	ErrorData *error;
 
@@ -339,6 +336,15 @@ poser_savepoint_catch(PoserSavepoint *savepoint)
 	error = CopyErrorData();
 	FlushErrorState();
 	poser_savepoint_rollback(savepoint);
+	return error;
+}
+
+/* The same, but it is raised again unless it says something of a row. */
+ErrorData *
+poser_savepoint_catch(PoserSavepoint *savepoint)
+{
+	ErrorData *error = catch_any_error(savepoint);
+
 	if (!is_of_a_row(error))
 		ReThrowError(error);
 	return error;
@@ -1893,8 +1899,8 @@ poser_import_write(PoserImport *import)
 }
 
 /*
- * Compare and write.  If others have changed rows between the two, both are
- * done again; if rows cannot be written, then carefully.  Returns false, with
+ * Compare and write.  If others have changed rows between the two, or we and they
+ * wait for each other, both are done again; if rows cannot be written, then carefully.  Returns false, with
  * nothing done, if there are problems.  Without "keep" it is only a try.
  */
 bool
@@ -1934,7 +1940,7 @@ poser_import_apply(PoserImport *import, bool keep)
 		}
 		PG_CATCH();
 		{
-			error = poser_savepoint_catch(&savepoint);
+			error = catch_any_error(&savepoint);
 		}
 		PG_END_TRY();
 		/* what it has sorted on disk has gone with its resource owner */
@@ -1942,9 +1948,12 @@ poser_import_apply(PoserImport *import, bool keep)
 		MemoryContextDelete(context);
 		import->sort = import->matches = NULL;
 
-		if (error != NULL)
+		if (error != NULL && error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
+			!IsolationUsesXactSnapshot() && attempt < MAX_ATTEMPTS)
+			import->moved = true;
+		else if (error != NULL)
 		{
-			if (import->careful)
+			if (import->careful || !is_of_a_row(error))
 				ReThrowError(error);
 			FreeErrorData(error);
 			import->careful = true;
