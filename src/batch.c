@@ -952,6 +952,7 @@ judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
 	bool updates = false;
 	bool conflicts = false;
 	bits8 *changed;
+	bits8 *learned = columns + POSER_IMPORT_BYTES(import);
 
 	if (slot->tts_isnull[there])
 	{
@@ -976,6 +977,10 @@ judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
 						  is_same(import, column, is, is_null, slot->tts_values[1 + i],
 								  slot->tts_isnull[1 + i]));
 
+		/* what was not known to be there is known from now on */
+		if (POSER_IMPORT_HAS(given, i) && !POSER_IMPORT_HAS(based, i) &&
+			(operation == POSER_IMPORT_UPDATE || operation == POSER_IMPORT_UNCHANGED || overwrites))
+			POSER_IMPORT_ADD(learned, i);
 		if (operation == POSER_IMPORT_DELETE ? as_before : as_wanted)
 			continue;
 		if (operation == POSER_IMPORT_DELETE || operation == POSER_IMPORT_CREATE || !as_before)
@@ -1045,23 +1050,21 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 	const char *found = is_conflict ? "r.operation" : psprintf("'%s'::pg_catalog.text", operations[operation]);
 	const char *status = !is_conflict ? "ready" : batch->skip_conflicts ? "skipped"
 																		: "conflict";
+	const bits8 *learned = columns + POSER_IMPORT_BYTES(import);
+	bool learns = false;
 	StringInfoData old;
 	StringInfoData text;
 
+	for (int i = import->nkeys; i < import->ncolumns; i++)
+		learns = learns || (POSER_IMPORT_HAS(learned, i) && !is_conflict);
 	initStringInfo(&old);
 	initStringInfo(&text);
-	if (operation == POSER_IMPORT_UPDATE)
-	{
-		/* where it was not known what was there, it is now */
-		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, columns, "c.o", false);
-		appendStringInfoString(&old, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
-	}
-	else if (operation == POSER_IMPORT_DELETE)
-	{
-		appendStringInfoString(&old, "COALESCE(r.old, ");
+	if (operation == POSER_IMPORT_DELETE)
 		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, NULL, "c.o", false);
-		appendStringInfoChar(&old, ')');
-	}
+	else if (learns)
+		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, learned, "c.o", false);
+	if (operation == POSER_IMPORT_DELETE || learns)
+		appendStringInfoString(&old, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
 	else
 		appendStringInfoString(&old, "r.old");
 	if (is_conflict)

@@ -1315,7 +1315,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	PoserImport *import = ((PoserImportReceiver *) self)->import;
 	const int there = import->row_desc->natts;
 	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
-	const int tag_size = VARHDRSZ + 1 + POSER_IMPORT_BYTES(import);
+	const int tag_size = VARHDRSZ + 1 + 2 * POSER_IMPORT_BYTES(import);
 	bytea *tag = palloc0(tag_size);
 	PoserImportOperation operation;
 

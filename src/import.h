@@ -61,7 +61,10 @@ typedef struct PoserImportProblem
 
 typedef struct PoserImport PoserImport;
 
-/* Say what is to be done for a row of the comparison, and in which columns. */
+/*
+ * Say what is to be done for a row of the comparison, and in which columns.
+ * Behind these there is room for as many others, of which the writer is to know.
+ */
 typedef PoserImportOperation (*PoserImportJudge)(PoserImport *import, TupleTableSlot *slot,
 												 bits8 *columns);
 
