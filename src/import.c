@@ -286,15 +286,22 @@ static char *
 error_of_row(PoserImport *import, const char *key, const char *column, ErrorData *error)
 {
 	char *columns = column != NULL ? psprintf("\"%s\"", column) : NULL;
+	StringInfoData text;
 
 	if (columns == NULL && error->column_name != NULL)
 		columns = psprintf("\"%s\"", error->column_name);
 	if (columns == NULL && error->constraint_name != NULL)
 		columns = columns_of_constraint(import, error->constraint_name);
-	return psprintf("%s%s%s: %s", key,
-					columns == NULL ? "" : strchr(columns, ',') != NULL ? ", columns "
-																		: ", column ",
-					columns == NULL ? "" : columns, error->message);
+	initStringInfo(&text);
+	appendStringInfoString(&text, key);
+	if (columns != NULL)
+		appendStringInfo(&text, ", column%s %s", strchr(columns, ',') != NULL ? "s" : "", columns);
+	appendStringInfo(&text, ": %s", error->message);
+	/* which key of the other row it is */
+	if (error->detail != NULL && (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION ||
+								  error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION))
+		appendStringInfo(&text, " (%s)", error->detail);
+	return text.data;
 }
 
 /*
