@@ -1048,13 +1048,14 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 	Batch *batch = import->private;
 	bool is_conflict = (operation >= POSER_IMPORT_CONFLICT);
 	const char *found = is_conflict ? "r.operation" : psprintf("'%s'::pg_catalog.text", operations[operation]);
-	const char *status = !is_conflict ? "ready" : batch->skip_conflicts ? "skipped"
-																		: "conflict";
+	const char *status = "ready";
 	const bits8 *learned = columns + POSER_IMPORT_BYTES(import);
 	bool learns = false;
 	StringInfoData old;
 	StringInfoData text;
 
+	if (is_conflict)
+		status = batch->skip_conflicts ? "skipped" : "conflict";
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 		learns = learns || (POSER_IMPORT_HAS(learned, i) && !is_conflict);
 	initStringInfo(&old);

@@ -484,6 +484,15 @@ can_be_written(Form_pg_attribute att)
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
 }
 
+static bool
+is_in_key(PoserImport *import, Form_pg_attribute att)
+{
+	for (int i = 0; i < import->nkeys; i++)
+		if (import->columns[i].attno == att->attnum)
+			return true;
+	return false;
+}
+
 /* Describe the target's column, and how the source's value becomes one. */
 static void
 add_column(PoserImport *import, Relation source, Relation target, const char *name)
@@ -647,7 +656,9 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->target = target;
 	import->target_kind = to->rd_rel->relkind;
 	import->target_label = pstrdup(RelationGetRelationName(to));
-	import->target_name = import->target_kind == RELKIND_PARTITIONED_TABLE ? import->target_plain : psprintf("ONLY %s", import->target_plain);
+	import->target_name = import->target_plain;
+	if (import->target_kind != RELKIND_PARTITIONED_TABLE)
+		import->target_name = psprintf("ONLY %s", import->target_plain);
 	if (OidIsValid(source))
 	{
 		from = relation_open(source, AccessShareLock);
@@ -695,11 +706,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	foreach(lc, field_names)
 	{
 		Form_pg_attribute att = attribute(to, lfirst(lc));
-		bool in_key = false;
 
-		for (int i = 0; i < import->nkeys; i++)
-			in_key = in_key || keys[i] == att->attnum;
-		if (in_key)
+		if (is_in_key(import, att))
 			continue;
 		if (!can_be_written(att))
 			ereport(ERROR,
@@ -711,11 +719,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	for (int i = 0; DatumGetPointer(fields) == NULL && i < RelationGetDescr(to)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(to), i);
-		bool in_key = false;
 
-		for (int j = 0; j < import->nkeys; j++)
-			in_key = in_key || keys[j] == att->attnum;
-		if (!att->attisdropped && !in_key && can_be_written(att) &&
+		if (!att->attisdropped && !is_in_key(import, att) && can_be_written(att) &&
 			(from == NULL || get_attnum(source, NameStr(att->attname)) > 0))
 			add_column(import, from, to, NameStr(att->attname));
 	}
@@ -727,8 +732,12 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 				 errmsg("cannot compare more than %d columns", (MaxTupleAttributeNumber - 2) / 2)));
 	import->references_itself = has_key_to_itself(to);
 
-	import->activity = pstrdup(MyBEEntry != NULL && MyBEEntry->st_activity_raw[0] != '\0' ? MyBEEntry->st_activity_raw : "");
-	import->query_id = MyBEEntry != NULL ? MyBEEntry->st_query_id : 0;
+	import->activity = "";
+	if (MyBEEntry != NULL)
+	{
+		import->activity = pstrdup(MyBEEntry->st_activity_raw);
+		import->query_id = MyBEEntry->st_query_id;
+	}
 	for (int i = 0; i < lengthof(import->limits); i++)
 		import->limits[i] = PG_INT64_MAX;
 	if (from != NULL)
@@ -1448,6 +1457,7 @@ poser_import_compare(PoserImport *import)
 		if (SPI_register_relation(&import->changes) != SPI_OK_REL_REGISTER)
 			elog(ERROR, "could not register the changes of an import");
 	}
+	MemoryContextSwitchTo(old_context);
 	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,
 										sort_operators, sort_collations, nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);
@@ -1455,7 +1465,6 @@ poser_import_compare(PoserImport *import)
 		import->matches = tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
 												work_mem, NULL, TUPLESORT_NONE);
 	memset(import->found, 0, sizeof(import->found));
-	MemoryContextSwitchTo(old_context);
 
 	poser_import_progress(import, "comparing", 0);
 	initStringInfo(&sql);

@@ -137,7 +137,7 @@ struct PoserImport
 	int64 limits[4];					/* of creates, updates, deletes, and of all */
 	ReturnSetInfo *rsinfo;
 
-	char *activity; /* what the session was doing before */
+	const char *activity; /* what the session was doing before */
 	uint64 query_id;
 	const char *phase;
 	int64 done;
