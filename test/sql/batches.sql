@@ -183,21 +183,21 @@ SELECT "Item No", "from", price, number, total, "new" FROM "Price ""list""" ORDE
 SELECT * FROM poser_import_diff('"new ""list"""', '"Price ""list"""', deletes => true);
 -- what is staged says the same under other settings
 UPDATE "new ""list""" SET weight = 0.1::float8 + 0.2::float8, seen = '2024-06-07 08:09:10+00', raw = '\x5c00', for_days = '[2023-02-01,2023-04-03)';
-UPDATE "Price ""list""" SET weight = 0.1::float8 + 0.7::float8;
+UPDATE "Price ""list""" SET weight = 0.3;
 SET extra_float_digits = 0;
 SET bytea_output = escape;
 SET DateStyle = 'SQL, DMY';
 SELECT poser_batch_create('"Price ""list"""') AS batch \gset
 SELECT poser_batch_populate(:'batch', '"new ""list"""');
-RESET extra_float_digits;
 RESET bytea_output;
 SET DateStyle = 'SQL, MDY';
 SET TimeZone = 'Asia/Tokyo';
 SELECT poser_batch_refresh(:'batch');
-SELECT DISTINCT operation, status, old ->> 'weight' FROM staged WHERE id = 7;
+SELECT DISTINCT operation, status, old ->> 'weight' AS was, new ->> 'weight' AS "to be" FROM staged WHERE id = 7;
+SELECT * FROM poser_batch_execute(:'batch');
+RESET extra_float_digits;
 RESET DateStyle;
 RESET TimeZone;
-SELECT * FROM poser_batch_execute(:'batch');
 SELECT * FROM poser_import_diff('"new ""list"""', '"Price ""list"""', deletes => true);
 
 --

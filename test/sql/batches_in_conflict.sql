@@ -114,6 +114,16 @@ SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
 SELECT code, status FROM staged;
 SELECT * FROM poser_batch_execute('b', true);
 
+-- A row that has nothing to write is unchanged, however often it is compared: only
+-- one that says so deletes.
+CALL stage();
+UPDATE poser_batch_row SET new = NULL WHERE key ->> 'item_code' ~ '[su]';
+UPDATE poser_batch_row SET old = NULL WHERE key ->> 'item_code' IN ('s2', 'u2');
+DELETE FROM poser_component WHERE item_code = 'd2';
+SELECT poser_batch_refresh('b'), poser_batch_refresh('b');
+SELECT * FROM poser_batch_execute('b');
+TABLE components;
+
 -- Values that JSON has other words for do not conflict by that, and NULL is a value.
 CREATE TABLE stock (id int PRIMARY KEY, text json, a int[], n numeric, note text, at timestamptz);
 INSERT INTO stock VALUES (1, '{"a":  1, "a": 1.0}', '[0:1]={1,2}', 1.0, NULL, '2024-01-02 03:04:05.678901+00'),
@@ -228,12 +238,13 @@ SELECT poser_batch_populate(:'batch', 'staging', '{item_code,widget_uuid}', '{co
 SELECT poser_batch_populate(:'batch', 'staging', '{item_code,item_code}');
 SELECT poser_batch_populate(:'batch', 'staging', '{item_code,NULL}');
 SELECT row_count, key FROM poser_batch WHERE uuid = :'batch';
--- a target that is no more
+-- a target that is no more: nothing can be done, but something said
 INSERT INTO poser_batch (uuid, target) VALUES ('gone', 'stock');
 DROP TABLE stock;
 SELECT poser_batch_populate('gone', 'new_stock');
 SELECT poser_batch_refresh('gone');
 SELECT * FROM poser_batch_execute('stock');
+UPDATE poser_batch SET notes = 'its table is gone', complete = true WHERE uuid = 'gone';
 DELETE FROM poser_batch WHERE uuid IN ('gone', 'stock');
 
 SET client_min_messages = warning;
