@@ -21,9 +21,11 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
@@ -36,7 +38,6 @@
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
-#include "utils/guc.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -83,9 +84,9 @@ typedef struct Batch
 /* As in the column operation; there are more in poser_batch_row than an import has. */
 static const char *const operations[] = {"delete", "update", "create", "unchanged"};
 
-/* Is what is done to headers, and to rows, our own doing? */
+/* Is what is done to a header our own doing?  And of which batch are we marking rows? */
 static bool writing_header = false;
-static bool marking_rows = false;
+static const char *marked_batch = NULL;
 
 /*
  * The guards
@@ -253,7 +254,7 @@ count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
 	/* a batch that is deleted takes its rows along */
 	if (SPI_processed == 0)
 		return;
-	if (!marking_rows)
+	if (marked_batch == NULL || strcmp(marked_batch, TextDatumGetCString(uuid)) != 0)
 	{
 		bool executed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		bool complete = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
@@ -503,15 +504,10 @@ collect_problems(PoserImport *import, bool rejects)
 static void
 query_for(PoserImport *import, const char *sql, DestReceiver *dest)
 {
-	static const char *const settings[][2] = {
-		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
 	Batch *batch = import->private;
 	Oid argtypes[] = {VARCHAROID};
-	int level = NewGUCNestLevel();
+	int level = poser_import_begin_settings();
 
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
 	poser_import_execute(import, sql, dest, 1, argtypes, &batch->uuid);
 	AtEOXact_GUC(true, level);
 }
@@ -1035,8 +1031,10 @@ append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operat
 				appendStringInfo(sql,
 								 "%spg_catalog.format('%%s was %%s and is now %%s', %s::pg_catalog.text,"
 								 " r.old OPERATOR(pg_catalog.->) %s::pg_catalog.text,"
-								 " COALESCE(pg_catalog.to_jsonb(c.o%d), 'null'))",
-								 separator, label, label, i + 1);
+								 " COALESCE(pg_catalog.to_jsonb(",
+								 separator, label, label);
+				poser_import_append_value(sql, import, i, psprintf("c.o%d", i + 1));
+				appendStringInfoString(sql, "), 'null'))");
 				separator = " OPERATOR(pg_catalog.||) '; ' OPERATOR(pg_catalog.||) ";
 			}
 }
@@ -1120,7 +1118,7 @@ mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 {
 	Batch *batch = import->private;
 
-	marking_rows = true;
+	marked_batch = TextDatumGetCString(batch->uuid);
 	PG_TRY();
 	{
 		if (operation != POSER_IMPORT_UNCHANGED)
@@ -1135,7 +1133,7 @@ mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 	}
 	PG_FINALLY();
 	{
-		marking_rows = false;
+		marked_batch = NULL;
 	}
 	PG_END_TRY();
 }
@@ -1199,6 +1197,40 @@ field_names(Batch *batch)
 	return result;
 }
 
+/* The text of a value, by its output function. */
+static Node *
+text_of(CaseTestExpr *value)
+{
+	CoerceViaIO *result = makeNode(CoerceViaIO);
+
+	result->arg = (Expr *) value;
+	result->resulttype = TEXTOID;
+	result->resultcollid = DEFAULT_COLLATION_OID;
+	result->coerceformat = COERCE_EXPLICIT_CAST;
+	result->location = -1;
+	return (Node *) result;
+}
+
+/*
+ * A row of the target that has nothing in it.  Of a null row the input functions
+ * would ask all domains whether they allow for that.
+ */
+static Const *
+nothing(Oid target)
+{
+	Relation rel = relation_open(target, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(rel);
+	Datum *values = palloc0(sizeof(Datum) * desc->natts);
+	bool *nulls = palloc(sizeof(bool) * desc->natts);
+	Const *result;
+
+	memset(nulls, true, sizeof(bool) * desc->natts);
+	result = makeConst(rel->rd_rel->reltype, -1, InvalidOid, -1,
+					   HeapTupleGetDatum(heap_form_tuple(desc, values, nulls)), false, false);
+	relation_close(rel, NoLock);
+	return result;
+}
+
 /* Begin to compare a batch with its target. */
 static PoserImport *
 begin_batch(Batch *batch, const char *function, bool writes)
@@ -1213,7 +1245,7 @@ begin_batch(Batch *batch, const char *function, bool writes)
 	object->typeMod = -1;
 	batch->populate =
 		ExecPrepareExpr((Expr *) makeFuncExpr(F_JSONB_POPULATE_RECORD, rowtype,
-											  list_make2(makeNullConst(rowtype, -1, InvalidOid), object),
+											  list_make2(nothing(batch->target), object),
 											  InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
 						import->estate);
 	import->read_only = false;
@@ -1232,9 +1264,11 @@ begin_batch(Batch *batch, const char *function, bool writes)
 		value->typeId = column->type;
 		value->typeMod = column->typmod;
 		value->collation = column->collation;
-		column->as_json = ExecPrepareExpr((Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(value), InvalidOid,
-																column->collation, COERCE_EXPLICIT_CALL),
-										  import->estate);
+		column->as_json =
+			ExecPrepareExpr((Expr *) makeFuncExpr(F_TO_JSONB, JSONBOID,
+												  list_make1(column->as_text ? text_of(value) : (Node *) value),
+												  InvalidOid, column->collation, COERCE_EXPLICIT_CALL),
+							import->estate);
 		import->extra[i] = column->type;
 	}
 	import->extra[import->ncolumns] = BYTEAOID;

@@ -33,6 +33,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/relation.h"
+#include "access/transam.h"
 #include "access/table.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
@@ -58,6 +59,7 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
@@ -144,6 +146,9 @@ is_of_a_row(const ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return error->message_id != NULL &&
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
+	/* some types' input functions say so */
+	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR)
+		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
 		case ERRCODE_DATA_EXCEPTION:
@@ -484,6 +489,36 @@ can_be_written(Form_pg_attribute att)
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
 }
 
+/* Has a type, or has something in it, a cast to json of its own? */
+static bool
+has_cast_to_json(Oid type)
+{
+	CoercionPathType path;
+	Oid function;
+	Oid element;
+	bool result = false;
+
+	check_stack_depth();
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		return has_cast_to_json(element);
+	if (type < FirstNormalObjectId)
+		return false;
+	path = find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function);
+	if (path == COERCION_PATH_FUNC)
+		return true;
+	if (get_typtype(type) == TYPTYPE_COMPOSITE)
+	{
+		TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
+
+		for (int i = 0; i < desc->natts && !result; i++)
+			result = !TupleDescAttr(desc, i)->attisdropped && has_cast_to_json(TupleDescAttr(desc, i)->atttypid);
+		ReleaseTupleDesc(desc);
+	}
+	return result;
+}
+
 static bool
 is_in_key(PoserImport *import, Form_pg_attribute att)
 {
@@ -511,6 +546,7 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 	column->collation = att->attcollation;
 	column->len = att->attlen;
 	column->byval = att->attbyval;
+	column->as_text = has_cast_to_json(att->atttypid);
 	if (source == NULL)
 		return;
 
@@ -651,7 +687,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 				 errdetail("It is not a table or foreign table.")));
 	if (writes)
 		check_may_write(target);
-	to = relation_open(target, writes ? RowExclusiveLock : AccessShareLock);
+	/* stronger locks come in their order, see lock_target() */
+	to = relation_open(target, AccessShareLock);
 	import->source = source;
 	import->target = target;
 	import->target_kind = to->rd_rel->relkind;
@@ -771,19 +808,38 @@ poser_import_end(PoserImport *import)
 
 /*
  * Keep other imports away from the target until the transaction ends; and
- * other writers, too, if no index keeps them from making rows twice.
+ * other writers, too, if no index keeps them from making rows twice.  Imports
+ * must hold no lock that conflicts with the latter before they have the first.
  */
 static void
 lock_target(PoserImport *import, bool exclusively)
 {
 	LockDatabaseObject(RelationRelationId, import->target, 0, ExclusiveLock);
-	if (exclusively && import->target_kind != RELKIND_FOREIGN_TABLE)
-		LockRelationOid(import->target, ShareRowExclusiveLock);
+	LockRelationOid(import->target,
+					exclusively && import->target_kind != RELKIND_FOREIGN_TABLE ? ShareRowExclusiveLock
+																				: RowExclusiveLock);
 }
 
 /*
  * Queries
  */
+
+/*
+ * From here on values are the same when they have been text.  Returns what
+ * AtEOXact_GUC() needs to end it.
+ */
+int
+poser_import_begin_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
+	int result = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return result;
+}
 
 /* Run a query, and give its rows to "dest" if that is not NULL. */
 void
@@ -880,6 +936,21 @@ poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, 
 }
 
 /*
+ * Append a column's value, called by this expression, as it is to be in an object.
+ *
+ * A type's own cast to json need not be undone by its input function, and may
+ * be anybody's code: such types are in an object by their text.
+ */
+void
+poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value)
+{
+	if (import->columns[column].as_text)
+		appendStringInfo(sql, "CASE WHEN %s IS DISTINCT FROM NULL THEN pg_catalog.format('%%s', %s) END", value, value);
+	else
+		appendStringInfoString(sql, value);
+}
+
+/*
  * Append an object of the columns from "first" to before "last" that are in
  * "columns", NULL for all: their names and the values called by the prefix and
  * number, or name.
@@ -899,10 +970,9 @@ poser_import_append_object(StringInfo sql, PoserImport *import, int first, int l
 			appendStringInfoString(sql, n == 0 ? "pg_catalog.jsonb_build_object(" : ") OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(");
 		appendStringInfo(sql, "%s%s, ", n % 50 == 0 ? "" : ", ",
 						 quote_literal_cstr(import->columns[i].label));
-		if (by_name)
-			appendStringInfo(sql, "%s%s", prefix, import->columns[i].name);
-		else
-			appendStringInfo(sql, "%s%d", prefix, i + 1);
+		poser_import_append_value(sql, import, i,
+								  by_name ? psprintf("%s%s", prefix, import->columns[i].name)
+										  : psprintf("%s%d", prefix, i + 1));
 		n++;
 	}
 	appendStringInfoString(sql, n == 0 ? "'{}'::pg_catalog.jsonb" : ")");
@@ -1480,7 +1550,16 @@ poser_import_compare(PoserImport *import)
 		appendStringInfo(&sql, " %s t.%s IS NOT NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
 	appendStringInfoString(&sql, ") AS t ON ");
 	poser_import_append_join(&sql, import, "r", false);
-	poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
+	if (import->judge == judge)
+		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
+	else
+	{
+		/* a batch compares values that have been text */
+		int level = poser_import_begin_settings();
+
+		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
+		AtEOXact_GUC(true, level);
+	}
 	if (!import->unique)
 		check_matches(import);
 }

@@ -46,6 +46,7 @@ typedef struct PoserImportColumn
 	int32 source_typmod;
 	Oid source_collation;
 	ExprState *coerce;	/* of the source's value; NULL if there is nothing to do */
+	bool as_text;		/* in an object */
 	ExprState *as_json; /* of a batch: its value as jsonb */
 	const char *equals; /* of a key column: its operator */
 	FmgrInfo *hash;		/* the same; NULL if there is none */
@@ -187,6 +188,8 @@ extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *v
 extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
 extern bool poser_import_same(const PoserImportColumn *column, Datum value, bool isnull,
 							  Datum other, bool other_isnull);
+extern int poser_import_begin_settings(void);
+extern void poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value);
 extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
 									   const bits8 *columns, const char *prefix, bool by_name);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
