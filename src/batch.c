@@ -137,8 +137,13 @@ check_target(Relation rel, HeapTuple tuple)
 {
 	bool isnull;
 	Oid target = DatumGetObjectId(column_of(rel, tuple, "target", &isnull));
-	char relkind = isnull ? RELKIND_RELATION : get_rel_relkind(target);
+	char relkind;
 
+	if (isnull)
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("target must not be null")));
+	relkind = get_rel_relkind(target);
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
 		relkind != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
@@ -185,6 +190,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	HeapTuple old = trigdata->tg_trigtuple;
 	HeapTuple new = TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event) ? trigdata->tg_newtuple : old;
 	bool not_executed;
+	bool isnull;
 	bool is_owner;
 
 	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) || !TRIGGER_FIRED_BEFORE(trigdata->tg_event))
@@ -217,7 +223,15 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 					 errmsg("column \"%s\" of relation \"%s\" can only be changed by its owner",
 							protected_columns[i], RelationGetRelationName(rel))));
-	check_target(rel, new);
+	/* it says what the rows mean that have been reviewed */
+	if (is_changed(rel, old, new, "key") &&
+		(!not_executed || DatumGetBool(column_of(rel, old, "complete", &isnull))))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"key\" cannot be changed of a batch that is complete or has been executed")));
+	/* other columns of a batch whose target is gone can be changed */
+	if (is_changed(rel, old, new, "target"))
+		check_target(rel, new);
 	return PointerGetDatum(new);
 }
 
@@ -563,6 +577,31 @@ write_duplicates(PoserImport *import)
 	execute_for(import, sql.data);
 }
 
+/* A batch's row has for each column what was, is to be and is. */
+static void
+check_width(PoserImport *import)
+{
+	const int limit = (MaxTupleAttributeNumber - 5) / 3;
+
+	if (import->ncolumns > limit)
+		ereport(ERROR,
+				(errcode(ERRCODE_TOO_MANY_COLUMNS),
+				 errmsg("a batch cannot have more than %d columns", limit)));
+}
+
+/* How many rows of the batch cannot be executed as they are. */
+static int64
+count_bad_rows(PoserImport *import)
+{
+	Batch *batch = import->private;
+
+	return execute_for(import,
+					   psprintf("SELECT FROM %s.poser_batch_row"
+								" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+								"   AND status OPERATOR(pg_catalog.=) ANY ('{error,conflict}'::pg_catalog.text[])",
+								batch->schema));
+}
+
 /*
  * Populating
  */
@@ -663,6 +702,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
 								PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2),
 								PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3), false);
+	check_width(import);
 	import->read_only = false;
 	import->private = &batch;
 	import->write = write_populated;
@@ -680,7 +720,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 		args[0] = batch.uuid;
 		args[1] = key_names(import);
 		write_header(&batch, "key = $2", 2, argtypes, args);
-		write_status(&batch, "populated", import, import->nproblems, "errors");
+		write_status(&batch, "populated", import, count_bad_rows(import), "errors");
 	}
 	PG_FINALLY();
 	{
@@ -799,19 +839,23 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 }
 
 /*
- * What a row is meant to do.  One that was found to have nothing to do still
- * means what it did before.  One to be updated that says nothing of what was
- * there is to be written whatever is: POSER_IMPORT_CONFLICT stands for that.
+ * What a row is meant to do, beside the operations that it can say: to be
+ * written over whatever is there, if it is to be updated and says nothing of
+ * that; or nothing whatever, if it neither says what is to be written nor deletes.
  */
+#define OVERWRITE POSER_IMPORT_CONFLICT
+#define NOTHING POSER_IMPORT_IS_GONE
+
 static int
 intention(int operation, bool no_old, bool no_new)
 {
-	if (operation == POSER_IMPORT_UPDATE && no_old)
-		return POSER_IMPORT_CONFLICT;
-	if (operation == POSER_IMPORT_UNCHANGED && no_new)
-		return POSER_IMPORT_DELETE;
-	if (operation == POSER_IMPORT_UNCHANGED && no_old)
-		return POSER_IMPORT_CREATE;
+	if (operation != POSER_IMPORT_UPDATE && operation != POSER_IMPORT_UNCHANGED)
+		return operation;
+	if (no_new)
+		return NOTHING;
+	if (no_old)
+		/* what was to be created and has been found to be there still is */
+		return operation == POSER_IMPORT_UPDATE ? OVERWRITE : POSER_IMPORT_CREATE;
 	return operation;
 }
 
@@ -880,7 +924,7 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 		poser_import_problem(import, row,
 							 error != NULL ? error->sqlerrcode : ERRCODE_INVALID_PARAMETER_VALUE,
 							 psprintf("Row " INT64_FORMAT ", key %s, %s", row,
-									  JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0),
+									  poser_import_shown(JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0)),
 									  problem));
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
@@ -944,12 +988,14 @@ judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
 	const bits8 *given = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_GIVEN(import)]));
 	const bits8 *based = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_BASED(import)]));
 	int operation = DatumGetInt32(slot->tts_values[EXTRA_OPERATION(import)]);
-	bool overwrites = (operation == POSER_IMPORT_CONFLICT);
+	bool overwrites = (operation == OVERWRITE);
 	bool updates = false;
 	bool conflicts = false;
 	bits8 *changed;
 	bits8 *learned = columns + POSER_IMPORT_BYTES(import);
 
+	if (operation == NOTHING)
+		return POSER_IMPORT_UNCHANGED;
 	if (slot->tts_isnull[there])
 	{
 		if (operation == POSER_IMPORT_CREATE || overwrites)
@@ -1248,6 +1294,7 @@ begin_batch(Batch *batch, const char *function, bool writes)
 											  list_make2(nothing(batch->target), object),
 											  InvalidOid, InvalidOid, COERCE_EXPLICIT_CALL),
 						import->estate);
+	check_width(import);
 	import->read_only = false;
 	import->private = batch;
 	import->source_label = psprintf("batch " INT64_FORMAT, batch->id);
@@ -1298,17 +1345,15 @@ static int64
 refresh(PoserImport *import)
 {
 	int64 unreadable;
-	int64 ambiguous;
-	int64 result;
+	bool ambiguous;
 
 	collect_problems(import, false);
 	poser_import_read(import);
 	unreadable = import->nproblems;
 	poser_import_compare(import);
-	ambiguous = import->nproblems - unreadable;
+	ambiguous = (import->nproblems > unreadable);
 	import->write = write_findings;
 	poser_import_write(import);
-	result = unreadable + ambiguous + count_conflicts(import);
 	if (import->nproblems > 0)
 	{
 		write_duplicates(import);
@@ -1316,7 +1361,7 @@ refresh(PoserImport *import)
 	}
 
 	/* what constraints and triggers say of the rest is found out by trying */
-	if (ambiguous == 0 &&
+	if (!ambiguous &&
 		import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] + import->found[POSER_IMPORT_DELETE] > 0 &&
 		may_write(import))
 	{
@@ -1324,9 +1369,8 @@ refresh(PoserImport *import)
 		(void) poser_import_apply(import, false);
 		if (import->nproblems > 0)
 			write_verdicts(import);
-		result += import->nproblems;
 	}
-	return result;
+	return count_bad_rows(import);
 }
 
 /*
@@ -1401,6 +1445,12 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	import->check = check_conflicts;
 	PG_TRY();
 	{
+		/* whatever runs meanwhile must find it executed */
+		args[0] = batch.uuid;
+		args[1] = CStringGetTextDatum(poser_username());
+		args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
+		write_header(&batch, "executed = $3, executed_by = $2", 3, argtypes, args);
+
 		poser_import_read(import);
 		if (import->nproblems > 0)
 			refuse(import, import->nproblems == 1 ? "an error" : "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
@@ -1411,11 +1461,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 			poser_import_raise(import);
 		}
 		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);
-		args[0] = batch.uuid;
-		args[1] = CStringGetTextDatum(poser_username());
-		args[2] = TimestampTzGetDatum(GetCurrentTimestamp());
 		write_status(&batch, "executed", import, count_conflicts(import), "skipped");
-		write_header(&batch, "executed = $3, executed_by = $2", 3, argtypes, args);
 	}
 	PG_FINALLY();
 	{

@@ -223,25 +223,26 @@ poser_import_raise(PoserImport *import)
 				 errhint("Nothing has been changed.")));
 }
 
+/* A text, not too long. */
+char *
+poser_import_shown(char *text)
+{
+	if (strlen(text) > MAX_SHOWN)
+		text = psprintf("%.*s...", pg_mbcliplen(text, strlen(text), MAX_SHOWN), text);
+	return text;
+}
+
 /* A value as text, not too long. */
 static char *
 shown(Oid type, Datum value, bool isnull)
 {
 	Oid output;
 	bool is_varlena;
-	char *text;
 
 	if (isnull)
 		return pstrdup("null");
 	getTypeOutputInfo(type, &output, &is_varlena);
-	text = OidOutputFunctionCall(output, value);
-	if (strlen(text) > MAX_SHOWN)
-	{
-		int len = pg_mbcliplen(text, strlen(text), MAX_SHOWN);
-
-		text = psprintf("%.*s...", len, text);
-	}
-	return text;
+	return poser_import_shown(OidOutputFunctionCall(output, value));
 }
 
 /* "Key (a, b)=(1, 2)" */
@@ -582,8 +583,14 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 static void
 describe_key(PoserImportColumn *column)
 {
-	TypeCacheEntry *type = lookup_type_cache(column->type, TYPECACHE_HASH_EXTENDED_PROC_FINFO);
+	TypeCacheEntry *type = lookup_type_cache(column->type, TYPECACHE_EQ_OPR |
+															   TYPECACHE_HASH_EXTENDED_PROC_FINFO);
 
+	if (!OidIsValid(type->eq_opr))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("column \"%s\" cannot be part of a key, for type %s has no equality operator",
+						column->label, format_type_be(column->type))));
 	column->equals = poser_equality(column->type);
 	if (OidIsValid(type->hash_extended_proc_finfo.fn_oid))
 		column->hash = &type->hash_extended_proc_finfo;
@@ -691,6 +698,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	to = relation_open(target, AccessShareLock);
 	import->source = source;
 	import->target = target;
+	import->written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
 	import->target_kind = to->rd_rel->relkind;
 	import->target_label = pstrdup(RelationGetRelationName(to));
 	import->target_name = import->target_plain;
@@ -847,10 +855,19 @@ poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 					 int nargs, Oid *argtypes, Datum *values)
 {
 	SPIExecuteOptions options = {0};
-	/* a subtransaction cannot be begun while others work for us in parallel */
-	SPIPlanPtr plan = SPI_prepare_cursor(query, nargs, argtypes,
-										 import->careful ? 0 : CURSOR_OPT_PARALLEL_OK);
+	SPIPlanPtr plan;
 
+	/* of a statement that fails nothing must stay in memory */
+	if (nargs == 0 && dest == NULL)
+	{
+		if (SPI_execute(query, import->read_only, 0) < 0)
+			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(SPI_result));
+		return;
+	}
+
+	/* what we do with each row need not be what can be done while others work for us in parallel */
+	plan = SPI_prepare_cursor(query, nargs, argtypes,
+							  import->careful || import->coerces ? 0 : CURSOR_OPT_PARALLEL_OK);
 	if (plan == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
 	if (nargs > 0)
@@ -876,8 +893,10 @@ static int64
 result_number(void)
 {
 	bool isnull;
+	int64 result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 
-	return SPI_processed == 0 ? 0 : DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return result;
 }
 
 static void
@@ -1673,12 +1692,19 @@ static int64
 write_foreign(PoserImport *import, PoserImportOperation operation, const bits8 *columns)
 {
 	int map[MaxTupleAttributeNumber + 1];
-	SPIPlanPtr plan = foreign_statement(import, operation, columns, map);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
-	Datum *values = palloc(sizeof(Datum) * import->ncolumns);
-	char *nulls = palloc(import->ncolumns);
+	SPIPlanPtr plan;
+	TupleTableSlot *slot;
+	Datum *values;
+	char *nulls;
 	int64 result = 0;
 
+	/* an own connection goes, with its plan, if a row fails */
+	if (SPI_connect() != SPI_OK_CONNECT)
+		elog(ERROR, "SPI_connect failed");
+	plan = foreign_statement(import, operation, columns, map);
+	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	values = palloc(sizeof(Datum) * import->ncolumns);
+	nulls = palloc(import->ncolumns);
 	tuplestore_rescan(import->changes.reldata);
 	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 	{
@@ -1694,7 +1720,7 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const bits8 *
 		result += SPI_processed;
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	SPI_freeplan(plan);
+	SPI_finish();
 	return result;
 }
 
@@ -1715,6 +1741,7 @@ is_there_by_now(PoserImport *import)
 	if (SPI_execute_snapshot(plan, NULL, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) < 0)
 		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
 	result = (SPI_processed > 0);
+	SPI_freetuptable(SPI_tuptable);
 	SPI_freeplan(plan);
 	return result;
 }
@@ -1869,6 +1896,8 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 	for (int half = 0; half < 2; half++)
 	{
 		int64 n = half == 0 ? nrows / 2 : nrows - nrows / 2;
+		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "part", ALLOCSET_SMALL_SIZES);
+		MemoryContext old_context = MemoryContextSwitchTo(context);
 		Tuplestorestate *part = tuplestore_begin_heap(false, false, work_mem);
 
 		for (int64 i = 0; i < n && tuplestore_gettupleslot(rows, true, false, slot); i++)
@@ -1876,6 +1905,8 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 		ExecClearTuple(slot);
 		result += write_carefully(import, operation, columns, part, n, failed);
 		tuplestore_end(part);
+		MemoryContextSwitchTo(old_context);
+		MemoryContextDelete(context);
 	}
 	ExecDropSingleTupleTableSlot(slot);
 	return result;
@@ -2021,7 +2052,9 @@ poser_import_apply(PoserImport *import, bool keep)
 		MemoryContextSwitchTo(context);
 		PG_TRY();
 		{
-			lock_target(import, !import->unique || attempt > ATTEMPTS_WITHOUT_LOCK);
+			/* who waits for rows that we have written must not be waited for */
+			lock_target(import, !import->unique ||
+									(attempt > ATTEMPTS_WITHOUT_LOCK && !import->written_before));
 			poser_import_compare(import);
 			if (import->check != NULL)
 				import->check(import);

@@ -94,6 +94,7 @@ struct PoserImport
 	char target_kind;
 	bool unique; /* an index sees to the key */
 	bool references_itself;
+	bool written_before; /* in this transaction */
 	int nkeys;
 	int ncolumns; /* of the key, which come first, and fields */
 	PoserImportColumn *columns;
@@ -198,6 +199,7 @@ extern DestReceiver *poser_import_receiver(PoserImport *import,
 										   bool (*receive)(TupleTableSlot *slot, DestReceiver *self));
 extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows,
 									 bool own_names);
+extern char *poser_import_shown(char *text);
 extern void poser_import_argument(bool is_null, const char *name);
 extern void poser_import_count(PoserImport *import);
 extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
