@@ -1,0 +1,112 @@
+-- Code that runs while a batch is compared or executed: casts, triggers and domains
+-- of the target.  It neither gets past what guards batches nor keeps them from working.
+
+SET client_min_messages = warning;
+CREATE EXTENSION poser;
+CREATE ROLE regress_poser_clerk;
+GRANT SELECT, INSERT, UPDATE ON poser_batch, poser_batch_row TO regress_poser_clerk;
+CREATE SCHEMA regress_poser_code AUTHORIZATION regress_poser_clerk;
+SET ROLE regress_poser_clerk;
+SET search_path = regress_poser_code, public;
+
+-- A type with a cast to json that writes to a batch that has been executed: the
+-- cast is not used, the type's text is.
+CREATE TYPE mood AS ENUM ('good', 'bad', 'better');
+CREATE TABLE pet (id int PRIMARY KEY, mood mood, moods mood[], name text);
+INSERT INTO pet VALUES (1, 'good', '{good}', 'cat'), (2, 'good', NULL, 'dog');
+INSERT INTO poser_batch (uuid, target) VALUES ('done', 'pet');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new) VALUES ('done', 1, '{"id": 1}', '{"name": "tomcat"}');
+SELECT * FROM poser_batch_execute('done');
+CREATE FUNCTION mood_to_json(mood) RETURNS json LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE poser_batch_row SET new = '{"name": "forged"}' WHERE batch_uuid = 'done';
+	RETURN to_json('from a cast'::text);
+END
+$$;
+RESET ROLE;
+SET search_path = regress_poser_code, public;
+CREATE CAST (mood AS json) WITH FUNCTION mood_to_json(mood);
+SET ROLE regress_poser_clerk;
+CREATE TABLE news AS SELECT id, 'bad'::mood AS mood, '{bad,good}'::mood[] AS moods FROM pet ORDER BY id;
+INSERT INTO poser_batch (uuid, target) VALUES ('moods', 'pet');
+SELECT poser_batch_populate('moods', 'news');
+UPDATE pet SET mood = 'better' WHERE id = 2;
+SELECT poser_batch_refresh('moods');
+SELECT sequence, operation, old, new, status, status_text FROM poser_batch_row WHERE batch_uuid = 'moods' ORDER BY sequence;
+SELECT * FROM poser_batch_execute('moods', skip_conflicts => true);
+SELECT * FROM pet ORDER BY id;
+SELECT new FROM poser_batch_row WHERE batch_uuid = 'done';
+
+-- A trigger of the target that executes the same batch again, or edits it.
+CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	IF TG_ARGV[0] = 'execute' THEN
+		PERFORM poser_batch_execute('more');
+	ELSE
+		UPDATE poser_batch_row SET new = '{"name": "other"}' WHERE batch_uuid = 'more';
+	END IF;
+	RETURN NULL;
+END
+$$;
+INSERT INTO poser_batch (uuid, target) VALUES ('more', 'pet');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new) VALUES ('more', 1, '{"id": 1}', '{"name": "lion"}');
+\set VERBOSITY terse
+CREATE TRIGGER meddle AFTER UPDATE ON pet FOR EACH STATEMENT EXECUTE FUNCTION meddle('execute');
+SELECT * FROM poser_batch_execute('more');
+DROP TRIGGER meddle ON pet;
+CREATE TRIGGER meddle AFTER UPDATE ON pet FOR EACH STATEMENT EXECUTE FUNCTION meddle('edit');
+SELECT * FROM poser_batch_execute('more');
+DROP TRIGGER meddle ON pet;
+SELECT executed, (SELECT new FROM poser_batch_row WHERE batch_uuid = uuid) FROM poser_batch WHERE uuid = 'more';
+
+-- A domain that allows no null, of a column that the batch does not know of.
+CREATE DOMAIN always AS text NOT NULL;
+CREATE TABLE strict (id int PRIMARY KEY, name text, a always DEFAULT 'a');
+INSERT INTO strict VALUES (1, 'one', 'b');
+CREATE TABLE loose AS SELECT n AS id, 'number ' || n AS name FROM generate_series(1, 2) AS n ORDER BY n;
+INSERT INTO poser_batch (uuid, target) VALUES ('strict', 'strict');
+SELECT poser_batch_populate('strict', 'loose'), poser_batch_refresh('strict');
+SELECT * FROM poser_batch_execute('strict');
+SELECT * FROM strict ORDER BY id;
+
+-- A check that begins subtransactions, which no parallel query could do.
+CREATE FUNCTION is_number(text) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM $1::int;
+	RETURN true;
+EXCEPTION WHEN OTHERS THEN
+	RETURN false;
+END
+$$;
+CREATE DOMAIN number AS text CHECK (is_number(value));
+CREATE TABLE numbers (id int PRIMARY KEY, n number);
+CREATE TABLE texts AS SELECT n AS id, n::text AS n FROM generate_series(1, 5000) AS n;
+ANALYZE texts;
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SELECT * FROM poser_import('texts', 'numbers');
+UPDATE texts SET n = 'none' WHERE id IN (7, 70);
+\set VERBOSITY default
+SELECT * FROM poser_import('texts', 'numbers');
+RESET min_parallel_table_scan_size;
+RESET parallel_tuple_cost;
+RESET parallel_setup_cost;
+
+-- What a reviewed batch's rows mean stays as it was.
+\set VERBOSITY terse
+INSERT INTO poser_batch (uuid, target, key) VALUES ('reviewed', 'pet', '{id}');
+UPDATE poser_batch SET key = '{name}' WHERE uuid = 'reviewed';
+UPDATE poser_batch SET complete = true WHERE uuid = 'reviewed';
+UPDATE poser_batch SET key = '{id}' WHERE uuid = 'reviewed';
+UPDATE poser_batch SET complete = false WHERE uuid = 'reviewed';
+UPDATE poser_batch SET key = '{id}' WHERE uuid = 'reviewed';
+
+RESET ROLE;
+SELECT * FROM poser_check();
+DROP TABLE pet CASCADE;
+SELECT object, problem FROM poser_check() WHERE object IN ('batch reviewed', 'batch strict');
+DROP EXTENSION poser CASCADE;
+RESET search_path;
+DROP SCHEMA regress_poser_code CASCADE;
+DROP ROLE regress_poser_clerk;
