@@ -89,6 +89,9 @@ static const char *const operations[] = {"delete", "update", "create", "unchange
 static bool writing_header = false;
 static const char *marked_batch = NULL;
 
+/* Statements on rows of batches that have begun, and whose AFTER trigger is still to come. */
+static PoserStatement *unguarded = NULL;
+
 /*
  * The guards
  */
@@ -337,8 +340,11 @@ count_changes(TriggerData *trigdata, const char *header, bool is_owner)
 }
 
 /*
- * poser_batch_row_guard() after statements that write poser_batch_row; and before
- * those that insert, for a restore may come to the rows before their batches.
+ * poser_batch_row_guard() before and after statements that write poser_batch_row.
+ *
+ * Before, for a restore may come to the rows before their batches; and so that
+ * a statement that is not run to its end, after which it would not be called,
+ * cannot be committed.
  */
 Datum
 poser_batch_row_guard(PG_FUNCTION_ARGS)
@@ -347,12 +353,21 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relid = RelationGetRelid(trigdata->tg_relation);
 	bool is_owner = poser_is_owner(relid, GetUserId());
+	PoserStatement *statement;
 	Oid save_userid;
 	int save_sec_context;
 
 	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
-		poser_restore_wait(trigdata->tg_relation);
-	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event) || poser_is_restore(trigdata->tg_relation))
+	{
+		if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
+			poser_restore_wait(trigdata->tg_relation);
+		(void) poser_statement_begin(&unguarded, trigdata);
+		return PointerGetDatum(NULL);
+	}
+	statement = poser_statement_end(&unguarded, trigdata);
+	if (statement != NULL)
+		pfree(statement);
+	if (poser_is_restore(trigdata->tg_relation))
 		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		poser_check_owner(relid);
@@ -366,16 +381,68 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+static void
+forget_transaction(XactEvent event, void *arg)
+{
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+		poser_statement_check(unguarded);
+	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+		unguarded = NULL; /* their memory goes with the transaction */
+}
+
+static void
+forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
+					  SubTransactionId parentSubid, void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		poser_statement_abort(&unguarded, mySubid);
+}
+
+void
+poser_batch_init(void)
+{
+	RegisterXactCallback(forget_transaction, NULL);
+	RegisterSubXactCallback(forget_subtransaction, NULL);
+}
+
 /*
  * The header
  */
 
 /*
- * Find a batch and lock it until the transaction ends.  The caller must be able
- * to see and to change it.
+ * Lock the rows of a batch.  Whoever edits one has it before he comes to the
+ * header, so we must have them in this order, too.  And if one has been changed
+ * since the transaction's snapshot was taken, this is where it fails.
  */
 static void
-lock_batch(Batch *batch, Oid nspid, Datum uuid)
+lock_rows(const Batch *batch)
+{
+	Oid argtypes[] = {VARCHAROID};
+	SPIExecuteOptions options = {0};
+	SPIPlanPtr plan = SPI_prepare(psprintf("SELECT FROM %s.poser_batch_row"
+										   " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+										   " ORDER BY sequence FOR NO KEY UPDATE",
+										   batch->schema),
+								  1, argtypes);
+
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+	options.params = makeParamList(1);
+	options.params->params[0].value = batch->uuid;
+	options.params->params[0].isnull = false;
+	options.params->params[0].pflags = PARAM_FLAG_CONST;
+	options.params->params[0].ptype = VARCHAROID;
+	options.dest = None_Receiver;
+	if (SPI_execute_plan_extended(plan, &options) < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+}
+
+/*
+ * Find a batch and lock it, and its rows if there are some to be read, until the
+ * transaction ends.  The caller must be able to see and to change it.
+ */
+static void
+lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Oid argtypes[] = {VARCHAROID};
@@ -390,6 +457,8 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid)
 
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	if (rows)
+		lock_rows(batch);
 	if (SPI_execute_with_args(psprintf("SELECT id, target, key, row_count, complete, executed IS NOT NULL"
 									   "  FROM %s.poser_batch"
 									   " WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
@@ -541,6 +610,7 @@ write_verdicts(PoserImport *import)
 {
 	Batch *batch = import->private;
 
+	batch->verdicts.md.enrtuples = import->nproblems;
 	execute_for(import,
 				psprintf("UPDATE %s.poser_batch_row AS r SET status = 'error', status_text = v.text"
 						 "  FROM (SELECT row, pg_catalog.min(text) AS text FROM poser_verdict GROUP BY row) AS v"
@@ -548,34 +618,6 @@ write_verdicts(PoserImport *import)
 						 "   AND NOT pg_catalog.record_image_eq(ROW(r.status, r.status_text),"
 						 "                                      ROW('error'::pg_catalog.text, v.text))",
 						 batch->schema));
-}
-
-/* Rows with one key: each of them is wrong. */
-static void
-write_duplicates(PoserImport *import)
-{
-	Batch *batch = import->private;
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql,
-					 "UPDATE %s.poser_batch_row AS r SET status = 'error',"
-					 "       status_text = pg_catalog.format('the key occurs %%s times', d.n)"
-					 "  FROM poser_row AS s JOIN (SELECT pg_catalog.count(*) AS n",
-					 batch->schema);
-	for (int i = 0; i < import->nkeys; i++)
-		appendStringInfo(&sql, ", c%d", i + 1);
-	appendStringInfoString(&sql, " FROM poser_row GROUP BY ");
-	for (int i = 0; i < import->nkeys; i++)
-		appendStringInfo(&sql, "%sc%d", i > 0 ? ", " : "", i + 1);
-	appendStringInfoString(&sql, " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1) AS d ON ");
-	for (int i = 0; i < import->nkeys; i++)
-		appendStringInfo(&sql, "%ss.c%d %s d.c%d", i > 0 ? " AND " : "", i + 1,
-						 import->columns[i].equals, i + 1);
-	appendStringInfoString(&sql,
-						   " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1"
-						   "   AND r.sequence OPERATOR(pg_catalog.=) s.row");
-	execute_for(import, sql.data);
 }
 
 /* A batch's row has for each column what was, is to be and is. */
@@ -596,11 +638,17 @@ count_bad_rows(PoserImport *import)
 {
 	Batch *batch = import->private;
 
-	return execute_for(import,
-					   psprintf("SELECT FROM %s.poser_batch_row"
-								" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
-								"   AND status OPERATOR(pg_catalog.=) ANY ('{error,conflict}'::pg_catalog.text[])",
-								batch->schema));
+	bool isnull;
+	int64 result;
+
+	execute_for(import,
+				psprintf("SELECT pg_catalog.count(*) FROM %s.poser_batch_row"
+						 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+						 "   AND status OPERATOR(pg_catalog.=) ANY ('{error,conflict}'::pg_catalog.text[])",
+						 batch->schema));
+	result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
+	SPI_freetuptable(SPI_tuptable);
+	return result;
 }
 
 /*
@@ -664,7 +712,6 @@ populate(PoserImport *import)
 							 batch->schema));
 	if (import->nproblems > nrejects)
 	{
-		write_duplicates(import);
 		write_verdicts(import);
 	}
 }
@@ -697,7 +744,8 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	poser_import_argument(PG_ARGISNULL(1), "source");
 	poser_import_argument(PG_ARGISNULL(4), "deletes");
 	PreventCommandIfReadOnly("poser_batch_populate()");
-	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+	(void) poser_relation_name(PG_GETARG_OID(1));
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), false);
 	check_mutable(&batch);
 
 	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
@@ -1092,13 +1140,20 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 {
 	Batch *batch = import->private;
 	bool is_conflict = (operation >= POSER_IMPORT_CONFLICT);
-	const char *found = is_conflict ? "r.operation" : psprintf("'%s'::pg_catalog.text", operations[operation]);
+	const char *found;
 	const char *status = "ready";
 	const bits8 *learned = columns + POSER_IMPORT_BYTES(import);
 	bool learns = false;
 	StringInfoData old;
 	StringInfoData text;
 
+	if (is_conflict)
+		found = "r.operation";
+	else if (operation == POSER_IMPORT_UNCHANGED)
+		/* what is to be deleted and is gone already still is to be deleted */
+		found = "CASE r.operation WHEN 'delete' THEN 'delete' ELSE 'unchanged' END::pg_catalog.text";
+	else
+		found = psprintf("'%s'::pg_catalog.text", operations[operation]);
 	if (is_conflict)
 		status = batch->skip_conflicts ? "skipped" : "conflict";
 	for (int i = import->nkeys; i < import->ncolumns; i++)
@@ -1171,11 +1226,11 @@ mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 		if (operation != POSER_IMPORT_UNCHANGED)
 			write_findings(import, operation, columns, nrows);
 		else
-			/* what was wrong with a row and has been corrected is no more */
+			/* what was said of rows before is no more */
 			execute_for(import,
 						psprintf("UPDATE %s.poser_batch_row SET status = 'ready', status_text = NULL"
 								 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
-								 "   AND status OPERATOR(pg_catalog.=) ANY ('{error,conflict}'::pg_catalog.text[])",
+								 "   AND (status OPERATOR(pg_catalog.<>) 'ready' OR status_text IS NOT NULL)",
 								 batch->schema));
 	}
 	PG_FINALLY();
@@ -1225,7 +1280,13 @@ field_names(Batch *batch)
 					 "  FROM (SELECT DISTINCT pg_catalog.jsonb_object_keys("
 					 "                   COALESCE(old, '{}') OPERATOR(pg_catalog.||) COALESCE(new, '{}')) AS name"
 					 "          FROM %s.poser_batch_row"
-					 "         WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed) AS used"
+					 "         WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+					 "        UNION"
+					 "        SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute"
+					 "         WHERE attrelid OPERATOR(pg_catalog.=) $2"
+					 "           AND EXISTS (SELECT FROM %s.poser_batch_row"
+					 "                        WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
+					 "                          AND operation OPERATOR(pg_catalog.=) 'delete' AND old IS NULL)) AS used"
 					 " WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute"
 					 "                WHERE attrelid OPERATOR(pg_catalog.=) $2"
 					 "                  AND attname OPERATOR(pg_catalog.=) name AND NOT attisdropped"
@@ -1233,7 +1294,7 @@ field_names(Batch *batch)
 					 "                  AND attgenerated OPERATOR(pg_catalog.=) ''"
 					 "                  AND attidentity OPERATOR(pg_catalog.<>) 'a')"
 					 "   AND name OPERATOR(pg_catalog.<>) ALL (COALESCE($3, '{}'))",
-					 batch->schema),
+					 batch->schema, batch->schema),
 			3, argtypes, args, batch->key == (Datum) 0 ? "  n" : NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the fields of a batch");
 	old_context = MemoryContextSwitchTo(context);
@@ -1345,32 +1406,52 @@ may_write(PoserImport *import)
 static int64
 refresh(PoserImport *import)
 {
-	int64 unreadable;
-	bool ambiguous;
+	Batch *batch = import->private;
+	Tuplestorestate *of_reading;
+	int64 nof_reading;
+	int64 conflicts;
 
 	collect_problems(import, false);
 	poser_import_read(import);
-	unreadable = import->nproblems;
-	poser_import_compare(import);
-	ambiguous = (import->nproblems > unreadable);
-	import->write = write_findings;
-	poser_import_write(import);
-	if (import->nproblems > 0)
-	{
-		write_duplicates(import);
-		write_verdicts(import);
-	}
 
-	/* what constraints and triggers say of the rest is found out by trying */
-	if (!ambiguous &&
-		import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] + import->found[POSER_IMPORT_DELETE] > 0 &&
-		may_write(import))
+	/* these come last, for rows of one key are compared like others */
+	of_reading = import->verdicts;
+	nof_reading = import->nproblems;
+	import->verdicts = tuplestore_begin_heap(false, false, work_mem);
+	batch->verdicts.reldata = import->verdicts;
+	do
 	{
-		import->write = poser_import_write_rows;
-		(void) poser_import_apply(import, false);
+		bool ambiguous;
+
+		tuplestore_clear(import->verdicts);
+		import->nproblems = 0;
+		poser_import_compare(import);
+		ambiguous = (import->nproblems > 0);
+		conflicts = count_conflicts(import);
+		import->write = write_findings;
+		poser_import_write(import);
+
+		/* what constraints and triggers say of the rest is found out by trying */
+		if (!ambiguous &&
+			import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] +
+					import->found[POSER_IMPORT_DELETE] >
+				0 &&
+			may_write(import))
+		{
+			import->write = poser_import_write_rows;
+			(void) poser_import_apply(import, false);
+		}
 		if (import->nproblems > 0)
 			write_verdicts(import);
-	}
+		/* others may have come between the two */
+	} while (count_conflicts(import) != conflicts);
+
+	batch->verdicts.reldata = of_reading;
+	import->nproblems = nof_reading;
+	if (nof_reading > 0)
+		write_verdicts(import);
+	tuplestore_end(of_reading);
+	batch->verdicts.reldata = import->verdicts;
 	return count_bad_rows(import);
 }
 
@@ -1386,7 +1467,7 @@ poser_batch_refresh(PG_FUNCTION_ARGS)
 
 	poser_import_argument(PG_ARGISNULL(0), "batch");
 	PreventCommandIfReadOnly("poser_batch_refresh()");
-	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), true);
 	check_mutable(&batch);
 
 	import = begin_batch(&batch, "poser_batch_refresh", false);
@@ -1438,7 +1519,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	poser_import_argument(PG_ARGISNULL(1), "skip_conflicts");
 	PreventCommandIfReadOnly("poser_batch_execute()");
 	InitMaterializedSRF(fcinfo, 0);
-	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0));
+	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), true);
 
 	batch.skip_conflicts = PG_GETARG_BOOL(1);
 	import = begin_batch(&batch, "poser_batch_execute", true);
@@ -1455,13 +1536,13 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 		poser_import_read(import);
 		if (import->nproblems > 0)
 			refuse(import, import->nproblems == 1 ? "an error" : "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
+		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);
 		if (!poser_import_apply(import, true))
 		{
 			if (batch.refused)
 				refuse(import, import->nproblems == 1 ? "a conflict" : "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
 			poser_import_raise(import);
 		}
-		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);
 		write_status(&batch, "executed", import, count_conflicts(import), "skipped");
 	}
 	PG_FINALLY();

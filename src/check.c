@@ -281,7 +281,7 @@ static const char *const check_triggers =
 	"        ('poser_widget', 'poser_version_truncate', 32, false, false, 'poser_version', 'OA', '1.2'),\n"
 	"        ('poser_transaction', 'poser_transaction_arrive', 1 + 2 + 4, false, false, 'poser_transaction_arrive', 'A', '1.2'),\n"
 	"        ('poser_batch', 'poser_batch_guard', 1 + 2 + 4 + 8 + 16, false, false, 'poser_batch_guard', 'OA', '1.3'),\n"
-	"        ('poser_batch_row', 'poser_batch_row_before', 2 + 4, false, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"
+	"        ('poser_batch_row', 'poser_batch_row_before', 2 + 4 + 8 + 16, false, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_insert', 4, false, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_update', 16, true, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_delete', 8, true, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"

@@ -138,6 +138,10 @@ poser_import_count(PoserImport *import)
  * Problems
  */
 
+/* Is it a value or a statement of ours that an error comes from? */
+static bool coercing = false;
+static bool writing = false;
+
 /* Does such an error say something of a row? */
 static bool
 is_of_a_row(const ErrorData *error)
@@ -146,8 +150,16 @@ is_of_a_row(const ErrorData *error)
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return error->message_id != NULL &&
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
-	/* some types' input functions say so */
-	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR)
+	/* some types' input functions say so, indexes of what is too long, and what users make up */
+	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
+		(writing && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
+		strchr("IJKLMNOPQRSTUVWYZ", unpack_sql_state(error->sqlerrcode)[0]) != NULL)
+		return true;
+	/* of objects that a value names, or without a code of its own */
+	if (coercing && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+					 error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
+					 error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+					 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -292,11 +304,15 @@ static char *
 error_of_row(PoserImport *import, const char *key, const char *column, ErrorData *error)
 {
 	char *columns = column != NULL ? psprintf("\"%s\"", column) : NULL;
+	bool is_ours = true;
 	StringInfoData text;
 
-	if (columns == NULL && error->column_name != NULL)
+	if (error->table_name != NULL && strcmp(error->table_name, import->target_label) != 0 &&
+		import->target_kind != RELKIND_PARTITIONED_TABLE)
+		is_ours = false;
+	if (columns == NULL && is_ours && error->column_name != NULL)
 		columns = psprintf("\"%s\"", error->column_name);
-	if (columns == NULL && error->constraint_name != NULL)
+	if (columns == NULL && is_ours && error->constraint_name != NULL)
 		columns = columns_of_constraint(import, error->constraint_name);
 	initStringInfo(&text);
 	appendStringInfoString(&text, key);
@@ -785,9 +801,9 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	}
 	for (int i = 0; i < lengthof(import->limits); i++)
 		import->limits[i] = PG_INT64_MAX;
-	if (from != NULL)
-		relation_close(from, NoLock);
-	relation_close(to, NoLock);
+	/* they stay open, so that no code that we run can make them something else */
+	import->from_relation = from;
+	import->to_relation = to;
 	MemoryContextSwitchTo(old_context);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -810,6 +826,9 @@ poser_import_end(PoserImport *import)
 	if (import->rows.reldata != NULL)
 		tuplestore_end(import->rows.reldata);
 	SPI_finish();
+	if (import->from_relation != NULL)
+		relation_close(import->from_relation, NoLock);
+	relation_close(import->to_relation, NoLock);
 	FreeExecutorState(import->estate);
 	MemoryContextDelete(import->context);
 }
@@ -822,10 +841,15 @@ poser_import_end(PoserImport *import)
 static void
 lock_target(PoserImport *import, bool exclusively)
 {
+	const AclMode modes = ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE;
+
 	LockDatabaseObject(RelationRelationId, import->target, 0, ExclusiveLock);
+	/* as LOCK TABLE has it, not anybody who may insert something can lock others out */
+	if (pg_class_aclmask(import->target, GetUserId(), modes, ACLMASK_ANY) == 0)
+		exclusively = false;
+	import->locked = exclusively && import->target_kind != RELKIND_FOREIGN_TABLE;
 	LockRelationOid(import->target,
-					exclusively && import->target_kind != RELKIND_FOREIGN_TABLE ? ShareRowExclusiveLock
-																				: RowExclusiveLock);
+					import->locked ? ShareRowExclusiveLock : RowExclusiveLock);
 }
 
 /*
@@ -1020,9 +1044,11 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 
 	econtext->caseValue_datum = *value;
 	econtext->caseValue_isNull = *isnull;
+	coercing = true;
 	if (!import->careful)
 	{
 		*value = ExecEvalExpr(expr, econtext, isnull);
+		coercing = false;
 		return true;
 	}
 
@@ -1038,6 +1064,7 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 		result = false;
 	}
 	PG_END_TRY();
+	coercing = false;
 	return result;
 }
 
@@ -1150,6 +1177,31 @@ find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total)
 	return n;
 }
 
+static void
+append_key(StringInfo sql, PoserImport *import)
+{
+	for (int i = 0; i < import->nkeys; i++)
+		appendStringInfo(sql, "%sc%d", i > 0 ? ", " : "", i + 1);
+}
+
+/* Take a row (row, number of rows, key) whose key is that of others, too. */
+static bool
+receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
+{
+	PoserImport *import = ((PoserImportReceiver *) self)->import;
+	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+
+	CHECK_FOR_INTERRUPTS();
+	slot_getallattrs(slot);
+	poser_import_problem(import, DatumGetInt64(slot->tts_values[0]), ERRCODE_UNIQUE_VIOLATION,
+						 psprintf("%s occurs " INT64_FORMAT " times",
+								  shown_key(import, slot->tts_values + 2, slot->tts_isnull + 2, false),
+								  DatumGetInt64(slot->tts_values[1])));
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(import->row_context);
+	return true;
+}
+
 /*
  * All rows have been added: note those whose keys occur more than once as
  * problems.
@@ -1173,18 +1225,26 @@ poser_import_check_keys(PoserImport *import)
 			return;
 	}
 
+	/* who wants all problems wants them of all rows */
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT pg_catalog.count(*) OVER (), pg_catalog.min(r.row), pg_catalog.count(*)");
-	for (int i = 0; i < import->nkeys; i++)
-		appendStringInfo(&sql, ", c%d", i + 1);
+	if (import->verdicts != NULL)
+	{
+		appendStringInfoString(&sql, "SELECT r.row, r.n, ");
+		append_key(&sql, import);
+		appendStringInfoString(&sql, " FROM (SELECT *, pg_catalog.count(*) OVER (PARTITION BY ");
+		append_key(&sql, import);
+		appendStringInfoString(&sql, ") AS n FROM poser_row) AS r WHERE r.n OPERATOR(pg_catalog.>) 1");
+		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_duplicate), 0, NULL, NULL);
+		return;
+	}
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*) OVER (), pg_catalog.min(r.row), pg_catalog.count(*), ");
+	append_key(&sql, import);
 	appendStringInfoString(&sql, " FROM poser_row AS r GROUP BY ");
-	for (int i = 0; i < import->nkeys; i++)
-		appendStringInfo(&sql, "%sc%d", i > 0 ? ", " : "", i + 1);
+	append_key(&sql, import);
 	appendStringInfo(&sql,
 					 " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1"
-					 " ORDER BY pg_catalog.min(r.row)");
-	if (import->verdicts == NULL)
-		appendStringInfo(&sql, " LIMIT %d", POSER_IMPORT_NAMED);
+					 " ORDER BY pg_catalog.min(r.row) LIMIT %d",
+					 POSER_IMPORT_NAMED);
 	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
 
 	for (uint64 i = 0; i < SPI_processed; i++)
@@ -1314,7 +1374,7 @@ poser_import_read(PoserImport *import)
 
 	if (import->read == NULL)
 		import->read = read_source;
-	import->careful = false;
+	import->careful = coercing = writing = false;
 	/* the store must belong to the resource owner that will read it */
 	begin_rows(import);
 	if (!import->coerces)
@@ -1331,6 +1391,7 @@ poser_import_read(PoserImport *import)
 		{
 			/* it might be an error of the source's own, which then comes again */
 			FreeErrorData(poser_savepoint_catch(&savepoint));
+			coercing = false;
 			again = true;
 		}
 		PG_END_TRY();
@@ -1566,7 +1627,7 @@ poser_import_compare(PoserImport *import)
 		appendStringInfo(&sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
 	appendStringInfo(&sql, " FROM %s AS t", import->target_name);
 	for (int i = 0; import->deletes && i < import->nkeys; i++)
-		appendStringInfo(&sql, " %s t.%s IS NOT NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
+		appendStringInfo(&sql, " %s t.%s IS DISTINCT FROM NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
 	appendStringInfoString(&sql, ") AS t ON ");
 	poser_import_append_join(&sql, import, "r", false);
 	if (import->judge == judge)
@@ -1587,9 +1648,9 @@ poser_import_compare(PoserImport *import)
  * Writing
  */
 
-/* Append the condition that a row of the target is what it was. */
+/* Append the condition that a row of the target has these fields. */
 static void
-append_is_as_before(StringInfo sql, PoserImport *import)
+append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
 {
 	if (import->nkeys == import->ncolumns)
 		return;
@@ -1597,7 +1658,7 @@ append_is_as_before(StringInfo sql, PoserImport *import)
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 		appendStringInfo(sql, "%st.%s", i > import->nkeys ? ", " : "", import->columns[i].name);
 	appendStringInfoString(sql, "), ROW(");
-	append_list(sql, import, import->nkeys, "c.o");
+	append_list(sql, import, import->nkeys, fields);
 	appendStringInfoString(sql, "))");
 }
 
@@ -1641,7 +1702,7 @@ statement(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 	else
 		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_change AS c WHERE ", import->target_name);
 	poser_import_append_join(&sql, import, "c", true);
-	append_is_as_before(&sql, import);
+	append_has_fields(&sql, import, "c.o");
 	return sql.data;
 }
 
@@ -1754,6 +1815,21 @@ serialization_failure(void)
 			 errmsg("could not serialize access due to concurrent update")));
 }
 
+/* How many of the rows in "poser_change" have these fields in the target? */
+static int64
+count_rows(PoserImport *import, const char *fields)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_change AS c JOIN %s AS t ON ",
+					 import->target_name);
+	poser_import_append_join(&sql, import, "c", true);
+	append_has_fields(&sql, import, fields);
+	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
+	return result_number();
+}
+
 /*
  * Write the rows in "poser_change".  If some of them have been changed by
  * others, import->moved is set; if something else keeps them from being
@@ -1763,7 +1839,6 @@ static void
 write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
 {
 	int64 written;
-	StringInfoData sql;
 
 	/* where neither an index nor our snapshot keeps rows from being made twice */
 	if (operation == POSER_IMPORT_CREATE && !import->unique && IsolationUsesXactSnapshot() &&
@@ -1774,7 +1849,9 @@ write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *col
 		written = write_foreign(import, operation, columns);
 	else
 	{
+		writing = true;
 		poser_import_execute(import, statement(import, operation, columns), NULL, 0, NULL, NULL);
+		writing = false;
 		written = SPI_processed;
 	}
 	if (written == nrows)
@@ -1782,13 +1859,14 @@ write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *col
 
 	if (operation != POSER_IMPORT_CREATE && import->target_kind != RELKIND_FOREIGN_TABLE)
 	{
-		initStringInfo(&sql);
-		appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_change AS c JOIN %s AS t ON ",
-						 import->target_name);
-		poser_import_append_join(&sql, import, "c", true);
-		append_is_as_before(&sql, import);
-		poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
-		if (written + result_number() < nrows)
+		int64 before = count_rows(import, "c.o");
+
+		/* if it was not others, it was a foreign key's action or a trigger */
+		if (import->locked && operation == POSER_IMPORT_UPDATE && count_rows(import, "c.c") == nrows)
+			return;
+		if (import->locked && operation == POSER_IMPORT_DELETE && before == 0)
+			return;
+		if (written + before < nrows)
 		{
 			import->moved = true;
 			return;
@@ -1843,6 +1921,7 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *c
 	PG_CATCH();
 	{
 		error = poser_savepoint_catch(&savepoint);
+		writing = false;
 	}
 	PG_END_TRY();
 	return error;
@@ -1869,7 +1948,7 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 		return 0;
 	/* that somebody else has just made the row is no problem of this one */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		import->target_kind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
+		import->target_kind != RELKIND_FOREIGN_TABLE && !import->locked && is_there_by_now(import))
 	{
 		if (IsolationUsesXactSnapshot())
 			serialization_failure();
@@ -2084,11 +2163,17 @@ poser_import_apply(PoserImport *import, bool keep)
 			if (import->careful || !is_of_a_row(error))
 				ReThrowError(error);
 			FreeErrorData(error);
+			writing = false;
 			import->careful = true;
 			continue;
 		}
 		if (!import->moved)
 			return done;
+		if (import->locked && error == NULL)
+			ereport(ERROR,
+					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
+					 errmsg("triggers or foreign keys of relation \"%s\" change rows that are to be imported",
+							import->target_label)));
 		if (attempt++ == MAX_ATTEMPTS)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
@@ -2180,6 +2265,7 @@ poser_import(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("poser_import()");
 	InitMaterializedSRF(fcinfo, 0);
 
+	(void) poser_relation_name(PG_GETARG_OID(ARG_SOURCE));
 	import = poser_import_begin("poser_import", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
 								PG_ARGISNULL(ARG_KEY) ? (Datum) 0 : PG_GETARG_DATUM(ARG_KEY),
 								PG_ARGISNULL(ARG_FIELDS) ? (Datum) 0 : PG_GETARG_DATUM(ARG_FIELDS), true);
@@ -2261,6 +2347,7 @@ poser_import_diff(PG_FUNCTION_ARGS)
 	poser_import_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
+	(void) poser_relation_name(PG_GETARG_OID(ARG_SOURCE));
 	import = poser_import_begin("poser_import_diff", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
 								PG_ARGISNULL(ARG_KEY) ? (Datum) 0 : PG_GETARG_DATUM(ARG_KEY),
 								PG_ARGISNULL(ARG_FIELDS) ? (Datum) 0 : PG_GETARG_DATUM(ARG_FIELDS), false);

@@ -94,7 +94,10 @@ struct PoserImport
 	char target_kind;
 	bool unique; /* an index sees to the key */
 	bool references_itself;
-	bool written_before; /* in this transaction */
+	bool written_before;	/* in this transaction */
+	bool locked;			/* nobody else can write it */
+	Relation from_relation; /* or NULL */
+	Relation to_relation;
 	int nkeys;
 	int ncolumns; /* of the key, which come first, and fields */
 	PoserImportColumn *columns;

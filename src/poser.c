@@ -82,4 +82,5 @@ _PG_init(void)
 	poser_catalog_init();
 	poser_count_init();
 	poser_version_init();
+	poser_batch_init();
 }

@@ -178,6 +178,9 @@ extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, Time
 extern int64 poser_history_record(const PoserVersioned *versioned, const char *comment);
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
+/* batch.c */
+extern void poser_batch_init(void);
+
 /* restore.c */
 extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);
