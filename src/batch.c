@@ -148,6 +148,11 @@ check_target(Relation rel, HeapTuple tuple)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("target must not be null")));
 	relkind = get_rel_relkind(target);
+	/* its name would mean nothing in a dump */
+	if (relkind != '\0' && get_rel_persistence(target) == RELPERSISTENCE_TEMP)
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot make a batch for temporary table \"%s\"", get_rel_name(target))));
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
 		relkind != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
@@ -1166,6 +1171,9 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 		poser_import_append_object(&old, import, import->nkeys, import->ncolumns, learned, "c.o", false);
 	if (operation == POSER_IMPORT_DELETE || learns)
 		appendStringInfoString(&old, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
+	else if (operation == POSER_IMPORT_UNCHANGED)
+		/* that tells what was to be created from what was to be updated */
+		appendStringInfoString(&old, "CASE r.operation WHEN 'create' THEN NULL ELSE r.old END");
 	else
 		appendStringInfoString(&old, "r.old");
 	if (is_conflict)
@@ -1414,7 +1422,8 @@ refresh(PoserImport *import)
 	collect_problems(import, false);
 	poser_import_read(import);
 
-	/* these come last, for rows of one key are compared like others */
+	/* of rows with one key nothing can be said but that */
+	import->skips_duplicates = (import->nproblems > 0);
 	of_reading = import->verdicts;
 	nof_reading = import->nproblems;
 	import->verdicts = tuplestore_begin_heap(false, false, work_mem);

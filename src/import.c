@@ -1621,8 +1621,16 @@ poser_import_compare(PoserImport *import)
 	appendStringInfoString(&sql, "SELECT r.*, t.there, ");
 	append_list(&sql, import, 0, "t.c");
 	/* only rows that are to be deleted are missed in the source */
-	appendStringInfo(&sql, " FROM poser_row AS r %s JOIN (SELECT true AS there",
-					 import->deletes ? "FULL" : "LEFT");
+	appendStringInfoString(&sql, " FROM poser_row AS r");
+	if (import->skips_duplicates)
+	{
+		appendStringInfoString(&sql, " LEFT JOIN (SELECT q.row FROM (SELECT row, pg_catalog.count(*) OVER (PARTITION BY ");
+		append_key(&sql, import);
+		appendStringInfoString(&sql,
+							   ") AS n FROM poser_row) AS q WHERE q.n OPERATOR(pg_catalog.>) 1) AS d"
+							   " ON d.row OPERATOR(pg_catalog.=) r.row");
+	}
+	appendStringInfo(&sql, " %s JOIN (SELECT true AS there", import->deletes ? "FULL" : "LEFT");
 	for (int i = 0; i < import->ncolumns; i++)
 		appendStringInfo(&sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
 	appendStringInfo(&sql, " FROM %s AS t", import->target_name);
@@ -1630,6 +1638,8 @@ poser_import_compare(PoserImport *import)
 		appendStringInfo(&sql, " %s t.%s IS DISTINCT FROM NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
 	appendStringInfoString(&sql, ") AS t ON ");
 	poser_import_append_join(&sql, import, "r", false);
+	if (import->skips_duplicates)
+		appendStringInfoString(&sql, " WHERE d.row IS NULL");
 	if (import->judge == judge)
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
 	else

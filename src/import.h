@@ -105,6 +105,7 @@ struct PoserImport
 	bool creates;
 	bool updates;
 	bool deletes;
+	bool skips_duplicates; /* rows whose keys occur more than once are not compared */
 	EState *estate;
 
 	/* the rows read: (row, c1, c2, ..., and what the caller adds: x1, ...) */
