@@ -1483,13 +1483,13 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	const int tag_size = VARHDRSZ + 1 + 2 * POSER_IMPORT_BYTES(import);
 	bytea *tag = palloc0(tag_size);
+	char *mark = VARDATA(tag);
 	PoserImportOperation operation;
 
 	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
-	operation = import->judge(import, slot, (bits8 *) VARDATA(tag) + 1);
-	VARDATA(tag)
-	[0] = rank(import, operation);
+	operation = import->judge(import, slot, (bits8 *) mark + 1);
+	mark[0] = rank(import, operation);
 	if (!import->unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
