@@ -1156,7 +1156,7 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 		found = "r.operation";
 	else if (operation == POSER_IMPORT_UNCHANGED)
 		/* what is to be deleted and is gone already still is to be deleted */
-		found = "CASE r.operation WHEN 'delete' THEN 'delete' ELSE 'unchanged' END::pg_catalog.text";
+		found = "CASE WHEN r.operation OPERATOR(pg_catalog.=) 'delete' THEN 'delete' ELSE 'unchanged' END::pg_catalog.text";
 	else
 		found = psprintf("'%s'::pg_catalog.text", operations[operation]);
 	if (is_conflict)
@@ -1173,7 +1173,7 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 		appendStringInfoString(&old, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
 	else if (operation == POSER_IMPORT_UNCHANGED)
 		/* that tells what was to be created from what was to be updated */
-		appendStringInfoString(&old, "CASE r.operation WHEN 'create' THEN NULL ELSE r.old END");
+		appendStringInfoString(&old, "CASE WHEN r.operation OPERATOR(pg_catalog.=) 'create' THEN NULL ELSE r.old END");
 	else
 		appendStringInfoString(&old, "r.old");
 	if (is_conflict)
@@ -1595,7 +1595,7 @@ poser_batch_purge(PG_FUNCTION_ARGS)
 								  TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	if (SPI_execute_with_args(psprintf("DELETE FROM %s WHERE executed <= $1", poser_relation_name(relid)),
+	if (SPI_execute_with_args(psprintf("DELETE FROM %s WHERE executed OPERATOR(pg_catalog.<=) $1", poser_relation_name(relid)),
 							  1, argtypes, args, NULL, false, 0) != SPI_OK_DELETE)
 		elog(ERROR, "could not purge batches");
 	result = SPI_processed;

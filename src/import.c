@@ -34,9 +34,7 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/transam.h"
-#include "access/table.h"
 #include "access/xact.h"
-#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_constraint.h"
 #include "catalog/pg_operator.h"
@@ -49,10 +47,8 @@
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "nodes/nodeFuncs.h"
 #include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
-#include "tcop/tcopprot.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/backend_status.h"
@@ -569,8 +565,6 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 
 	from = attribute(source, name);
 	column->source_type = from->atttypid;
-	column->source_typmod = from->atttypmod;
-	column->source_collation = from->attcollation;
 
 	value = makeNode(CaseTestExpr);
 	value->typeId = from->atttypid;
@@ -712,7 +706,6 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		check_may_write(target);
 	/* stronger locks come in their order, see lock_target() */
 	to = relation_open(target, AccessShareLock);
-	import->source = source;
 	import->target = target;
 	import->written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
 	import->target_kind = to->rd_rel->relkind;
@@ -1467,8 +1460,6 @@ is_wanted(PoserImport *import, PoserImportOperation operation)
 			return import->updates;
 		case POSER_IMPORT_DELETE:
 			return import->deletes || import->judge != judge;
-		case POSER_IMPORT_UNCHANGED:
-			return true;
 		default:
 			return true;
 	}

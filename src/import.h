@@ -9,8 +9,8 @@
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "tcop/dest.h"
-#include "utils/resowner.h"
 #include "utils/queryenvironment.h"
+#include "utils/resowner.h"
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
 
@@ -43,8 +43,6 @@ typedef struct PoserImportColumn
 	int16 len;
 	bool byval;
 	Oid source_type;
-	int32 source_typmod;
-	Oid source_collation;
 	ExprState *coerce;	/* of the source's value; NULL if there is nothing to do */
 	bool as_text;		/* in an object */
 	ExprState *as_json; /* of a batch: its value as jsonb */
@@ -84,7 +82,6 @@ struct PoserImport
 	bool read_only;
 
 	/* what is compared with what */
-	Oid source; /* or InvalidOid */
 	const char *source_label;
 	const char *source_name; /* quoted */
 	Oid target;

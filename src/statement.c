@@ -128,6 +128,6 @@ poser_statement_check(PoserStatement *list)
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("a statement on table \"%s\" was not run to its end",
 							get_rel_name(statement->relid)),
-					 errdetail("Its changes have not been recorded."),
+					 errdetail("What its triggers have to do has not been done."),
 					 errhint("Run it without a limit to the rows that it returns.")));
 }

@@ -93,6 +93,48 @@ RESET min_parallel_table_scan_size;
 RESET parallel_tuple_cost;
 RESET parallel_setup_cost;
 
+-- Operators of somebody else's, which come first in the search_path.
+RESET ROLE;
+CREATE FUNCTION raises(text, text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$;
+CREATE OPERATOR = (FUNCTION = raises, LEFTARG = text, RIGHTARG = text);
+CREATE OPERATOR <> (FUNCTION = raises, LEFTARG = text, RIGHTARG = text);
+CREATE FUNCTION raises(jsonb, jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$;
+CREATE OPERATOR || (FUNCTION = raises, LEFTARG = jsonb, RIGHTARG = jsonb);
+CREATE FUNCTION raises(jsonb, text) RETURNS jsonb LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$;
+CREATE OPERATOR -> (FUNCTION = raises, LEFTARG = jsonb, RIGHTARG = text);
+CREATE TABLE plain (id int PRIMARY KEY, name text);
+INSERT INTO plain SELECT n, 'old' FROM generate_series(1, 6) AS n;
+CREATE TABLE list AS SELECT n AS id, CASE WHEN n > 5 THEN 'old' ELSE 'new' END AS name FROM generate_series(2, 7) AS n ORDER BY n;
+INSERT INTO poser_batch (uuid, target) VALUES ('hostile', 'plain');
+SET search_path = regress_poser_code, pg_catalog, public;
+SELECT 'a'::text = 'a'::text;
+SELECT poser_batch_populate('hostile', 'list', deletes => true);
+UPDATE plain SET name = 'theirs' WHERE id OPERATOR(pg_catalog.=) 2;
+UPDATE plain SET name = 'new' WHERE id OPERATOR(pg_catalog.=) 3;
+SELECT poser_batch_refresh('hostile'), poser_batch_refresh('hostile');
+SELECT sequence, operation, old, new, status, status_text FROM poser_batch_row
+ WHERE batch_uuid OPERATOR(pg_catalog.=) 'hostile' ORDER BY sequence;
+SELECT * FROM poser_batch_execute('hostile', skip_conflicts => true);
+SELECT * FROM plain ORDER BY id;
+SELECT poser_batch_purge('0') > 0 AS purged;
+SET search_path = regress_poser_code, public;
+DROP OPERATOR regress_poser_code.= (text, text);
+DROP OPERATOR regress_poser_code.<> (text, text);
+DROP OPERATOR regress_poser_code.|| (jsonb, jsonb);
+DROP OPERATOR regress_poser_code.-> (jsonb, text);
+SET ROLE regress_poser_clerk;
+
+-- MERGE changes rows of batches like anything else.
+INSERT INTO poser_batch (uuid, target) VALUES ('merged', 'strict');
+MERGE INTO poser_batch_row AS r USING generate_series(1, 4) AS n ON r.batch_uuid = 'merged' AND r.sequence = n
+WHEN NOT MATCHED THEN INSERT (batch_uuid, sequence, key) VALUES ('merged', n, jsonb_build_object('id', n));
+RESET ROLE;
+MERGE INTO poser_batch_row AS r USING generate_series(1, 4) AS n ON r.batch_uuid = 'merged' AND r.sequence = n
+WHEN MATCHED AND n = 1 THEN DELETE
+WHEN MATCHED AND n < 4 THEN UPDATE SET removed = true;
+SET ROLE regress_poser_clerk;
+SELECT row_count FROM poser_batch WHERE uuid = 'merged';
+
 -- What a reviewed batch's rows mean stays as it was.
 \set VERBOSITY terse
 INSERT INTO poser_batch (uuid, target, key) VALUES ('reviewed', 'pet', '{id}');

@@ -157,9 +157,32 @@ $node->stop('immediate');
 foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
 $node->start;
 is(places(), $before, 'a crash leaves nothing of an import');
+
+# The same while a batch is executed: it has not been.
+$node->safe_psql('db', <<'EOF');
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
+SELECT poser_batch_populate('b', 'list', '{uuid}', deletes => true);
+EOF
+my $batch = q{SELECT b, md5(string_agg(r::text, '' ORDER BY sequence))
+	FROM poser_batch AS b JOIN poser_batch_row AS r ON batch_uuid = uuid GROUP BY b};
+my $as_populated = $node->safe_psql('db', $batch);
+$holder = $node->background_psql('db', on_error_stop => 0);
+$holder->query_safe(q{SELECT pg_advisory_lock(5)});
+$session = start_session('importer', q{SELECT * FROM poser_batch_execute('b')});
+waits_for_lock($node, 'importer');
+like(activity(), qr/poser_batch_execute into poser_widget: creating/, 'stopped while a batch is executed');
+$node->safe_psql('db', 'CHECKPOINT');
+$node->stop('immediate');
+foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
+$node->start;
+is(places(), $before, 'a crash leaves nothing of an execution');
+is($node->safe_psql('db', $batch), $as_populated, 'and the batch as it was');
+
 is($node->safe_psql('db', $import), '29500|250|250|0', 'the same import, without a crash');
 is($node->safe_psql('db', q{SELECT count(*) FROM poser_widget w JOIN list l USING (uuid, description)}), '29750',
 	'does it all');
+is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|30000|0', 'and leaves the batch nothing to do');
+is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'which is executed by that');
 
 #
 # While others write: each import finds its way, and no change is lost
