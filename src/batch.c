@@ -63,7 +63,6 @@ typedef struct Batch
 	int64 id;
 	Oid target;
 	Datum key; /* text[], or 0 */
-	int64 row_count;
 	bool complete;
 	bool executed;
 
@@ -82,7 +81,7 @@ typedef struct Batch
 #define EXTRA_BASED(import) (2 + 2 * (import)->ncolumns)
 #define EXTRA_OPERATION(import) (3 + 2 * (import)->ncolumns)
 
-/* As in the column operation; there are more in poser_batch_row than an import has. */
+/* As in the column operation; the other operations are only of a comparison. */
 static const char *const operations[] = {"delete", "update", "create", "unchanged"};
 
 /* Is what is done to a header our own doing?  And of which batch are we marking rows? */
@@ -301,7 +300,7 @@ count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
 					  2, argtypes, args);
 }
 
-/* What the statement has changed; $1 is the uuid of the batch, $2 the number of rows more. */
+/* Add up what the statement has changed, batch by batch. */
 static void
 count_changes(TriggerData *trigdata, const char *header, bool is_owner)
 {
@@ -464,7 +463,7 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 		elog(ERROR, "SPI_connect failed");
 	if (rows)
 		lock_rows(batch);
-	if (SPI_execute_with_args(psprintf("SELECT id, target, key, row_count, complete, executed IS NOT NULL"
+	if (SPI_execute_with_args(psprintf("SELECT id, target, key, complete, executed IS NOT NULL"
 									   "  FROM %s.poser_batch"
 									   " WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 									   batch->schema),
@@ -488,9 +487,8 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 		batch->key = PointerGetDatum(DatumGetArrayTypePCopy(batch->key));
 		MemoryContextSwitchTo(old);
 	}
-	batch->row_count = DatumGetInt64(SPI_getbinval(tuple, desc, 4, &isnull));
-	batch->complete = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
-	batch->executed = DatumGetBool(SPI_getbinval(tuple, desc, 6, &isnull));
+	batch->complete = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull));
+	batch->executed = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
 	SPI_finish();
 
 	if (batch->executed)
@@ -642,7 +640,6 @@ static int64
 count_bad_rows(PoserImport *import)
 {
 	Batch *batch = import->private;
-
 	bool isnull;
 	int64 result;
 
@@ -716,9 +713,7 @@ populate(PoserImport *import)
 							 "SELECT $1, row, 'update', key, new, 'error', text FROM poser_reject",
 							 batch->schema));
 	if (import->nproblems > nrejects)
-	{
 		write_verdicts(import);
-	}
 }
 
 /* The names of the key's columns. */
