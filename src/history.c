@@ -125,8 +125,8 @@ static SavedPlan *saved_plans = NULL;
  * "options" are those of cursors.  A plan that may be parallel is for a query
  * that is run to its end.
  */
-static SPIPlanPtr
-saved_plan(const char *query, int nargs, Oid *argtypes, int options)
+SPIPlanPtr
+poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options)
 {
 	SavedPlan *saved;
 	SPIPlanPtr plan;
@@ -151,7 +151,7 @@ saved_plan(const char *query, int nargs, Oid *argtypes, int options)
 static uint64
 execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
 {
-	if (SPI_execute_plan(saved_plan(query, nargs, argtypes, 0), values, NULL, read_only, 0) < 0)
+	if (SPI_execute_plan(poser_saved_plan(query, nargs, argtypes, 0), values, NULL, read_only, 0) < 0)
 		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
 	return SPI_processed;
 }
@@ -683,7 +683,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 	options.params->params[0].ptype = type;
 	options.read_only = true;
 	options.dest = &receiver->pub;
-	if (SPI_execute_plan_extended(saved_plan(sql.data, 1, &type, 0), &options) < 0)
+	if (SPI_execute_plan_extended(poser_saved_plan(sql.data, 1, &type, 0), &options) < 0)
 		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
 }
 
@@ -837,7 +837,7 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 
 	value = Int64GetDatum(transaction_id);
 	poser_execute_into((ReturnSetInfo *) fcinfo->resultinfo,
-					   saved_plan(sql.data, lengthof(argtypes), argtypes, CURSOR_OPT_PARALLEL_OK),
+					   poser_saved_plan(sql.data, lengthof(argtypes), argtypes, CURSOR_OPT_PARALLEL_OK),
 					   lengthof(argtypes), argtypes, &value, " ", 0);
 	SPI_finish();
 }
@@ -1218,7 +1218,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 					 " WHERE next IS NOT NULL\n"
 					 " LIMIT $2",
 					 poser_relation_name(versioned->versions));
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, lengthof(argtypes), argtypes, 0), values, NULL, true);
+	portal = SPI_cursor_open(NULL, poser_saved_plan(sql.data, lengthof(argtypes), argtypes, 0), values, NULL, true);
 	for (;;)
 	{
 		Datum ids[BATCH];
@@ -1304,9 +1304,8 @@ int64
 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
 {
 	const PoserVersioned *first = &tables[0];
-	Oid time_type[] = {TIMESTAMPTZOID};
+	Oid limit_types[] = {TIMESTAMPTZOID, INT8OID};
 	Oid position_types[] = {INT8OID, INT8OID};
-	Datum value = TimestampTzGetDatum(before);
 	Datum position[2];
 	const char *transactions = poser_relation_name(first->transactions);
 	const char *horizons = poser_relation_name(first->horizon);
@@ -1332,14 +1331,17 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	/* should the row of this transaction go, then another is written when needed */
 	poser_version_forget();
 
-	/* the last transaction before the first that is not old */
+	/* the last transaction before the first that is not old, or that a consumer needs */
+	position[0] = TimestampTzGetDatum(before);
+	position[1] = Int64GetDatum(poser_datasync_needed(tables));
 	execute(psprintf("SELECT pg_catalog.max(id)\n"
 					 "  FROM %s\n"
 					 " WHERE id OPERATOR(pg_catalog.<)\n"
 					 "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
-					 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)",
+					 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
+					 "   AND id OPERATOR(pg_catalog.<) $2",
 					 transactions, transactions),
-			1, time_type, &value, true);
+			2, limit_types, position, true);
 	transaction_id = result_int64(1, &isnull);
 	if (!isnull)
 	{
@@ -1404,7 +1406,7 @@ poser_history_record(const PoserVersioned *versioned, const char *comment)
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
-	portal = SPI_cursor_open(NULL, saved_plan(sql.data, 0, NULL, 0), NULL, NULL, true);
+	portal = SPI_cursor_open(NULL, poser_saved_plan(sql.data, 0, NULL, 0), NULL, NULL, true);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, BATCH);

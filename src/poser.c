@@ -77,10 +77,16 @@ _PG_init(void)
 							   "Recorded as comment in poser_transaction.",
 							   &poser_comment, "", PGC_USERSET, 0,
 							   check_setting_hook, NULL, NULL);
+	DefineCustomIntVariable("poser.datasync_stale_after",
+							"How old a change must be for a consumer that has not confirmed it to be stale.",
+							"In poser_datasync_status and poser_datasync_stale().",
+							&poser_datasync_stale_after, 3600, 0, INT_MAX, PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
 	MarkGUCPrefixReserved("poser");
 
 	poser_catalog_init();
 	poser_count_init();
 	poser_version_init();
 	poser_batch_init();
+	poser_datasync_init();
 }

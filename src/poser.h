@@ -164,6 +164,7 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history.c */
+extern SPIPlanPtr poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options);
 extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
 										 bool of_many);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
@@ -180,6 +181,13 @@ extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned
 
 /* batch.c */
 extern void poser_batch_init(void);
+
+/* datasync.c */
+extern int poser_datasync_stale_after;
+extern const char *poser_datasync_handling; /* the consumer whose handler is running, or NULL */
+extern void poser_datasync_init(void);
+extern int64 poser_datasync_needed(const PoserVersioned *tables);
+extern void poser_datasync_notify(Oid transactions, int64 transaction_id);
 
 /* restore.c */
 extern bool poser_is_restore(Relation rel);

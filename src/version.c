@@ -86,9 +86,24 @@ typedef struct RecordedTransaction
 	Oid role;
 	const char *username;
 	const char *comment;
+	const char *consumer;
 } RecordedTransaction;
 
 static RecordedTransaction recorded;
+
+/*
+ * The newest of such rows that each subtransaction has written, the innermost
+ * first, in the transaction's memory.
+ */
+typedef struct WrittenTransaction
+{
+	SubTransactionId subid;
+	Oid relid;
+	int64 id;
+	struct WrittenTransaction *outer;
+} WrittenTransaction;
+
+static WrittenTransaction *written = NULL;
 
 /* Statements that have not been recorded yet, see statement.c. */
 static PoserStatement *unrecorded = NULL;
@@ -229,10 +244,28 @@ poser_username(void)
 	return username != NULL ? username : name_of_role(GetSessionUserId());
 }
 
+/* Note that a row has been written. */
+static void
+note_written(Oid relid, int64 id)
+{
+	SubTransactionId subid = GetCurrentSubTransactionId();
+
+	if (written == NULL || written->subid != subid)
+	{
+		WrittenTransaction *new = MemoryContextAlloc(TopTransactionContext, sizeof(WrittenTransaction));
+
+		new->subid = subid;
+		new->outer = written;
+		written = new;
+	}
+	written->relid = relid;
+	written->id = id;
+}
+
 /*
  * The id of the transaction's row, which is written if there is none yet: with
- * the first change, and again when the role, runas or comment have changed
- * since, for a row says who did it.
+ * the first change, and again when the role, runas, comment or consumer have
+ * changed since, for a row says who did it.
  */
 static int64
 current_transaction(const PoserVersioned *versioned, Oid role, const char *comment)
@@ -242,6 +275,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	DirectTable table;
 	TupleTableSlot *slot;
 	NameData role_name;
+	NameData consumer;
 	MemoryContext old;
 
 	if (comment == NULL)
@@ -251,7 +285,8 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 		FullTransactionIdEquals(recorded.top, top) &&
 		TransactionIdIsCurrentTransactionId(recorded.xid) &&
 		recorded.session_user == GetSessionUserId() && recorded.role == role &&
-		same_text(recorded.username, username) && same_text(recorded.comment, comment))
+		same_text(recorded.username, username) && same_text(recorded.comment, comment) &&
+		same_text(recorded.consumer, poser_datasync_handling))
 		return recorded.id;
 
 	open_direct(&table, versioned->transactions);
@@ -283,6 +318,16 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	else
 		slot->tts_isnull[TRANSACTION_COMMENT] = true;
 	slot->tts_values[TRANSACTION_XACT] = FullTransactionIdGetDatum(top);
+	if (poser_datasync_handling != NULL)
+	{
+		int column = SPI_fnumber(RelationGetDescr(table.rel), "consumer");
+
+		if (column <= 0 || SPI_gettypeid(RelationGetDescr(table.rel), column) != NAMEOID)
+			poser_structure_error(table.rel);
+		namestrcpy(&consumer, poser_datasync_handling);
+		slot->tts_values[column - 1] = NameGetDatum(&consumer);
+		slot->tts_isnull[column - 1] = false;
+	}
 	ExecStoreVirtualTuple(slot);
 
 	table_tuple_insert(table.rel, slot, GetCurrentCommandId(true), 0, NULL);
@@ -293,7 +338,9 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	recorded.username = username != NULL ? pstrdup(username) : NULL;
 	recorded.comment = comment != NULL ? pstrdup(comment) : NULL;
+	recorded.consumer = poser_datasync_handling != NULL ? pstrdup(poser_datasync_handling) : NULL;
 	MemoryContextSwitchTo(old);
+	note_written(versioned->transactions, recorded.id);
 	recorded.session_user = GetSessionUserId();
 	recorded.role = role;
 	recorded.top = top;
@@ -1021,16 +1068,44 @@ forget_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		poser_statement_check(unrecorded);
-	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		unrecorded = NULL; /* their memory goes with the transaction */
+	/* a transaction that has notified could not be prepared */
+	if (event == XACT_EVENT_PRE_COMMIT && written != NULL)
+		poser_datasync_notify(written->relid, written->id);
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+	{
+		/* their memory goes with the transaction */
+		unrecorded = NULL;
+		written = NULL;
+	}
 }
 
 static void
 forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 					  SubTransactionId parentSubid, void *arg)
 {
+	WrittenTransaction *last = written;
+
 	if (event == SUBXACT_EVENT_ABORT_SUB)
 		poser_statement_abort(&unrecorded, mySubid);
+
+	if (last == NULL || last->subid != mySubid)
+		return;
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+	{
+		written = last->outer;
+		pfree(last);
+	}
+	else if (event == SUBXACT_EVENT_COMMIT_SUB)
+	{
+		last->subid = parentSubid;
+		if (last->outer != NULL && last->outer->subid == parentSubid)
+		{
+			WrittenTransaction *outer = last->outer;
+
+			last->outer = outer->outer;
+			pfree(outer);
+		}
+	}
 }
 
 /* The transaction's row is no more, or may be; another one will be written. */

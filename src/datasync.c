@@ -1,0 +1,1738 @@
+/*
+ * datasync.c
+ *	  Giving every change to every consumer, in order, at least once.
+ *
+ * The history is what there is to give: a consumer is a name and a position in
+ * it.  Changes have an order, change_id, but get it before they are committed,
+ * so that nobody can say "up to here" by it alone.  By transactions one can: with
+ * H the oldest transaction that is still running, or the next one, all before it
+ * are over, and what they have committed can be seen.  So a position is a window
+ * of transactions, from one up to before another that has been such an H; its
+ * changes are given in the order of change_id.  Once all of them are confirmed,
+ * the next window begins where it ended.  Who changes a row has waited for those
+ * who changed it before, and so has a greater change_id, and is not over before
+ * them: in one window or in several, the changes of a row come in their order.
+ *
+ * Transactions that run in other databases have changed nothing here; they do
+ * not count.
+ *
+ * Transaction ids mean something in one cluster only.  What is kept for a
+ * restore is a change_id, "settled": transactions from the window's end on have
+ * greater ones.  It is got from the sequence: whoever gets his transaction id
+ * after the sequence has been looked at takes his ids of changes from it later.
+ *
+ * Consumers are read and written as the owner of their table, and so is history
+ * for them.  Who may work for a consumer is written in its row.  A handler is
+ * called as whoever calls poser_datasync_run().
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/transam.h"
+#include "access/twophase.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/objectaddress.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_type.h"
+#include "commands/async.h"
+#include "commands/trigger.h"
+#include "common/hashfn.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "storage/proc.h"
+#include "tcop/dest.h"
+#include "utils/acl.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+#include "utils/timestamp.h"
+#include "utils/tuplestore.h"
+#include "utils/typcache.h"
+#include "utils/xid8.h"
+
+#include "import.h"
+#include "poser.h"
+
+PG_FUNCTION_INFO_V1(poser_datasync_add);
+PG_FUNCTION_INFO_V1(poser_datasync_drop);
+PG_FUNCTION_INFO_V1(poser_datasync_grant);
+PG_FUNCTION_INFO_V1(poser_datasync_revoke);
+PG_FUNCTION_INFO_V1(poser_datasync_changes);
+PG_FUNCTION_INFO_V1(poser_datasync_confirm);
+PG_FUNCTION_INFO_V1(poser_datasync_run);
+PG_FUNCTION_INFO_V1(poser_datasync_skip);
+PG_FUNCTION_INFO_V1(poser_datasync_pending);
+PG_FUNCTION_INFO_V1(poser_datasync_arrive);
+PG_FUNCTION_INFO_V1(poser_datasync_changed);
+
+#define CHANNEL "poser_datasync"
+
+/* A column of poser_change. */
+#define CHANGE_ID 1
+
+int poser_datasync_stale_after;
+const char *poser_datasync_handling = NULL;
+
+/* The row of a consumer.  What is not by value is in the context. */
+typedef struct Consumer
+{
+	Oid nspid; /* the extension's schema */
+	Oid relid; /* the table of consumers */
+	Name name;
+	MemoryContext context;
+	Oid caller; /* on whose behalf we act as the owner */
+	int caller_context;
+
+	char *handler;
+	char *runas;
+	bool own_changes;
+	ArrayType *roles;
+	uint64 from; /* the window; open if it ends after it begins */
+	uint64 to;
+	int64 confirmed;
+	int64 delivered;
+	int64 last_change;
+	struct varlena *since;
+	int64 settled;
+	uint64 next_settled_xact; /* 0 if there is none */
+	int64 next_settled;
+	bool has_confirmed; /* in this call */
+	int32 attempts;
+	char *last_error;
+	bool failed; /* last_failed_at is now */
+	int64 failed_change;
+	bool changed; /* and not saved */
+} Consumer;
+
+/* Consumers whose handlers this session is running, the innermost first. */
+typedef struct Running
+{
+	Name name;
+	struct Running *outer;
+} Running;
+
+static Running *running = NULL;
+
+/* Whether a consumer asks for NOTIFY, as far as this session knows. */
+static Oid notify_relid = InvalidOid;
+static bool notify_known = false;
+static bool notify_wanted = false;
+
+/*
+ * Acting as the owner
+ */
+
+static Snapshot
+current_snapshot(void)
+{
+	return IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
+}
+
+/* Act as the owner of the consumers, with SPI and a snapshot of now. */
+static void
+become_owner(Consumer *consumer)
+{
+	poser_become_owner(consumer->relid, &consumer->caller, &consumer->caller_context);
+	SPI_connect();
+	PushActiveSnapshot(current_snapshot());
+}
+
+static void
+become_caller(Consumer *consumer)
+{
+	PopActiveSnapshot();
+	SPI_finish();
+	SetUserIdAndSecContext(consumer->caller, consumer->caller_context);
+}
+
+/* See what has been written since, also by ourselves. */
+static void
+renew_snapshot(void)
+{
+	PopActiveSnapshot();
+	PushActiveSnapshot(current_snapshot());
+}
+
+/* Execute a query by its saved plan; returns how many rows it gave or changed. */
+static uint64
+execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
+		bool read_only)
+{
+	SPIPlanPtr plan = poser_saved_plan(query, nargs, (Oid *) argtypes, 0);
+
+	if (SPI_execute_plan(plan, (Datum *) values, nulls, read_only, 0) < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
+	return SPI_processed;
+}
+
+/* A number in the first row of the last result; 0 for null. */
+static int64
+result_int64(int column)
+{
+	bool isnull;
+	Datum value;
+
+	if (SPI_processed == 0)
+		return 0;
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
+	return isnull ? 0 : DatumGetInt64(value);
+}
+
+static char *
+relation_name(Oid nspid, const char *name)
+{
+	return poser_relation_name(poser_relation_by_name(name, nspid));
+}
+
+/*
+ * Rows of consumers
+ */
+
+/* The consumer that a function was called for; it is not looked up yet. */
+static void
+begin_consumer(Consumer *consumer, FunctionCallInfo fcinfo, const char *function)
+{
+	memset(consumer, 0, sizeof(Consumer));
+	PreventCommandIfReadOnly(function);
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("consumer must not be null")));
+	consumer->name = PG_GETARG_NAME(0);
+	consumer->nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	consumer->relid = poser_relation_by_name("poser_datasync_consumer", consumer->nspid);
+	consumer->context = CurrentMemoryContext;
+}
+
+static void
+no_such_consumer(Consumer *consumer)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_UNDEFINED_OBJECT),
+			 errmsg("consumer \"%s\" does not exist", NameStr(*consumer->name))));
+}
+
+/*
+ * Read the row of the consumer.  Where a snapshot is for the whole transaction,
+ * the row is locked, so that it is an error if another session has changed it
+ * since.
+ */
+static void
+read_consumer(Consumer *consumer, bool lock)
+{
+	const Oid argtypes[] = {NAMEOID};
+	Datum values[] = {NameGetDatum(consumer->name)};
+	HeapTuple tuple;
+	TupleDesc desc;
+	MemoryContext old;
+	Datum value;
+	bool isnull;
+
+	lock = lock && IsolationUsesXactSnapshot();
+	if (execute(psprintf("SELECT handler, runas, own_changes, roles,\n"
+						 "       from_xact, to_xact, confirmed, delivered, last_change, since,\n"
+						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id\n"
+						 "  FROM %s\n"
+						 " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
+						 poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
+				lengthof(argtypes), argtypes, values, NULL, !lock) == 0)
+		no_such_consumer(consumer);
+	tuple = SPI_tuptable->vals[0];
+	desc = SPI_tuptable->tupdesc;
+
+	old = MemoryContextSwitchTo(consumer->context);
+	consumer->handler = SPI_getvalue(tuple, desc, 1);
+	consumer->runas = SPI_getvalue(tuple, desc, 2);
+	consumer->own_changes = DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull));
+	consumer->roles = DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 4, &isnull));
+	consumer->from = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 5, &isnull)));
+	consumer->to = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 6, &isnull)));
+	consumer->confirmed = DatumGetInt64(SPI_getbinval(tuple, desc, 7, &isnull));
+	consumer->delivered = DatumGetInt64(SPI_getbinval(tuple, desc, 8, &isnull));
+	consumer->last_change = DatumGetInt64(SPI_getbinval(tuple, desc, 9, &isnull));
+	value = SPI_getbinval(tuple, desc, 10, &isnull);
+	consumer->since = isnull ? NULL : PG_DETOAST_DATUM_COPY(value);
+	consumer->settled = DatumGetInt64(SPI_getbinval(tuple, desc, 11, &isnull));
+	value = SPI_getbinval(tuple, desc, 12, &isnull);
+	consumer->next_settled = isnull ? 0 : DatumGetInt64(value);
+	value = SPI_getbinval(tuple, desc, 13, &isnull);
+	consumer->next_settled_xact = isnull ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(value));
+	consumer->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 14, &isnull));
+	consumer->last_error = SPI_getvalue(tuple, desc, 15);
+	value = SPI_getbinval(tuple, desc, 16, &isnull);
+	consumer->failed_change = isnull ? 0 : DatumGetInt64(value);
+	consumer->changed = false;
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/* Write where the consumer is. */
+static void
+save_consumer(Consumer *consumer)
+{
+	const Oid argtypes[] = {NAMEOID, XID8OID, XID8OID, INT8OID, INT8OID, INT8OID, PG_SNAPSHOTOID,
+							INT8OID, INT8OID, XID8OID, BOOLOID, INT4OID, TEXTOID, BOOLOID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[lengthof(argtypes) + 1] = "               ";
+
+	if (!consumer->changed)
+		return;
+	values[0] = NameGetDatum(consumer->name);
+	values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
+	values[2] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+	values[3] = Int64GetDatum(consumer->confirmed);
+	values[4] = Int64GetDatum(consumer->delivered);
+	values[5] = Int64GetDatum(consumer->last_change);
+	values[6] = PointerGetDatum(consumer->since);
+	nulls[6] = consumer->since == NULL ? 'n' : ' ';
+	values[7] = Int64GetDatum(consumer->settled);
+	values[8] = Int64GetDatum(consumer->next_settled);
+	values[9] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->next_settled_xact));
+	nulls[8] = nulls[9] = consumer->next_settled_xact == 0 ? 'n' : ' ';
+	values[10] = BoolGetDatum(consumer->has_confirmed);
+	values[11] = Int32GetDatum(consumer->attempts);
+	values[12] = consumer->last_error == NULL ? (Datum) 0 : CStringGetTextDatum(consumer->last_error);
+	nulls[12] = consumer->last_error == NULL ? 'n' : ' ';
+	values[13] = BoolGetDatum(consumer->failed);
+	values[14] = Int64GetDatum(consumer->failed_change);
+	nulls[14] = consumer->failed_change == 0 ? 'n' : ' ';
+	if (execute(psprintf("UPDATE %s\n"
+						 "   SET from_xact = $2, to_xact = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
+						 "       since = $7, settled = $8, next_settled = $9, next_settled_xact = $10,\n"
+						 "       last_confirmed_at = CASE WHEN $11 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
+						 "       attempts = $12, last_error = $13,\n"
+						 "       last_failed_at = CASE WHEN $14 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
+						 "       failed_change_id = $15\n"
+						 " WHERE consumer OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(consumer->relid)),
+				lengthof(argtypes), argtypes, values, nulls, false) == 0)
+		no_such_consumer(consumer);
+	consumer->changed = false;
+}
+
+/* May a role work for the consumer? */
+static bool
+may_consume(Consumer *consumer, Oid roleid)
+{
+	Datum *names;
+	bool *nulls;
+	int n;
+
+	if (poser_is_owner(consumer->relid, roleid))
+		return true;
+	deconstruct_array(consumer->roles, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
+	for (int i = 0; i < n; i++)
+	{
+		const char *name = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
+		Oid granted = get_role_oid(name, true);
+
+		if (strcmp(name, "public") == 0 ||
+			(OidIsValid(granted) && has_privs_of_role(roleid, granted)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Lock the consumer until the end of the transaction.  The lock is one of an
+ * object that belongs to the table; it needs no transaction id.
+ */
+static void
+lock_consumer(Consumer *consumer)
+{
+	uint64 hash = DatumGetUInt64(hash_any_extended((unsigned char *) NameStr(*consumer->name),
+												   strlen(NameStr(*consumer->name)), 0));
+	LOCKTAG tag;
+
+	for (Running *outer = running; outer != NULL; outer = outer->outer)
+		if (namestrcmp(outer->name, NameStr(*consumer->name)) == 0)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("consumer \"%s\" is running its handler in this session",
+							NameStr(*consumer->name))));
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, consumer->relid, (uint32) hash, (uint16) (hash >> 32));
+	if (LockAcquire(&tag, ExclusiveLock, false, true) == LOCKACQUIRE_NOT_AVAIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("another session is working for consumer \"%s\"", NameStr(*consumer->name)),
+				 errhint("A consumer has one worker at a time.  Try again when that session's transaction has ended.")));
+}
+
+/*
+ * Become the owner, and take hold of a consumer that the caller may work for.
+ */
+static void
+open_consumer(Consumer *consumer)
+{
+	become_owner(consumer);
+	read_consumer(consumer, false);
+	if (!may_consume(consumer, consumer->caller))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for consumer \"%s\"", NameStr(*consumer->name)),
+				 errhint("The owner can allow it by poser_datasync_grant().")));
+	lock_consumer(consumer);
+	/* whoever had the lock may have moved it on */
+	renew_snapshot();
+	read_consumer(consumer, true);
+}
+
+/*
+ * The same for what only the owner may do.
+ */
+static void
+open_as_owner(Consumer *consumer)
+{
+	poser_check_owner(consumer->relid);
+	become_owner(consumer);
+	lock_consumer(consumer);
+	renew_snapshot();
+	read_consumer(consumer, true);
+}
+
+/*
+ * Transactions that are over
+ */
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64 x = *(const uint64 *) a;
+	uint64 y = *(const uint64 *) b;
+
+	return x < y ? -1 : x > y ? 1
+							  : 0;
+}
+
+/* A transaction id of about now, with its epoch. */
+static uint64
+full_xid(TransactionId xid, FullTransactionId next)
+{
+	return U64FromFullTransactionId(next) - (uint32) (XidFromFullTransactionId(next) - xid);
+}
+
+/*
+ * The transactions that a snapshot takes to be running, our own with them, in
+ * their order.  *xmax is the first that it knows nothing of.
+ */
+static uint64 *
+running_xids(Snapshot snapshot, int *n, uint64 *xmax)
+{
+	FullTransactionId next = ReadNextFullTransactionId();
+	TransactionId own = GetTopTransactionIdIfAny();
+	uint64 *result = palloc((snapshot->xcnt + 1) * sizeof(uint64));
+
+	*n = 0;
+	*xmax = full_xid(snapshot->xmax, next);
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+		result[(*n)++] = full_xid(snapshot->xip[i], next);
+	if (TransactionIdIsValid(own) && full_xid(own, next) < *xmax)
+		result[(*n)++] = full_xid(own, next);
+	qsort(result, *n, sizeof(uint64), compare_xids);
+	return result;
+}
+
+/* The transactions that are running in other databases now, in their order. */
+static uint64 *
+xids_elsewhere(int *n)
+{
+	/* those of prepared transactions come last, and are not in allProcCount */
+	int nprocs = (PreparedXactProcs - ProcGlobal->allProcs) + max_prepared_xacts;
+	TransactionId *xids = palloc(nprocs * sizeof(TransactionId));
+	uint64 *result = palloc(nprocs * sizeof(uint64));
+	FullTransactionId next;
+
+	*n = 0;
+	/* nobody who has one gets rid of it meanwhile */
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (int i = 0; i < nprocs; i++)
+	{
+		PGPROC *proc = &ProcGlobal->allProcs[i];
+		TransactionId xid = *(volatile TransactionId *) &proc->xid;
+
+		if (TransactionIdIsNormal(xid) && OidIsValid(proc->databaseId) &&
+			proc->databaseId != MyDatabaseId)
+			xids[(*n)++] = xid;
+	}
+	LWLockRelease(ProcArrayLock);
+
+	next = ReadNextFullTransactionId();
+	for (int i = 0; i < *n; i++)
+		result[i] = full_xid(xids[i], next);
+	qsort(result, *n, sizeof(uint64), compare_xids);
+	pfree(xids);
+	return result;
+}
+
+/*
+ * All transactions of this database before this one are over, as the snapshot
+ * sees it.
+ */
+static uint64
+find_horizon(Snapshot snapshot)
+{
+	int n;
+	int nelsewhere;
+	uint64 result;
+	uint64 *xids = running_xids(snapshot, &n, &result);
+
+	if (n > 0)
+	{
+		uint64 *elsewhere = xids_elsewhere(&nelsewhere);
+
+		for (int i = 0; i < n; i++)
+			if (bsearch(&xids[i], elsewhere, nelsewhere, sizeof(uint64), compare_xids) == NULL)
+			{
+				result = xids[i];
+				break;
+			}
+		pfree(elsewhere);
+	}
+	pfree(xids);
+	return result;
+}
+
+/* Where the sequence of changes is. */
+static int64
+sequence_value(Oid nspid)
+{
+	execute(psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
+					 "  FROM %s",
+					 relation_name(nspid, "poser_change_id_seq")),
+			0, NULL, NULL, NULL, true);
+	return result_int64(1);
+}
+
+/*
+ * Queries over the history
+ */
+
+/*
+ * Append a query for the changes of all tables, as poser_change has them, each
+ * with its condition "where", in the order of change_id.
+ */
+static void
+append_changes(StringInfo sql, const PoserVersioned *tables, const char *where)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		const PoserVersioned *versioned = &tables[i];
+		const char *separator = "";
+
+		appendStringInfo(sql,
+						 "%s(SELECT v.change_id, v.transaction_id, %s::pg_catalog.name AS payload_type,\n"
+						 "        ",
+						 i == 0 ? "" : "\n UNION ALL\n ",
+						 quote_literal_cstr(get_rel_name(versioned->relid)));
+		if (versioned->nkeys > 1)
+			appendStringInfoString(sql, "pg_catalog.jsonb_build_array(");
+		for (int j = 0; j < versioned->nkeys; j++)
+			appendStringInfo(sql, "%sv.%s", j == 0 ? "" : ", ",
+							 quote_identifier(get_attname(versioned->versions, versioned->keys[j], false)));
+		appendStringInfo(sql,
+						 "%s::pg_catalog.text AS payload_key,\n"
+						 "        v.operation_type OPERATOR(pg_catalog.=) 2::pg_catalog.int2 AS deletion,\n"
+						 "        pg_catalog.to_jsonb(payload) AS payload\n"
+						 "   FROM %s AS v,\n"
+						 "        LATERAL (SELECT ",
+						 versioned->nkeys > 1 ? ")" : "", poser_relation_name(versioned->versions));
+		for (int j = 0; j < versioned->natts; j++)
+			if (versioned->source[j] != 0)
+			{
+				appendStringInfo(sql, "%sv.%s", separator,
+								 quote_identifier(get_attname(versioned->versions, j + 1, false)));
+				separator = ", ";
+			}
+		appendStringInfo(sql,
+						 ") AS payload\n"
+						 "  WHERE %s\n"
+						 "  ORDER BY v.change_id)",
+						 where);
+	}
+}
+
+/* That a transaction "t" is not to be kept from the consumer $1, which came $2. */
+#define DELIVERABLE \
+	"(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1)\n" \
+	"       AND ($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
+
+/* The values of $1 and $2 in that. */
+static void
+put_deliverable(Consumer *consumer, Datum *values, char *nulls)
+{
+	static NameData nobody;
+
+	values[0] = NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
+	values[1] = PointerGetDatum(consumer->since);
+	nulls[0] = ' ';
+	nulls[1] = consumer->since == NULL ? 'n' : ' ';
+}
+
+/*
+ * Have the planner go by the indexes, in their order: what comes first is
+ * wanted, and statistics do not tell it where in the order we are.
+ */
+static int
+prefer_indexes(void)
+{
+	static const char *const others[] = {"enable_seqscan", "enable_bitmapscan", "enable_sort",
+										 "enable_hashjoin", "enable_mergejoin", "enable_material",
+										 "jit"};
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < lengthof(others); i++)
+		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+/* The first transaction id among those with an xact in this range, or 0. */
+static int64
+first_transaction(Oid nspid, uint64 from, uint64 to)
+{
+	const Oid argtypes[] = {XID8OID, XID8OID};
+	Datum values[] = {FullTransactionIdGetDatum(FullTransactionIdFromU64(from)),
+					  FullTransactionIdGetDatum(FullTransactionIdFromU64(to))};
+	int level = prefer_indexes();
+
+	execute(psprintf("SELECT pg_catalog.min(id)\n"
+					 "  FROM (SELECT id\n"
+					 "          FROM %s\n"
+					 "         WHERE xact OPERATOR(pg_catalog.>=) $1 AND xact OPERATOR(pg_catalog.<) $2\n"
+					 "        OFFSET 0) AS t",
+					 relation_name(nspid, "poser_transaction")),
+			lengthof(argtypes), argtypes, values, NULL, true);
+	AtEOXact_GUC(true, level);
+	return result_int64(1);
+}
+
+/* The greatest change_id that can be seen. */
+static int64
+greatest_change(const PoserVersioned *tables)
+{
+	int64 result = 0;
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions)),
+				0, NULL, NULL, NULL, true);
+		result = Max(result, result_int64(1));
+	}
+	return result;
+}
+
+/*
+ * What takes changes from the executor: into a tuplestore, noting the first and
+ * the last.
+ */
+typedef struct ChangeReceiver
+{
+	DestReceiver pub;
+	Tuplestorestate *store;
+	int64 first;
+	int64 last;
+	int64 n;
+} ChangeReceiver;
+
+static void
+start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
+}
+
+static bool
+receive_change(TupleTableSlot *slot, DestReceiver *self)
+{
+	ChangeReceiver *receiver = (ChangeReceiver *) self;
+	bool isnull;
+
+	receiver->last = DatumGetInt64(slot_getattr(slot, CHANGE_ID, &isnull));
+	if (receiver->n++ == 0)
+		receiver->first = receiver->last;
+	tuplestore_puttupleslot(receiver->store, slot);
+	return true;
+}
+
+static void
+end_changes(DestReceiver *self)
+{
+}
+
+static const DestReceiver change_receiver = {
+	receive_change, start_changes, end_changes, end_changes, DestTuplestore};
+
+/*
+ * Windows
+ */
+
+static bool
+is_open(const Consumer *consumer)
+{
+	return consumer->from < consumer->to;
+}
+
+/* All changes in the window are confirmed. */
+static void
+close_window(Consumer *consumer)
+{
+	consumer->from = consumer->to;
+	consumer->changed = true;
+	if (consumer->since != NULL)
+	{
+		Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(consumer->since));
+
+		if (U64FromFullTransactionId(DatumGetFullTransactionId(xmax)) <= consumer->from)
+			consumer->since = NULL;
+	}
+}
+
+/*
+ * Whoever gets his transaction id from "xact" on has changes after "value".
+ */
+static void
+note_settled(Consumer *consumer, int64 value, uint64 xact)
+{
+	if (consumer->next_settled_xact != 0 && consumer->next_settled_xact <= consumer->to)
+	{
+		consumer->settled = consumer->next_settled;
+		consumer->next_settled_xact = 0;
+	}
+	if (xact <= consumer->to)
+	{
+		consumer->settled = value;
+		consumer->next_settled_xact = 0;
+	}
+	else if (consumer->next_settled_xact == 0)
+	{
+		consumer->next_settled = value;
+		consumer->next_settled_xact = xact;
+	}
+}
+
+/*
+ * Open the next window, if transactions that have changed something are over.
+ * "tables" is described then.
+ */
+static bool
+open_window(Consumer *consumer, PoserVersioned *tables)
+{
+	uint64 to = find_horizon(GetActiveSnapshot());
+	int64 first;
+	int64 settled;
+	uint64 next;
+
+	Assert(!is_open(consumer));
+	if (to <= consumer->to ||
+		(consumer->to > 0 && first_transaction(consumer->nspid, consumer->to, to) == 0))
+		return false;
+
+	settled = sequence_value(consumer->nspid);
+	next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	renew_snapshot();
+	to = find_horizon(GetActiveSnapshot());
+	/* its changes come after it; and what has been restored begins where it says */
+	first = consumer->to == 0 ? consumer->confirmed : first_transaction(consumer->nspid, consumer->to, to);
+	poser_describe_versioned(tables, consumer->nspid);
+	consumer->from = consumer->to;
+	consumer->to = to;
+	consumer->confirmed = consumer->delivered = first;
+	consumer->last_change = greatest_change(tables);
+	consumer->changed = true;
+	note_settled(consumer, settled, next);
+	return true;
+}
+
+/* Read the next changes of the window. */
+static void
+read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit)
+{
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID, INT8OID, XID8OID, XID8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "      ";
+	SPIExecuteOptions options = {0};
+	StringInfoData sql;
+	SPIPlanPtr plan;
+	int level;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT v.change_id, v.transaction_id, t.issued_at, t.username,\n"
+						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
+						   "  FROM (");
+	append_changes(&sql, tables,
+				   "v.change_id OPERATOR(pg_catalog.>) $3 AND v.change_id OPERATOR(pg_catalog.<=) $4");
+	appendStringInfo(&sql,
+					 ") AS v\n"
+					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
+					 " WHERE t.xact OPERATOR(pg_catalog.>=) $5 AND t.xact OPERATOR(pg_catalog.<) $6\n"
+					 "       AND " DELIVERABLE "\n"
+					 " ORDER BY v.change_id",
+					 poser_relation_name(tables[0].transactions));
+
+	put_deliverable(consumer, values, nulls);
+	values[2] = Int64GetDatum(consumer->confirmed);
+	values[3] = Int64GetDatum(consumer->last_change);
+	values[4] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
+	values[5] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+
+	level = prefer_indexes();
+	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
+							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
+	options.params = makeParamList(lengthof(argtypes));
+	for (int i = 0; i < lengthof(argtypes); i++)
+	{
+		options.params->params[i].value = values[i];
+		options.params->params[i].isnull = (nulls[i] == 'n');
+		options.params->params[i].pflags = PARAM_FLAG_CONST;
+		options.params->params[i].ptype = argtypes[i];
+	}
+	options.read_only = true;
+	options.tcount = limit;
+	options.dest = &receiver->pub;
+	if (SPI_execute_plan_extended(plan, &options) < 0)
+		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * Put the next changes of the consumer into the store, at most "limit" of them.
+ * Returns how many; the first and the last are in *first and *last.
+ *
+ * They are those of the open window that are not confirmed; or else another
+ * window is opened.  The consumer is not saved.
+ */
+static int64
+fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, int64 *first, int64 *last)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	ChangeReceiver receiver = {change_receiver, store, 0, 0, 0};
+	bool described = false;
+
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!is_open(consumer))
+		{
+			if (!open_window(consumer, tables))
+				return 0;
+		}
+		else if (!described)
+			poser_describe_versioned(tables, consumer->nspid);
+		described = true;
+
+		read_window(consumer, tables, &receiver, limit);
+		if (receiver.n > 0)
+			break;
+		/* there was nothing in it for this consumer */
+		close_window(consumer);
+		renew_snapshot();
+	}
+
+	if (receiver.n < limit && consumer->last_change != receiver.last)
+	{
+		consumer->last_change = receiver.last;
+		consumer->changed = true;
+	}
+	if (consumer->delivered < receiver.last)
+	{
+		consumer->delivered = receiver.last;
+		consumer->changed = true;
+	}
+	*first = receiver.first;
+	*last = receiver.last;
+	return receiver.n;
+}
+
+/* The consumer is done with the changes of the window up to this one. */
+static void
+confirm_change(Consumer *consumer, int64 change_id)
+{
+	Assert(is_open(consumer) && change_id > consumer->confirmed);
+	consumer->confirmed = change_id;
+	consumer->has_confirmed = true;
+	consumer->attempts = 0;
+	consumer->last_error = NULL;
+	consumer->failed_change = 0;
+	consumer->changed = true;
+	if (change_id == consumer->last_change)
+		close_window(consumer);
+}
+
+/*
+ * Working for a consumer
+ */
+
+static int64
+max_changes_argument(FunctionCallInfo fcinfo)
+{
+	if (PG_ARGISNULL(1) || PG_GETARG_INT32(1) < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_changes must be at least 1")));
+	return PG_GETARG_INT32(1);
+}
+
+/*
+ * poser_datasync_changes(consumer name, max_changes integer)
+ * returns setof poser_change
+ */
+Datum
+poser_datasync_changes(PG_FUNCTION_ARGS)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Consumer consumer;
+	int64 limit;
+	int64 first;
+	int64 last;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_changes()");
+	limit = max_changes_argument(fcinfo);
+	InitMaterializedSRF(fcinfo, 0);
+	open_consumer(&consumer);
+	(void) fetch_changes(&consumer, rsinfo->setResult, limit, &first, &last);
+	save_consumer(&consumer);
+	become_caller(&consumer);
+	return (Datum) 0;
+}
+
+/*
+ * Is a change that has not just been delivered as the last one among those that
+ * were delivered, and not confirmed?  Raises an error if it is neither that nor
+ * confirmed already.
+ */
+static bool
+is_delivered(Consumer *consumer, int64 change_id)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "   ";
+	StringInfoData sql;
+	bool deliverable = false;
+	uint64 xact = 0;
+
+	poser_describe_versioned(tables, consumer->nspid);
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT t.xact, " DELIVERABLE "\n  FROM (");
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		appendStringInfo(&sql, "%sSELECT transaction_id FROM %s WHERE change_id OPERATOR(pg_catalog.=) $3",
+						 i == 0 ? "" : "\n        UNION ALL ", poser_relation_name(tables[i].versions));
+	appendStringInfo(&sql, ") AS v\n       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id",
+					 poser_relation_name(tables[0].transactions));
+	put_deliverable(consumer, values, nulls);
+	values[2] = Int64GetDatum(change_id);
+	if (execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0)
+	{
+		HeapTuple tuple = SPI_tuptable->vals[0];
+		TupleDesc desc = SPI_tuptable->tupdesc;
+		bool isnull;
+
+		xact = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 1, &isnull)));
+		deliverable = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+	}
+	/* it may have been pruned since */
+	else if (!is_open(consumer) && change_id <= consumer->settled)
+		return false;
+
+	if (deliverable)
+	{
+		if (xact < consumer->from)
+			return false;
+		if ((xact < consumer->to || consumer->to == 0) && change_id <= consumer->confirmed)
+			return false;
+		if (xact < consumer->to && change_id <= consumer->delivered)
+			return true;
+	}
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("change %lld has not been delivered to consumer \"%s\"",
+					(long long) change_id, NameStr(*consumer->name))));
+}
+
+/*
+ * poser_datasync_confirm(consumer name, change_id bigint)
+ */
+Datum
+poser_datasync_confirm(PG_FUNCTION_ARGS)
+{
+	Consumer consumer;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_confirm()");
+	open_consumer(&consumer);
+	if (!PG_ARGISNULL(1))
+	{
+		int64 change_id = PG_GETARG_INT64(1);
+
+		if ((is_open(&consumer) && change_id == consumer.delivered && change_id > consumer.confirmed) ||
+			is_delivered(&consumer, change_id))
+			confirm_change(&consumer, change_id);
+		save_consumer(&consumer);
+	}
+	become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_datasync_skip(consumer name, change_id bigint, reason text)
+ */
+Datum
+poser_datasync_skip(PG_FUNCTION_ARGS)
+{
+	const Oid argtypes[] = {NAMEOID, INT8OID, TEXTOID, TEXTOID, NAMEOID, TEXTOID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "      ";
+	Consumer consumer;
+	NameData role;
+	Tuplestorestate *store;
+	int64 first;
+	int64 last;
+	int64 change_id;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_skip()");
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("change_id must not be null")));
+	if (PG_ARGISNULL(2) || VARSIZE_ANY_EXHDR(PG_GETARG_TEXT_PP(2)) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("a reason must be given")));
+	change_id = PG_GETARG_INT64(1);
+
+	open_consumer(&consumer);
+	/* two, to know whether it is the last of the window */
+	store = tuplestore_begin_heap(false, false, work_mem);
+	if (fetch_changes(&consumer, store, 2, &first, &last) == 0 || first != change_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("change %lld is not the next one of consumer \"%s\"",
+						(long long) change_id, NameStr(*consumer.name))));
+	tuplestore_end(store);
+
+	namestrcpy(&role, GetUserNameFromId(consumer.caller, false));
+	values[0] = NameGetDatum(consumer.name);
+	values[1] = Int64GetDatum(change_id);
+	values[2] = PG_GETARG_DATUM(2);
+	values[3] = CStringGetTextDatum(poser_username());
+	values[4] = NameGetDatum(&role);
+	nulls[5] = 'n';
+	if (consumer.failed_change == change_id && consumer.last_error != NULL)
+	{
+		values[5] = CStringGetTextDatum(consumer.last_error);
+		nulls[5] = ' ';
+	}
+	execute(psprintf("INSERT INTO %s (consumer, change_id, reason, skipped_at, username, role_name, error)\n"
+					 "VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6)",
+					 relation_name(consumer.nspid, "poser_datasync_skipped")),
+			lengthof(argtypes), argtypes, values, nulls, false);
+	confirm_change(&consumer, change_id);
+	save_consumer(&consumer);
+	become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Handlers
+ */
+
+/* Check deferred constraints, and have them checked at once from now on. */
+static void
+check_constraints(void)
+{
+	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
+
+	stmt->constraints = NIL;
+	stmt->deferred = false;
+	AfterTriggerSetState(stmt);
+}
+
+/*
+ * Call the handler for one change, in a subtransaction.  Returns the error that
+ * it has been rolled back for, or NULL.
+ *
+ * *plan is made with the first change, so that it is the handler's error if that
+ * cannot be called.
+ */
+static ErrorData *
+call_handler(Consumer *consumer, SPIPlanPtr *plan, Datum change, Oid type)
+{
+	const char *outer = poser_datasync_handling;
+	PoserSavepoint savepoint;
+	ErrorData *volatile error = NULL;
+
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		int level = NewGUCNestLevel();
+
+		if (consumer->runas != NULL)
+			(void) set_config_option("poser.runas", consumer->runas, PGC_USERSET, PGC_S_SESSION,
+									 GUC_ACTION_SAVE, true, 0, false);
+		poser_datasync_handling = NameStr(*consumer->name);
+		if (*plan == NULL)
+		{
+			SPIPlanPtr made = SPI_prepare(psprintf("SELECT %s($1)", consumer->handler), 1, &type);
+
+			if (made == NULL)
+				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+			SPI_keepplan(made);
+			*plan = made;
+		}
+		if (SPI_execute_plan(*plan, &change, NULL, false, 0) < 0)
+			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
+		SPI_freetuptable(SPI_tuptable);
+		check_constraints();
+		AtEOXact_GUC(true, level);
+		poser_datasync_handling = outer;
+		poser_savepoint_release(&savepoint);
+	}
+	PG_CATCH();
+	{
+		poser_datasync_handling = outer;
+		MemoryContextSwitchTo(savepoint.context);
+		error = CopyErrorData();
+		FlushErrorState();
+		poser_savepoint_rollback(&savepoint);
+		/* that is not the handler's, and says nothing of the change */
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+	}
+	PG_END_TRY();
+	return error;
+}
+
+/*
+ * Call the handler for all changes in the store.  Returns the last one for which
+ * it was done, or 0; if it stopped before the end, the error is in *error, and
+ * the change that it is about in *failed.
+ */
+static int64
+call_handlers(Consumer *consumer, Tuplestorestate *store, TupleDesc desc, int64 *handled,
+			  ErrorData **error, int64 *failed)
+{
+	Running self = {consumer->name, running};
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser change", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext outer = CurrentMemoryContext;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	SPIPlanPtr plan = NULL;
+	int64 last = 0;
+
+	SPI_connect();
+	running = &self;
+	PG_TRY();
+	{
+		check_constraints();
+		MemoryContextSwitchTo(outer);
+		while (*error == NULL && tuplestore_gettupleslot(store, true, false, slot))
+		{
+			bool isnull;
+			int64 change_id = DatumGetInt64(slot_getattr(slot, CHANGE_ID, &isnull));
+
+			CHECK_FOR_INTERRUPTS();
+			MemoryContextSwitchTo(context);
+			*error = call_handler(consumer, &plan, ExecFetchSlotHeapTupleDatum(slot), desc->tdtypeid);
+			MemoryContextSwitchTo(outer);
+			if (*error == NULL)
+			{
+				MemoryContextReset(context);
+				last = change_id;
+				(*handled)++;
+			}
+			else
+				*failed = change_id;
+		}
+	}
+	PG_FINALLY();
+	{
+		running = self.outer;
+		if (plan != NULL)
+			SPI_freeplan(plan);
+	}
+	PG_END_TRY();
+	SPI_finish();
+	ExecDropSingleTupleTableSlot(slot);
+	return last;
+}
+
+/*
+ * poser_datasync_run(consumer name, max_changes integer) returns bigint
+ */
+Datum
+poser_datasync_run(PG_FUNCTION_ARGS)
+{
+	Consumer consumer;
+	TupleDesc desc;
+	ErrorData *error = NULL;
+	int64 limit;
+	int64 handled = 0;
+	int64 failed = 0;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_run()");
+	limit = max_changes_argument(fcinfo);
+	open_consumer(&consumer);
+	if (consumer.handler == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("consumer \"%s\" has no handler", NameStr(*consumer.name))));
+	/* not SPI's memory, which goes with each change of role */
+	MemoryContextSwitchTo(consumer.context);
+	desc = lookup_rowtype_tupdesc_copy(get_rel_type_id(poser_relation_by_name("poser_change", consumer.nspid)), -1);
+
+	while (handled < limit && error == NULL)
+	{
+		Tuplestorestate *store;
+		int64 first;
+		int64 last;
+
+		MemoryContextSwitchTo(consumer.context);
+		store = tuplestore_begin_heap(false, false, work_mem);
+		last = 0;
+		if (fetch_changes(&consumer, store, limit - handled, &first, &last) > 0)
+		{
+			become_caller(&consumer);
+			last = call_handlers(&consumer, store, desc, &handled, &error, &failed);
+			become_owner(&consumer);
+		}
+		else
+			limit = handled;
+		tuplestore_end(store);
+		if (last > 0)
+			confirm_change(&consumer, last);
+		if (error != NULL)
+		{
+			consumer.attempts++;
+			consumer.last_error = error->message != NULL ? error->message : "unknown error";
+			consumer.failed = true;
+			consumer.failed_change = failed;
+			consumer.changed = true;
+		}
+	}
+	save_consumer(&consumer);
+	become_caller(&consumer);
+	if (error != NULL)
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("consumer \"%s\" has stopped at change %lld: %s",
+						NameStr(*consumer.name), (long long) failed, consumer.last_error),
+				 error->context != NULL ? errcontext("%s", error->context) : 0));
+	PG_RETURN_INT64(handled);
+}
+
+/*
+ * Making and removing consumers
+ */
+
+/* The name of a function that can be a handler, qualified. */
+static char *
+handler_name(Oid fnoid, Oid nspid)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fnoid));
+	Form_pg_proc form;
+	char *result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", fnoid)));
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	result = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
+	if (form->prokind != PROKIND_FUNCTION || form->pronargs != 1 ||
+		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("%s cannot be a handler", result),
+				 errdetail("A handler is a function with one argument, of type poser_change.")));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* A snapshot as pg_snapshot is written, in which our own transaction is running. */
+static char *
+snapshot_text(Snapshot snapshot)
+{
+	StringInfoData result;
+	uint64 xmax;
+	int n;
+	uint64 *xids = running_xids(snapshot, &n, &xmax);
+
+	initStringInfo(&result);
+	appendStringInfo(&result, UINT64_FORMAT ":" UINT64_FORMAT ":", n > 0 ? xids[0] : xmax, xmax);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&result, "%s" UINT64_FORMAT, i == 0 ? "" : ",", xids[i]);
+	return result.data;
+}
+
+/*
+ * Put a new consumer after all that can be seen now.  It is not in its table yet,
+ * so that our own transaction may still be none of those that are running.
+ */
+static void
+start_now(Consumer *consumer)
+{
+	int64 settled = sequence_value(consumer->nspid);
+	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	Datum snapshot;
+
+	renew_snapshot();
+	consumer->from = consumer->to = find_horizon(GetActiveSnapshot());
+	snapshot = DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(snapshot_text(GetActiveSnapshot())));
+	consumer->since = (struct varlena *) DatumGetPointer(snapshot);
+	note_settled(consumer, settled, next);
+	close_window(consumer);
+}
+
+/*
+ * poser_datasync_add(consumer name, start text, handler regprocedure, runas text,
+ *					  notify boolean, own_changes boolean)
+ */
+Datum
+poser_datasync_add(PG_FUNCTION_ARGS)
+{
+	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "     ";
+	Consumer consumer;
+	char *start;
+	char *runas = NULL;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_add()");
+	poser_check_owner(consumer.relid);
+	if (NameStr(*consumer.name)[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("consumer must have a name")));
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(4) || PG_ARGISNULL(5))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("start, notify and own_changes must not be null")));
+	start = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (strcmp(start, "now") != 0 && strcmp(start, "beginning") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("start must be \"now\" or \"beginning\"")));
+	values[0] = NameGetDatum(consumer.name);
+	nulls[1] = nulls[2] = 'n';
+	if (!PG_ARGISNULL(2))
+	{
+		values[1] = CStringGetTextDatum(handler_name(PG_GETARG_OID(2), consumer.nspid));
+		nulls[1] = ' ';
+	}
+	if (!PG_ARGISNULL(3))
+		runas = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	if (runas != NULL && runas[0] != '\0')
+	{
+		poser_check_setting("poser.runas", runas);
+		values[2] = CStringGetTextDatum(runas);
+		nulls[2] = ' ';
+	}
+	values[3] = PG_GETARG_DATUM(4);
+	values[4] = PG_GETARG_DATUM(5);
+
+	/* pruning must not go on that does not know of it */
+	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
+	become_owner(&consumer);
+	lock_consumer(&consumer);
+	if (strcmp(start, "now") == 0)
+		start_now(&consumer);
+	if (execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes)\n"
+						 "VALUES ($1, $2, $3, $4, $5)\n"
+						 "ON CONFLICT DO NOTHING",
+						 poser_relation_name(consumer.relid)),
+				lengthof(argtypes), argtypes, values, nulls, false) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));
+	save_consumer(&consumer);
+	become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_datasync_drop(consumer name)
+ */
+Datum
+poser_datasync_drop(PG_FUNCTION_ARGS)
+{
+	const Oid argtypes[] = {NAMEOID};
+	Datum values[lengthof(argtypes)];
+	Consumer consumer;
+
+	begin_consumer(&consumer, fcinfo, "poser_datasync_drop()");
+	open_as_owner(&consumer);
+	values[0] = NameGetDatum(consumer.name);
+	execute(psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
+					 poser_relation_name(consumer.relid)),
+			lengthof(argtypes), argtypes, values, NULL, false);
+	become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/* Change who may work for a consumer. */
+static void
+change_roles(FunctionCallInfo fcinfo, const char *function, const char *query)
+{
+	const Oid argtypes[] = {NAMEOID, NAMEOID};
+	Datum values[lengthof(argtypes)];
+	Consumer consumer;
+
+	begin_consumer(&consumer, fcinfo, function);
+	poser_check_owner(consumer.relid);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("role must not be null")));
+	become_owner(&consumer);
+	read_consumer(&consumer, false);
+	values[0] = NameGetDatum(consumer.name);
+	values[1] = PG_GETARG_DATUM(1);
+	execute(psprintf(query, poser_relation_name(consumer.relid)),
+			lengthof(argtypes), argtypes, values, NULL, false);
+	become_caller(&consumer);
+}
+
+/*
+ * poser_datasync_grant(consumer name, role name)
+ */
+Datum
+poser_datasync_grant(PG_FUNCTION_ARGS)
+{
+	if (!PG_ARGISNULL(1) && strcmp(NameStr(*PG_GETARG_NAME(1)), "public") != 0)
+		(void) get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
+	change_roles(fcinfo, "poser_datasync_grant()",
+				 "UPDATE %s SET roles = pg_catalog.array_append(roles, $2)\n"
+				 " WHERE consumer OPERATOR(pg_catalog.=) $1\n"
+				 "   AND NOT $2 OPERATOR(pg_catalog.=) ANY (roles)");
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_datasync_revoke(consumer name, role name)
+ */
+Datum
+poser_datasync_revoke(PG_FUNCTION_ARGS)
+{
+	change_roles(fcinfo, "poser_datasync_revoke()",
+				 "UPDATE %s SET roles = pg_catalog.array_remove(roles, $2)\n"
+				 " WHERE consumer OPERATOR(pg_catalog.=) $1\n"
+				 "   AND $2 OPERATOR(pg_catalog.=) ANY (roles)");
+	PG_RETURN_VOID();
+}
+
+/*
+ * Watching
+ */
+
+/*
+ * How many changes the consumer has not confirmed, as the active snapshot sees
+ * it; if there are any, when the oldest transaction of them was issued, and the
+ * least id of one.
+ */
+static int64
+count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
+{
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID, XID8OID, XID8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "       ";
+	StringInfoData sql;
+	int64 result;
+	int64 least = consumer->confirmed;
+	bool isnull;
+
+	if (consumer->to > 0)
+	{
+		int64 first = first_transaction(consumer->nspid, consumer->to, PG_UINT64_MAX);
+
+		if (first == 0 && !is_open(consumer))
+			return 0;
+		if (!is_open(consumer) || (first > 0 && first < least))
+			least = first;
+	}
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)\n  FROM (");
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		appendStringInfo(&sql,
+						 "%sSELECT change_id, transaction_id FROM %s\n"
+						 "         WHERE change_id OPERATOR(pg_catalog.>) $3",
+						 i == 0 ? "" : "\n        UNION ALL\n        ", poser_relation_name(tables[i].versions));
+	appendStringInfo(&sql,
+					 ") AS v\n"
+					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
+					 " WHERE (t.xact OPERATOR(pg_catalog.>=) $7\n"
+					 "        OR (t.xact OPERATOR(pg_catalog.>=) $6\n"
+					 "            AND v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5))\n"
+					 "       AND " DELIVERABLE,
+					 poser_relation_name(tables[0].transactions));
+	put_deliverable(consumer, values, nulls);
+	values[2] = Int64GetDatum(least);
+	values[3] = Int64GetDatum(consumer->confirmed);
+	values[4] = Int64GetDatum(is_open(consumer) ? consumer->last_change : 0);
+	values[5] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
+	values[6] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+	/* planned for these values: there may be none or millions */
+	if (SPI_execute_with_args(sql.data, lengthof(argtypes), (Oid *) argtypes, values, nulls, true, 0) != SPI_OK_SELECT)
+		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(SPI_result));
+	result = result_int64(1);
+	if (result > 0)
+	{
+		*oldest = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+		*transaction_id = result_int64(3);
+	}
+	return result;
+}
+
+/*
+ * poser_datasync_pending(consumer name) returns record
+ *
+ * For whoever may read poser_datasync_status, which calls it for each consumer.
+ */
+Datum
+poser_datasync_pending(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	Consumer consumer;
+	Datum values[5];
+	bool isnull[5] = {false, true, true, false, true};
+	TupleDesc desc;
+	Snapshot snapshot = GetActiveSnapshot();
+	TimestampTz oldest;
+	int64 pending;
+	int64 transaction_id;
+
+	memset(&consumer, 0, sizeof(Consumer));
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+	consumer.name = PG_GETARG_NAME(0);
+	consumer.nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	consumer.relid = poser_relation_by_name("poser_datasync_consumer", consumer.nspid);
+	consumer.context = CurrentMemoryContext;
+	if (!poser_is_owner(consumer.relid, GetUserId()) &&
+		pg_class_aclcheck(poser_relation_by_name("poser_datasync_status", consumer.nspid), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
+
+	become_owner(&consumer);
+	/* what the query sees */
+	PushActiveSnapshot(snapshot);
+	read_consumer(&consumer, false);
+	poser_describe_versioned(tables, consumer.nspid);
+	pending = count_pending(&consumer, tables, &oldest, &transaction_id);
+	PopActiveSnapshot();
+	become_caller(&consumer);
+
+	values[0] = Int64GetDatum(pending);
+	values[3] = BoolGetDatum(false);
+	if (pending > 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		values[1] = TimestampTzGetDatum(oldest);
+		values[2] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now), TimestampTzGetDatum(oldest));
+		values[3] = BoolGetDatum(now - oldest > (int64) poser_datasync_stale_after * USECS_PER_SEC);
+		values[4] = Int64GetDatum(transaction_id);
+		memset(isnull, false, sizeof(isnull));
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull)));
+}
+
+/*
+ * The least id of a transaction with changes that a consumer has not confirmed,
+ * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish() by
+ * somebody with the owner's rights.
+ */
+int64
+poser_datasync_needed(const PoserVersioned *tables)
+{
+	Oid nspid = get_rel_namespace(tables[0].transactions);
+	Oid relid = get_relname_relid("poser_datasync_consumer", nspid);
+	SPITupleTable *consumers;
+	int64 result = PG_INT64_MAX;
+
+	if (!OidIsValid(relid))
+		return result;
+	PushActiveSnapshot(GetLatestSnapshot());
+	execute(psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), 0, NULL, NULL, NULL, true);
+	consumers = SPI_tuptable;
+	for (uint64 i = 0; i < consumers->numvals; i++)
+	{
+		Consumer consumer;
+		TimestampTz oldest;
+		int64 transaction_id;
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		memset(&consumer, 0, sizeof(Consumer));
+		consumer.name = DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull));
+		consumer.nspid = nspid;
+		consumer.relid = relid;
+		consumer.context = CurrentMemoryContext;
+		read_consumer(&consumer, false);
+		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)
+			result = Min(result, transaction_id);
+	}
+	PopActiveSnapshot();
+	return result;
+}
+
+/*
+ * Restoring and replicating consumers
+ */
+
+/* A column of the table of consumers, by name. */
+static int
+consumer_column(Relation rel, const char *name, Oid type)
+{
+	int column = SPI_fnumber(RelationGetDescr(rel), name);
+
+	if (column <= 0 || SPI_gettypeid(RelationGetDescr(rel), column) != type)
+		poser_structure_error(rel);
+	return column;
+}
+
+/*
+ * poser_datasync_arrive() before each row that is inserted, or that replication
+ * updates: transaction ids mean something only in the cluster where they were
+ * given, so the position becomes one without them.
+ */
+Datum
+poser_datasync_arrive(PG_FUNCTION_ARGS)
+{
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} attributes[] = {{"from_xact", XID8OID}, {"to_xact", XID8OID}, {"confirmed", INT8OID}, {"delivered", INT8OID}, {"last_change", INT8OID}, {"settled", INT8OID}, {"since", PG_SNAPSHOTOID}, {"next_settled", INT8OID}, {"next_settled_xact", XID8OID}};
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	TriggerEvent event = trigdata->tg_event;
+	Relation rel = trigdata->tg_relation;
+	TupleDesc desc = RelationGetDescr(rel);
+	HeapTuple tuple = TRIGGER_FIRED_BY_UPDATE(event) ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+	int columns[lengthof(attributes)];
+	Datum values[lengthof(attributes)];
+	bool isnull[lengthof(attributes)] = {false};
+	int64 confirmed;
+	uint64 from;
+	uint64 to;
+
+	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
+		!(TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
+						trigdata->tg_trigger->tgname)));
+	for (int i = 0; i < lengthof(attributes); i++)
+	{
+		columns[i] = consumer_column(rel, attributes[i].name, attributes[i].type);
+		values[i] = heap_getattr(tuple, columns[i], desc, &isnull[i]);
+		/* the constraint will say so */
+		if (i < 6 && isnull[i])
+			return PointerGetDatum(tuple);
+	}
+
+	/* what is not confirmed comes after this */
+	from = U64FromFullTransactionId(DatumGetFullTransactionId(values[0]));
+	to = U64FromFullTransactionId(DatumGetFullTransactionId(values[1]));
+	confirmed = DatumGetInt64(values[2]);
+	if (to > 0)
+		confirmed = from < to ? Min(confirmed, DatumGetInt64(values[5])) : DatumGetInt64(values[5]);
+
+	values[0] = values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(0));
+	for (int i = 2; i < 6; i++)
+		values[i] = Int64GetDatum(confirmed);
+	isnull[6] = isnull[7] = isnull[8] = true;
+	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, lengthof(attributes), columns, values, isnull));
+}
+
+/*
+ * NOTIFY
+ */
+
+/*
+ * poser_datasync_changed() after statements that may change which consumers ask
+ * for NOTIFY: all sessions hear of it when they are to commit next.
+ */
+Datum
+poser_datasync_changed(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+
+	CacheInvalidateRelcacheByRelid(RelationGetRelid(trigdata->tg_relation));
+	return PointerGetDatum(NULL);
+}
+
+static void
+forget_notify(Datum arg, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == notify_relid)
+		notify_known = false;
+}
+
+/* Look whether a consumer asks for NOTIFY. */
+static bool
+look_for_notify(Oid relid)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	int column = SPI_fnumber(RelationGetDescr(rel), "notify");
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	bool result = false;
+
+	/* a column that is not what it should be is poser_check()'s to tell, not every writer's */
+	while (!result && column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
+		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		result = DatumGetBool(slot_getattr(slot, column, &isnull));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * A transaction that has changed something is about to be committed: notify if a
+ * consumer asks for it.  NOTIFY has commits wait for each other.
+ */
+void
+poser_datasync_notify(Oid transactions, int64 transaction_id)
+{
+	AcceptInvalidationMessages();
+	if (!notify_known)
+	{
+		notify_relid = get_relname_relid("poser_datasync_consumer", get_rel_namespace(transactions));
+		notify_known = OidIsValid(notify_relid);
+		notify_wanted = notify_known && look_for_notify(notify_relid);
+	}
+	if (notify_wanted)
+	{
+		char *payload = psprintf("%lld", (long long) transaction_id);
+
+		Async_Notify(CHANNEL, payload);
+		pfree(payload);
+	}
+}
+
+void
+poser_datasync_init(void)
+{
+	CacheRegisterRelcacheCallback(forget_notify, (Datum) 0);
+}

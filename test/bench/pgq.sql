@@ -1,0 +1,11 @@
+-- The peer for datasync: PgQ, whose trigger puts each change of a row into a queue,
+-- as JSON.  The table is of the same shape, and nothing else happens to it: Poser
+-- counts components as well, and keeps its history for good.
+CREATE EXTENSION pgq;
+SELECT pgq.create_queue('changes');
+SELECT pgq.register_consumer('changes', 'consumer');
+
+CREATE TABLE pgq_component (LIKE poser_component INCLUDING ALL,
+	FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid));
+CREATE TRIGGER pgq_component AFTER INSERT OR UPDATE OR DELETE ON pgq_component
+	FOR EACH ROW EXECUTE FUNCTION pgq.jsontriga('changes');

@@ -1,0 +1,670 @@
+# Consumers over what happens to servers.  What was confirmed stays confirmed, and
+# what was not comes again: after crashes, prepared transactions, a failover and a
+# dump; who runs a transaction in another database holds nothing back; and LISTEN
+# hears of each transaction once.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use PoserTest;
+use Test::More;
+
+my $node = new_node('primary', allows_streaming => 1, conf => 'max_connections = 40');
+$node->safe_psql('postgres', 'CREATE ROLE clerk LOGIN');
+
+# A client that keeps what it is given, in the same database.  take() keeps and
+# confirms the first so many of a chunk; drain() all there is, chunk by chunk, and
+# returns how many.  work() is a handler, which keeps what it is given for "worker".
+use constant CLIENT => <<'EOF';
+CREATE TABLE received (n bigint GENERATED ALWAYS AS IDENTITY, consumer name, change_id bigint,
+	payload_type name, payload_key text, deletion boolean, payload jsonb);
+CREATE TABLE broken (what text);
+CREATE FUNCTION take(consumer name, chunk integer, keep integer) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	taken bigint;
+	last bigint;
+BEGIN
+	WITH kept AS (
+		INSERT INTO received (consumer, change_id, payload_type, payload_key, deletion, payload)
+		SELECT take.consumer, c.change_id, c.payload_type, c.payload_key, c.deletion, c.payload
+		FROM poser_datasync_changes(take.consumer, chunk) WITH ORDINALITY c WHERE ordinality <= keep
+		RETURNING received.change_id)
+	SELECT count(*), max(change_id) INTO taken, last FROM kept;
+	PERFORM poser_datasync_confirm(consumer, last);
+	RETURN taken;
+END
+$$;
+CREATE FUNCTION drain(consumer name, chunk integer) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	taken bigint;
+	total bigint = 0;
+BEGIN
+	LOOP
+		taken = take(consumer, chunk, chunk);
+		EXIT WHEN taken = 0;
+		total = total + taken;
+	END LOOP;
+	RETURN total;
+END
+$$;
+CREATE FUNCTION work(change poser_change) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF EXISTS (SELECT FROM broken WHERE change.payload->>'description' = what) THEN
+		RAISE EXCEPTION 'broken at %', change.payload->>'description';
+	END IF;
+	INSERT INTO received (consumer, change_id, payload_type, payload_key, deletion, payload)
+	VALUES ('worker', change.change_id, change.payload_type, change.payload_key, change.deletion, change.payload);
+END
+$$;
+GRANT INSERT ON received TO clerk;
+GRANT SELECT ON broken TO clerk;
+EOF
+
+sub make_database
+{
+	my ($dbname) = @_;
+
+	create_database($node, $dbname);
+	$node->safe_psql($dbname, CLIENT);
+	return;
+}
+
+# The next changes for a consumer: all of them, and which rows they are of.
+sub changes
+{
+	my ($server, $dbname, $consumer, $max) = @_;
+	return $server->safe_psql($dbname, "SELECT * FROM poser_datasync_changes('$consumer', $max)");
+}
+
+sub keys_of
+{
+	my ($server, $dbname, $consumer) = @_;
+	return $server->safe_psql($dbname,
+		"SELECT string_agg(payload_key, ' ') FROM poser_datasync_changes('$consumer')");
+}
+
+sub drain
+{
+	my ($server, $dbname, $consumer, $chunk) = @_;
+	return $server->safe_psql($dbname, "SELECT drain('$consumer', $chunk)");
+}
+
+sub insert_widget
+{
+	my ($dbname, $uuid) = @_;
+	$node->safe_psql($dbname, "INSERT INTO poser_widget (uuid, description) VALUES ('$uuid', '')");
+	return;
+}
+
+# A test: a consumer has been given each change, unless it was skipped, as history
+# has it, and nothing else; those of each row in order; none twice, or if "twice" is
+# set, some may have come before and after row "mark" of what it has kept; and the
+# last of each row are a copy of the tables.
+sub received_exact
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($server, $dbname, $consumer, $name, %params) = @_;
+	my $mark = $params{mark} // 0;
+	my $twice = $params{twice} ? ', later' : '';
+	my $result = $server->safe_psql($dbname, <<"EOF");
+WITH version AS (
+	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
+		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
+	FROM poser_widget_version v
+	UNION ALL
+	SELECT change_id, 'poser_component', uuid, operation_type = 2,
+		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
+	FROM poser_component_version v
+), live AS (
+	SELECT 'poser_widget' AS payload_type, uuid AS payload_key, to_jsonb(w) AS payload FROM poser_widget w
+	UNION ALL
+	SELECT 'poser_component', uuid, to_jsonb(c) FROM poser_component c
+), got AS (
+	SELECT *, n > $mark AS later FROM received WHERE consumer = '$consumer'
+), copy AS (
+	SELECT payload_type, payload_key, payload
+	FROM (SELECT DISTINCT ON (payload_type, payload_key) * FROM got
+		  ORDER BY payload_type, payload_key, n DESC) g
+	WHERE NOT deletion
+)
+SELECT 'nothing was received' WHERE NOT EXISTS (SELECT FROM got)
+UNION ALL
+SELECT format('change %s is lost', change_id) FROM version v
+WHERE NOT EXISTS (SELECT FROM got WHERE got.change_id = v.change_id)
+	AND NOT EXISTS (SELECT FROM poser_datasync_skipped s
+		WHERE s.consumer = '$consumer' AND s.change_id = v.change_id)
+UNION ALL
+SELECT format('change %s is %s, was received as %s', change_id, v, g)
+FROM got g LEFT JOIN version v USING (change_id)
+WHERE (g.payload_type::text, g.payload_key, g.deletion, g.payload)
+	IS DISTINCT FROM (v.payload_type, v.payload_key, v.deletion, v.payload)
+UNION ALL
+SELECT format('change %s came %s times', change_id, count(*))
+FROM got GROUP BY change_id$twice HAVING count(*) > 1
+UNION ALL
+SELECT format('change %s came after %s', change_id, before)
+FROM (SELECT change_id, lag(change_id) OVER (PARTITION BY payload_type, payload_key, later ORDER BY n) AS before
+	  FROM got) g
+WHERE before >= change_id
+UNION ALL
+SELECT format('the copy lacks %s', l) FROM (SELECT * FROM live EXCEPT ALL SELECT * FROM copy) l
+UNION ALL
+SELECT format('the copy has %s', c) FROM (SELECT * FROM copy EXCEPT ALL SELECT * FROM live) c
+LIMIT 10
+EOF
+	is($result, '', "$name: $consumer has been given each change, and its copy is exact");
+	return;
+}
+
+#
+# Crashes
+#
+make_database('crash');
+$node->safe_psql('crash', <<'EOF');
+SELECT poser_datasync_add(c, 'beginning') FROM unnest('{half,open,all}'::name[]) c;
+INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, 'Widget' FROM generate_series(1, 10) n;
+BEGIN;
+UPDATE poser_widget SET active = false WHERE uuid IN ('w1', 'w2');
+SAVEPOINT s;
+UPDATE poser_widget SET description = 'Nothing';
+ROLLBACK TO s;
+DELETE FROM poser_widget WHERE uuid = 'w3';
+COMMIT;
+EOF
+my $status = q{SELECT consumer, pending, oldest, last_confirmed_at FROM poser_datasync_status ORDER BY 1};
+is(drain($node, 'crash', 'all', 4), 13, 'all is confirmed');
+is($node->safe_psql('crash', q{SELECT take('half', 8, 5)}), 5, 'five of eight changes are confirmed');
+my $delivered = changes($node, 'crash', 'half', 8);
+like($delivered, qr/\A\d+\|.*\|w6\|.*(\n.*){7}\z/, 'the next eight begin with the sixth');
+my $first = changes($node, 'crash', 'open', 3);
+my $session = $node->background_psql('crash');
+$session->query_safe(q{BEGIN; SELECT take('open', 3, 3)});
+$node->safe_psql('crash', 'CHECKPOINT');
+my $before = $node->safe_psql('crash', $status);
+$node->stop('immediate');
+$session->quit;
+$node->start;
+is($node->safe_psql('crash', $status), $before, 'a crash leaves each consumer where it was');
+is(changes($node, 'crash', 'half', 8), $delivered, 'what was delivered and not confirmed comes again');
+is(changes($node, 'crash', 'open', 3), $first, 'what was confirmed in a transaction that is lost does, too');
+is(drain($node, 'crash', 'all', 4), 0, 'what was confirmed does not');
+$node->safe_psql('crash', q{SELECT take('half', 2, 1)});
+$node->stop('immediate');
+$node->start;
+is(changes($node, 'crash', 'half', 8), $delivered =~ s/\A.*\n//r, 'confirmed right before a crash is confirmed');
+drain($node, 'crash', 'half', 3);
+drain($node, 'crash', 'open', 100);
+received_exact($node, 'crash', $_, 'crash at rest') foreach qw(half open all);
+
+my $script = pgbench_file('load', <<'EOF');
+\set w random(1, 2)
+\set n random(1, 20)
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (:client_id || ' ' || :n, 'w' || :w, :n::text, 'Part') ON CONFLICT (uuid) DO UPDATE SET active = NOT poser_component.active;
+SAVEPOINT s;
+DELETE FROM poser_component WHERE uuid = :client_id || ' ' || :n;
+ROLLBACK TO s;
+UPDATE poser_component SET description = 'Changed ' || :w WHERE uuid = :client_id || ' ' || :n;
+PREPARE TRANSACTION 'load :client_id';
+COMMIT PREPARED 'load :client_id';
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w' || :w, :n::text, 'Not to be');
+ROLLBACK;
+DELETE FROM poser_component WHERE uuid = :client_id || ' ' || (21 - :n);
+EOF
+
+# The postmaster and all its processes are killed under load, with a window that
+# is half confirmed.
+foreach my $round (1, 2)
+{
+	my $load = IPC::Run::start(
+		[ 'pgbench', '--no-vacuum', '-c', 8, '-j', 2, '-T', 600, '--file', $script, $node->connstr('crash') ],
+		'<', \undef, '>', '/dev/null', '2>', '/dev/null');
+	my $drained = 0;
+	$drained += drain($node, 'crash', 'half', 50) while $drained < 1000;
+	my $more;
+	do
+	{
+		drain($node, 'crash', 'half', 50);
+		$more = $node->safe_psql('crash', q{SELECT take('half', 20, 10)});
+	} until $more == 10 && ($delivered = changes($node, 'crash', 'half', 10000)) ne '';
+
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my @pids = ($postmaster,
+		split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()'));
+	my $offset = -s $node->logfile;
+	$node->kill9;
+	kill 'KILL', @pids;
+	$load->finish;
+	foreach (1 .. 1800)
+	{
+		last unless kill 0, @pids;
+		select undef, undef, undef, 0.1;
+	}
+	$node->start;
+	like(slurp_file($node->logfile, $offset), qr/not properly shut down.*redo (?:done|is not required)/s,
+		"killed server $round: it has recovered");
+	is(changes($node, 'crash', 'half', 10000), $delivered, "killed server $round: what was delivered comes again");
+	$node->safe_psql('crash', q{SELECT format('COMMIT PREPARED %L', gid) FROM pg_prepared_xacts \gexec});
+	drain($node, 'crash', 'half', 1000);
+	drain($node, 'crash', 'all', 10000) if $round == 2;
+	received_exact($node, 'crash', 'half', "killed server $round");
+}
+received_exact($node, 'crash', 'all', 'killed servers');
+counts_exact($node, 'crash', 'killed servers', widgets => 9);
+
+#
+# Prepared transactions
+#
+make_database('prepared');
+$node->safe_psql('prepared', q{SELECT poser_datasync_add(c) FROM unnest('{c,other}'::name[]) c});
+insert_widget('prepared', 'earlier');
+my $writer = $node->background_psql('prepared');
+$writer->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('first', '')});
+insert_widget('prepared', 'between');
+$writer->query_safe(q{INSERT INTO poser_widget (uuid, description) VALUES ('second', ''); PREPARE TRANSACTION 'held'});
+$writer->quit;
+insert_widget('prepared', 'later');
+is(drain($node, 'prepared', 'c', 10), 1, 'a transaction before a prepared one is over');
+$node->safe_psql('prepared', q{UPDATE poser_widget SET description = 'Changed' WHERE uuid = 'earlier'});
+is(keys_of($node, 'prepared', 'c'), '', 'all that came after it is held back');
+is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 3, 'and pending');
+$node->stop('immediate');
+$node->start;
+is(keys_of($node, 'prepared', 'c'), '', 'after a crash, too');
+insert_widget('prepared', 'latest');
+is(keys_of($node, 'prepared', 'c'), '', 'and what has come since');
+$node->safe_psql('prepared', q{COMMIT PREPARED 'held'});
+is(keys_of($node, 'prepared', 'c'), 'first between second later earlier latest', 'COMMIT PREPARED: all come in order');
+is(drain($node, 'prepared', 'c', 2), 6, 'and can be confirmed');
+received_exact($node, 'prepared', 'c', 'COMMIT PREPARED');
+
+$node->safe_psql('prepared', q{BEGIN; DELETE FROM poser_widget; PREPARE TRANSACTION 'held'});
+insert_widget('prepared', 'after');
+is(keys_of($node, 'prepared', 'c'), '', 'another one holds back');
+$node->safe_psql('prepared', q{ROLLBACK PREPARED 'held'});
+is(keys_of($node, 'prepared', 'c'), 'after', 'ROLLBACK PREPARED: what came after it comes, and nothing of it');
+
+# A consumer's own transaction.
+insert_widget('prepared', 'last');
+drain($node, 'prepared', 'c', 1);
+$node->safe_psql('prepared', q{UPDATE poser_widget SET active = false WHERE uuid IN ('first', 'second', 'last')});
+$delivered = changes($node, 'prepared', 'c', 10);
+foreach my $end ('ROLLBACK', 'COMMIT')
+{
+	$node->safe_psql('prepared', <<'EOF');
+BEGIN;
+SELECT take('c', 2, 2);
+PREPARE TRANSACTION 'consumer';
+EOF
+	foreach my $restarted ('', ', after a crash')
+	{
+		my ($rc, $stdout, $stderr) = $node->psql('prepared',
+			"\\set VERBOSITY verbose\nSELECT * FROM poser_datasync_changes('c')");
+		like($stderr, qr/ERROR:  55P03: .*^HINT:  /ms, "prepared by a consumer$restarted: nobody else can work for it");
+		fails_as($node, 'prepared', 'postgres', '55P03', "SELECT poser_datasync_$_",
+			"prepared by a consumer$restarted, poser_datasync_$_")
+		  foreach q{confirm('c', 1)}, q{run('c')}, q{skip('c', 1, 'why')}, q{drop('c')};
+		is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 3,
+			"prepared by a consumer$restarted: its status is that before");
+		is(keys_of($node, 'prepared', 'other') =~ s/ .*//r, 'earlier', "prepared by a consumer$restarted: another one works");
+		if (!$restarted)
+		{
+			$node->stop('immediate');
+			$node->start;
+		}
+	}
+	$node->safe_psql('prepared', "$end PREPARED 'consumer'");
+	is(changes($node, 'prepared', 'c', 10),
+		$end eq 'COMMIT' ? $delivered =~ s/\A(?:.*\n){2}//r : $delivered, "$end PREPARED: it goes on from there");
+}
+drain($node, 'prepared', $_, 3) foreach 'c', 'other';
+received_exact($node, 'prepared', $_, 'prepared by a consumer') foreach 'c', 'other';
+
+#
+# Long transactions
+#
+make_database('long');
+create_database($node, 'neighbour');
+$node->safe_psql('long', q{SELECT poser_datasync_add('c')});
+my $elsewhere = $node->background_psql('neighbour');
+$elsewhere->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('long', '')});
+$node->safe_psql('neighbour', q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('prepared', '');
+	PREPARE TRANSACTION 'elsewhere'});
+my $reader = $node->background_psql('long');
+$reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM poser_widget');
+insert_widget('long', 'a');
+is(keys_of($node, 'long', 'c'), 'a', 'transactions in another database and readers hold nothing back');
+is(drain($node, 'long', 'c', 1), 1, 'and it can be confirmed');
+my $here = $node->background_psql('long');
+$here->query_safe('BEGIN; SELECT pg_current_xact_id()');
+insert_widget('long', 'b');
+is(keys_of($node, 'long', 'c'), '', 'one in the same database does');
+$here->query_safe(q{INSERT INTO poser_widget (uuid, description) VALUES ('of the long one', '')});
+insert_widget('long', 'c');
+is(keys_of($node, 'long', 'c'), '', 'until its end');
+$here->query_safe('COMMIT');
+is(keys_of($node, 'long', 'c'), 'b of the long one c', 'then all come in order');
+drain($node, 'long', 'c', 1);
+$here->query_safe('BEGIN; SAVEPOINT s; SELECT pg_current_xact_id(); ROLLBACK TO s');
+insert_widget('long', 'd');
+is(keys_of($node, 'long', 'c'), '', 'nor can anybody know what follows a savepoint that was rolled back');
+$here->query_safe('ROLLBACK');
+is(drain($node, 'long', 'c', 10), 1, 'until that is over');
+received_exact($node, 'long', 'c', 'long transactions');
+$elsewhere->query_safe('COMMIT');
+$node->safe_psql('neighbour', q{COMMIT PREPARED 'elsewhere'});
+$_->quit foreach $elsewhere, $reader, $here;
+
+#
+# NOTIFY
+#
+make_database('notify');
+my $listener = $node->background_psql('notify');
+$listener->query_safe('LISTEN poser_datasync');
+$writer = $node->background_psql('notify');
+my $newest = 'SELECT max(id) FROM poser_transaction';
+my $marks = 0;
+
+# The payloads that the listener has got since the last time: all before a mark.
+sub heard
+{
+	my $mark = 'mark ' . ++$marks;
+	my $output = '';
+
+	$node->safe_psql('notify', "NOTIFY poser_datasync, '$mark'");
+	$output .= $listener->query('SELECT') . "\n" until $output =~ /"$mark"/;
+	return join ' ', grep { $_ ne $mark } $output =~ /"poser_datasync" with payload "([^"]*)"/g;
+}
+
+# A test of what is heard when the writer, whose session has seen all before, has
+# done this: the newest transaction's id, or nothing.
+sub hears
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($sql, $expected, $name) = @_;
+
+	$writer->query_safe($sql);
+	is(heard(), $expected ? $node->safe_psql('notify', $newest) : '', "NOTIFY: $name");
+	return;
+}
+
+my $insert = q{INSERT INTO poser_widget (description) VALUES ('')};
+hears($insert, 0, 'without a consumer, nothing');
+$node->safe_psql('notify', q{SELECT poser_datasync_add('quiet', notify => false)});
+hears($insert, 0, 'nor with one that does not ask for it');
+$node->safe_psql('notify', q{SELECT poser_datasync_add('alert', notify => true)});
+hears($insert, 1, 'a transaction is heard of once one asks for it');
+is($node->safe_psql('notify', q{SELECT max(transaction_id) FROM poser_datasync_changes('alert')}),
+	$node->safe_psql('notify', $newest), 'NOTIFY: and its changes are there');
+hears("BEGIN; $insert; $insert; UPDATE poser_widget SET active = NOT active; DELETE FROM poser_widget; COMMIT",
+	1, 'once, whatever it does');
+hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SET LOCAL poser.runas = 'bob'; $insert; COMMIT",
+	1, 'once, in however many names: the newest');
+is($node->safe_psql('notify', 'SELECT count(*) FROM poser_transaction GROUP BY xact ORDER BY xact::text::bigint DESC LIMIT 1'),
+	2, 'NOTIFY: there were two');
+hears("BEGIN; $insert; ROLLBACK", 0, 'nothing after a rollback');
+hears("BEGIN; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 0, 'nothing of a savepoint that was rolled back');
+hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SAVEPOINT s; SET LOCAL poser.runas = 'bob'; $insert; ROLLBACK TO s; COMMIT",
+	1, 'what a savepoint that was rolled back leaves');
+hears("BEGIN; SAVEPOINT s; $insert; RELEASE s; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 1, 'and of one that was released');
+hears('CREATE TABLE mine AS SELECT 1', 0, 'nothing of what is not Poser\'s');
+hears("BEGIN; $insert; PREPARE TRANSACTION 'notify'", 0, 'PREPARE TRANSACTION is possible');
+hears(q{COMMIT PREPARED 'notify'}, 0, 'and not heard of');
+hears($insert, 1, 'but what follows is');
+$node->safe_psql('notify', q{SELECT poser_datasync_add('alarm', notify => true)});
+hears($insert, 1, 'once, however many ask for it');
+$node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = false WHERE consumer = 'alert'});
+hears($insert, 1, 'as long as one does');
+$node->safe_psql('notify', q{SELECT poser_datasync_drop('alarm')});
+hears($insert, 0, 'nothing once none does');
+$node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = true WHERE consumer = 'alert'});
+hears($insert, 1, 'until one does again');
+drain($node, 'notify', $_, 5) foreach 'quiet', 'alert';
+is(heard(), '', 'NOTIFY: nothing of consuming');
+$_->quit foreach $listener, $writer;
+
+#
+# Dump and restore
+#
+make_database('source');
+make_history($node, 'source', 'postgres');
+
+# Changes of all kinds, under names of their own.
+sub write_some
+{
+	my ($server, $dbname, $tag) = @_;
+
+	$server->safe_psql($dbname, <<"EOF");
+SET poser.runas = 'writer of $tag';
+INSERT INTO poser_widget (uuid, description) SELECT '$tag' || n, 'Made' FROM generate_series(1, 4) n;
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+SELECT '$tag' || n, '$tag' || n, E'a\\t\\\\' || n, '' FROM generate_series(1, 4) n;
+UPDATE poser_widget SET description = 'Poison' WHERE uuid = '${tag}2';
+SAVEPOINT s;
+DELETE FROM poser_component WHERE uuid LIKE '$tag%';
+ROLLBACK TO s;
+DELETE FROM poser_component WHERE uuid = '${tag}3';
+COMMIT;
+UPDATE poser_widget SET description = 'Made again', active = false WHERE uuid = '${tag}2';
+UPDATE poser_component SET uuid = '$tag moved', widget_uuid = '${tag}2' WHERE uuid = '${tag}1';
+DELETE FROM poser_widget WHERE uuid IN ('${tag}1', '${tag}3');
+BEGIN;
+UPDATE poser_widget SET description = 'Not to be';
+ROLLBACK;
+EOF
+	return;
+}
+
+my $written = 4 + 4 + 1 + 1 + 1 + 2 + 2;
+
+# Consumers in all states: "never" polled, "half" of a window confirmed, "all"
+# confirmed, one with a handler that fails, one that has skipped a change and goes
+# on, one from now on, which begins with a copy of what there is, and one that has
+# confirmed what was made after what it has not been given.
+$node->safe_psql('source', <<'EOF');
+SELECT poser_datasync_add(c, 'beginning') FROM unnest('{never,half,all,skipper,across}'::name[]) c;
+SELECT poser_datasync_add('worker', 'beginning', 'work(poser_change)', 'datasync', notify => true);
+SELECT poser_datasync_grant('worker', 'clerk');
+GRANT SELECT ON poser_datasync_status TO clerk;
+INSERT INTO broken VALUES ('Poison');
+SELECT take('half', 10, 5);
+SELECT drain(c, 10) FROM unnest('{all,skipper,across}'::name[]) c;
+EOF
+lines_as($node, 'source', 'clerk', q{SELECT poser_datasync_run('worker')});
+write_some($node, 'source', 'first');
+my $all_versions = <<'EOF';
+SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
+FROM poser_widget_version v
+UNION ALL
+SELECT change_id, 'poser_component', uuid, operation_type = 2,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
+FROM poser_component_version v
+EOF
+$node->safe_psql('source', <<"EOF");
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT poser_datasync_add('now');
+INSERT INTO received (consumer, change_id, payload_type, payload_key, deletion, payload)
+SELECT 'now', * FROM ($all_versions) v ORDER BY change_id;
+COMMIT;
+SELECT poser_datasync_add('idle');
+EOF
+write_some($node, 'source', 'second');
+lines_as($node, 'source', 'clerk', qq{SET client_min_messages = error;\nSELECT poser_datasync_run('worker', 7);\n} x 3);
+my $poison = $node->safe_psql('source', <<'EOF');
+SELECT take('skipper', 1000, (SELECT min(ordinality)::integer - 1
+	FROM poser_datasync_changes('skipper', 1000) WITH ORDINALITY WHERE payload->>'description' = 'Poison')) \g /dev/null
+SELECT change_id FROM poser_datasync_changes('skipper', 1);
+EOF
+$node->safe_psql('source', qq{SELECT poser_datasync_skip('skipper', $poison, E'it\\tis "poisonous", \\\\N');
+	SELECT take('skipper', 5, 2)});
+
+# What the first session writes comes after what the second one does, and is over
+# while that is not.
+my ($one, $two) = map { $node->background_psql('source') } 1, 2;
+$one->query_safe('BEGIN; SELECT pg_current_xact_id()');
+$two->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('two', 'Made before')});
+$one->query_safe(q{INSERT INTO poser_widget (uuid, description) VALUES ('one', 'Made after'); COMMIT});
+drain($node, 'source', 'across', 100);
+$two->query_safe('COMMIT');
+$_->quit foreach $one, $two;
+is( $node->safe_psql('source', q{SELECT string_agg(payload_key, ' ') FROM received
+	WHERE consumer = 'across' AND payload_key IN ('one', 'two')}),
+	'one', 'a change is confirmed, and one before it is not');
+drain($node, 'source', 'all', 10);
+is(drain($node, 'source', 'all', 10), 0, 'a server where nothing goes on');
+received_exact($node, 'source', 'all', 'before a dump');
+my $consumers = q{SELECT consumer, handler, runas, notify, own_changes, roles FROM poser_datasync_consumer ORDER BY 1};
+my $skipped = 'SELECT * FROM poser_datasync_skipped';
+like($node->safe_psql('source', q{SELECT handler, attempts, last_error FROM poser_datasync_status WHERE consumer = 'worker'}),
+	qr/work\(.*poser_change\)\|\d\|broken at Poison$/, 'a handler has failed');
+is($node->safe_psql('source', $skipped) =~ /^skipper\|$poison\|it\tis "poisonous", \\N\|/, 1, 'a change was skipped');
+
+my $other = new_node('other');
+$other->safe_psql('postgres', 'CREATE ROLE clerk LOGIN; CREATE ROLE writer LOGIN');
+my $directory = PostgreSQL::Test::Utils::tempdir();
+my %restore = (
+	'psql' => [ [ '-f', "$directory/plain" ],
+		sub { [ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$directory/plain", $_[0] ] } ],
+	'pg_restore -j 2' => [ [ '-Fc', '-f', "$directory/custom" ],
+		sub { [ 'pg_restore', '-j', 2, '--exit-on-error', '-d', $_[0], "$directory/custom" ] } ],
+	'--data-only' => [ [ '--data-only', '-f', "$directory/data" ],
+		sub { [ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$directory/data", $_[0] ] } ]);
+foreach my $form (sort keys %restore)
+{
+	command_ok([ 'pg_dump', @{ $restore{$form}[0] }, $node->connstr('source') ], "pg_dump for $form");
+}
+
+# The same cluster has greater transaction ids than the dump knows, and the other
+# one has smaller ones.
+foreach my $server ($node, $other)
+{
+	foreach my $form (sort keys %restore)
+	{
+		my $name = $server->name . ", $form";
+		my $query = sub { $server->safe_psql('target', $_[0]) };
+
+		$server->safe_psql('postgres', 'DROP DATABASE IF EXISTS target');
+		if ($form eq '--data-only')
+		{
+			create_database($server, 'target');
+			$server->safe_psql('target', CLIENT . 'GRANT SELECT ON poser_datasync_status TO clerk');
+		}
+		else
+		{
+			$server->safe_psql('postgres', 'CREATE DATABASE target TEMPLATE template0');
+		}
+		command_ok($restore{$form}[1]->($server->connstr('target')), "$name: restore");
+		is($query->('SELECT * FROM poser_check()'), '', "$name: poser_check() finds nothing");
+		is($query->($_), $node->safe_psql('source', $_), "$name: consumers are as they were")
+		  foreach $consumers, $skipped;
+		is( lines_as($server, 'target', 'clerk', q{SELECT pending > 0, attempts > 0, last_error
+				FROM poser_datasync_status WHERE consumer = 'worker'}),
+			't|t|broken at Poison', "$name: privileges on the status, and what the handler had said");
+		is($query->(q{SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM poser_datasync_status WHERE pending = 0}),
+			'all', "$name: who has nothing to do");
+		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: what is pending is kept");
+
+		my $mark = $query->('SELECT max(n) FROM received');
+		is(drain($server, 'target', 'all', 10), 0, "$name: who has confirmed all gets nothing");
+		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: who has begun at some time gets what came later");
+		drain($server, 'target', $_, 10) foreach qw(never half skipper across now);
+		fails_as($server, 'target', 'clerk', '42501', q{SELECT * FROM poser_datasync_changes('never')},
+			"$name: a role that may not work for that consumer");
+		$query->('DELETE FROM broken');
+		is(lines_as($server, 'target', 'clerk', q{SELECT poser_datasync_run('worker', 100000)}),
+			$query->(qq{SELECT count(*) FROM received WHERE consumer = 'worker' AND n > $mark}),
+			"$name: the handler goes on to work, for the role that may");
+		received_exact($server, 'target', $_, $name, mark => $mark, twice => 1)
+		  foreach qw(never half all skipper across now worker);
+		is( $query->(q{SELECT count(*), max(last_error), max(attempts) FROM poser_datasync_status WHERE pending > 0}),
+			'0||', "$name: nobody has anything left to do");
+		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: nor any error");
+
+		# From here on it is as ever.
+		$mark = $query->('SELECT max(n) FROM received');
+		write_some($server, 'target', 'third');
+		is(drain($server, 'target', $_, 4), $written, "$name: $_ goes on with what is new, once")
+		  foreach qw(never half all skipper across now idle);
+		is($query->(q{SELECT poser_datasync_run('worker')}), $written, "$name: worker, too");
+		received_exact($server, 'target', $_, "$name, written to", mark => $mark, twice => 1)
+		  foreach qw(never all now worker);
+		counts_exact($server, 'target', $name, widgets => 5);
+		history_exact($server, 'target', $name, versions => 3 * $written);
+		cmp_ok($query->(q{SELECT poser_prune_versions('0')}), '>', 0, "$name: nobody holds pruning back");
+	}
+}
+
+#
+# Failover
+#
+make_database('failover');
+$node->safe_psql('failover', q{SELECT poser_datasync_add(c, 'beginning') FROM unnest('{half,never,all}'::name[]) c;
+	SELECT poser_datasync_add('worker', 'beginning', 'work(poser_change)');
+	INSERT INTO broken VALUES ('Poison')});
+$node->backup('base');
+my $standby = PostgreSQL::Test::Cluster->new('standby');
+$standby->init_from_backup($node, 'base', has_streaming => 1);
+$standby->start;
+
+write_some($node, 'failover', 'first');
+drain($node, 'failover', 'all', 100);
+$node->safe_psql('failover', q{SET client_min_messages = error; SELECT poser_datasync_run('worker'); SELECT take('half', 10, 4)});
+$writer = $node->background_psql('failover');
+$writer->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('lost', '')});
+$node->safe_psql('failover', q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('prepared', '');
+	PREPARE TRANSACTION 'failover'});
+write_some($node, 'failover', 'second');
+is(drain($node, 'failover', 'all', 100), 0, 'a transaction and a prepared one hold all back');
+$delivered = changes($node, 'failover', 'half', 1000);
+
+$node->wait_for_catchup($standby);
+$status = q{SELECT consumer, handler, notify, pending, oldest, stale, holds_pruning, last_confirmed_at, attempts,
+	last_error, last_failed_at, failed_change_id FROM poser_datasync_status ORDER BY 1};
+is($standby->safe_psql('failover', $status), $node->safe_psql('failover', $status), 'the status can be read on a standby');
+is($standby->safe_psql('failover', q{SELECT * FROM poser_datasync_stale('0')}), "all\nhalf\nnever\nworker",
+	'and who has not been there for some time');
+foreach (
+	[ 'changes', q{('half')} ],
+	[ 'confirm', q{('half', 1)} ],
+	[ 'run',     q{('worker')} ],
+	[ 'skip',    q{('half', 1, 'why')} ],
+	[ 'add',     q{('new')} ],
+	[ 'drop',    q{('half')} ],
+	[ 'grant',   q{('half', 'clerk')} ],
+	[ 'revoke',  q{('half', 'clerk')} ])
+{
+	my ($function, $arguments) = @$_;
+	my ($rc, $stdout, $stderr) = $standby->psql('failover',
+		"\\set VERBOSITY verbose\nSELECT poser_datasync_$function$arguments");
+
+	like($stderr, qr/ERROR:  25006: cannot execute poser_datasync_$function\(\) (?:in a read-only transaction|during recovery)$/m,
+		"poser_datasync_$function() on a standby says what is the matter");
+}
+
+$node->stop('immediate');
+eval { $writer->quit };
+$standby->promote;
+is(changes($standby, 'failover', 'half', 1000), $delivered, 'promoted: what was delivered and not confirmed comes again');
+is(drain($standby, 'failover', 'all', 100), 0, 'what was confirmed does not, and a prepared transaction holds back');
+is(drain($standby, 'failover', 'half', 3), $written - 4, 'the rest of a window can be had');
+$standby->safe_psql('failover', q{COMMIT PREPARED 'failover'; DELETE FROM broken});
+is(drain($standby, 'failover', $_, 5), 1 + $written, "$_ gets all when that is over") foreach 'half', 'all';
+is(drain($standby, 'failover', 'never', 5), 1 + 2 * $written, 'never, too');
+cmp_ok($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), '>', $written, 'and the handler goes on');
+write_some($standby, 'failover', 'third');
+is(drain($standby, 'failover', $_, 5), $written, "$_ gets what is new") foreach qw(half all never);
+is($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), $written, 'worker, too');
+received_exact($standby, 'failover', $_, 'promoted') foreach qw(half all never worker);
+is($standby->safe_psql('failover', q{SELECT count(*) FROM received WHERE payload_key = 'lost'}), 0, 'nothing of what was lost');
+counts_exact($standby, 'failover', 'promoted', widgets => 5);
+history_exact($standby, 'failover', 'promoted', versions => 3 * $written);
+
+done_testing();
