@@ -110,7 +110,57 @@ static const char *const check_columns =
 	"        ('poser_batch_row', 'n', 'new', 'jsonb', false, '1.3'),\n"
 	"        ('poser_batch_row', 'r', 'status', 'text', true, '1.3'),\n"
 	"        ('poser_batch_row', 'n', 'status_text', 'text', false, '1.3'),\n"
-	"        ('poser_batch_row', 'r', 'removed', 'boolean', true, '1.3'))\n"
+	"        ('poser_batch_row', 'r', 'removed', 'boolean', true, '1.3'),\n"
+	"        ('poser_transaction', 'n', 'consumer', 'name', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'consumer', 'name', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'handler', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'runas', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'notify', 'boolean', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'own_changes', 'boolean', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'roles', 'name[]', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'from_xact', 'xid8', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'to_xact', 'xid8', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'confirmed', 'bigint', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'delivered', 'bigint', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'last_change', 'bigint', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'since', 'pg_snapshot', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'settled', 'bigint', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'next_settled', 'bigint', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'next_settled_xact', 'xid8', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'last_confirmed_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'attempts', 'integer', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'last_error', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'last_failed_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'failed_change_id', 'bigint', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'consumer', 'name', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'change_id', 'bigint', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'reason', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'skipped_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'username', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', 'role_name', 'name', false, '1.4'),\n"
+	"        ('poser_datasync_skipped', 'n', 'error', 'text', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'change_id', 'bigint', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'transaction_id', 'bigint', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'issued_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'username', 'text', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'payload_type', 'name', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'payload_key', 'text', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'deletion', 'boolean', false, '1.4'),\n"
+	"        ('poser_change', 'c', 'payload', 'jsonb', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'consumer', 'name', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'handler', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'runas', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'notify', 'boolean', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'pending', 'bigint', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'oldest', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'age', 'interval', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'stale', 'boolean', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'holds_pruning', 'boolean', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'last_confirmed_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'attempts', 'integer', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'last_error', 'text', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'last_failed_at', 'timestamp with time zone', false, '1.4'),\n"
+	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'))\n"
 	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -133,7 +183,7 @@ static const char *const check_foreign_columns =
 	" ORDER BY c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
 
 static const char *const check_relations =
-	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' ELSE 'sequence' END, expected.name),\n"
+	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'sequence' END, expected.name),\n"
 	"       CASE WHEN c.oid IS NULL THEN 'is missing'\n"
 	"            WHEN c.relkind::text <> expected.kind\n"
 	"            THEN 'has been replaced by a relation of another kind'\n"
@@ -156,7 +206,11 @@ static const char *const check_relations =
 	"        ('poser_version_horizon', 'r', '{}', '1.2'),\n"
 	"        ('poser_batch_id_seq', 'S', '{}', '1.3'),\n"
 	"        ('poser_batch', 'r', '{}', '1.3'),\n"
-	"        ('poser_batch_row', 'r', '{}', '1.3'))\n"
+	"        ('poser_batch_row', 'r', '{}', '1.3'),\n"
+	"        ('poser_datasync_consumer', 'r', '{}', '1.4'),\n"
+	"        ('poser_datasync_skipped', 'r', '{}', '1.4'),\n"
+	"        ('poser_datasync_status', 'v', '{}', '1.4'),\n"
+	"        ('poser_change', 'c', '{}', '1.4'))\n"
 	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
@@ -174,7 +228,8 @@ static const char *const check_view_owner =
 	"       format('belongs to %s, who may not read %s', v.relowner::regrole, c.relname)\n"
 	"  FROM (VALUES\n"
 	"        ('poser_component_count_settled', 'poser_component_count'),\n"
-	"        ('poser_component_count_unsettled', 'poser_component_count_delta'))\n"
+	"        ('poser_component_count_unsettled', 'poser_component_count_delta'),\n"
+	"        ('poser_datasync_status', 'poser_datasync_consumer'))\n"
 	"       AS expected (name, reads)\n"
 	"       JOIN pg_class AS v ON v.relnamespace = $1 AND v.relname = expected.name\n"
 	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.reads\n"
@@ -199,7 +254,8 @@ static const char *const check_constraints =
 	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'),\n"
 	"        ('poser_batch', 'poser_batch_pkey', 'p', 'uuid', NULL, '1.3'),\n"
 	"        ('poser_batch', 'poser_batch_uq_id', 'u', 'id', NULL, '1.3'),\n"
-	"        ('poser_batch_row', 'poser_batch_row_fk_batch', 'f', 'batch_uuid', 'poser_batch', '1.3'))\n"
+	"        ('poser_batch_row', 'poser_batch_row_fk_batch', 'f', 'batch_uuid', 'poser_batch', '1.3'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_consumer_pkey', 'p', 'consumer', NULL, '1.4'))\n"
 	"       AS expected (relation, name, type, col, referenced, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -236,7 +292,9 @@ static const char *const check_indexes =
 	"        ('poser_component_version', 'poser_component_version_idx_widget', false, 'widget_uuid', '1.2'),\n"
 	"        ('poser_batch', 'poser_batch_pkey', true, 'uuid', '1.3'),\n"
 	"        ('poser_batch', 'poser_batch_uq_id', true, 'id', '1.3'),\n"
-	"        ('poser_batch_row', 'poser_batch_row_pkey', true, 'batch_uuid, sequence', '1.3'))\n"
+	"        ('poser_batch_row', 'poser_batch_row_pkey', true, 'batch_uuid, sequence', '1.3'),\n"
+	"        ('poser_transaction', 'poser_transaction_idx_xact', false, 'xact', '1.4'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_consumer_pkey', true, 'consumer', '1.4'))\n"
 	"       AS expected (relation, name, is_unique, cols, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -253,7 +311,7 @@ static const char *const check_triggers =
 	"SELECT format('trigger %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN t.oid IS NULL THEN 'is missing'\n"
 	"            WHEN t.tgenabled = 'D' THEN 'is disabled'\n"
-	"            WHEN t.tgenabled = 'R' THEN 'fires for replication only'\n"
+	"            WHEN t.tgenabled = 'R' AND expected.enabled <> 'R' THEN 'fires for replication only'\n"
 	"            WHEN t.tgenabled = 'O' AND expected.enabled = 'A' THEN 'does not fire for replication'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
@@ -285,7 +343,10 @@ static const char *const check_triggers =
 	"        ('poser_batch_row', 'poser_batch_row_insert', 4, false, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_update', 16, true, true, 'poser_batch_row_guard', 'OA', '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_delete', 8, true, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"
-	"        ('poser_batch_row', 'poser_batch_row_truncate', 32, false, false, 'poser_batch_row_guard', 'OA', '1.3'))\n"
+	"        ('poser_batch_row', 'poser_batch_row_truncate', 32, false, false, 'poser_batch_row_guard', 'OA', '1.3'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_arrive', 1 + 2 + 4, false, false, 'poser_datasync_arrive', 'A', '1.4'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_arrive_update', 1 + 2 + 16, false, false, 'poser_datasync_arrive', 'R', '1.4'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_changed', 4 + 8 + 16 + 32, false, false, 'poser_datasync_changed', 'A', '1.4'))\n"
 	"       AS expected (relation, name, type, old_rows, new_rows, function, enabled, version)\n"
 	"       JOIN (VALUES\n"
 	"        ('poser_component', 'poser_count_child',\n"
@@ -296,7 +357,9 @@ static const char *const check_triggers =
 	"        ('poser_widget', 'poser_version', 'poser_widget_version\\000uuid\\000'),\n"
 	"        ('poser_transaction', 'poser_transaction_arrive', ''),\n"
 	"        ('poser_batch', 'poser_batch_guard', ''),\n"
-	"        ('poser_batch_row', 'poser_batch_row_guard', ''))\n"
+	"        ('poser_batch_row', 'poser_batch_row_guard', ''),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_arrive', ''),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_changed', ''))\n"
 	"       AS arguments (relation, function, args)\n"
 	"       USING (relation, function)\n"
 	"       LEFT JOIN pg_class AS c\n"
@@ -307,7 +370,7 @@ static const char *const check_triggers =
 	"       ON p.oid = t.tgfoid\n"
 	" WHERE expected.version <= $2\n"
 	"   AND (strpos(expected.enabled, t.tgenabled::text) > 0 AND t.tgtype = expected.type\n"
-	"        AND cardinality(t.tgattr) = 0\n"
+	"        AND (cardinality(t.tgattr) > 0) = (expected.name = 'poser_datasync_changed')\n"
 	"        AND (t.tgqual IS NOT NULL) = (expected.name = 'poser_count_update_key')\n"
 	"        AND (t.tgoldtable IS NOT NULL) = expected.old_rows\n"
 	"        AND (t.tgnewtable IS NOT NULL) = expected.new_rows\n"
@@ -427,6 +490,22 @@ static const char *const check_batches =
 	"SELECT 'sequence poser_batch_id_seq', format('is behind: %%s is in use', max(id))\n"
 	"  FROM %1$s.poser_batch\n"
 	"HAVING max(id) >= (SELECT last_value + is_called::int FROM %1$s.poser_batch_id_seq)\n"
+	" ORDER BY 1, 2";
+
+/* Of consumers; %1$s is the schema, quoted. */
+static const char *const check_consumers =
+	"SELECT format('consumer %%s', consumer), format('is at transaction %%s, which is yet to come', to_xact)\n"
+	"  FROM %1$s.poser_datasync_consumer\n"
+	" WHERE to_xact > pg_snapshot_xmax(pg_current_snapshot()) OR from_xact > to_xact\n"
+	"UNION ALL\n"
+	"SELECT format('consumer %%s', consumer), format('has the handler %%s, which does not exist', handler)\n"
+	"  FROM %1$s.poser_datasync_consumer\n"
+	" WHERE handler IS NOT NULL AND to_regprocedure(format('%%s(%%s)', handler,\n"
+	"        (SELECT format('%%I.poser_change', nspname) FROM pg_namespace WHERE oid = $1))) IS NULL\n"
+	"UNION ALL\n"
+	"SELECT format('consumer %%s', consumer), format('is granted to role %%s, which does not exist', role)\n"
+	"  FROM %1$s.poser_datasync_consumer, unnest(roles) AS role\n"
+	" WHERE role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)\n"
 	" ORDER BY 1, 2";
 
 /* Add a query's rows to the function's result; returns how many. */
@@ -581,6 +660,17 @@ find_batches(Oid nspid)
 		   get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
 }
 
+/* Is the consumers' table there, with the columns that are looked at? */
+static bool
+find_consumers(Oid nspid)
+{
+	Oid consumers = get_relname_relid("poser_datasync_consumer", nspid);
+
+	return OidIsValid(consumers) && has_column(consumers, "consumer", NAMEOID) &&
+		   has_column(consumers, "handler", TEXTOID) && has_column(consumers, "roles", NAMEARRAYOID) &&
+		   has_column(consumers, "from_xact", XID8OID) && has_column(consumers, "to_xact", XID8OID);
+}
+
 /*
  * poser_check() returns table (object text, problem text)
  *
@@ -636,6 +726,9 @@ poser_check(PG_FUNCTION_ARGS)
 		check_history(rsinfo, nspid, version);
 	if (find_batches(nspid) && strcmp(version, "1.3") >= 0)
 		add_problems(rsinfo, psprintf(check_batches, quote_identifier(get_namespace_name(nspid))),
+					 nspid, version);
+	if (find_consumers(nspid) && strcmp(version, "1.4") >= 0)
+		add_problems(rsinfo, psprintf(check_consumers, quote_identifier(get_namespace_name(nspid))),
 					 nspid, version);
 
 	SPI_finish();

@@ -100,7 +100,6 @@ typedef struct Consumer
 	char *handler;
 	char *runas;
 	bool own_changes;
-	ArrayType *roles;
 	uint64 from; /* the window; open if it ends after it begins */
 	uint64 to;
 	int64 confirmed;
@@ -226,55 +225,54 @@ no_such_consumer(Consumer *consumer)
 			 errmsg("consumer \"%s\" does not exist", NameStr(*consumer->name))));
 }
 
+/* A number, or a transaction id, of a row that has been taken apart. */
+#define INT64_AT(column) (nulls[(column) -1] ? 0 : DatumGetInt64(values[(column) -1]))
+#define XID8_AT(column) \
+	(nulls[(column) -1] ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(values[(column) -1])))
+#define TEXT_AT(column) (nulls[(column) -1] ? NULL : TextDatumGetCString(values[(column) -1]))
+
 /*
  * Read the row of the consumer.  Where a snapshot is for the whole transaction,
- * the row is locked, so that it is an error if another session has changed it
+ * the row can be locked, so that it is an error if another session has changed it
  * since.
  */
 static void
 read_consumer(Consumer *consumer, bool lock)
 {
 	const Oid argtypes[] = {NAMEOID};
-	Datum values[] = {NameGetDatum(consumer->name)};
-	HeapTuple tuple;
-	TupleDesc desc;
+	Datum name = NameGetDatum(consumer->name);
+	Datum values[15];
+	bool nulls[lengthof(values)];
 	MemoryContext old;
-	Datum value;
-	bool isnull;
 
 	lock = lock && IsolationUsesXactSnapshot();
-	if (execute(psprintf("SELECT handler, runas, own_changes, roles,\n"
+	if (execute(psprintf("SELECT handler, runas, own_changes,\n"
 						 "       from_xact, to_xact, confirmed, delivered, last_change, since,\n"
 						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id\n"
 						 "  FROM %s\n"
 						 " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
 						 poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
-				lengthof(argtypes), argtypes, values, NULL, !lock) == 0)
+				lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
 		no_such_consumer(consumer);
-	tuple = SPI_tuptable->vals[0];
-	desc = SPI_tuptable->tupdesc;
+	Assert(SPI_tuptable->tupdesc->natts == lengthof(values));
+	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
 
 	old = MemoryContextSwitchTo(consumer->context);
-	consumer->handler = SPI_getvalue(tuple, desc, 1);
-	consumer->runas = SPI_getvalue(tuple, desc, 2);
-	consumer->own_changes = DatumGetBool(SPI_getbinval(tuple, desc, 3, &isnull));
-	consumer->roles = DatumGetArrayTypePCopy(SPI_getbinval(tuple, desc, 4, &isnull));
-	consumer->from = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 5, &isnull)));
-	consumer->to = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 6, &isnull)));
-	consumer->confirmed = DatumGetInt64(SPI_getbinval(tuple, desc, 7, &isnull));
-	consumer->delivered = DatumGetInt64(SPI_getbinval(tuple, desc, 8, &isnull));
-	consumer->last_change = DatumGetInt64(SPI_getbinval(tuple, desc, 9, &isnull));
-	value = SPI_getbinval(tuple, desc, 10, &isnull);
-	consumer->since = isnull ? NULL : PG_DETOAST_DATUM_COPY(value);
-	consumer->settled = DatumGetInt64(SPI_getbinval(tuple, desc, 11, &isnull));
-	value = SPI_getbinval(tuple, desc, 12, &isnull);
-	consumer->next_settled = isnull ? 0 : DatumGetInt64(value);
-	value = SPI_getbinval(tuple, desc, 13, &isnull);
-	consumer->next_settled_xact = isnull ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(value));
-	consumer->attempts = DatumGetInt32(SPI_getbinval(tuple, desc, 14, &isnull));
-	consumer->last_error = SPI_getvalue(tuple, desc, 15);
-	value = SPI_getbinval(tuple, desc, 16, &isnull);
-	consumer->failed_change = isnull ? 0 : DatumGetInt64(value);
+	consumer->handler = TEXT_AT(1);
+	consumer->runas = TEXT_AT(2);
+	consumer->own_changes = DatumGetBool(values[2]);
+	consumer->from = XID8_AT(4);
+	consumer->to = XID8_AT(5);
+	consumer->confirmed = INT64_AT(6);
+	consumer->delivered = INT64_AT(7);
+	consumer->last_change = INT64_AT(8);
+	consumer->since = nulls[8] ? NULL : PG_DETOAST_DATUM_COPY(values[8]);
+	consumer->settled = INT64_AT(10);
+	consumer->next_settled = INT64_AT(11);
+	consumer->next_settled_xact = XID8_AT(12);
+	consumer->attempts = DatumGetInt32(values[12]);
+	consumer->last_error = TEXT_AT(14);
+	consumer->failed_change = INT64_AT(15);
 	consumer->changed = false;
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
@@ -324,27 +322,39 @@ save_consumer(Consumer *consumer)
 	consumer->changed = false;
 }
 
-/* May a role work for the consumer? */
-static bool
-may_consume(Consumer *consumer, Oid roleid)
+/*
+ * Raises an error unless the caller has been granted the consumer, who is not the
+ * owner.
+ */
+static void
+check_granted(Consumer *consumer)
 {
+	const Oid argtypes[] = {NAMEOID};
+	Datum name = NameGetDatum(consumer->name);
 	Datum *names;
 	bool *nulls;
+	bool isnull;
 	int n;
 
-	if (poser_is_owner(consumer->relid, roleid))
-		return true;
-	deconstruct_array(consumer->roles, NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
+	if (execute(psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(consumer->relid)),
+				lengthof(argtypes), argtypes, &name, NULL, true) == 0)
+		no_such_consumer(consumer);
+	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)),
+					  NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
-		const char *name = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
-		Oid granted = get_role_oid(name, true);
+		const char *role = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
+		Oid roleid = get_role_oid(role, true);
 
-		if (strcmp(name, "public") == 0 ||
-			(OidIsValid(granted) && has_privs_of_role(roleid, granted)))
-			return true;
+		if (strcmp(role, "public") == 0 ||
+			(OidIsValid(roleid) && has_privs_of_role(consumer->caller, roleid)))
+			return;
 	}
-	return false;
+	ereport(ERROR,
+			(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+			 errmsg("permission denied for consumer \"%s\"", NameStr(*consumer->name)),
+			 errhint("The owner can allow it by poser_datasync_grant().")));
 }
 
 /*
@@ -374,33 +384,21 @@ lock_consumer(Consumer *consumer)
 }
 
 /*
- * Become the owner, and take hold of a consumer that the caller may work for.
+ * Become the owner, and take hold of a consumer that the caller may work for; or
+ * that he may do with what he likes, if that is only for the owner.
  */
 static void
-open_consumer(Consumer *consumer)
+open_consumer(Consumer *consumer, bool only_owner)
 {
+	bool is_owner = poser_is_owner(consumer->relid, GetUserId());
+
+	if (only_owner)
+		poser_check_owner(consumer->relid);
 	become_owner(consumer);
-	read_consumer(consumer, false);
-	if (!may_consume(consumer, consumer->caller))
-		ereport(ERROR,
-				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("permission denied for consumer \"%s\"", NameStr(*consumer->name)),
-				 errhint("The owner can allow it by poser_datasync_grant().")));
+	if (!is_owner)
+		check_granted(consumer);
 	lock_consumer(consumer);
 	/* whoever had the lock may have moved it on */
-	renew_snapshot();
-	read_consumer(consumer, true);
-}
-
-/*
- * The same for what only the owner may do.
- */
-static void
-open_as_owner(Consumer *consumer)
-{
-	poser_check_owner(consumer->relid);
-	become_owner(consumer);
-	lock_consumer(consumer);
 	renew_snapshot();
 	read_consumer(consumer, true);
 }
@@ -584,18 +582,19 @@ put_deliverable(Consumer *consumer, Datum *values, char *nulls)
 }
 
 /*
- * Have the planner go by the indexes, in their order: what comes first is
- * wanted, and statistics do not tell it where in the order we are.
+ * Have the planner go by the indexes, and by their order in joins: what comes
+ * first is wanted, and statistics do not tell it where in the order we are.
+ * AtEOXact_GUC() ends it.
  */
 static int
-prefer_indexes(void)
+prefer_indexes(bool in_joins)
 {
-	static const char *const others[] = {"enable_seqscan", "enable_bitmapscan", "enable_sort",
-										 "enable_hashjoin", "enable_mergejoin", "enable_material",
-										 "jit"};
+	static const char *const others[] = {"enable_seqscan", "enable_bitmapscan", /* and in joins */
+										 "enable_sort", "enable_hashjoin", "enable_mergejoin",
+										 "enable_material", "jit"};
 	int level = NewGUCNestLevel();
 
-	for (int i = 0; i < lengthof(others); i++)
+	for (int i = 0; i < (in_joins ? lengthof(others) : 2); i++)
 		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	return level;
 }
@@ -607,7 +606,7 @@ first_transaction(Oid nspid, uint64 from, uint64 to)
 	const Oid argtypes[] = {XID8OID, XID8OID};
 	Datum values[] = {FullTransactionIdGetDatum(FullTransactionIdFromU64(from)),
 					  FullTransactionIdGetDatum(FullTransactionIdFromU64(to))};
-	int level = prefer_indexes();
+	int level = prefer_indexes(false);
 
 	execute(psprintf("SELECT pg_catalog.min(id)\n"
 					 "  FROM (SELECT id\n"
@@ -788,7 +787,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	values[4] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
 	values[5] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
 
-	level = prefer_indexes();
+	level = prefer_indexes(true);
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
 							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
 	options.params = makeParamList(lengthof(argtypes));
@@ -901,7 +900,7 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	begin_consumer(&consumer, fcinfo, "poser_datasync_changes()");
 	limit = max_changes_argument(fcinfo);
 	InitMaterializedSRF(fcinfo, 0);
-	open_consumer(&consumer);
+	open_consumer(&consumer, false);
 	(void) fetch_changes(&consumer, rsinfo->setResult, limit, &first, &last);
 	save_consumer(&consumer);
 	become_caller(&consumer);
@@ -971,7 +970,7 @@ poser_datasync_confirm(PG_FUNCTION_ARGS)
 	Consumer consumer;
 
 	begin_consumer(&consumer, fcinfo, "poser_datasync_confirm()");
-	open_consumer(&consumer);
+	open_consumer(&consumer, false);
 	if (!PG_ARGISNULL(1))
 	{
 		int64 change_id = PG_GETARG_INT64(1);
@@ -1012,7 +1011,7 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 				 errmsg("a reason must be given")));
 	change_id = PG_GETARG_INT64(1);
 
-	open_consumer(&consumer);
+	open_consumer(&consumer, false);
 	/* two, to know whether it is the last of the window */
 	store = tuplestore_begin_heap(false, false, work_mem);
 	if (fetch_changes(&consumer, store, 2, &first, &last) == 0 || first != change_id)
@@ -1182,7 +1181,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 
 	begin_consumer(&consumer, fcinfo, "poser_datasync_run()");
 	limit = max_changes_argument(fcinfo);
-	open_consumer(&consumer);
+	open_consumer(&consumer, false);
 	if (consumer.handler == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -1371,7 +1370,7 @@ poser_datasync_drop(PG_FUNCTION_ARGS)
 	Consumer consumer;
 
 	begin_consumer(&consumer, fcinfo, "poser_datasync_drop()");
-	open_as_owner(&consumer);
+	open_consumer(&consumer, true);
 	values[0] = NameGetDatum(consumer.name);
 	execute(psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
 					 poser_relation_name(consumer.relid)),

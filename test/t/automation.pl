@@ -193,9 +193,9 @@ EOF
 	is($node->safe_psql('db', "SELECT count(*) $changes WHERE payload_type = 'poser_component'"), 13,
 		"$name: and what the handler has written");
 	$node->safe_psql('db', "SELECT poser_datasync_confirm('slow', max(change_id)) $changes");
-	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 10, "$name: then nobody needs it any more");
+	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 8, "$name: then nobody needs it any more");
 	counts_exact($node, 'db', $name, widgets => 4);
-	history_exact($node, 'db', $name, versions => 17);
+	history_exact($node, 'db', $name, versions => 19);
 }
 
 done_testing();

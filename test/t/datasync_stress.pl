@@ -1,8 +1,8 @@
-# Datasync loses nothing: writers with transactions of all lengths and ends, some
+# Datasync loses nothing: writers whose transactions have all lengths and ends, some
 # open for long, consumers that crash wherever they are, and a server that is killed
 # twice.  Every change that was committed reaches every consumer, nothing else does,
 # those of a row come in order, what was confirmed never comes again, what was not
-# comes again as it was, and each copy ends as the tables.
+# comes again as it was, and each copy ends as the tables are.
 
 use strict;
 use warnings;
@@ -10,6 +10,7 @@ use warnings;
 use FindBin;
 use lib $FindBin::RealBin;
 use IPC::Run;
+use List::Util qw(min sum0);
 use POSIX ();
 use PostgreSQL::Test::Utils;
 use PoserTest;
@@ -17,7 +18,7 @@ use Test::More;
 use Time::HiRes qw(sleep);
 
 # The same number makes the same scripts and choices, if not the same race.
-my $seed = $ENV{POSER_TEST_SEED} // int(rand(2**31));
+my $seed = $ENV{POSER_TEST_SEED} || int(rand(2**31));
 srand($seed);
 note "POSER_TEST_SEED=$seed";
 
@@ -29,29 +30,25 @@ max_connections = 40
 max_prepared_transactions = 100
 EOF
 
-# Positions as the test knows them: a row is written with each confirmation.
-create_database($node, 'db');
-$node->safe_psql('db', <<'EOF');
-CREATE TABLE confirmation (id bigint GENERATED ALWAYS AS IDENTITY, consumer name, change_id bigint);
-CREATE TABLE handled (id bigint GENERATED ALWAYS AS IDENTITY, change poser_change);
-INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, 'kept' FROM generate_series(0, 9) n;
-EOF
-$node->safe_psql('postgres', $_) foreach ('CREATE DATABASE copies', 'CREATE DATABASE elsewhere');
+sub one_of
+{
+	return $_[ rand @_ ];
+}
 
 ### Sessions, which may be lost at any moment
 
 sub session
 {
 	my ($dbname, $application) = @_;
-	my %session = (in => '', out => '', err => '');
+	my %session = (in => '', out => '', err => '',
+		timeout => IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
 
 	$session{run} = IPC::Run::start(
 		[
 			'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=sqlstate',
 			'-d', $node->connstr($dbname) . " application_name='$application'"
 		],
-		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err},
-		$session{timeout} = IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
+		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err}, $session{timeout});
 	return \%session;
 }
 
@@ -61,39 +58,47 @@ sub ask
 	my ($session, $sql) = @_;
 
 	$session->{timeout}->start;
+	$session->{out} = '';
 	$session->{in} .= "$sql\n\\echo END\n";
-	$session->{run}->pump until $session->{out} =~ /^END\n\z/m;
-	return split /\n/, substr $session->{out}, 0, length($session->{out}) - 4, $session->{out} = '';
+	$session->{run}->pump until $session->{out} =~ s/^END\n\z//m;
+	return split /\n/, $session->{out};
 }
 
-# Ends it, as a crash of the client would; what the server had said of an error.
+# Sends statements, and does not wait for what comes of them.
+sub send_only
+{
+	my ($session, $sql) = @_;
+
+	$session->{in} .= "$sql\n";
+	$session->{run}->pump_nb;
+	sleep(rand(0.005));
+	return;
+}
+
+# Ends it as a crash of the client would; returns what it had to say of errors.
 sub kill_session
 {
 	my ($session) = @_;
 
-	$session->{run}->signal('KILL');
+	eval { $session->{run}->signal('KILL') };
 	eval { $session->{run}->finish };
 	return $session->{err};
 }
 
-sub one_of
-{
-	return $_[ rand @_ ];
-}
+### Consumers, each a process
 
-### Consumers, each a process with a copy
-
+# Where a consumer called so puts what it gets.
 sub make_copy
 {
-	my ($dbname, $schema) = @_;
+	my ($dbname, $consumer) = @_;
 
 	$node->safe_psql($dbname, <<"EOF");
-CREATE SCHEMA $schema;
-CREATE TABLE $schema.poser_widget (uuid text PRIMARY KEY, description text, active boolean);
-CREATE TABLE $schema.poser_component (uuid text PRIMARY KEY, widget_uuid text, item_code text,
+CREATE SCHEMA $consumer;
+CREATE TABLE $consumer.poser_widget (uuid text PRIMARY KEY, description text, active boolean);
+CREATE TABLE $consumer.poser_component (uuid text PRIMARY KEY, widget_uuid text, item_code text,
 	description text, active boolean);
-CREATE FUNCTION $schema.apply(payload_type text, payload_key text, deletion boolean, payload jsonb)
-RETURNS void LANGUAGE plpgsql SET search_path = $schema AS \$\$
+CREATE FUNCTION $consumer.apply(payload_type text, payload_key text, deletion boolean, payload jsonb)
+RETURNS void LANGUAGE plpgsql SET search_path = $consumer AS \$\$
 BEGIN
 	EXECUTE format('DELETE FROM %I WHERE uuid = \$1', payload_type) USING payload_key;
 	IF NOT deletion THEN
@@ -108,13 +113,13 @@ EOF
 
 sub apply
 {
-	my ($session, $consumer, @changes) = @_;
+	my ($consumer, $copy, @changes) = @_;
 	my $changes = join ',', @changes;
 
-	ask($session, <<"EOF") if @changes;
-SELECT count($consumer.apply(change->>'payload_type', change->>'payload_key',
-	(change->>'deletion')::boolean, change->'payload') ORDER BY n)
-FROM jsonb_array_elements(\$json\$[$changes]\$json\$) WITH ORDINALITY c (change, n);
+	ask($copy, <<"EOF") if @changes;
+SELECT $consumer.apply(change->>'payload_type', change->>'payload_key',
+	(change->>'deletion')::boolean, change->'payload')
+FROM jsonb_array_elements(\$json\$[$changes]\$json\$) WITH ORDINALITY c (change, n) ORDER BY n;
 EOF
 	return;
 }
@@ -124,32 +129,678 @@ sub change_id
 	return $_[0] =~ /^\{"change_id":(\d+),/ ? $1 : die "no change: $_[0]";
 }
 
-# Whether all is over for a consumer, after it was given nothing.
+# Whether a consumer that was given nothing will get nothing more.
 sub drained
 {
-	my ($session, $consumer) = @_;
+	my ($consumer, $source) = @_;
 
-	sleep(0.01);
-	return -e "$directory/over"
-	  && (ask($session, "SELECT pending FROM poser_datasync_status WHERE consumer = '$consumer';"))[0] == 0;
+	sleep(0.02);
+	return 0 unless -e "$directory/over";
+	return (ask($source, "SELECT pending FROM poser_datasync_status WHERE consumer = '$consumer';"))[0] == 0;
 }
 
-# Consumes until all is over, or until the client crashes, which is to return how,
-# or anything else happens, of which it dies.  The log has each answer under what
-# had been confirmed, and "kept" once the transaction that asked is known to be.
-sub consume
+# Consumes until all is over, or until it is time to crash; returns which, or how.
+# The log has each answer, after the last change that was confirmed before it, and
+# "kept" once the transaction that asked has committed.
+sub poll
 {
 	my ($consumer, $log, $source, $copy) = @_;
 	my @confirmed;
 
-	for (my $empty = 0; $empty < 1000;)
+	for (my $tries = 0; $tries < 1000; $tries++)
 	{
 		my $max = int(exp(rand(7)));
-		my $in_one = rand() < 0.3;
-		my ($confirmed, @changes) = ask($source, <<"EOF");
-BEGIN;
-CREATE TEMP TABLE IF NOT EXISTS answer (n bigint GENERATED ALWAYS AS IDENTITY, change json) ON COMMIT DELETE ROWS;
+		my $at_once = rand() < 0.3;
+		my $level = one_of(('READ COMMITTED') x 3, 'REPEATABLE READ', 'SERIALIZABLE');
+		my @changes = ask($source, <<"EOF" . ($at_once ? '' : 'COMMIT;'));
+BEGIN ISOLATION LEVEL $level;
+SELECT to_json(c) FROM poser_datasync_changes('$consumer', $max) c;
+SELECT coalesce((SELECT change_id FROM confirmation WHERE consumer = '$consumer' ORDER BY id DESC LIMIT 1), 0);
 EOF
+		my $before = pop @changes;
+		print $log "answer $before\n", map { "$_\n" } (@changes, $at_once ? () : 'kept');
+
+		if (!@changes)
+		{
+			ask($source, 'COMMIT;') if $at_once;
+			return 'over' if drained($consumer, $source);
+			$tries = 0 unless -e "$directory/over";
+			next;
+		}
+		$tries = 0;
+
+		if (rand() < 0.06)
+		{
+			my $some = one_of(0, int(rand(@changes)), scalar @changes);
+			apply($consumer, $copy, @changes[ 0 .. $some - 1 ]);
+			return $some ? $some == @changes ? 'applied' : 'applying' : 'delivered';
+		}
+		apply($consumer, $copy, @changes);
+
+		my $last = change_id(one_of($changes[-1], $changes[-1], one_of(@changes)));
+		my $confirm = <<"EOF";
+SELECT poser_datasync_confirm('$consumer', $last);
+INSERT INTO confirmation (consumer, change_id) VALUES ('$consumer', $last);
+EOF
+		$confirm = "BEGIN;\n$confirm" unless $at_once;
+		if (rand() < 0.04)
+		{
+			send_only($source, $confirm . 'COMMIT;');
+			return 'confirming';
+		}
+		if (rand() < 0.04)
+		{
+			ask($source, $confirm . 'ROLLBACK;');
+			print $log "changed its mind\n";
+			next;
+		}
+		ask($source, $confirm . 'COMMIT;');
+		print $log "kept\n" if $at_once;
+
+		# To say it again changes nothing.
+		push @confirmed, $last;
+		ask($source, "SELECT poser_datasync_confirm('$consumer', " . one_of(@confirmed) . ');')
+		  if rand() < 0.1;
+	}
+	return 'gave up';
+}
+
+# The same for one that has a handler, which fails now and then.
+sub run
+{
+	my ($consumer, $log, $source) = @_;
+
+	for (my $tries = 0; $tries < 1000; $tries++)
+	{
+		my $run = "SELECT poser_datasync_run('$consumer', " . int(exp(rand(7))) . ');';
+		if (rand() < 0.04)
+		{
+			send_only($source, $run);
+			return 'handling';
+		}
+		my ($handled) = ask($source, $run);
+		return 'over' if !$handled && drained($consumer, $source);
+		$tries = 0 if $handled || !-e "$directory/over";
+	}
+	return 'gave up';
+}
+
+# A process that works for a consumer from the moment that there is a file of this
+# name; after each crash it knows nothing more.
+sub start_consumer
+{
+	my ($consumer, $when, $work) = @_;
+	my $its_seed = int(rand(2**31));
+	my $pid = fork // die "fork: $!";
+
+	return $pid if $pid;
+	eval {
+		srand($its_seed);
+		open my $log, '>', "$directory/$consumer.log" or die $!;
+		$log->autoflush;
+		sleep(0.02) until -e "$directory/$when" || getppid() != $parent;
+
+		while (getppid() == $parent)
+		{
+			my @sessions = (session('db', "consumer $consumer"), session('copies', 'copy'));
+			my $how = eval { $work->($consumer, $log, @sessions) };
+			my $reason = $@;
+			my $errors = join '', map { kill_session($_) } @sessions;
+
+			last if ($how // '') eq 'over';
+			$how //=
+				"$reason$errors" =~ /ERROR:  (?!55P03|40001)|timeout|no change/ ? "unexpectedly: $reason$errors"
+			  : $errors =~ /ERROR/ ? 'for another session'
+			  : $errors =~ /FATAL:  57P01/ ? 'terminated'
+			  : 'with the server';
+			print $log 'crashed ', $how =~ s/\s+/ /gr, "\n";
+			last if $how =~ /^unexpectedly|^gave up/;
+		}
+	};
+	warn $@ if $@;
+	POSIX::_exit($@ ? 1 : 0);
+}
+
+### Writers
+
+sub key
+{
+	return "'" . one_of('c', 'd') . int(rand(100)) . "'";
+}
+
+# A statement on a few rows, whose descriptions tell what is to become of them.
+# Some fail, and their transactions with them.
+sub statement
+{
+	my ($fate) = @_;
+	my $n = int(rand(100));
+	my $widget = int(rand(9));
+	my ($key, $other) = (key(), key());
+	my $keys = join ', ', map { key() } 0 .. rand(5);
+	my $insert = 'INSERT INTO poser_component (uuid, widget_uuid, item_code, description)';
+	my $own = 'SELECT FROM poser_component WHERE widget_uuid = w.uuid';
+
+	return one_of(
+		("$insert SELECT 'c' || n, 'w$widget', n, '$fate' FROM generate_series($n, $n + @{[ int(rand(6)) ]}) n
+			ON CONFLICT (uuid) DO UPDATE
+			SET (widget_uuid, description) = (EXCLUDED.widget_uuid, EXCLUDED.description);") x 4,
+		"$insert VALUES ($key, 'w$widget', 'once', '$fate') ON CONFLICT DO NOTHING;",
+		"$insert VALUES ($key, 'w$widget', 'once', '$fate');",
+		("UPDATE poser_component SET (description, active) = ('$fate', NOT active) WHERE uuid IN ($keys);") x 3,
+		"UPDATE poser_component SET (description, widget_uuid) = ('$fate', 'w$widget') WHERE uuid IN ($keys);",
+		"UPDATE poser_component SET (uuid, description) = ($key, '$fate') WHERE uuid = $other
+			AND NOT EXISTS (SELECT FROM poser_component WHERE uuid = $key);",
+		"UPDATE poser_component c SET uuid = translate(uuid, 'cd', 'dc') WHERE uuid IN ($keys)
+			AND NOT EXISTS (SELECT FROM poser_component WHERE uuid = translate(c.uuid, 'cd', 'dc'));",
+		("DELETE FROM poser_component WHERE uuid IN ($keys);") x 2,
+		"DELETE FROM poser_component WHERE uuid = $key;
+			$insert VALUES ($key, 'w$widget', 'again', '$fate');",
+		"UPDATE poser_widget SET (description, active) = ('$fate', NOT active) WHERE uuid >= 'w$widget';",
+		"INSERT INTO poser_widget (uuid, description) VALUES ('w8', '$fate'), ('w9', '$fate')
+			ON CONFLICT (uuid) DO UPDATE SET description = EXCLUDED.description;",
+		"UPDATE poser_widget w SET (uuid, description) = (translate(uuid, 'vw', 'wv'), '$fate')
+			WHERE uuid ~ '[89]' AND NOT EXISTS ($own);",
+		"DELETE FROM poser_widget w WHERE uuid ~ '[89]' AND NOT EXISTS ($own);");
+}
+
+# So many transactions, as psql runs them.  The name of one that is prepared tells
+# what is to become of it, too.
+sub script
+{
+	my ($writer, $transactions) = @_;
+	my $script = "SET lock_timeout = '50ms';\nSET poser.runas = '$writer';\n";
+	my @prepared;
+
+	foreach my $n (1 .. $transactions)
+	{
+		my $end = one_of(('COMMIT') x 6, 'ROLLBACK', ('PREPARE') x 2);
+		my $fate = $end eq 'ROLLBACK' || $end eq 'PREPARE' && rand() < 0.4 ? 'rolled back' : 'kept';
+		my $level = one_of(('READ COMMITTED') x 4, 'REPEATABLE READ', 'SERIALIZABLE');
+
+		$script .= "BEGIN ISOLATION LEVEL $level;\n";
+		foreach (0 .. rand(rand(25)))
+		{
+			$script .= statement($fate) . "\n";
+			$script .= "SELECT pg_sleep(0.01 * random());\n" if rand() < 0.2;
+			next unless rand() < 0.15;
+			my ($ending, $its_fate) = rand() < 0.7 ? ('ROLLBACK TO', 'rolled back') : ('RELEASE', $fate);
+			$script .= join "\n", 'SAVEPOINT s;', (map { statement($its_fate) } 0 .. rand(3)), "$ending s;\n";
+		}
+
+		if ($end eq 'PREPARE')
+		{
+			push @prepared, "$writer.$n $fate";
+			$script .= "PREPARE TRANSACTION '$prepared[-1]';\n";
+		}
+		else
+		{
+			$script .= "$end;\n";
+		}
+		$script .= finish_prepared(shift @prepared) . "\n" while @prepared > rand(4);
+	}
+	return $script . join("\n", map { finish_prepared($_) } @prepared) . "\nSELECT 'to the end';\n";
+}
+
+sub finish_prepared
+{
+	my ($gid) = @_;
+	return ($gid =~ /kept/ ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid';";
+}
+
+# The prepared transactions that there are.
+sub prepared
+{
+	return split /\n/, $node->safe_psql('db',
+		'SELECT gid FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared');
+}
+
+sub start_writers
+{
+	my ($phase, $transactions) = @_;
+	my @writers = map {
+		my $script = pgbench_file("writer $phase$_", script("writer $phase$_", $transactions));
+		IPC::Run::start(
+			[
+				'psql', '-XAt', '-v', 'VERBOSITY=sqlstate', '-f', $script,
+				'-d', $node->connstr('db') . ' application_name=writer'
+			],
+			'<', \undef, '>', "$script.out", '2>', "$script.err");
+	} 1 .. 4;
+
+	$node->poll_query_until('db', "SELECT count(*) >= 50 FROM poser_transaction WHERE username ~ 'writer $phase'")
+	  or die 'no writers';
+	return @writers;
+}
+
+# What writers have said: how often it matches.
+sub written
+{
+	my ($what, $of) = @_;
+	return sum0(map { scalar(() = slurp_file($_) =~ /$what/mg) } glob("$directory/writer*.$of"));
+}
+
+### Events
+
+my %position;
+my @backwards;
+
+# Reads the consumers' positions, to see that none has gone back.
+sub see_positions
+{
+	foreach (split /\n/, $node->safe_psql('db', 'SELECT consumer, from_xact, to_xact, confirmed FROM poser_datasync_consumer'))
+	{
+		my ($consumer, @is) = split /\|/;
+		my @was = @{ $position{$consumer} // [ 0, 0, 0 ] };
+
+		push @backwards, "$consumer: @was, then @is"
+		  if ($is[0] <=> $was[0] || $is[1] <=> $was[1] || $is[2] <=> $was[2]) < 0;
+		$position{$consumer} = \@is;
 	}
 	return;
 }
+
+# Lets so many transactions pass, unless the writers have come to their end.
+sub wait_for_others
+{
+	my ($transactions) = @_;
+	my $before = $node->safe_psql('db', 'SELECT count(*) FROM poser_transaction');
+
+	$node->poll_query_until('db', <<"EOF") or die 'nothing happens';
+SELECT count(*) >= $before + $transactions
+	OR NOT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = 'writer')
+FROM poser_transaction
+EOF
+	see_positions();
+	return;
+}
+
+# Transactions that are left prepared, and ending some of them.
+my @left;
+
+sub end_some
+{
+	$node->safe_psql('db', finish_prepared($_)) foreach splice @left, 0, rand(@left + 1);
+	return;
+}
+
+# A transaction that has its id, and mostly a change, long before it ends.
+my $longs = 0;
+
+sub begin_long
+{
+	my ($fate) = @_;
+	my $long = session('db', 'long');
+
+	$long->{name} = 'long ' . ++$longs;
+	$long->{fate} = $fate;
+	ask($long, 'BEGIN;' . one_of('SELECT pg_current_xact_id();',
+			("INSERT INTO poser_widget (uuid, description) VALUES ('$long->{name}', '$fate');") x 3));
+	return $long;
+}
+
+sub end_long
+{
+	my ($long, $end) = @_;
+
+	ask($long, <<"EOF");
+SAVEPOINT s;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w0', 'long', 'rolled back');
+ROLLBACK TO s;
+INSERT INTO poser_widget (uuid, description) VALUES ('$long->{name}', '$long->{fate}')
+ON CONFLICT (uuid) DO UPDATE SET active = false;
+INSERT INTO poser_component (widget_uuid, item_code, description)
+SELECT '$long->{name}', n, '$long->{fate}' FROM generate_series(1, 3) n;
+$end;
+EOF
+	$long->{run}->finish;
+	return;
+}
+
+# A while in which others write, a consumer's session is ended, and more.
+sub round
+{
+	my ($meanwhile) = @_;
+	my $end = $meanwhile ? 'COMMIT' : one_of('COMMIT', 'COMMIT', 'PREPARE', 'ROLLBACK');
+	my $long = begin_long($end eq 'ROLLBACK' ? 'rolled back' : 'kept');
+
+	wait_for_others(30);
+	$meanwhile->() if $meanwhile;
+	end_some();
+	$node->safe_psql('db', <<'EOF');
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name ~ 'consumer' ORDER BY state = 'active' DESC, random() LIMIT 1
+EOF
+	wait_for_others(20);
+	end_long($long, $end eq 'PREPARE' ? "PREPARE TRANSACTION '$long->{name} kept'" : $end);
+	push @left, "$long->{name} kept" if $end eq 'PREPARE';
+	return;
+}
+
+sub kill_backend
+{
+	my $pid = $node->safe_psql('db',
+		q{SELECT pid FROM pg_stat_activity WHERE application_name = 'writer' ORDER BY xact_start LIMIT 1});
+
+	kill 'KILL', $pid or die "kill $pid: $!";
+	return;
+}
+
+# The postmaster and all its processes; one that it had just started may go later.
+sub kill_server
+{
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my @pids = ($postmaster,
+		split /\n/, $node->safe_psql('postgres', 'SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()'));
+
+	$node->kill9;
+	kill 'KILL', @pids;
+	foreach (1 .. 1800)
+	{
+		last unless kill 0, @pids;
+		sleep(0.1);
+	}
+	foreach (1 .. 100)
+	{
+		return if $node->start(fail_ok => 1);
+		sleep(0.1);
+	}
+	die 'no restart';
+}
+
+# Crashes while a transaction is prepared and another one open.
+sub crash
+{
+	my ($kill, @writers) = @_;
+	my $prepared = begin_long('kept');
+	my $open = begin_long('rolled back');
+	my $offset = -s $node->logfile;
+
+	end_long($prepared, "PREPARE TRANSACTION '$prepared->{name} kept'");
+	wait_for_others(20);
+	$kill->();
+	foreach (@writers)
+	{
+		eval { $_->finish };
+		isnt($_->full_result(0), 0, 'the crash ends a writer');
+	}
+	kill_session($open);
+	$node->poll_query_until('db', 'SELECT true') or die 'no restart';
+	like(slurp_file($node->logfile, $offset), qr/redo (?:done|is not required)/, 'the server has recovered');
+	@left = prepared();
+	is(scalar(grep { $_ eq "$prepared->{name} kept" } @left), 1, 'what was prepared still is');
+	see_positions();
+	end_some();
+	return;
+}
+
+# A transaction with an id, in another database, which nobody has to wait for.
+sub begin_elsewhere
+{
+	my $elsewhere = session('elsewhere', 'elsewhere');
+	($elsewhere->{xact}) = ask($elsewhere, 'BEGIN; SELECT pg_current_xact_id();');
+	return $elsewhere;
+}
+
+### What happened
+
+sub first_few
+{
+	return join "\n", @_ > 5 ? (@_[ 0 .. 4 ], 'and ' . (@_ - 5) . ' more') : @_;
+}
+
+# What there should be and is not, or is and should not be.
+sub difference
+{
+	my ($is, $should_be) = @_;
+	my %is = map { $_ => 1 } @$is;
+	my %should_be = map { $_ => 1 } @$should_be;
+
+	return first_few((map { "no $_" } sort grep { !$is{$_} } keys %should_be),
+		map { "unexpected $_" } sort grep { !$should_be{$_} } keys %is);
+}
+
+# The rows of both tables in a schema.
+sub rows
+{
+	my ($dbname, $schema) = @_;
+	return [ split /\n/, $node->safe_psql($dbname, <<"EOF") ];
+SELECT 'poser_widget', to_jsonb(t) FROM $schema.poser_widget t
+UNION ALL
+SELECT 'poser_component', to_jsonb(t) FROM $schema.poser_component t
+EOF
+}
+
+# All that was committed, by change_id: what is to be delivered, and the transaction.
+my (%change, %xact);
+
+sub read_history
+{
+	foreach (split /\n/, $node->safe_psql('db', <<'EOF'))
+SELECT change_id, xact, to_json(ROW(change_id, transaction_id, issued_at, username, payload_type,
+	payload_key, operation_type = 2, row - '{change_id,transaction_id,operation_type}'::text[])::poser_change)
+FROM (SELECT change_id, transaction_id, operation_type, 'poser_widget', uuid, to_jsonb(v)
+	  FROM poser_widget_version v
+	  UNION ALL
+	  SELECT change_id, transaction_id, operation_type, 'poser_component', uuid, to_jsonb(v)
+	  FROM poser_component_version v)
+	v (change_id, transaction_id, operation_type, payload_type, payload_key, row)
+JOIN poser_transaction ON id = transaction_id
+EOF
+	{
+		my ($id, $xact, $change) = split /\|/, $_, 3;
+		$change{$id} = $change;
+		$xact{$id} = $xact;
+	}
+	return;
+}
+
+# Takes account of changes that are delivered: each is to be what it was in history,
+# and was if it had been delivered; those of a row that are new come after older ones.
+# Returns the problems.
+sub deliver
+{
+	my ($feed, @changes) = @_;
+	my @problems;
+
+	foreach (@changes)
+	{
+		my $id = change_id($_);
+		my ($row) = /("payload_type":"\w+","payload_key":".*?"),"deletion"/ or die "no change: $_";
+
+		if (exists $feed->{first}{$id})
+		{
+			push @problems, "then $feed->{first}{$id}, now $_" if $feed->{first}{$id} ne $_;
+			$feed->{again}++;
+			next;
+		}
+		push @problems, "not in history: $_" if ($change{$id} // '') ne $_;
+		push @problems, "after $feed->{row}{$row}: $_" if ($feed->{row}{$row} // 0) > $id;
+		$feed->{first}{$id} = $_;
+		$feed->{row}{$row} = $id;
+		$feed->{lower}++ if ($feed->{highest} // 0) > $id;
+		$feed->{highest} = $id if ($feed->{highest} // 0) < $id;
+	}
+	return @problems;
+}
+
+# Follows the log of a consumer that polls: an answer begins right after what was
+# confirmed, in order, and with what was delivered already and kept.
+sub follow
+{
+	my ($consumer, $feed) = @_;
+	my ($start, @answers) = split /^answer /m, slurp_file("$directory/$consumer.log");
+	my (@problems, %confirmed, @last, @pending);
+
+	foreach my $answer (@answers)
+	{
+		my ($before, @lines) = split /\n/, $answer;
+		my @changes = grep { /^\{/ } @lines;
+		my @ids = map { change_id($_) } @changes;
+
+		if ($before && !$confirmed{$before})
+		{
+			@pending = @last if @last > @pending;
+			while (@pending)
+			{
+				my $id = shift @pending;
+				$confirmed{$id} = 1;
+				last if $id == $before;
+			}
+			push @problems, "$before was confirmed, and not delivered" unless $confirmed{$before};
+		}
+		push @problems, map { "confirmed, and comes again: $_" } grep { $confirmed{ change_id($_) } } @changes;
+		push @problems, "in wrong order: @ids" if grep { $ids[ $_ - 1 ] >= $ids[$_] } 1 .. $#ids;
+		push @problems, "delivered were @pending, now @ids"
+		  if @pending && !@ids || grep { $pending[$_] != $ids[$_] } 0 .. min($#pending, $#ids);
+		push @problems, deliver($feed, @changes);
+
+		@last = @ids;
+		@pending = @ids if @ids > @pending && grep { $_ eq 'kept' } @lines;
+	}
+	return @problems;
+}
+
+### The story
+
+create_database($node, 'db');
+$node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'copies', 'elsewhere';
+make_copy('copies', $_) foreach qw(first second late fresh);
+make_copy('db', 'handled');
+
+# What a consumer confirms it also writes down, in the same transaction; a handler
+# leaves what it gets.
+$node->safe_psql('db', <<'EOF');
+CREATE TABLE confirmation (id bigint GENERATED ALWAYS AS IDENTITY, consumer name, change_id bigint);
+CREATE TABLE handled (id bigint GENERATED ALWAYS AS IDENTITY, change poser_change);
+CREATE FUNCTION handle(change poser_change) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO handled (change) VALUES (change);
+	PERFORM handled.apply(change.payload_type, change.payload_key, change.deletion, change.payload);
+	IF random() < 0.02 THEN
+		RAISE 'not this time';
+	END IF;
+END
+$$;
+INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, 'kept' FROM generate_series(0, 9) n;
+SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('second', 'beginning', notify => true),
+	poser_datasync_add('handled', 'beginning', handler => 'handle(poser_change)'::regprocedure);
+EOF
+
+# The third begins late, from the beginning, and the fourth from then on with a copy
+# of what there is.
+my $copied;
+my @processes = (
+	start_consumer('first', '.', \&poll),
+	start_consumer('second', '.', \&poll),
+	start_consumer('handled', '.', \&run),
+	start_consumer('late', 'middle', \&poll),
+	start_consumer('fresh', 'middle', sub {
+		my ($consumer, $log, $source, $copy) = @_;
+
+		apply($consumer, $copy, ask($source, <<'EOF')) unless $copied;
+SELECT json_build_object('payload_type', 'poser_widget', 'payload_key', uuid, 'payload', to_jsonb(w), 'deletion', false)
+FROM poser_widget w;
+SELECT json_build_object('payload_type', 'poser_component', 'payload_key', uuid, 'payload', to_jsonb(c), 'deletion', false)
+FROM poser_component c;
+EOF
+		$copied = 1;
+		return poll(@_);
+	}));
+
+$node->safe_psql('elsewhere', q{BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'elsewhere'});
+my $elsewhere = begin_elsewhere();
+my @writers = start_writers('a', 400);
+round() foreach 1 .. 3;
+crash(\&kill_server, @writers);
+kill_session($elsewhere);
+
+$elsewhere = begin_elsewhere();
+@writers = start_writers('b', 400);
+my ($before, $after);
+round(sub {
+	$before = $node->safe_psql('db', 'SELECT pg_current_snapshot()');
+	$node->safe_psql('db', q{SELECT poser_datasync_add('late', 'beginning'), poser_datasync_add('fresh')});
+	$after = $node->safe_psql('db', 'SELECT pg_current_snapshot()');
+	append_to_file("$directory/middle", '');
+});
+round() foreach 1 .. 2;
+crash(\&kill_backend, @writers);
+kill_session($elsewhere);
+
+$elsewhere = begin_elsewhere();
+@writers = start_writers('c', 100);
+round() while grep { $_->pumpable } @writers;
+$_->finish foreach @writers;
+is(written('to the end', 'out'), 4, 'the writers come to their end');
+end_some() while @left;
+is(join("\n", prepared()), '', 'and so does all that was prepared');
+append_to_file("$directory/over", '');
+waitpid $_, 0 foreach @processes;
+see_positions();
+is(join(' ', ask($elsewhere, 'SELECT pg_current_xact_id(); COMMIT;')), $elsewhere->{xact},
+	'a transaction in another database is open all the time');
+$node->safe_psql('elsewhere', "COMMIT PREPARED 'elsewhere'");
+$elsewhere->{run}->finish;
+
+# What the writers did.
+foreach (
+	[ '^COMMIT$', 'commits' ], [ '^ROLLBACK$', 'aborts' ], [ '^PREPARE TRANSACTION$', 'prepared transactions' ],
+	[ '^COMMIT PREPARED$', 'committed ones' ], [ '^ROLLBACK PREPARED$', 'aborted ones' ],
+	[ '^SAVEPOINT$', 'savepoints' ], [ '^INSERT 0 [2-9]$', 'inserts of several rows' ],
+	[ '^UPDATE [2-9]$', 'updates of several rows' ], [ '^DELETE [1-9]$', 'deletions' ])
+{
+	cmp_ok(written($_->[0], 'out'), '>', 10, "there were $_->[1]");
+}
+is(written('ERROR:  (?!23503|23505|25P02|3B001|40001|40P01|42704|55P03)', 'err'),
+	0, 'and no errors but those of such transactions');
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal (?:6|11)\b/, 'nothing has broken');
+counts_exact($node, 'db', 'in the end', widgets => 8);
+history_exact($node, 'db', 'in the end', versions => 2000);
+
+# What the consumers got.
+read_history();
+my %crashes;
+my ($again, $lower) = (0, 0);
+foreach my $consumer (qw(first second late fresh handled))
+{
+	my $log = slurp_file("$directory/$consumer.log");
+	my %feed;
+	my @problems =
+	  $consumer eq 'handled'
+	  ? deliver(\%feed, split /\n/, $node->safe_psql('db', 'SELECT to_json(change) FROM handled ORDER BY id'))
+	  : follow($consumer, \%feed);
+	my @missing = keys %change;
+
+	if ($consumer eq 'fresh')
+	{
+		my $sees = "SELECT xact FROM poser_transaction WHERE pg_visible_in_snapshot(xact";
+		my %before = map { $_ => 1 } split /\n/, $node->safe_psql('db', "$sees, '$before')");
+		my %after = map { $_ => 1 } split /\n/, $node->safe_psql('db', "$sees, '$after')");
+		my ($since) = $before =~ /:(\d+):/;
+
+		push @problems, map { "is older: $_" } grep { $before{ $xact{ change_id($_) } } } values %{ $feed{first} };
+		@missing = grep { !$after{ $xact{$_} } } @missing;
+		cmp_ok(scalar(grep { $xact{$_} < $since } @missing), '>', 0,
+			"$consumer: is due changes of transactions that were running when it began");
+	}
+
+	is(first_few(@problems), '', "$consumer: what comes is right, and in order");
+	is(first_few(grep { !$feed{first}{$_} } sort { $a <=> $b } @missing), '', "$consumer: nothing is missing");
+	cmp_ok(scalar(keys %{ $feed{first} }), '>', 1000, "$consumer: that is a lot");
+	is($feed{again}, undef, "$consumer: once") if $consumer eq 'handled';
+	is( difference(rows($consumer eq 'handled' ? 'db' : 'copies', $consumer), rows('db', 'public')),
+		'', "$consumer: the copy is as the tables are");
+	unlike($log, qr/rolled back/, "$consumer: nothing was rolled back");
+	unlike($log, qr/unexpectedly.*|gave up/, "$consumer: nothing unexpected");
+	$crashes{$_}++ foreach $log =~ /^crashed (.*)/mg;
+	$again += $feed{again} // 0;
+	$lower += $feed{lower} // 0;
+}
+is(first_few(@backwards), '', 'no position has gone back');
+cmp_ok($crashes{$_} // 0, '>', 0, "a consumer has crashed: $_")
+  foreach ('delivered', 'applying', 'applied', 'confirming', 'handling', 'terminated', 'with the server');
+cmp_ok($again, '>', 100, 'changes have come again');
+cmp_ok($lower, '>', 10, 'and after others with a greater change_id');
+
+diag("POSER_TEST_SEED=$seed") unless Test::More->builder->is_passing;
+done_testing();
