@@ -1,7 +1,7 @@
 \echo Use "ALTER EXTENSION poser UPDATE TO '1.4'" to load this file. \quit
 
--- Datasync: every change reaches every consumer.  A transaction says by its
--- xact when it is over, and by its consumer whose handler has made it.
+-- Datasync: every change reaches every consumer.  By its xact a transaction is
+-- found in snapshots, and by its consumer one knows whose handler has made it.
 
 ALTER TABLE @extschema@.poser_transaction ADD COLUMN consumer pg_catalog.name;
 
@@ -20,12 +20,11 @@ CREATE TABLE @extschema@.poser_datasync_consumer (
 	notify pg_catalog.bool NOT NULL DEFAULT false,
 	own_changes pg_catalog.bool NOT NULL DEFAULT false,
 	roles pg_catalog.name[] NOT NULL DEFAULT '{}',
-	from_xact pg_catalog.xid8 NOT NULL DEFAULT '0',
-	to_xact pg_catalog.xid8 NOT NULL DEFAULT '0',
+	from_snapshot pg_catalog.pg_snapshot,
+	to_snapshot pg_catalog.pg_snapshot,
 	confirmed pg_catalog.int8 NOT NULL DEFAULT 0,
 	delivered pg_catalog.int8 NOT NULL DEFAULT 0,
 	last_change pg_catalog.int8 NOT NULL DEFAULT 0,
-	since pg_catalog.pg_snapshot,
 	settled pg_catalog.int8 NOT NULL DEFAULT 0,
 	next_settled pg_catalog.int8,
 	next_settled_xact pg_catalog.xid8,
@@ -50,20 +49,18 @@ COMMENT ON COLUMN @extschema@.poser_datasync_consumer.own_changes IS
 'whether it is given what its own handler has changed; can be changed';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.roles IS
 'who may consume beside the owner: see poser_datasync_grant()';
-COMMENT ON COLUMN @extschema@.poser_datasync_consumer.from_xact IS
-'changes of transactions before this one are confirmed';
-COMMENT ON COLUMN @extschema@.poser_datasync_consumer.to_xact IS
-'changes of transactions from from_xact up to before this one are being delivered, by change_id';
+COMMENT ON COLUMN @extschema@.poser_datasync_consumer.from_snapshot IS
+'changes of transactions that this has seen are confirmed; null at the beginning';
+COMMENT ON COLUMN @extschema@.poser_datasync_consumer.to_snapshot IS
+'changes that this has seen, and from_snapshot has not, are being delivered; null when there are none';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.confirmed IS
-'of those, the changes up to this change_id are confirmed; with from_xact 0, of all';
+'of those, the changes up to this change_id are confirmed; with from_snapshot null, of all';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.delivered IS 'of those, the last change that was delivered';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.last_change IS 'of those, no change is after this one';
-COMMENT ON COLUMN @extschema@.poser_datasync_consumer.since IS
-'changes that were visible in this snapshot are not delivered; null once that is all past';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.settled IS
-'changes of transactions from to_xact on have a greater change_id; it is what a restore starts from';
+'changes that the last of the two snapshots has not seen have a greater change_id; it is what a restore starts from';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.next_settled IS
-'what settled will be once to_xact has reached next_settled_xact';
+'what settled will be once all transactions before next_settled_xact are over';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.next_settled_xact IS 'see next_settled';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.last_confirmed_at IS 'when it last confirmed changes';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.attempts IS
@@ -251,7 +248,7 @@ COMMENT ON COLUMN @extschema@.poser_datasync_status.handler IS 'the function tha
 COMMENT ON COLUMN @extschema@.poser_datasync_status.runas IS 'in whose name it does';
 COMMENT ON COLUMN @extschema@.poser_datasync_status.notify IS 'whether it asks for NOTIFY';
 COMMENT ON COLUMN @extschema@.poser_datasync_status.pending IS
-'how many changes it has not confirmed, also such as cannot be delivered yet';
+'how many changes it has not confirmed';
 COMMENT ON COLUMN @extschema@.poser_datasync_status.oldest IS 'when the oldest of them was made';
 COMMENT ON COLUMN @extschema@.poser_datasync_status.age IS 'how long ago that was';
 COMMENT ON COLUMN @extschema@.poser_datasync_status.stale IS

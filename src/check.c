@@ -118,12 +118,11 @@ static const char *const check_columns =
 	"        ('poser_datasync_consumer', 'r', 'notify', 'boolean', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'own_changes', 'boolean', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'roles', 'name[]', true, '1.4'),\n"
-	"        ('poser_datasync_consumer', 'r', 'from_xact', 'xid8', true, '1.4'),\n"
-	"        ('poser_datasync_consumer', 'r', 'to_xact', 'xid8', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'from_snapshot', 'pg_snapshot', false, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'n', 'to_snapshot', 'pg_snapshot', false, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'confirmed', 'bigint', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'delivered', 'bigint', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'last_change', 'bigint', true, '1.4'),\n"
-	"        ('poser_datasync_consumer', 'n', 'since', 'pg_snapshot', false, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'settled', 'bigint', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'n', 'next_settled', 'bigint', false, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'n', 'next_settled_xact', 'xid8', false, '1.4'),\n"
@@ -494,9 +493,10 @@ static const char *const check_batches =
 
 /* Of consumers; %1$s is the schema, quoted. */
 static const char *const check_consumers =
-	"SELECT format('consumer %%s', consumer), format('is at transaction %%s, which is yet to come', to_xact)\n"
+	"SELECT format('consumer %%s', consumer), 'is at a transaction that is yet to come'\n"
 	"  FROM %1$s.poser_datasync_consumer\n"
-	" WHERE to_xact > pg_snapshot_xmax(pg_current_snapshot()) OR from_xact > to_xact\n"
+	" WHERE greatest(pg_snapshot_xmax(from_snapshot), pg_snapshot_xmax(to_snapshot))\n"
+	"       > pg_snapshot_xmax(pg_current_snapshot())\n"
 	"UNION ALL\n"
 	"SELECT format('consumer %%s', consumer), format('has the handler %%s, which does not exist', handler)\n"
 	"  FROM %1$s.poser_datasync_consumer\n"
@@ -668,7 +668,7 @@ find_consumers(Oid nspid)
 
 	return OidIsValid(consumers) && has_column(consumers, "consumer", NAMEOID) &&
 		   has_column(consumers, "handler", TEXTOID) && has_column(consumers, "roles", NAMEARRAYOID) &&
-		   has_column(consumers, "from_xact", XID8OID) && has_column(consumers, "to_xact", XID8OID);
+		   has_column(consumers, "from_snapshot", PG_SNAPSHOTOID) && has_column(consumers, "to_snapshot", PG_SNAPSHOTOID);
 }
 
 /*

@@ -4,22 +4,21 @@
  *
  * The history is what there is to give: a consumer is a name and a position in
  * it.  Changes have an order, change_id, but get it before they are committed,
- * so that nobody can say "up to here" by it alone.  By transactions one can: with
- * H the oldest transaction that is still running, or the next one, all before it
- * are over, and what they have committed can be seen.  So a position is a window
- * of transactions, from one up to before another that has been such an H; its
- * changes are given in the order of change_id.  Once all of them are confirmed,
- * the next window begins where it ended.  Who changes a row has waited for those
- * who changed it before, and so has a greater change_id, and is not over before
- * them: in one window or in several, the changes of a row come in their order.
+ * so that nobody can say "up to here" by it alone.  Nor by transaction ids: of
+ * two transactions the younger can be over before the older has made its last
+ * changes.  By snapshots one can.  A position is a snapshot; what it has seen is
+ * confirmed.  The next window is what a later one has seen and it has not, and
+ * is given in the order of change_id; once all of it is confirmed, the later
+ * snapshot is the position.  Who is running when the one is taken comes in a
+ * window after it; so no change is missed, and nobody waits for anybody.  Who
+ * changes a row has waited for those who changed it before, has a greater
+ * change_id, and is seen by no snapshot that does not see them: in one window or
+ * in several, the changes of a row come in their order.
  *
- * Transactions that run in other databases have changed nothing here; they do
- * not count.
- *
- * Transaction ids mean something in one cluster only.  What is kept for a
- * restore is a change_id, "settled": transactions from the window's end on have
- * greater ones.  It is got from the sequence: whoever gets his transaction id
- * after the sequence has been looked at takes his ids of changes from it later.
+ * Snapshots mean something in one cluster only.  What is kept for a restore is a
+ * change_id, "settled": what the position has not seen comes after it.  It is
+ * got from the sequence: whoever gets his transaction id after the sequence has
+ * been looked at takes the ids of his changes from it later.
  *
  * Consumers are read and written as the owner of their table, and so is history
  * for them.  Who may work for a consumer is written in its row.  A handler is
@@ -32,7 +31,6 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
-#include "access/twophase.h"
 #include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
@@ -46,8 +44,6 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "storage/lwlock.h"
-#include "storage/proc.h"
 #include "tcop/dest.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -100,12 +96,11 @@ typedef struct Consumer
 	char *handler;
 	char *runas;
 	bool own_changes;
-	uint64 from; /* the window; open if it ends after it begins */
-	uint64 to;
+	struct varlena *from; /* snapshots; NULL for the beginning */
+	struct varlena *to;	  /* NULL if there is no window */
 	int64 confirmed;
 	int64 delivered;
 	int64 last_change;
-	struct varlena *since;
 	int64 settled;
 	uint64 next_settled_xact; /* 0 if there is none */
 	int64 next_settled;
@@ -225,11 +220,12 @@ no_such_consumer(Consumer *consumer)
 			 errmsg("consumer \"%s\" does not exist", NameStr(*consumer->name))));
 }
 
-/* A number, or a transaction id, of a row that has been taken apart. */
+/* The value in a column of a row that has been taken apart; 0 or NULL for null. */
 #define INT64_AT(column) (nulls[(column) -1] ? 0 : DatumGetInt64(values[(column) -1]))
 #define XID8_AT(column) \
 	(nulls[(column) -1] ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(values[(column) -1])))
 #define TEXT_AT(column) (nulls[(column) -1] ? NULL : TextDatumGetCString(values[(column) -1]))
+#define SNAPSHOT_AT(column) (nulls[(column) -1] ? NULL : PG_DETOAST_DATUM_COPY(values[(column) -1]))
 
 /*
  * Read the row of the consumer.  Where a snapshot is for the whole transaction,
@@ -241,13 +237,13 @@ read_consumer(Consumer *consumer, bool lock)
 {
 	const Oid argtypes[] = {NAMEOID};
 	Datum name = NameGetDatum(consumer->name);
-	Datum values[15];
+	Datum values[14];
 	bool nulls[lengthof(values)];
 	MemoryContext old;
 
 	lock = lock && IsolationUsesXactSnapshot();
 	if (execute(psprintf("SELECT handler, runas, own_changes,\n"
-						 "       from_xact, to_xact, confirmed, delivered, last_change, since,\n"
+						 "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
 						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id\n"
 						 "  FROM %s\n"
 						 " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
@@ -261,60 +257,65 @@ read_consumer(Consumer *consumer, bool lock)
 	consumer->handler = TEXT_AT(1);
 	consumer->runas = TEXT_AT(2);
 	consumer->own_changes = DatumGetBool(values[2]);
-	consumer->from = XID8_AT(4);
-	consumer->to = XID8_AT(5);
+	consumer->from = SNAPSHOT_AT(4);
+	consumer->to = SNAPSHOT_AT(5);
 	consumer->confirmed = INT64_AT(6);
 	consumer->delivered = INT64_AT(7);
 	consumer->last_change = INT64_AT(8);
-	consumer->since = nulls[8] ? NULL : PG_DETOAST_DATUM_COPY(values[8]);
-	consumer->settled = INT64_AT(10);
-	consumer->next_settled = INT64_AT(11);
-	consumer->next_settled_xact = XID8_AT(12);
-	consumer->attempts = DatumGetInt32(values[12]);
-	consumer->last_error = TEXT_AT(14);
-	consumer->failed_change = INT64_AT(15);
+	consumer->settled = INT64_AT(9);
+	consumer->next_settled = INT64_AT(10);
+	consumer->next_settled_xact = XID8_AT(11);
+	consumer->attempts = DatumGetInt32(values[11]);
+	consumer->last_error = TEXT_AT(13);
+	consumer->failed_change = INT64_AT(14);
 	consumer->changed = false;
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
+}
+
+/* A snapshot as a parameter of a query. */
+static void
+put_snapshot(struct varlena *snapshot, Datum *value, char *null)
+{
+	*value = PointerGetDatum(snapshot);
+	*null = snapshot == NULL ? 'n' : ' ';
 }
 
 /* Write where the consumer is. */
 static void
 save_consumer(Consumer *consumer)
 {
-	const Oid argtypes[] = {NAMEOID, XID8OID, XID8OID, INT8OID, INT8OID, INT8OID, PG_SNAPSHOTOID,
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID,
 							INT8OID, INT8OID, XID8OID, BOOLOID, INT4OID, TEXTOID, BOOLOID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[lengthof(argtypes) + 1] = "               ";
+	char nulls[] = "              ";
 
 	if (!consumer->changed)
 		return;
 	values[0] = NameGetDatum(consumer->name);
-	values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
-	values[2] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+	put_snapshot(consumer->from, &values[1], &nulls[1]);
+	put_snapshot(consumer->to, &values[2], &nulls[2]);
 	values[3] = Int64GetDatum(consumer->confirmed);
 	values[4] = Int64GetDatum(consumer->delivered);
 	values[5] = Int64GetDatum(consumer->last_change);
-	values[6] = PointerGetDatum(consumer->since);
-	nulls[6] = consumer->since == NULL ? 'n' : ' ';
-	values[7] = Int64GetDatum(consumer->settled);
-	values[8] = Int64GetDatum(consumer->next_settled);
-	values[9] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->next_settled_xact));
-	nulls[8] = nulls[9] = consumer->next_settled_xact == 0 ? 'n' : ' ';
-	values[10] = BoolGetDatum(consumer->has_confirmed);
-	values[11] = Int32GetDatum(consumer->attempts);
-	values[12] = consumer->last_error == NULL ? (Datum) 0 : CStringGetTextDatum(consumer->last_error);
-	nulls[12] = consumer->last_error == NULL ? 'n' : ' ';
-	values[13] = BoolGetDatum(consumer->failed);
-	values[14] = Int64GetDatum(consumer->failed_change);
-	nulls[14] = consumer->failed_change == 0 ? 'n' : ' ';
+	values[6] = Int64GetDatum(consumer->settled);
+	values[7] = Int64GetDatum(consumer->next_settled);
+	values[8] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->next_settled_xact));
+	nulls[7] = nulls[8] = consumer->next_settled_xact == 0 ? 'n' : ' ';
+	values[9] = BoolGetDatum(consumer->has_confirmed);
+	values[10] = Int32GetDatum(consumer->attempts);
+	values[11] = consumer->last_error == NULL ? (Datum) 0 : CStringGetTextDatum(consumer->last_error);
+	nulls[11] = consumer->last_error == NULL ? 'n' : ' ';
+	values[12] = BoolGetDatum(consumer->failed);
+	values[13] = Int64GetDatum(consumer->failed_change);
+	nulls[13] = consumer->failed_change == 0 ? 'n' : ' ';
 	if (execute(psprintf("UPDATE %s\n"
-						 "   SET from_xact = $2, to_xact = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
-						 "       since = $7, settled = $8, next_settled = $9, next_settled_xact = $10,\n"
-						 "       last_confirmed_at = CASE WHEN $11 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
-						 "       attempts = $12, last_error = $13,\n"
-						 "       last_failed_at = CASE WHEN $14 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
-						 "       failed_change_id = $15\n"
+						 "   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
+						 "       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
+						 "       last_confirmed_at = CASE WHEN $10 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
+						 "       attempts = $11, last_error = $12,\n"
+						 "       last_failed_at = CASE WHEN $13 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
+						 "       failed_change_id = $14\n"
 						 " WHERE consumer OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(consumer->relid)),
 				lengthof(argtypes), argtypes, values, nulls, false) == 0)
@@ -404,7 +405,7 @@ open_consumer(Consumer *consumer, bool only_owner)
 }
 
 /*
- * Transactions that are over
+ * Snapshots
  */
 
 static int
@@ -425,84 +426,32 @@ full_xid(TransactionId xid, FullTransactionId next)
 }
 
 /*
- * The transactions that a snapshot takes to be running, our own with them, in
- * their order.  *xmax is the first that it knows nothing of.
+ * The active snapshot as a value that can be kept, in which our own transaction
+ * is running, too; *xmin is the first that is.
  */
-static uint64 *
-running_xids(Snapshot snapshot, int *n, uint64 *xmax)
+static struct varlena *
+copy_snapshot(uint64 *xmin)
 {
+	Snapshot snapshot = GetActiveSnapshot();
 	FullTransactionId next = ReadNextFullTransactionId();
 	TransactionId own = GetTopTransactionIdIfAny();
-	uint64 *result = palloc((snapshot->xcnt + 1) * sizeof(uint64));
+	uint64 xmax = full_xid(snapshot->xmax, next);
+	uint64 *xids = palloc((snapshot->xcnt + 1) * sizeof(uint64));
+	int n = 0;
+	StringInfoData text;
 
-	*n = 0;
-	*xmax = full_xid(snapshot->xmax, next);
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
-		result[(*n)++] = full_xid(snapshot->xip[i], next);
-	if (TransactionIdIsValid(own) && full_xid(own, next) < *xmax)
-		result[(*n)++] = full_xid(own, next);
-	qsort(result, *n, sizeof(uint64), compare_xids);
-	return result;
-}
+		xids[n++] = full_xid(snapshot->xip[i], next);
+	if (TransactionIdIsValid(own) && full_xid(own, next) < xmax)
+		xids[n++] = full_xid(own, next);
+	qsort(xids, n, sizeof(uint64), compare_xids);
+	*xmin = n > 0 ? xids[0] : xmax;
 
-/* The transactions that are running in other databases now, in their order. */
-static uint64 *
-xids_elsewhere(int *n)
-{
-	/* those of prepared transactions come last, and are not in allProcCount */
-	int nprocs = (PreparedXactProcs - ProcGlobal->allProcs) + max_prepared_xacts;
-	TransactionId *xids = palloc(nprocs * sizeof(TransactionId));
-	uint64 *result = palloc(nprocs * sizeof(uint64));
-	FullTransactionId next;
-
-	*n = 0;
-	/* nobody who has one gets rid of it meanwhile */
-	LWLockAcquire(ProcArrayLock, LW_SHARED);
-	for (int i = 0; i < nprocs; i++)
-	{
-		PGPROC *proc = &ProcGlobal->allProcs[i];
-		TransactionId xid = *(volatile TransactionId *) &proc->xid;
-
-		if (TransactionIdIsNormal(xid) && OidIsValid(proc->databaseId) &&
-			proc->databaseId != MyDatabaseId)
-			xids[(*n)++] = xid;
-	}
-	LWLockRelease(ProcArrayLock);
-
-	next = ReadNextFullTransactionId();
-	for (int i = 0; i < *n; i++)
-		result[i] = full_xid(xids[i], next);
-	qsort(result, *n, sizeof(uint64), compare_xids);
-	pfree(xids);
-	return result;
-}
-
-/*
- * All transactions of this database before this one are over, as the snapshot
- * sees it.
- */
-static uint64
-find_horizon(Snapshot snapshot)
-{
-	int n;
-	int nelsewhere;
-	uint64 result;
-	uint64 *xids = running_xids(snapshot, &n, &result);
-
-	if (n > 0)
-	{
-		uint64 *elsewhere = xids_elsewhere(&nelsewhere);
-
-		for (int i = 0; i < n; i++)
-			if (bsearch(&xids[i], elsewhere, nelsewhere, sizeof(uint64), compare_xids) == NULL)
-			{
-				result = xids[i];
-				break;
-			}
-		pfree(elsewhere);
-	}
-	pfree(xids);
-	return result;
+	initStringInfo(&text);
+	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", *xmin, xmax);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&text, "%s" UINT64_FORMAT, i == 0 ? "" : ",", xids[i]);
+	return (struct varlena *) DatumGetPointer(DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(text.data)));
 }
 
 /* Where the sequence of changes is. */
@@ -564,21 +513,19 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where)
 	}
 }
 
-/* That a transaction "t" is not to be kept from the consumer $1, which came $2. */
-#define DELIVERABLE \
-	"(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1)\n" \
-	"       AND ($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
+/* That a transaction "t" is not that of the handler of the consumer $1. */
+#define NOT_ITS_OWN "(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1)"
 
-/* The values of $1 and $2 in that. */
-static void
-put_deliverable(Consumer *consumer, Datum *values, char *nulls)
+/* That it is one that the snapshot $2 has not seen, if there is one. */
+#define NOT_BEFORE "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
+
+/* The value of $1 in that: nobody, if he gets his own, too. */
+static Datum
+own_name(Consumer *consumer)
 {
 	static NameData nobody;
 
-	values[0] = NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
-	values[1] = PointerGetDatum(consumer->since);
-	nulls[0] = ' ';
-	nulls[1] = consumer->since == NULL ? 'n' : ' ';
+	return NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
 }
 
 /*
@@ -599,22 +546,31 @@ prefer_indexes(bool in_joins)
 	return level;
 }
 
-/* The first transaction id among those with an xact in this range, or 0. */
+/*
+ * The least id of a transaction that the snapshot "from" has not seen; and "to"
+ * has, if it is not NULL.  0 if there is none.
+ */
 static int64
-first_transaction(Oid nspid, uint64 from, uint64 to)
+first_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 {
-	const Oid argtypes[] = {XID8OID, XID8OID};
-	Datum values[] = {FullTransactionIdGetDatum(FullTransactionIdFromU64(from)),
-					  FullTransactionIdGetDatum(FullTransactionIdFromU64(to))};
+	const Oid argtypes[] = {PG_SNAPSHOTOID, PG_SNAPSHOTOID};
+	const char *transactions = relation_name(nspid, "poser_transaction");
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "  ";
 	int level = prefer_indexes(false);
 
+	put_snapshot(from, &values[0], &nulls[0]);
+	put_snapshot(to, &values[1], &nulls[1]);
 	execute(psprintf("SELECT pg_catalog.min(id)\n"
-					 "  FROM (SELECT id\n"
-					 "          FROM %s\n"
-					 "         WHERE xact OPERATOR(pg_catalog.>=) $1 AND xact OPERATOR(pg_catalog.<) $2\n"
-					 "        OFFSET 0) AS t",
-					 relation_name(nspid, "poser_transaction")),
-			lengthof(argtypes), argtypes, values, NULL, true);
+					 "  FROM (SELECT id, xact FROM %s\n"
+					 "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
+					 "        UNION ALL\n"
+					 "        SELECT id, xact FROM %s\n"
+					 "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
+					 "        OFFSET 0) AS t\n"
+					 " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
+					 transactions, transactions),
+			lengthof(argtypes), argtypes, values, nulls, true);
 	AtEOXact_GUC(true, level);
 	return result_int64(1);
 }
@@ -680,7 +636,7 @@ static const DestReceiver change_receiver = {
 static bool
 is_open(const Consumer *consumer)
 {
-	return consumer->from < consumer->to;
+	return consumer->to != NULL;
 }
 
 /* All changes in the window are confirmed. */
@@ -688,28 +644,24 @@ static void
 close_window(Consumer *consumer)
 {
 	consumer->from = consumer->to;
+	consumer->to = NULL;
 	consumer->changed = true;
-	if (consumer->since != NULL)
-	{
-		Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(consumer->since));
-
-		if (U64FromFullTransactionId(DatumGetFullTransactionId(xmax)) <= consumer->from)
-			consumer->since = NULL;
-	}
 }
 
 /*
- * Whoever gets his transaction id from "xact" on has changes after "value".
+ * "value" is where the sequence was before "next" was the next transaction id.
+ * What the consumer's last snapshot has not seen is of transactions from "xmin"
+ * on.
  */
 static void
-note_settled(Consumer *consumer, int64 value, uint64 xact)
+note_settled(Consumer *consumer, uint64 xmin, int64 value, uint64 next)
 {
-	if (consumer->next_settled_xact != 0 && consumer->next_settled_xact <= consumer->to)
+	if (consumer->next_settled_xact != 0 && consumer->next_settled_xact <= xmin)
 	{
 		consumer->settled = consumer->next_settled;
 		consumer->next_settled_xact = 0;
 	}
-	if (xact <= consumer->to)
+	if (next <= xmin)
 	{
 		consumer->settled = value;
 		consumer->next_settled_xact = 0;
@@ -717,40 +669,51 @@ note_settled(Consumer *consumer, int64 value, uint64 xact)
 	else if (consumer->next_settled_xact == 0)
 	{
 		consumer->next_settled = value;
-		consumer->next_settled_xact = xact;
+		consumer->next_settled_xact = next;
 	}
 }
 
 /*
- * Open the next window, if transactions that have changed something are over.
- * "tables" is described then.
+ * Take a snapshot of now for the consumer, in its memory.
+ */
+static struct varlena *
+take_snapshot(Consumer *consumer)
+{
+	int64 value = sequence_value(consumer->nspid);
+	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	MemoryContext old = MemoryContextSwitchTo(consumer->context);
+	struct varlena *result;
+	uint64 xmin;
+
+	renew_snapshot();
+	result = copy_snapshot(&xmin);
+	MemoryContextSwitchTo(old);
+	note_settled(consumer, xmin, value, next);
+	return result;
+}
+
+/*
+ * Open the next window, if there is something in it; "tables" is described then.
  */
 static bool
 open_window(Consumer *consumer, PoserVersioned *tables)
 {
-	uint64 to = find_horizon(GetActiveSnapshot());
-	int64 first;
-	int64 settled;
-	uint64 next;
+	uint64 xmin;
 
 	Assert(!is_open(consumer));
-	if (to <= consumer->to ||
-		(consumer->to > 0 && first_transaction(consumer->nspid, consumer->to, to) == 0))
+	/* what is done most often, and mostly in vain, comes first */
+	if (consumer->from != NULL &&
+		first_transaction(consumer->nspid, consumer->from, copy_snapshot(&xmin)) == 0)
 		return false;
 
-	settled = sequence_value(consumer->nspid);
-	next = U64FromFullTransactionId(ReadNextFullTransactionId());
-	renew_snapshot();
-	to = find_horizon(GetActiveSnapshot());
-	/* its changes come after it; and what has been restored begins where it says */
-	first = consumer->to == 0 ? consumer->confirmed : first_transaction(consumer->nspid, consumer->to, to);
+	consumer->to = take_snapshot(consumer);
+	/* a transaction's changes come after it; what has been restored begins where it says */
+	if (consumer->from != NULL)
+		consumer->confirmed = first_transaction(consumer->nspid, consumer->from, consumer->to);
 	poser_describe_versioned(tables, consumer->nspid);
-	consumer->from = consumer->to;
-	consumer->to = to;
-	consumer->confirmed = consumer->delivered = first;
+	consumer->delivered = consumer->confirmed;
 	consumer->last_change = greatest_change(tables);
 	consumer->changed = true;
-	note_settled(consumer, settled, next);
 	return true;
 }
 
@@ -758,9 +721,9 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 static void
 read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID, INT8OID, XID8OID, XID8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "      ";
+	char nulls[] = "     ";
 	SPIExecuteOptions options = {0};
 	StringInfoData sql;
 	SPIPlanPtr plan;
@@ -772,20 +735,21 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
 						   "  FROM (");
 	append_changes(&sql, tables,
-				   "v.change_id OPERATOR(pg_catalog.>) $3 AND v.change_id OPERATOR(pg_catalog.<=) $4");
+				   "v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5");
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
-					 " WHERE t.xact OPERATOR(pg_catalog.>=) $5 AND t.xact OPERATOR(pg_catalog.<) $6\n"
-					 "       AND " DELIVERABLE "\n"
+					 " WHERE pg_catalog.pg_visible_in_snapshot(t.xact, $3)\n"
+					 "   AND " NOT_BEFORE "\n"
+					 "   AND " NOT_ITS_OWN "\n"
 					 " ORDER BY v.change_id",
 					 poser_relation_name(tables[0].transactions));
 
-	put_deliverable(consumer, values, nulls);
-	values[2] = Int64GetDatum(consumer->confirmed);
-	values[3] = Int64GetDatum(consumer->last_change);
-	values[4] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
-	values[5] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+	values[0] = own_name(consumer);
+	put_snapshot(consumer->from, &values[1], &nulls[1]);
+	put_snapshot(consumer->to, &values[2], &nulls[2]);
+	values[3] = Int64GetDatum(consumer->confirmed);
+	values[4] = Int64GetDatum(consumer->last_change);
 
 	level = prefer_indexes(true);
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
@@ -908,57 +872,67 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 }
 
 /*
- * Is a change that has not just been delivered as the last one among those that
- * were delivered, and not confirmed?  Raises an error if it is neither that nor
- * confirmed already.
+ * Is a change among those that were delivered and not confirmed?  Raises an error
+ * if it is neither that nor confirmed already.
  */
 static bool
 is_delivered(Consumer *consumer, int64 change_id)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "   ";
+	char nulls[] = "    ";
 	StringInfoData sql;
-	bool deliverable = false;
-	uint64 xact = 0;
+	bool found;
+	bool before = false;
+	bool within = false;
+
+	/* as a rule it is the last one of those */
+	if (is_open(consumer) && change_id == consumer->delivered && change_id > consumer->confirmed)
+		return true;
 
 	poser_describe_versioned(tables, consumer->nspid);
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT t.xact, " DELIVERABLE "\n  FROM (");
+	appendStringInfoString(&sql,
+						   "SELECT NOT " NOT_BEFORE ",\n"
+						   "       COALESCE(pg_catalog.pg_visible_in_snapshot(t.xact, $3), false)\n"
+						   "  FROM (");
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		appendStringInfo(&sql, "%sSELECT transaction_id FROM %s WHERE change_id OPERATOR(pg_catalog.=) $3",
+		appendStringInfo(&sql, "%sSELECT transaction_id FROM %s WHERE change_id OPERATOR(pg_catalog.=) $4",
 						 i == 0 ? "" : "\n        UNION ALL ", poser_relation_name(tables[i].versions));
-	appendStringInfo(&sql, ") AS v\n       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id",
+	appendStringInfo(&sql,
+					 ") AS v\n"
+					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
+					 " WHERE " NOT_ITS_OWN,
 					 poser_relation_name(tables[0].transactions));
-	put_deliverable(consumer, values, nulls);
-	values[2] = Int64GetDatum(change_id);
-	if (execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0)
+	values[0] = own_name(consumer);
+	put_snapshot(consumer->from, &values[1], &nulls[1]);
+	put_snapshot(consumer->to, &values[2], &nulls[2]);
+	values[3] = Int64GetDatum(change_id);
+	found = execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0;
+	if (found)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[0];
 		TupleDesc desc = SPI_tuptable->tupdesc;
 		bool isnull;
 
-		xact = U64FromFullTransactionId(DatumGetFullTransactionId(SPI_getbinval(tuple, desc, 1, &isnull)));
-		deliverable = DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+		before = DatumGetBool(SPI_getbinval(tuple, desc, 1, &isnull));
+		within = !before && DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
 	}
-	/* it may have been pruned since */
-	else if (!is_open(consumer) && change_id <= consumer->settled)
-		return false;
+	else
+		/* it may have been pruned since */
+		before = !is_open(consumer) && change_id <= consumer->settled;
 
-	if (deliverable)
-	{
-		if (xact < consumer->from)
-			return false;
-		if ((xact < consumer->to || consumer->to == 0) && change_id <= consumer->confirmed)
-			return false;
-		if (xact < consumer->to && change_id <= consumer->delivered)
-			return true;
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("change %lld has not been delivered to consumer \"%s\"",
-					(long long) change_id, NameStr(*consumer->name))));
+	if (within && change_id > consumer->confirmed && change_id <= consumer->delivered)
+		return true;
+	/* what has been restored is confirmed up to there, whatever its transaction */
+	if (!before && !(within && change_id <= consumer->confirmed) &&
+		!(found && consumer->from == NULL && !is_open(consumer) && change_id <= consumer->confirmed))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("change %lld has not been delivered to consumer \"%s\"",
+						(long long) change_id, NameStr(*consumer->name))));
+	return false;
 }
 
 /*
@@ -973,11 +947,8 @@ poser_datasync_confirm(PG_FUNCTION_ARGS)
 	open_consumer(&consumer, false);
 	if (!PG_ARGISNULL(1))
 	{
-		int64 change_id = PG_GETARG_INT64(1);
-
-		if ((is_open(&consumer) && change_id == consumer.delivered && change_id > consumer.confirmed) ||
-			is_delivered(&consumer, change_id))
-			confirm_change(&consumer, change_id);
+		if (is_delivered(&consumer, PG_GETARG_INT64(1)))
+			confirm_change(&consumer, PG_GETARG_INT64(1));
 		save_consumer(&consumer);
 	}
 	become_caller(&consumer);
@@ -1258,41 +1229,6 @@ handler_name(Oid fnoid, Oid nspid)
 	return result;
 }
 
-/* A snapshot as pg_snapshot is written, in which our own transaction is running. */
-static char *
-snapshot_text(Snapshot snapshot)
-{
-	StringInfoData result;
-	uint64 xmax;
-	int n;
-	uint64 *xids = running_xids(snapshot, &n, &xmax);
-
-	initStringInfo(&result);
-	appendStringInfo(&result, UINT64_FORMAT ":" UINT64_FORMAT ":", n > 0 ? xids[0] : xmax, xmax);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&result, "%s" UINT64_FORMAT, i == 0 ? "" : ",", xids[i]);
-	return result.data;
-}
-
-/*
- * Put a new consumer after all that can be seen now.  It is not in its table yet,
- * so that our own transaction may still be none of those that are running.
- */
-static void
-start_now(Consumer *consumer)
-{
-	int64 settled = sequence_value(consumer->nspid);
-	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
-	Datum snapshot;
-
-	renew_snapshot();
-	consumer->from = consumer->to = find_horizon(GetActiveSnapshot());
-	snapshot = DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(snapshot_text(GetActiveSnapshot())));
-	consumer->since = (struct varlena *) DatumGetPointer(snapshot);
-	note_settled(consumer, settled, next);
-	close_window(consumer);
-}
-
 /*
  * poser_datasync_add(consumer name, start text, handler regprocedure, runas text,
  *					  notify boolean, own_changes boolean)
@@ -1344,8 +1280,12 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
 	become_owner(&consumer);
 	lock_consumer(&consumer);
+	/* before it is in its table, so that our own transaction may be none of those that are running */
 	if (strcmp(start, "now") == 0)
-		start_now(&consumer);
+	{
+		consumer.from = take_snapshot(&consumer);
+		consumer.changed = true;
+	}
 	if (execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes)\n"
 						 "VALUES ($1, $2, $3, $4, $5)\n"
 						 "ON CONFLICT DO NOTHING",
@@ -1442,17 +1382,19 @@ poser_datasync_revoke(PG_FUNCTION_ARGS)
 static int64
 count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID, XID8OID, XID8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "       ";
+	char nulls[] = "     ";
 	StringInfoData sql;
-	int64 result;
+	struct varlena *seen = is_open(consumer) ? consumer->to : consumer->from;
 	int64 least = consumer->confirmed;
+	int64 result;
 	bool isnull;
 
-	if (consumer->to > 0)
+	/* what is confirmed in the window, or by a restore, is by its change_id */
+	if (seen != NULL)
 	{
-		int64 first = first_transaction(consumer->nspid, consumer->to, PG_UINT64_MAX);
+		int64 first = first_transaction(consumer->nspid, seen, NULL);
 
 		if (first == 0 && !is_open(consumer))
 			return 0;
@@ -1465,22 +1407,21 @@ count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *old
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		appendStringInfo(&sql,
 						 "%sSELECT change_id, transaction_id FROM %s\n"
-						 "         WHERE change_id OPERATOR(pg_catalog.>) $3",
+						 "         WHERE change_id OPERATOR(pg_catalog.>) $4",
 						 i == 0 ? "" : "\n        UNION ALL\n        ", poser_relation_name(tables[i].versions));
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
-					 " WHERE (t.xact OPERATOR(pg_catalog.>=) $7\n"
-					 "        OR (t.xact OPERATOR(pg_catalog.>=) $6\n"
-					 "            AND v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5))\n"
-					 "       AND " DELIVERABLE,
+					 " WHERE " NOT_BEFORE "\n"
+					 "   AND ($3 IS NULL OR v.change_id OPERATOR(pg_catalog.>) $5\n"
+					 "        OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $3))\n"
+					 "   AND " NOT_ITS_OWN,
 					 poser_relation_name(tables[0].transactions));
-	put_deliverable(consumer, values, nulls);
-	values[2] = Int64GetDatum(least);
-	values[3] = Int64GetDatum(consumer->confirmed);
-	values[4] = Int64GetDatum(is_open(consumer) ? consumer->last_change : 0);
-	values[5] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->from));
-	values[6] = FullTransactionIdGetDatum(FullTransactionIdFromU64(consumer->to));
+	values[0] = own_name(consumer);
+	put_snapshot(consumer->from, &values[1], &nulls[1]);
+	put_snapshot(consumer->to, &values[2], &nulls[2]);
+	values[3] = Int64GetDatum(least);
+	values[4] = Int64GetDatum(consumer->confirmed);
 	/* planned for these values: there may be none or millions */
 	if (SPI_execute_with_args(sql.data, lengthof(argtypes), (Oid *) argtypes, values, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(SPI_result));
@@ -1614,7 +1555,12 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	{
 		const char *name;
 		Oid type;
-	} attributes[] = {{"from_xact", XID8OID}, {"to_xact", XID8OID}, {"confirmed", INT8OID}, {"delivered", INT8OID}, {"last_change", INT8OID}, {"settled", INT8OID}, {"since", PG_SNAPSHOTOID}, {"next_settled", INT8OID}, {"next_settled_xact", XID8OID}};
+	} attributes[] = {
+		{"confirmed", INT8OID}, {"delivered", INT8OID}, {"last_change", INT8OID}, {"settled", INT8OID}, /* not null */
+		{"from_snapshot", PG_SNAPSHOTOID},
+		{"to_snapshot", PG_SNAPSHOTOID},
+		{"next_settled", INT8OID},
+		{"next_settled_xact", XID8OID}};
 	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	TriggerEvent event = trigdata->tg_event;
 	Relation rel = trigdata->tg_relation;
@@ -1624,8 +1570,6 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	Datum values[lengthof(attributes)];
 	bool isnull[lengthof(attributes)] = {false};
 	int64 confirmed;
-	uint64 from;
-	uint64 to;
 
 	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
 		!(TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event)))
@@ -1633,26 +1577,29 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
 						trigdata->tg_trigger->tgname)));
+	/* when all of a table's triggers have been enabled, this one fires for ours, too */
+	if (TRIGGER_FIRED_BY_UPDATE(event) && SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
+		return PointerGetDatum(tuple);
+
 	for (int i = 0; i < lengthof(attributes); i++)
 	{
 		columns[i] = consumer_column(rel, attributes[i].name, attributes[i].type);
 		values[i] = heap_getattr(tuple, columns[i], desc, &isnull[i]);
 		/* the constraint will say so */
-		if (i < 6 && isnull[i])
+		if (i < 4 && isnull[i])
 			return PointerGetDatum(tuple);
 	}
 
-	/* what is not confirmed comes after this */
-	from = U64FromFullTransactionId(DatumGetFullTransactionId(values[0]));
-	to = U64FromFullTransactionId(DatumGetFullTransactionId(values[1]));
-	confirmed = DatumGetInt64(values[2]);
-	if (to > 0)
-		confirmed = from < to ? Min(confirmed, DatumGetInt64(values[5])) : DatumGetInt64(values[5]);
-
-	values[0] = values[1] = FullTransactionIdGetDatum(FullTransactionIdFromU64(0));
-	for (int i = 2; i < 6; i++)
+	/* what is not confirmed comes after this; where there has been no snapshot it says so itself */
+	confirmed = DatumGetInt64(values[0]);
+	if (!isnull[5])
+		confirmed = Min(confirmed, DatumGetInt64(values[3]));
+	else if (!isnull[4])
+		confirmed = DatumGetInt64(values[3]);
+	for (int i = 0; i < 4; i++)
 		values[i] = Int64GetDatum(confirmed);
-	isnull[6] = isnull[7] = isnull[8] = true;
+	for (int i = 4; i < lengthof(attributes); i++)
+		isnull[i] = true;
 	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, lengthof(attributes), columns, values, isnull));
 }
 

@@ -224,24 +224,29 @@ CONFLICTS = ("23503", "23505", "40P01")  # keys of others', and deadlocks
 
 def write(seed):
     chance = random.Random(seed)
-    with Session() as s:
-        for transaction in range(150):
+    with engine.connect() as c:
+        with c.begin():
+            c.execute(sa.text("SET deadlock_timeout = '20ms'"))
+        for n in range(200):
+            transaction = c.begin()
             try:
                 for statement in chance.choices(STATEMENTS, k=3):
-                    savepoint = s.begin_nested()
-                    s.execute(sa.text(statement), {
+                    savepoint = c.begin_nested()
+                    c.execute(sa.text(statement), {
                         "v": f"widget {chance.randrange(10)}",
                         "w": f"widget {chance.randrange(10)}",
                         "n": chance.choice((1, 1, 1, 10, 100)),
-                        "text": f"{seed}, {transaction}"})
+                        "text": f"{seed}, {n}"})
                     if chance.random() < 0.2:
                         savepoint.rollback()
+                    else:
+                        savepoint.commit()
                 if chance.random() < 0.2:
-                    s.rollback()
+                    transaction.rollback()
                 else:
-                    s.commit()
+                    transaction.commit()
             except sa.exc.DBAPIError as e:
-                s.rollback()
+                transaction.rollback()
                 assert e.orig.pgcode in CONFLICTS, repr(e.orig)
 
 
@@ -312,6 +317,21 @@ def test():
             until(done)
             assert same()
     assert worker.poll() is None
+
+    # Who began first need not be done first: his second statement is after all
+    # that another has done meanwhile, whoever else is still at it.
+    with Session() as first, Session() as second, Session() as third:
+        first.execute(sa.text("UPDATE poser_widget SET active = false"))
+        third.execute(sa.text("SELECT pg_current_xact_id()"))
+        second.add(model.Widget(uuid="latch", description="Latch"))
+        second.commit()
+        first.get(model.Widget, "latch").description = "Iron latch"
+        first.commit()
+        time.sleep(0.5)
+        third.rollback()
+    do("UPDATE poser_widget SET active = true WHERE uuid = 'clock'")
+    until(done)
+    assert same()
     kill(worker)
 
     # Writers, and two workers, which are replaced every now and then; every

@@ -11,18 +11,22 @@ SELECT pg_describe_object(classid, objid, objsubid)
  WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
    AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser')
    AND obj_description(objid, classid::regclass::name) IS NULL
-   AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+   AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass)
    AND objid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
+   -- types of rows and of arrays, which newer PostgreSQL lists as well
+   AND NOT EXISTS (SELECT FROM pg_depend AS part
+                    WHERE part.classid = pg_depend.classid AND part.objid = pg_depend.objid
+                      AND classid = 'pg_type'::regclass AND part.deptype = 'i')
  ORDER BY 1;
 SELECT attrelid::regclass, attname
   FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
- WHERE relname LIKE 'poser\_%' AND relkind IN ('r', 'v') AND attnum > 0
+ WHERE relname LIKE 'poser\_%' AND relkind IN ('r', 'v', 'c') AND attnum > 0
    AND col_description(attrelid, attnum) IS NULL
    AND attrelid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
  ORDER BY attrelid, attnum;
 SELECT DISTINCT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'poser\_%';
--- what pg_dump takes along: widgets, components, their history and batches, not the
--- counts
+-- what pg_dump takes along: widgets, components, their history, batches and
+-- consumers, not the counts
 SELECT unnest(extconfig)::regclass::text AS dumped FROM pg_extension WHERE extname = 'poser' ORDER BY 1;
 
 CREATE TEMPORARY VIEW leftovers AS
@@ -40,6 +44,8 @@ SELECT count(*) > 0 AS "finds something" FROM leftovers;
 CREATE PROCEDURE pg_temp.use(expected int) LANGUAGE plpgsql AS $$
 DECLARE
 	batch varchar;
+	n bigint;
+	last bigint;
 BEGIN
 	INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 	INSERT INTO poser_component (widget_uuid, item_code, description) SELECT 'w1', '', '' FROM generate_series(1, expected);
@@ -63,7 +69,22 @@ BEGIN
 	ASSERT (SELECT updated FROM poser_batch_execute(batch)) = 1;
 	ASSERT (SELECT row_count FROM poser_batch WHERE NOT is_mutable) = expected;
 	ASSERT poser_batch_purge('1 day') = 0;
+	-- what is to be given to consumers must be committed
+	COMMIT;
+	CREATE FUNCTION pg_temp.handle(change poser_change) RETURNS void LANGUAGE plpgsql AS
+		'BEGIN ASSERT change.payload->>''uuid'' = change.payload_key AND change.deletion = false; END';
+	PERFORM poser_datasync_add('polled', 'beginning', notify => true);
+	PERFORM poser_datasync_add('handled', 'beginning', to_regprocedure('pg_temp.handle(poser_change)'));
+	SELECT count(*), max(change_id) INTO n, last FROM poser_datasync_changes('polled');
+	ASSERT n = 2 + 2 * expected;
+	ASSERT (SELECT sum(pending) FROM poser_datasync_status) = 2 * n;
+	PERFORM poser_datasync_confirm('polled', last);
+	ASSERT poser_datasync_run('handled') = n;
+	ASSERT (SELECT sum(pending) FROM poser_datasync_status) = 0;
+	ASSERT (SELECT count(*) FROM poser_datasync_stale('0')) = 0;
 	ASSERT NOT EXISTS (SELECT FROM poser_check());
+	PERFORM poser_datasync_drop('handled');
+	DROP FUNCTION pg_temp.handle(poser_change);
 END
 $$;
 PREPARE get AS SELECT component_count FROM poser_widget_get('w1');
@@ -99,9 +120,11 @@ DISCARD ALL;
 SELECT component_count FROM poser_widget_get('w1');
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT component_count FROM poser_widget_get('w1');
+SELECT consumer, notify, pending FROM poser_datasync_status;
 DISCARD PLANS;
 SELECT component_count FROM poser_widget_list();
 SELECT poser_recount();
+SELECT consumer, notify, pending FROM poser_datasync_status;
 
 -- in one transaction, undone or not
 BEGIN;
@@ -111,10 +134,13 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w2', '');
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
 SELECT uuid, component_count FROM poser_widget_list();
 SELECT uuid, component_count FROM poser_widget_summary;
+SELECT consumer FROM poser_datasync_status;
+SELECT poser_datasync_add('polled');
 ROLLBACK;
 SELECT uuid, component_count FROM poser_widget_list();
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT uuid, component_count FROM poser_widget_list();
+SELECT consumer, notify, pending FROM poser_datasync_status;
 BEGIN;
 SAVEPOINT a;
 DROP EXTENSION poser;
@@ -125,6 +151,7 @@ DROP EXTENSION poser;
 CREATE EXTENSION poser;
 COMMIT;
 SELECT uuid, component_count FROM poser_widget_list();
+SELECT consumer FROM poser_datasync_status;
 
 -- what others have made of it does not let it go, unless it is to
 CREATE VIEW poser_widget_kept AS SELECT * FROM poser_widget_summary;
@@ -132,6 +159,7 @@ DROP EXTENSION poser;
 DROP TABLE poser_component;
 DROP FUNCTION poser_uuid();
 DROP TABLE poser_component_count;
+DROP TYPE poser_change;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
 RESET client_min_messages;

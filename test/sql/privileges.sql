@@ -18,6 +18,10 @@ END
 $$;
 -- what such defaults grant, the bookkeeping must not have
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_poser_reader;
+-- and what they take away, it must have all the same
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
 
 -- A trusted extension: its tables belong to the role that made it, whatever
 -- the rest belongs to.
@@ -25,16 +29,29 @@ SET ROLE regress_poser_owner;
 CREATE EXTENSION poser SCHEMA regress_poser;
 RESET ROLE;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM PUBLIC, regress_poser_reader;
+ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM regress_poser_reader;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TYPES TO PUBLIC;
+SELECT count(*) FROM pg_default_acl;
 SET search_path = regress_poser, public;
 SELECT relname, pg_get_userbyid(relowner) AS owner
   FROM pg_class
- WHERE relnamespace = 'regress_poser'::regnamespace AND relkind IN ('r', 'v')
+ WHERE relnamespace = 'regress_poser'::regnamespace AND relkind IN ('r', 'v', 'c')
  ORDER BY relname;
 SELECT relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END AS grantee, privilege_type
   FROM pg_class, aclexplode(relacl)
  WHERE relnamespace = 'regress_poser'::regnamespace
-   AND relname LIKE 'poser_component_count%' AND grantee <> relowner
+   AND (relname LIKE 'poser_component_count%' OR relname LIKE 'poser_datasync%') AND grantee <> relowner
  ORDER BY relname, grantee, privilege_type;
+-- what is not for all, and the type, which is
+SELECT oid::regprocedure AS function, has_function_privilege('regress_poser_reader', oid, 'EXECUTE') AS reader,
+       has_function_privilege('regress_poser_nobody', oid, 'EXECUTE') AS nobody
+  FROM pg_proc
+ WHERE pronamespace = 'regress_poser'::regnamespace
+   AND NOT (has_function_privilege('regress_poser_nobody', oid, 'EXECUTE') AND has_function_privilege('regress_poser_reader', oid, 'EXECUTE'))
+ ORDER BY oid::regprocedure::text COLLATE "C";
+SELECT typowner::regrole, has_type_privilege('regress_poser_nobody', 'poser_change', 'USAGE') AS nobody
+  FROM pg_type WHERE oid = 'poser_change'::regtype;
 
 -- Undo those defaults on what they are for.
 REVOKE ALL ON poser_widget, poser_component, poser_widget_summary FROM PUBLIC, regress_poser_reader;
@@ -85,6 +102,9 @@ SELECT item_code FROM poser_component;
 SET ROLE regress_poser_reader;
 SELECT * FROM poser_component_count;
 SELECT * FROM poser_component_count_delta;
+SELECT * FROM poser_datasync_consumer;
+SELECT * FROM poser_datasync_skipped;
+SELECT * FROM poser_datasync_status;
 SET ROLE regress_poser_writer;
 SELECT * FROM poser_component_count;
 SELECT * FROM poser_component_count_delta;
@@ -101,6 +121,11 @@ BEGIN;
 LOCK TABLE poser_component_count;
 ROLLBACK;
 UPDATE poser_component_count_settled SET total = 0;
+INSERT INTO poser_datasync_consumer (consumer) VALUES ('mine');
+UPDATE poser_datasync_consumer SET roles = '{public}';
+DELETE FROM poser_datasync_consumer;
+TRUNCATE poser_datasync_consumer;
+DELETE FROM poser_datasync_skipped;
 
 -- and so is mending and checking it
 SELECT poser_recount();
@@ -120,6 +145,8 @@ INSERT INTO mine VALUES ('w1'), ('w2');
 CREATE TRIGGER mine AFTER DELETE ON mine REFERENCING OLD TABLE AS old_rows
 	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'uuid');
 DELETE FROM mine;
+CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION poser_datasync_arrive();
+CREATE TRIGGER mine AFTER INSERT ON mine EXECUTE FUNCTION poser_datasync_changed();
 DROP TABLE mine;
 SET ROLE regress_poser_reader;
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;

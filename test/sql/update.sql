@@ -1,4 +1,5 @@
--- ALTER EXTENSION poser UPDATE: from 1.0 with rows, and from 1.2 with a history.
+-- ALTER EXTENSION poser UPDATE: from 1.0 with rows, from 1.2 with a history, and
+-- from 1.3 with batches.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.0';
@@ -111,6 +112,88 @@ SELECT * FROM poser_batch_execute('b');
 SELECT operation, changed, description, comment FROM poser_widget_history('w1');
 SELECT * FROM poser_check();
 RESET poser.comment;
+
+-- Consumers come, and are given what was before, too.
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.3';
+SET poser.runas = 'alice';
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', 'a'), ('c2', 'w1', '2', 'b');
+UPDATE poser_component SET active = false WHERE uuid = 'c1';
+SAVEPOINT s;
+DELETE FROM poser_component;
+ROLLBACK TO s;
+DELETE FROM poser_component WHERE uuid = 'c2';
+COMMIT;
+BEGIN;
+DELETE FROM poser_component;
+ROLLBACK;
+SET poser.runas = 'bob';
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget'), ('open', 'poser_widget');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES
+	('b', 1, 'update', '{"uuid": "w2"}', '{"description": "Two"}'),
+	('b', 2, 'create', '{"uuid": "w3"}', '{"description": "three"}'),
+	('open', 1, 'delete', '{"uuid": "w2"}', NULL);
+SELECT created, updated FROM poser_batch_execute('b');
+RESET poser.runas;
+-- a dry run, which can be worked with
+BEGIN;
+ALTER EXTENSION poser UPDATE;
+SELECT poser_datasync_add('first', 'beginning', notify => true);
+SELECT count(*), max(change_id) AS last FROM poser_datasync_changes('first') \gset
+SELECT :count AS changes, poser_datasync_confirm('first', :last);
+DELETE FROM poser_widget WHERE uuid = 'w3';
+SELECT pending FROM poser_datasync_status;
+SELECT * FROM poser_check();
+ROLLBACK;
+SELECT extversion FROM pg_extension WHERE extname = 'poser';
+SELECT relname FROM pg_class WHERE relname LIKE 'poser_datasync%' OR relname LIKE '%xact';
+SELECT to_regtype('poser_change'), to_regproc('poser_datasync_add');
+SELECT count(*) FROM pg_attribute WHERE attrelid = 'poser_transaction'::regclass AND attname = 'consumer';
+UPDATE poser_widget SET active = false WHERE uuid = 'w1';
+SELECT * FROM poser_check();
+-- the update, in a transaction that writes before and after
+BEGIN;
+UPDATE poser_widget SET description = 'before' WHERE uuid = 'w1';
+ALTER EXTENSION poser UPDATE TO '1.4';
+SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('from then on');
+UPDATE poser_widget SET description = 'after' WHERE uuid = 'w1';
+SELECT count(*) FROM poser_datasync_changes('first');
+COMMIT;
+DELETE FROM poser_component;
+SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer;
+CREATE FUNCTION drain(consumer name, max_changes integer)
+RETURNS TABLE (n bigint, username text, payload_type name, payload_key text, deletion boolean, payload jsonb) LANGUAGE plpgsql AS $$
+DECLARE
+	change poser_change;
+BEGIN
+	n := 0;
+	LOOP
+		change := NULL;
+		FOR change IN SELECT * FROM poser_datasync_changes(drain.consumer, max_changes) LOOP
+			n := n + 1;
+			username := replace(change.username, session_user, 'the session''s');
+			payload_type := change.payload_type;
+			payload_key := change.payload_key;
+			deletion := change.deletion;
+			payload := change.payload;
+			RETURN NEXT;
+		END LOOP;
+		EXIT WHEN change IS NULL;
+		PERFORM poser_datasync_confirm(drain.consumer, change.change_id);
+	END LOOP;
+END
+$$;
+SELECT * FROM drain('first', 4);
+SELECT * FROM drain('from then on', 4);
+SELECT consumer, pending, attempts FROM poser_datasync_status ORDER BY consumer;
+-- history, batches and their privileges are as they were
+SELECT operation, changed, description, username <> session_user AS named FROM poser_widget_history('w2');
+SELECT deleted FROM poser_batch_execute('open');
+SELECT payload_key, deletion FROM drain('first', 1000);
+SELECT * FROM poser_check();
+DROP FUNCTION drain;
 
 DEALLOCATE add;
 DROP TABLE widget_before, component_before;

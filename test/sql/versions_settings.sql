@@ -1,5 +1,5 @@
--- The settings poser.runas and poser.comment: what they may be, in a session that
--- has used the extension and in one that has not yet.
+-- The settings poser.runas, poser.comment and poser.datasync_stale_after: what they
+-- may be, in a session that has used the extension and in one that has not yet.
 
 \set VERBOSITY default
 \set SHOW_CONTEXT never
@@ -40,12 +40,32 @@ SET "poser.runas.x" = '';
 SELECT current_setting('poser.run_as');
 SELECT name, setting, context FROM pg_settings WHERE name LIKE 'poser.%' ORDER BY name;
 
+-- A time, in seconds if it does not say.
+SHOW poser.datasync_stale_after;
+SET poser.datasync_stale_after = 5400;
+SHOW poser.datasync_stale_after;
+SET poser.datasync_stale_after = '2d';
+SHOW poser.datasync_stale_after;
+SET poser.datasync_stale_after = 0;
+SHOW poser.datasync_stale_after;
+\set VERBOSITY sqlstate
+SET poser.datasync_stale_after = -1;
+SET poser.datasync_stale_after = '2147483648';
+SET poser.datasync_stale_after = '1 week';
+SET poser.datasync_stale_after = '';
+\set VERBOSITY default
+SHOW poser.datasync_stale_after;
+RESET poser.datasync_stale_after;
+
 -- Anybody may set them.
 CREATE ROLE regress_poser_writer;
 SET ROLE regress_poser_writer;
 SET poser.runas = 'alice';
 SHOW poser.runas;
 RESET poser.runas;
+SET poser.datasync_stale_after = '1min';
+SHOW poser.datasync_stale_after;
+RESET poser.datasync_stale_after;
 RESET ROLE;
 DROP ROLE regress_poser_writer;
 
@@ -101,6 +121,18 @@ SELECT active FROM poser_widget;
 RESET poser.comment;
 DELETE FROM poser_widget;
 TABLE last_transaction;
+
+-- What is no time is a warning then, and the default is used.
+\c -
+SET poser.datasync_stale_after = '1 week';
+\set VERBOSITY sqlstate
+SELECT count(*) FROM poser_datasync_stale();
+\set VERBOSITY default
+SHOW poser.datasync_stale_after;
+\c -
+SET poser.datasync_stale_after = '1min';
+SELECT count(*) FROM poser_datasync_stale();
+SHOW poser.datasync_stale_after;
 
 -- Names that are not known are errors from then on, and what was set before is
 -- taken away.

@@ -102,8 +102,9 @@ EOF
 my @nodes = (new_server('connections', ''), new_server('background_workers', 'cron.use_background_workers = on'));
 
 # Seconds are for pg_cron 1.5 and later.
-my ($version) = $nodes[0]->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'}) =~ /^(\d+\.\d+)/;
-my $schedule = $version >= 1.5 ? '2 seconds' : '* * * * *';
+my $version = $nodes[0]->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'});
+my ($major, $minor) = split /[.-]/, $version;
+my $schedule = $major > 1 || $minor >= 5 ? '2 seconds' : '* * * * *';
 note "pg_cron $version: $schedule";
 foreach my $node (@nodes)
 {
@@ -149,6 +150,7 @@ foreach my $node (@nodes)
 
 	wait_until($node, q{count(*) = 1 FROM poser_widget WHERE uuid = 'e'});
 	wait_until($node, q{pending = 0 FROM poser_datasync_status WHERE consumer = 'hq'});
+	wait_until($node, times_run($_) . ' > 1') foreach values %commands;
 	$node->safe_psql('db', 'SELECT cron.unschedule(jobid) FROM cron.job');
 	wait_until($node, q{count(*) = 0 FROM cron.job_run_details WHERE status NOT IN ('succeeded', 'failed')});
 	is( $node->safe_psql('db', q{SELECT count(*) FROM cron.job_run_details WHERE status = 'failed'}),
