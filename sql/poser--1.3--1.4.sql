@@ -80,6 +80,8 @@ CREATE TABLE @extschema@.poser_datasync_skipped (
 	error pg_catalog.text
 );
 
+ALTER TABLE @extschema@.poser_datasync_skipped REPLICA IDENTITY FULL;
+
 COMMENT ON TABLE @extschema@.poser_datasync_skipped IS 'changes that consumers have passed over';
 COMMENT ON COLUMN @extschema@.poser_datasync_skipped.consumer IS 'the consumer';
 COMMENT ON COLUMN @extschema@.poser_datasync_skipped.change_id IS 'the change';

@@ -575,6 +575,29 @@ first_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 	return result_int64(1);
 }
 
+/*
+ * Is there no transaction that a snapshot has not seen, as far as that is found
+ * out at little cost?  It is when none was running then.
+ */
+static bool
+is_newest(Oid nspid, struct varlena *snapshot)
+{
+	const Oid argtypes[] = {XID8OID};
+	Datum xmin = DirectFunctionCall1(pg_snapshot_xmin, PointerGetDatum(snapshot));
+	Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(snapshot));
+	bool result;
+	int level;
+
+	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
+		return false;
+	level = prefer_indexes(false);
+	result = execute(psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
+							  relation_name(nspid, "poser_transaction")),
+					 lengthof(argtypes), argtypes, &xmax, NULL, true) == 0;
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
 /* The greatest change_id that can be seen. */
 static int64
 greatest_change(const PoserVersioned *tables)
@@ -703,7 +726,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 	Assert(!is_open(consumer));
 	/* what is done most often, and mostly in vain, comes first */
 	if (consumer->from != NULL &&
-		first_transaction(consumer->nspid, consumer->from, copy_snapshot(&xmin)) == 0)
+		(is_newest(consumer->nspid, consumer->from) ||
+		 first_transaction(consumer->nspid, consumer->from, copy_snapshot(&xmin)) == 0))
 		return false;
 
 	consumer->to = take_snapshot(consumer);
@@ -775,7 +799,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
  * Returns how many; the first and the last are in *first and *last.
  *
  * They are those of the open window that are not confirmed; or else another
- * window is opened.  The consumer is not saved.
+ * window is opened.  Not all of them need be delivered; the consumer is not saved.
  */
 static int64
 fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, int64 *first, int64 *last)
@@ -809,21 +833,28 @@ fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, int64 *fi
 		consumer->last_change = receiver.last;
 		consumer->changed = true;
 	}
-	if (consumer->delivered < receiver.last)
-	{
-		consumer->delivered = receiver.last;
-		consumer->changed = true;
-	}
 	*first = receiver.first;
 	*last = receiver.last;
 	return receiver.n;
 }
 
-/* The consumer is done with the changes of the window up to this one. */
+/* The consumer has been given the changes of the window up to this one. */
+static void
+deliver_change(Consumer *consumer, int64 change_id)
+{
+	if (consumer->delivered < change_id)
+	{
+		consumer->delivered = change_id;
+		consumer->changed = true;
+	}
+}
+
+/* It is done with them. */
 static void
 confirm_change(Consumer *consumer, int64 change_id)
 {
 	Assert(is_open(consumer) && change_id > consumer->confirmed);
+	deliver_change(consumer, change_id);
 	consumer->confirmed = change_id;
 	consumer->has_confirmed = true;
 	consumer->attempts = 0;
@@ -865,7 +896,8 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	limit = max_changes_argument(fcinfo);
 	InitMaterializedSRF(fcinfo, 0);
 	open_consumer(&consumer, false);
-	(void) fetch_changes(&consumer, rsinfo->setResult, limit, &first, &last);
+	if (fetch_changes(&consumer, rsinfo->setResult, limit, &first, &last) > 0)
+		deliver_change(&consumer, last);
 	save_consumer(&consumer);
 	become_caller(&consumer);
 	return (Datum) 0;
@@ -1152,6 +1184,11 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 
 	begin_consumer(&consumer, fcinfo, "poser_datasync_run()");
 	limit = max_changes_argument(fcinfo);
+	/* a handler's statement might have to record what that one has done, in the handler's name */
+	if (poser_version_is_busy())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("poser_datasync_run() cannot be called by a statement that changes a table with history")));
 	open_consumer(&consumer, false);
 	if (consumer.handler == NULL)
 		ereport(ERROR,
@@ -1183,6 +1220,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 			confirm_change(&consumer, last);
 		if (error != NULL)
 		{
+			deliver_change(&consumer, failed);
 			consumer.attempts++;
 			consumer.last_error = error->message != NULL ? error->message : "unknown error";
 			consumer.failed = true;
@@ -1227,6 +1265,31 @@ handler_name(Oid fnoid, Oid nspid)
 				 errdetail("A handler is a function with one argument, of type poser_change.")));
 	ReleaseSysCache(tuple);
 	return result;
+}
+
+/* Up to which change pruning has gone, as the active snapshot sees it. */
+static int64
+pruned_change(Oid nspid)
+{
+	execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
+			0, NULL, NULL, NULL, true);
+	return result_int64(1);
+}
+
+/*
+ * An older snapshot must not have changes after it that have been pruned since.
+ */
+static void
+check_not_pruned(Consumer *consumer)
+{
+	int64 seen = pruned_change(consumer->nspid);
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (pruned_change(consumer->nspid) != seen)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to versions that have been pruned")));
+	PopActiveSnapshot();
 }
 
 /*
@@ -1280,6 +1343,7 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
 	become_owner(&consumer);
 	lock_consumer(&consumer);
+	check_not_pruned(&consumer);
 	/* before it is in its table, so that our own transaction may be none of those that are running */
 	if (strcmp(start, "now") == 0)
 	{

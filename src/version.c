@@ -975,6 +975,13 @@ last_change_in(const PoserVersioned *versioned)
 	return last_sequence == versioned->sequence ? last_change : 0;
 }
 
+/* Is a statement under way that has changes to be recorded? */
+bool
+poser_version_is_busy(void)
+{
+	return unrecorded != NULL;
+}
+
 static void
 begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
 {

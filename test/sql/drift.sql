@@ -1,6 +1,7 @@
--- Counts that drift because the triggers did not run: what reads do, what
--- poser_check() says, and how poser_recount() mends them.  Version 1.1, which has
--- nothing else that drifts.
+-- What drifts, and what poser_check() says.
+
+-- Counts, because the triggers did not run: what reads do, and how poser_recount()
+-- mends them.  Version 1.1, which has nothing else that drifts.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.1';
@@ -218,4 +219,194 @@ SELECT poser_count_child();
 SELECT poser_count_parent();
 
 DROP VIEW shown, maintained;
+DROP EXTENSION poser;
+
+--
+-- Consumers, whose tables are the owner's to change
+--
+SET client_min_messages = warning;
+CREATE ROLE "regress_poser_client, %s";
+RESET client_min_messages;
+CREATE SCHEMA "Regress Poser %s.1";
+CREATE EXTENSION poser;
+CREATE FUNCTION "Regress Poser %s.1"."Handle %s"(change poser_change) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	IF change.payload_key = 'w4' THEN
+		RAISE EXCEPTION 'not %', change.payload_key;
+	END IF;
+	UPDATE poser_widget SET active = NOT active WHERE uuid = change.payload_key;
+END
+$$;
+INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, '' FROM generate_series(1, 5) AS n;
+
+-- Nothing is wrong with them, wherever they are.
+SELECT poser_datasync_add(n, 'beginning') FROM unnest('{new,delivered,half,skipping,"all of it"}'::name[]) AS n;
+SELECT poser_datasync_add('now'), poser_datasync_add('%s "''x', notify => true, own_changes => true);
+SELECT poser_datasync_add(n, 'beginning', '"Regress Poser %s.1"."Handle %s"(poser_change)'::regprocedure, 'robot')
+  FROM unnest('{failing,"not yet run"}'::name[]) AS n;
+SELECT poser_datasync_grant('half', 'regress_poser_client, %s'), poser_datasync_grant('half', 'public');
+SELECT * FROM poser_check();
+SELECT count(*) FROM poser_datasync_changes('delivered');
+SELECT count(*), min(change_id) AS first FROM poser_datasync_changes('half', 3) \gset
+SELECT :count, poser_datasync_confirm('half', :first);
+SELECT change_id AS first FROM poser_datasync_changes('skipping', 1) \gset
+SELECT poser_datasync_skip('skipping', :first, 'of no interest');
+SELECT poser_datasync_confirm('all of it', max(change_id)) FROM poser_datasync_changes('all of it');
+SELECT poser_datasync_run('failing');
+SELECT consumer, pending, attempts, last_error FROM poser_datasync_status ORDER BY consumer COLLATE "C";
+SELECT * FROM poser_check();
+-- nor while transactions go on
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('w6', '');
+SELECT poser_datasync_add('added'), poser_datasync_drop('new');
+SELECT poser_datasync_run('not yet run', 1);
+SELECT (SELECT count(*) FROM poser_datasync_changes('now')) AS changes, (SELECT count(*) FROM poser_check()) AS problems;
+SELECT * FROM poser_check();
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+DELETE FROM poser_widget WHERE uuid = 'w5';
+SELECT count(*) FROM poser_datasync_changes('now');
+SELECT * FROM poser_check();
+COMMIT;
+SELECT * FROM poser_check();
+-- or when they have been restored
+INSERT INTO poser_datasync_consumer
+SELECT (jsonb_populate_record(c, jsonb_build_object('consumer', consumer || ' again'))).*
+  FROM poser_datasync_consumer AS c;
+SELECT * FROM poser_check();
+DELETE FROM poser_datasync_consumer WHERE consumer LIKE '% again';
+DELETE FROM poser_datasync_consumer WHERE consumer NOT IN ('half', 'failing', '%s "''x');
+
+-- Columns and relations.  "Mend" puts all in order again.
+ALTER TABLE poser_datasync_consumer ALTER notify DROP DEFAULT, ALTER attempts DROP NOT NULL,
+	ALTER settled TYPE numeric, DROP COLUMN delivered, DROP CONSTRAINT poser_datasync_consumer_pkey;
+ALTER TABLE poser_datasync_skipped ALTER reason DROP NOT NULL, DROP COLUMN error, SET UNLOGGED;
+ALTER TABLE poser_transaction DROP COLUMN consumer;
+ALTER VIEW poser_datasync_status RENAME COLUMN age TO years;
+ALTER TYPE poser_change RENAME ATTRIBUTE payload TO content;
+DROP INDEX poser_transaction_idx_xact;
+CREATE TABLE consumer_child () INHERITS (poser_datasync_consumer);
+SELECT * FROM poser_check();
+-- which is no reason to break off for writers, and says what is the matter to others
+DELETE FROM poser_widget WHERE uuid = 'w4';
+SELECT count(*) FROM poser_datasync_changes('half');
+SELECT poser_datasync_run('failing');
+SELECT poser_datasync_add('another');
+DROP TABLE consumer_child;
+ALTER TABLE poser_datasync_consumer ALTER notify SET DEFAULT false, ALTER attempts SET NOT NULL,
+	ALTER settled TYPE bigint, ADD COLUMN delivered bigint NOT NULL DEFAULT 0,
+	ADD CONSTRAINT poser_datasync_consumer_pkey PRIMARY KEY (consumer);
+ALTER TABLE poser_datasync_skipped ALTER reason SET NOT NULL, ADD COLUMN error text, SET LOGGED;
+ALTER TABLE poser_transaction ADD COLUMN consumer name;
+ALTER VIEW poser_datasync_status RENAME COLUMN years TO age;
+ALTER TYPE poser_change RENAME ATTRIBUTE content TO payload;
+CREATE UNIQUE INDEX poser_transaction_idx_xact ON poser_transaction (xact);
+SELECT * FROM poser_check();
+DROP INDEX poser_transaction_idx_xact;
+CREATE INDEX poser_transaction_idx_xact ON poser_transaction (xact);
+SELECT * FROM poser_check();
+
+-- relations under other names
+ALTER TABLE poser_datasync_consumer RENAME TO consumer_elsewhere;
+ALTER TABLE poser_datasync_skipped RENAME TO skipped_elsewhere;
+ALTER VIEW poser_datasync_status RENAME TO status_elsewhere;
+CREATE TABLE poser_datasync_status AS TABLE status_elsewhere;
+SELECT * FROM poser_check() WHERE object NOT LIKE 'column%' AND object NOT LIKE 'trigger%';
+SELECT object FROM poser_check() WHERE object LIKE 'trigger%';
+SELECT count(*) FROM poser_datasync_changes('half');
+DROP TABLE poser_datasync_status;
+ALTER TABLE consumer_elsewhere RENAME TO poser_datasync_consumer;
+ALTER TABLE skipped_elsewhere RENAME TO poser_datasync_skipped;
+ALTER VIEW status_elsewhere RENAME TO poser_datasync_status;
+ALTER TYPE poser_change RENAME TO change_elsewhere;
+SELECT * FROM poser_check() WHERE object NOT LIKE 'column%';
+ALTER TYPE change_elsewhere RENAME TO poser_change;
+-- and another owner's
+ALTER VIEW poser_datasync_status OWNER TO "regress_poser_client, %s";
+SELECT * FROM poser_check();
+ALTER VIEW poser_datasync_status OWNER TO CURRENT_USER;
+SELECT * FROM poser_check();
+
+-- Triggers
+CREATE PROCEDURE each_trigger() LANGUAGE plpgsql AS $$
+DECLARE
+	trigger record;
+	state text;
+BEGIN
+	FOR trigger IN SELECT tgname, tgenabled FROM pg_trigger
+	                WHERE tgrelid = 'poser_datasync_consumer'::regclass AND NOT tgisinternal ORDER BY tgname
+	LOOP
+		FOREACH state IN ARRAY ARRAY['DISABLE', 'ENABLE', 'ENABLE REPLICA', 'ENABLE ALWAYS'] LOOP
+			EXECUTE format('ALTER TABLE poser_datasync_consumer %s TRIGGER %I', state, trigger.tgname);
+			RAISE WARNING '% %: %', trigger.tgname, lower(state), (SELECT string_agg(problem, ', ') FROM poser_check());
+		END LOOP;
+		EXECUTE format('ALTER TABLE poser_datasync_consumer ENABLE %s TRIGGER %I',
+					   CASE trigger.tgenabled WHEN 'R' THEN 'REPLICA' ELSE 'ALWAYS' END, trigger.tgname);
+	END LOOP;
+END
+$$;
+\set VERBOSITY terse
+CALL each_trigger();
+\set VERBOSITY sqlstate
+SELECT * FROM poser_check();
+DROP PROCEDURE each_trigger;
+DROP TRIGGER poser_datasync_changed ON poser_datasync_consumer;
+DROP TRIGGER poser_datasync_arrive ON poser_datasync_consumer;
+SELECT * FROM poser_check();
+CREATE TRIGGER poser_datasync_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON poser_datasync_consumer
+	FOR EACH STATEMENT EXECUTE FUNCTION poser_datasync_changed();
+ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_changed;
+CREATE TRIGGER poser_datasync_arrive AFTER INSERT ON poser_datasync_consumer
+	FOR EACH ROW EXECUTE FUNCTION poser_datasync_arrive();
+ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_arrive;
+SELECT * FROM poser_check();
+SELECT poser_datasync_add('another');
+DROP TRIGGER poser_datasync_changed ON poser_datasync_consumer;
+DROP TRIGGER poser_datasync_arrive ON poser_datasync_consumer;
+CREATE TRIGGER poser_datasync_changed AFTER INSERT OR UPDATE OF notify OR DELETE OR TRUNCATE ON poser_datasync_consumer
+	FOR EACH STATEMENT EXECUTE FUNCTION poser_datasync_changed();
+CREATE TRIGGER poser_datasync_arrive BEFORE INSERT ON poser_datasync_consumer
+	FOR EACH ROW EXECUTE FUNCTION poser_datasync_arrive();
+ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_changed, ENABLE ALWAYS TRIGGER poser_datasync_arrive;
+SELECT * FROM poser_check();
+
+-- What the rows say
+UPDATE poser_datasync_consumer SET handler = v.handler
+  FROM (VALUES ('half'::name, 'no such('), ('failing', 'Regress Poser %s.1.Handle %s'), ('%s "''x', 'pg_catalog.now')) AS v (consumer, handler)
+ WHERE poser_datasync_consumer.consumer = v.consumer;
+SELECT * FROM poser_check();
+UPDATE poser_datasync_consumer SET handler = '' WHERE consumer = 'half';
+SELECT * FROM poser_check();
+UPDATE poser_datasync_consumer SET handler = NULL WHERE consumer <> 'failing';
+UPDATE poser_datasync_consumer SET handler = '"Regress Poser %s.1"."Handle %s"' WHERE consumer = 'failing';
+SELECT * FROM poser_check();
+ALTER FUNCTION "Regress Poser %s.1"."Handle %s" RENAME TO handle;
+SELECT * FROM poser_check();
+ALTER FUNCTION "Regress Poser %s.1".handle RENAME TO "Handle %s";
+ALTER SCHEMA "Regress Poser %s.1" RENAME TO regress_poser;
+SELECT * FROM poser_check();
+UPDATE poser_datasync_consumer SET handler = 'regress_poser."Handle %s"' WHERE consumer = 'failing';
+SELECT * FROM poser_check();
+DROP FUNCTION regress_poser."Handle %s";
+CREATE FUNCTION regress_poser."Handle %s"(other record) RETURNS void LANGUAGE plpgsql AS 'BEGIN END';
+SELECT * FROM poser_check();
+DROP FUNCTION regress_poser."Handle %s";
+UPDATE poser_datasync_consumer SET handler = NULL WHERE consumer = 'failing';
+SELECT * FROM poser_check();
+
+DROP ROLE "regress_poser_client, %s";
+UPDATE poser_datasync_consumer SET roles = '{"",NULL}' WHERE consumer = 'failing';
+SELECT * FROM poser_check();
+SELECT poser_datasync_revoke('half', 'regress_poser_client, %s'), poser_datasync_revoke('failing', '');
+SELECT * FROM poser_check();
+
+UPDATE poser_datasync_consumer SET from_snapshot = '4000000000:4000000000:' WHERE consumer = 'half';
+UPDATE poser_datasync_consumer SET to_snapshot = '1:4000000000000:' WHERE consumer = 'failing';
+SELECT * FROM poser_check();
+SELECT poser_datasync_drop('half'), poser_datasync_drop('failing'), poser_datasync_add('half', 'beginning');
+SELECT * FROM poser_check();
+TRUNCATE poser_datasync_consumer;
+SELECT * FROM poser_check();
+
+DROP SCHEMA regress_poser;
 DROP EXTENSION poser;

@@ -20,7 +20,8 @@ BEGIN
 		FOREACH args SLICE 1 IN ARRAY '{{varchar,varchar},{varchar,text},{text,varchar},{text,text},
 				{int8,int8},{int8,int4},{int4,int4},{int2,int2},{numeric,numeric},{bool,bool},{oid,oid},{oid,regclass},
 				{regclass,regclass},{name,name},{name,text},{char,char},{_text,_text},
-				{timestamptz,timestamptz},{timestamptz,interval},{interval,interval},{xid8,xid8},{int8,_int8}}'::text[] LOOP
+				{timestamptz,timestamptz},{timestamptz,interval},{interval,interval},{xid8,xid8},{int8,_int8},
+				{name,_name},{_name,name},{_name,_name},{pg_snapshot,pg_snapshot},{jsonb,jsonb},{jsonb,text}}'::text[] LOOP
 			EXECUTE format('CREATE FUNCTION %I.%I(pg_catalog.%I, pg_catalog.%I) RETURNS %s %s',
 						   schema, 'hostile ' || operator, args[1], args[2],
 						   coalesce(result, format('pg_catalog.%I', args[1])), body);
@@ -41,7 +42,13 @@ BEGIN
 		'coalesce(int8, int8) int8', 'cardinality(_text) int4', 'encode(bytea, text) text',
 		'lead(int8) int8', 'lag(int2) int2', 'lag(int8) int8', 'text(varchar) text', 'int2(int4) int2',
 		'pg_current_snapshot() pg_snapshot', 'pg_snapshot_xmax(pg_snapshot) xid8', 'pg_current_xact_id_if_assigned() xid8',
-		'set_config(text, text, bool) text', 'concat(text) text', 'acldefault(text, oid) _aclitem']
+		'set_config(text, text, bool) text', 'concat(text) text', 'acldefault(text, oid) _aclitem',
+		'pg_snapshot_xmin(pg_snapshot) xid8', 'pg_visible_in_snapshot(xid8, pg_snapshot) bool',
+		'pg_snapshot_xip(pg_snapshot) SETOF xid8', 'clock_timestamp() timestamptz', 'to_jsonb(record) jsonb',
+		'to_jsonb(anyelement) jsonb', 'jsonb_build_array(text) jsonb', 'jsonb_build_array(varchar) jsonb',
+		'array_append(_name, name) _name', 'array_remove(_name, name) _name', 'array_position(_name, name) int4',
+		'unnest(_name) SETOF name', 'age(timestamptz, timestamptz) interval', 'to_regprocedure(text) regprocedure',
+		'text(name) text', 'name(text) name', 'aclexplode(_aclitem) SETOF record', 'pg_notify(text, text) void']
 	LOOP
 		EXECUTE format('CREATE FUNCTION %I.%s RETURNS %s %s', schema,
 					   left(operator, strpos(operator, ')')), substr(operator, strpos(operator, ')') + 1), body);
@@ -49,11 +56,14 @@ BEGIN
 	EXECUTE format('CREATE FUNCTION %I.hostile(int8) RETURNS int8 %s', schema, body);
 	EXECUTE format('CREATE FUNCTION %I.hostile(int8, int8) RETURNS int8 %s', schema, body);
 	EXECUTE format('CREATE FUNCTION %I.hostile(int8, varchar) RETURNS int8 %s', schema, body);
+	EXECUTE format('CREATE FUNCTION %I.hostile(timestamptz, timestamptz) RETURNS timestamptz %s', schema, body);
 	EXECUTE format('CREATE AGGREGATE %I.count(*) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.sum(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.max(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.min(int8) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
 	EXECUTE format('CREATE AGGREGATE %I.count(varchar) (sfunc = %I.hostile, stype = int8, initcond = 0)', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.max(timestamptz) (sfunc = %I.hostile, stype = timestamptz, initcond = ''epoch'')', schema, schema);
+	EXECUTE format('CREATE AGGREGATE %I.min(timestamptz) (sfunc = %I.hostile, stype = timestamptz, initcond = ''epoch'')', schema, schema);
 
 	-- types
 	EXECUTE format('CREATE TYPE %I."varchar" AS (hostile int)', schema);
@@ -68,6 +78,14 @@ BEGIN
 	EXECUTE format('CREATE TYPE %I.timestamptz AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I."interval" AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I.xid8 AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.int4 AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.oid AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.jsonb AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.void AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.aclitem AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.regprocedure AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.regrole AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.pg_snapshot AS (hostile int)', schema);
 END
 $fill$;
 CALL regress_poser_hostile.fill('regress_poser_hostile');
@@ -79,9 +97,15 @@ CREATE FUNCTION regress_poser_hostile.hostile_cast(int8) RETURNS bool
 	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
 CREATE FUNCTION regress_poser_hostile.hostile_cast(bool) RETURNS int8
 	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
+CREATE FUNCTION regress_poser_hostile.hostile_cast(xid8) RETURNS int8
+	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
+CREATE FUNCTION regress_poser_hostile.hostile_cast(name) RETURNS jsonb
+	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
 CREATE CAST (varchar AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(varchar) AS IMPLICIT;
 CREATE CAST (int8 AS bool) WITH FUNCTION regress_poser_hostile.hostile_cast(int8) AS IMPLICIT;
 CREATE CAST (bool AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(bool) AS IMPLICIT;
+CREATE CAST (xid8 AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(xid8) AS IMPLICIT;
+CREATE CAST (name AS jsonb) WITH FUNCTION regress_poser_hostile.hostile_cast(name) AS IMPLICIT;
 
 -- Everything that there is to do, without an operator or function of its own.
 CREATE PROCEDURE regress_poser_hostile.everything() LANGUAGE plpgsql AS $$
@@ -89,6 +113,7 @@ DECLARE
 	seen pg_catalog.text;
 	n pg_catalog.int8;
 	first pg_catalog.int8;
+	last pg_catalog.int8;
 BEGIN
 	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'TWO'), ('w3', 'three');
 	INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w2', 'Two') ON CONFLICT (uuid) DO UPDATE SET description = 'Two';
@@ -154,6 +179,61 @@ BEGIN
 	RAISE WARNING '%', seen;
 	PERFORM pg_catalog.set_config('poser.comment', '', true);
 
+	-- consumers, for which it must be committed
+	COMMIT;
+	CREATE FUNCTION regress_poser_hostile.handle(change regress_poser.poser_change) RETURNS pg_catalog.void LANGUAGE plpgsql AS '
+		BEGIN
+			UPDATE regress_poser.poser_widget SET active = NOT active WHERE uuid OPERATOR(pg_catalog.=) change.payload_key;
+		END';
+	PERFORM regress_poser.poser_datasync_add('polled', 'beginning', notify => true);
+	PERFORM regress_poser.poser_datasync_add('handled', 'beginning', 'regress_poser_hostile.handle'::pg_catalog.regproc::pg_catalog.oid, 'robot');
+	PERFORM regress_poser.poser_datasync_add('new');
+	PERFORM regress_poser.poser_datasync_grant('polled', 'pg_monitor');
+	PERFORM regress_poser.poser_datasync_grant('polled', 'public');
+	PERFORM regress_poser.poser_datasync_revoke('polled', 'pg_monitor');
+	SELECT pg_catalog.array_to_string(roles, ', ') INTO seen
+	  FROM regress_poser.poser_datasync_consumer WHERE consumer OPERATOR(pg_catalog.=) 'polled';
+	RAISE WARNING 'granted to %', seen;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', payload_key, deletion), ', ' ORDER BY change_id)
+	       FILTER (WHERE payload_type OPERATOR(pg_catalog.=) 'poser_widget'),
+	       pg_catalog.min(change_id), pg_catalog.max(change_id) INTO seen, first, last
+	  FROM regress_poser.poser_datasync_changes('polled');
+	RAISE WARNING '%', seen;
+	PERFORM regress_poser.poser_datasync_skip('polled', first, 'poisonous');
+	SELECT pg_catalog.max(change_id) INTO n FROM regress_poser.poser_datasync_changes('polled', 1);
+	PERFORM regress_poser.poser_datasync_confirm('polled', n);
+	PERFORM regress_poser.poser_datasync_confirm('polled', first);
+	RAISE WARNING 'pruned: %', regress_poser.poser_prune_versions('0');
+	PERFORM regress_poser.poser_datasync_confirm('polled', last);
+	RAISE WARNING 'handled: %, %', regress_poser.poser_datasync_run('handled', 1),
+		regress_poser.poser_datasync_run('handled') OPERATOR(pg_catalog.>) 0;
+	COMMIT;
+	FOREACH seen IN ARRAY '{polled,handled,new}'::pg_catalog.text[] LOOP
+		SELECT pg_catalog.count(*) INTO n FROM regress_poser.poser_datasync_changes(seen::pg_catalog.name) WHERE username OPERATOR(pg_catalog.=) 'robot';
+		RAISE WARNING '% of robot''s for %', n, seen;
+	END LOOP;
+	CREATE OR REPLACE FUNCTION regress_poser_hostile.handle(change regress_poser.poser_change) RETURNS pg_catalog.void LANGUAGE plpgsql AS
+		'BEGIN RAISE EXCEPTION ''no''; END';
+	UPDATE regress_poser.poser_datasync_consumer SET own_changes = true WHERE consumer OPERATOR(pg_catalog.=) 'handled';
+	DELETE FROM regress_poser.poser_component;
+	COMMIT;
+	PERFORM pg_catalog.set_config('client_min_messages', 'error', true);
+	n := regress_poser.poser_datasync_run('handled');
+	COMMIT;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', consumer, handler, runas, notify, pending OPERATOR(pg_catalog.>) 0, stale, holds_pruning, attempts, last_error),
+	                             ', ' ORDER BY consumer) INTO seen FROM regress_poser.poser_datasync_status;
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.string_agg(consumer, ', ') INTO seen FROM regress_poser.poser_datasync_stale('0');
+	RAISE WARNING 'stale: %', seen;
+	SELECT pg_catalog.count(*) INTO n FROM regress_poser.poser_datasync_stale();
+	RAISE WARNING 'stale: %', n;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+	FOREACH seen IN ARRAY '{polled,handled,new}'::pg_catalog.text[] LOOP
+		PERFORM regress_poser.poser_datasync_drop(seen::pg_catalog.name);
+	END LOOP;
+	DROP FUNCTION regress_poser_hostile.handle;
+
 	DELETE FROM regress_poser.poser_widget WHERE uuid OPERATOR(pg_catalog.=) 'w4';
 	TRUNCATE regress_poser.poser_component;
 	SELECT component_count INTO n FROM regress_poser.poser_widget_get('w2'::pg_catalog.varchar);
@@ -206,9 +286,20 @@ CREATE EXTENSION poser SCHEMA regress_poser;
 DROP VIEW regress_poser.poser_component_count;
 CREATE FUNCTION regress_poser.poser_component_live_from(regclass, regclass) RETURNS varchar LANGUAGE sql AS 'SELECT ''hostile''';
 CREATE EXTENSION poser SCHEMA regress_poser;
+DROP FUNCTION regress_poser.poser_component_live_from(regclass, regclass);
+CREATE TABLE regress_poser.poser_datasync_consumer (consumer name);
+CREATE EXTENSION poser SCHEMA regress_poser;
+DROP TABLE regress_poser.poser_datasync_consumer;
+CREATE TYPE regress_poser.poser_change AS (change_id int8);
+CREATE EXTENSION poser SCHEMA regress_poser;
+DROP TYPE regress_poser.poser_change;
+CREATE FUNCTION regress_poser.poser_datasync_pending(name) RETURNS int8 LANGUAGE sql AS 'SELECT 0';
+CREATE EXTENSION poser SCHEMA regress_poser;
 SELECT extname FROM pg_extension WHERE extname = 'poser';
 
 DROP CAST (varchar AS int8);
 DROP CAST (int8 AS bool);
 DROP CAST (bool AS int8);
+DROP CAST (xid8 AS int8);
+DROP CAST (name AS jsonb);
 DROP SCHEMA regress_poser, regress_poser_hostile CASCADE;
