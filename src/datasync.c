@@ -32,8 +32,11 @@
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
+#include "catalog/objectaccess.h"
 #include "catalog/objectaddress.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
@@ -42,6 +45,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "tcop/dest.h"
@@ -53,6 +57,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
@@ -120,6 +125,9 @@ typedef struct Running
 } Running;
 
 static Running *running = NULL;
+
+/* The consumer whose row we are writing, or NULL. */
+static const Consumer *writing = NULL;
 
 /* Whether a consumer asks for NOTIFY, as far as this session knows. */
 static Oid notify_relid = InvalidOid;
@@ -273,6 +281,29 @@ read_consumer(Consumer *consumer, bool lock)
 	SPI_freetuptable(SPI_tuptable);
 }
 
+/*
+ * Update the row of the consumer; returns whether it was there, and the query's
+ * condition true.
+ */
+static bool
+update_consumer(Consumer *consumer, const char *query, int nargs, const Oid *argtypes, const Datum *values,
+				const char *nulls)
+{
+	bool result;
+
+	writing = consumer;
+	PG_TRY();
+	{
+		result = execute(query, nargs, argtypes, values, nulls, false) > 0;
+	}
+	PG_FINALLY();
+	{
+		writing = NULL;
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /* A snapshot as a parameter of a query. */
 static void
 put_snapshot(struct varlena *snapshot, Datum *value, char *null)
@@ -309,16 +340,17 @@ save_consumer(Consumer *consumer)
 	values[12] = BoolGetDatum(consumer->failed);
 	values[13] = Int64GetDatum(consumer->failed_change);
 	nulls[13] = consumer->failed_change == 0 ? 'n' : ' ';
-	if (execute(psprintf("UPDATE %s\n"
-						 "   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
-						 "       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
-						 "       last_confirmed_at = CASE WHEN $10 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
-						 "       attempts = $11, last_error = $12,\n"
-						 "       last_failed_at = CASE WHEN $13 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
-						 "       failed_change_id = $14\n"
-						 " WHERE consumer OPERATOR(pg_catalog.=) $1",
-						 poser_relation_name(consumer->relid)),
-				lengthof(argtypes), argtypes, values, nulls, false) == 0)
+	if (!update_consumer(consumer,
+						 psprintf("UPDATE %s\n"
+								  "   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
+								  "       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
+								  "       last_confirmed_at = CASE WHEN $10 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
+								  "       attempts = $11, last_error = $12,\n"
+								  "       last_failed_at = CASE WHEN $13 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
+								  "       failed_change_id = $14\n"
+								  " WHERE consumer OPERATOR(pg_catalog.=) $1",
+								  poser_relation_name(consumer->relid)),
+						 lengthof(argtypes), argtypes, values, nulls))
 		no_such_consumer(consumer);
 	consumer->changed = false;
 }
@@ -471,10 +503,11 @@ sequence_value(Oid nspid)
 
 /*
  * Append a query for the changes of all tables, as poser_change has them, each
- * with its condition "where", in the order of change_id.
+ * with its condition "where", in the order of change_id; the payload can be left
+ * out.
  */
 static void
-append_changes(StringInfo sql, const PoserVersioned *tables, const char *where)
+append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, bool with_payload)
 {
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
@@ -494,10 +527,12 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where)
 		appendStringInfo(sql,
 						 "%s::pg_catalog.text AS payload_key,\n"
 						 "        v.operation_type OPERATOR(pg_catalog.=) 2::pg_catalog.int2 AS deletion,\n"
-						 "        pg_catalog.to_jsonb(payload) AS payload\n"
+						 "        %s AS payload\n"
 						 "   FROM %s AS v,\n"
 						 "        LATERAL (SELECT ",
-						 versioned->nkeys > 1 ? ")" : "", poser_relation_name(versioned->versions));
+						 versioned->nkeys > 1 ? ")" : "",
+						 with_payload ? "pg_catalog.to_jsonb(payload.*)" : "NULL::pg_catalog.jsonb",
+						 poser_relation_name(versioned->versions));
 		for (int j = 0; j < versioned->natts; j++)
 			if (versioned->source[j] != 0)
 			{
@@ -544,6 +579,19 @@ prefer_indexes(bool in_joins)
 	for (int i = 0; i < (in_joins ? lengthof(others) : 2); i++)
 		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	return level;
+}
+
+/* Have values written alike whatever the session's settings; that ends with it. */
+static void
+fix_settings(void)
+{
+	static const char *const settings[][2] = {
+		{"timezone", "UTC"}, {"bytea_output", "hex"}, {"lc_monetary", "C"}, {"search_path", "pg_catalog, pg_temp"}};
+
+	(void) poser_import_begin_settings();
+	for (int i = 0; i < lengthof(settings); i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
 }
 
 /*
@@ -743,7 +791,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 
 /* Read the next changes of the window. */
 static void
-read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit)
+read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit,
+			bool with_payload)
 {
 	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
@@ -759,7 +808,8 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
 						   "  FROM (");
 	append_changes(&sql, tables,
-				   "v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5");
+				   "v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5",
+				   with_payload);
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
@@ -776,6 +826,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	values[4] = Int64GetDatum(consumer->last_change);
 
 	level = prefer_indexes(true);
+	fix_settings();
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
 							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
 	options.params = makeParamList(lengthof(argtypes));
@@ -802,7 +853,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
  * window is opened.  Not all of them need be delivered; the consumer is not saved.
  */
 static int64
-fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, int64 *first, int64 *last)
+fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	ChangeReceiver receiver = {change_receiver, store, 0, 0, 0};
@@ -820,7 +871,7 @@ fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, int64 *fi
 			poser_describe_versioned(tables, consumer->nspid);
 		described = true;
 
-		read_window(consumer, tables, &receiver, limit);
+		read_window(consumer, tables, &receiver, limit, with_payload);
 		if (receiver.n > 0)
 			break;
 		/* there was nothing in it for this consumer */
@@ -896,11 +947,20 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	limit = max_changes_argument(fcinfo);
 	InitMaterializedSRF(fcinfo, 0);
 	open_consumer(&consumer, false);
-	if (fetch_changes(&consumer, rsinfo->setResult, limit, &first, &last) > 0)
+	if (fetch_changes(&consumer, rsinfo->setResult, limit, true, &first, &last) > 0)
 		deliver_change(&consumer, last);
 	save_consumer(&consumer);
 	become_caller(&consumer);
 	return (Datum) 0;
+}
+
+/* Up to which change pruning has gone, as the active snapshot sees it. */
+static int64
+pruned_change(Oid nspid)
+{
+	execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
+			0, NULL, NULL, NULL, true);
+	return result_int64(1);
 }
 
 /*
@@ -953,7 +1013,7 @@ is_delivered(Consumer *consumer, int64 change_id)
 	}
 	else
 		/* it may have been pruned since */
-		before = !is_open(consumer) && change_id <= consumer->settled;
+		before = change_id > 0 && change_id <= pruned_change(consumer->nspid);
 
 	if (within && change_id > consumer->confirmed && change_id <= consumer->delivered)
 		return true;
@@ -1015,9 +1075,9 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 	change_id = PG_GETARG_INT64(1);
 
 	open_consumer(&consumer, false);
-	/* two, to know whether it is the last of the window */
+	/* two, to know whether it is the last of the window; that they cannot be shown is no reason to keep them */
 	store = tuplestore_begin_heap(false, false, work_mem);
-	if (fetch_changes(&consumer, store, 2, &first, &last) == 0 || first != change_id)
+	if (fetch_changes(&consumer, store, 2, false, &first, &last) == 0 || first != change_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("change %lld is not the next one of consumer \"%s\"",
@@ -1050,6 +1110,58 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
  * Handlers
  */
 
+/* The name of a function that can be a handler, qualified. */
+static char *
+handler_name(Oid fnoid, Oid nspid)
+{
+	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fnoid));
+	Form_pg_proc form;
+	char *result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("function with OID %u does not exist", fnoid)));
+	form = (Form_pg_proc) GETSTRUCT(tuple);
+	result = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
+	if (form->prokind != PROKIND_FUNCTION || form->proretset || form->pronargs != 1 ||
+		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
+				 errmsg("%s cannot be a handler", result),
+				 errdetail("A handler is a function with one argument, of type poser_change, that returns no set.")));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/* Catch the error that is being raised, which is rolled back to the savepoint. */
+static ErrorData *
+catch_error(PoserSavepoint *savepoint)
+{
+	ErrorData *error;
+
+	MemoryContextSwitchTo(savepoint->context);
+	error = CopyErrorData();
+	FlushErrorState();
+	poser_savepoint_rollback(savepoint);
+	/* that says nothing of a change */
+	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		ReThrowError(error);
+	return error;
+}
+
+/* Call the handler, whose result may be null. */
+static void
+call_function(FmgrInfo *handler, Datum change)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, handler, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = change;
+	fcinfo->args[0].isnull = false;
+	(void) FunctionCallInvoke(fcinfo);
+}
+
 /* Check deferred constraints, and have them checked at once from now on. */
 static void
 check_constraints(void)
@@ -1062,14 +1174,44 @@ check_constraints(void)
 }
 
 /*
+ * Find the handler, which the caller must be allowed to call.  It is looked up
+ * by its name and its very argument, so that no other function is taken for it.
+ */
+static void
+find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
+{
+#if PG_VERSION_NUM >= 160000
+	List *name = stringToQualifiedNameList(consumer->handler, NULL);
+#else
+	List *name = stringToQualifiedNameList(consumer->handler);
+#endif
+	Oid fnoid = list_length(name) > 1 ? LookupFuncName(name, 1, &type, true) : InvalidOid;
+	AclResult aclresult;
+
+	if (!OidIsValid(fnoid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("handler %s(poser_change) does not exist", consumer->handler)));
+	(void) handler_name(fnoid, consumer->nspid);
+#if PG_VERSION_NUM >= 160000
+	aclresult = object_aclcheck(ProcedureRelationId, fnoid, GetUserId(), ACL_EXECUTE);
+#else
+	aclresult = pg_proc_aclcheck(fnoid, GetUserId(), ACL_EXECUTE);
+#endif
+	if (aclresult != ACLCHECK_OK)
+		aclcheck_error(aclresult, OBJECT_FUNCTION, consumer->handler);
+	InvokeFunctionExecuteHook(fnoid);
+	fmgr_info_cxt(fnoid, handler, consumer->context);
+}
+
+/*
  * Call the handler for one change, in a subtransaction.  Returns the error that
  * it has been rolled back for, or NULL.
  *
- * *plan is made with the first change, so that it is the handler's error if that
- * cannot be called.
+ * It is found with the first change, so that it is its error if it is not there.
  */
 static ErrorData *
-call_handler(Consumer *consumer, SPIPlanPtr *plan, Datum change, Oid type)
+call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 {
 	const char *outer = poser_datasync_handling;
 	PoserSavepoint savepoint;
@@ -1084,18 +1226,12 @@ call_handler(Consumer *consumer, SPIPlanPtr *plan, Datum change, Oid type)
 			(void) set_config_option("poser.runas", consumer->runas, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_SAVE, true, 0, false);
 		poser_datasync_handling = NameStr(*consumer->name);
-		if (*plan == NULL)
-		{
-			SPIPlanPtr made = SPI_prepare(psprintf("SELECT %s($1)", consumer->handler), 1, &type);
-
-			if (made == NULL)
-				elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-			SPI_keepplan(made);
-			*plan = made;
-		}
-		if (SPI_execute_plan(*plan, &change, NULL, false, 0) < 0)
-			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-		SPI_freetuptable(SPI_tuptable);
+		if (!OidIsValid(handler->fn_oid))
+			find_handler(consumer, type, handler);
+		CommandCounterIncrement();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		call_function(handler, change);
+		PopActiveSnapshot();
 		check_constraints();
 		AtEOXact_GUC(true, level);
 		poser_datasync_handling = outer;
@@ -1104,13 +1240,7 @@ call_handler(Consumer *consumer, SPIPlanPtr *plan, Datum change, Oid type)
 	PG_CATCH();
 	{
 		poser_datasync_handling = outer;
-		MemoryContextSwitchTo(savepoint.context);
-		error = CopyErrorData();
-		FlushErrorState();
-		poser_savepoint_rollback(&savepoint);
-		/* that is not the handler's, and says nothing of the change */
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-			ReThrowError(error);
+		error = catch_error(&savepoint);
 	}
 	PG_END_TRY();
 	return error;
@@ -1122,34 +1252,31 @@ call_handler(Consumer *consumer, SPIPlanPtr *plan, Datum change, Oid type)
  * the change that it is about in *failed.
  */
 static int64
-call_handlers(Consumer *consumer, Tuplestorestate *store, TupleDesc desc, int64 *handled,
-			  ErrorData **error, int64 *failed)
+call_handlers(Consumer *consumer, FmgrInfo *handler, Tuplestorestate *store, TupleDesc desc,
+			  int64 *handled, ErrorData **error, int64 *failed)
 {
 	Running self = {consumer->name, running};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser change", ALLOCSET_DEFAULT_SIZES);
 	MemoryContext outer = CurrentMemoryContext;
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	SPIPlanPtr plan = NULL;
 	int64 last = 0;
 
-	SPI_connect();
 	running = &self;
 	PG_TRY();
 	{
 		check_constraints();
-		MemoryContextSwitchTo(outer);
 		while (*error == NULL && tuplestore_gettupleslot(store, true, false, slot))
 		{
 			bool isnull;
 			int64 change_id = DatumGetInt64(slot_getattr(slot, CHANGE_ID, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
+			MemoryContextReset(context);
 			MemoryContextSwitchTo(context);
-			*error = call_handler(consumer, &plan, ExecFetchSlotHeapTupleDatum(slot), desc->tdtypeid);
+			*error = call_handler(consumer, handler, ExecFetchSlotHeapTupleDatum(slot), desc->tdtypeid);
 			MemoryContextSwitchTo(outer);
 			if (*error == NULL)
 			{
-				MemoryContextReset(context);
 				last = change_id;
 				(*handled)++;
 			}
@@ -1160,13 +1287,37 @@ call_handlers(Consumer *consumer, Tuplestorestate *store, TupleDesc desc, int64 
 	PG_FINALLY();
 	{
 		running = self.outer;
-		if (plan != NULL)
-			SPI_freeplan(plan);
 	}
 	PG_END_TRY();
-	SPI_finish();
 	ExecDropSingleTupleTableSlot(slot);
 	return last;
+}
+
+/*
+ * Fetch changes for the handler, as the owner.  Returns how many; with an error,
+ * which is caught, 0.
+ */
+static int64
+fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
+				  int64 *first, int64 *last, ErrorData **error)
+{
+	PoserSavepoint savepoint;
+	volatile int64 result = 0;
+
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		become_owner(consumer);
+		result = fetch_changes(consumer, store, limit, with_payload, first, last);
+		become_caller(consumer);
+		poser_savepoint_release(&savepoint);
+	}
+	PG_CATCH();
+	{
+		*error = catch_error(&savepoint);
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /*
@@ -1177,7 +1328,9 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 {
 	Consumer consumer;
 	TupleDesc desc;
+	FmgrInfo handler = {0};
 	ErrorData *error = NULL;
+	bool one_by_one = false;
 	int64 limit;
 	int64 handled = 0;
 	int64 failed = 0;
@@ -1190,43 +1343,53 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("poser_datasync_run() cannot be called by a statement that changes a table with history")));
 	open_consumer(&consumer, false);
+	become_caller(&consumer);
 	if (consumer.handler == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("consumer \"%s\" has no handler", NameStr(*consumer.name))));
-	/* not SPI's memory, which goes with each change of role */
-	MemoryContextSwitchTo(consumer.context);
 	desc = lookup_rowtype_tupdesc_copy(get_rel_type_id(poser_relation_by_name("poser_change", consumer.nspid)), -1);
 
+	/* what the handler does, and that it has done it, is of one transaction: saved at the end */
 	while (handled < limit && error == NULL)
 	{
-		Tuplestorestate *store;
-		int64 first;
-		int64 last;
+		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
+		int64 wanted = one_by_one ? 1 : limit - handled;
+		int64 first = 0;
+		int64 last = 0;
+		int64 n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
 
-		MemoryContextSwitchTo(consumer.context);
-		store = tuplestore_begin_heap(false, false, work_mem);
-		last = 0;
-		if (fetch_changes(&consumer, store, limit - handled, &first, &last) > 0)
+		if (error != NULL && wanted > 1)
 		{
-			become_caller(&consumer);
-			last = call_handlers(&consumer, store, desc, &handled, &error, &failed);
-			become_owner(&consumer);
+			/* up to the change that cannot be shown, all others can be handled */
+			one_by_one = true;
+			FreeErrorData(error);
+			error = NULL;
 		}
-		else
+		else if (error != NULL)
+		{
+			ErrorData *none = NULL;
+
+			(void) fetch_for_handler(&consumer, store, 1, false, &failed, &last, &none);
+			if (none != NULL)
+				ReThrowError(none);
+		}
+		else if (n == 0)
 			limit = handled;
-		tuplestore_end(store);
-		if (last > 0)
+		else if ((last = call_handlers(&consumer, &handler, store, desc, &handled, &error, &failed)) > 0)
 			confirm_change(&consumer, last);
-		if (error != NULL)
-		{
-			deliver_change(&consumer, failed);
-			consumer.attempts++;
-			consumer.last_error = error->message != NULL ? error->message : "unknown error";
-			consumer.failed = true;
-			consumer.failed_change = failed;
-			consumer.changed = true;
-		}
+		tuplestore_end(store);
+	}
+
+	become_owner(&consumer);
+	if (error != NULL)
+	{
+		deliver_change(&consumer, failed);
+		consumer.attempts++;
+		consumer.last_error = error->message != NULL ? error->message : "unknown error";
+		consumer.failed = true;
+		consumer.failed_change = failed;
+		consumer.changed = true;
 	}
 	save_consumer(&consumer);
 	become_caller(&consumer);
@@ -1242,39 +1405,6 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 /*
  * Making and removing consumers
  */
-
-/* The name of a function that can be a handler, qualified. */
-static char *
-handler_name(Oid fnoid, Oid nspid)
-{
-	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fnoid));
-	Form_pg_proc form;
-	char *result;
-
-	if (!HeapTupleIsValid(tuple))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("function with OID %u does not exist", fnoid)));
-	form = (Form_pg_proc) GETSTRUCT(tuple);
-	result = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
-	if (form->prokind != PROKIND_FUNCTION || form->pronargs != 1 ||
-		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("%s cannot be a handler", result),
-				 errdetail("A handler is a function with one argument, of type poser_change.")));
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/* Up to which change pruning has gone, as the active snapshot sees it. */
-static int64
-pruned_change(Oid nspid)
-{
-	execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
-			0, NULL, NULL, NULL, true);
-	return result_int64(1);
-}
 
 /*
  * An older snapshot must not have changes after it that have been pruned since.
@@ -1401,8 +1531,8 @@ change_roles(FunctionCallInfo fcinfo, const char *function, const char *query)
 	read_consumer(&consumer, false);
 	values[0] = NameGetDatum(consumer.name);
 	values[1] = PG_GETARG_DATUM(1);
-	execute(psprintf(query, poser_relation_name(consumer.relid)),
-			lengthof(argtypes), argtypes, values, NULL, false);
+	(void) update_consumer(&consumer, psprintf(query, poser_relation_name(consumer.relid)),
+						   lengthof(argtypes), argtypes, values, NULL);
 	become_caller(&consumer);
 }
 
@@ -1512,6 +1642,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	bool isnull[5] = {false, true, true, false, true};
 	TupleDesc desc;
 	Snapshot snapshot = GetActiveSnapshot();
+	Oid status;
 	TimestampTz oldest;
 	int64 pending;
 	int64 transaction_id;
@@ -1525,8 +1656,10 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	consumer.nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	consumer.relid = poser_relation_by_name("poser_datasync_consumer", consumer.nspid);
 	consumer.context = CurrentMemoryContext;
+	status = poser_relation_by_name("poser_datasync_status", consumer.nspid);
 	if (!poser_is_owner(consumer.relid, GetUserId()) &&
-		pg_class_aclcheck(poser_relation_by_name("poser_datasync_status", consumer.nspid), GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+		pg_class_aclcheck(status, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
 
 	become_owner(&consumer);
@@ -1554,6 +1687,22 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 }
 
 /*
+ * The table of consumers of the extension that has this table of transactions, or
+ * InvalidOid: before 1.4 another relation may have the name.
+ */
+static Oid
+consumers_beside(Oid transactions)
+{
+	Oid relid = get_relname_relid("poser_datasync_consumer", get_rel_namespace(transactions));
+	Oid extension = getExtensionOfObject(RelationRelationId, transactions);
+
+	if (OidIsValid(relid) && OidIsValid(extension) && get_rel_relkind(relid) == RELKIND_RELATION &&
+		getExtensionOfObject(RelationRelationId, relid) == extension)
+		return relid;
+	return InvalidOid;
+}
+
+/*
  * The least id of a transaction with changes that a consumer has not confirmed,
  * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish() by
  * somebody with the owner's rights.
@@ -1562,7 +1711,7 @@ int64
 poser_datasync_needed(const PoserVersioned *tables)
 {
 	Oid nspid = get_rel_namespace(tables[0].transactions);
-	Oid relid = get_relname_relid("poser_datasync_consumer", nspid);
+	Oid relid = consumers_beside(tables[0].transactions);
 	SPITupleTable *consumers;
 	int64 result = PG_INT64_MAX;
 
@@ -1641,8 +1790,10 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
 						trigdata->tg_trigger->tgname)));
-	/* when all of a table's triggers have been enabled, this one fires for ours, too */
-	if (TRIGGER_FIRED_BY_UPDATE(event) && SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA)
+	/* when all of a table's triggers have been enabled, this one fires for what is no replication */
+	if (TRIGGER_FIRED_BY_UPDATE(event) &&
+		((writing != NULL && writing->relid == RelationGetRelid(rel)) ||
+		 SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA))
 		return PointerGetDatum(tuple);
 
 	for (int i = 0; i < lengthof(attributes); i++)
@@ -1728,7 +1879,7 @@ poser_datasync_notify(Oid transactions, int64 transaction_id)
 	AcceptInvalidationMessages();
 	if (!notify_known)
 	{
-		notify_relid = get_relname_relid("poser_datasync_consumer", get_rel_namespace(transactions));
+		notify_relid = consumers_beside(transactions);
 		notify_known = OidIsValid(notify_relid);
 		notify_wanted = notify_known && look_for_notify(notify_relid);
 	}

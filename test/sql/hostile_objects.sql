@@ -186,7 +186,7 @@ BEGIN
 			UPDATE regress_poser.poser_widget SET active = NOT active WHERE uuid OPERATOR(pg_catalog.=) change.payload_key;
 		END';
 	PERFORM regress_poser.poser_datasync_add('polled', 'beginning', notify => true);
-	PERFORM regress_poser.poser_datasync_add('handled', 'beginning', 'regress_poser_hostile.handle'::pg_catalog.regproc::pg_catalog.oid, 'robot');
+	PERFORM regress_poser.poser_datasync_add('handled', 'beginning', 'regress_poser_hostile.handle(regress_poser.poser_change)', 'robot');
 	PERFORM regress_poser.poser_datasync_add('new');
 	PERFORM regress_poser.poser_datasync_grant('polled', 'pg_monitor');
 	PERFORM regress_poser.poser_datasync_grant('polled', 'public');

@@ -17,6 +17,13 @@ SELECT * FROM "Regress Poser %s.1".poser_widget_list('TWO');
 SELECT "Regress Poser %s.1".poser_recount();
 SELECT * FROM "Regress Poser %s.1".poser_check();
 SELECT length("Regress Poser %s.1".poser_uuid());
+CREATE FUNCTION "Regress Poser %s.1".handle("Regress Poser %s.1".poser_change) RETURNS void LANGUAGE sql AS '';
+SELECT "Regress Poser %s.1".poser_datasync_add('polled', 'beginning'),
+       "Regress Poser %s.1".poser_datasync_add('handled', 'beginning', '"Regress Poser %s.1".handle("Regress Poser %s.1".poser_change)');
+SELECT payload_type, payload FROM "Regress Poser %s.1".poser_datasync_changes('polled', 2);
+SELECT "Regress Poser %s.1".poser_datasync_run('handled', 1);
+SELECT consumer, handler, pending FROM "Regress Poser %s.1".poser_datasync_status ORDER BY consumer;
+SELECT * FROM "Regress Poser %s.1".poser_check();
 
 -- It cannot be moved, but the schema can get another name.
 ALTER EXTENSION poser SET SCHEMA public;
@@ -25,6 +32,15 @@ INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) 
 SELECT uuid, component_count, active_component_count FROM regress_poser.poser_widget_summary ORDER BY uuid;
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
 SELECT uuid, component_count FROM regress_poser.poser_widget_list('TWO');
+-- consumers go on, but a handler in that schema is to be named again
+SELECT payload_type, payload FROM regress_poser.poser_datasync_changes('polled', 2);
+SELECT regress_poser.poser_datasync_confirm('polled', max(change_id)) FROM regress_poser.poser_datasync_changes('polled');
+SELECT regress_poser.poser_datasync_run('handled', 1);
+SELECT * FROM regress_poser.poser_check();
+UPDATE regress_poser.poser_datasync_consumer SET handler = 'regress_poser.handle' WHERE handler IS NOT NULL;
+SELECT regress_poser.poser_datasync_run('handled') > 0 AS handled;
+SELECT consumer, pending, attempts FROM regress_poser.poser_datasync_status ORDER BY consumer;
+SELECT * FROM regress_poser.poser_check();
 DELETE FROM regress_poser.poser_component WHERE active;
 DELETE FROM regress_poser.poser_widget WHERE uuid = 'w2';
 SELECT regress_poser.poser_recount();
@@ -38,11 +54,15 @@ CREATE TABLE "Regress Poser %s.1".poser_widget AS SELECT * FROM regress_poser.po
 CREATE TABLE "Regress Poser %s.1".poser_component AS SELECT * FROM regress_poser.poser_component;
 CREATE VIEW "Regress Poser %s.1".poser_widget_summary AS SELECT 'wrong'::varchar AS uuid;
 CREATE TABLE "Regress Poser %s.1".poser_component_count ();
+CREATE TABLE "Regress Poser %s.1".poser_datasync_consumer (consumer name);
+CREATE VIEW "Regress Poser %s.1".poser_datasync_status AS SELECT 'wrong'::name AS consumer;
 SET search_path = "Regress Poser %s.1", regress_poser;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT component_count FROM poser_widget_get('w1');
 SELECT uuid, component_count FROM poser_widget_list();
+SELECT count(*) FROM poser_datasync_changes('polled');
+SELECT consumer FROM poser_datasync_stale('0') ORDER BY consumer;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 
@@ -53,7 +73,9 @@ ALTER SCHEMA regress_poser RENAME TO regress_poser_2;
 SELECT component_count FROM regress_poser_2.poser_widget_get('w1');
 INSERT INTO regress_poser_2.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT component_count FROM regress_poser_2.poser_widget_get('w1');
+SELECT count(*) FROM regress_poser_2.poser_datasync_changes('polled');
 ROLLBACK;
+SELECT count(*) FROM regress_poser.poser_datasync_changes('polled');
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
 INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
@@ -71,17 +93,25 @@ CREATE TEMPORARY TABLE poser_component (uuid int);
 CREATE TEMPORARY TABLE poser_component_count (uuid int);
 CREATE TEMPORARY TABLE poser_component_count_delta (uuid int);
 CREATE TEMPORARY TABLE poser_widget_summary (uuid int);
+CREATE TEMPORARY TABLE poser_datasync_consumer (consumer int);
+CREATE TEMPORARY TABLE poser_transaction (id int);
+CREATE TEMPORARY TABLE poser_change (change_id int);
 SET search_path = regress_poser;
 SELECT pg_temp.write('w1');
 INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('w3', '');
 SELECT uuid, component_count FROM poser_widget_list();
+SELECT count(*) FROM poser_datasync_changes('polled');
+SELECT poser_datasync_run('handled') > 0 AS handled;
+SELECT regress_poser.poser_datasync_drop('polled');
 SELECT poser_recount();
 SELECT * FROM poser_check();
 DROP TABLE pg_temp.poser_widget, pg_temp.poser_component, pg_temp.poser_component_count,
-	pg_temp.poser_component_count_delta, pg_temp.poser_widget_summary;
+	pg_temp.poser_component_count_delta, pg_temp.poser_widget_summary, pg_temp.poser_datasync_consumer,
+	pg_temp.poser_transaction, pg_temp.poser_change;
 DROP FUNCTION pg_temp.write;
 
 RESET search_path;
+DROP FUNCTION regress_poser.handle;
 DROP EXTENSION poser;
 SET client_min_messages = warning;
 DROP SCHEMA regress_poser, "Regress Poser %s.1" CASCADE;
@@ -93,6 +123,8 @@ CREATE EXTENSION poser SCHEMA "select";
 INSERT INTO "select".poser_widget (uuid, description) VALUES ('w1', '');
 INSERT INTO "select".poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT uuid, component_count FROM "select".poser_widget_list();
+SELECT "select".poser_datasync_add('polled', 'beginning');
+SELECT payload_type, count(*) FROM "select".poser_datasync_changes('polled') GROUP BY payload_type ORDER BY payload_type;
 SELECT "select".poser_recount();
 SELECT * FROM "select".poser_check();
 DROP EXTENSION poser;

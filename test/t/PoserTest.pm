@@ -1,6 +1,6 @@
 # What the TAP tests share: a cluster, statements as another role, a history,
-# batches, and the questions that most of them ask: whether every count is exact,
-# and whether history is what has happened.
+# batches, consumers, and the questions that most of them ask: whether every count
+# is exact, and whether history is what has happened.
 
 package PoserTest;
 
@@ -17,8 +17,9 @@ $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
   new_node create_database lines_as fails_as counts_exact make_deltas
-  make_history history_exact history_goes_on make_batches batches_go_on contents
-  waits_for_lock pgbench_file MAINTAINED BATCH_TABLES
+  make_history history_exact history_goes_on make_batches batches_go_on
+  make_consumers consumers_go_on contents
+  waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
 # The sums as they are kept, settled row and deltas together.
@@ -42,6 +43,35 @@ use constant BATCH_TABLES => q{
 	CREATE TABLE "batch ""target""" (id int, day date, price numeric(10,2), tags text[],
 		PRIMARY KEY (day, id));
 	CREATE TABLE batch_source (uuid varchar(32), description text);};
+
+# What consumers have been given, kept by a client and by a handler; and after which
+# change one has begun that is given what comes from now on.
+use constant CONSUMER_OBJECTS => q{
+	CREATE TABLE given (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, consumer name, change_id bigint);
+	CREATE TABLE given_from (consumer name PRIMARY KEY, change_id bigint);
+	CREATE FUNCTION take_changes(consumer name, max_changes integer) RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE
+		taken bigint;
+		last bigint;
+	BEGIN
+		WITH kept AS (
+			INSERT INTO given (consumer, change_id)
+			SELECT take_changes.consumer, c.change_id
+			FROM poser_datasync_changes(take_changes.consumer, max_changes) c
+			RETURNING given.change_id)
+		SELECT count(*), max(change_id) INTO taken, last FROM kept;
+		PERFORM poser_datasync_confirm(consumer, last);
+		RETURN taken;
+	END
+	$$;
+	CREATE FUNCTION keep_change(change poser_change) RETURNS void LANGUAGE plpgsql AS $$
+	BEGIN
+		IF current_setting('test.broken', true) = 'on' THEN
+			RAISE EXCEPTION 'broken at %', change.payload_key;
+		END IF;
+		INSERT INTO given (consumer, change_id) VALUES ('handled', change.change_id);
+	END
+	$$;};
 
 # A started cluster; extra arguments go to init(), "conf" to postgresql.conf.
 sub new_node
@@ -463,15 +493,108 @@ EOF
 	return;
 }
 
+# Makes consumers, by the tables' owner: one that is half-way through what it has
+# been given, one whose handler has kept, skipped and failed, and one that has begun
+# just now; where there is a history.  A test.
+sub make_consumers
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $role) = @_;
+
+	make_writer($node, $dbname, $role);
+	lines_as($node, $dbname, $role, CONSUMER_OBJECTS . <<'EOF');
+SELECT poser_datasync_add('polled', 'beginning'),
+	poser_datasync_add('handled', 'beginning', 'keep_change(poser_change)', 'robot', notify => true),
+	poser_datasync_add('late', own_changes => true);
+INSERT INTO given_from SELECT 'late', max(change_id)
+FROM (SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v;
+SELECT poser_datasync_grant('polled', 'writer');
+SELECT take_changes('polled', 5);
+SELECT poser_datasync_run('handled', 5);
+SELECT poser_datasync_skip('handled', change_id, E'of no\tinterest, \u20ac') FROM poser_datasync_changes('handled', 1);
+SET test.broken = 'on';
+SET client_min_messages = error;
+SELECT poser_datasync_run('handled');
+SELECT poser_datasync_run('handled', 1);
+EOF
+	is( lines_as($node, $dbname, 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
+		3, "$dbname: a consumer is given what it does not confirm");
+	return;
+}
+
+# Tests: such consumers go on, and have then been given each change that history
+# has, those of each row in order; none twice, unless "twice" is set, as after a
+# restore.
+sub consumers_go_on
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $name, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $once = $params{twice} ? 'false' : 'true';
+
+	is( lines_as($node, $dbname, $role, <<'EOF'), "handled|2|t\nlate|0|f\npolled|0|f\n1", "$name: consumers are as they were");
+SELECT consumer, attempts, last_error LIKE 'broken at %' AND last_failed_at < now() AND last_error IS NOT NULL
+FROM poser_datasync_status ORDER BY consumer;
+SELECT count(*) FROM poser_datasync_skipped WHERE consumer = 'handled' AND reason = E'of no\tinterest, \u20ac';
+EOF
+	lines_as($node, $dbname, $role, <<'EOF');
+INSERT INTO poser_widget (uuid, description) VALUES ('consumers', 'first');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('consumers', 'consumers', '', 'first');
+UPDATE poser_widget SET description = 'second' WHERE uuid = 'consumers';
+DELETE FROM poser_component WHERE uuid = 'consumers';
+DELETE FROM poser_widget WHERE uuid = 'consumers';
+DO $$ BEGIN
+	WHILE take_changes('late', 4) > 0 LOOP END LOOP;
+	WHILE take_changes('polled', 1000) > 0 LOOP END LOOP;
+	WHILE poser_datasync_run('handled', 100) > 0 LOOP END LOOP;
+END $$;
+EOF
+	is( lines_as($node, $dbname, $role, <<"EOF"), '', "$name: and are given all that they have not confirmed");
+WITH version AS (
+	SELECT change_id, 'widget' AS kind, uuid FROM poser_widget_version
+	UNION ALL
+	SELECT change_id, 'component', uuid FROM poser_component_version
+), wanted AS (
+	SELECT c.consumer, v.*
+	FROM poser_datasync_consumer c LEFT JOIN given_from f USING (consumer), version v
+	WHERE v.change_id > coalesce(f.change_id, 0)
+		AND NOT EXISTS (SELECT FROM poser_datasync_skipped s
+			WHERE s.consumer = c.consumer AND s.change_id = v.change_id)
+)
+SELECT format('%s is not given to %s', change_id, w.consumer)
+FROM wanted w LEFT JOIN given g USING (consumer, change_id) WHERE g.n IS NULL
+UNION ALL
+SELECT format('%s is given to %s %s times', change_id, consumer, count(*))
+FROM given WHERE $once GROUP BY consumer, change_id HAVING count(*) > 1
+UNION ALL
+SELECT format('%s is given to %s before %s', change_id, consumer, next)
+FROM (SELECT *, lead(change_id) OVER (PARTITION BY consumer, kind, uuid ORDER BY n) AS next
+	  FROM (SELECT consumer, change_id, max(n) AS n FROM given GROUP BY consumer, change_id) g
+	  JOIN version USING (change_id)) o
+WHERE next < change_id
+UNION ALL
+SELECT format('%s of %s are pending', pending, consumer) FROM poser_datasync_status WHERE pending <> 0 OR attempts <> 0
+UNION ALL
+SELECT format('%s is stale', consumer) FROM poser_datasync_stale('0')
+UNION ALL
+SELECT format('consumers are %s', string_agg(consumer, ', ' ORDER BY consumer)) FROM poser_datasync_consumer
+HAVING count(*) <> 3;
+EOF
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: and poser_check() finds nothing");
+	return;
+}
+
 # Everything in Poser's tables, as a role sees it, and where the sequences are;
-# counts whatever has been settled.  xact is left out unless asked for, and the
-# sequences can be.
+# counts whatever has been settled.  xact is left out unless asked for, and with it
+# where consumers are; and the sequences can be.
 sub contents
 {
 	my ($node, $dbname, %params) = @_;
 	my $role = $params{role} // 'postgres';
 	my $kept = MAINTAINED;
 	my $without = $params{xact} ? '' : q{- 'xact'};
+	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
+		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
 	my $sequence = $params{no_sequence} ? '' :
 	  'SELECT last_value, is_called FROM poser_change_id_seq;
 	   SELECT last_value, is_called FROM poser_batch_id_seq;';
@@ -487,6 +610,8 @@ SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
 SELECT to_json(h) FROM poser_version_horizon h;
 SELECT to_json(b) FROM poser_batch b ORDER BY id;
 SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
+SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
+SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
 $sequence
 EOF
 }

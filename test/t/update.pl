@@ -1,6 +1,7 @@
-# A database updated from 1.0, 1.1 or 1.2 with rows in place is, by the catalogs,
-# what a new one is, its counts are right, each row has a first version, and it has
-# batches; an update rolled back leaves it as it was, and who writes meanwhile waits.
+# A database updated from any earlier version with rows in place is, by the catalogs,
+# what a new one is, its counts are right, each row has a first version, it has
+# batches, and consumers are given all of that; an update rolled back leaves it as it
+# was, and who writes meanwhile waits.
 
 use strict;
 use warnings;
@@ -27,7 +28,10 @@ CREATE TEMP VIEW member AS
 		AND deptype = 'e' AND extname = 'poser';
 CREATE TEMP VIEW rel AS
 	SELECT c.*, name FROM member JOIN pg_class c ON c.oid = objid
-	WHERE classid = 'pg_class'::regclass;
+	WHERE classid = 'pg_class'::regclass
+	UNION ALL
+	SELECT c.*, name FROM member JOIN pg_type t ON t.oid = objid JOIN pg_class c ON c.oid = typrelid
+	WHERE classid = 'pg_type'::regclass AND relkind = 'c';
 CREATE TEMP VIEW named_acl (classid, objid, subid, what, acl) AS
 	SELECT 'pg_class'::regclass, oid, 0, 'privileges',
 		coalesce(relacl, acldefault('r', relowner)) FROM pg_class
@@ -104,9 +108,18 @@ UNION ALL
 	SELECT concat_ws(' | ', 'function', name, proowner::regrole, pg_get_functiondef(p.oid))
 	FROM member JOIN pg_proc p ON p.oid = objid WHERE classid = 'pg_proc'::regclass
 UNION ALL
+	SELECT concat_ws(' | ', 'type', name, typowner::regrole,
+		to_jsonb(t) - ARRAY['oid', 'typnamespace', 'typowner', 'typrelid', 'typarray', 'typelem', 'typacl'])
+	FROM member JOIN pg_type t ON t.oid = objid WHERE classid = 'pg_type'::regclass
+UNION ALL
 	SELECT concat_ws(' | ', 'comment', name, attname, description)
 	FROM member JOIN pg_description ON classoid = classid AND objoid = objid
 	LEFT JOIN pg_attribute ON attrelid = objid AND attnum = objsubid AND attnum > 0
+UNION ALL
+	SELECT concat_ws(' | ', 'comment', name, attname, description)
+	FROM rel JOIN pg_description ON classoid = 'pg_class'::regclass AND objoid = oid
+	LEFT JOIN pg_attribute ON attrelid = objoid AND attnum = objsubid
+	WHERE relkind = 'c'
 UNION ALL
 	SELECT concat_ws(' | ', 'comment', name, pg_describe_object(classoid, objoid, 0), description)
 	FROM rel, LATERAL (
@@ -170,7 +183,9 @@ foreach (
 	[ 'public', 'postgres', '1.0' ],
 	[ 'Stock Room', 'postgres', '1.1' ],
 	[ 'public', 'owner', '1.1' ],
-	[ 'Stock Room', 'owner', '1.2' ])
+	[ 'Stock Room', 'owner', '1.2' ],
+	[ 'Stock Room', 'postgres', '1.3' ],
+	[ 'public', 'owner', '1.3' ])
 {
 	my ($schema, $role, $version) = @$_;
 	my $about = "from $version, schema $schema, by $role";
@@ -202,8 +217,8 @@ VALUES ('late', '1', 'In the same session');
 EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
-	# On the way, 1.1 and 1.2 are the same, too.
-	foreach my $between ($version eq '1.0' ? ('1.1', '1.2') : ())
+	# On the way, all others are the same, too.
+	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3') : ())
 	{
 		my $between_fresh = "fresh_$between" =~ tr/./_/r;
 		create_database($node, $between_fresh, schema => $schema, owner => $role, version => $between);
@@ -222,9 +237,9 @@ EOF
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
-	# 1.2 has recorded them as they came
+	# from 1.2 on they have been recorded as they came
 	my ($transactions, $comment) =
-	  $version eq '1.2' ? (4, '') : (1, 'history begins with version 1.2 of extension "poser"');
+	  $version ge '1.2' ? (4, '') : (1, 'history begins with version 1.2 of extension "poser"');
 	is( $node->safe_psql($updated, <<'EOF'), "912|912|0|$transactions", "$about: each row has one first version");
 SELECT count(*), count(DISTINCT uuid), max(operation_type), count(DISTINCT transaction_id)
 FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
@@ -234,10 +249,23 @@ EOF
 	is( $node->safe_psql($updated, 'SELECT DISTINCT username, role_name, comment FROM poser_transaction'),
 		"$role|$role|$comment", "$about: of as many transactions, which say so");
 	history_exact($node, $updated, "$about: updated", versions => 912);
+	is( lines_as($node, $updated, $role, <<'EOF'), '912|912|t|0', "$about: a consumer is given each, in order");
+SELECT poser_datasync_add('updated', 'beginning') \gset
+SELECT count(*), count(DISTINCT payload_key), bool_and(change_id > before AND NOT deletion),
+	(SELECT count(*) FROM (
+		SELECT 'poser_widget', uuid, to_jsonb(w) FROM poser_widget w
+		UNION ALL
+		SELECT 'poser_component', uuid, to_jsonb(c) FROM poser_component c
+		EXCEPT
+		SELECT payload_type, payload_key, payload FROM poser_datasync_changes('updated', 10000)) other)
+FROM (SELECT *, lag(change_id, 1, 0::bigint) OVER (ORDER BY ordinality) AS before
+	  FROM poser_datasync_changes('updated', 10000) WITH ORDINALITY) c;
+SELECT poser_datasync_drop('updated') \gset
+EOF
 
 	my @fresh = facts($fresh);
 	my @kinds = ('config table', qw(column comment constraint depends function index member policy
-		privileges relation sequence trigger view));
+		privileges relation sequence trigger type view));
 	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
 		"@kinds", "$about: the comparison sees all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
@@ -251,7 +279,9 @@ EOF
 		history_exact($node, $dbname, "$about: $dbname, written to", versions => 1720);
 		history_goes_on($node, $dbname, "$about: $dbname", role => $role);
 		make_batches($node, $dbname, $role);
+		make_consumers($node, $dbname, $role);
 		batches_go_on($node, $dbname, "$about: $dbname", role => $role);
+		consumers_go_on($node, $dbname, "$about: $dbname", role => $role);
 	}
 }
 
@@ -318,54 +348,64 @@ is( $node->safe_psql('commented', q{SELECT operation, coalesce(comment, 'none') 
 
 # The update waits for who has written, and who writes then waits for it, with
 # what he has planned before, too; nothing is lost.
-create_database($node, 'waiting', version => '1.1');
-$node->safe_psql('waiting', q{INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock')});
-my ($first, $second, $third, $updater) = map { $node->background_psql('waiting') } 1 .. 4;
-$first->query_safe(q{SET application_name = 'first'; BEGIN;
-	INSERT INTO poser_widget (uuid, description) VALUES ('first', '')});
-$second->query_safe(q{SET application_name = 'second'; PREPARE change (text) AS
-	UPDATE poser_widget SET description = $1 WHERE uuid = 'a'; EXECUTE change('prepared')});
-$third->query_safe(q{SET application_name = 'third'; BEGIN ISOLATION LEVEL REPEATABLE READ;
-	SELECT count(*) FROM poser_widget});
-$updater->query_until(qr/begun/, q{
-	SET application_name = 'updater';
-	BEGIN;
-	\echo begun
-	ALTER EXTENSION poser UPDATE;
-	\echo updated
-});
-waits_for_lock($node, 'updater');
-$second->query_until(qr/begun/, q{
-	\echo begun
-	EXECUTE change('executed');
-});
-waits_for_lock($node, 'second');
-$first->query_safe('COMMIT');
-$updater->query_until(qr/updated/, "\n");
-$third->query_until(qr/begun/, q{
-	\echo begun
-	INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('third', 'a', '', '');
-	COMMIT;
-});
-waits_for_lock($node, 'third');
-$updater->query_safe('COMMIT');
-$_->query_safe('SELECT') foreach $second, $third;
-$_->quit foreach $first, $second, $third, $updater;
-is( $node->safe_psql('waiting', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'writers that have waited are recorded');
+foreach (
+	[ '1.1', "a|0|prepared|f\na|1|executed|t\nfirst|0||f\nthird|0||t" ],
+	[ '1.3', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
+{
+	my ($version, $recorded) = @$_;
+	my $about = "from $version: writers that have waited";
+	my $dbname = 'waiting_' . $version =~ tr/./_/r;
+
+	create_database($node, $dbname, version => $version);
+	$node->safe_psql($dbname, q{INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock')});
+	my ($first, $second, $third, $updater) = map { $node->background_psql($dbname) } 1 .. 4;
+	$first->query_safe(q{SET application_name = 'first'; BEGIN;
+		INSERT INTO poser_widget (uuid, description) VALUES ('first', '')});
+	$second->query_safe(q{SET application_name = 'second'; PREPARE change (text) AS
+		UPDATE poser_widget SET description = $1 WHERE uuid = 'a'; EXECUTE change('prepared')});
+	$third->query_safe(q{SET application_name = 'third'; BEGIN ISOLATION LEVEL REPEATABLE READ;
+		SELECT count(*) FROM poser_widget});
+	$updater->query_until(qr/begun/, q{
+		SET application_name = 'updater';
+		BEGIN;
+		\echo begun
+		ALTER EXTENSION poser UPDATE;
+		\echo updated
+	});
+	waits_for_lock($node, 'updater');
+	$second->query_until(qr/begun/, q{
+		\echo begun
+		EXECUTE change('executed');
+	});
+	waits_for_lock($node, 'second');
+	$first->query_safe('COMMIT');
+	$updater->query_until(qr/updated/, "\n");
+	$third->query_until(qr/begun/, q{
+		\echo begun
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('third', 'a', '', '');
+		COMMIT;
+	});
+	waits_for_lock($node, 'third');
+	$updater->query_safe(q{SELECT poser_datasync_add('c', 'beginning'); COMMIT});
+	$_->query_safe('SELECT') foreach $second, $third;
+	$_->quit foreach $first, $second, $third, $updater;
+	is( $node->safe_psql($dbname, <<'EOF'), $recorded, "$about are recorded");
 SELECT uuid, operation_type, description, comment IS NULL
-FROM (SELECT uuid, operation_type, description, transaction_id FROM poser_widget_version
+FROM (SELECT uuid, operation_type, description, transaction_id, change_id FROM poser_widget_version
 	  UNION ALL
-	  SELECT uuid, operation_type, description, transaction_id FROM poser_component_version) v
+	  SELECT uuid, operation_type, description, transaction_id, change_id FROM poser_component_version) v
 JOIN poser_transaction ON id = transaction_id
-ORDER BY uuid, operation_type
+ORDER BY uuid, change_id
 EOF
-a|0|prepared|f
-a|1|executed|t
-first|0||f
-third|0||t
+	is( $node->safe_psql($dbname, <<'EOF'), '0', "$about: a consumer made by the update is given all of it");
+SELECT count(*)
+FROM (SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
+FULL JOIN poser_datasync_changes('c') c USING (change_id)
+WHERE v.change_id IS NULL OR c.change_id IS NULL
 EOF
-counts_exact($node, 'waiting', 'writers that have waited', widgets => 2);
-history_exact($node, 'waiting', 'writers that have waited', versions => 4);
+	counts_exact($node, $dbname, $about, widgets => 2);
+	history_exact($node, $dbname, $about, versions => 4);
+}
 
 # None of these goes unnoticed.
 my @base = facts('updated');
@@ -418,6 +458,38 @@ foreach (
 	'REVOKE EXECUTE ON FUNCTION poser_batch_create(regclass, text, jsonb) FROM public',
 	'ALTER FUNCTION poser_batch_purge(interval) RESET search_path',
 	q{COMMENT ON FUNCTION poser_batch_execute(varchar, boolean) IS 'other'},
+	'ALTER TABLE poser_datasync_consumer ALTER notify DROP DEFAULT',
+	'ALTER TABLE poser_datasync_consumer ALTER roles DROP NOT NULL',
+	'ALTER TABLE poser_datasync_consumer RESET (fillfactor)',
+	'ALTER TABLE poser_datasync_consumer DISABLE TRIGGER poser_datasync_changed',
+	'ALTER TABLE poser_datasync_consumer ENABLE TRIGGER poser_datasync_arrive',
+	'ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_arrive_update',
+	'ALTER TABLE poser_datasync_consumer OWNER TO reader',
+	'GRANT UPDATE (handler) ON poser_datasync_consumer TO reader',
+	'ALTER TABLE poser_datasync_skipped REPLICA IDENTITY NOTHING',
+	'GRANT INSERT ON poser_datasync_skipped TO reader',
+	'ALTER TABLE poser_transaction DROP consumer',
+	'DROP INDEX poser_transaction_idx_xact',
+	'ALTER INDEX poser_transaction_idx_xact SET (fillfactor = 50)',
+	'ALTER TYPE poser_change ADD ATTRIBUTE colour text',
+	'ALTER TYPE poser_change RENAME ATTRIBUTE payload TO content',
+	'ALTER TYPE poser_change ALTER ATTRIBUTE payload TYPE json',
+	'ALTER TYPE poser_change OWNER TO reader',
+	'REVOKE USAGE ON TYPE poser_change FROM public',
+	'ALTER VIEW poser_datasync_status OWNER TO reader',
+	'ALTER VIEW poser_datasync_status SET (security_invoker = true)',
+	'ALTER VIEW poser_datasync_status RENAME COLUMN age TO years',
+	'GRANT SELECT ON poser_datasync_status TO reader',
+	'REVOKE EXECUTE ON FUNCTION poser_datasync_changes(name, integer) FROM public',
+	'GRANT EXECUTE ON FUNCTION poser_datasync_arrive() TO reader',
+	'ALTER FUNCTION poser_datasync_pending(name) VOLATILE',
+	q{COMMENT ON TYPE poser_change IS 'other'},
+	q{COMMENT ON COLUMN poser_change.payload IS 'other'},
+	q{COMMENT ON COLUMN poser_datasync_consumer.handler IS 'other'},
+	q{COMMENT ON COLUMN poser_datasync_status.age IS 'other'},
+	q{COMMENT ON VIEW poser_datasync_status IS 'other'},
+	q{COMMENT ON FUNCTION poser_datasync_run(name, integer) IS 'other'},
+	q{UPDATE pg_extension SET extcondition[cardinality(extcondition)] = 'WHERE false' WHERE extname = 'poser'},
 	q{UPDATE pg_extension SET extconfig = extconfig[:3], extcondition = extcondition[:3] WHERE extname = 'poser'},
 	'DELETE FROM pg_init_privs',
 	q{UPDATE pg_extension SET extcondition[1] = 'WHERE false' WHERE extname = 'poser'})

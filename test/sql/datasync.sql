@@ -1,0 +1,230 @@
+-- Consumers: what they are given, and what they confirm.
+
+\set VERBOSITY sqlstate
+CREATE EXTENSION poser;
+CREATE VIEW status AS
+	SELECT consumer, pending, oldest IS NOT NULL AS oldest, age >= '0' AS age, stale, holds_pruning,
+	       last_confirmed_at IS NOT NULL AS confirmed, attempts, last_error
+	  FROM poser_datasync_status ORDER BY consumer;
+
+SET poser.runas = 'alice';
+INSERT INTO poser_widget (uuid, description) VALUES ('lamp', 'Lamp'), ('chair', 'Chair');
+SET poser.runas = 'bob';
+
+-- From now on, or from the beginning.
+SELECT poser_datasync_add('erp');
+SELECT poser_datasync_add('shop', 'beginning');
+SELECT * FROM poser_datasync_changes('erp');
+SELECT change_id, username, issued_at <= now() AS issued, payload_type, payload_key, deletion, payload
+  FROM poser_datasync_changes('shop');
+
+-- A change is the row as it was after it; a deletion the last that it was.
+BEGIN;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('foot', 'lamp', '001', 'Foot');
+UPDATE poser_component SET description = 'Feet', active = false;
+SAVEPOINT s;
+UPDATE poser_component SET description = 'not kept';
+INSERT INTO poser_widget (uuid, description) VALUES ('table', 'not kept');
+ROLLBACK TO s;
+DELETE FROM poser_component;
+COMMIT;
+BEGIN;
+DELETE FROM poser_widget;
+ROLLBACK;
+UPDATE poser_widget SET uuid = 'stool' WHERE uuid = 'chair';
+UPDATE poser_widget SET active = active;
+SELECT change_id, username, payload_type, payload_key, deletion, payload FROM poser_datasync_changes('erp');
+SELECT count(DISTINCT transaction_id) FROM poser_datasync_changes('erp');
+SELECT * FROM status;
+
+-- The same again, until it is confirmed; a part of it, too.
+SELECT change_id FROM poser_datasync_changes('erp', 2);
+SELECT change_id FROM poser_datasync_changes('erp', 1);
+SELECT poser_datasync_confirm('erp', 6);
+SELECT change_id, payload_key, deletion FROM poser_datasync_changes('erp', 3);
+SELECT * FROM status WHERE consumer = 'erp';
+
+-- What comes meanwhile is given once all of that is confirmed.
+INSERT INTO poser_widget (uuid, description) VALUES ('sofa', 'Sofa');
+SELECT change_id FROM poser_datasync_changes('erp');
+SELECT * FROM status WHERE consumer = 'erp';
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT change_id, payload_key FROM poser_datasync_changes('erp');
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT change_id FROM poser_datasync_changes('erp');
+-- no rows, nothing to confirm
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT * FROM status;
+
+-- Confirming again does nothing; what was not delivered cannot be confirmed.
+SELECT poser_datasync_confirm('erp', 6);
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_widget_version;
+INSERT INTO poser_widget (uuid, description) VALUES ('bed', 'Bed'), ('desk', 'Desk');
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_widget_version;
+SELECT change_id FROM poser_datasync_changes('erp', 1);
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_widget_version;
+SELECT poser_datasync_confirm('erp', 1000000);
+SELECT poser_datasync_confirm('erp', -1);
+SELECT poser_datasync_confirm('erp', min(change_id)) FROM poser_datasync_changes('erp');
+SELECT change_id, payload_key FROM poser_datasync_changes('erp');
+-- the id of a transaction is none of a change
+SELECT poser_datasync_confirm('erp', max(id)) FROM poser_transaction;
+-- the other has been delivered two, long ago
+SELECT poser_datasync_confirm('shop', 3);
+SELECT poser_datasync_confirm('shop', 6);
+SELECT change_id FROM poser_datasync_changes('shop', 4);
+
+-- In a transaction: its own changes come when it has been committed, and so
+-- does what it has confirmed.
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('rug', 'Rug');
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT payload_key FROM poser_datasync_changes('erp');
+SELECT poser_datasync_add('late');
+INSERT INTO poser_widget (uuid, description) VALUES ('vase', 'Vase');
+SELECT payload_key FROM poser_datasync_changes('late');
+SAVEPOINT s;
+SELECT poser_datasync_drop('late');
+SELECT poser_datasync_changes('late');
+ROLLBACK TO s;
+COMMIT;
+SELECT payload_key FROM poser_datasync_changes('erp');
+SELECT payload_key FROM poser_datasync_changes('late');
+BEGIN;
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT payload_key FROM poser_datasync_changes('erp');
+ROLLBACK;
+SELECT payload_key FROM poser_datasync_changes('erp');
+SELECT poser_datasync_drop('late');
+
+-- In one statement, while it writes
+WITH written AS (INSERT INTO poser_widget (uuid, description) VALUES ('clock', 'Clock') RETURNING uuid)
+SELECT payload_key, uuid FROM written LEFT JOIN poser_datasync_changes('erp') ON payload_key = uuid;
+
+-- TRUNCATE deletes, MERGE and upserts change.
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+INSERT INTO poser_widget (uuid, description) VALUES ('lamp', 'Torch'), ('fan', 'Fan')
+	ON CONFLICT (uuid) DO UPDATE SET description = excluded.description;
+MERGE INTO poser_widget USING (VALUES ('fan')) AS source (uuid) ON poser_widget.uuid = source.uuid
+	WHEN MATCHED THEN UPDATE SET active = false;
+TRUNCATE poser_widget, poser_component;
+SELECT payload_key, deletion, payload ->> 'description' AS description, payload -> 'active' AS active
+  FROM poser_datasync_changes('erp') ORDER BY payload_key, change_id;
+
+-- Pruning leaves what a consumer needs, and one that has all confirmed needs nothing.
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+SELECT * FROM status;
+SELECT poser_prune_versions('0');
+SELECT count(*) FROM poser_datasync_changes('shop');
+SELECT count(*), sum(pending) FROM poser_datasync_status;
+SELECT poser_datasync_confirm('shop', max(change_id)) FROM poser_datasync_changes('shop', 5);
+SELECT poser_prune_versions('0') > 0 AS pruned, (SELECT count(*) FROM poser_datasync_changes('shop')) AS left;
+SELECT poser_datasync_drop('shop');
+SELECT poser_prune_versions('0') > 0 AS pruned;
+SELECT count(*) = count(DISTINCT uuid) AS last_ones FROM poser_widget_version;
+-- a change that has been pruned is confirmed all the same
+SELECT poser_datasync_confirm('erp', 6);
+-- a consumer from the beginning gets what is left
+SELECT poser_datasync_add('shop', 'beginning');
+SELECT count(*) = (SELECT count(*) FROM poser_widget_version) + (SELECT count(*) FROM poser_component_version) AS all
+  FROM poser_datasync_changes('shop', 100000);
+
+-- Stale
+SELECT poser_datasync_stale();
+SELECT * FROM poser_datasync_stale('0');
+SELECT poser_datasync_stale('1 day');
+SELECT poser_datasync_stale(older_than => '-1 day');
+SET poser.datasync_stale_after = 0;
+SELECT consumer, stale FROM poser_datasync_status ORDER BY consumer;
+SELECT consumer FROM poser_datasync_stale();
+SET poser.datasync_stale_after = '30 min';
+SHOW poser.datasync_stale_after;
+SELECT consumer FROM poser_datasync_stale();
+SET poser.datasync_stale_after = -1;
+RESET poser.datasync_stale_after;
+
+-- Other tables' rows and keys
+CREATE TYPE mood AS ENUM ('sad', 'ok');
+CREATE DOMAIN price AS numeric(10, 2);
+ALTER TABLE poser_widget ADD COLUMN "Mood ""x""" mood, ADD COLUMN price price, ADD COLUMN at timestamptz, ADD COLUMN raw bytea, ADD COLUMN tags text[], ADD COLUMN doc jsonb, ADD COLUMN unrecorded int;
+ALTER TABLE poser_widget_version ADD COLUMN "Mood ""x""" mood, ADD COLUMN price price, ADD COLUMN at timestamptz, ADD COLUMN raw bytea, ADD COLUMN tags text[], ADD COLUMN doc jsonb;
+ALTER TABLE poser_widget_version DROP COLUMN active;
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+INSERT INTO poser_widget (uuid, description, "Mood ""x""", price, at, raw, tags, doc, unrecorded)
+VALUES ('odd', '"', 'sad', 1.5, '2026-01-02 03:04:05+00', '\x00ff', '{a,NULL}', '{"a": [1, null]}', 1), ('none', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
+SELECT payload_key, jsonb_pretty(payload) FROM poser_datasync_changes('erp');
+-- the same whatever the session's settings
+SET DateStyle = 'German';
+SET TimeZone = 'Asia/Tokyo';
+SET bytea_output = 'escape';
+SET extra_float_digits = -5;
+SELECT payload -> 'at', payload -> 'raw' FROM poser_datasync_changes('erp', 1);
+RESET DateStyle;
+RESET TimeZone;
+RESET bytea_output;
+RESET extra_float_digits;
+DROP EXTENSION poser CASCADE;
+DROP TYPE mood;
+DROP DOMAIN price;
+
+-- Errors
+CREATE EXTENSION poser;
+SELECT poser_datasync_add('erp');
+SELECT poser_datasync_add('erp', 'beginning');
+SELECT poser_datasync_add('');
+SELECT poser_datasync_add(NULL);
+SELECT poser_datasync_add('x', 'yesterday');
+SELECT poser_datasync_add('x', NULL);
+SELECT poser_datasync_add('x', notify => NULL);
+SELECT poser_datasync_add('x', own_changes => NULL);
+SELECT poser_datasync_add('x', handler => 'nothing(poser_change)');
+SELECT poser_datasync_add('x', handler => 'lower(text)');
+SELECT poser_datasync_add('x', runas => repeat('x', 256));
+SELECT poser_datasync_changes('nobody');
+SELECT poser_datasync_changes(NULL);
+SELECT poser_datasync_changes('erp', 0);
+SELECT poser_datasync_changes('erp', -1);
+SELECT poser_datasync_changes('erp', NULL);
+SELECT poser_datasync_confirm('nobody', 1);
+SELECT poser_datasync_confirm(NULL, 1);
+SELECT poser_datasync_confirm('erp', NULL);
+SELECT poser_datasync_confirm('nobody', NULL);
+SELECT poser_datasync_run('nobody');
+SELECT poser_datasync_run(NULL);
+SELECT poser_datasync_run('erp', 0);
+SELECT poser_datasync_run('erp');
+SELECT poser_datasync_skip('nobody', 1, 'why');
+SELECT poser_datasync_skip('erp', NULL, 'why');
+SELECT poser_datasync_skip('erp', 1, NULL);
+SELECT poser_datasync_skip('erp', 1, '');
+SELECT poser_datasync_skip('erp', 1, 'why');
+SELECT poser_datasync_drop('nobody');
+SELECT poser_datasync_drop(NULL);
+SELECT poser_datasync_grant('nobody', current_user);
+SELECT poser_datasync_grant('erp', 'regress_poser_nobody');
+SELECT poser_datasync_grant('erp', NULL);
+SELECT poser_datasync_revoke('nobody', current_user);
+SELECT poser_datasync_pending('nobody');
+BEGIN READ ONLY;
+SELECT poser_datasync_changes('erp');
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT poser_datasync_confirm('erp', 1);
+ROLLBACK;
+BEGIN READ ONLY;
+SELECT consumer, pending FROM poser_datasync_status;
+ROLLBACK;
+-- a name is cut where names are
+SELECT poser_datasync_add(repeat('x', 70)::name);
+SELECT length(consumer) FROM poser_datasync_consumer WHERE consumer LIKE 'x%';
+SELECT poser_datasync_changes(repeat('x', 64)::name);
+\set VERBOSITY default
+SELECT poser_datasync_changes('nobody');
+SELECT poser_datasync_confirm('erp', 1);
+SELECT poser_datasync_skip('erp', 1, 'why');
+SELECT poser_datasync_run('erp');
+SELECT poser_datasync_add('x', handler => 'lower(text)');
+SELECT consumer, from_snapshot IS NOT NULL AS now, attempts FROM poser_datasync_consumer WHERE consumer = 'erp';
+SELECT * FROM poser_check();
+DROP EXTENSION poser;
