@@ -265,7 +265,7 @@ sub start_consumer
 
 sub key
 {
-	return "'" . one_of('c', 'd') . int(rand(250)) . "'";
+	return "'" . one_of('c', 'd') . int(rand(300)) . "'";
 }
 
 # A statement on a few rows, whose descriptions tell what is to become of them.
@@ -273,8 +273,8 @@ sub key
 sub statement
 {
 	my ($fate) = @_;
-	my $n = int(rand(250));
-	my $widget = int(rand(9));
+	my $n = int(rand(300));
+	my $widget = int(rand(8.2));
 	my ($key, $other) = (key(), key());
 	my $keys = join ', ', map { key() } 0 .. rand(5);
 	my $insert = 'INSERT INTO poser_component (uuid, widget_uuid, item_code, description)';
@@ -336,7 +336,7 @@ sub script
 		{
 			$script .= "$end;\n";
 		}
-		$script .= finish_prepared(shift @prepared) . "\n" while @prepared > rand(4);
+		$script .= finish_prepared(shift @prepared) . "\n" while @prepared > rand(2);
 	}
 	return $script . join("\n", map { finish_prepared($_) } @prepared) . "\nSELECT 'to the end';\n";
 }
@@ -762,9 +762,14 @@ is(join(' ', ask($elsewhere, 'SELECT pg_current_xact_id(); COMMIT;')), $elsewher
 $node->safe_psql('elsewhere', "COMMIT PREPARED 'elsewhere'");
 $elsewhere->{run}->finish;
 
-# What the writers did.
+# What the writers did; both ways to go back are the same to psql.
+my $transactions = written('^BEGIN$', 'out');
+my $aborted = $transactions - written('^(?:COMMIT|PREPARE TRANSACTION)$', 'out');
+note "$aborted of $transactions aborted";
+cmp_ok($aborted, '>', 20, 'transactions were aborted');
+cmp_ok(written('^ROLLBACK$', 'out'), '>', $aborted + 20, 'and parts of others');
 foreach (
-	[ '^COMMIT$', 'commits' ], [ '^ROLLBACK$', 'aborts' ], [ '^PREPARE TRANSACTION$', 'prepared transactions' ],
+	[ '^COMMIT$', 'commits' ], [ '^PREPARE TRANSACTION$', 'prepared transactions' ],
 	[ '^COMMIT PREPARED$', 'committed ones' ], [ '^ROLLBACK PREPARED$', 'aborted ones' ],
 	[ '^SAVEPOINT$', 'savepoints' ], [ '^INSERT 0 [2-9]$', 'inserts of several rows' ],
 	[ '^UPDATE [2-9]$', 'updates of several rows' ], [ '^DELETE [1-9]$', 'deletions' ])

@@ -1,5 +1,5 @@
 # A database owner who is no superuser creates, uses, grants, protects, updates,
-# dumps and drops the extension, and has its history for himself.
+# dumps and drops the extension, and has its history and its consumers for himself.
 
 use strict;
 use warnings;
@@ -63,6 +63,7 @@ counts_exact($node, 'db', 'the owner\'s database');
 # So much for 1.1; with 1.2 there is history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
 my @batches = ('poser_batch', 'poser_batch_row');
+my @consumers = ('poser_datasync_consumer', 'poser_datasync_skipped');
 my @history = ('poser_transaction', 'poser_widget_version', 'poser_component_version', 'poser_version_horizon');
 is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner goes on with history');
 SET poser.runas = 'importer';
@@ -100,7 +101,7 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 	fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $table", "a reader, $table");
 	fails_as($node, 'db', 'reader', '42501', "DELETE FROM $table", "a reader, delete from $table");
 }
-fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $_", "a reader, $_") foreach @history, @batches;
+fails_as($node, 'db', 'reader', '42501', "SELECT * FROM $_", "a reader, $_") foreach @history, @batches, @consumers, 'poser_datasync_status';
 fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a')}, 'a reader, history');
 lines_as($node, 'db', 'owner', 'GRANT SELECT ON poser_widget_version TO reader');
 is(lines_as($node, 'db', 'reader', q{SELECT operation, username FROM poser_widget_history('a')}),
@@ -127,7 +128,7 @@ foreach my $table ('poser_component_count', 'poser_component_count_delta')
 }
 fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
   foreach (
-	(map { ("INSERT INTO $_ DEFAULT VALUES", "DELETE FROM $_", "TRUNCATE $_") } @history, @batches),
+	(map { ("INSERT INTO $_ DEFAULT VALUES", "DELETE FROM $_", "TRUNCATE $_") } @history, @batches, @consumers),
 	(map { ("SELECT nextval('$_')", "SELECT setval('$_', 1)") } 'poser_change_id_seq', 'poser_batch_id_seq'),
 	q{SELECT poser_batch_create('poser_widget')},
 	q{SELECT poser_batch_purge('0')},
@@ -143,6 +144,56 @@ JOIN (SELECT uuid, transaction_id FROM poser_widget_version
 WHERE role_name <> 'owner'
 EOF
 history_exact($node, 'db', 'with a writer', versions => 11);
+
+# Consumers are his to make, and to grant: who works for one needs nothing else, and
+# a handler is called as him.
+lines_as($node, 'db', 'owner', <<'EOF');
+CREATE TABLE pushed (n bigint GENERATED ALWAYS AS IDENTITY, change poser_change, by name DEFAULT current_user);
+GRANT INSERT ON pushed TO second;
+CREATE FUNCTION push(change poser_change) RETURNS void LANGUAGE sql AS
+'INSERT INTO pushed (change) VALUES (change)';
+SELECT poser_datasync_add('client', 'beginning'), poser_datasync_add('hq', 'beginning', 'push(poser_change)', 'robot');
+SELECT poser_datasync_grant('client', 'stranger'), poser_datasync_grant('hq', 'second');
+EOF
+my $client = q{SELECT count(*) FROM poser_datasync_changes('client')};
+is(lines_as($node, 'db', 'owner', 'SELECT consumer, pending, holds_pruning FROM poser_datasync_status ORDER BY consumer'),
+	"client|11|t\nhq|11|t", 'the owner has consumers');
+is(lines_as($node, 'db', 'stranger', $client), 11, 'a stranger who is granted one is given history');
+fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
+  foreach ($client,
+	q{SELECT poser_datasync_confirm('client', 1)},
+	q{SELECT poser_datasync_run('hq')},
+	q{SELECT poser_datasync_skip('hq', 1, 'why')},
+	q{SELECT poser_datasync_add('mine')},
+	q{SELECT poser_datasync_drop('client')},
+	q{SELECT poser_datasync_grant('client', 'writer')},
+	q{SELECT poser_datasync_revoke('client', 'stranger')},
+	q{SELECT poser_datasync_stale()},
+	'SELECT * FROM poser_datasync_status');
+fails_as($node, 'db', 'stranger', '42501', $_, "a stranger, $_")
+  foreach (q{SELECT poser_datasync_run('hq')}, q{SELECT poser_datasync_drop('client')},
+	'SELECT * FROM poser_widget_version', 'SELECT * FROM poser_datasync_status');
+is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'what they have not confirmed is not pruned');
+is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'another runs the handler');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'and it is called as him, for all in their order');
+SELECT min(by), count(*), bool_and(change_id > before)
+FROM (SELECT by, (change).change_id, lag((change).change_id, 1, 0::bigint) OVER (ORDER BY n) AS before FROM pushed) p;
+EOF
+lines_as($node, 'db', 'stranger', q{SELECT poser_datasync_confirm('client', max(change_id)) FROM poser_datasync_changes('client')});
+cmp_ok(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, 'then it is');
+lines_as($node, 'db', 'owner', <<'EOF');
+SELECT poser_datasync_revoke('client', 'stranger');
+GRANT SELECT ON poser_datasync_status TO stranger;
+UPDATE poser_widget SET description = 'Tower clock' WHERE uuid = 'a';
+EOF
+fails_as($node, 'db', 'stranger', '42501', $client, 'after it is revoked');
+is(lines_as($node, 'db', 'stranger', q{SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer}),
+	"client|1\nhq|1", 'who is granted the status sees it');
+is(lines_as($node, 'db', 'stranger', q{SELECT consumer FROM poser_datasync_stale('0') ORDER BY 1}),
+	"client\nhq", 'and who is stale');
+counts_exact($node, 'db', 'with consumers', widgets => 2);
+is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'and the owner checks');
+lines_as($node, 'db', 'owner', q{SELECT poser_datasync_drop('client'), poser_datasync_drop('hq'); DROP TABLE pushed; DROP FUNCTION push});
 
 # Row-level security: each sees the counts of what he may see.
 lines_as($node, 'db', 'owner', <<'EOF');
@@ -184,23 +235,29 @@ create_database($node, 'by_superuser', owner => 'owner', version => '1.0');
 $node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
 create_database($node, 'by_owner', owner => 'owner', version => '1.0');
 lines_as($node, 'by_owner', 'owner', q{ALTER EXTENSION poser UPDATE});
+create_database($node, 'by_superuser_later', owner => 'owner', version => '1.3');
+$node->safe_psql('by_superuser_later', q{ALTER EXTENSION poser UPDATE});
 like(owners('fresh'), qr/^$_\|owner$/m, "the owner owns $_")
   foreach ('table poser_widget', 'sequence poser_change_id_seq', 'sequence poser_batch_id_seq',
-	map { "table $_" } @history, @batches);
+	'type poser_change', 'view poser_datasync_status', map { "table $_" } @history, @batches, @consumers);
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
-is(owners('by_superuser'), owners('fresh'), 'owners after a superuser\'s update');
+is(owners($_), owners('fresh'), "owners after a superuser's update: $_") foreach 'by_superuser', 'by_superuser_later';
 
 # Batches are his, and others' who have been granted the tables, whoever has
-# updated it; they are purged by him.
-foreach my $dbname ('fresh', 'by_superuser')
+# updated it; they are purged by him.  Consumers are his.
+foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 {
 	make_batches($node, $dbname, 'owner');
+	make_consumers($node, $dbname, 'owner');
 	batches_go_on($node, $dbname, $dbname, role => 'owner');
+	is(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), 0, "$dbname: consumers hold pruning");
+	consumers_go_on($node, $dbname, $dbname, role => 'owner');
 	fails_as($node, $dbname, 'writer', '42501', q{SELECT poser_batch_purge('0')}, "$dbname: a writer, purge");
 	is(lines_as($node, $dbname, 'owner', q{SELECT poser_batch_purge('0')}), 4, "$dbname: the owner purges");
 	is(lines_as($node, $dbname, 'owner', 'SELECT uuid FROM poser_batch'), 'empty', "$dbname: what has not been executed stays");
 	counts_exact($node, $dbname, "$dbname: batches");
 	history_exact($node, $dbname, "$dbname: batches", versions => 10);
+	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: and no longer do");
 }
 
 # The script runs as a superuser, but nothing of the owner's does.  If it did, that
@@ -305,6 +362,62 @@ EOF
 	not_trapped($dbname, 'nor when a superuser reads, records and checks');
 	$node->safe_psql($dbname, 'INSERT INTO poser_component (widget_uuid, item_code, description) '
 		. q{VALUES ('a', '1', ''); ALTER ROLE owner NOSUPERUSER});
+	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
+}
+
+# History and consumers are the owner's tables, too.  Nothing that he has put on them
+# runs as a superuser who updates, or makes consumers and works for them.
+foreach my $role ('owner', 'postgres')
+{
+	my $dbname = "hostile_history_for_$role";
+	create_database($node, $dbname, owner => 'owner', version => '1.3');
+	set_trap($dbname);
+	lines_as($node, $dbname, 'owner', <<'EOF');
+INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
+CREATE FUNCTION springs(anyelement) RETURNS anyelement LANGUAGE plpgsql IMMUTABLE AS
+$$BEGIN PERFORM public.become_superuser(); RETURN $1; END$$;
+CREATE FUNCTION springs_by_trigger() RETURNS trigger LANGUAGE plpgsql AS
+$$BEGIN PERFORM public.become_superuser(); RETURN NULL; END$$;
+CREATE DOMAIN id AS xid8 CHECK (public.springs(VALUE) IS NOT NULL);
+CREATE TRIGGER springs BEFORE INSERT OR UPDATE OR DELETE ON poser_transaction EXECUTE FUNCTION springs_by_trigger();
+CREATE INDEX ON poser_transaction (springs(id)) WHERE springs(username) IS NOT NULL;
+CREATE STATISTICS springs ON springs(id), springs(issued_at) FROM poser_transaction;
+ALTER TABLE poser_transaction ADD CONSTRAINT springs CHECK (springs(id) > 0) NOT VALID;
+ALTER TABLE poser_transaction ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY springs ON poser_transaction USING (become_superuser());
+CREATE POLICY springs ON poser_widget_version USING (become_superuser());
+EOF
+	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
+	not_trapped($dbname, "1.3 updated by $role, the owner is no superuser");
+	lines_as($node, $dbname, 'owner', <<'EOF');
+CREATE TRIGGER springs BEFORE INSERT OR UPDATE OR DELETE ON poser_datasync_consumer EXECUTE FUNCTION springs_by_trigger();
+CREATE TRIGGER springs AFTER INSERT ON poser_datasync_skipped EXECUTE FUNCTION springs_by_trigger();
+CREATE INDEX ON poser_datasync_consumer (springs(consumer));
+ALTER TABLE poser_datasync_consumer ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE POLICY springs ON poser_datasync_consumer USING (become_superuser());
+ALTER TABLE poser_datasync_skipped ADD CONSTRAINT springs CHECK (springs(reason) > '');
+EOF
+	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "1.3 updated by $role: a superuser has consumers");
+SELECT poser_datasync_add('c', 'beginning') \gset
+UPDATE poser_widget SET description = 'Wall clock', active = false;
+SELECT change_id AS last FROM poser_datasync_changes('c', 1) \gset
+SELECT poser_datasync_skip('c', :last, 'poisonous') \gset
+SELECT payload->>'description' FROM poser_datasync_changes('c', 1);
+SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('c') \gset
+SELECT poser_datasync_grant('c', 'owner'), poser_datasync_revoke('c', 'owner') \gset
+SELECT consumer, pending, stale FROM poser_datasync_status;
+SELECT count(*) FROM poser_datasync_stale('0');
+SELECT * FROM poser_check();
+SELECT poser_prune_versions('0') \gset
+SELECT poser_datasync_drop('c') \gset
+EOF
+Wall clock
+c|0|f
+0
+EOF
+	not_trapped($dbname, 'nor when a superuser makes consumers, works for them and watches them');
+	$node->safe_psql($dbname, q{INSERT INTO poser_datasync_consumer (consumer) VALUES ('d'); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
 
