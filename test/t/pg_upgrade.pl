@@ -1,5 +1,5 @@
-# pg_upgrade from an older PostgreSQL takes rows, counts, history and batches along,
-# and everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
+# pg_upgrade from an older PostgreSQL takes rows, counts, history, batches and
+# consumers along, and everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
 # newest that lies beside the one under test; it must have the extension, too.
 
 use strict;
@@ -36,8 +36,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.2--1.3.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.3: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.3--1.4.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.4: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
@@ -53,14 +53,18 @@ command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transac
 $old->start;
 $old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');
 my @databases = ([ 'db', 'public', 'postgres' ], [ 'owned', 'Stock Room', 'owner' ]);
+my $changes = q{SELECT * FROM poser_datasync_changes('polled', 3)};
 my %before;
+my %given;
 foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
 	create_database($old, $dbname, schema => $schema, owner => $role);
 	make_history($old, $dbname, $role);
 	make_batches($old, $dbname, $role);
+	make_consumers($old, $dbname, $role);
 	$before{$dbname} = contents($old, $dbname, xact => 1);
+	$given{$dbname} = $old->safe_psql($dbname, $changes);
 	history_exact($old, $dbname, "$dbname, before", versions => 20);
 }
 $old->stop;
@@ -83,11 +87,13 @@ foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
 	is(contents($new, $dbname, xact => 1), $before{$dbname},
-		"$dbname: everything is the same, xact too");
+		"$dbname: everything is the same, xact and where consumers are, too");
+	is($new->safe_psql($dbname, $changes), $given{$dbname}, "$dbname: a consumer is given the same again");
 	counts_exact($new, $dbname, "$dbname, upgraded", widgets => 3);
 	history_exact($new, $dbname, "$dbname, upgraded", versions => 20);
 	batches_go_on($new, $dbname, "$dbname, upgraded", role => $role);
 	history_goes_on($new, $dbname, "$dbname, upgraded", role => $role);
+	consumers_go_on($new, $dbname, "$dbname, upgraded", role => $role);
 	cmp_ok(
 		lines_as($new, $dbname, $role, q{SELECT poser_widget_revert('history 6',
 			(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true)}),

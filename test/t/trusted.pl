@@ -397,26 +397,23 @@ CREATE INDEX ON poser_datasync_consumer (springs(consumer));
 ALTER TABLE poser_datasync_consumer ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY springs ON poser_datasync_consumer USING (become_superuser());
 ALTER TABLE poser_datasync_skipped ADD CONSTRAINT springs CHECK (springs(reason) > '');
+UPDATE poser_widget SET description = 'Wall clock', active = false;
 EOF
 	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "1.3 updated by $role: a superuser has consumers");
 SELECT poser_datasync_add('c', 'beginning') \gset
-UPDATE poser_widget SET description = 'Wall clock', active = false;
 SELECT change_id AS last FROM poser_datasync_changes('c', 1) \gset
 SELECT poser_datasync_skip('c', :last, 'poisonous') \gset
 SELECT payload->>'description' FROM poser_datasync_changes('c', 1);
 SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('c') \gset
 SELECT poser_datasync_grant('c', 'owner'), poser_datasync_revoke('c', 'owner') \gset
-SELECT consumer, pending, stale FROM poser_datasync_status;
-SELECT count(*) FROM poser_datasync_stale('0');
 SELECT * FROM poser_check();
-SELECT poser_prune_versions('0') \gset
+SELECT poser_prune_versions('0') > 0;
 SELECT poser_datasync_drop('c') \gset
 EOF
 Wall clock
-c|0|f
-0
+t
 EOF
-	not_trapped($dbname, 'nor when a superuser makes consumers, works for them and watches them');
+	not_trapped($dbname, 'nor when a superuser makes consumers and works for them');
 	$node->safe_psql($dbname, q{INSERT INTO poser_datasync_consumer (consumer) VALUES ('d'); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
