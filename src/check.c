@@ -235,6 +235,14 @@ static const char *const check_view_owner =
 	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
 	" ORDER BY v.relname COLLATE \"C\"";
 
+static const char *const check_table_owner =
+	"SELECT format('table %s', c.relname),\n"
+	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
+	"  FROM pg_class AS c, pg_class AS t\n"
+	" WHERE c.relnamespace = $1 AND c.relname IN ('poser_datasync_consumer', 'poser_datasync_skipped')\n"
+	"   AND t.relnamespace = $1 AND t.relname = 'poser_transaction' AND c.relowner <> t.relowner\n"
+	" ORDER BY c.relname COLLATE \"C\"";
+
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN con.oid IS NULL THEN 'is missing'\n"
@@ -400,7 +408,7 @@ static const char *const check_policies =
 	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const structure_checks[] = {
-	check_relations, check_columns, check_foreign_columns, check_view_owner,
+	check_relations, check_columns, check_foreign_columns, check_view_owner, check_table_owner,
 	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
 /* %s is the comparison of counts, see poser_count_append_comparison() */
@@ -497,6 +505,13 @@ static const char *const check_consumers =
 	"  FROM %1$s.poser_datasync_consumer\n"
 	" WHERE greatest(pg_snapshot_xmax(from_snapshot), pg_snapshot_xmax(to_snapshot))\n"
 	"       > pg_snapshot_xmax(pg_current_snapshot())\n"
+	"UNION ALL\n"
+	"SELECT format('consumer %%s', consumer), format('is at change %%s, which is yet to come', confirmed)\n"
+	"  FROM %1$s.poser_datasync_consumer\n"
+	" WHERE confirmed > (SELECT last_value FROM %1$s.poser_change_id_seq)\n"
+	"   AND NOT EXISTS (SELECT FROM pg_subscription_rel\n"
+	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
+	"                                      WHERE relnamespace = $1 AND relname = 'poser_transaction'))\n"
 	"UNION ALL\n"
 	"SELECT format('consumer %%s', consumer), format('has the handler %%s, which does not exist', handler)\n"
 	"  FROM %1$s.poser_datasync_consumer\n"
@@ -670,9 +685,9 @@ find_consumers(Oid nspid)
 {
 	Oid consumers = get_relname_relid("poser_datasync_consumer", nspid);
 
-	return OidIsValid(consumers) && has_column(consumers, "consumer", NAMEOID) &&
+	return OidIsValid(consumers) && poser_is_owner(consumers, GetUserId()) && has_column(consumers, "consumer", NAMEOID) &&
 		   has_column(consumers, "handler", TEXTOID) && has_column(consumers, "roles", NAMEARRAYOID) &&
-		   has_column(consumers, "from_snapshot", PG_SNAPSHOTOID) && has_column(consumers, "to_snapshot", PG_SNAPSHOTOID);
+		   has_column(consumers, "confirmed", INT8OID) && has_column(consumers, "from_snapshot", PG_SNAPSHOTOID) && has_column(consumers, "to_snapshot", PG_SNAPSHOTOID);
 }
 
 /*
@@ -731,7 +746,7 @@ poser_check(PG_FUNCTION_ARGS)
 	if (find_batches(nspid) && strcmp(version, "1.3") >= 0)
 		add_problems(rsinfo, psprintf(check_batches, quote_identifier(get_namespace_name(nspid))),
 					 nspid, version);
-	if (find_consumers(nspid) && strcmp(version, "1.4") >= 0)
+	if (has_history && find_consumers(nspid) && strcmp(version, "1.4") >= 0)
 		add_problems(rsinfo, psprintf(check_consumers, quote_identifier(get_namespace_name(nspid))),
 					 nspid, version);
 

@@ -364,17 +364,19 @@ check_granted(Consumer *consumer)
 {
 	const Oid argtypes[] = {NAMEOID};
 	Datum name = NameGetDatum(consumer->name);
+	Datum value;
 	Datum *names;
 	bool *nulls;
 	bool isnull;
-	int n;
+	int n = 0;
 
 	if (execute(psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(consumer->relid)),
 				lengthof(argtypes), argtypes, &name, NULL, true) == 0)
 		no_such_consumer(consumer);
-	deconstruct_array(DatumGetArrayTypeP(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull)),
-					  NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
+	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	if (!isnull)
+		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
 		const char *role = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
@@ -563,35 +565,49 @@ own_name(Consumer *consumer)
 	return NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
 }
 
+/* Settings, and what they are to be for a while. */
+typedef const char *const TemporarySetting[2];
+
+static void
+set_temporarily(TemporarySetting *settings, int n)
+{
+	for (int i = 0; i < n; i++)
+		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+}
+
 /*
- * Have the planner go by the indexes, and by their order in joins: what comes
- * first is wanted, and statistics do not tell it where in the order we are.
- * AtEOXact_GUC() ends it.
+ * Have the planner go by the indexes: what comes first is wanted, and statistics
+ * do not tell it where in their order we are.  That something is hidden from the
+ * owner is an error, and no gap.  AtEOXact_GUC() ends it.
  */
 static int
-prefer_indexes(bool in_joins)
+begin_reading(void)
 {
-	static const char *const others[] = {"enable_seqscan", "enable_bitmapscan", /* and in joins */
-										 "enable_sort", "enable_hashjoin", "enable_mergejoin",
-										 "enable_material", "jit"};
+	static TemporarySetting settings[] = {
+		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"row_security", "off"}};
 	int level = NewGUCNestLevel();
 
-	for (int i = 0; i < (in_joins ? lengthof(others) : 2); i++)
-		(void) set_config_option(others[i], "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	set_temporarily(settings, lengthof(settings));
 	return level;
 }
 
-/* Have values written alike whatever the session's settings; that ends with it. */
-static void
-fix_settings(void)
+/* The same, and by their order in joins, for what is to be shown. */
+static int
+begin_showing(void)
 {
-	static const char *const settings[][2] = {
-		{"timezone", "UTC"}, {"bytea_output", "hex"}, {"lc_monetary", "C"}, {"search_path", "pg_catalog, pg_temp"}};
+	static TemporarySetting settings[] = {
+		{"enable_nestloop", "on"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"}, {"enable_sort", "off"}, {"enable_material", "off"}, {"jit", "off"},
+		/* values are written alike whatever the session's settings */
+		{"timezone", "UTC"},
+		{"bytea_output", "hex"},
+		{"lc_monetary", "C"},
+		{"search_path", "pg_catalog, pg_temp"}};
+	int level = begin_reading();
 
 	(void) poser_import_begin_settings();
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
+	set_temporarily(settings, lengthof(settings));
+	return level;
 }
 
 /*
@@ -605,7 +621,7 @@ first_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 	const char *transactions = relation_name(nspid, "poser_transaction");
 	Datum values[lengthof(argtypes)];
 	char nulls[] = "  ";
-	int level = prefer_indexes(false);
+	int level = begin_reading();
 
 	put_snapshot(from, &values[0], &nulls[0]);
 	put_snapshot(to, &values[1], &nulls[1]);
@@ -638,7 +654,7 @@ is_newest(Oid nspid, struct varlena *snapshot)
 
 	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
 		return false;
-	level = prefer_indexes(false);
+	level = begin_reading();
 	result = execute(psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
 							  relation_name(nspid, "poser_transaction")),
 					 lengthof(argtypes), argtypes, &xmax, NULL, true) == 0;
@@ -770,18 +786,32 @@ static bool
 open_window(Consumer *consumer, PoserVersioned *tables)
 {
 	uint64 xmin;
+	struct varlena *to = copy_snapshot(&xmin);
 
 	Assert(!is_open(consumer));
 	/* what is done most often, and mostly in vain, comes first */
 	if (consumer->from != NULL &&
 		(is_newest(consumer->nspid, consumer->from) ||
-		 first_transaction(consumer->nspid, consumer->from, copy_snapshot(&xmin)) == 0))
+		 first_transaction(consumer->nspid, consumer->from, to) == 0) &&
+		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin))
 		return false;
 
-	consumer->to = take_snapshot(consumer);
-	/* a transaction's changes come after it; what has been restored begins where it says */
+	to = take_snapshot(consumer);
 	if (consumer->from != NULL)
-		consumer->confirmed = first_transaction(consumer->nspid, consumer->from, consumer->to);
+	{
+		int64 first = first_transaction(consumer->nspid, consumer->from, to);
+
+		/* nothing but that all is settled */
+		if (first == 0)
+		{
+			consumer->from = to;
+			consumer->changed = true;
+			return false;
+		}
+		/* a transaction's changes come after it */
+		consumer->confirmed = first;
+	}
+	consumer->to = to;
 	poser_describe_versioned(tables, consumer->nspid);
 	consumer->delivered = consumer->confirmed;
 	consumer->last_change = greatest_change(tables);
@@ -825,8 +855,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	values[3] = Int64GetDatum(consumer->confirmed);
 	values[4] = Int64GetDatum(consumer->last_change);
 
-	level = prefer_indexes(true);
-	fix_settings();
+	level = begin_showing();
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
 							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
 	options.params = makeParamList(lengthof(argtypes));
@@ -1084,7 +1113,7 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 						(long long) change_id, NameStr(*consumer.name))));
 	tuplestore_end(store);
 
-	namestrcpy(&role, GetUserNameFromId(consumer.caller, false));
+	namestrcpy(&role, GetUserNameFromId(GetOuterUserId(), false));
 	values[0] = NameGetDatum(consumer.name);
 	values[1] = Int64GetDatum(change_id);
 	values[2] = PG_GETARG_DATUM(2);
@@ -1583,6 +1612,7 @@ count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *old
 	struct varlena *seen = is_open(consumer) ? consumer->to : consumer->from;
 	int64 least = consumer->confirmed;
 	int64 result;
+	int level;
 	bool isnull;
 
 	/* what is confirmed in the window, or by a restore, is by its change_id */
@@ -1617,8 +1647,10 @@ count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *old
 	values[3] = Int64GetDatum(least);
 	values[4] = Int64GetDatum(consumer->confirmed);
 	/* planned for these values: there may be none or millions */
+	level = begin_reading();
 	if (SPI_execute_with_args(sql.data, lengthof(argtypes), (Oid *) argtypes, values, nulls, true, 0) != SPI_OK_SELECT)
 		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(SPI_result));
+	AtEOXact_GUC(true, level);
 	result = result_int64(1);
 	if (result > 0)
 	{

@@ -524,16 +524,17 @@ EOF
 
 # Tests: such consumers go on, and have then been given each change that history
 # has, those of each row in order; none twice, unless "twice" is set, as after a
-# restore.
+# restore.  "attempts" is how often the handler has failed.
 sub consumers_go_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($node, $dbname, $name, %params) = @_;
 	my $role = $params{role} // 'postgres';
 	my $once = $params{twice} ? 'false' : 'true';
+	my $attempts = $params{attempts} // 2;
 
-	is( lines_as($node, $dbname, $role, <<'EOF'), "handled|2|t\nlate|0|f\npolled|0|f\n1", "$name: consumers are as they were");
-SELECT consumer, attempts, last_error LIKE 'broken at %' AND last_failed_at < now() AND last_error IS NOT NULL
+	is( lines_as($node, $dbname, $role, <<'EOF'), "handled|$attempts|t\nlate|0|f\npolled|0|f\n1", "$name: consumers are as they were");
+SELECT consumer, attempts, (last_error LIKE 'broken at %') = (attempts > 0) IS NOT FALSE AND last_failed_at IS NOT NULL
 FROM poser_datasync_status ORDER BY consumer;
 SELECT count(*) FROM poser_datasync_skipped WHERE consumer = 'handled' AND reason = E'of no\tinterest, \u20ac';
 EOF

@@ -1,6 +1,7 @@
-# Logical replication of all of Poser's tables: rows, counts and history arrive
-# once, first copied and then as they change; and the subscriber, when it has
-# become the writer, goes on where the publisher was.
+# Logical replication of all of Poser's tables: rows, counts, history and consumers
+# arrive once, first copied and then as they change; the subscriber gives what arrives
+# to consumers of its own; and when it has become the writer, it goes on where the
+# publisher was.
 
 use strict;
 use warnings;
@@ -16,6 +17,7 @@ my $subscriber = new_node('subscriber');
 # so that a transaction of the publisher's would be yet to come there
 $publisher->safe_psql('postgres', 'SELECT pg_current_xact_id()') foreach 1 .. 200;
 create_database($_, 'db') foreach $publisher, $subscriber;
+$subscriber->safe_psql('db', CONSUMER_OBJECTS . 'CREATE ROLE writer');
 
 sub caught_up
 {
@@ -23,7 +25,8 @@ sub caught_up
 	my ($name) = @_;
 
 	$publisher->wait_for_catchup('sub');
-	is(contents($subscriber, 'db', no_sequence => 1),
+	# all but the subscriber's own consumer
+	is(contents($subscriber, 'db', no_sequence => 1) =~ s/^\{.*"consumer": "local".*\n//mr,
 		contents($publisher, 'db', no_sequence => 1), "$name: all tables are the same");
 	counts_exact($publisher, 'db', "$name, publisher", widgets => 3);
 	history_exact($publisher, 'db', "$name, publisher", versions => 20);
@@ -31,8 +34,19 @@ sub caught_up
 	counts_exact($subscriber, 'db', "$name, subscriber", widgets => 3);
 	is( $subscriber->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
 		0, "$name, subscriber: xact is of the transaction that has brought the row");
+	is($subscriber->safe_psql('db', SETTLED), $publisher->safe_psql('db', 'SELECT consumer, settled FROM poser_datasync_consumer ORDER BY 1'),
+		"$name: the publisher's consumers start from what is settled there");
 	return;
 }
+
+# After which change the publisher's consumers begin if they are worked for here.
+use constant SETTLED => q{
+	SELECT consumer, coalesce(max(v.change_id), 0)
+	FROM poser_datasync_consumer c LEFT JOIN
+		(SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
+		ON NOT EXISTS (SELECT FROM poser_datasync_changes(c.consumer, 1000000) d WHERE d.change_id <= v.change_id)
+	WHERE consumer <> 'local'
+	GROUP BY consumer ORDER BY consumer};
 
 # What is there before, and is copied, while others write.
 make_history($publisher, 'db', 'postgres');

@@ -1,6 +1,7 @@
 # pg_upgrade from an older PostgreSQL takes rows, counts, history, batches and
-# consumers along, and everything goes on.  The older one is that of POSER_OLD_PG_CONFIG, or else the
-# newest that lies beside the one under test; it must have the extension, too.
+# consumers along, and everything goes on.  The older one is that of
+# POSER_OLD_PG_CONFIG, or else the newest that lies beside the one under test; it must
+# have the extension, too.
 
 use strict;
 use warnings;
