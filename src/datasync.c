@@ -45,6 +45,7 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -52,11 +53,14 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/numeric.h"
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -82,8 +86,9 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 
 #define CHANNEL "poser_datasync"
 
-/* A column of poser_change. */
+/* Columns of poser_change. */
 #define CHANGE_ID 1
+#define CHANGE_PAYLOAD 8
 
 int poser_datasync_stale_after;
 const char *poser_datasync_handling = NULL;
@@ -504,9 +509,9 @@ sequence_value(Oid nspid)
  */
 
 /*
- * Append a query for the changes of all tables, as poser_change has them, each
- * with its condition "where", in the order of change_id; the payload can be left
- * out.
+ * Append a query for the changes of all tables, as poser_change has them, but
+ * with the payload as a record, each with its condition "where", in the order of
+ * change_id.  The payload can be left out.
  */
 static void
 append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, bool with_payload)
@@ -533,7 +538,7 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 						 "   FROM %s AS v,\n"
 						 "        LATERAL (SELECT ",
 						 versioned->nkeys > 1 ? ")" : "",
-						 with_payload ? "pg_catalog.to_jsonb(payload.*)" : "NULL::pg_catalog.jsonb",
+						 with_payload ? "(payload.*)::pg_catalog.record" : "NULL::pg_catalog.record",
 						 poser_relation_name(versioned->versions));
 		for (int j = 0; j < versioned->natts; j++)
 			if (versioned->source[j] != 0)
@@ -678,13 +683,206 @@ greatest_change(const PoserVersioned *tables)
 }
 
 /*
- * What takes changes from the executor: into a tuplestore, noting the first and
- * the last.
+ * Payloads
+ *
+ * They are what to_jsonb() makes of a row.  It would find out for every row what
+ * the columns are, which is most of what draining costs; so here that is done
+ * once, and it is asked for the values of unusual types only.
+ */
+
+typedef enum PayloadKind
+{
+	PAYLOAD_TEXT,
+	PAYLOAD_NAME,
+	PAYLOAD_BOOL,
+	PAYLOAD_INT2,
+	PAYLOAD_INT4,
+	PAYLOAD_INT8,
+	PAYLOAD_OTHER
+} PayloadKind;
+
+typedef struct PayloadColumn
+{
+	int attno;
+	JsonbValue key;
+	PayloadKind kind;
+	FmgrInfo to_jsonb; /* of others */
+} PayloadColumn;
+
+/* The columns of one table's rows, in the order of jsonb's keys. */
+typedef struct Payload
+{
+	int32 typmod; /* of the record */
+	TupleDesc desc;
+	int ncolumns;
+	PayloadColumn *columns;
+	Datum *values;
+	bool *nulls;
+	struct Payload *next;
+} Payload;
+
+static PayloadKind
+payload_kind(Oid type)
+{
+	switch (getBaseType(type))
+	{
+		case TEXTOID:
+		case VARCHAROID:
+		case BPCHAROID:
+			return PAYLOAD_TEXT;
+		case NAMEOID:
+			return PAYLOAD_NAME;
+		case BOOLOID:
+			return PAYLOAD_BOOL;
+		case INT2OID:
+			return PAYLOAD_INT2;
+		case INT4OID:
+			return PAYLOAD_INT4;
+		case INT8OID:
+			return PAYLOAD_INT8;
+		default:
+			return PAYLOAD_OTHER;
+	}
+}
+
+/* As jsonb sorts the keys of an object: the shorter first. */
+static int
+compare_columns(const void *a, const void *b)
+{
+	const JsonbValue *x = &((const PayloadColumn *) a)->key;
+	const JsonbValue *y = &((const PayloadColumn *) b)->key;
+
+	if (x->val.string.len != y->val.string.len)
+		return x->val.string.len < y->val.string.len ? -1 : 1;
+	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
+}
+
+/* Describe the rows that are records with this typmod. */
+static Payload *
+describe_payload(int32 typmod)
+{
+	Payload *result = palloc0(sizeof(Payload));
+	TupleDesc desc = lookup_rowtype_tupdesc_copy(RECORDOID, typmod);
+
+	result->typmod = typmod;
+	result->desc = desc;
+	result->ncolumns = desc->natts;
+	result->columns = palloc0(desc->natts * sizeof(PayloadColumn));
+	result->values = palloc(desc->natts * sizeof(Datum));
+	result->nulls = palloc(desc->natts * sizeof(bool));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		PayloadColumn *column = &result->columns[i];
+
+		column->attno = i;
+		column->key.type = jbvString;
+		column->key.val.string.val = NameStr(att->attname);
+		column->key.val.string.len = strlen(NameStr(att->attname));
+		column->kind = payload_kind(att->atttypid);
+		if (column->kind == PAYLOAD_OTHER)
+		{
+			Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
+
+			fmgr_info(F_TO_JSONB, &column->to_jsonb);
+			fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(arg), InvalidOid, InvalidOid,
+													 COERCE_EXPLICIT_CALL),
+							   &column->to_jsonb);
+		}
+	}
+	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
+	return result;
+}
+
+/* The value of a column, in memory of the row's. */
+static void
+put_value(PayloadColumn *column, Datum value, JsonbValue *result)
+{
+	Jsonb *jsonb;
+
+	switch (column->kind)
+	{
+		case PAYLOAD_TEXT:
+			result->type = jbvString;
+			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
+			result->val.string.val = VARDATA_ANY(DatumGetPointer(value));
+			result->val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(value));
+			break;
+		case PAYLOAD_NAME:
+			result->type = jbvString;
+			result->val.string.val = NameStr(*DatumGetName(value));
+			result->val.string.len = strlen(result->val.string.val);
+			break;
+		case PAYLOAD_BOOL:
+			result->type = jbvBool;
+			result->val.boolean = DatumGetBool(value);
+			break;
+		case PAYLOAD_INT2:
+			result->type = jbvNumeric;
+			result->val.numeric = int64_to_numeric(DatumGetInt16(value));
+			break;
+		case PAYLOAD_INT4:
+			result->type = jbvNumeric;
+			result->val.numeric = int64_to_numeric(DatumGetInt32(value));
+			break;
+		case PAYLOAD_INT8:
+			result->type = jbvNumeric;
+			result->val.numeric = int64_to_numeric(DatumGetInt64(value));
+			break;
+		case PAYLOAD_OTHER:
+			jsonb = DatumGetJsonbP(FunctionCall1(&column->to_jsonb, value));
+			if (JB_ROOT_IS_SCALAR(jsonb))
+				(void) JsonbExtractScalar(&jsonb->root, result);
+			else
+			{
+				result->type = jbvBinary;
+				result->val.binary.data = &jsonb->root;
+				result->val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
+			}
+			break;
+	}
+}
+
+static Datum
+make_payload(Payload *payload, Datum record)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(record);
+	HeapTupleData tuple;
+	JsonbParseState *state = NULL;
+
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, payload->desc, payload->values, payload->nulls);
+
+	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	for (int i = 0; i < payload->ncolumns; i++)
+	{
+		PayloadColumn *column = &payload->columns[i];
+		JsonbValue value;
+
+		value.type = jbvNull;
+		if (!payload->nulls[column->attno])
+			put_value(column, payload->values[column->attno], &value);
+		(void) pushJsonbValue(&state, WJB_KEY, &column->key);
+		(void) pushJsonbValue(&state, WJB_VALUE, &value);
+	}
+	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+}
+
+/*
+ * What takes changes from the executor: into a tuplestore, with their payload as
+ * jsonb, noting the first and the last.
  */
 typedef struct ChangeReceiver
 {
 	DestReceiver pub;
 	Tuplestorestate *store;
+	TupleDesc desc; /* of poser_change */
+	Payload *payloads;
+	MemoryContext context; /* of the receiver */
+	MemoryContext row;
 	int64 first;
 	int64 last;
 	int64 n;
@@ -693,18 +891,54 @@ typedef struct ChangeReceiver
 static void
 start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
+	ChangeReceiver *receiver = (ChangeReceiver *) self;
+
+	receiver->context = CurrentMemoryContext;
+	receiver->row = AllocSetContextCreate(CurrentMemoryContext, "poser payload", ALLOCSET_DEFAULT_SIZES);
+	receiver->payloads = NULL;
+}
+
+/* The description of a record. */
+static Payload *
+find_payload(ChangeReceiver *receiver, int32 typmod)
+{
+	Payload *payload = receiver->payloads;
+	MemoryContext old;
+
+	while (payload != NULL && payload->typmod != typmod)
+		payload = payload->next;
+	if (payload == NULL)
+	{
+		old = MemoryContextSwitchTo(receiver->context);
+		payload = describe_payload(typmod);
+		payload->next = receiver->payloads;
+		receiver->payloads = payload;
+		MemoryContextSwitchTo(old);
+	}
+	return payload;
 }
 
 static bool
 receive_change(TupleTableSlot *slot, DestReceiver *self)
 {
 	ChangeReceiver *receiver = (ChangeReceiver *) self;
-	bool isnull;
+	MemoryContext old = MemoryContextSwitchTo(receiver->row);
+	int payload = CHANGE_PAYLOAD - 1;
 
-	receiver->last = DatumGetInt64(slot_getattr(slot, CHANGE_ID, &isnull));
+	slot_getallattrs(slot);
+	receiver->last = DatumGetInt64(slot->tts_values[CHANGE_ID - 1]);
 	if (receiver->n++ == 0)
 		receiver->first = receiver->last;
-	tuplestore_puttupleslot(receiver->store, slot);
+	if (!slot->tts_isnull[payload])
+	{
+		Datum record = slot->tts_values[payload];
+
+		slot->tts_values[payload] =
+			make_payload(find_payload(receiver, HeapTupleHeaderGetTypMod(DatumGetHeapTupleHeader(record))), record);
+	}
+	tuplestore_putvalues(receiver->store, receiver->desc, slot->tts_values, slot->tts_isnull);
+	MemoryContextSwitchTo(old);
+	MemoryContextReset(receiver->row);
 	return true;
 }
 
@@ -874,6 +1108,15 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	AtEOXact_GUC(true, level);
 }
 
+/* The row type of poser_change. */
+static TupleDesc
+change_desc(Consumer *consumer)
+{
+	Oid relid = poser_relation_by_name("poser_change", consumer->nspid);
+
+	return lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
+}
+
 /*
  * Put the next changes of the consumer into the store, at most "limit" of them.
  * Returns how many; the first and the last are in *first and *last.
@@ -885,7 +1128,7 @@ static int64
 fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	ChangeReceiver receiver = {change_receiver, store, 0, 0, 0};
+	ChangeReceiver receiver = {.pub = change_receiver, .store = store, .desc = change_desc(consumer)};
 	bool described = false;
 
 	for (;;)
@@ -1377,7 +1620,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("consumer \"%s\" has no handler", NameStr(*consumer.name))));
-	desc = lookup_rowtype_tupdesc_copy(get_rel_type_id(poser_relation_by_name("poser_change", consumer.nspid)), -1);
+	desc = change_desc(&consumer);
 
 	/* what the handler does, and that it has done it, is of one transaction: saved at the end */
 	while (handled < limit && error == NULL)

@@ -164,9 +164,47 @@ RESET DateStyle;
 RESET TimeZone;
 RESET bytea_output;
 RESET extra_float_digits;
+
+-- of all types, what to_jsonb() makes of the row
+CREATE DOMAIN code AS varchar(10);
+CREATE DOMAIN small AS int2;
+CREATE TYPE pair AS (a int, b text);
+DO $$
+DECLARE
+	type text;
+	n int := 0;
+BEGIN
+	FOREACH type IN ARRAY '{int2,int4,int8,numeric,"numeric(20,5)",float4,float8,char(5),"\"char\"",name,text,code,small,price,
+		bool,date,time,timetz,timestamp,timestamptz,interval,json,jsonb,xid8,uuid,inet,bytea,point,int4range,oid,regclass,
+		pair,mood,varbit,tsvector,text[],int[],pair[],jsonb[],small[]}'::text[]
+	LOOP
+		n := n + 1;
+		EXECUTE format('ALTER TABLE poser_widget ADD COLUMN t%s %s', n, type);
+		EXECUTE format('ALTER TABLE poser_widget_version ADD COLUMN t%s %s', n, type);
+	END LOOP;
+END
+$$;
+ALTER TABLE poser_widget_version ADD COLUMN active bool, ADD COLUMN unrecorded int;
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+INSERT INTO poser_widget
+SELECT (jsonb_populate_record(NULL::poser_widget, v)).*
+  FROM (VALUES ('{"uuid": "t0", "description": "", "active": true}'::jsonb),
+		('{"uuid": "t1", "description": "Größe \" \\", "active": false, "t1": -32768, "t2": 2147483647, "t3": -9223372036854775808, "t4": "NaN", "t5": 1.5,
+		   "t6": 0.1, "t7": "Infinity", "t8": "ab", "t9": "c", "t10": "name", "t11": "a\nb", "t12": "code", "t13": 1, "t14": 2.5, "t15": true,
+		   "t16": "2026-01-02", "t17": "03:04:05", "t18": "03:04:05+02", "t19": "2026-01-02 03:04:05.678", "t20": "infinity", "t21": "1 day 2:03",
+		   "t22": [1, {"b": 2, "a": null}], "t23": {"b": [], "a": "x"}, "t24": 7, "t25": "00000000-0000-0000-0000-000000000001", "t26": "10.0.0.1/8",
+		   "t27": "\\x00ff", "t28": "(1,2)", "t29": "[1,5)", "t30": 1, "t31": "pg_class", "t32": {"a": 1, "b": "x"}, "t33": "ok", "t34": "101",
+		   "t35": "a:1 b", "t36": ["a", null], "t37": [[1, 2], [3, 4]], "t38": [{"a": 1, "b": null}], "t39": [1, "x"], "t40": [1, 2]}'),
+		('{"uuid": "t2", "description": "", "active": true, "t1": 0, "t4": 12345678901234567890.5, "t7": 1e-7, "t22": "\"scalar\"", "t23": 5, "t37": []}')) AS v (v);
+SET TimeZone = 'UTC';
+SET IntervalStyle = 'postgres';
+SELECT payload_key, payload = to_jsonb(w) AS same, (SELECT count(*) FROM jsonb_object_keys(payload)) AS keys
+  FROM poser_datasync_changes('erp') JOIN poser_widget w ON w.uuid = payload_key ORDER BY change_id;
+RESET TimeZone;
+RESET IntervalStyle;
 DROP EXTENSION poser CASCADE;
-DROP TYPE mood;
-DROP DOMAIN price;
+DROP TYPE mood, pair;
+DROP DOMAIN price, code, small;
 
 -- Errors
 CREATE EXTENSION poser;

@@ -405,6 +405,8 @@ SELECT * FROM poser_check();
 UPDATE poser_datasync_consumer SET from_snapshot = '9000000000000:9000000000000:' WHERE consumer = 'half';
 UPDATE poser_datasync_consumer SET to_snapshot = '1:9000000000000:' WHERE consumer = 'failing';
 SELECT * FROM poser_check();
+UPDATE poser_datasync_consumer SET from_snapshot = NULL, to_snapshot = NULL, confirmed = 1000000 WHERE consumer IN ('half', 'failing');
+SELECT * FROM poser_check();
 SELECT poser_datasync_drop('half'), poser_datasync_drop('failing'), poser_datasync_add('half', 'beginning');
 SELECT * FROM poser_check();
 TRUNCATE poser_datasync_consumer;

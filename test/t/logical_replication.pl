@@ -34,22 +34,80 @@ sub caught_up
 	counts_exact($subscriber, 'db', "$name, subscriber", widgets => 3);
 	is( $subscriber->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
 		0, "$name, subscriber: xact is of the transaction that has brought the row");
-	is($subscriber->safe_psql('db', SETTLED), $publisher->safe_psql('db', 'SELECT consumer, settled FROM poser_datasync_consumer ORDER BY 1'),
-		"$name: the publisher's consumers start from what is settled there");
+	# they have been given there what is in "given"
+	is( $subscriber->safe_psql('db', <<"EOF"), '', "$name: the publisher's consumers would go on here");
+BEGIN;
+WITH version AS (
+	SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version
+), change AS (
+	SELECT consumer, c.change_id
+	FROM poser_datasync_consumer, poser_datasync_changes(consumer, 1000000) c
+	WHERE consumer <> 'local'
+)
+SELECT format('%s would not be given to %s', change_id, consumer)
+FROM (SELECT consumer, v.change_id
+	  FROM poser_datasync_consumer LEFT JOIN given_from f USING (consumer), version v
+	  WHERE consumer <> 'local' AND v.change_id > coalesce(f.change_id, 0)
+	  EXCEPT
+	  SELECT consumer, change_id FROM given
+	  EXCEPT
+	  SELECT consumer, change_id FROM poser_datasync_skipped
+	  EXCEPT
+	  SELECT consumer, change_id FROM change) missing
+UNION ALL
+SELECT format('%s would be given all that it has been given', consumer)
+FROM given WHERE consumer <> 'late' GROUP BY consumer
+HAVING count(*) > 5 AND min(change_id) IN (SELECT change_id FROM change WHERE change.consumer = given.consumer);
+ROLLBACK;
+EOF
 	return;
 }
 
-# After which change the publisher's consumers begin if they are worked for here.
-use constant SETTLED => q{
-	SELECT consumer, coalesce(max(v.change_id), 0)
-	FROM poser_datasync_consumer c LEFT JOIN
-		(SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
-		ON NOT EXISTS (SELECT FROM poser_datasync_changes(c.consumer, 1000000) d WHERE d.change_id <= v.change_id)
-	WHERE consumer <> 'local'
-	GROUP BY consumer ORDER BY consumer};
+# A test: what has arrived since the copy has been given to the subscriber's own
+# consumer, once, that of each row in order, and the last of each row are as it is.
+sub arrived_exact
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($name) = @_;
+
+	$subscriber->safe_psql('db', 'DO $$ BEGIN WHILE take_arrived(1000) > 0 LOOP END LOOP; END $$');
+	is( $subscriber->safe_psql('db', <<'EOF'), '', "$name: the subscriber's consumer has been given it");
+WITH version AS (
+	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion
+	FROM poser_widget_version
+	UNION ALL
+	SELECT change_id, 'poser_component', uuid, operation_type = 2 FROM poser_component_version
+), copy AS (
+	SELECT payload_type, payload_key, payload
+	FROM (SELECT DISTINCT ON (payload_type, payload_key) * FROM arrived
+		  ORDER BY payload_type, payload_key, n DESC) a
+	WHERE NOT deletion
+), live AS (
+	SELECT 'poser_widget' AS payload_type, uuid AS payload_key, to_jsonb(w) AS payload FROM poser_widget w
+	UNION ALL
+	SELECT 'poser_component', uuid, to_jsonb(c) FROM poser_component c
+)
+SELECT 'nothing has arrived' WHERE NOT EXISTS (SELECT FROM arrived)
+UNION ALL
+SELECT format('%s is lost, or is not what it was', change_id)
+FROM version v LEFT JOIN arrived USING (change_id, payload_type, payload_key, deletion) WHERE n IS NULL
+UNION ALL
+SELECT format('%s has come %s times', change_id, count(*)) FROM arrived GROUP BY change_id HAVING count(*) > 1
+UNION ALL
+SELECT format('%s has come before %s', change_id, next)
+FROM (SELECT *, lead(change_id) OVER (PARTITION BY payload_type, payload_key ORDER BY n) AS next FROM arrived) a
+WHERE next < change_id
+UNION ALL
+SELECT format('%s %s is %s, and came as %s', payload_type, payload_key, l.payload, c.payload)
+FROM live l FULL JOIN copy c USING (payload_type, payload_key)
+WHERE l.payload IS DISTINCT FROM c.payload;
+EOF
+	return;
+}
 
 # What is there before, and is copied, while others write.
 make_history($publisher, 'db', 'postgres');
+make_consumers($publisher, 'db', 'postgres');
 $publisher->safe_psql('db', 'CREATE PUBLICATION pub FOR ALL TABLES');
 my $writers = IPC::Run::start(
 	[
@@ -74,6 +132,42 @@ $writers->finish;
 is($writers->full_result(0) || $trouble, '', 'writers beside the copy have not failed');
 $subscriber->wait_for_subscription_sync($publisher, 'sub', 'db');
 caught_up('copied');
+# who works for them here does so until they move there
+$subscriber->safe_psql('db', q{SELECT poser_datasync_confirm(consumer, max(change_id))
+	FROM unnest('{polled,late}'::name[]) consumer, poser_datasync_changes(consumer) GROUP BY consumer});
+
+# A consumer of the subscriber's own, for which somebody works while changes arrive.
+$subscriber->safe_psql('db', <<'SQL');
+CREATE TABLE arrived (n bigint GENERATED ALWAYS AS IDENTITY, change_id bigint,
+	payload_type text, payload_key text, deletion boolean, payload jsonb);
+CREATE FUNCTION take_arrived(max_changes integer) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	taken bigint;
+	last bigint;
+BEGIN
+	WITH kept AS (
+		INSERT INTO arrived (change_id, payload_type, payload_key, deletion, payload)
+		SELECT change_id, payload_type, payload_key, deletion, payload
+		FROM poser_datasync_changes('local', max_changes)
+		RETURNING change_id)
+	SELECT count(*), max(change_id) INTO taken, last FROM kept;
+	PERFORM poser_datasync_confirm('local', last);
+	RETURN taken;
+END
+$$;
+SELECT poser_datasync_add('local', 'beginning');
+SQL
+arrived_exact('copied');
+my $worker = IPC::Run::start(
+	[
+		'pgbench', '--no-vacuum', '-t', 300, '--file', pgbench_file('worker', <<'SQL'),
+\set n random(1, 700)
+SELECT take_arrived(:n);
+\sleep 10 ms
+SQL
+		$subscriber->connstr('db')
+	],
+	'<', \undef, '>', '/dev/null', '2>', \my $worker_trouble);
 
 # What changes, one by one and in large transactions, and what is undone.
 $publisher->safe_psql('db', <<'SQL');
@@ -96,11 +190,19 @@ ROLLBACK;
 INSERT INTO poser_widget (uuid, description) VALUES ('r3', 'Moved');
 UPDATE poser_widget SET uuid = 'r4' WHERE uuid = 'r3';
 DELETE FROM poser_widget WHERE uuid = 'r4';
-SELECT poser_prune_versions('0');
+SELECT take_changes('late', 100);
+SELECT take_changes('polled', 2);
 SQL
+caught_up('changed');
+consumers_go_on($publisher, 'db', 'publisher');
+caught_up('consumed');
+$worker->finish;
+is($worker->full_result(0) || $worker_trouble, '', 'who works for the subscriber\'s consumer has not failed');
+arrived_exact('consumed');
+cmp_ok($publisher->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the publisher prunes');
 make_deltas($publisher, 'db');
 $publisher->safe_psql('db', "COMMIT PREPARED 'db_1'; ROLLBACK PREPARED 'db_2'");
-caught_up('changed');
+caught_up('pruned');
 $publisher->safe_psql('db', 'TRUNCATE poser_component');
 caught_up('truncated');
 $publisher->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
@@ -112,6 +214,7 @@ $publisher->safe_psql('db', 'TRUNCATE poser_widget, poser_component');
 $publisher->safe_psql('db', q{INSERT INTO poser_widget (uuid, description)
 	SELECT 'after ' || n, '' FROM generate_series(1, 3) n});
 caught_up('begun anew');
+arrived_exact('begun anew');
 is( $subscriber->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	$publisher->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	'the subscriber answers as the publisher');
@@ -125,18 +228,21 @@ ALTER SUBSCRIPTION sub SET (slot_name = NONE);
 DROP SUBSCRIPTION sub;
 SQL
 like($subscriber->safe_psql('db', 'SELECT * FROM poser_check()'),
-	qr/\Asequence poser_change_id_seq\|is behind: \d+ is in use\z/,
-	'no subscriber any more: poser_check() finds the sequence behind, and nothing else');
+	qr/\Asequence poser_change_id_seq\|is behind: \d+ is in use(\nconsumer \w+\|is at change \d+, which is yet to come){4}\z/,
+	'no subscriber any more: poser_check() finds the sequence behind, also behind consumers, and nothing else');
+$subscriber->safe_psql('db', q{SELECT setval('given_n_seq', max(n)) FROM given});
 $subscriber->safe_psql('db', <<'SQL');
 SELECT setval('poser_change_id_seq',
               greatest(1, (SELECT max(id) FROM poser_transaction),
                        (SELECT max(change_id) FROM poser_widget_version),
                        (SELECT max(change_id) FROM poser_component_version)));
 SQL
+$subscriber->safe_psql('db', q{SELECT poser_datasync_drop('local')});
 is(contents($subscriber, 'db', no_sequence => 1), $ids, 'nothing is lost');
 counts_exact($subscriber, 'db', 'taken over', widgets => 3);
 history_exact($subscriber, 'db', 'taken over', versions => 20);
 history_goes_on($subscriber, 'db', 'taken over');
+consumers_go_on($subscriber, 'db', 'taken over', twice => 1, attempts => 0);
 cmp_ok(
 	$subscriber->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
 		FROM poser_component_version WHERE operation_type <> 2 AND widget_uuid = 'r1'), true)}),
