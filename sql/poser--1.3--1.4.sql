@@ -19,6 +19,7 @@ CREATE TABLE @extschema@.poser_datasync_consumer (
 	runas pg_catalog.text,
 	notify pg_catalog.bool NOT NULL DEFAULT false,
 	own_changes pg_catalog.bool NOT NULL DEFAULT false,
+	own_after pg_catalog.int8 NOT NULL DEFAULT 0,
 	roles pg_catalog.name[] NOT NULL DEFAULT '{}',
 	from_snapshot pg_catalog.pg_snapshot,
 	to_snapshot pg_catalog.pg_snapshot,
@@ -47,6 +48,8 @@ COMMENT ON COLUMN @extschema@.poser_datasync_consumer.notify IS
 'whether it asks for NOTIFY poser_datasync; can be changed';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.own_changes IS
 'whether it is given what its own handler has changed; can be changed';
+COMMENT ON COLUMN @extschema@.poser_datasync_consumer.own_after IS
+'its own are those marked with its name whose transaction is after this one';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.roles IS
 'who may consume beside the owner: see poser_datasync_grant()';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.from_snapshot IS

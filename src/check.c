@@ -117,6 +117,7 @@ static const char *const check_columns =
 	"        ('poser_datasync_consumer', 'n', 'runas', 'text', false, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'notify', 'boolean', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'own_changes', 'boolean', true, '1.4'),\n"
+	"        ('poser_datasync_consumer', 'r', 'own_after', 'bigint', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'r', 'roles', 'name[]', true, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'n', 'from_snapshot', 'pg_snapshot', false, '1.4'),\n"
 	"        ('poser_datasync_consumer', 'n', 'to_snapshot', 'pg_snapshot', false, '1.4'),\n"
@@ -239,9 +240,14 @@ static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
 	"  FROM pg_class AS c, pg_class AS t\n"
-	" WHERE c.relnamespace = $1 AND c.relname IN ('poser_datasync_consumer', 'poser_datasync_skipped')\n"
+	" WHERE '1.4' <= $2\n"
+	"   AND c.relnamespace = $1 AND c.relname IN ('poser_datasync_consumer', 'poser_datasync_skipped')\n"
 	"   AND t.relnamespace = $1 AND t.relname = 'poser_transaction' AND c.relowner <> t.relowner\n"
-	" ORDER BY c.relname COLLATE \"C\"";
+	"UNION ALL\n"
+	"SELECT format('table %s', relname), 'has row-level security enabled'\n"
+	"  FROM pg_class\n"
+	" WHERE '1.4' <= $2 AND relnamespace = $1 AND relname = 'poser_datasync_consumer' AND relrowsecurity\n"
+	" ORDER BY 1, 2";
 
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"

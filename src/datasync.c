@@ -89,6 +89,7 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 /* Columns of poser_change. */
 #define CHANGE_ID 1
 #define CHANGE_PAYLOAD 8
+#define CHANGE_COLUMNS 8
 
 int poser_datasync_stale_after;
 const char *poser_datasync_handling = NULL;
@@ -106,6 +107,7 @@ typedef struct Consumer
 	char *handler;
 	char *runas;
 	bool own_changes;
+	int64 own_after;	  /* its handler's transactions are after this one */
 	struct varlena *from; /* snapshots; NULL for the beginning */
 	struct varlena *to;	  /* NULL if there is no window */
 	int64 confirmed;
@@ -186,6 +188,20 @@ execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, 
 	return SPI_processed;
 }
 
+/* Raises an error unless a column is what it was made as. */
+static void
+check_type(TupleDesc desc, int column, Oid type)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
+
+	if (att->atttypid != type || att->attisdropped)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" is of type %s instead of %s", NameStr(att->attname),
+						format_type_be(att->atttypid), format_type_be(type)),
+				 errhint("poser_check() says what was changed.")));
+}
+
 /* A number in the first row of the last result; 0 for null. */
 static int64
 result_int64(int column)
@@ -195,6 +211,7 @@ result_int64(int column)
 
 	if (SPI_processed == 0)
 		return 0;
+	check_type(SPI_tuptable->tupdesc, column, INT8OID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
 	return isnull ? 0 : DatumGetInt64(value);
 }
@@ -248,28 +265,31 @@ no_such_consumer(Consumer *consumer)
 static void
 read_consumer(Consumer *consumer, bool lock)
 {
+	static const Oid types[] = {TEXTOID, TEXTOID, BOOLOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID,
+								INT8OID, INT8OID, XID8OID, INT4OID, TEXTOID, INT8OID, INT8OID};
 	const Oid argtypes[] = {NAMEOID};
 	Datum name = NameGetDatum(consumer->name);
-	Datum values[14];
-	bool nulls[lengthof(values)];
+	Datum values[lengthof(types)];
+	bool nulls[lengthof(types)];
 	MemoryContext old;
 
 	lock = lock && IsolationUsesXactSnapshot();
 	if (execute(psprintf("SELECT handler, runas, own_changes,\n"
 						 "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
-						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id\n"
+						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id, own_after\n"
 						 "  FROM %s\n"
 						 " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
 						 poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
 				lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
 		no_such_consumer(consumer);
-	Assert(SPI_tuptable->tupdesc->natts == lengthof(values));
+	for (int i = 0; i < lengthof(types); i++)
+		check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
 
 	old = MemoryContextSwitchTo(consumer->context);
 	consumer->handler = TEXT_AT(1);
 	consumer->runas = TEXT_AT(2);
-	consumer->own_changes = DatumGetBool(values[2]);
+	consumer->own_changes = !nulls[2] && DatumGetBool(values[2]);
 	consumer->from = SNAPSHOT_AT(4);
 	consumer->to = SNAPSHOT_AT(5);
 	consumer->confirmed = INT64_AT(6);
@@ -278,9 +298,10 @@ read_consumer(Consumer *consumer, bool lock)
 	consumer->settled = INT64_AT(9);
 	consumer->next_settled = INT64_AT(10);
 	consumer->next_settled_xact = XID8_AT(11);
-	consumer->attempts = DatumGetInt32(values[11]);
+	consumer->attempts = nulls[11] ? 0 : DatumGetInt32(values[11]);
 	consumer->last_error = TEXT_AT(13);
 	consumer->failed_change = INT64_AT(14);
+	consumer->own_after = INT64_AT(15);
 	consumer->changed = false;
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
@@ -379,6 +400,7 @@ check_granted(Consumer *consumer)
 						 poser_relation_name(consumer->relid)),
 				lengthof(argtypes), argtypes, &name, NULL, true) == 0)
 		no_such_consumer(consumer);
+	check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
@@ -555,19 +577,24 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 	}
 }
 
-/* That a transaction "t" is not that of the handler of the consumer $1. */
-#define NOT_ITS_OWN "(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1)"
+/* That a transaction "t" is not that of the handler of the consumer $1, which is later than $4. */
+#define NOT_ITS_OWN \
+	"(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1" \
+	" OR t.id OPERATOR(pg_catalog.<=) $4)"
 
 /* That it is one that the snapshot $2 has not seen, if there is one. */
 #define NOT_BEFORE "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
 
-/* The value of $1 in that: nobody, if he gets his own, too. */
-static Datum
-own_name(Consumer *consumer)
+/* The values of $1 to $4; $1 is nobody, if he gets his own, too. */
+static void
+put_consumer(Consumer *consumer, Datum *values, char *nulls)
 {
 	static NameData nobody;
 
-	return NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
+	values[0] = NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
+	put_snapshot(consumer->from, &values[1], &nulls[1]);
+	put_snapshot(consumer->to, &values[2], &nulls[2]);
+	values[3] = Int64GetDatum(consumer->own_after);
 }
 
 /* Settings, and what they are to be for a while. */
@@ -607,6 +634,7 @@ begin_showing(void)
 		{"timezone", "UTC"},
 		{"bytea_output", "hex"},
 		{"lc_monetary", "C"},
+		{"quote_all_identifiers", "off"},
 		{"search_path", "pg_catalog, pg_temp"}};
 	int level = begin_reading();
 
@@ -685,9 +713,10 @@ greatest_change(const PoserVersioned *tables)
 /*
  * Payloads
  *
- * They are what to_jsonb() makes of a row.  It would find out for every row what
- * the columns are, which is most of what draining costs; so here that is done
- * once, and it is asked for the values of unusual types only.
+ * They are what to_jsonb() makes of a row, but that values of types which are not
+ * the system's are written as text.  It would find out for every row what the
+ * columns are, which is most of what draining costs; so here that is done once,
+ * and it is asked for the values of unusual types only.
  */
 
 typedef enum PayloadKind
@@ -698,7 +727,8 @@ typedef enum PayloadKind
 	PAYLOAD_INT2,
 	PAYLOAD_INT4,
 	PAYLOAD_INT8,
-	PAYLOAD_OTHER
+	PAYLOAD_JSON,	/* by to_jsonb() */
+	PAYLOAD_WRITTEN /* by its output function */
 } PayloadKind;
 
 typedef struct PayloadColumn
@@ -706,7 +736,7 @@ typedef struct PayloadColumn
 	int attno;
 	JsonbValue key;
 	PayloadKind kind;
-	FmgrInfo to_jsonb; /* of others */
+	FmgrInfo function;
 } PayloadColumn;
 
 /* The columns of one table's rows, in the order of jsonb's keys. */
@@ -720,6 +750,35 @@ typedef struct Payload
 	bool *nulls;
 	struct Payload *next;
 } Payload;
+
+/*
+ * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
+ * cast to json, which whoever owns the type may have made; it must not run with
+ * the owner's rights.
+ */
+static bool
+is_system_type(Oid type)
+{
+	Oid element;
+
+	check_stack_depth();
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		return is_system_type(element);
+	if (type_is_rowtype(type))
+	{
+		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+		bool result = (desc != NULL);
+
+		for (int i = 0; result && i < desc->natts; i++)
+			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
+		if (desc != NULL)
+			ReleaseTupleDesc(desc);
+		return result;
+	}
+	return type < FirstNormalObjectId;
+}
 
 static PayloadKind
 payload_kind(Oid type)
@@ -741,7 +800,7 @@ payload_kind(Oid type)
 		case INT8OID:
 			return PAYLOAD_INT8;
 		default:
-			return PAYLOAD_OTHER;
+			return is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_WRITTEN;
 	}
 }
 
@@ -780,14 +839,22 @@ describe_payload(int32 typmod)
 		column->key.val.string.val = NameStr(att->attname);
 		column->key.val.string.len = strlen(NameStr(att->attname));
 		column->kind = payload_kind(att->atttypid);
-		if (column->kind == PAYLOAD_OTHER)
+		if (column->kind == PAYLOAD_JSON)
 		{
 			Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
 
-			fmgr_info(F_TO_JSONB, &column->to_jsonb);
+			fmgr_info(F_TO_JSONB, &column->function);
 			fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(arg), InvalidOid, InvalidOid,
 													 COERCE_EXPLICIT_CALL),
-							   &column->to_jsonb);
+							   &column->function);
+		}
+		else if (column->kind == PAYLOAD_WRITTEN)
+		{
+			Oid output;
+			bool is_varlena;
+
+			getTypeOutputInfo(att->atttypid, &output, &is_varlena);
+			fmgr_info(output, &column->function);
 		}
 	}
 	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
@@ -829,8 +896,13 @@ put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 			result->type = jbvNumeric;
 			result->val.numeric = int64_to_numeric(DatumGetInt64(value));
 			break;
-		case PAYLOAD_OTHER:
-			jsonb = DatumGetJsonbP(FunctionCall1(&column->to_jsonb, value));
+		case PAYLOAD_WRITTEN:
+			result->type = jbvString;
+			result->val.string.val = OutputFunctionCall(&column->function, value);
+			result->val.string.len = strlen(result->val.string.val);
+			break;
+		case PAYLOAD_JSON:
+			jsonb = DatumGetJsonbP(FunctionCall1(&column->function, value));
 			if (JB_ROOT_IS_SCALAR(jsonb))
 				(void) JsonbExtractScalar(&jsonb->root, result);
 			else
@@ -880,6 +952,8 @@ typedef struct ChangeReceiver
 	DestReceiver pub;
 	Tuplestorestate *store;
 	TupleDesc desc; /* of poser_change */
+	Datum *values;	/* of one */
+	bool *nulls;
 	Payload *payloads;
 	MemoryContext context; /* of the receiver */
 	MemoryContext row;
@@ -896,6 +970,10 @@ start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
 	receiver->context = CurrentMemoryContext;
 	receiver->row = AllocSetContextCreate(CurrentMemoryContext, "poser payload", ALLOCSET_DEFAULT_SIZES);
 	receiver->payloads = NULL;
+	receiver->values = palloc0(receiver->desc->natts * sizeof(Datum));
+	receiver->nulls = palloc(receiver->desc->natts * sizeof(bool));
+	/* columns that somebody has added stay null */
+	memset(receiver->nulls, true, receiver->desc->natts * sizeof(bool));
 }
 
 /* The description of a record. */
@@ -926,17 +1004,19 @@ receive_change(TupleTableSlot *slot, DestReceiver *self)
 	int payload = CHANGE_PAYLOAD - 1;
 
 	slot_getallattrs(slot);
-	receiver->last = DatumGetInt64(slot->tts_values[CHANGE_ID - 1]);
+	memcpy(receiver->values, slot->tts_values, CHANGE_COLUMNS * sizeof(Datum));
+	memcpy(receiver->nulls, slot->tts_isnull, CHANGE_COLUMNS * sizeof(bool));
+	receiver->last = DatumGetInt64(receiver->values[CHANGE_ID - 1]);
 	if (receiver->n++ == 0)
 		receiver->first = receiver->last;
-	if (!slot->tts_isnull[payload])
+	if (!receiver->nulls[payload])
 	{
-		Datum record = slot->tts_values[payload];
+		Datum record = receiver->values[payload];
 
-		slot->tts_values[payload] =
+		receiver->values[payload] =
 			make_payload(find_payload(receiver, HeapTupleHeaderGetTypMod(DatumGetHeapTupleHeader(record))), record);
 	}
-	tuplestore_putvalues(receiver->store, receiver->desc, slot->tts_values, slot->tts_isnull);
+	tuplestore_putvalues(receiver->store, receiver->desc, receiver->values, receiver->nulls);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(receiver->row);
 	return true;
@@ -987,7 +1067,7 @@ note_settled(Consumer *consumer, uint64 xmin, int64 value, uint64 next)
 		consumer->settled = value;
 		consumer->next_settled_xact = 0;
 	}
-	else if (consumer->next_settled_xact == 0)
+	else if (consumer->next_settled_xact == 0 && consumer->settled < value)
 	{
 		consumer->next_settled = value;
 		consumer->next_settled_xact = next;
@@ -1027,7 +1107,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 	if (consumer->from != NULL &&
 		(is_newest(consumer->nspid, consumer->from) ||
 		 first_transaction(consumer->nspid, consumer->from, to) == 0) &&
-		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin))
+		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin ||
+		 consumer->next_settled <= consumer->settled))
 		return false;
 
 	to = take_snapshot(consumer);
@@ -1058,9 +1139,9 @@ static void
 read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit,
 			bool with_payload)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
+	char nulls[] = "      ";
 	SPIExecuteOptions options = {0};
 	StringInfoData sql;
 	SPIPlanPtr plan;
@@ -1068,11 +1149,11 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT v.change_id, v.transaction_id, t.issued_at, t.username,\n"
+						   "SELECT v.change_id, v.transaction_id, t.issued_at::pg_catalog.timestamptz, t.username::pg_catalog.text,\n"
 						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
 						   "  FROM (");
 	append_changes(&sql, tables,
-				   "v.change_id OPERATOR(pg_catalog.>) $4 AND v.change_id OPERATOR(pg_catalog.<=) $5",
+				   "v.change_id OPERATOR(pg_catalog.>) $5 AND v.change_id OPERATOR(pg_catalog.<=) $6",
 				   with_payload);
 	appendStringInfo(&sql,
 					 ") AS v\n"
@@ -1083,11 +1164,9 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 					 " ORDER BY v.change_id",
 					 poser_relation_name(tables[0].transactions));
 
-	values[0] = own_name(consumer);
-	put_snapshot(consumer->from, &values[1], &nulls[1]);
-	put_snapshot(consumer->to, &values[2], &nulls[2]);
-	values[3] = Int64GetDatum(consumer->confirmed);
-	values[4] = Int64GetDatum(consumer->last_change);
+	put_consumer(consumer, values, nulls);
+	values[4] = Int64GetDatum(consumer->confirmed);
+	values[5] = Int64GetDatum(consumer->last_change);
 
 	level = begin_showing();
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
@@ -1112,9 +1191,15 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 static TupleDesc
 change_desc(Consumer *consumer)
 {
+	static const Oid types[CHANGE_COLUMNS] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, NAMEOID, TEXTOID, BOOLOID, JSONBOID};
 	Oid relid = poser_relation_by_name("poser_change", consumer->nspid);
+	TupleDesc result = lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
 
-	return lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
+	/* columns can only be added */
+	Assert(result->natts >= lengthof(types));
+	for (int i = 0; i < lengthof(types); i++)
+		check_type(result, i + 1, types[i]);
+	return result;
 }
 
 /*
@@ -1243,9 +1328,9 @@ static bool
 is_delivered(Consumer *consumer, int64 change_id)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "    ";
+	char nulls[] = "     ";
 	StringInfoData sql;
 	bool found;
 	bool before = false;
@@ -1262,17 +1347,15 @@ is_delivered(Consumer *consumer, int64 change_id)
 						   "       COALESCE(pg_catalog.pg_visible_in_snapshot(t.xact, $3), false)\n"
 						   "  FROM (");
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		appendStringInfo(&sql, "%sSELECT transaction_id FROM %s WHERE change_id OPERATOR(pg_catalog.=) $4",
+		appendStringInfo(&sql, "%sSELECT transaction_id FROM %s WHERE change_id OPERATOR(pg_catalog.=) $5",
 						 i == 0 ? "" : "\n        UNION ALL ", poser_relation_name(tables[i].versions));
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
 					 " WHERE " NOT_ITS_OWN,
 					 poser_relation_name(tables[0].transactions));
-	values[0] = own_name(consumer);
-	put_snapshot(consumer->from, &values[1], &nulls[1]);
-	put_snapshot(consumer->to, &values[2], &nulls[2]);
-	values[3] = Int64GetDatum(change_id);
+	put_consumer(consumer, values, nulls);
+	values[4] = Int64GetDatum(change_id);
 	found = execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0;
 	if (found)
 	{
@@ -1389,24 +1472,34 @@ handler_name(Oid fnoid, Oid nspid)
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fnoid));
 	Form_pg_proc form;
 	char *result;
+	int level;
 
 	if (!HeapTupleIsValid(tuple))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function with OID %u does not exist", fnoid)));
 	form = (Form_pg_proc) GETSTRUCT(tuple);
+	/* as poser_check() expects it, whatever the session's settings */
+	level = NewGUCNestLevel();
+	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	result = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
-	if (form->prokind != PROKIND_FUNCTION || form->proretset || form->pronargs != 1 ||
+	AtEOXact_GUC(true, level);
+	if (form->prokind != PROKIND_FUNCTION || form->proretset || isAnyTempNamespace(form->pronamespace) ||
+		form->pronargs != 1 ||
 		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
 				 errmsg("%s cannot be a handler", result),
-				 errdetail("A handler is a function with one argument, of type poser_change, that returns no set.")));
+				 errdetail("A handler is a function with one argument, of type poser_change, that returns no set and is not temporary.")));
 	ReleaseSysCache(tuple);
 	return result;
 }
 
-/* Catch the error that is being raised, which is rolled back to the savepoint. */
+/*
+ * Catch the error that is being raised, which is rolled back to the savepoint.
+ * That includes cancels: they end what is done for a change, and all the rest is
+ * done soon.
+ */
 static ErrorData *
 catch_error(PoserSavepoint *savepoint)
 {
@@ -1416,9 +1509,6 @@ catch_error(PoserSavepoint *savepoint)
 	error = CopyErrorData();
 	FlushErrorState();
 	poser_savepoint_rollback(savepoint);
-	/* that says nothing of a change */
-	if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
-		ReThrowError(error);
 	return error;
 }
 
@@ -1480,7 +1570,8 @@ find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
  * Call the handler for one change, in a subtransaction.  Returns the error that
  * it has been rolled back for, or NULL.
  *
- * It is found with the first change, so that it is its error if it is not there.
+ * It is found with the first change, so that it is its error if it is not there;
+ * and again should it have dropped itself.
  */
 static ErrorData *
 call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
@@ -1498,7 +1589,7 @@ call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 			(void) set_config_option("poser.runas", consumer->runas, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_SAVE, true, 0, false);
 		poser_datasync_handling = NameStr(*consumer->name);
-		if (!OidIsValid(handler->fn_oid))
+		if (!OidIsValid(handler->fn_oid) || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(handler->fn_oid)))
 			find_handler(consumer, type, handler);
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
@@ -1587,6 +1678,9 @@ fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool 
 	PG_CATCH();
 	{
 		*error = catch_error(&savepoint);
+		/* that says nothing of a change */
+		if ((*error)->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(*error);
 	}
 	PG_END_TRY();
 	return result;
@@ -1701,9 +1795,9 @@ check_not_pruned(Consumer *consumer)
 Datum
 poser_datasync_add(PG_FUNCTION_ARGS)
 {
-	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID};
+	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
+	char nulls[] = "      ";
 	Consumer consumer;
 	char *start;
 	char *runas = NULL;
@@ -1752,8 +1846,10 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 		consumer.from = take_snapshot(&consumer);
 		consumer.changed = true;
 	}
-	if (execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes)\n"
-						 "VALUES ($1, $2, $3, $4, $5)\n"
+	/* what a former consumer of its name has changed is not its own */
+	values[5] = Int64GetDatum(sequence_value(consumer.nspid));
+	if (execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
+						 "VALUES ($1, $2, $3, $4, $5, $6)\n"
 						 "ON CONFLICT DO NOTHING",
 						 poser_relation_name(consumer.relid)),
 				lengthof(argtypes), argtypes, values, nulls, false) == 0)
@@ -1848,9 +1944,9 @@ poser_datasync_revoke(PG_FUNCTION_ARGS)
 static int64
 count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
+	char nulls[] = "      ";
 	StringInfoData sql;
 	struct varlena *seen = is_open(consumer) ? consumer->to : consumer->from;
 	int64 least = consumer->confirmed;
@@ -1870,25 +1966,23 @@ count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *old
 	}
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)\n  FROM (");
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at::pg_catalog.timestamptz), pg_catalog.min(t.id)\n  FROM (");
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		appendStringInfo(&sql,
 						 "%sSELECT change_id, transaction_id FROM %s\n"
-						 "         WHERE change_id OPERATOR(pg_catalog.>) $4",
+						 "         WHERE change_id OPERATOR(pg_catalog.>) $5",
 						 i == 0 ? "" : "\n        UNION ALL\n        ", poser_relation_name(tables[i].versions));
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
 					 " WHERE " NOT_BEFORE "\n"
-					 "   AND ($3 IS NULL OR v.change_id OPERATOR(pg_catalog.>) $5\n"
+					 "   AND ($3 IS NULL OR v.change_id OPERATOR(pg_catalog.>) $6\n"
 					 "        OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $3))\n"
 					 "   AND " NOT_ITS_OWN,
 					 poser_relation_name(tables[0].transactions));
-	values[0] = own_name(consumer);
-	put_snapshot(consumer->from, &values[1], &nulls[1]);
-	put_snapshot(consumer->to, &values[2], &nulls[2]);
-	values[3] = Int64GetDatum(least);
-	values[4] = Int64GetDatum(consumer->confirmed);
+	put_consumer(consumer, values, nulls);
+	values[4] = Int64GetDatum(least);
+	values[5] = Int64GetDatum(consumer->confirmed);
 	/* planned for these values: there may be none or millions */
 	level = begin_reading();
 	if (SPI_execute_with_args(sql.data, lengthof(argtypes), (Oid *) argtypes, values, nulls, true, 0) != SPI_OK_SELECT)
@@ -2004,6 +2098,7 @@ poser_datasync_needed(const PoserVersioned *tables)
 
 		CHECK_FOR_INTERRUPTS();
 		memset(&consumer, 0, sizeof(Consumer));
+		check_type(consumers->tupdesc, 1, NAMEOID);
 		consumer.name = DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull));
 		consumer.nspid = nspid;
 		consumer.relid = relid;
@@ -2058,6 +2153,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	Datum values[lengthof(attributes)];
 	bool isnull[lengthof(attributes)] = {false};
 	int64 confirmed;
+	int column;
 
 	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
 		!(TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event)))
@@ -2065,6 +2161,12 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
 						trigdata->tg_trigger->tgname)));
+	/* sessions that have looked hear of it; statements' triggers do not fire for replication */
+	column = consumer_column(rel, "notify", BOOLOID);
+	if (TRIGGER_FIRED_BY_INSERT(event) ||
+		heap_getattr(tuple, column, desc, &isnull[0]) != heap_getattr(trigdata->tg_trigtuple, column, desc, &isnull[0]))
+		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
+
 	/* when all of a table's triggers have been enabled, this one fires for what is no replication */
 	if (TRIGGER_FIRED_BY_UPDATE(event) &&
 		((writing != NULL && writing->relid == RelationGetRelid(rel)) ||

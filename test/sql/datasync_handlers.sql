@@ -79,7 +79,7 @@ SELECT poser_datasync_confirm('hq', max(change_id)) FROM poser_widget_version;
 SELECT poser_datasync_run('hq');
 SELECT change_id = (SELECT max(change_id) - 1 FROM poser_widget_version) AS j, error FROM poser_datasync_skipped ORDER BY change_id DESC LIMIT 1;
 
--- A cancel is not the handler's: all of the run is undone.
+-- A cancel while the handler runs is an error as any other, and ends the call.
 INSERT INTO poison VALUES ('m', 'cancel');
 INSERT INTO poser_widget (uuid, description) VALUES ('l', 'L'), ('m', 'M');
 SELECT poser_datasync_run('hq');
@@ -133,6 +133,12 @@ SELECT runas FROM handled ORDER BY n DESC LIMIT 1;
 RESET poser.runas;
 SELECT poser_datasync_drop('here');
 SELECT poser_datasync_drop('all');
+
+-- What a former consumer of its name has changed is given to one that begins anew.
+SELECT poser_datasync_add('here', 'beginning', handler => 'handle_here(poser_change)');
+SELECT payload_type, payload ->> 'description' AS description FROM poser_datasync_changes('here', 1000)
+ WHERE payload_key = 'own' OR payload ->> 'widget_uuid' = 'own';
+SELECT poser_datasync_drop('here');
 
 -- It cannot be run in the middle of a statement whose changes are to be recorded.
 CREATE FUNCTION run_hq() RETURNS text LANGUAGE sql AS $$SELECT 'ran ' || poser_datasync_run('hq')$$;
@@ -215,20 +221,15 @@ UPDATE poser_datasync_consumer SET handler = 'public.handle_here' WHERE consumer
 SELECT poser_datasync_run('hq');
 SELECT * FROM poser_check();
 
--- A change that cannot be shown is an error of its own; it can be passed over.
-CREATE TYPE shy AS ENUM ('1', '2', '3');
-CREATE FUNCTION shown(shy) RETURNS json LANGUAGE plpgsql AS $$
-BEGIN
-	IF $1 = '2' THEN
-		RAISE EXCEPTION 'cannot be shown';
-	END IF;
-	RETURN to_json($1::text);
-END
-$$;
-CREATE CAST (shy AS json) WITH FUNCTION shown(shy);
-ALTER TABLE poser_widget ADD COLUMN shy shy, ADD COLUMN payload text, ADD COLUMN v text, ADD COLUMN t text;
-ALTER TABLE poser_widget_version ADD COLUMN shy shy, ADD COLUMN payload text, ADD COLUMN v text, ADD COLUMN t text;
-INSERT INTO poser_widget (uuid, description, shy, payload) VALUES ('x', '', '1', 'X'), ('y', '', '2', 'Y'), ('z', '', '3', 'Z');
+-- A change that cannot be shown is an error of its own; it can be passed over.  Nor
+-- is anybody's cast used to show one.
+CREATE TYPE mood AS ENUM ('ok');
+CREATE FUNCTION shown(mood) RETURNS json LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''a cast was used''; END';
+CREATE CAST (mood AS json) WITH FUNCTION shown(mood);
+ALTER TABLE poser_widget ADD COLUMN shy json, ADD COLUMN mood mood, ADD COLUMN moods mood[], ADD COLUMN payload text, ADD COLUMN v text, ADD COLUMN t text;
+ALTER TABLE poser_widget_version ADD COLUMN shy json, ADD COLUMN mood mood, ADD COLUMN moods mood[], ADD COLUMN payload text, ADD COLUMN v text, ADD COLUMN t text;
+INSERT INTO poser_widget (uuid, description, shy, mood, moods, payload)
+VALUES ('x', '', '1', 'ok', '{ok}', 'X'), ('y', '', '"\u0000"', 'ok', '{ok}', 'Y'), ('z', '', '3', 'ok', '{ok}', 'Z');
 SELECT poser_datasync_run('odd');
 SELECT pending, attempts, last_error, failed_change_id = (SELECT change_id FROM poser_widget_version WHERE uuid = 'y') AS y
   FROM status WHERE consumer = 'odd';
@@ -236,8 +237,47 @@ SELECT poser_datasync_changes('odd');
 SELECT poser_datasync_skip('odd', failed_change_id, 'is shy') FROM poser_datasync_status WHERE consumer = 'odd';
 SELECT payload FROM poser_datasync_changes('odd');
 SELECT poser_datasync_run('odd');
+
+-- A handler that drops itself
+CREATE FUNCTION last_one(poser_change) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN DROP FUNCTION last_one(poser_change); END$$;
+SELECT poser_datasync_add('last', handler => 'last_one(poser_change)');
+INSERT INTO poser_widget (uuid, description) VALUES ('2nd', ''), ('3rd', '');
+SELECT poser_datasync_run('last');
+
+-- Tables and types that have been changed are an error, but for columns that have
+-- been added.
 DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_datasync_add('here', 'beginning');
+INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
+ALTER TYPE poser_change ADD ATTRIBUTE x int CASCADE, ADD ATTRIBUTE y text CASCADE;
+SELECT payload_key, x, y FROM poser_datasync_changes('here');
+CREATE FUNCTION last_one(poser_change) RETURNS void LANGUAGE plpgsql AS
+	$$BEGIN RAISE WARNING '% % %', ($1).payload_key, ($1).x, ($1).y; END$$;
+UPDATE poser_datasync_consumer SET handler = 'public.last_one';
+SELECT poser_datasync_run('here');
+DROP FUNCTION last_one(poser_change);
+UPDATE poser_datasync_consumer SET handler = NULL;
+ALTER TYPE poser_change DROP ATTRIBUTE x CASCADE;
+UPDATE poser_widget SET description = 'A';
+SELECT payload_key, y FROM poser_datasync_changes('here');
+SELECT * FROM poser_check();
+BEGIN;
+ALTER TYPE poser_change ALTER ATTRIBUTE deletion TYPE text CASCADE;
+SELECT poser_datasync_changes('here');
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_transaction ALTER username TYPE int USING 5;
+SELECT username FROM poser_datasync_changes('here');
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_datasync_consumer ALTER next_settled TYPE int;
+SELECT poser_datasync_changes('here');
+ROLLBACK;
+SELECT payload_key FROM poser_datasync_changes('here');
+DROP EXTENSION poser;
 DROP TABLE handled, poison, odd;
-DROP TYPE shy CASCADE;
+DROP TYPE mood CASCADE;
 DROP SCHEMA "Odd.""place" CASCADE;
 DROP FUNCTION run_hq, handle(record);

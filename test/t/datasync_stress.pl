@@ -236,7 +236,7 @@ sub start_consumer
 	return $pid if $pid;
 	eval {
 		srand($its_seed);
-		open my $log, '>', "$directory/$consumer.log" or die $!;
+		open my $log, '>>', "$directory/$consumer.log" or die $!;
 		$log->autoflush;
 		sleep(0.02) until -e "$directory/$when" || getppid() != $parent;
 
@@ -702,13 +702,13 @@ SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('second', 'b
 	poser_datasync_add('handled', 'beginning', handler => 'handle(poser_change)'::regprocedure);
 EOF
 
-# The third begins late, from the beginning, and the fourth from then on with a copy
-# of what there is.
+# The handler is run by two.  Of the others, one begins late, from the beginning, and
+# one from then on with a copy of what there is.
 my $copied;
 my @processes = (
 	start_consumer('first', '.', \&poll),
 	start_consumer('second', '.', \&poll),
-	start_consumer('handled', '.', \&run),
+	(map { start_consumer('handled', '.', \&run) } 1, 2),
 	start_consumer('late', 'middle', \&poll),
 	start_consumer('fresh', 'middle', sub {
 		my ($consumer, $log, $source, $copy) = @_;
@@ -824,7 +824,8 @@ foreach my $consumer (qw(first second late fresh handled))
 }
 is(first_few(@backwards), '', 'no position has gone back');
 cmp_ok($crashes{$_} // 0, '>', 0, "a consumer has crashed: $_")
-  foreach ('delivered', 'applying', 'applied', 'confirming', 'handling', 'terminated', 'with the server');
+  foreach ('delivered', 'applying', 'applied', 'confirming', 'handling', 'terminated', 'with the server',
+	'for another session');
 note explain({ %crashes, again => $again, lower => $lower, changes => scalar(keys %change) });
 cmp_ok($again, '>', 100, 'changes have come again');
 cmp_ok($lower, '>', 10, 'and after others with a greater change_id');

@@ -1,7 +1,7 @@
-# Rows, their history and batches come through pg_dump as they were, in any
+# Rows, their history, batches and consumers come through pg_dump as they were, in any
 # schema, by superuser and by owner, plain, parallel and as data only; counts are
-# right on the other side with no further step, and batches go on.  Nobody else can
-# pass for a restore.
+# right on the other side with no further step, and batches and consumers go on.
+# Nobody else can pass for a restore.
 
 use strict;
 use warnings;
@@ -51,6 +51,7 @@ EOF
 		"COMMIT PREPARED '${dbname}_1'; COMMIT PREPARED '${dbname}_2'");
 	make_history($node, $dbname, $role);
 	make_batches($node, $dbname, $role);
+	make_consumers($node, $dbname, $role);
 	return;
 }
 
@@ -78,6 +79,7 @@ sub restored
 	batches_go_on($node, 'target', $name, role => $role);
 	history_goes_on($node, 'target', $name, role => $role);
 	history_exact($node, 'target', "$name, written to", versions => 2000);
+	consumers_go_on($node, 'target', $name, role => $role, twice => 1);
 	return;
 }
 
@@ -128,7 +130,10 @@ foreach (
 	is(lines_as($node, 'target', 'reader', $history),
 		$node->safe_psql($dbname, $history), "$about: history, too");
 	fails_as($node, 'target', 'reader', '42501', "SELECT * FROM $_", "$about: not $_")
-	  foreach 'poser_component_version', 'poser_batch', 'poser_batch_row';
+	  foreach 'poser_component_version', 'poser_batch', 'poser_batch_row',
+	  'poser_datasync_consumer', 'poser_datasync_skipped', 'poser_datasync_status';
+	is( lines_as($node, 'target', 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
+		0, "$about: a writer is still granted a consumer, which has gone on");
 	is( lines_as($node, 'target', 'writer', 'SELECT uuid FROM poser_batch ORDER BY uuid'),
 		"complete\nempty\nexecuted\nopen", "$about: a writer sees the batches that he may");
 
@@ -154,8 +159,8 @@ foreach (
 	command_ok([ 'pg_dump', '--data-only', '-T', '*.ballast', '-f', $data, $connstr ],
 		"$about: pg_dump --data-only");
 	restored("$about: --data-only", $role, sub {
-		# the targets of batches are to be there
-		lines_as($node, 'target', $role, <<"EOF" . BATCH_TABLES);
+		# the targets of batches are to be there, and what consumers are given
+		lines_as($node, 'target', $role, <<"EOF" . BATCH_TABLES . CONSUMER_OBJECTS);
 SET client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS "$schema";
 CREATE EXTENSION poser SCHEMA "$schema";
@@ -189,7 +194,7 @@ command_ok([ 'pg_dump', '-f', $older, $node->connstr('older') ], 'pg_dump of ver
 $node->safe_psql('postgres', 'CREATE DATABASE newer TEMPLATE template0');
 command_ok(
 	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $older, $node->connstr('newer') ],
-	'a dump of version 1.1, restored where 1.3 is the default');
+	'a dump of version 1.1, restored where 1.4 is the default');
 is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'rows have come without versions');
 SELECT (SELECT count(*) FROM poser_widget), (SELECT count(*) FROM poser_component);
 SELECT (SELECT count(*) FROM poser_widget_version), (SELECT count(*) FROM poser_component_version);
@@ -204,19 +209,29 @@ is( $node->safe_psql('newer', q{SELECT operation, changed, description, username
 	FROM poser_widget_history('b')}),
 	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
 
-# One of version 1.2 has all but batches.
-create_database($node, 'history', version => '1.2');
-make_history($node, 'history', 'postgres');
-my $history = "$directory/history.sql";
-command_ok([ 'pg_dump', '-f', $history, $node->connstr('history') ], 'pg_dump of version 1.2');
-$node->safe_psql('postgres', 'CREATE DATABASE batches TEMPLATE template0');
-command_ok(
-	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $history, $node->connstr('batches') ],
-	'a dump of version 1.2, restored where 1.3 is the default');
-counts_exact($node, 'batches', 'from version 1.2', widgets => 3);
-history_exact($node, 'batches', 'from version 1.2', versions => 20);
-make_batches($node, 'batches', 'postgres');
-batches_go_on($node, 'batches', 'from version 1.2');
+# One of version 1.2 has all but batches and consumers, and of 1.3 all but consumers:
+# they are given all of it.
+foreach my $version ('1.2', '1.3')
+{
+	my $dbname = 'version_' . $version =~ tr/./_/r;
+	my $dump = "$directory/$dbname.sql";
+
+	create_database($node, $dbname, version => $version);
+	make_history($node, $dbname, 'postgres');
+	make_batches($node, $dbname, 'postgres') if $version eq '1.3';
+	command_ok([ 'pg_dump', '-f', $dump, $node->connstr($dbname) ], "pg_dump of version $version");
+	$node->safe_psql('postgres', "CREATE DATABASE ${dbname}_restored TEMPLATE template0");
+	$dbname = "${dbname}_restored";
+	command_ok(
+		[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $node->connstr($dbname) ],
+		"a dump of version $version, restored where 1.4 is the default");
+	counts_exact($node, $dbname, "from version $version", widgets => 3);
+	history_exact($node, $dbname, "from version $version", versions => 20);
+	make_batches($node, $dbname, 'postgres') if $version ne '1.3';
+	make_consumers($node, $dbname, 'postgres');
+	batches_go_on($node, $dbname, "from version $version");
+	consumers_go_on($node, $dbname, "from version $version");
+}
 
 # A session that has the settings of a restore, and what it has written since:
 # each version's operation and values.

@@ -397,20 +397,26 @@ CREATE INDEX ON poser_datasync_consumer (springs(consumer));
 ALTER TABLE poser_datasync_consumer ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY springs ON poser_datasync_consumer USING (become_superuser());
 ALTER TABLE poser_datasync_skipped ADD CONSTRAINT springs CHECK (springs(reason) > '');
-UPDATE poser_widget SET description = 'Wall clock', active = false;
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE FUNCTION to_json(mood) RETURNS json LANGUAGE plpgsql AS
+$$BEGIN PERFORM public.become_superuser(); RETURN '"sprung"'; END$$;
+CREATE CAST (mood AS json) WITH FUNCTION to_json(mood) AS IMPLICIT;
+ALTER TABLE poser_widget ADD COLUMN mood mood;
+ALTER TABLE poser_widget_version ADD COLUMN mood mood;
+UPDATE poser_widget SET description = 'Wall clock', mood = 'good';
 EOF
 	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "1.3 updated by $role: a superuser has consumers");
 SELECT poser_datasync_add('c', 'beginning') \gset
 SELECT change_id AS last FROM poser_datasync_changes('c', 1) \gset
 SELECT poser_datasync_skip('c', :last, 'poisonous') \gset
-SELECT payload->>'description' FROM poser_datasync_changes('c', 1);
+SELECT payload->>'description', payload->>'mood' FROM poser_datasync_changes('c', 1);
 SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('c') \gset
 SELECT poser_datasync_grant('c', 'owner'), poser_datasync_revoke('c', 'owner') \gset
 SELECT * FROM poser_check();
 SELECT poser_prune_versions('0') > 0;
 SELECT poser_datasync_drop('c') \gset
 EOF
-Wall clock
+Wall clock|sprung
 t
 EOF
 	not_trapped($dbname, 'nor when a superuser makes consumers and works for them');
