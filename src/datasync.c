@@ -2225,9 +2225,9 @@ look_for_notify(Oid relid)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 	int column = SPI_fnumber(RelationGetDescr(rel), "notify");
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	/* no read that a SERIALIZABLE transaction would have to answer for */
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
 	bool result = false;
 
 	/* a column that is not what it should be is poser_check()'s to tell, not every writer's */
@@ -2241,7 +2241,6 @@ look_for_notify(Oid relid)
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
 	table_close(rel, AccessShareLock);
 	return result;
 }

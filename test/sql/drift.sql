@@ -253,6 +253,11 @@ SELECT change_id AS first FROM poser_datasync_changes('skipping', 1) \gset
 SELECT poser_datasync_skip('skipping', :first, 'of no interest');
 SELECT poser_datasync_confirm('all of it', max(change_id)) FROM poser_datasync_changes('all of it');
 SELECT poser_datasync_run('failing');
+SET quote_all_identifiers = on;
+SELECT poser_datasync_add('quoted', handler => '"Regress Poser %s.1"."Handle %s"(poser_change)'::regprocedure);
+SELECT * FROM poser_check();
+SELECT poser_datasync_drop('quoted');
+RESET quote_all_identifiers;
 SELECT consumer, pending, attempts, last_error FROM poser_datasync_status ORDER BY consumer COLLATE "C";
 SELECT * FROM poser_check();
 -- nor while transactions go on
@@ -327,6 +332,13 @@ ALTER TYPE change_elsewhere RENAME TO poser_change;
 ALTER VIEW poser_datasync_status OWNER TO "regress_poser_client, %s";
 SELECT * FROM poser_check();
 ALTER VIEW poser_datasync_status OWNER TO CURRENT_USER;
+ALTER TABLE poser_datasync_consumer OWNER TO "regress_poser_client, %s";
+ALTER TABLE poser_datasync_consumer ENABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_datasync_skipped OWNER TO "regress_poser_client, %s";
+SELECT object, replace(problem, current_user, 'the owner') AS problem FROM poser_check();
+ALTER TABLE poser_datasync_consumer OWNER TO CURRENT_USER;
+ALTER TABLE poser_datasync_consumer DISABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_datasync_skipped OWNER TO CURRENT_USER;
 SELECT * FROM poser_check();
 
 -- Triggers

@@ -71,10 +71,10 @@ BEGIN
 	ASSERT poser_batch_purge('1 day') = 0;
 	-- what is to be given to consumers must be committed
 	COMMIT;
-	CREATE FUNCTION pg_temp.handle(change poser_change) RETURNS void LANGUAGE plpgsql AS
+	CREATE FUNCTION handle(change poser_change) RETURNS void LANGUAGE plpgsql AS
 		'BEGIN ASSERT change.payload->>''uuid'' = change.payload_key AND change.deletion = false; END';
 	PERFORM poser_datasync_add('polled', 'beginning', notify => true);
-	PERFORM poser_datasync_add('handled', 'beginning', to_regprocedure('pg_temp.handle(poser_change)'));
+	PERFORM poser_datasync_add('handled', 'beginning', to_regprocedure('handle(poser_change)'));
 	SELECT count(*), max(change_id) INTO n, last FROM poser_datasync_changes('polled');
 	ASSERT n = 2 + 2 * expected;
 	ASSERT (SELECT sum(pending) FROM poser_datasync_status) = 2 * n;
@@ -84,7 +84,7 @@ BEGIN
 	ASSERT (SELECT count(*) FROM poser_datasync_stale('0')) = 0;
 	ASSERT NOT EXISTS (SELECT FROM poser_check());
 	PERFORM poser_datasync_drop('handled');
-	DROP FUNCTION pg_temp.handle(poser_change);
+	DROP FUNCTION handle(poser_change);
 END
 $$;
 PREPARE get AS SELECT component_count FROM poser_widget_get('w1');

@@ -263,9 +263,10 @@ sub start_consumer
 
 ### Writers
 
+# The key of a component; all want some more than others.
 sub key
 {
-	return "'" . one_of('c', 'd') . int(rand(300)) . "'";
+	return "'" . one_of('c', 'd') . int(rand() < 0.2 ? rand(5) : rand(300)) . "'";
 }
 
 # A statement on a few rows, whose descriptions tell what is to become of them.
@@ -457,13 +458,16 @@ INSERT INTO poser_widget (uuid, description) VALUES ('$long->{name}', '$long->{f
 ON CONFLICT (uuid) DO UPDATE SET active = false;
 INSERT INTO poser_component (widget_uuid, item_code, description)
 SELECT '$long->{name}', n, '$long->{fate}' FROM generate_series(1, 3) n;
+UPDATE poser_widget SET (description, active) = ('$long->{fate}', false) WHERE uuid = '$long->{name} met';
 $end;
 EOF
 	$long->{run}->finish;
 	return;
 }
 
-# A while in which others write, a consumer's session is ended, and more.
+# A while in which others write, a consumer's session is ended, and more.  The long
+# transaction changes last what one with a greater id has made, which has committed,
+# while one with an id between them is running.
 sub round
 {
 	my ($meanwhile) = @_;
@@ -477,9 +481,12 @@ sub round
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name ~ 'consumer' ORDER BY state = 'active' DESC, random() LIMIT 1
 EOF
-	wait_for_others(20);
+	my $between = begin_long('rolled back');
+	$node->safe_psql('db', "INSERT INTO poser_widget (uuid, description) VALUES ('$long->{name} met', 'kept')");
 	end_long($long, $end eq 'PREPARE' ? "PREPARE TRANSACTION '$long->{name} kept'" : $end);
 	push @left, "$long->{name} kept" if $end eq 'PREPARE';
+	wait_for_others(20);
+	end_long($between, 'ROLLBACK');
 	return;
 }
 

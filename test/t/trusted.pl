@@ -416,7 +416,8 @@ SELECT * FROM poser_check();
 SELECT poser_prune_versions('0') > 0;
 SELECT poser_datasync_drop('c') \gset
 EOF
-Wall clock|sprung
+Wall clock|good
+table poser_datasync_consumer|has row-level security enabled
 t
 EOF
 	not_trapped($dbname, 'nor when a superuser makes consumers and works for them');
