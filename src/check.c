@@ -21,6 +21,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 
 #include "poser.h"
@@ -713,6 +714,7 @@ poser_check(PG_FUNCTION_ARGS)
 	Oid save_userid;
 	int save_sec_context;
 	char *version;
+	int level;
 
 	for (int i = 0; i < lengthof(tables); i++)
 	{
@@ -729,6 +731,9 @@ poser_check(PG_FUNCTION_ARGS)
 		poser_become_owner(relids[1], &save_userid, &save_sec_context);
 	else
 		GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	/* what is expected is written without quotes */
+	level = NewGUCNestLevel();
+	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 	version = installed_version(fcinfo->flinfo->fn_oid);
 
@@ -757,6 +762,7 @@ poser_check(PG_FUNCTION_ARGS)
 					 nspid, version);
 
 	SPI_finish();
+	AtEOXact_GUC(true, level);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return (Datum) 0;
 }

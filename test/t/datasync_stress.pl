@@ -225,8 +225,8 @@ sub run
 	return 'gave up';
 }
 
-# A process that works for a consumer from the moment that there is a file of this
-# name; after each crash it knows nothing more.
+# A process that works for a consumer, once there is a file of this name if there is
+# to be one; after each crash it knows nothing more.
 sub start_consumer
 {
 	my ($consumer, $when, $work) = @_;
@@ -713,18 +713,18 @@ EOF
 # one from then on with a copy of what there is.
 my $copied;
 my @processes = (
-	start_consumer('first', '.', \&poll),
-	start_consumer('second', '.', \&poll),
-	(map { start_consumer('handled', '.', \&run) } 1, 2),
+	start_consumer('first', '', \&poll),
+	start_consumer('second', '', \&poll),
+	(map { start_consumer('handled', '', \&run) } 1, 2),
 	start_consumer('late', 'middle', \&poll),
 	start_consumer('fresh', 'middle', sub {
 		my ($consumer, $log, $source, $copy) = @_;
 
 		apply($consumer, $copy, ask($source, <<'EOF')) unless $copied;
-SELECT json_build_object('payload_type', 'poser_widget', 'payload_key', uuid, 'payload', to_jsonb(w), 'deletion', false)
-FROM poser_widget w;
-SELECT json_build_object('payload_type', 'poser_component', 'payload_key', uuid, 'payload', to_jsonb(c), 'deletion', false)
-FROM poser_component c;
+SELECT json_build_object('payload_type', t, 'payload_key', row->'uuid', 'deletion', false, 'payload', row)
+FROM (SELECT 'poser_widget', to_jsonb(w) FROM poser_widget w
+	  UNION ALL
+	  SELECT 'poser_component', to_jsonb(c) FROM poser_component c) r (t, row);
 EOF
 		$copied = 1;
 		return poll(@_);
@@ -732,13 +732,13 @@ EOF
 
 $node->safe_psql('elsewhere', q{BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'elsewhere'});
 my $elsewhere = begin_elsewhere();
-my @writers = start_writers('a', 400);
+my @writers = start_writers('a', 800);
 round() foreach 1 .. 3;
 crash(\&kill_server, @writers);
 kill_session($elsewhere);
 
 $elsewhere = begin_elsewhere();
-@writers = start_writers('b', 400);
+@writers = start_writers('b', 800);
 my ($before, $after);
 round(sub {
 	$before = $node->safe_psql('db', 'SELECT pg_current_snapshot()');

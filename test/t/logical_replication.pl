@@ -219,6 +219,31 @@ is( $subscriber->safe_psql('db', q{SELECT max(username) FROM poser_widget_histor
 	$publisher->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	'the subscriber answers as the publisher');
 
+# A session that has found nobody who asks for NOTIFY hears of a consumer that comes,
+# or that is changed, by replication.
+create_database($_, 'other') foreach $publisher, $subscriber;
+$publisher->safe_psql('other', 'CREATE PUBLICATION other FOR TABLE poser_datasync_consumer');
+$subscriber->safe_psql('other', "CREATE SUBSCRIPTION other CONNECTION '"
+	  . $publisher->connstr . " dbname=other user=postgres' PUBLICATION other");
+$subscriber->wait_for_subscription_sync($publisher, 'other', 'other');
+my ($writer, $listener) = map { $subscriber->background_psql('other') } 1 .. 2;
+$listener->query_safe('LISTEN poser_datasync');
+foreach (
+	[ q{SELECT 'nothing'}, 'nobody asks', 0 ],
+	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer comes that does', 1 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'it no longer does', 0 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'it does again', 1 ])
+{
+	my ($sql, $name, $notified) = @$_;
+	$publisher->safe_psql('other', $sql);
+	$publisher->wait_for_catchup('other');
+	$writer->query_safe(q{INSERT INTO poser_widget (description) VALUES ('')});
+	my $heard = $listener->query('SELECT pg_sleep(0.2)') =~ /notification "poser_datasync"/ ? 1 : 0;
+	is($heard, $notified, "replicated: $name");
+}
+$_->quit foreach $writer, $listener;
+$subscriber->safe_psql('other', 'DROP SUBSCRIPTION other');
+
 # The subscriber takes over.  The one statement is the manual's.
 my $ids = contents($publisher, 'db', no_sequence => 1);
 $publisher->stop;
