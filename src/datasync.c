@@ -1101,6 +1101,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 {
 	uint64 xmin;
 	struct varlena *to = copy_snapshot(&xmin);
+	int64 first = consumer->confirmed;
+	int64 last;
 
 	Assert(!is_open(consumer));
 	/* what is done most often, and mostly in vain, comes first */
@@ -1114,8 +1116,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 	to = take_snapshot(consumer);
 	if (consumer->from != NULL)
 	{
-		int64 first = first_transaction(consumer->nspid, consumer->from, to);
-
+		/* a transaction's changes come after it */
+		first = first_transaction(consumer->nspid, consumer->from, to);
 		/* nothing but that all is settled */
 		if (first == 0)
 		{
@@ -1123,13 +1125,14 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 			consumer->changed = true;
 			return false;
 		}
-		/* a transaction's changes come after it */
-		consumer->confirmed = first;
 	}
-	consumer->to = to;
 	poser_describe_versioned(tables, consumer->nspid);
-	consumer->delivered = consumer->confirmed;
-	consumer->last_change = greatest_change(tables);
+	last = greatest_change(tables);
+
+	/* all of it, or an error has come before */
+	consumer->to = to;
+	consumer->confirmed = consumer->delivered = first;
+	consumer->last_change = last;
 	consumer->changed = true;
 	return true;
 }
@@ -1658,12 +1661,13 @@ call_handlers(Consumer *consumer, FmgrInfo *handler, Tuplestorestate *store, Tup
 
 /*
  * Fetch changes for the handler, as the owner.  Returns how many; with an error,
- * which is caught, 0.
+ * which is caught, 0, and the consumer is what it was.
  */
 static int64
 fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 				  int64 *first, int64 *last, ErrorData **error)
 {
+	const Consumer before = *consumer;
 	PoserSavepoint savepoint;
 	volatile int64 result = 0;
 
@@ -1677,6 +1681,7 @@ fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool 
 	}
 	PG_CATCH();
 	{
+		*consumer = before;
 		*error = catch_error(&savepoint);
 		/* that says nothing of a change */
 		if ((*error)->sqlerrcode == ERRCODE_QUERY_CANCELED)
@@ -1695,6 +1700,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 	Consumer consumer;
 	TupleDesc desc;
 	FmgrInfo handler = {0};
+	MemoryContext turn;
 	ErrorData *error = NULL;
 	bool one_by_one = false;
 	int64 limit;
@@ -1715,16 +1721,21 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("consumer \"%s\" has no handler", NameStr(*consumer.name))));
 	desc = change_desc(&consumer);
+	turn = AllocSetContextCreate(consumer.context, "poser handlers", ALLOCSET_DEFAULT_SIZES);
 
 	/* what the handler does, and that it has done it, is of one transaction: saved at the end */
 	while (handled < limit && error == NULL)
 	{
-		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 		int64 wanted = one_by_one ? 1 : limit - handled;
-		int64 first = 0;
-		int64 last = 0;
-		int64 n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
+		Tuplestorestate *store;
+		int64 first;
+		int64 last;
+		int64 n;
 
+		MemoryContextReset(turn);
+		MemoryContextSwitchTo(turn);
+		store = tuplestore_begin_heap(false, false, work_mem);
+		n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
 		if (error != NULL && wanted > 1)
 		{
 			/* up to the change that cannot be shown, all others can be handled */

@@ -95,6 +95,7 @@ def wait(source, timeout):
     Until changes are committed, which notifies us; COMMIT PREPARED does not, so
     that we look after so many seconds anyhow.
     """
+    source.poll()       # what came with the answer to COMMIT
     if not source.notifies:
         select.select([source], [], [], timeout)
         source.poll()

@@ -249,7 +249,7 @@ sub start_consumer
 
 			last if ($how // '') eq 'over';
 			$how //=
-				"$reason$errors" =~ /ERROR:  (?!55P03|40001)|timeout|no change/ ? "unexpectedly: $reason$errors"
+				"$reason$errors" =~ /ERROR:  (?!40001|55P03|57P0)|timeout|no change/ ? "unexpectedly: $reason$errors"
 			  : $errors =~ /ERROR/ ? 'for another session'
 			  : $errors =~ /FATAL:  57P01/ ? 'terminated'
 			  : 'with the server';
@@ -636,7 +636,7 @@ sub deliver
 sub follow
 {
 	my ($consumer, $feed) = @_;
-	my ($start, @answers) = split /^answer /m, slurp_file("$directory/$consumer.log");
+	my (undef, @answers) = split /^answer /m, slurp_file("$directory/$consumer.log");
 	my (@problems, %confirmed, @last, @pending);
 
 	foreach my $answer (@answers)
@@ -709,7 +709,7 @@ SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('second', 'b
 	poser_datasync_add('handled', 'beginning', handler => 'handle(poser_change)'::regprocedure);
 EOF
 
-# The handler is run by two.  Of the others, one begins late, from the beginning, and
+# The handler is run by two, one at a time.  Of the others, one begins late, from the beginning, and
 # one from then on with a copy of what there is.
 my $copied;
 my @processes = (
