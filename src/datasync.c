@@ -28,6 +28,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/transam.h"
@@ -2230,29 +2231,49 @@ forget_notify(Datum arg, Oid relid)
 		notify_known = false;
 }
 
-/* Look whether a consumer asks for NOTIFY. */
+/*
+ * Look whether a consumer asks for NOTIFY; *certain says whether that is so until
+ * somebody says otherwise.  What others have not committed counts, and so does a
+ * table that cannot be looked at now: a NOTIFY too many does no harm.
+ */
 static bool
-look_for_notify(Oid relid)
+look_for_notify(Oid relid, bool *certain)
 {
-	Relation rel = table_open(relid, AccessShareLock);
-	int column = SPI_fnumber(RelationGetDescr(rel), "notify");
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	/* no read that a SERIALIZABLE transaction would have to answer for */
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	Relation rel;
+	int column;
+	SnapshotData snapshot;
+	TupleTableSlot *slot;
+	TableScanDesc scan;
 	bool result = false;
 
+	*certain = false;
+	/* nobody waits for this at his commit */
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return true;
+	rel = try_relation_open(relid, NoLock);
+	if (rel == NULL)
+		return false;
+
+	*certain = true;
+	column = SPI_fnumber(RelationGetDescr(rel), "notify");
+	/* it is no read that a SERIALIZABLE transaction would have to answer for */
+	InitDirtySnapshot(snapshot);
+	slot = table_slot_create(rel, NULL);
+	scan = table_beginscan(rel, &snapshot, 0, NULL);
 	/* a column that is not what it should be is poser_check()'s to tell, not every writer's */
-	while (!result && column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
+	while (column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
 		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		result = DatumGetBool(slot_getattr(slot, column, &isnull));
+		result = result || DatumGetBool(slot_getattr(slot, column, &isnull));
+		if (TransactionIdIsValid(snapshot.xmin) || TransactionIdIsValid(snapshot.xmax))
+			*certain = false;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
-	table_close(rel, AccessShareLock);
+	relation_close(rel, AccessShareLock);
 	return result;
 }
 
@@ -2267,8 +2288,7 @@ poser_datasync_notify(Oid transactions, int64 transaction_id)
 	if (!notify_known)
 	{
 		notify_relid = consumers_beside(transactions);
-		notify_known = OidIsValid(notify_relid);
-		notify_wanted = notify_known && look_for_notify(notify_relid);
+		notify_wanted = OidIsValid(notify_relid) && look_for_notify(notify_relid, &notify_known);
 	}
 	if (notify_wanted)
 	{
