@@ -16,9 +16,10 @@
  * in several, the changes of a row come in their order.
  *
  * Snapshots mean something in one cluster only.  What is kept for a restore is a
- * change_id, "settled": what the position has not seen comes after it.  It is
- * got from the sequence: whoever gets his transaction id after the sequence has
- * been looked at takes the ids of his changes from it later.
+ * change_id, "settled": what the position has not seen comes after it.  It is got
+ * from the sequence, at a moment when nobody who is running has taken ids from it;
+ * or else later: whoever gets his transaction id after the sequence has been looked
+ * at takes his ids of changes from it later, too.
  *
  * Consumers are read and written as the owner of their table, and so is history
  * for them.  Who may work for a consumer is written in its row.  A handler is
@@ -146,6 +147,7 @@ static bool notify_wanted = false;
  * Acting as the owner
  */
 
+/* What the transaction may see now. */
 static Snapshot
 current_snapshot(void)
 {
@@ -161,6 +163,7 @@ become_owner(Consumer *consumer)
 	PushActiveSnapshot(current_snapshot());
 }
 
+/* Go back to the caller, whom become_owner() was called by. */
 static void
 become_caller(Consumer *consumer)
 {
@@ -217,6 +220,7 @@ result_int64(int column)
 	return isnull ? 0 : DatumGetInt64(value);
 }
 
+/* The qualified name of a relation of ours. */
 static char *
 relation_name(Oid nspid, const char *name)
 {
@@ -227,20 +231,34 @@ relation_name(Oid nspid, const char *name)
  * Rows of consumers
  */
 
-/* The consumer that a function was called for; it is not looked up yet. */
+/* A consumer that is not looked up yet. */
+static void
+init_consumer(Consumer *consumer, Name name, Oid relid)
+{
+	memset(consumer, 0, sizeof(Consumer));
+	consumer->name = name;
+	consumer->nspid = get_rel_namespace(relid);
+	consumer->relid = relid;
+	consumer->context = CurrentMemoryContext;
+}
+
+/* The table of consumers that is beside a function. */
+static Oid
+consumers_of(FunctionCallInfo fcinfo)
+{
+	return poser_relation_by_name("poser_datasync_consumer", get_func_namespace(fcinfo->flinfo->fn_oid));
+}
+
+/* The consumer that a function was called for. */
 static void
 begin_consumer(Consumer *consumer, FunctionCallInfo fcinfo, const char *function)
 {
-	memset(consumer, 0, sizeof(Consumer));
 	PreventCommandIfReadOnly(function);
 	if (PG_ARGISNULL(0))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("consumer must not be null")));
-	consumer->name = PG_GETARG_NAME(0);
-	consumer->nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	consumer->relid = poser_relation_by_name("poser_datasync_consumer", consumer->nspid);
-	consumer->context = CurrentMemoryContext;
+	init_consumer(consumer, PG_GETARG_NAME(0), consumers_of(fcinfo));
 }
 
 static void
@@ -476,8 +494,9 @@ compare_xids(const void *a, const void *b)
 	uint64 x = *(const uint64 *) a;
 	uint64 y = *(const uint64 *) b;
 
-	return x < y ? -1 : x > y ? 1
-							  : 0;
+	if (x == y)
+		return 0;
+	return x < y ? -1 : 1;
 }
 
 /* A transaction id of about now, with its epoch. */
@@ -531,6 +550,68 @@ sequence_value(Oid nspid)
  * Queries over the history
  */
 
+/* A column of a table of ours, by name; an error if it is not what it was made as. */
+static int
+column_of(Relation rel, const char *name, Oid type)
+{
+	int column = SPI_fnumber(RelationGetDescr(rel), name);
+
+	if (column <= 0 || SPI_gettypeid(RelationGetDescr(rel), column) != type)
+		poser_structure_error(rel);
+	return column;
+}
+
+/*
+ * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
+ * cast to json, which whoever owns the type may have made; it must not run with
+ * the owner's rights.
+ */
+static bool
+is_system_type(Oid type)
+{
+	Oid element;
+
+	check_stack_depth();
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		return is_system_type(element);
+	if (type_is_rowtype(type))
+	{
+		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+		bool result = (desc != NULL);
+
+		for (int i = 0; result && i < desc->natts; i++)
+			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
+		if (desc != NULL)
+			ReleaseTupleDesc(desc);
+		return result;
+	}
+	return type < FirstNormalObjectId;
+}
+
+/*
+ * Describe all tables that have a history, and see that transactions are what they
+ * were made as: no cast between types is to be looked for, which might be anybody's.
+ */
+static void
+describe_history(PoserVersioned *tables, Oid nspid)
+{
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
+
+	Relation rel;
+
+	poser_describe_versioned(tables, nspid);
+	rel = table_open(tables[0].transactions, AccessShareLock);
+	for (int i = 0; i < lengthof(columns); i++)
+		(void) column_of(rel, columns[i].name, columns[i].type);
+	table_close(rel, NoLock);
+}
+
 /*
  * Append a query for the changes of all tables, as poser_change has them, but
  * with the payload as a record, each with its condition "where", in the order of
@@ -552,7 +633,9 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 		if (versioned->nkeys > 1)
 			appendStringInfoString(sql, "pg_catalog.jsonb_build_array(");
 		for (int j = 0; j < versioned->nkeys; j++)
-			appendStringInfo(sql, "%sv.%s", j == 0 ? "" : ", ",
+			appendStringInfo(sql,
+							 is_system_type(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
+							 j == 0 ? "" : ", ",
 							 quote_identifier(get_attname(versioned->versions, versioned->keys[j], false)));
 		appendStringInfo(sql,
 						 "%s::pg_catalog.text AS payload_key,\n"
@@ -601,6 +684,7 @@ put_consumer(Consumer *consumer, Datum *values, char *nulls)
 /* Settings, and what they are to be for a while. */
 typedef const char *const TemporarySetting[2];
 
+/* Within the last NewGUCNestLevel(). */
 static void
 set_temporarily(TemporarySetting *settings, int n)
 {
@@ -625,13 +709,21 @@ begin_reading(void)
 	return level;
 }
 
-/* The same, and by their order in joins, for what is to be shown. */
+/*
+ * The same for what is to be shown: joins keep the order of change_id, and values
+ * are written alike whatever the session's settings.  AtEOXact_GUC() of the level
+ * that is returned ends all of it.
+ */
 static int
 begin_showing(void)
 {
 	static TemporarySetting settings[] = {
-		{"enable_nestloop", "on"}, {"enable_hashjoin", "off"}, {"enable_mergejoin", "off"}, {"enable_sort", "off"}, {"enable_material", "off"}, {"jit", "off"},
-		/* values are written alike whatever the session's settings */
+		{"enable_nestloop", "on"},
+		{"enable_hashjoin", "off"},
+		{"enable_mergejoin", "off"},
+		{"enable_sort", "off"},
+		{"enable_material", "off"},
+		{"jit", "off"},
 		{"timezone", "UTC"},
 		{"bytea_output", "hex"},
 		{"lc_monetary", "C"},
@@ -752,35 +844,7 @@ typedef struct Payload
 	struct Payload *next;
 } Payload;
 
-/*
- * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
- * cast to json, which whoever owns the type may have made; it must not run with
- * the owner's rights.
- */
-static bool
-is_system_type(Oid type)
-{
-	Oid element;
-
-	check_stack_depth();
-	type = getBaseType(type);
-	element = get_element_type(type);
-	if (OidIsValid(element))
-		return is_system_type(element);
-	if (type_is_rowtype(type))
-	{
-		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
-		bool result = (desc != NULL);
-
-		for (int i = 0; result && i < desc->natts; i++)
-			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
-		if (desc != NULL)
-			ReleaseTupleDesc(desc);
-		return result;
-	}
-	return type < FirstNormalObjectId;
-}
-
+/* How values of a type are made. */
 static PayloadKind
 payload_kind(Oid type)
 {
@@ -916,6 +980,7 @@ put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 	}
 }
 
+/* The object with a record's columns. */
 static Datum
 make_payload(Payload *payload, Datum record)
 {
@@ -963,6 +1028,7 @@ typedef struct ChangeReceiver
 	int64 n;
 } ChangeReceiver;
 
+/* The receiver's methods: before the first change, for each, and after the last */
 static void
 start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
@@ -1035,6 +1101,7 @@ static const DestReceiver change_receiver = {
  * Windows
  */
 
+/* Is there a window? */
 static bool
 is_open(const Consumer *consumer)
 {
@@ -1076,12 +1143,28 @@ note_settled(Consumer *consumer, uint64 xmin, int64 value, uint64 next)
 }
 
 /*
+ * Has no transaction that is running, ours among them, got an id of a change here?
+ * Whoever gets one has locked poser_transaction before, until he has ended.
+ */
+static bool
+nobody_writes(Oid nspid)
+{
+	LOCKTAG tag;
+	int n;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, poser_relation_by_name("poser_transaction", nspid));
+	pfree(GetLockConflicts(&tag, ShareLock, &n));
+	return n == 0 && !poser_version_is_writing();
+}
+
+/*
  * Take a snapshot of now for the consumer, in its memory.
  */
 static struct varlena *
 take_snapshot(Consumer *consumer)
 {
 	int64 value = sequence_value(consumer->nspid);
+	bool quiet = nobody_writes(consumer->nspid);
 	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
 	MemoryContext old = MemoryContextSwitchTo(consumer->context);
 	struct varlena *result;
@@ -1090,7 +1173,14 @@ take_snapshot(Consumer *consumer)
 	renew_snapshot();
 	result = copy_snapshot(&xmin);
 	MemoryContextSwitchTo(old);
-	note_settled(consumer, xmin, value, next);
+	/* who had an id of up to "value" was over then, so that the snapshot sees him */
+	if (quiet)
+	{
+		consumer->settled = value;
+		consumer->next_settled_xact = 0;
+	}
+	else
+		note_settled(consumer, xmin, value, next);
 	return result;
 }
 
@@ -1127,7 +1217,7 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 			return false;
 		}
 	}
-	poser_describe_versioned(tables, consumer->nspid);
+	describe_history(tables, consumer->nspid);
 	last = greatest_change(tables);
 
 	/* all of it, or an error has come before */
@@ -1153,7 +1243,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT v.change_id, v.transaction_id, t.issued_at::pg_catalog.timestamptz, t.username::pg_catalog.text,\n"
+						   "SELECT v.change_id, v.transaction_id, t.issued_at, t.username,\n"
 						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
 						   "  FROM (");
 	append_changes(&sql, tables,
@@ -1229,7 +1319,7 @@ fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with
 				return 0;
 		}
 		else if (!described)
-			poser_describe_versioned(tables, consumer->nspid);
+			describe_history(tables, consumer->nspid);
 		described = true;
 
 		read_window(consumer, tables, &receiver, limit, with_payload);
@@ -1281,6 +1371,7 @@ confirm_change(Consumer *consumer, int64 change_id)
  * Working for a consumer
  */
 
+/* The second argument of those that give changes. */
 static int64
 max_changes_argument(FunctionCallInfo fcinfo)
 {
@@ -1344,7 +1435,7 @@ is_delivered(Consumer *consumer, int64 change_id)
 	if (is_open(consumer) && change_id == consumer->delivered && change_id > consumer->confirmed)
 		return true;
 
-	poser_describe_versioned(tables, consumer->nspid);
+	describe_history(tables, consumer->nspid);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
 						   "SELECT NOT " NOT_BEFORE ",\n"
@@ -1493,27 +1584,10 @@ handler_name(Oid fnoid, Oid nspid)
 		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_FUNCTION_DEFINITION),
-				 errmsg("%s cannot be a handler", result),
+				 errmsg("function \"%s\" cannot be a handler", result),
 				 errdetail("A handler is a function with one argument, of type poser_change, that returns no set and is not temporary.")));
 	ReleaseSysCache(tuple);
 	return result;
-}
-
-/*
- * Catch the error that is being raised, which is rolled back to the savepoint.
- * That includes cancels: they end what is done for a change, and all the rest is
- * done soon.
- */
-static ErrorData *
-catch_error(PoserSavepoint *savepoint)
-{
-	ErrorData *error;
-
-	MemoryContextSwitchTo(savepoint->context);
-	error = CopyErrorData();
-	FlushErrorState();
-	poser_savepoint_rollback(savepoint);
-	return error;
 }
 
 /* Call the handler, whose result may be null. */
@@ -1575,7 +1649,8 @@ find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
  * it has been rolled back for, or NULL.
  *
  * It is found with the first change, so that it is its error if it is not there;
- * and again should it have dropped itself.
+ * and again should it have dropped itself.  A cancel is its error, too: it ends
+ * what is done for the change, and the rest is done soon.
  */
 static ErrorData *
 call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
@@ -1607,7 +1682,7 @@ call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 	PG_CATCH();
 	{
 		poser_datasync_handling = outer;
-		error = catch_error(&savepoint);
+		error = poser_savepoint_catch_any(&savepoint);
 	}
 	PG_END_TRY();
 	return error;
@@ -1660,9 +1735,17 @@ call_handlers(Consumer *consumer, FmgrInfo *handler, Tuplestorestate *store, Tup
 	return last;
 }
 
+/* Can an error be about a value that cannot be shown? */
+static bool
+is_of_a_value(const ErrorData *error)
+{
+	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
+		   ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+}
+
 /*
- * Fetch changes for the handler, as the owner.  Returns how many; with an error,
- * which is caught, 0, and the consumer is what it was.
+ * Fetch changes for the handler, as the owner.  Returns how many; with an error
+ * about a value, which is caught, 0, and the consumer is what it was.
  */
 static int64
 fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
@@ -1683,9 +1766,8 @@ fetch_for_handler(Consumer *consumer, Tuplestorestate *store, int64 limit, bool 
 	PG_CATCH();
 	{
 		*consumer = before;
-		*error = catch_error(&savepoint);
-		/* that says nothing of a change */
-		if ((*error)->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		*error = poser_savepoint_catch_any(&savepoint);
+		if (!is_of_a_value(*error))
 			ReThrowError(*error);
 	}
 	PG_END_TRY();
@@ -1748,9 +1830,8 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		{
 			ErrorData *none = NULL;
 
-			(void) fetch_for_handler(&consumer, store, 1, false, &failed, &last, &none);
-			if (none != NULL)
-				ReThrowError(none);
+			if (fetch_for_handler(&consumer, store, 1, false, &failed, &last, &none) == 0)
+				ReThrowError(error);
 		}
 		else if (n == 0)
 			limit = handled;
@@ -1759,6 +1840,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		tuplestore_end(store);
 	}
 
+	MemoryContextSwitchTo(consumer.context);
 	become_owner(&consumer);
 	if (error != NULL)
 	{
@@ -1978,7 +2060,7 @@ count_pending(Consumer *consumer, const PoserVersioned *tables, TimestampTz *old
 	}
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at::pg_catalog.timestamptz), pg_catalog.min(t.id)\n  FROM (");
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)\n  FROM (");
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		appendStringInfo(&sql,
 						 "%sSELECT change_id, transaction_id FROM %s\n"
@@ -2028,15 +2110,11 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	int64 pending;
 	int64 transaction_id;
 
-	memset(&consumer, 0, sizeof(Consumer));
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
-	consumer.name = PG_GETARG_NAME(0);
-	consumer.nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	consumer.relid = poser_relation_by_name("poser_datasync_consumer", consumer.nspid);
-	consumer.context = CurrentMemoryContext;
+	init_consumer(&consumer, PG_GETARG_NAME(0), consumers_of(fcinfo));
 	status = poser_relation_by_name("poser_datasync_status", consumer.nspid);
 	if (!poser_is_owner(consumer.relid, GetUserId()) &&
 		pg_class_aclcheck(status, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
@@ -2047,7 +2125,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	/* what the query sees */
 	PushActiveSnapshot(snapshot);
 	read_consumer(&consumer, false);
-	poser_describe_versioned(tables, consumer.nspid);
+	describe_history(tables, consumer.nspid);
 	pending = count_pending(&consumer, tables, &oldest, &transaction_id);
 	PopActiveSnapshot();
 	become_caller(&consumer);
@@ -2091,7 +2169,6 @@ consumers_beside(Oid transactions)
 int64
 poser_datasync_needed(const PoserVersioned *tables)
 {
-	Oid nspid = get_rel_namespace(tables[0].transactions);
 	Oid relid = consumers_beside(tables[0].transactions);
 	SPITupleTable *consumers;
 	int64 result = PG_INT64_MAX;
@@ -2109,12 +2186,8 @@ poser_datasync_needed(const PoserVersioned *tables)
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		memset(&consumer, 0, sizeof(Consumer));
 		check_type(consumers->tupdesc, 1, NAMEOID);
-		consumer.name = DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull));
-		consumer.nspid = nspid;
-		consumer.relid = relid;
-		consumer.context = CurrentMemoryContext;
+		init_consumer(&consumer, DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull)), relid);
 		read_consumer(&consumer, false);
 		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)
 			result = Min(result, transaction_id);
@@ -2126,17 +2199,6 @@ poser_datasync_needed(const PoserVersioned *tables)
 /*
  * Restoring and replicating consumers
  */
-
-/* A column of the table of consumers, by name. */
-static int
-consumer_column(Relation rel, const char *name, Oid type)
-{
-	int column = SPI_fnumber(RelationGetDescr(rel), name);
-
-	if (column <= 0 || SPI_gettypeid(RelationGetDescr(rel), column) != type)
-		poser_structure_error(rel);
-	return column;
-}
 
 /*
  * poser_datasync_arrive() before each row that is inserted, or that replication
@@ -2174,7 +2236,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
 						trigdata->tg_trigger->tgname)));
 	/* sessions that have looked hear of it; statements' triggers do not fire for replication */
-	column = consumer_column(rel, "notify", BOOLOID);
+	column = column_of(rel, "notify", BOOLOID);
 	if (TRIGGER_FIRED_BY_INSERT(event) ||
 		heap_getattr(tuple, column, desc, &isnull[0]) != heap_getattr(trigdata->tg_trigtuple, column, desc, &isnull[0]))
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
@@ -2187,7 +2249,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < lengthof(attributes); i++)
 	{
-		columns[i] = consumer_column(rel, attributes[i].name, attributes[i].type);
+		columns[i] = column_of(rel, attributes[i].name, attributes[i].type);
 		values[i] = heap_getattr(tuple, columns[i], desc, &isnull[i]);
 		/* the constraint will say so */
 		if (i < 4 && isnull[i])
@@ -2224,6 +2286,7 @@ poser_datasync_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Look again with the next commit, if the relation is the consumers'. */
 static void
 forget_notify(Datum arg, Oid relid)
 {
@@ -2267,9 +2330,11 @@ look_for_notify(Oid relid, bool *certain)
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		result = result || DatumGetBool(slot_getattr(slot, column, &isnull));
-		if (TransactionIdIsValid(snapshot.xmin) || TransactionIdIsValid(snapshot.xmax))
-			*certain = false;
+		if (!DatumGetBool(slot_getattr(slot, column, &isnull)))
+			continue;
+		/* what is not committed may be undone, of which nobody hears */
+		*certain = (result && *certain) || !TransactionIdIsValid(snapshot.xmin);
+		result = true;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);

@@ -1305,6 +1305,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 {
 	const PoserVersioned *first = &tables[0];
 	Oid limit_types[] = {TIMESTAMPTZOID, INT8OID};
+	Datum limits[2];
 	Oid position_types[] = {INT8OID, INT8OID};
 	Datum position[2];
 	const char *transactions = poser_relation_name(first->transactions);
@@ -1332,8 +1333,8 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	poser_version_forget();
 
 	/* the last transaction before the first that is not old, or that a consumer needs */
-	position[0] = TimestampTzGetDatum(before);
-	position[1] = Int64GetDatum(poser_datasync_needed(tables));
+	limits[0] = TimestampTzGetDatum(before);
+	limits[1] = Int64GetDatum(poser_datasync_needed(tables));
 	execute(psprintf("SELECT pg_catalog.max(id)\n"
 					 "  FROM %s\n"
 					 " WHERE id OPERATOR(pg_catalog.<)\n"
@@ -1341,7 +1342,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 					 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
 					 "   AND id OPERATOR(pg_catalog.<) $2",
 					 transactions, transactions),
-			2, limit_types, position, true);
+			2, limit_types, limits, true);
 	transaction_id = result_int64(1, &isnull);
 	if (!isnull)
 	{

@@ -352,8 +352,8 @@ poser_savepoint_rollback(PoserSavepoint *savepoint)
 }
 
 /* Catch the error that is being raised, which is rolled back to the savepoint. */
-static ErrorData *
-catch_any_error(PoserSavepoint *savepoint)
+ErrorData *
+poser_savepoint_catch_any(PoserSavepoint *savepoint)
 {
 	ErrorData *error;
 
@@ -368,7 +368,7 @@ catch_any_error(PoserSavepoint *savepoint)
 ErrorData *
 poser_savepoint_catch(PoserSavepoint *savepoint)
 {
-	ErrorData *error = catch_any_error(savepoint);
+	ErrorData *error = poser_savepoint_catch_any(savepoint);
 
 	if (!is_of_a_row(error))
 		ReThrowError(error);
@@ -2148,7 +2148,7 @@ poser_import_apply(PoserImport *import, bool keep)
 		}
 		PG_CATCH();
 		{
-			error = catch_any_error(&savepoint);
+			error = poser_savepoint_catch_any(&savepoint);
 		}
 		PG_END_TRY();
 		/* what it has sorted on disk has gone with its resource owner */

@@ -171,6 +171,7 @@ extern void poser_savepoint_set(PoserSavepoint *savepoint);
 extern void poser_savepoint_release(PoserSavepoint *savepoint);
 extern void poser_savepoint_rollback(PoserSavepoint *savepoint);
 extern ErrorData *poser_savepoint_catch(PoserSavepoint *savepoint);
+extern ErrorData *poser_savepoint_catch_any(PoserSavepoint *savepoint);
 
 extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
 									   Datum fields, bool writes);

@@ -158,6 +158,7 @@ extern void poser_statement_check(PoserStatement *list);
 extern void poser_version_init(void);
 extern void poser_version_forget(void);
 extern bool poser_version_is_busy(void);
+extern bool poser_version_is_writing(void);
 extern const char *poser_username(void);
 extern PoserVersionWriter *poser_version_begin(const PoserVersioned *versioned, const char *comment);
 extern void poser_version_write(PoserVersionWriter *writer, PoserOperation operation,

@@ -975,6 +975,13 @@ last_change_in(const PoserVersioned *versioned)
 	return last_sequence == versioned->sequence ? last_change : 0;
 }
 
+/* Has the transaction recorded anything, as far as it has not been rolled back? */
+bool
+poser_version_is_writing(void)
+{
+	return written != NULL;
+}
+
 /* Is a statement under way that has changes to be recorded? */
 bool
 poser_version_is_busy(void)
@@ -1071,7 +1078,7 @@ poser_version(PG_FUNCTION_ARGS)
  */
 
 static void
-forget_transaction(XactEvent event, void *arg)
+end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		poser_statement_check(unrecorded);
@@ -1087,8 +1094,8 @@ forget_transaction(XactEvent event, void *arg)
 }
 
 static void
-forget_subtransaction(SubXactEvent event, SubTransactionId mySubid,
-					  SubTransactionId parentSubid, void *arg)
+end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
+				   SubTransactionId parentSubid, void *arg)
 {
 	WrittenTransaction *last = written;
 
@@ -1125,6 +1132,6 @@ poser_version_forget(void)
 void
 poser_version_init(void)
 {
-	RegisterXactCallback(forget_transaction, NULL);
-	RegisterSubXactCallback(forget_subtransaction, NULL);
+	RegisterXactCallback(end_transaction, NULL);
+	RegisterSubXactCallback(end_subtransaction, NULL);
 }
