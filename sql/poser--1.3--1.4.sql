@@ -279,6 +279,9 @@ END;
 COMMENT ON FUNCTION @extschema@.poser_datasync_stale(pg_catalog.interval) IS
 'consumers with changes pending for longer than this, or than poser.datasync_stale_after';
 
+COMMENT ON FUNCTION @extschema@.poser_prune_versions(pg_catalog.interval, pg_catalog.int8) IS
+'removes versions that others have followed longer ago than this, and no consumer needs, at most max_versions; returns how many';
+
 -- Ownership and privileges, as in 1.3.
 
 DO LANGUAGE plpgsql $do$

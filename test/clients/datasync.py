@@ -328,7 +328,7 @@ def test():
         second.commit()
         first.get(model.Widget, "latch").description = "Iron latch"
         first.commit()
-        time.sleep(0.5)
+        until(done)
         third.rollback()
     do("UPDATE poser_widget SET active = true WHERE uuid = 'clock'")
     until(done)
