@@ -47,7 +47,6 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
 #include "parser/parse_func.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
@@ -55,14 +54,11 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
-#include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/numeric.h"
 #include "utils/regproc.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -562,35 +558,6 @@ column_of(Relation rel, const char *name, Oid type)
 }
 
 /*
- * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
- * cast to json, which whoever owns the type may have made; it must not run with
- * the owner's rights.
- */
-static bool
-is_system_type(Oid type)
-{
-	Oid element;
-
-	check_stack_depth();
-	type = getBaseType(type);
-	element = get_element_type(type);
-	if (OidIsValid(element))
-		return is_system_type(element);
-	if (type_is_rowtype(type))
-	{
-		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
-		bool result = (desc != NULL);
-
-		for (int i = 0; result && i < desc->natts; i++)
-			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
-		if (desc != NULL)
-			ReleaseTupleDesc(desc);
-		return result;
-	}
-	return type < FirstNormalObjectId;
-}
-
-/*
  * Describe all tables that have a history, and see that transactions are what they
  * were made as: no cast between types is to be looked for, which might be anybody's.
  */
@@ -634,7 +601,7 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 			appendStringInfoString(sql, "pg_catalog.jsonb_build_array(");
 		for (int j = 0; j < versioned->nkeys; j++)
 			appendStringInfo(sql,
-							 is_system_type(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
+							 poser_is_system_type(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
 							 j == 0 ? "" : ", ",
 							 quote_identifier(get_attname(versioned->versions, versioned->keys[j], false)));
 		appendStringInfo(sql,
@@ -804,212 +771,6 @@ greatest_change(const PoserVersioned *tables)
 }
 
 /*
- * Payloads
- *
- * They are what to_jsonb() makes of a row, but that values of types which are not
- * the system's are written as text.  It would find out for every row what the
- * columns are, which is most of what draining costs; so here that is done once,
- * and it is asked for the values of unusual types only.
- */
-
-typedef enum PayloadKind
-{
-	PAYLOAD_TEXT,
-	PAYLOAD_NAME,
-	PAYLOAD_BOOL,
-	PAYLOAD_INT2,
-	PAYLOAD_INT4,
-	PAYLOAD_INT8,
-	PAYLOAD_JSON,	/* by to_jsonb() */
-	PAYLOAD_WRITTEN /* by its output function */
-} PayloadKind;
-
-typedef struct PayloadColumn
-{
-	int attno;
-	JsonbValue key;
-	PayloadKind kind;
-	FmgrInfo function;
-} PayloadColumn;
-
-/* The columns of one table's rows, in the order of jsonb's keys. */
-typedef struct Payload
-{
-	int32 typmod; /* of the record */
-	TupleDesc desc;
-	int ncolumns;
-	PayloadColumn *columns;
-	Datum *values;
-	bool *nulls;
-	struct Payload *next;
-} Payload;
-
-/* How values of a type are made. */
-static PayloadKind
-payload_kind(Oid type)
-{
-	switch (getBaseType(type))
-	{
-		case TEXTOID:
-		case VARCHAROID:
-		case BPCHAROID:
-			return PAYLOAD_TEXT;
-		case NAMEOID:
-			return PAYLOAD_NAME;
-		case BOOLOID:
-			return PAYLOAD_BOOL;
-		case INT2OID:
-			return PAYLOAD_INT2;
-		case INT4OID:
-			return PAYLOAD_INT4;
-		case INT8OID:
-			return PAYLOAD_INT8;
-		default:
-			return is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_WRITTEN;
-	}
-}
-
-/* As jsonb sorts the keys of an object: the shorter first. */
-static int
-compare_columns(const void *a, const void *b)
-{
-	const JsonbValue *x = &((const PayloadColumn *) a)->key;
-	const JsonbValue *y = &((const PayloadColumn *) b)->key;
-
-	if (x->val.string.len != y->val.string.len)
-		return x->val.string.len < y->val.string.len ? -1 : 1;
-	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
-}
-
-/* Describe the rows that are records with this typmod. */
-static Payload *
-describe_payload(int32 typmod)
-{
-	Payload *result = palloc0(sizeof(Payload));
-	TupleDesc desc = lookup_rowtype_tupdesc_copy(RECORDOID, typmod);
-
-	result->typmod = typmod;
-	result->desc = desc;
-	result->ncolumns = desc->natts;
-	result->columns = palloc0(desc->natts * sizeof(PayloadColumn));
-	result->values = palloc(desc->natts * sizeof(Datum));
-	result->nulls = palloc(desc->natts * sizeof(bool));
-	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		PayloadColumn *column = &result->columns[i];
-
-		column->attno = i;
-		column->key.type = jbvString;
-		column->key.val.string.val = NameStr(att->attname);
-		column->key.val.string.len = strlen(NameStr(att->attname));
-		column->kind = payload_kind(att->atttypid);
-		if (column->kind == PAYLOAD_JSON)
-		{
-			Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
-
-			fmgr_info(F_TO_JSONB, &column->function);
-			fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(arg), InvalidOid, InvalidOid,
-													 COERCE_EXPLICIT_CALL),
-							   &column->function);
-		}
-		else if (column->kind == PAYLOAD_WRITTEN)
-		{
-			Oid output;
-			bool is_varlena;
-
-			getTypeOutputInfo(att->atttypid, &output, &is_varlena);
-			fmgr_info(output, &column->function);
-		}
-	}
-	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
-	return result;
-}
-
-/* The value of a column, in memory of the row's. */
-static void
-put_value(PayloadColumn *column, Datum value, JsonbValue *result)
-{
-	Jsonb *jsonb;
-
-	switch (column->kind)
-	{
-		case PAYLOAD_TEXT:
-			result->type = jbvString;
-			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
-			result->val.string.val = VARDATA_ANY(DatumGetPointer(value));
-			result->val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(value));
-			break;
-		case PAYLOAD_NAME:
-			result->type = jbvString;
-			result->val.string.val = NameStr(*DatumGetName(value));
-			result->val.string.len = strlen(result->val.string.val);
-			break;
-		case PAYLOAD_BOOL:
-			result->type = jbvBool;
-			result->val.boolean = DatumGetBool(value);
-			break;
-		case PAYLOAD_INT2:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt16(value));
-			break;
-		case PAYLOAD_INT4:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt32(value));
-			break;
-		case PAYLOAD_INT8:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt64(value));
-			break;
-		case PAYLOAD_WRITTEN:
-			result->type = jbvString;
-			result->val.string.val = OutputFunctionCall(&column->function, value);
-			result->val.string.len = strlen(result->val.string.val);
-			break;
-		case PAYLOAD_JSON:
-			jsonb = DatumGetJsonbP(FunctionCall1(&column->function, value));
-			if (JB_ROOT_IS_SCALAR(jsonb))
-				(void) JsonbExtractScalar(&jsonb->root, result);
-			else
-			{
-				result->type = jbvBinary;
-				result->val.binary.data = &jsonb->root;
-				result->val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
-			}
-			break;
-	}
-}
-
-/* The object with a record's columns. */
-static Datum
-make_payload(Payload *payload, Datum record)
-{
-	HeapTupleHeader header = DatumGetHeapTupleHeader(record);
-	HeapTupleData tuple;
-	JsonbParseState *state = NULL;
-
-	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
-	ItemPointerSetInvalid(&tuple.t_self);
-	tuple.t_tableOid = InvalidOid;
-	tuple.t_data = header;
-	heap_deform_tuple(&tuple, payload->desc, payload->values, payload->nulls);
-
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
-	for (int i = 0; i < payload->ncolumns; i++)
-	{
-		PayloadColumn *column = &payload->columns[i];
-		JsonbValue value;
-
-		value.type = jbvNull;
-		if (!payload->nulls[column->attno])
-			put_value(column, payload->values[column->attno], &value);
-		(void) pushJsonbValue(&state, WJB_KEY, &column->key);
-		(void) pushJsonbValue(&state, WJB_VALUE, &value);
-	}
-	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
-}
-
-/*
  * What takes changes from the executor: into a tuplestore, with their payload as
  * jsonb, noting the first and the last.
  */
@@ -1020,7 +781,7 @@ typedef struct ChangeReceiver
 	TupleDesc desc; /* of poser_change */
 	Datum *values;	/* of one */
 	bool *nulls;
-	Payload *payloads;
+	PoserPayload *payloads;
 	MemoryContext context; /* of the receiver */
 	MemoryContext row;
 	int64 first;
@@ -1043,26 +804,6 @@ start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
 	memset(receiver->nulls, true, receiver->desc->natts * sizeof(bool));
 }
 
-/* The description of a record. */
-static Payload *
-find_payload(ChangeReceiver *receiver, int32 typmod)
-{
-	Payload *payload = receiver->payloads;
-	MemoryContext old;
-
-	while (payload != NULL && payload->typmod != typmod)
-		payload = payload->next;
-	if (payload == NULL)
-	{
-		old = MemoryContextSwitchTo(receiver->context);
-		payload = describe_payload(typmod);
-		payload->next = receiver->payloads;
-		receiver->payloads = payload;
-		MemoryContextSwitchTo(old);
-	}
-	return payload;
-}
-
 static bool
 receive_change(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -1080,8 +821,7 @@ receive_change(TupleTableSlot *slot, DestReceiver *self)
 	{
 		Datum record = receiver->values[payload];
 
-		receiver->values[payload] =
-			make_payload(find_payload(receiver, HeapTupleHeaderGetTypMod(DatumGetHeapTupleHeader(record))), record);
+		receiver->values[payload] = poser_payload_make(&receiver->payloads, receiver->context, record);
 	}
 	tuplestore_putvalues(receiver->store, receiver->desc, receiver->values, receiver->nulls);
 	MemoryContextSwitchTo(old);

@@ -89,6 +89,7 @@ typedef enum PoserOperation
 
 typedef struct PoserVersionWriter PoserVersionWriter;
 typedef struct PoserHistory PoserHistory;
+typedef struct PoserPayload PoserPayload;
 
 /* A statement between its BEFORE and its AFTER trigger, see statement.c. */
 typedef struct PoserStatement
@@ -190,6 +191,10 @@ extern const char *poser_datasync_handling; /* the consumer whose handler is run
 extern void poser_datasync_init(void);
 extern int64 poser_datasync_needed(const PoserVersioned *tables);
 extern void poser_datasync_notify(Oid transactions, int64 transaction_id);
+
+/* payload.c */
+extern bool poser_is_system_type(Oid type);
+extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
 
 /* restore.c */
 extern bool poser_is_restore(Relation rel);
