@@ -1669,10 +1669,10 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	values[3] = PG_GETARG_DATUM(4);
 	values[4] = PG_GETARG_DATUM(5);
 
+	lock_consumer(&consumer);
 	/* pruning must not go on that does not know of it */
 	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
 	become_owner(&consumer);
-	lock_consumer(&consumer);
 	check_not_pruned(&consumer);
 	/* before it is in its table, so that our own transaction may be none of those that are running */
 	if (strcmp(start, "now") == 0)
