@@ -569,7 +569,6 @@ describe_history(PoserVersioned *tables, Oid nspid)
 		const char *name;
 		Oid type;
 	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
-
 	Relation rel;
 
 	poser_describe_versioned(tables, nspid);
@@ -577,6 +576,16 @@ describe_history(PoserVersioned *tables, Oid nspid)
 	for (int i = 0; i < lengthof(columns); i++)
 		(void) column_of(rel, columns[i].name, columns[i].type);
 	table_close(rel, NoLock);
+}
+
+/*
+ * Are the casts of a type the system's?  Who owns another type may have made some,
+ * which must not run with the owner's rights.
+ */
+static bool
+is_cast_safely(Oid type)
+{
+	return getBaseType(type) < FirstNormalObjectId;
 }
 
 /*
@@ -601,7 +610,7 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 			appendStringInfoString(sql, "pg_catalog.jsonb_build_array(");
 		for (int j = 0; j < versioned->nkeys; j++)
 			appendStringInfo(sql,
-							 poser_is_system_type(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
+							 is_cast_safely(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
 							 j == 0 ? "" : ", ",
 							 quote_identifier(get_attname(versioned->versions, versioned->keys[j], false)));
 		appendStringInfo(sql,
@@ -1005,14 +1014,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	level = begin_showing();
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
 							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
-	options.params = makeParamList(lengthof(argtypes));
-	for (int i = 0; i < lengthof(argtypes); i++)
-	{
-		options.params->params[i].value = values[i];
-		options.params->params[i].isnull = (nulls[i] == 'n');
-		options.params->params[i].pflags = PARAM_FLAG_CONST;
-		options.params->params[i].ptype = argtypes[i];
-	}
+	options.params = poser_params(lengthof(argtypes), argtypes, values, nulls);
 	options.read_only = true;
 	options.tcount = limit;
 	options.dest = &receiver->pub;

@@ -59,10 +59,11 @@ struct PoserPayload
 /*
  * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
  * cast to json, which whoever owns the type may have made; it must not run with
- * the owner's rights.
+ * the owner's rights.  That there is none now, which is all that an import asks,
+ * is not enough: it could be made meanwhile.
  */
-bool
-poser_is_system_type(Oid type)
+static bool
+is_system_type(Oid type)
 {
 	Oid element;
 
@@ -70,14 +71,14 @@ poser_is_system_type(Oid type)
 	type = getBaseType(type);
 	element = get_element_type(type);
 	if (OidIsValid(element))
-		return poser_is_system_type(element);
+		return is_system_type(element);
 	if (type_is_rowtype(type))
 	{
 		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
 		bool result = (desc != NULL);
 
 		for (int i = 0; result && i < desc->natts; i++)
-			result = TupleDescAttr(desc, i)->attisdropped || poser_is_system_type(TupleDescAttr(desc, i)->atttypid);
+			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
 		if (desc != NULL)
 			ReleaseTupleDesc(desc);
 		return result;
@@ -106,7 +107,7 @@ payload_kind(Oid type)
 		case INT8OID:
 			return PAYLOAD_INT8;
 		default:
-			return poser_is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_WRITTEN;
+			return is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_WRITTEN;
 	}
 }
 

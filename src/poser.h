@@ -144,6 +144,7 @@ extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char
 #define POSER_VERSIONED_TABLES 2
 extern const char *poser_versioned_label(int i);
 extern void poser_describe_versioned(PoserVersioned *tables, Oid nspid);
+extern ParamListInfo poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls);
 extern uint64 poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs,
 								 const Oid *argtypes, const Datum *values, const char *nulls,
 								 long limit);
@@ -193,7 +194,6 @@ extern int64 poser_datasync_needed(const PoserVersioned *tables);
 extern void poser_datasync_notify(Oid transactions, int64 transaction_id);
 
 /* payload.c */
-extern bool poser_is_system_type(Oid type);
 extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
 
 /* restore.c */

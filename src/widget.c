@@ -114,6 +114,22 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(""));
 }
 
+/* The parameters of a plan, nulls as SPI has them. */
+ParamListInfo
+poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls)
+{
+	ParamListInfo result = makeParamList(nargs);
+
+	for (int i = 0; i < nargs; i++)
+	{
+		result->params[i].value = values[i];
+		result->params[i].isnull = (nulls[i] == 'n');
+		result->params[i].pflags = PARAM_FLAG_CONST;
+		result->params[i].ptype = argtypes[i];
+	}
+	return result;
+}
+
 /*
  * Run a plan, with the active snapshot, and give its rows, at most "limit" of
  * them and all for 0, to the caller of a set-returning function.  Returns how
@@ -125,14 +141,7 @@ poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs, const Oid 
 {
 	SPIExecuteOptions options = {0};
 
-	options.params = makeParamList(nargs);
-	for (int i = 0; i < nargs; i++)
-	{
-		options.params->params[i].value = values[i];
-		options.params->params[i].isnull = (nulls[i] == 'n');
-		options.params->params[i].pflags = PARAM_FLAG_CONST;
-		options.params->params[i].ptype = argtypes[i];
-	}
+	options.params = poser_params(nargs, argtypes, values, nulls);
 	options.read_only = true;
 	options.tcount = limit;
 	options.dest = CreateDestReceiver(DestTuplestore);

@@ -101,9 +101,23 @@ SELECT poser_datasync_drop('late');
 WITH written AS (INSERT INTO poser_widget (uuid, description) VALUES ('clock', 'Clock') RETURNING uuid)
 SELECT payload_key, uuid FROM written LEFT JOIN poser_datasync_changes('erp') ON payload_key = uuid;
 
--- TRUNCATE deletes, MERGE and upserts change.
+-- A savepoint that is rolled back takes with it what was confirmed and skipped.
+BEGIN;
+SAVEPOINT s;
+SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp', 1);
+SELECT payload_key FROM poser_datasync_changes('erp', 1);
+SELECT poser_datasync_skip('erp', change_id, 'undone') FROM poser_datasync_changes('erp', 1);
+ROLLBACK TO s;
+SELECT payload_key FROM poser_datasync_changes('erp');
+SELECT count(*) FROM poser_datasync_skipped;
+COMMIT;
+
+-- TRUNCATE deletes, COPY inserts, MERGE and upserts change.
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
+COPY poser_widget (uuid, description) FROM STDIN;
+globe	Globe
+\.
 INSERT INTO poser_widget (uuid, description) VALUES ('lamp', 'Torch'), ('fan', 'Fan')
 	ON CONFLICT (uuid) DO UPDATE SET description = excluded.description;
 MERGE INTO poser_widget USING (VALUES ('fan')) AS source (uuid) ON poser_widget.uuid = source.uuid

@@ -145,6 +145,16 @@ CREATE FUNCTION run_hq() RETURNS text LANGUAGE sql AS $$SELECT 'ran ' || poser_d
 UPDATE poser_widget SET description = run_hq() WHERE uuid = 'own';
 SELECT poser_datasync_run('hq') > 0 AS ran;
 
+-- An error that is of no change is one of the call, and leaves the consumer as it was.
+INSERT INTO poser_widget (uuid, description) VALUES ('later', '');
+ALTER TABLE poser_widget_version RENAME change_id TO other;
+SELECT poser_datasync_run('hq');
+ALTER TABLE poser_widget_version RENAME other TO change_id;
+SELECT pending > 0 AS pending, attempts, last_error FROM status WHERE consumer = 'hq';
+SELECT poser_datasync_run('hq') > 0 AS ran;
+SELECT pending FROM status WHERE consumer = 'hq';
+SELECT count(*) FROM handled WHERE key = 'later';
+
 -- A handler cannot get in its own consumer's way, but can see to another's.
 CREATE FUNCTION meddle(poser_change) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -245,9 +255,31 @@ SELECT poser_datasync_add('last', handler => 'last_one(poser_change)');
 INSERT INTO poser_widget (uuid, description) VALUES ('2nd', ''), ('3rd', '');
 SELECT poser_datasync_run('last');
 
+-- Nor is anybody's cast used for a key: its owner is another than the tables'.
+SET client_min_messages = warning;
+CREATE ROLE regress_poser_typist;
+RESET client_min_messages;
+CREATE SCHEMA typist AUTHORIZATION regress_poser_typist;
+SET ROLE regress_poser_typist;
+CREATE TYPE typist.key AS (a text);
+CREATE FUNCTION typist.shown(typist.key) RETURNS text LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''a cast was used''; END';
+CREATE CAST (typist.key AS text) WITH FUNCTION typist.shown(typist.key);
+RESET ROLE;
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+ALTER TABLE poser_component ALTER uuid DROP DEFAULT, ALTER uuid TYPE typist.key USING row(uuid)::typist.key;
+ALTER TABLE poser_component_version ALTER uuid TYPE typist.key USING row(uuid)::typist.key;
+INSERT INTO poser_widget (uuid, description) VALUES ('w', '');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (row('x y')::typist.key, 'w', '', '');
+SELECT poser_datasync_add('here', 'beginning');
+SELECT payload_key, payload FROM poser_datasync_changes('here');
+DROP EXTENSION poser;
+DROP CAST (typist.key AS text);
+DROP OWNED BY regress_poser_typist;
+DROP ROLE regress_poser_typist;
+
 -- Tables and types that have been changed are an error, but for columns that have
 -- been added.
-DROP EXTENSION poser CASCADE;
 CREATE EXTENSION poser;
 SELECT poser_datasync_add('here', 'beginning');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', '');
