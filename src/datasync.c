@@ -176,18 +176,6 @@ renew_snapshot(void)
 	PushActiveSnapshot(current_snapshot());
 }
 
-/* Execute a query by its saved plan; returns how many rows it gave or changed. */
-static uint64
-execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
-		bool read_only)
-{
-	SPIPlanPtr plan = poser_saved_plan(query, nargs, (Oid *) argtypes, 0);
-
-	if (SPI_execute_plan(plan, (Datum *) values, nulls, read_only, 0) < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-	return SPI_processed;
-}
-
 /* Raises an error unless a column is what it was made as. */
 static void
 check_type(TupleDesc desc, int column, Oid type)
@@ -289,13 +277,13 @@ read_consumer(Consumer *consumer, bool lock)
 	MemoryContext old;
 
 	lock = lock && IsolationUsesXactSnapshot();
-	if (execute(psprintf("SELECT handler, runas, own_changes,\n"
-						 "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
-						 "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id, own_after\n"
-						 "  FROM %s\n"
-						 " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
-						 poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
-				lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
+	if (poser_execute(psprintf("SELECT handler, runas, own_changes,\n"
+							   "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
+							   "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id, own_after\n"
+							   "  FROM %s\n"
+							   " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
+							   poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
+					  lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
 		no_such_consumer(consumer);
 	for (int i = 0; i < lengthof(types); i++)
 		check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
@@ -335,7 +323,7 @@ update_consumer(Consumer *consumer, const char *query, int nargs, const Oid *arg
 	writing = consumer;
 	PG_TRY();
 	{
-		result = execute(query, nargs, argtypes, values, nulls, false) > 0;
+		result = poser_execute(query, nargs, argtypes, values, nulls, false) > 0;
 	}
 	PG_FINALLY();
 	{
@@ -411,9 +399,9 @@ check_granted(Consumer *consumer)
 	bool isnull;
 	int n = 0;
 
-	if (execute(psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
-						 poser_relation_name(consumer->relid)),
-				lengthof(argtypes), argtypes, &name, NULL, true) == 0)
+	if (poser_execute(psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
+							   poser_relation_name(consumer->relid)),
+					  lengthof(argtypes), argtypes, &name, NULL, true) == 0)
 		no_such_consumer(consumer);
 	check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -535,10 +523,10 @@ copy_snapshot(uint64 *xmin)
 static int64
 sequence_value(Oid nspid)
 {
-	execute(psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
-					 "  FROM %s",
-					 relation_name(nspid, "poser_change_id_seq")),
-			0, NULL, NULL, NULL, true);
+	poser_execute(psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
+						   "  FROM %s",
+						   relation_name(nspid, "poser_change_id_seq")),
+				  0, NULL, NULL, NULL, true);
 	return result_int64(1);
 }
 
@@ -727,16 +715,16 @@ first_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 
 	put_snapshot(from, &values[0], &nulls[0]);
 	put_snapshot(to, &values[1], &nulls[1]);
-	execute(psprintf("SELECT pg_catalog.min(id)\n"
-					 "  FROM (SELECT id, xact FROM %s\n"
-					 "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
-					 "        UNION ALL\n"
-					 "        SELECT id, xact FROM %s\n"
-					 "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
-					 "        OFFSET 0) AS t\n"
-					 " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
-					 transactions, transactions),
-			lengthof(argtypes), argtypes, values, nulls, true);
+	poser_execute(psprintf("SELECT pg_catalog.min(id)\n"
+						   "  FROM (SELECT id, xact FROM %s\n"
+						   "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
+						   "        UNION ALL\n"
+						   "        SELECT id, xact FROM %s\n"
+						   "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
+						   "        OFFSET 0) AS t\n"
+						   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
+						   transactions, transactions),
+				  lengthof(argtypes), argtypes, values, nulls, true);
 	AtEOXact_GUC(true, level);
 	return result_int64(1);
 }
@@ -757,9 +745,9 @@ is_newest(Oid nspid, struct varlena *snapshot)
 	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
 		return false;
 	level = begin_reading();
-	result = execute(psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
-							  relation_name(nspid, "poser_transaction")),
-					 lengthof(argtypes), argtypes, &xmax, NULL, true) == 0;
+	result = poser_execute(psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
+									relation_name(nspid, "poser_transaction")),
+						   lengthof(argtypes), argtypes, &xmax, NULL, true) == 0;
 	AtEOXact_GUC(true, level);
 	return result;
 }
@@ -772,8 +760,8 @@ greatest_change(const PoserVersioned *tables)
 
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
-		execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions)),
-				0, NULL, NULL, NULL, true);
+		poser_execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions)),
+					  0, NULL, NULL, NULL, true);
 		result = Max(result, result_int64(1));
 	}
 	return result;
@@ -1152,8 +1140,8 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 static int64
 pruned_change(Oid nspid)
 {
-	execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
-			0, NULL, NULL, NULL, true);
+	poser_execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
+				  0, NULL, NULL, NULL, true);
 	return result_int64(1);
 }
 
@@ -1193,7 +1181,7 @@ is_delivered(Consumer *consumer, int64 change_id)
 					 poser_relation_name(tables[0].transactions));
 	put_consumer(consumer, values, nulls);
 	values[4] = Int64GetDatum(change_id);
-	found = execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0;
+	found = poser_execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0;
 	if (found)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[0];
@@ -1288,10 +1276,10 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 		values[5] = CStringGetTextDatum(consumer.last_error);
 		nulls[5] = ' ';
 	}
-	execute(psprintf("INSERT INTO %s (consumer, change_id, reason, skipped_at, username, role_name, error)\n"
-					 "VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6)",
-					 relation_name(consumer.nspid, "poser_datasync_skipped")),
-			lengthof(argtypes), argtypes, values, nulls, false);
+	poser_execute(psprintf("INSERT INTO %s (consumer, change_id, reason, skipped_at, username, role_name, error)\n"
+						   "VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6)",
+						   relation_name(consumer.nspid, "poser_datasync_skipped")),
+				  lengthof(argtypes), argtypes, values, nulls, false);
 	confirm_change(&consumer, change_id);
 	save_consumer(&consumer);
 	become_caller(&consumer);
@@ -1684,11 +1672,11 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	}
 	/* what a former consumer of its name has changed is not its own */
 	values[5] = Int64GetDatum(sequence_value(consumer.nspid));
-	if (execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
-						 "VALUES ($1, $2, $3, $4, $5, $6)\n"
-						 "ON CONFLICT DO NOTHING",
-						 poser_relation_name(consumer.relid)),
-				lengthof(argtypes), argtypes, values, nulls, false) == 0)
+	if (poser_execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
+							   "VALUES ($1, $2, $3, $4, $5, $6)\n"
+							   "ON CONFLICT DO NOTHING",
+							   poser_relation_name(consumer.relid)),
+					  lengthof(argtypes), argtypes, values, nulls, false) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));
@@ -1710,9 +1698,9 @@ poser_datasync_drop(PG_FUNCTION_ARGS)
 	begin_consumer(&consumer, fcinfo, "poser_datasync_drop()");
 	open_consumer(&consumer, true);
 	values[0] = NameGetDatum(consumer.name);
-	execute(psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
-					 poser_relation_name(consumer.relid)),
-			lengthof(argtypes), argtypes, values, NULL, false);
+	poser_execute(psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
+						   poser_relation_name(consumer.relid)),
+				  lengthof(argtypes), argtypes, values, NULL, false);
 	become_caller(&consumer);
 	PG_RETURN_VOID();
 }
@@ -1918,7 +1906,7 @@ poser_datasync_needed(const PoserVersioned *tables)
 	if (!OidIsValid(relid))
 		return result;
 	PushActiveSnapshot(GetLatestSnapshot());
-	execute(psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), 0, NULL, NULL, NULL, true);
+	poser_execute(psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), 0, NULL, NULL, NULL, true);
 	consumers = SPI_tuptable;
 	for (uint64 i = 0; i < consumers->numvals; i++)
 	{

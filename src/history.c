@@ -147,13 +147,23 @@ poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options)
 	return plan;
 }
 
-/* Execute a query; returns how many rows it gave or changed. */
+/* Execute a query by its saved plan; returns how many rows it gave or changed. */
+uint64
+poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
+			  bool read_only)
+{
+	SPIPlanPtr plan = poser_saved_plan(query, nargs, (Oid *) argtypes, 0);
+
+	if (SPI_execute_plan(plan, (Datum *) values, nulls, read_only, 0) < 0)
+		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
+	return SPI_processed;
+}
+
+/* The same without nulls. */
 static uint64
 execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
 {
-	if (SPI_execute_plan(poser_saved_plan(query, nargs, argtypes, 0), values, NULL, read_only, 0) < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-	return SPI_processed;
+	return poser_execute(query, nargs, argtypes, values, NULL, read_only);
 }
 
 /* A number in the first row of the last result. */

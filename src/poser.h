@@ -169,6 +169,8 @@ extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history.c */
 extern SPIPlanPtr poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options);
+extern uint64 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values,
+							const char *nulls, bool read_only);
 extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
 										 bool of_many);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
