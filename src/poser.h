@@ -202,4 +202,8 @@ extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, 
 extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);
 
+/* rewrite.c */
+extern bool poser_is_rewritten(Oid relid, Snapshot snapshot);
+extern void poser_check_rewritten(Oid relid, Snapshot snapshot);
+
 #endif /* POSER_H */

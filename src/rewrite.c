@@ -1,0 +1,129 @@
+/*
+ * rewrite.c
+ *	  Tables that were rewritten since a snapshot.
+ *
+ * ALTER TABLE can write all rows of a table anew, REFRESH MATERIALIZED VIEW
+ * does, and TRUNCATE removes all of them at once.  A snapshot that is older
+ * sees none of the rows that the table has then.  A function that trusts such
+ * a snapshot takes a full table for an empty one.
+ *
+ * The rule for readers: lock the table first.  In READ COMMITTED read it with
+ * a snapshot that is newer than the lock.  In REPEATABLE READ and SERIALIZABLE
+ * there is no newer one: call poser_check_rewritten() before reading.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "poser.h"
+
+/* The file that the table has for the snapshot; InvalidOid if it has none. */
+static Oid
+file_in_snapshot(Oid relid, Snapshot snapshot)
+{
+	Relation catalog = table_open(RelationRelationId, AccessShareLock);
+	Oid result = InvalidOid;
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, ClassOidIndexId, true, snapshot, 1, &key);
+	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		result = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/* Does the snapshot see any row of the table that other transactions have written? */
+static bool
+sees_others_rows(Relation rel, Snapshot snapshot)
+{
+	SnapshotData others = *snapshot;
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan;
+	bool result;
+
+	/* before its first command a transaction has neither written nor deleted */
+	others.curcid = FirstCommandId;
+	scan = table_beginscan(rel, &others, 0, NULL);
+	result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return result;
+}
+
+/*
+ * Was the table rewritten since the snapshot was taken, so that the snapshot
+ * does not see the rows that it would have seen?  The caller holds a lock on
+ * the table.  False for relations without rows of their own.
+ *
+ * VACUUM FULL, CLUSTER and a change of the tablespace make a new file, too,
+ * but keep row versions as they are.  After these the snapshot sees rows of
+ * others if it saw any before.  After a rewrite it sees none: a row that was
+ * written later is newer than the rewrite.
+ *
+ * Of a table without a row that the snapshot sees, it cannot be known whether
+ * it ever had one; it counts as rewritten.  The exception is a table that has
+ * no page and that the catalog knows to be empty, as VACUUM FULL leaves it.
+ */
+bool
+poser_is_rewritten(Oid relid, Snapshot snapshot)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	FormData_pg_class form;
+	TransactionId xmin;
+	Relation rel;
+	bool result;
+
+	if (!HeapTupleIsValid(tuple))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
+	form = *(Form_pg_class) GETSTRUCT(tuple);
+	ReleaseSysCache(tuple);
+
+	if (!RELKIND_HAS_TABLE_AM(form.relkind) || !IsMVCCSnapshot(snapshot))
+		return false;
+	if (!TransactionIdIsNormal(xmin) ||
+		(!TransactionIdIsCurrentTransactionId(xmin) && !XidInMVCCSnapshot(xmin, snapshot)))
+		return false;
+	if (file_in_snapshot(relid, snapshot) == form.relfilenode)
+		return false;
+
+	rel = table_open(relid, NoLock);
+	result = !sees_others_rows(rel, snapshot) &&
+			 !(form.reltuples == 0 && RelationGetNumberOfBlocks(rel) == 0);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * Raises an error if the table was rewritten since the snapshot was taken.
+ * The caller holds a lock on the table.
+ */
+void
+poser_check_rewritten(Oid relid, Snapshot snapshot)
+{
+	if (poser_is_rewritten(relid, snapshot))
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent rewrite of relation \"%s\"",
+						get_rel_name(relid)),
+				 errhint("The transaction might succeed if retried.")));
+}
