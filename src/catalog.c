@@ -411,6 +411,23 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 	return result;
 }
 
+/* Raises an error if a column of the key is of one type in the table and of another in its versions. */
+static void
+check_key_type(Relation rel, Relation versions, const char *name)
+{
+	Oid type = get_atttype(RelationGetRelid(versions), get_attnum(RelationGetRelid(versions), name));
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+	Oid live = attno > 0 ? get_atttype(RelationGetRelid(rel), attno) : type;
+
+	if (live != type && !(is_text(live) && is_text(type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" is of type %s in relation \"%s\" and of type %s in relation \"%s\"",
+						name, format_type_be(live), RelationGetRelationName(rel),
+						format_type_be(type), RelationGetRelationName(versions)),
+				 errhint("poser_check() says what was changed.")));
+}
+
 /*
  * Describe the history that "rel" has in the table "versions" of the schema,
  * its key being these columns.  The table of versions is locked, so that it
@@ -449,7 +466,10 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 	for (int i = 0; i < nkeys; i++)
 	{
 		versioned->keys[i] = get_attnum(versioned->versions, keys[i]);
-		if (versioned->keys[i] <= 0 || versioned->source[versioned->keys[i] - 1] == 0)
+		if (versioned->keys[i] <= 0)
+			poser_structure_error(vrel);
+		check_key_type(rel, vrel, keys[i]);
+		if (versioned->source[versioned->keys[i] - 1] == 0)
 			poser_structure_error(vrel);
 	}
 	versioned->versions_index = find_versions_index(vrel, versioned);
@@ -472,31 +492,37 @@ const PoserVersioned *
 poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 {
 	Trigger *tg = trigdata->tg_trigger;
-	PoserVersioned *versioned;
-	bool found;
+	Relation rel = trigdata->tg_relation;
+	PoserVersioned *versioned = hash_search(versioned_tables, &tg->tgoid, HASH_FIND, NULL);
+	PoserVersioned described;
 	uint64 started;
 
-	versioned = hash_search(versioned_tables, &tg->tgoid, HASH_ENTER, &found);
-	if (!found)
-		versioned->valid = false;
 	/* once it is locked, what we know of it is what it is */
-	if (versioned->valid)
+	if (versioned != NULL && versioned->valid)
 		LockRelationOid(versioned->versions, RowExclusiveLock);
-	if (versioned->valid)
+	if (versioned != NULL && versioned->valid)
 		return versioned;
 	started = invalidations;
-	versioned->relid = RelationGetRelid(trigdata->tg_relation);
 
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot record versions of relation \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Versions can be recorded of ordinary tables only.")));
 	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
 						tg->tgname)));
-	poser_versioned_describe(versioned, trigdata->tg_relation, get_func_namespace(fnoid),
+	poser_versioned_describe(&described, rel, get_func_namespace(fnoid),
 							 tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1, RowExclusiveLock);
-
+	described.tgoid = tg->tgoid;
 	/* what changed while we looked is looked up again the next time */
-	versioned->valid = (started == invalidations);
+	described.valid = (started == invalidations);
+
+	/* a statement that is under way may be using the entry: it is never half described */
+	versioned = hash_search(versioned_tables, &tg->tgoid, HASH_ENTER, NULL);
+	*versioned = described;
 	return versioned;
 }
 
@@ -596,15 +622,17 @@ look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid ns
 				   !has_subclass(relid) && !has_superclass(relid));
 	const int events = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
 						TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
+	/* a copy, for any look-up in the catalogs can replace the relcache's */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	Relation catalog;
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple tuple;
 
 	*before = *after = *after_row = 0;
-	for (int i = 0; rel->trigdesc != NULL && i < rel->trigdesc->numtriggers; i++)
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
-		Trigger *tg = &rel->trigdesc->triggers[i];
+		Trigger *tg = &triggers->triggers[i];
 
 		if ((tg->tgenabled != TRIGGER_FIRES_ON_ORIGIN && tg->tgenabled != TRIGGER_FIRES_ALWAYS) ||
 			tg->tgnattr != 0 || tg->tgnargs < 3 || !is_function(tg->tgfoid, function, nspid))
@@ -618,6 +646,7 @@ look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid ns
 		else if (tg->tgqual == NULL && TRIGGER_FOR_AFTER(tg->tgtype))
 			*after |= tg->tgtype & events;
 	}
+	FreeTriggerDesc(triggers);
 
 	catalog = table_open(TriggerRelationId, AccessShareLock);
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
@@ -650,35 +679,32 @@ look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid ns
 const PoserCountState *
 poser_count_state(Oid parent, Oid child, Oid nspid)
 {
-	PoserCountState *state;
-	bool found;
+	PoserCountState *state = hash_search(count_states, &child, HASH_FIND, NULL);
+	PoserCountState looked_at = {.child = child, .parent = parent, .nspid = nspid};
 	uint64 started = invalidations;
 	int before;
 	int after;
 	int after_row;
 
-	state = hash_search(count_states, &child, HASH_ENTER, &found);
-	if (found && state->valid && state->parent == parent && state->nspid == nspid)
+	if (state != NULL && state->valid && state->parent == parent && state->nspid == nspid)
 		return state;
 
-	memset(state, 0, sizeof(PoserCountState));
-	state->child = child;
-	state->parent = parent;
-	state->nspid = nspid;
-	state->maintained =
-		look_at_triggers(state, child, "poser_count_child", nspid, &before, &after, &after_row) &&
+	looked_at.maintained =
+		look_at_triggers(&looked_at, child, "poser_count_child", nspid, &before, &after, &after_row) &&
 		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
 				   TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
 		after == before &&
-		look_at_triggers(state, parent, "poser_count_parent", nspid, &before, &after, &after_row) &&
+		look_at_triggers(&looked_at, parent, "poser_count_parent", nspid, &before, &after, &after_row) &&
 		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE) &&
 		after == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
 				  TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
 		after_row == TRIGGER_TYPE_UPDATE &&
-		OidIsValid(state->counts) && OidIsValid(state->deltas);
+		OidIsValid(looked_at.counts) && OidIsValid(looked_at.deltas);
 
 	/* what changed while we looked is looked at again the next time */
-	state->valid = (started == invalidations);
+	looked_at.valid = (started == invalidations);
+	state = hash_search(count_states, &child, HASH_ENTER, NULL);
+	*state = looked_at;
 	return state;
 }
 

@@ -540,11 +540,15 @@ add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid, const char *ve
 {
 	Oid argtypes[] = {OIDOID, TEXTOID};
 	Datum values[] = {ObjectIdGetDatum(nspid), CStringGetTextDatum(version)};
-	SPIPlanPtr plan = SPI_prepare(query, lengthof(argtypes), argtypes);
+	SPIExecuteOptions options = {0};
 
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	return poser_execute_into(rsinfo, plan, lengthof(argtypes), argtypes, values, "  ", 0);
+	options.params = poser_params(lengthof(argtypes), argtypes, values, NULL);
+	options.read_only = true;
+	options.dest = poser_result_receiver(rsinfo);
+	if (SPI_execute_extended(query, &options) < 0)
+		elog(ERROR, "SPI_execute_extended failed: %s", SPI_result_code_string(SPI_result));
+	options.dest->rDestroy(options.dest);
+	return SPI_processed;
 }
 
 /* The version that the extension of a function has in this database. */

@@ -973,9 +973,7 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
 	char nulls[] = "      ";
-	SPIExecuteOptions options = {0};
 	StringInfoData sql;
-	SPIPlanPtr plan;
 	int level;
 
 	initStringInfo(&sql);
@@ -1000,14 +998,8 @@ read_window(Consumer *consumer, const PoserVersioned *tables, ChangeReceiver *re
 	values[5] = Int64GetDatum(consumer->last_change);
 
 	level = begin_showing();
-	plan = poser_saved_plan(sql.data, lengthof(argtypes), (Oid *) argtypes,
-							CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN);
-	options.params = poser_params(lengthof(argtypes), argtypes, values, nulls);
-	options.read_only = true;
-	options.tcount = limit;
-	options.dest = &receiver->pub;
-	if (SPI_execute_plan_extended(plan, &options) < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+	poser_execute_for(&receiver->pub, sql.data, CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
+					  lengthof(argtypes), argtypes, values, nulls, limit);
 	AtEOXact_GUC(true, level);
 }
 

@@ -2,8 +2,8 @@
  * history.c
  *	  Reading the history of tables, going back in it, and ending it.
  *
- * Versions are read by saved plans, with the privileges and policies of the
- * caller; what a plan says of a transaction is looked up directly, for whoever
+ * Versions are read by queries, with the privileges and policies of the
+ * caller; what a version says of a transaction is looked up directly, for whoever
  * may see a version may know who made it.
  *
  * Row-level security: who is subject to it on a table must not learn by its
@@ -108,58 +108,10 @@ typedef struct VersionReceiver
 } VersionReceiver;
 
 /*
- * Plans
+ * Queries
  */
 
-/* Plans that the session has saved, by their text, which names all tables. */
-typedef struct SavedPlan
-{
-	char *query;
-	SPIPlanPtr plan;
-	struct SavedPlan *next;
-} SavedPlan;
-
-static SavedPlan *saved_plans = NULL;
-
-/*
- * "options" are those of cursors.  A plan that may be parallel is for a query
- * that is run to its end.
- */
-SPIPlanPtr
-poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options)
-{
-	SavedPlan *saved;
-	SPIPlanPtr plan;
-
-	for (saved = saved_plans; saved != NULL; saved = saved->next)
-		if (strcmp(saved->query, query) == 0)
-			return saved->plan;
-
-	plan = SPI_prepare_cursor(query, nargs, argtypes, options);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
-	saved = MemoryContextAlloc(TopMemoryContext, sizeof(SavedPlan));
-	saved->query = MemoryContextStrdup(TopMemoryContext, query);
-	SPI_keepplan(plan);
-	saved->plan = plan;
-	saved->next = saved_plans;
-	saved_plans = saved;
-	return plan;
-}
-
-/* Execute a query by its saved plan; returns how many rows it gave or changed. */
-uint64
-poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
-			  bool read_only)
-{
-	SPIPlanPtr plan = poser_saved_plan(query, nargs, (Oid *) argtypes, 0);
-
-	if (SPI_execute_plan(plan, (Datum *) values, nulls, read_only, 0) < 0)
-		elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-	return SPI_processed;
-}
-
-/* The same without nulls. */
+/* Run a query that has no nulls. */
 static uint64
 execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
 {
@@ -188,17 +140,29 @@ version_column(const PoserVersioned *versioned, AttrNumber column)
 	return quote_identifier(get_attname(versioned->versions, column, false));
 }
 
-/* The column that rows are looked up by: the first of the key, or this one. */
+/*
+ * The column that rows are looked up by, with a value of "keytype": the first of
+ * the key, or this one.
+ */
 static AttrNumber
-lookup_column(const PoserVersioned *versioned, const char *name)
+lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype)
 {
 	AttrNumber column = name != NULL ? get_attnum(versioned->versions, name) : versioned->keys[0];
+	Oid type;
 
 	if (column <= 0 || versioned->source[column - 1] == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("column \"%s\" of relation \"%s\" is not recorded", name,
 						get_rel_name(versioned->relid)),
+				 errhint("poser_check() says what was changed.")));
+	type = get_atttype(versioned->versions, column);
+	if (!IsBinaryCoercible(keytype, getBaseType(type)))
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" is of type %s, but it is looked up by a value of type %s",
+						get_attname(versioned->versions, column, false), get_rel_name(versioned->versions),
+						format_type_be(type), format_type_be(keytype)),
 				 errhint("poser_check() says what was changed.")));
 	return column;
 }
@@ -645,14 +609,14 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
  * came and went.
  */
 void
-poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, const char *parent)
+poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, Oid keytype,
+				  const char *parent)
 {
 	VersionReceiver *receiver = make_receiver(history, versioned);
 	const char *versions = poser_relation_name(versioned->versions);
-	AttrNumber column = lookup_column(versioned, parent);
+	AttrNumber column = lookup_column(versioned, parent, keytype);
 	Oid type = get_atttype(versioned->versions, column);
 	const char *name = version_column(versioned, column);
-	SPIExecuteOptions options = {0};
 	StringInfoData sql;
 
 	receiver->parent = parent != NULL ? column : 0;
@@ -686,15 +650,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 		appendStringInfo(&sql, "v.%s DESC, ", version_column(versioned, versioned->keys[i]));
 	appendStringInfoString(&sql, "v.change_id DESC");
 
-	options.params = makeParamList(1);
-	options.params->params[0].value = key;
-	options.params->params[0].isnull = false;
-	options.params->params[0].pflags = PARAM_FLAG_CONST;
-	options.params->params[0].ptype = type;
-	options.read_only = true;
-	options.dest = &receiver->pub;
-	if (SPI_execute_plan_extended(poser_saved_plan(sql.data, 1, &type, 0), &options) < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+	poser_execute_for(&receiver->pub, sql.data, 0, 1, &type, &key, NULL, 0);
 }
 
 /* Give the history to the function's caller, newest first. */
@@ -807,6 +763,7 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	Oid argtypes[] = {INT8OID};
 	Datum value = TimestampTzGetDatum(at);
 	TupleDesc desc;
+	DestReceiver *dest;
 	StringInfoData sql;
 	int64 transaction_id;
 	const char *separator = "";
@@ -846,9 +803,9 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 		append_restriction(&sql, versioned);
 
 	value = Int64GetDatum(transaction_id);
-	poser_execute_into((ReturnSetInfo *) fcinfo->resultinfo,
-					   poser_saved_plan(sql.data, lengthof(argtypes), argtypes, CURSOR_OPT_PARALLEL_OK),
-					   lengthof(argtypes), argtypes, &value, " ", 0);
+	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
+	poser_execute_for(dest, sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes, &value, NULL, 0);
+	dest->rDestroy(dest);
 	SPI_finish();
 }
 
@@ -873,9 +830,9 @@ typedef struct Family
 
 /* Describe who belongs to it. */
 static void
-describe_family(Family *family, const PoserVersioned *versioned, Datum key, const char *parent)
+describe_family(Family *family, const PoserVersioned *versioned, Datum key, Oid keytype, const char *parent)
 {
-	AttrNumber column = lookup_column(versioned, parent);
+	AttrNumber column = lookup_column(versioned, parent, keytype);
 	StringInfoData sql;
 
 	memset(family, 0, sizeof(Family));
@@ -1120,7 +1077,7 @@ check_unrestricted(const PoserVersioned *versioned)
  * other.  Returns how many rows have been changed.
  */
 int64
-poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transaction_id,
+poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, int64 transaction_id,
 					 const PoserVersioned *children, const char *parent)
 {
 	Family self;
@@ -1150,9 +1107,9 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transacti
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
 
-	describe_family(&self, versioned, key, NULL);
+	describe_family(&self, versioned, key, keytype, NULL);
 	if (children != NULL)
-		describe_family(&others, children, key, parent);
+		describe_family(&others, children, key, keytype, parent);
 
 	/* others must not bring the same rows back meanwhile */
 	initStringInfo(&sql);
@@ -1228,7 +1185,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 					 " WHERE next IS NOT NULL\n"
 					 " LIMIT $2",
 					 poser_relation_name(versioned->versions));
-	portal = SPI_cursor_open(NULL, poser_saved_plan(sql.data, lengthof(argtypes), argtypes, 0), values, NULL, true);
+	portal = poser_open_cursor(sql.data, lengthof(argtypes), argtypes, values);
 	for (;;)
 	{
 		Datum ids[BATCH];
@@ -1417,7 +1374,7 @@ poser_history_record(const PoserVersioned *versioned, const char *comment)
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
-	portal = SPI_cursor_open(NULL, poser_saved_plan(sql.data, 0, NULL, 0), NULL, NULL, true);
+	portal = poser_open_cursor(sql.data, 0, NULL, NULL);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, BATCH);

@@ -140,14 +140,19 @@ extern void poser_count_append_comparison(StringInfo sql, Oid parent, const char
 										  Oid child, const char *child_key, const char *flag,
 										  Oid counts, Oid deltas);
 
+/* plan.c */
+extern ParamListInfo poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls);
+extern uint64 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values,
+							const char *nulls, bool read_only);
+extern void poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs,
+							  const Oid *argtypes, const Datum *values, const char *nulls, long limit);
+extern Portal poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values);
+extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
+
 /* widget.c */
 #define POSER_VERSIONED_TABLES 2
 extern const char *poser_versioned_label(int i);
 extern void poser_describe_versioned(PoserVersioned *tables, Oid nspid);
-extern ParamListInfo poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls);
-extern uint64 poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs,
-								 const Oid *argtypes, const Datum *values, const char *nulls,
-								 long limit);
 
 /* statement.c */
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
@@ -168,18 +173,16 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history.c */
-extern SPIPlanPtr poser_saved_plan(const char *query, int nargs, Oid *argtypes, int options);
-extern uint64 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values,
-							const char *nulls, bool read_only);
 extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
 										 bool of_many);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
-							  Datum key, const char *parent);
+							  Datum key, Oid keytype, const char *parent);
 extern void poser_history_end(PoserHistory *history);
 extern void poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
 								TimestampTz at);
-extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, int64 transaction_id,
-								  const PoserVersioned *children, const char *parent);
+extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype,
+								  int64 transaction_id, const PoserVersioned *children,
+								  const char *parent);
 extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before,
 								 int64 limit);
 extern int64 poser_history_record(const PoserVersioned *versioned, const char *comment);

@@ -272,6 +272,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 {
 	const char *username = setting(poser_runas, "poser.runas");
 	FullTransactionId top;
+	int64 id;
 	DirectTable table;
 	TupleTableSlot *slot;
 	NameData role_name;
@@ -289,6 +290,10 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 		same_text(recorded.consumer, poser_datasync_handling))
 		return recorded.id;
 
+	/* copies, for code in an index of the table may set them, or come here itself */
+	username = username != NULL ? pstrdup(username) : NULL;
+	comment = comment != NULL ? pstrdup(comment) : NULL;
+
 	open_direct(&table, versioned->transactions);
 	if (RelationGetDescr(table.rel)->natts < TRANSACTION_NATTS)
 		poser_structure_error(table.rel);
@@ -300,9 +305,8 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
 		slot->tts_isnull[i] = (i >= TRANSACTION_NATTS);
 
-	recorded.relid = InvalidOid;
-	recorded.id = nextval_internal(versioned->sequence, false);
-	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(recorded.id);
+	id = nextval_internal(versioned->sequence, false);
+	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	slot->tts_values[TRANSACTION_USERNAME] = CStringGetTextDatum(poser_username());
 	namestrcpy(&role_name, name_of_role(role));
@@ -335,18 +339,20 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	ExecDropSingleTupleTableSlot(slot);
 	close_direct(&table);
 
+	recorded.relid = InvalidOid;
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	recorded.username = username != NULL ? pstrdup(username) : NULL;
 	recorded.comment = comment != NULL ? pstrdup(comment) : NULL;
 	recorded.consumer = poser_datasync_handling != NULL ? pstrdup(poser_datasync_handling) : NULL;
 	MemoryContextSwitchTo(old);
-	note_written(versioned->transactions, recorded.id);
+	note_written(versioned->transactions, id);
+	recorded.id = id;
 	recorded.session_user = GetSessionUserId();
 	recorded.role = role;
 	recorded.top = top;
 	recorded.xid = GetCurrentTransactionId();
 	recorded.relid = versioned->transactions;
-	return recorded.id;
+	return id;
 }
 
 /*

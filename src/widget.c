@@ -3,16 +3,14 @@
  *	  Reading widgets with their component counts.
  *
  * What a widget's summary is stands in the view poser_widget_summary.  The
- * functions here run saved plans over it, one of each for a session, made
- * again when they are in a schema of another name.  So privileges,
- * row-level security and whatever else the planner and executor see to apply
- * to them as to any query; and they read nothing by themselves.
+ * functions here run queries over it.  So privileges, row-level security and
+ * whatever else the planner and executor see to apply to them as to any query;
+ * and they read nothing by themselves.
  */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "executor/tstoreReceiver.h"
 #include "access/table.h"
 #include "commands/extension.h"
 #include "funcapi.h"
@@ -36,16 +34,6 @@ PG_FUNCTION_INFO_V1(poser_prune_versions);
 PG_FUNCTION_INFO_V1(poser_record_versions);
 
 #define MAX_PAGE_SIZE 1000
-
-/* A saved plan, and the schema that its relations are in. */
-typedef struct SummaryPlan
-{
-	SPIPlanPtr plan;
-	NameData schema;
-} SummaryPlan;
-
-static SummaryPlan get_plan;
-static SummaryPlan list_plan;
 
 /* %s is the schema, quoted */
 static const char *const get_query =
@@ -114,79 +102,23 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text(""));
 }
 
-/* The parameters of a plan, nulls as SPI has them. */
-ParamListInfo
-poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls)
-{
-	ParamListInfo result = makeParamList(nargs);
-
-	for (int i = 0; i < nargs; i++)
-	{
-		result->params[i].value = values[i];
-		result->params[i].isnull = (nulls[i] == 'n');
-		result->params[i].pflags = PARAM_FLAG_CONST;
-		result->params[i].ptype = argtypes[i];
-	}
-	return result;
-}
-
-/*
- * Run a plan, with the active snapshot, and give its rows, at most "limit" of
- * them and all for 0, to the caller of a set-returning function.  Returns how
- * many.  To be called between SPI_connect() and SPI_finish().
- */
-uint64
-poser_execute_into(ReturnSetInfo *rsinfo, SPIPlanPtr plan, int nargs, const Oid *argtypes,
-				   const Datum *values, const char *nulls, long limit)
-{
-	SPIExecuteOptions options = {0};
-
-	options.params = poser_params(nargs, argtypes, values, nulls);
-	options.read_only = true;
-	options.tcount = limit;
-	options.dest = CreateDestReceiver(DestTuplestore);
-	SetTuplestoreDestReceiverParams(options.dest, rsinfo->setResult,
-									rsinfo->econtext->ecxt_per_query_memory,
-									false, rsinfo->setDesc,
-									"result of the query does not match the function's result type");
-	if (SPI_execute_plan_extended(plan, &options) < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s",
-			 SPI_result_code_string(SPI_result));
-	options.dest->rDestroy(options.dest);
-	return SPI_processed;
-}
-
 /*
  * Run a query over the summaries for a set-returning function; at most "limit"
  * rows, 0 for all.
  */
 static void
-return_summaries(FunctionCallInfo fcinfo, SummaryPlan *saved, const char *query,
-				 int nargs, Oid *argtypes, Datum *values, const char *nulls, long limit)
+return_summaries(FunctionCallInfo fcinfo, const char *query,
+				 int nargs, const Oid *argtypes, const Datum *values, const char *nulls, long limit)
 {
-	char *schema = get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid));
-	ReturnSetInfo *rsinfo;
+	const char *schema = quote_identifier(get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)));
+	DestReceiver *dest;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-
-	if (saved->plan == NULL || strcmp(NameStr(saved->schema), schema) != 0)
-	{
-		const char *quoted = quote_identifier(schema);
-		SPIPlanPtr plan = SPI_prepare(psprintf(query, quoted, quoted), nargs, argtypes);
-
-		if (plan == NULL)
-			elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-		SPI_keepplan(plan);
-		/* the old plan is not freed, for a caller of ours may be running it */
-		saved->plan = plan;
-		namestrcpy(&saved->schema, schema);
-	}
-
-	poser_execute_into(rsinfo, saved->plan, nargs, argtypes, values, nulls, limit);
+	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
+	poser_execute_for(dest, psprintf(query, schema, schema), 0, nargs, argtypes, values, nulls, limit);
+	dest->rDestroy(dest);
 	SPI_finish();
 }
 
@@ -199,7 +131,7 @@ poser_widget_get(PG_FUNCTION_ARGS)
 	Oid argtypes[] = {VARCHAROID};
 	Datum values[] = {PG_GETARG_DATUM(0)};
 
-	return_summaries(fcinfo, &get_plan, get_query, 1, argtypes, values, " ", 0);
+	return_summaries(fcinfo, get_query, 1, argtypes, values, NULL, 0);
 	return (Datum) 0;
 }
 
@@ -224,8 +156,8 @@ poser_widget_list(PG_FUNCTION_ARGS)
 		nulls[i] = PG_ARGISNULL(i) ? 'n' : ' ';
 		values[i] = PG_ARGISNULL(i) ? (Datum) 0 : PG_GETARG_DATUM(i);
 	}
-	return_summaries(fcinfo, &list_plan, list_query, lengthof(argtypes), argtypes,
-					 values, nulls, PG_GETARG_INT32(3));
+	return_summaries(fcinfo, list_query, lengthof(argtypes), argtypes, values, nulls,
+					 PG_GETARG_INT32(3));
 	return (Datum) 0;
 }
 
@@ -289,9 +221,9 @@ poser_widget_history(PG_FUNCTION_ARGS)
 
 	describe_for(fcinfo, tables);
 	history = poser_history_begin(fcinfo, &tables[WIDGET], with_components);
-	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), NULL);
+	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	if (with_components)
-		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), "widget_uuid");
+		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, "widget_uuid");
 	poser_history_end(history);
 	return (Datum) 0;
 }
@@ -307,7 +239,7 @@ poser_component_history(PG_FUNCTION_ARGS)
 
 	describe_for(fcinfo, tables);
 	history = poser_history_begin(fcinfo, &tables[COMPONENT], false);
-	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), NULL);
+	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	poser_history_end(history);
 	return (Datum) 0;
 }
@@ -354,7 +286,7 @@ poser_widget_revert(PG_FUNCTION_ARGS)
 					 errmsg("uuid, transaction_id and with_components must not be null")));
 	PreventCommandIfReadOnly("poser_widget_revert()");
 	describe_for(fcinfo, tables);
-	PG_RETURN_INT64(poser_history_revert(&tables[WIDGET], PG_GETARG_DATUM(0), PG_GETARG_INT64(1),
+	PG_RETURN_INT64(poser_history_revert(&tables[WIDGET], PG_GETARG_DATUM(0), VARCHAROID, PG_GETARG_INT64(1),
 										 PG_GETARG_BOOL(2) ? &tables[COMPONENT] : NULL, "widget_uuid"));
 }
 
