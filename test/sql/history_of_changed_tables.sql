@@ -17,6 +17,102 @@ SELECT item_code FROM poser_component_as_of('infinity');
 SELECT poser_widget_revert('w1', :made, with_components => true);
 SELECT item_code FROM poser_component;
 
+-- a key of another type is not read as what it was: in the table, in its versions, in both
+ALTER TABLE poser_component ALTER uuid DROP DEFAULT;
+CREATE FUNCTION as_number(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.ascii($1)';
+SELECT uuid FROM poser_component_history('c1') LIMIT 1;
+SELECT uuid FROM poser_component_as_of('infinity');
+BEGIN;
+ALTER TABLE poser_component ALTER uuid TYPE int[] USING ARRAY[as_number(uuid)];
+SAVEPOINT a;
+SELECT * FROM poser_component_history('c1');
+ROLLBACK TO a;
+SELECT * FROM poser_component_as_of('infinity');
+ROLLBACK TO a;
+SELECT poser_widget_revert('w1', :made, with_components => true);
+ROLLBACK TO a;
+SELECT * FROM poser_widget_history('w1', with_components => true);
+ROLLBACK TO a;
+UPDATE poser_component SET active = false;
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_component_version ALTER uuid TYPE uuid USING pg_catalog.md5(uuid)::uuid;
+SAVEPOINT a;
+SELECT * FROM poser_component_history('c1');
+ROLLBACK TO a;
+SELECT * FROM poser_component_as_of('infinity');
+ROLLBACK TO a;
+SELECT poser_widget_revert('w1', :made, with_components => true);
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_component ALTER uuid TYPE int[] USING ARRAY[as_number(uuid)];
+ALTER TABLE poser_component_version ALTER uuid TYPE int[] USING ARRAY[as_number(uuid)];
+SAVEPOINT a;
+SELECT * FROM poser_component_history('c1');
+ROLLBACK TO a;
+SELECT uuid FROM poser_component_as_of('infinity');
+-- by the widget's key they are found as before
+SELECT operation, relation FROM poser_widget_history('w1', with_components => true);
+UPDATE poser_component SET active = false;
+SELECT poser_widget_revert('w1', :made, with_components => true);
+SELECT uuid, active FROM poser_component;
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget;
+ALTER TABLE poser_component_version ALTER widget_uuid TYPE int USING as_number(widget_uuid);
+SAVEPOINT a;
+SELECT * FROM poser_widget_history('w1', with_components => true);
+ROLLBACK TO a;
+SELECT poser_widget_revert('w1', :made, with_components => true);
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_widget_version ALTER uuid TYPE int USING as_number(uuid);
+SAVEPOINT a;
+SELECT * FROM poser_widget_history('w1');
+ROLLBACK TO a;
+SELECT * FROM poser_widget_as_of('infinity');
+ROLLBACK TO a;
+SELECT poser_widget_revert('w1', :made);
+ROLLBACK;
+SELECT uuid FROM poser_component_history('c1') LIMIT 1;
+DROP FUNCTION as_number;
+ALTER TABLE poser_component ALTER uuid SET DEFAULT poser_uuid();
+
+-- where the type is another one, and the argument can still be taken for one, it is
+-- compared as that: char is padded, so blanks do not count
+SELECT count(*) FROM poser_component_history('c1  ');
+BEGIN;
+ALTER TABLE poser_component ALTER uuid TYPE char(8);
+ALTER TABLE poser_component_version ALTER uuid TYPE char(8);
+SELECT count(*) > 0 AS found FROM poser_component_history('c1  ');
+ROLLBACK;
+SELECT count(*) FROM poser_component_history('c1  ');
+CREATE DOMAIN key AS varchar CHECK (VALUE <> '');
+BEGIN;
+ALTER TABLE poser_component ALTER uuid TYPE key;
+ALTER TABLE poser_component_version ALTER uuid TYPE key;
+SELECT count(*) > 0 AS found FROM poser_component_history('c1');
+ROLLBACK;
+DROP DOMAIN key;
+
+-- plans that are not valid any more are not kept
+CREATE VIEW plans AS SELECT count(*) AS plans FROM pg_backend_memory_contexts WHERE name = 'SPI Plan';
+SELECT count(*) > 0 AS found FROM poser_component_history('c1');
+SELECT count(*) FROM poser_component_as_of('infinity');
+SELECT plans FROM plans \gset
+BEGIN;
+DO $$
+BEGIN
+	FOR i IN 1..50 LOOP
+		EXECUTE format('ALTER TABLE poser_component_version ADD COLUMN extra_%s int', i);
+		PERFORM poser_component_history('c1'), poser_component_as_of('infinity');
+	END LOOP;
+END
+$$;
+SELECT plans - :plans < 5 AS bounded FROM plans;
+ROLLBACK;
+DROP VIEW plans;
+
 -- an identity column, which no UPDATE can set, keeps its value and comes back with the row
 ALTER TABLE poser_widget ADD COLUMN number int GENERATED ALWAYS AS IDENTITY;
 ALTER TABLE poser_widget_version ADD COLUMN number int;

@@ -25,6 +25,26 @@ ALTER TABLE kept RENAME TO poser_transaction;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 SELECT * FROM poser_check();
 
+-- recorded tables that are not ordinary ones are refused when a trigger fires
+CREATE TABLE parted (LIKE poser_widget, PRIMARY KEY (uuid)) PARTITION BY LIST (uuid);
+CREATE TABLE parted_1 PARTITION OF parted DEFAULT;
+CREATE TRIGGER version_before BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON parted
+	EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
+INSERT INTO parted VALUES ('w8', '', true);
+TRUNCATE parted;
+-- a partition that is written directly is an ordinary table
+DROP TRIGGER version_before ON parted;
+CREATE TRIGGER version_truncate AFTER TRUNCATE ON parted EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
+CREATE TRIGGER version_insert AFTER INSERT ON parted_1 REFERENCING NEW TABLE AS new_rows
+	EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
+CREATE TRIGGER version_before BEFORE TRUNCATE ON parted_1 EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
+INSERT INTO parted_1 VALUES ('w8', '', true);
+TRUNCATE parted;
+TRUNCATE parted_1;
+SELECT uuid, operation_type FROM poser_widget_version ORDER BY change_id DESC LIMIT 2;
+DROP TABLE parted;
+DELETE FROM poser_widget_version WHERE uuid = 'w8';
+
 -- types with a length, padded or cut
 ALTER TABLE poser_widget ADD COLUMN code char(10), ADD COLUMN bits bit(4), ADD COLUMN price numeric(10, 2), ADD COLUMN label text;
 ALTER TABLE poser_widget_version ADD COLUMN code char(10), ADD COLUMN bits bit(4), ADD COLUMN price numeric(10, 1), ADD COLUMN label char(5);

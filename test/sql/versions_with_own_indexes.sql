@@ -37,6 +37,44 @@ SELECT comment FROM poser_transaction WHERE to_tsvector('simple', comment) @@ to
 RESET enable_seqscan;
 DROP INDEX own;
 
+-- one of transactions whose code sets the settings anew, and writes itself, which is
+-- undone: the transaction's own row, once, and as it was set
+CREATE FUNCTION set_and_write(comment text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	PERFORM set_config('poser.runas', current_setting('poser.runas'), false),
+	        set_config('poser.comment', current_setting('poser.comment'), false);
+	IF comment = 'by hand' THEN
+		SET LOCAL poser.runas = 'index';
+		SET LOCAL poser.comment = 'by code';
+		UPDATE poser_widget SET description = 'by code' WHERE uuid = 'w2';
+		RAISE EXCEPTION 'undone';
+	END IF;
+EXCEPTION
+	WHEN raise_exception THEN
+		NULL;
+END
+$$;
+CREATE FUNCTION note(comment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	PERFORM set_and_write(comment);
+	RETURN comment;
+END
+$$;
+CREATE INDEX own ON poser_transaction (note(comment));
+SET poser.runas = 'somebody with a name of some length';
+SET poser.comment = 'by hand';
+BEGIN;
+UPDATE poser_widget SET description = 'first' WHERE uuid = 'w1';
+UPDATE poser_widget SET description = 'second' WHERE uuid = 'w1';
+COMMIT;
+RESET poser.runas;
+RESET poser.comment;
+SELECT description, username, comment, dense_rank() OVER (ORDER BY transaction_id DESC) AS transaction
+  FROM poser_widget_history('w1') LIMIT 2;
+SELECT description FROM poser_widget WHERE uuid = 'w2';
+DROP INDEX own;
+DROP FUNCTION note, set_and_write;
+
 -- a unique one is not broken
 CREATE UNIQUE INDEX own ON poser_widget_version (uuid, description) WHERE description IN ('y', 'z');
 UPDATE poser_widget SET description = 'y';
