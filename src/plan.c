@@ -120,8 +120,11 @@ explain_parallel(void *arg)
 static void
 run(SavedPlan *saved, SPIExecuteOptions *options, Portal *portal)
 {
-	ErrorContextCallback callback = {.callback = explain_parallel, .previous = error_context_stack};
+	ErrorContextCallback callback;
 
+	callback.callback = explain_parallel;
+	callback.arg = NULL;
+	callback.previous = error_context_stack;
 	if (IsInParallelMode())
 		error_context_stack = &callback;
 	saved->users++;
