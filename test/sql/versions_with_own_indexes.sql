@@ -61,9 +61,9 @@ BEGIN
 END
 $$;
 CREATE INDEX own ON poser_transaction (note(comment));
+BEGIN;
 SET poser.runas = 'somebody with a name of some length';
 SET poser.comment = 'by hand';
-BEGIN;
 UPDATE poser_widget SET description = 'first' WHERE uuid = 'w1';
 UPDATE poser_widget SET description = 'second' WHERE uuid = 'w1';
 COMMIT;
