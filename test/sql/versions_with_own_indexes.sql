@@ -41,8 +41,6 @@ DROP INDEX own;
 -- undone: the transaction's own row, once, and as it was set
 CREATE FUNCTION set_and_write(comment text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-	PERFORM set_config('poser.runas', current_setting('poser.runas'), false),
-	        set_config('poser.comment', current_setting('poser.comment'), false);
 	IF comment = 'by hand' THEN
 		SET LOCAL poser.runas = 'index';
 		SET LOCAL poser.comment = 'by code';
@@ -56,6 +54,8 @@ END
 $$;
 CREATE FUNCTION note(comment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
+	PERFORM set_config('poser.runas', current_setting('poser.runas'), false),
+	        set_config('poser.comment', current_setting('poser.comment'), false);
 	PERFORM set_and_write(comment);
 	RETURN comment;
 END
