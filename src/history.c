@@ -122,11 +122,20 @@ execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_on
 static int64
 result_int64(int column, bool *isnull)
 {
+	Oid type;
+
 	if (SPI_processed == 0)
 	{
 		*isnull = true;
 		return 0;
 	}
+	type = SPI_gettypeid(SPI_tuptable->tupdesc, column);
+	if (type != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("a position in the history is of type %s instead of %s",
+						format_type_be(type), format_type_be(INT8OID)),
+				 errhint("poser_check() says what was changed.")));
 	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull));
 }
 

@@ -78,6 +78,29 @@ SELECT uuid FROM poser_component_history('c1') LIMIT 1;
 DROP FUNCTION as_number;
 ALTER TABLE poser_component ALTER uuid SET DEFAULT poser_uuid();
 
+-- nor are positions in the history
+BEGIN;
+ALTER TABLE poser_version_horizon ALTER transaction_id TYPE numeric;
+INSERT INTO poser_version_horizon VALUES (0, 0);
+SAVEPOINT a;
+SELECT uuid FROM poser_component_as_of('infinity');
+ROLLBACK TO a;
+SELECT poser_widget_revert('w1', :made);
+ROLLBACK TO a;
+SELECT poser_prune_versions('0');
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_transaction ALTER id TYPE numeric;
+SAVEPOINT a;
+SELECT uuid FROM poser_component_as_of('infinity');
+ROLLBACK TO a;
+SELECT uuid FROM poser_component_history('c1');
+ROLLBACK TO a;
+SELECT poser_prune_versions('0');
+ROLLBACK TO a;
+UPDATE poser_component SET active = false;
+ROLLBACK;
+
 -- where the type is another one, and the argument can still be taken for one, it is
 -- compared as that: char is padded, so blanks do not count
 SELECT count(*) FROM poser_component_history('c1  ');
