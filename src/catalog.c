@@ -85,6 +85,13 @@ poser_catalog_init(void)
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 }
 
+/* How often the session has heard that a relation has changed. */
+uint64
+poser_relation_changes(void)
+{
+	return invalidations;
+}
+
 /* The index of "rel" whose only or first column is its first column. */
 static Oid
 key_index(Relation rel, bool unique)

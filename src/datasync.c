@@ -150,13 +150,17 @@ current_snapshot(void)
 	return IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetLatestSnapshot();
 }
 
-/* Act as the owner of the consumers, with SPI and a snapshot of now. */
+/*
+ * Act as the owner of the consumers, with SPI and a snapshot of now.  Their table
+ * is locked before that is taken, so that it sees their rows.
+ */
 static void
 become_owner(Consumer *consumer)
 {
 	poser_become_owner(consumer->relid, &consumer->caller, &consumer->caller_context);
 	SPI_connect();
 	PushActiveSnapshot(current_snapshot());
+	poser_check_rewritten(consumer->relid, GetActiveSnapshot());
 }
 
 /* Go back to the caller, whom become_owner() was called by. */
@@ -546,8 +550,9 @@ column_of(Relation rel, const char *name, Oid type)
 }
 
 /*
- * Describe all tables that have a history, and see that transactions are what they
- * were made as: no cast between types is to be looked for, which might be anybody's.
+ * Describe all tables that have a history, and lock it, to be read with the active
+ * snapshot: poser_lock_to_read().  See that transactions are what they were made
+ * as: no cast between types is to be looked for, which might be anybody's.
  */
 static void
 describe_history(PoserVersioned *tables, Oid nspid)
@@ -564,6 +569,10 @@ describe_history(PoserVersioned *tables, Oid nspid)
 	for (int i = 0; i < lengthof(columns); i++)
 		(void) column_of(rel, columns[i].name, columns[i].type);
 	table_close(rel, NoLock);
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		poser_lock_to_read(&tables[i].versions, 1);
+	poser_lock_to_read(&tables[0].transactions, 1);
 }
 
 /*
@@ -941,6 +950,8 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 		 consumer->next_settled <= consumer->settled))
 		return false;
 
+	/* the window is what its snapshot sees, so that must be one that sees all rows */
+	describe_history(tables, consumer->nspid);
 	to = take_snapshot(consumer);
 	if (consumer->from != NULL)
 	{
@@ -954,7 +965,6 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 			return false;
 		}
 	}
-	describe_history(tables, consumer->nspid);
 	last = greatest_change(tables);
 
 	/* all of it, or an error has come before */
@@ -1030,8 +1040,10 @@ fetch_changes(Consumer *consumer, Tuplestorestate *store, int64 limit, bool with
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	ChangeReceiver receiver = {.pub = change_receiver, .store = store, .desc = change_desc(consumer)};
+	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
 	bool described = false;
 
+	poser_lock_to_read(&transactions, 1);
 	for (;;)
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -1128,10 +1140,13 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Up to which change pruning has gone, as the active snapshot sees it. */
+/* Up to which change pruning has gone, as the active snapshot sees it, or a newer one. */
 static int64
 pruned_change(Oid nspid)
 {
+	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
+
+	poser_lock_to_read(&horizon, 1);
 	poser_execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", relation_name(nspid, "poser_version_horizon")),
 				  0, NULL, NULL, NULL, true);
 	return result_int64(1);
@@ -1605,6 +1620,21 @@ check_not_pruned(Consumer *consumer)
 }
 
 /*
+ * A consumer that begins with the transaction's snapshot is not given what a copy
+ * has that the transaction reads with it.  A table that was rewritten since the
+ * snapshot would look empty; locked, it stays as it is until the copy is made.
+ */
+static void
+check_copy(Oid nspid)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+
+	poser_describe_versioned(tables, nspid);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		poser_lock_to_read(&tables[i].relid, 1);
+}
+
+/*
  * poser_datasync_add(consumer name, start text, handler regprocedure, runas text,
  *					  notify boolean, own_changes boolean)
  */
@@ -1659,6 +1689,8 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	/* before it is in its table, so that our own transaction may be none of those that are running */
 	if (strcmp(start, "now") == 0)
 	{
+		if (IsolationUsesXactSnapshot())
+			check_copy(consumer.nspid);
 		consumer.from = take_snapshot(&consumer);
 		consumer.changed = true;
 	}
@@ -1846,6 +1878,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	become_owner(&consumer);
 	/* what the query sees */
 	PushActiveSnapshot(snapshot);
+	poser_lock_to_read(&consumer.relid, 1);
 	read_consumer(&consumer, false);
 	describe_history(tables, consumer.nspid);
 	pending = count_pending(&consumer, tables, &oldest, &transaction_id);
@@ -1886,7 +1919,7 @@ consumers_beside(Oid transactions)
 /*
  * The least id of a transaction with changes that a consumer has not confirmed,
  * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish() by
- * somebody with the owner's rights.
+ * somebody with the owner's rights, with the tables locked.
  */
 int64
 poser_datasync_needed(const PoserVersioned *tables)
@@ -1897,6 +1930,7 @@ poser_datasync_needed(const PoserVersioned *tables)
 
 	if (!OidIsValid(relid))
 		return result;
+	LockRelationOid(relid, AccessShareLock);
 	PushActiveSnapshot(GetLatestSnapshot());
 	poser_execute(psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), 0, NULL, NULL, NULL, true);
 	consumers = SPI_tuptable;

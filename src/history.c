@@ -338,19 +338,36 @@ append_restriction(StringInfo sql, const PoserVersioned *versioned)
 }
 
 /*
+ * Lock the history of these tables, with its horizon, to read it with the active
+ * snapshot, which the caller has pushed: poser_lock_to_read().
+ */
+static void
+lock_history(const PoserVersioned *tables, int ntables)
+{
+	Oid bookkeeping[] = {tables[0].transactions, tables[0].horizon};
+
+	for (int i = 0; i < ntables; i++)
+		poser_lock_to_read(&tables[i].versions, 1);
+	poser_lock_to_read(bookkeeping, lengthof(bookkeeping));
+}
+
+/*
  * History of rows
  */
 
 /*
  * Begin a history, the result of a set-returning function: the columns above,
  * then columns that are found by name in the versions; "relation" is the name
- * of the table.  It may be of many rows, or of one.
+ * of the table.  It is of one row, or of many rows of several tables.
  */
 PoserHistory *
-poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned, bool of_many)
+poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables)
 {
 	PoserHistory *history = palloc0(sizeof(PoserHistory));
 	AttrNumber natts;
+
+	PushActiveSnapshot(GetActiveSnapshot());
+	lock_history(tables, ntables);
 
 	InitMaterializedSRF(fcinfo, 0);
 	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
@@ -360,7 +377,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned, bo
 	for (int i = 0; i < lengthof(operations); i++)
 		history->operations[i] = CStringGetTextDatum(operations[i]);
 
-	if (of_many)
+	if (ntables > 1)
 	{
 		TupleDesc desc = CreateTemplateTupleDesc(natts + 1);
 		AttrNumber attno = natts + 1;
@@ -378,7 +395,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned, bo
 	else
 		history->slot = MakeSingleTupleTableSlot(history->desc, &TTSOpsVirtual);
 
-	history->transactions = table_open(versioned->transactions, AccessShareLock);
+	history->transactions = table_open(tables[0].transactions, AccessShareLock);
 	history->transaction = table_slot_create(history->transactions, NULL);
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
 	{
@@ -390,11 +407,6 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned, bo
 	}
 	history->index = index_open(poser_id_index(history->transactions), AccessShareLock);
 	poser_scan_key(&history->key, history->index, 1, Int64GetDatum(0));
-#if PG_VERSION_NUM >= 180000
-	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
-#else
-	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), 1, 0);
-#endif
 
 	SPI_connect();
 	return history;
@@ -659,7 +671,15 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 		appendStringInfo(&sql, "v.%s DESC, ", version_column(versioned, versioned->keys[i]));
 	appendStringInfoString(&sql, "v.change_id DESC");
 
+	poser_lock_query(sql.data, 0, 1, &type);
+#if PG_VERSION_NUM >= 180000
+	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
+#else
+	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), 1, 0);
+#endif
+	history->looked_up = false;
 	poser_execute_for(&receiver->pub, sql.data, 0, 1, &type, &key, NULL, 0);
+	index_endscan(history->scan);
 }
 
 /* Give the history to the function's caller, newest first. */
@@ -685,9 +705,9 @@ poser_history_end(PoserHistory *history)
 	}
 	ExecDropSingleTupleTableSlot(history->slot);
 	ExecDropSingleTupleTableSlot(history->transaction);
-	index_endscan(history->scan);
 	index_close(history->index, AccessShareLock);
 	table_close(history->transactions, AccessShareLock);
+	PopActiveSnapshot();
 }
 
 /*
@@ -781,13 +801,6 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
 	SPI_connect();
 
-	transaction_id = transaction_at(versioned, value);
-	if (transaction_id < get_horizon(versioned, true).transaction_id)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("history as of %s has been pruned",
-						DatumGetCString(DirectFunctionCall1(timestamptz_out, value)))));
-
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	for (int i = 0; i < desc->natts; i++)
@@ -811,10 +824,22 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	if (is_restricted(versioned))
 		append_restriction(&sql, versioned);
 
+	/* all of it is read with one snapshot, so that nothing can be pruned in between */
+	PushActiveSnapshot(GetActiveSnapshot());
+	lock_history(versioned, 1);
+	poser_lock_query(sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes);
+	transaction_id = transaction_at(versioned, value);
+	if (transaction_id < get_horizon(versioned, true).transaction_id)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("history as of %s has been pruned",
+						DatumGetCString(DirectFunctionCall1(timestamptz_out, value)))));
+
 	value = Int64GetDatum(transaction_id);
 	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
 	poser_execute_for(dest, sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes, &value, NULL, 0);
 	dest->rDestroy(dest);
+	PopActiveSnapshot();
 	SPI_finish();
 }
 
@@ -1106,6 +1131,16 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	/* nobody must prune between two looks at the history, of which each sees the latest */
 	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
+	/* each look at the history has a snapshot of its own, or that of the transaction */
+	PushActiveSnapshot(GetTransactionSnapshot());
+	lock_history(versioned, 1);
+	poser_lock_to_read(&versioned->relid, 1);
+	if (children != NULL)
+	{
+		lock_history(children, 1);
+		poser_lock_to_read(&children->relid, 1);
+	}
+	PopActiveSnapshot();
 	horizon = get_horizon(versioned, false);
 	owner_query(versioned,
 				psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
@@ -1227,6 +1262,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 static void
 append_no_version(StringInfo sql, Oid versions)
 {
+	poser_lock_to_read(&versions, 1);
 	appendStringInfo(sql,
 					 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
 					 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
@@ -1303,6 +1339,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	LockRelationOid(first->horizon, ShareUpdateExclusiveLock);
 	poser_become_owner(first->transactions, &save_userid, &save_sec_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
+	lock_history(tables, ntables);
 	SPI_connect();
 
 	/* should the row of this transaction go, then another is written when needed */

@@ -16,6 +16,8 @@
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
 
 #include "poser.h"
 
@@ -216,4 +218,65 @@ poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum
 	options.read_only = true;
 	run(saved_plan(query, 0, nargs, argtypes), &options, &portal);
 	return portal;
+}
+
+/* The relations that a saved plan reads, by itself or by a policy. */
+static List *
+relations_of(const SavedPlan *saved)
+{
+	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(saved->plan));
+
+	return source->relationOids;
+}
+
+/*
+ * poser_lock_to_read() for all tables that a query reads.
+ */
+void
+poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
+{
+	SavedPlan *saved = saved_plan(query, options, nargs, argtypes);
+	ListCell *lc;
+
+	saved->users++;
+	PG_TRY();
+	{
+		/* brings it up to date, and locks its tables until the transaction ends */
+		ReleaseCachedPlan(SPI_plan_get_cached_plan(saved->plan), CurrentResourceOwner);
+	}
+	PG_FINALLY();
+	{
+		saved->users--;
+	}
+	PG_END_TRY();
+	foreach(lc, relations_of(saved))
+	{
+		Oid relid = lfirst_oid(lc);
+
+		poser_lock_to_read(&relid, 1);
+	}
+}
+
+/*
+ * A table that a query reads and that was rewritten since the snapshot was taken,
+ * other than these; InvalidOid if there is none.  The query has just been run, so
+ * that its tables are locked.
+ */
+Oid
+poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes, Snapshot snapshot,
+					  const Oid *others, int nothers)
+{
+	ListCell *lc;
+
+	foreach(lc, relations_of(saved_plan(query, options, nargs, argtypes)))
+	{
+		Oid relid = lfirst_oid(lc);
+		bool is_other = false;
+
+		for (int i = 0; i < nothers; i++)
+			is_other = is_other || relid == others[i];
+		if (!is_other && poser_is_rewritten(relid, snapshot))
+			return relid;
+	}
+	return InvalidOid;
 }

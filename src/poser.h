@@ -111,6 +111,7 @@ extern void poser_check_setting(const char *name, const char *value);
 
 /* catalog.c */
 extern void poser_catalog_init(void);
+extern uint64 poser_relation_changes(void);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
@@ -148,6 +149,9 @@ extern void poser_execute_for(DestReceiver *dest, const char *query, int options
 							  const Oid *argtypes, const Datum *values, const char *nulls, long limit);
 extern Portal poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values);
 extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
+extern void poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes);
+extern Oid poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes,
+								 Snapshot snapshot, const Oid *others, int nothers);
 
 /* widget.c */
 #define POSER_VERSIONED_TABLES 2
@@ -173,8 +177,7 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history.c */
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
-										 bool of_many);
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
 							  Datum key, Oid keytype, const char *parent);
 extern void poser_history_end(PoserHistory *history);
@@ -208,5 +211,6 @@ extern void poser_restore_wait(Relation rel);
 /* rewrite.c */
 extern bool poser_is_rewritten(Oid relid, Snapshot snapshot);
 extern void poser_check_rewritten(Oid relid, Snapshot snapshot);
+extern void poser_lock_to_read(const Oid *relids, int n);
 
 #endif /* POSER_H */

@@ -22,6 +22,7 @@
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -126,4 +127,24 @@ poser_check_rewritten(Oid relid, Snapshot snapshot)
 				 errmsg("could not serialize access due to concurrent rewrite of relation \"%s\"",
 						get_rel_name(relid)),
 				 errhint("The transaction might succeed if retried.")));
+}
+
+/*
+ * Locks tables, to be read with the active snapshot, which the caller has
+ * pushed.  If one of them was rewritten since the snapshot was taken, a newer
+ * one takes its place; where the transaction has no newer one, it is an error.
+ */
+void
+poser_lock_to_read(const Oid *relids, int n)
+{
+	for (int i = 0; i < n; i++)
+		LockRelationOid(relids[i], AccessShareLock);
+	for (int i = 0; i < n; i++)
+		if (poser_is_rewritten(relids[i], GetActiveSnapshot()))
+		{
+			PopActiveSnapshot();
+			/* in parallel mode, too, which forbids GetLatestSnapshot() */
+			PushActiveSnapshot(GetTransactionSnapshot());
+			poser_check_rewritten(relids[i], GetActiveSnapshot());
+		}
 }

@@ -12,12 +12,14 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "poser.h"
@@ -34,6 +36,15 @@ PG_FUNCTION_INFO_V1(poser_prune_versions);
 PG_FUNCTION_INFO_V1(poser_record_versions);
 
 #define MAX_PAGE_SIZE 1000
+
+/* When it was last found that no table of the summaries was rewritten, see rewritten_table(). */
+static struct
+{
+	Oid nspid;
+	Oid userid;			/* whose policies they were */
+	uint64 changes;		/* poser_relation_changes() then */
+	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first time */
+} last_look;
 
 /* %s is the schema, quoted */
 static const char *const get_query =
@@ -103,6 +114,43 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 }
 
 /*
+ * A table that the query over the summaries reads and that was rewritten since the
+ * snapshot was taken; InvalidOid if there is none, which costs next to nothing where
+ * no relation has changed.  The query has just been run.
+ *
+ * What was found for one snapshot holds for all later ones, until the session hears
+ * of a change.  A snapshot is later if all transactions that it takes for running
+ * began after the other.  The tables of the counts are the view's concern: it counts
+ * components where the snapshot does not see these as they are.
+ */
+static Oid
+rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Snapshot snapshot)
+{
+	uint64 changes = poser_relation_changes();
+	bool unchanged = TransactionIdIsValid(last_look.xmax) && last_look.changes == changes &&
+					 last_look.nspid == nspid && last_look.userid == GetUserId();
+	Oid counts[2];
+	Oid result;
+
+	if (unchanged && TransactionIdFollowsOrEquals(snapshot->xmin, last_look.xmax))
+		return InvalidOid;
+
+	counts[0] = get_relname_relid("poser_component_count", nspid);
+	counts[1] = get_relname_relid("poser_component_count_delta", nspid);
+	result = poser_query_rewritten(query, 0, nargs, argtypes, snapshot, counts, lengthof(counts));
+	if (OidIsValid(result))
+		return result;
+
+	/* most others are later than the earliest */
+	if (!unchanged || TransactionIdPrecedes(snapshot->xmax, last_look.xmax))
+		last_look.xmax = snapshot->xmax;
+	last_look.changes = changes;
+	last_look.nspid = nspid;
+	last_look.userid = GetUserId();
+	return InvalidOid;
+}
+
+/*
  * Run a query over the summaries for a set-returning function; at most "limit"
  * rows, 0 for all.
  */
@@ -110,14 +158,30 @@ static void
 return_summaries(FunctionCallInfo fcinfo, const char *query,
 				 int nargs, const Oid *argtypes, const Datum *values, const char *nulls, long limit)
 {
-	const char *schema = quote_identifier(get_namespace_name(get_func_namespace(fcinfo->flinfo->fn_oid)));
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	const char *schema = quote_identifier(get_namespace_name(nspid));
 	DestReceiver *dest;
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
+	query = psprintf(query, schema, schema);
 	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
-	poser_execute_for(dest, psprintf(query, schema, schema), 0, nargs, argtypes, values, nulls, limit);
+	poser_execute_for(dest, query, 0, nargs, argtypes, values, nulls, limit);
+
+	/* it may have waited for a table to be rewritten, and then looked with an older snapshot */
+	if (OidIsValid(rewritten_table(nspid, query, nargs, argtypes, GetActiveSnapshot())))
+	{
+		Oid relid;
+
+		PushActiveSnapshot(GetTransactionSnapshot());
+		relid = rewritten_table(nspid, query, nargs, argtypes, GetActiveSnapshot());
+		if (OidIsValid(relid))
+			poser_check_rewritten(relid, GetActiveSnapshot());
+		tuplestore_clear(((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
+		poser_execute_for(dest, query, 0, nargs, argtypes, values, nulls, limit);
+		PopActiveSnapshot();
+	}
 	dest->rDestroy(dest);
 	SPI_finish();
 }
@@ -220,7 +284,7 @@ poser_widget_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[WIDGET], with_components);
+	history = poser_history_begin(fcinfo, &tables[WIDGET], with_components ? 2 : 1);
 	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	if (with_components)
 		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, "widget_uuid");
@@ -238,7 +302,7 @@ poser_component_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[COMPONENT], false);
+	history = poser_history_begin(fcinfo, &tables[COMPONENT], 1);
 	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	poser_history_end(history);
 	return (Datum) 0;
