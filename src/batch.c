@@ -32,6 +32,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
+#include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -42,6 +43,7 @@
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "import.h"
@@ -91,6 +93,28 @@ static const char *marked_batch = NULL;
 /* Statements on rows of batches that have begun, and whose AFTER trigger is still to come. */
 static PoserStatement *unguarded = NULL;
 
+/* A batch, as errors name it. */
+static char *
+batch_name(int64 id, Datum uuid)
+{
+	return psprintf("batch " INT64_FORMAT " (\"%s\")", id, TextDatumGetCString(uuid));
+}
+
+/*
+ * Lock a table of the batches, whose rows a snapshot older than its rewrite
+ * would not see.
+ */
+static Oid
+lock_table(const char *name, Oid nspid)
+{
+	Oid relid = poser_relation_by_name(name, nspid);
+
+	LockRelationOid(relid, RowShareLock);
+	if (IsolationUsesXactSnapshot())
+		poser_check_rewritten(relid, GetTransactionSnapshot());
+	return relid;
+}
+
 /*
  * The guards
  */
@@ -123,16 +147,13 @@ is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
 	return !datum_image_eq(was, is, att->attbyval, att->attlen);
 }
 
-static void
-executed_error(Relation rel, HeapTuple tuple)
+/* The batch of a header. */
+static char *
+name_of(Relation rel, HeapTuple tuple)
 {
 	bool isnull;
 
-	ereport(ERROR,
-			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("batch \"%s\" has been executed",
-					TextDatumGetCString(column_of(rel, tuple, "uuid", &isnull))),
-			 errdetail("Only the owner of \"%s\" can change it.", RelationGetRelationName(rel))));
+	return batch_name(DatumGetInt64(column_of(rel, tuple, "id", &isnull)), column_of(rel, tuple, "uuid", &isnull));
 }
 
 static void
@@ -217,7 +238,10 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	is_owner = poser_is_owner(RelationGetRelid(rel), GetUserId());
 	(void) column_of(rel, old, "executed", &not_executed);
 	if (!not_executed && !is_owner)
-		executed_error(rel, old);
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s has been executed", name_of(rel, old)),
+				 errdetail("Only the owner of \"%s\" can change it.", RelationGetRelationName(rel))));
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		return PointerGetDatum(old);
 
@@ -236,7 +260,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 		(!not_executed || DatumGetBool(column_of(rel, old, "complete", &isnull))))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"key\" cannot be changed of a batch that is complete or has been executed")));
+				 errmsg("column \"key\" of %s cannot be changed", name_of(rel, old)),
+				 errdetail("It is complete or has been executed.")));
 	/* other columns of a batch whose target is gone can be changed */
 	if (is_changed(rel, old, new, "target"))
 		check_target(rel, new);
@@ -268,7 +293,7 @@ count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
 	Datum args[] = {uuid, Int64GetDatum(n)};
 	bool isnull;
 
-	if (SPI_execute_with_args(psprintf("SELECT executed IS NOT NULL, complete FROM %s"
+	if (SPI_execute_with_args(psprintf("SELECT executed IS NOT NULL, complete, id FROM %s"
 									   " WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 									   header),
 							  1, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
@@ -280,17 +305,18 @@ count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
 	{
 		bool executed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 		bool complete = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+		int64 id = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3, &isnull));
 
 		if (executed && !is_owner)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("batch \"%s\" has been executed", TextDatumGetCString(uuid)),
+					 errmsg("%s has been executed", batch_name(id, uuid)),
 					 errdetail("Only the owner of \"%s\" can change its rows.",
 							   RelationGetRelationName(rel))));
 		if (complete && !executed)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("batch \"%s\" is complete", TextDatumGetCString(uuid)),
+					 errmsg("%s is complete", batch_name(id, uuid)),
 					 errhint("Its rows can be changed again when \"complete\" is set to false.")));
 	}
 	if (n != 0)
@@ -379,7 +405,7 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	poser_become_owner(relid, &save_userid, &save_sec_context);
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
-	count_changes(trigdata, poser_relation_name(poser_relation_by_name("poser_batch", nspid)), is_owner);
+	count_changes(trigdata, poser_relation_name(lock_table("poser_batch", nspid)), is_owner);
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return PointerGetDatum(NULL);
@@ -456,7 +482,8 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 
 	memset(batch, 0, sizeof(Batch));
 	batch->schema = quote_identifier(get_namespace_name(nspid));
-	batch->relid = poser_relation_by_name("poser_batch", nspid);
+	(void) lock_table("poser_batch_row", nspid);
+	batch->relid = lock_table("poser_batch", nspid);
 	batch->uuid = uuid;
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -494,7 +521,7 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 	if (batch->executed)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch \"%s\" has been executed", TextDatumGetCString(uuid))));
+				 errmsg("%s has been executed", batch_name(batch->id, uuid))));
 }
 
 static void
@@ -503,7 +530,7 @@ check_mutable(const Batch *batch)
 	if (batch->complete)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch \"%s\" is complete", TextDatumGetCString(batch->uuid)),
+				 errmsg("%s is complete", batch_name(batch->id, batch->uuid)),
 				 errhint("Its rows can be changed again when \"complete\" is set to false.")));
 }
 
@@ -532,11 +559,12 @@ write_status(const Batch *batch, const char *what, PoserImport *import, int64 ba
 	Datum args[] = {batch->uuid,
 					CStringGetTextDatum(psprintf("%s: create " INT64_FORMAT ", update " INT64_FORMAT
 												 ", delete " INT64_FORMAT ", unchanged " INT64_FORMAT
-												 ", %s " INT64_FORMAT,
+												 ", %s %s" INT64_FORMAT,
 												 what, import->found[POSER_IMPORT_CREATE],
 												 import->found[POSER_IMPORT_UPDATE],
 												 import->found[POSER_IMPORT_DELETE],
-												 import->found[POSER_IMPORT_UNCHANGED], bad_name, bad))};
+												 import->found[POSER_IMPORT_UNCHANGED], bad_name,
+												 import->at_least ? "at least " : "", bad))};
 
 	write_header(batch, "status = $2", 2, argtypes, args);
 }
@@ -761,7 +789,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 									 batch.schema)) > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("batch \"%s\" has rows already", TextDatumGetCString(batch.uuid)),
+				 errmsg("%s has rows already", batch_name(batch.id, batch.uuid)),
 				 errhint("Delete them first, or make another batch.")));
 	PG_TRY();
 	{
@@ -837,14 +865,15 @@ stranger(PoserImport *import, Jsonb *object, int first, int last)
 
 /*
  * Take the columns from "first" to before "last" out of an object; "found" gets
- * which there are.  Returns what is wrong, or NULL.
+ * which there are.  If that cannot be done, says so in "problem" and returns false.
  */
-static char *
+static bool
 read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *values, bool *nulls,
-			bits8 *found, ErrorData **error)
+			bits8 *found, PoserImportProblem *problem)
 {
 	Batch *batch = import->private;
 	Datum record = JsonbPGetDatum(object);
+	ErrorData *error;
 	bool isnull = false;
 	int n = 0;
 
@@ -855,11 +884,16 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 			n++;
 		}
 	if (n < JsonContainerSize(&object->root))
-		return psprintf("there is no such column to be written: \"%s\"", stranger(import, object, first, last));
+	{
+		problem->reason = psprintf("there is no such column to be written: \"%s\"", stranger(import, object, first, last));
+		problem->kind = "no such column";
+		problem->sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
+		return false;
+	}
 	if (n == 0)
-		return NULL;
+		return true;
 
-	if (!poser_import_evaluate(import, batch->populate, &record, &isnull, error))
+	if (!poser_import_evaluate(import, batch->populate, &record, &isnull, &error))
 	{
 		/* by itself each of them says whether it is the one */
 		for (int i = first; i < last; i++)
@@ -871,10 +905,14 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 				continue;
 			single = object_of(import->columns[i].label, value);
 			isnull = false;
-			if (!poser_import_evaluate(import, batch->populate, &single, &isnull, error))
-				return psprintf("column \"%s\": %s", import->columns[i].label, (*error)->message);
+			if (!poser_import_evaluate(import, batch->populate, &single, &isnull, &error))
+			{
+				poser_import_describe(import, problem, import->columns[i].label, error);
+				return false;
+			}
 		}
-		return pstrdup((*error)->message);
+		poser_import_describe(import, problem, NULL, error);
+		return false;
 	}
 
 	for (int i = first; i < last; i++)
@@ -884,7 +922,7 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 		values[i] = GetAttributeByNum(DatumGetHeapTupleHeader(record), import->columns[i].attno, &nulls[i]);
 		values[i] = poser_import_flatten(&import->columns[i], values[i], nulls[i]);
 	}
-	return NULL;
+	return true;
 }
 
 /*
@@ -921,9 +959,8 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 	bits8 *based;
 	bytea *masks[2];
 	char *operation;
-	char *problem;
-	int64 row;
-	ErrorData *error = NULL;
+	PoserImportProblem problem = {.nrows = 1};
+	bool is_good;
 	int code = POSER_IMPORT_UNCHANGED;
 
 	slot_getallattrs(slot);
@@ -936,31 +973,33 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 	given = (bits8 *) VARDATA(masks[0]);
 	based = (bits8 *) VARDATA(masks[1]);
 
-	row = DatumGetInt64(slot->tts_values[0]);
+	problem.row = DatumGetInt64(slot->tts_values[0]);
 	operation = TextDatumGetCString(slot->tts_values[1]);
 	for (int i = 0; i < lengthof(operations); i++)
 		if (strcmp(operation, operations[i]) == 0)
 			code = i;
 
-	problem = read_object(import, DatumGetJsonbP(slot->tts_values[2]), 0, import->nkeys,
-						  values + 1, nulls + 1, given, &error);
-	for (int i = 0; i < import->nkeys && problem == NULL; i++)
+	is_good = read_object(import, DatumGetJsonbP(slot->tts_values[2]), 0, import->nkeys,
+						  values + 1, nulls + 1, given, &problem);
+	for (int i = 0; i < import->nkeys && is_good; i++)
 		if (nulls[1 + i])
 		{
-			problem = psprintf("column \"%s\": the key is null", import->columns[i].label);
-			if (!POSER_IMPORT_HAS(given, i))
-				problem = psprintf("column \"%s\": the key is missing", import->columns[i].label);
+			problem.columns = poser_import_column(import, i);
+			problem.reason = POSER_IMPORT_HAS(given, i) ? "the key is null" : "the key is missing";
+			problem.kind = problem.reason;
+			problem.sqlstate = ERRCODE_INVALID_PARAMETER_VALUE;
+			is_good = false;
 		}
-	if (problem == NULL && !slot->tts_isnull[4] && code != POSER_IMPORT_DELETE)
-		problem = read_object(import, DatumGetJsonbP(slot->tts_values[4]), import->nkeys, import->ncolumns,
-							  values + 1, nulls + 1, given, &error);
-	if (problem == NULL && !slot->tts_isnull[3])
-		problem = read_object(import, DatumGetJsonbP(slot->tts_values[3]), import->nkeys, import->ncolumns,
-							  values + EXTRA_OLD(import, 0), nulls + EXTRA_OLD(import, 0), based, &error);
+	if (is_good && !slot->tts_isnull[4] && code != POSER_IMPORT_DELETE)
+		is_good = read_object(import, DatumGetJsonbP(slot->tts_values[4]), import->nkeys, import->ncolumns,
+							  values + 1, nulls + 1, given, &problem);
+	if (is_good && !slot->tts_isnull[3])
+		is_good = read_object(import, DatumGetJsonbP(slot->tts_values[3]), import->nkeys, import->ncolumns,
+							  values + EXTRA_OLD(import, 0), nulls + EXTRA_OLD(import, 0), based, &problem);
 
-	if (problem == NULL)
+	if (is_good)
 	{
-		values[0] = Int64GetDatum(row);
+		values[0] = Int64GetDatum(problem.row);
 		values[EXTRA_GIVEN(import)] = PointerGetDatum(masks[0]);
 		values[EXTRA_BASED(import)] = PointerGetDatum(masks[1]);
 		values[EXTRA_OPERATION(import)] =
@@ -970,11 +1009,11 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 		poser_import_add_row(import, values, nulls);
 	}
 	else
-		poser_import_problem(import, row,
-							 error != NULL ? error->sqlerrcode : ERRCODE_INVALID_PARAMETER_VALUE,
-							 psprintf("Row " INT64_FORMAT ", key %s, %s", row,
-									  poser_import_shown(JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0)),
-									  problem));
+	{
+		problem.who = psprintf("Row " INT64_FORMAT ", key %s", problem.row,
+							   poser_import_shown(JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0)));
+		poser_import_problem(import, &problem);
+	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
 	ResetPerTupleExprContext(import->estate);
@@ -1190,6 +1229,8 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 static void
 note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
 {
+	static const char *const titles[] = {
+		"changed by others", "deleted by others", "created by others"};
 	Batch *batch = import->private;
 	StringInfoData sql;
 	uint64 n;
@@ -1197,24 +1238,33 @@ note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 
 	if (operation < POSER_IMPORT_CONFLICT)
 		return;
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT c.row, pg_catalog.format('Row %s, key %s: %s', c.row, r.key, ");
+	appendStringInfoString(&sql, "SELECT c.row, pg_catalog.format('Row %s, key %s', c.row, r.key), ");
 	append_conflict(&sql, import, operation, columns);
 	appendStringInfo(&sql,
-					 ") FROM poser_change AS c JOIN %s.poser_batch_row AS r"
-					 "    ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
+					 " FROM poser_change AS c JOIN %s.poser_batch_row AS r"
+					 "   ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
 					 " ORDER BY c.row LIMIT %d",
 					 batch->schema, POSER_IMPORT_NAMED);
 	n = execute_for(import, sql.data);
 	for (uint64 i = 0; i < n; i++)
 	{
+		HeapTuple tuple = SPI_tuptable->vals[i];
+		TupleDesc desc = SPI_tuptable->tupdesc;
 		bool isnull;
+		PoserImportProblem problem = {
+			.row = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)),
+			.nrows = 1,
+			.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+			.who = SPI_getvalue(tuple, desc, 2),
+			.columns = operation == POSER_IMPORT_CONFLICT ? poser_import_columns(import, columns) : NULL,
+			.reason = SPI_getvalue(tuple, desc, 3),
+			.kind = titles[operation - POSER_IMPORT_CONFLICT],
+			.title = titles[operation - POSER_IMPORT_CONFLICT]};
 
-		poser_import_problem(import,
-							 DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)),
-							 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-							 SPI_getvalue(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 2));
+		poser_import_problem(import, &problem);
 	}
-	import->nproblems += nrows - n;
+	if (n > 0)
+		poser_import_more_problems(import, nrows - n);
 }
 
 /* Mark rows, also in a batch that is complete. */
@@ -1362,7 +1412,7 @@ begin_batch(Batch *batch, const char *function, bool writes)
 	check_width(import);
 	import->read_only = false;
 	import->private = batch;
-	import->source_label = psprintf("batch " INT64_FORMAT, batch->id);
+	import->source_shown = batch_name(batch->id, batch->uuid);
 	import->read = read_batch;
 	import->judge = judge_batch;
 	import->coerces = true;
@@ -1427,8 +1477,7 @@ refresh(PoserImport *import)
 	{
 		bool ambiguous;
 
-		tuplestore_clear(import->verdicts);
-		import->nproblems = 0;
+		poser_import_forget_problems(import);
 		poser_import_compare(import);
 		ambiguous = (import->nproblems > 0);
 		conflicts = count_conflicts(import);
@@ -1498,9 +1547,9 @@ refuse(PoserImport *import, const char *what, const char *hint)
 
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg_plural("batch \"%s\" has " INT64_FORMAT " row with %s",
-						   "batch \"%s\" has " INT64_FORMAT " rows with %s", import->nproblems,
-						   TextDatumGetCString(batch->uuid), import->nproblems, what),
+			 errmsg_plural("%s has " INT64_FORMAT " row with %s",
+						   "%s has " INT64_FORMAT " rows with %s", import->nproblems,
+						   batch_name(batch->id, batch->uuid), import->nproblems, what),
 			 errdetail_internal("%s", poser_import_detail(import)),
 			 errhint("%s", hint)));
 }
@@ -1572,7 +1621,8 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 Datum
 poser_batch_purge(PG_FUNCTION_ARGS)
 {
-	Oid relid = poser_relation_by_name("poser_batch", get_func_namespace(fcinfo->flinfo->fn_oid));
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid relid;
 	Interval zero = {0};
 	Oid argtypes[] = {TIMESTAMPTZOID};
 	Datum args[1];
@@ -1584,7 +1634,8 @@ poser_batch_purge(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("older_than must be an interval that is not negative")));
-	poser_check_owner(relid);
+	poser_check_owner(poser_relation_by_name("poser_batch", nspid));
+	relid = lock_table("poser_batch", nspid);
 
 	args[0] = DirectFunctionCall2(timestamptz_mi_interval,
 								  TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));

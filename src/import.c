@@ -23,9 +23,9 @@
  * What is wrong with rows is found out where it shows: in the coercions, and
  * in the statements.  First they are run without any precaution.  If one fails,
  * then all is done again carefully: statements that fail are rolled back to
- * a savepoint and run with half of the rows, until those are found that cannot
- * be written.  So whatever refuses a row (a constraint, a trigger, another
- * unique key), it can be named.
+ * a savepoint and run with parts of the rows, until those are found that cannot
+ * be written, or some hundreds of them.  So whatever refuses a row (a
+ * constraint, a trigger, another unique key), it can be named.
  */
 #include "postgres.h"
 
@@ -58,6 +58,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/plancache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/resowner.h"
@@ -77,6 +78,12 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
  */
 #define MAX_ROWS_WRITTEN 100000
 
+/* Into how many parts rows are divided if they cannot be written together. */
+#define PARTS 8
+
+/* Rows of a table that references itself that may fail before it is too many. */
+#define MAX_ROWS_FAILED (10 * POSER_IMPORT_TOLD_APART)
+
 /* Rows between two reports of progress. */
 #define PROGRESS_INTERVAL 10000
 
@@ -86,6 +93,16 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 
 /* The longest key or such that is shown in a message, in bytes. */
 #define MAX_SHOWN 100
+
+/* The same of what is said of it. */
+#define MAX_MESSAGE 500
+
+/* How many offenders of each kind are named if there are several. */
+#define NAMED_OF_MANY_KINDS 3
+
+/* What helps if a source lacks something. */
+#define SOURCE_HINT \
+	"Name as \"key\" columns that both relations have, or import from a view that has the columns of the target."
 
 /* How the server's own message for it begins. */
 #define POLICY_MESSAGE "new row violates row-level security policy"
@@ -170,49 +187,221 @@ is_of_a_row(const ErrorData *error)
 	}
 }
 
-/* Note that something is wrong with a row; the first few are kept. */
-void
-poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *text)
+/* "who, columns: reason (detail)" */
+static char *
+problem_text(const PoserImportProblem *problem)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(import->context);
-	int n = Min(import->nproblems, POSER_IMPORT_NAMED);
-	int at = n;
+	StringInfoData text;
+
+	initStringInfo(&text);
+	appendStringInfoString(&text, problem->who);
+	if (problem->columns != NULL)
+		appendStringInfo(&text, ", %s", problem->columns);
+	appendStringInfo(&text, ": %s", problem->reason);
+	if (problem->detail != NULL)
+		appendStringInfo(&text, " (%s)", problem->detail);
+	return text.data;
+}
+
+/* A copy of a text, not too long; NULL of NULL. */
+static char *
+copy_text(const char *text)
+{
+	if (text == NULL)
+		return NULL;
+	if (strlen(text) <= MAX_MESSAGE)
+		return pstrdup(text);
+	return psprintf("%.*s...", pg_mbcliplen(text, strlen(text), MAX_MESSAGE), text);
+}
+
+static void
+copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
+{
+	*copy = *problem;
+	copy->who = copy_text(problem->who);
+	copy->columns = copy_text(problem->columns);
+	copy->reason = copy_text(problem->reason);
+	copy->detail = copy_text(problem->detail);
+}
+
+static void
+free_problem(PoserImportProblem *problem)
+{
+	pfree(unconstify(char *, problem->who));
+	if (problem->columns != NULL)
+		pfree(unconstify(char *, problem->columns));
+	pfree(unconstify(char *, problem->reason));
+	if (problem->detail != NULL)
+		pfree(unconstify(char *, problem->detail));
+}
+
+/* The kind of a problem, a new one if need be; NULL if there are too many. */
+static PoserImportKind *
+kind_of(PoserImport *import, const PoserImportProblem *problem)
+{
+	PoserImportKind *result;
+
+	for (int i = 0; i < import->nkinds; i++)
+	{
+		const PoserImportProblem *common = &import->kinds[i]->common;
+
+		if (common->sqlstate == problem->sqlstate && strcmp(common->kind, problem->kind) == 0 &&
+			strcmp(common->columns != NULL ? common->columns : "",
+				   problem->columns != NULL ? problem->columns : "") == 0)
+			return import->kinds[i];
+	}
+	if (import->nkinds == POSER_IMPORT_KINDS)
+		return NULL;
+	result = palloc0(sizeof(PoserImportKind));
+	copy_problem(&result->common, problem);
+	result->common.kind = pstrdup(problem->kind);
+	import->kinds[import->nkinds++] = result;
+	return result;
+}
+
+/* Keep of a kind's reason what this one begins with, too. */
+static void
+share_reason(PoserImportKind *kind, const char *reason)
+{
+	char *shared = unconstify(char *, kind->common.reason);
+	int n = 0;
+
+	while (shared[n] != '\0' && shared[n] == reason[n])
+		n++;
+	if (shared[n] == reason[n])
+		return;
+	shared[pg_mbcliplen(shared, strlen(shared), n)] = '\0';
+	kind->varies = true;
+}
+
+/* Keep a problem if it is among the first ones of its kind. */
+static void
+keep_sample(PoserImportKind *kind, const PoserImportProblem *problem)
+{
+	int at = kind->nsamples;
+
+	while (at > 0 && kind->samples[at - 1].row > problem->row)
+		at--;
+	if (at == POSER_IMPORT_NAMED)
+		return;
+	if (kind->nsamples == POSER_IMPORT_NAMED)
+		free_problem(&kind->samples[--kind->nsamples]);
+	memmove(&kind->samples[at + 1], &kind->samples[at], (kind->nsamples - at) * sizeof(PoserImportProblem));
+	copy_problem(&kind->samples[at], problem);
+	kind->nsamples++;
+}
+
+/* Note that something is wrong with a row. */
+void
+poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
+{
+	MemoryContext old_context;
 
 	if (import->verdicts != NULL)
 	{
-		Datum values[] = {Int64GetDatum(row), CStringGetTextDatum(text)};
+		Datum values[] = {Int64GetDatum(problem->row), CStringGetTextDatum(problem_text(problem))};
 		bool nulls[] = {false, false};
 
 		tuplestore_putvalues(import->verdicts, import->verdict_desc, values, nulls);
 		pfree(DatumGetPointer(values[1]));
 	}
 
-	import->nproblems++;
-	while (at > 0 && import->problems[at - 1].row > row)
-		at--;
-	if (at < POSER_IMPORT_NAMED)
+	if (import->nproblems == 0 || problem->row < import->first_row)
 	{
-		if (n == POSER_IMPORT_NAMED)
-			pfree(import->problems[--n].text);
-		memmove(&import->problems[at + 1], &import->problems[at], (n - at) * sizeof(PoserImportProblem));
-		import->problems[at].row = row;
-		import->problems[at].sqlstate = sqlstate;
-		import->problems[at].text = pstrdup(text);
+		import->first_row = problem->row;
+		import->first_sqlstate = problem->sqlstate;
+	}
+	old_context = MemoryContextSwitchTo(import->problem_context);
+	import->kind = kind_of(import, problem);
+	if (import->kind != NULL)
+	{
+		share_reason(import->kind, problem->reason);
+		keep_sample(import->kind, problem);
 	}
 	MemoryContextSwitchTo(old_context);
+	poser_import_more_problems(import, problem->nrows);
 }
 
-/* The problems that are kept, one on each line. */
+/* There are more rows with the last problem. */
+void
+poser_import_more_problems(PoserImport *import, int64 nrows)
+{
+	import->nproblems += nrows;
+	if (import->kind != NULL)
+		import->kind->nrows += nrows;
+}
+
+void
+poser_import_forget_problems(PoserImport *import)
+{
+	import->nproblems = 0;
+	import->at_least = false;
+	import->nkinds = 0;
+	import->kind = NULL;
+	MemoryContextReset(import->problem_context);
+	if (import->verdicts != NULL)
+		tuplestore_clear(import->verdicts);
+}
+
+static int
+compare_kinds(const void *a, const void *b)
+{
+	int64 row = (*(PoserImportKind *const *) a)->samples[0].row;
+	int64 other = (*(PoserImportKind *const *) b)->samples[0].row;
+
+	return row < other ? -1 : (row > other ? 1 : 0);
+}
+
+/* Append how many rows have this problem, and which are the first ones. */
+static void
+append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
+{
+	bool says_reason = kind->varies || kind->common.title != NULL;
+	int64 more = kind->nrows;
+
+	appendStringInfo(text, INT64_FORMAT " %s", kind->nrows, kind->nrows == 1 ? "row" : "rows");
+	if (kind->common.columns != NULL)
+		appendStringInfo(text, ", %s", kind->common.columns);
+	if (kind->common.title != NULL)
+		appendStringInfo(text, ": %s", kind->common.title);
+	else
+		appendStringInfo(text, ": %s%s", kind->common.reason, kind->varies ? "..." : "");
+
+	for (int i = 0; i < Min(nsamples, kind->nsamples); i++)
+	{
+		const PoserImportProblem *sample = &kind->samples[i];
+
+		appendStringInfo(text, "\n  %s", sample->who);
+		if (says_reason)
+			appendStringInfo(text, ": %s", sample->reason);
+		if (sample->detail != NULL)
+			appendStringInfo(text, says_reason ? " (%s)" : ": %s", sample->detail);
+		more -= sample->nrows;
+	}
+	if (more > 0)
+		appendStringInfo(text, "\n  and " INT64_FORMAT " more", more);
+}
+
+/* The problems, kind by kind, in the order of the rows. */
 char *
 poser_import_detail(PoserImport *import)
 {
 	StringInfoData detail;
+	int64 others = import->nproblems;
 
+	if (import->nproblems == 1)
+		return problem_text(&import->kinds[0]->samples[0]);
 	initStringInfo(&detail);
-	for (int i = 0; i < Min(import->nproblems, POSER_IMPORT_NAMED); i++)
-		appendStringInfo(&detail, "%s%s", i > 0 ? "\n" : "", import->problems[i].text);
-	if (import->nproblems > POSER_IMPORT_NAMED)
-		appendStringInfo(&detail, "\nand " INT64_FORMAT " more", import->nproblems - POSER_IMPORT_NAMED);
+	qsort(import->kinds, import->nkinds, sizeof(PoserImportKind *), compare_kinds);
+	for (int i = 0; i < import->nkinds; i++)
+	{
+		if (i > 0)
+			appendStringInfoChar(&detail, '\n');
+		append_kind(&detail, import->kinds[i], import->nkinds == 1 ? POSER_IMPORT_NAMED : NAMED_OF_MANY_KINDS);
+		others -= import->kinds[i]->nrows;
+	}
+	if (others > 0)
+		appendStringInfo(&detail, "\n" INT64_FORMAT " %s for other reasons", others, others == 1 ? "row" : "rows");
 	return detail.data;
 }
 
@@ -222,11 +411,11 @@ poser_import_raise(PoserImport *import)
 {
 	if (import->nproblems > 0)
 		ereport(ERROR,
-				(errcode(import->problems[0].sqlstate),
-				 errmsg_plural(INT64_FORMAT " row of \"%s\" cannot be imported into \"%s\"",
-							   INT64_FORMAT " rows of \"%s\" cannot be imported into \"%s\"",
-							   import->nproblems, import->nproblems,
-							   import->source_label, import->target_label),
+				(errcode(import->first_sqlstate),
+				 errmsg_plural("%s" INT64_FORMAT " row of %s cannot be imported into \"%s\"",
+							   "%s" INT64_FORMAT " rows of %s cannot be imported into \"%s\"",
+							   import->nproblems, import->at_least ? "at least " : "", import->nproblems,
+							   import->source_shown, import->target_label),
 				 errdetail_internal("%s", poser_import_detail(import)),
 				 errhint("Nothing has been changed.")));
 }
@@ -272,7 +461,33 @@ shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_s
 	return text.data;
 }
 
-/* The names of the columns that a constraint of the target is on, or NULL. */
+/* Columns, or one, as a problem has them. */
+static char *
+shown_columns(int n, const char *names)
+{
+	return psprintf("column%s %s", n > 1 ? "s" : "", names);
+}
+
+char *
+poser_import_column(PoserImport *import, int i)
+{
+	return shown_columns(1, psprintf("\"%s\"", import->columns[i].label));
+}
+
+char *
+poser_import_columns(PoserImport *import, const bits8 *columns)
+{
+	StringInfoData names;
+	int n = 0;
+
+	initStringInfo(&names);
+	for (int i = import->nkeys; i < import->ncolumns; i++)
+		if (POSER_IMPORT_HAS(columns, i))
+			appendStringInfo(&names, "%s\"%s\"", n++ > 0 ? ", " : "", import->columns[i].label);
+	return shown_columns(n, names.data);
+}
+
+/* The columns that a constraint of the target is on, or NULL. */
 static char *
 columns_of_constraint(PoserImport *import, const char *name)
 {
@@ -280,6 +495,7 @@ columns_of_constraint(PoserImport *import, const char *name)
 	StringInfoData text;
 	Bitmapset *columns;
 	int attno = -1;
+	int n = 0;
 
 	if (!OidIsValid(constraint))
 		return NULL;
@@ -290,36 +506,34 @@ columns_of_constraint(PoserImport *import, const char *name)
 		char *column = get_attname(import->target, attno + FirstLowInvalidHeapAttributeNumber, true);
 
 		if (column != NULL)
-			appendStringInfo(&text, "%s\"%s\"", text.len > 0 ? ", " : "", column);
+			appendStringInfo(&text, "%s\"%s\"", n++ > 0 ? ", " : "", column);
 	}
-	return text.len > 0 ? text.data : NULL;
+	return n > 0 ? shown_columns(n, text.data) : NULL;
 }
 
-/* What an error says of the row with this key. */
-static char *
-error_of_row(PoserImport *import, const char *key, const char *column, ErrorData *error)
+/* Say in a problem what an error says, which comes from this column if that is not NULL. */
+void
+poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column, const ErrorData *error)
 {
-	char *columns = column != NULL ? psprintf("\"%s\"", column) : NULL;
 	bool is_ours = true;
-	StringInfoData text;
 
 	if (error->table_name != NULL && strcmp(error->table_name, import->target_label) != 0 &&
 		import->target_kind != RELKIND_PARTITIONED_TABLE)
 		is_ours = false;
-	if (columns == NULL && is_ours && error->column_name != NULL)
-		columns = psprintf("\"%s\"", error->column_name);
-	if (columns == NULL && is_ours && error->constraint_name != NULL)
-		columns = columns_of_constraint(import, error->constraint_name);
-	initStringInfo(&text);
-	appendStringInfoString(&text, key);
-	if (columns != NULL)
-		appendStringInfo(&text, ", column%s %s", strchr(columns, ',') != NULL ? "s" : "", columns);
-	appendStringInfo(&text, ": %s", error->message);
+	if (column == NULL && is_ours && error->column_name != NULL)
+		column = error->column_name;
+	problem->sqlstate = error->sqlerrcode;
+	if (column != NULL)
+		problem->columns = shown_columns(1, psprintf("\"%s\"", column));
+	else if (is_ours && error->constraint_name != NULL)
+		problem->columns = columns_of_constraint(import, error->constraint_name);
+	problem->reason = error->message;
 	/* which key of the other row it is */
-	if (error->detail != NULL && (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION ||
-								  error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION))
-		appendStringInfo(&text, " (%s)", error->detail);
-	return text.data;
+	if (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION || error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
+		problem->detail = error->detail;
+	/* the message as it is in the code, without values */
+	problem->kind = psprintf("%s %s", error->message_id != NULL ? error->message_id : "",
+							 error->constraint_name != NULL ? error->constraint_name : "");
 }
 
 /*
@@ -478,13 +692,14 @@ default_key(Relation source, Relation target)
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
 				 errmsg("no key is given, and relation \"%s\" has no primary key",
 						RelationGetRelationName(target)),
-				 errhint("Name the columns by which rows are to be told from each other as \"key\".")));
+				 source != NULL ? errhint(SOURCE_HINT)
+								: errhint("Name the columns by which rows are to be told from each other as \"key\".")));
 	return result;
 }
 
-/* An attribute by name, an error if there is none. */
+/* An attribute of the source or the target by name, an error if there is none. */
 static Form_pg_attribute
-attribute(Relation rel, const char *name)
+attribute(PoserImport *import, Relation rel, const char *name)
 {
 	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
 
@@ -492,7 +707,8 @@ attribute(Relation rel, const char *name)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_COLUMN),
 				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel))));
+						name, RelationGetRelationName(rel)),
+				 import->source_name != NULL ? errhint(SOURCE_HINT) : 0));
 	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
 }
 
@@ -541,12 +757,33 @@ is_in_key(PoserImport *import, Form_pg_attribute att)
 	return false;
 }
 
+/*
+ * A text becomes a value of another type as if the type's input function had
+ * read it, as from a file.  NULL if that cannot be, or it is no text.
+ */
+static Node *
+coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
+{
+	CoerceViaIO *read = makeNode(CoerceViaIO);
+	Oid function;
+
+	read->arg = (Expr *) value;
+	read->resulttype = getBaseType(att->atttypid);
+	read->resultcollid = get_typcollation(read->resulttype);
+	read->coerceformat = COERCE_IMPLICIT_CAST;
+	read->location = -1;
+	if (find_coercion_pathway(read->resulttype, source_type, COERCION_EXPLICIT, &function) != COERCION_PATH_COERCEVIAIO)
+		return NULL;
+	return coerce_to_target_type(NULL, (Node *) read, read->resulttype, att->atttypid, att->atttypmod,
+								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
+}
+
 /* Describe the target's column, and how the source's value becomes one. */
 static void
 add_column(PoserImport *import, Relation source, Relation target, const char *name)
 {
 	PoserImportColumn *column = &import->columns[import->ncolumns++];
-	Form_pg_attribute att = attribute(target, name);
+	Form_pg_attribute att = attribute(import, target, name);
 	Form_pg_attribute from;
 	CaseTestExpr *value;
 	Node *expr;
@@ -563,7 +800,7 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 	if (source == NULL)
 		return;
 
-	from = attribute(source, name);
+	from = attribute(import, source, name);
 	column->source_type = from->atttypid;
 
 	value = makeNode(CaseTestExpr);
@@ -573,13 +810,16 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 	expr = coerce_to_target_type(NULL, (Node *) value, from->atttypid, att->atttypid, att->atttypmod,
 								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
 	if (expr == NULL)
+		expr = coerce_text((Node *) value, from->atttypid, att);
+	if (expr == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of relation \"%s\" is of type %s, which cannot be assigned to type %s of relation \"%s\"",
 						name, RelationGetRelationName(source),
 						format_type_with_typemod(from->atttypid, from->atttypmod),
 						format_type_with_typemod(att->atttypid, att->atttypmod),
-						RelationGetRelationName(target))));
+						RelationGetRelationName(target)),
+				 errhint(SOURCE_HINT)));
 	while (IsA(expr, RelabelType))
 		expr = (Node *) ((RelabelType *) expr)->arg;
 	if (!IsA(expr, CaseTestExpr))
@@ -663,6 +903,20 @@ check_may_write(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
+/* Open a relation and lock it; by then it may have another name, or be gone. */
+static Relation
+open_locked(Oid relid)
+{
+	char *name = get_rel_name(relid);
+	Relation result = try_relation_open(relid, AccessShareLock);
+
+	if (result == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation \"%s\" does not exist", name != NULL ? name : psprintf("%u", relid))));
+	return result;
+}
+
 /*
  * Begin an import by "function" from the relation "source", InvalidOid if the
  * rows come from elsewhere, into "target".  "key" and "fields" are arrays of
@@ -689,14 +943,14 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->function = function;
 	import->context = context;
 	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
+	import->problem_context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
 	import->read_only = !writes;
 	import->estate = CreateExecutorState();
 	import->phase = "reading";
 	import->creates = import->updates = true;
 
 	/* an OID may be of no relation, which is an error here */
-	import->target_plain = poser_relation_name(target);
-	import->source_name = OidIsValid(source) ? poser_relation_name(source) : NULL;
+	(void) poser_relation_name(target);
 	if (!is_relkind(get_rel_relkind(target), "rpf"))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -705,8 +959,9 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	if (writes)
 		check_may_write(target);
 	/* stronger locks come in their order, see lock_target() */
-	to = relation_open(target, AccessShareLock);
+	to = open_locked(target);
 	import->target = target;
+	import->target_plain = poser_relation_name(target);
 	import->written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
 	import->target_kind = to->rd_rel->relkind;
 	import->target_label = pstrdup(RelationGetRelationName(to));
@@ -715,13 +970,15 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		import->target_name = psprintf("ONLY %s", import->target_plain);
 	if (OidIsValid(source))
 	{
-		from = relation_open(source, AccessShareLock);
+		from = open_locked(source);
+		import->source_name = poser_relation_name(source);
 		if (!is_relkind(from->rd_rel->relkind, "rpfvm"))
 			ereport(ERROR,
 					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 					 errmsg("cannot import from relation \"%s\"", RelationGetRelationName(from)),
 					 errdetail("It is not a table, foreign table, view or materialized view.")));
 		import->source_label = pstrdup(RelationGetRelationName(from));
+		import->source_shown = psprintf("\"%s\"", import->source_label);
 
 		for (int i = 0; i < RelationGetDescr(from)->natts; i++)
 		{
@@ -733,7 +990,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("relations \"%s\" and \"%s\" have no column in common",
-							import->source_label, import->target_label)));
+							import->source_label, import->target_label),
+					 errhint(SOURCE_HINT)));
 	}
 
 	import->columns = palloc0(sizeof(PoserImportColumn) * (RelationGetDescr(to)->natts + 1));
@@ -759,7 +1017,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	field_names = names_in(fields, "fields");
 	foreach(lc, field_names)
 	{
-		Form_pg_attribute att = attribute(to, lfirst(lc));
+		Form_pg_attribute att = attribute(import, to, lfirst(lc));
 
 		if (is_in_key(import, att))
 			continue;
@@ -866,6 +1124,44 @@ poser_import_begin_settings(void)
 	return result;
 }
 
+/*
+ * Lock all relations that a plan reads, partitions and those under a view, too,
+ * and see to it that none of them has been rewritten since the snapshot with
+ * which it is going to be read, for then it would look empty.  Returns true if
+ * there is a newer snapshot to be popped.
+ *
+ * What writes in READ COMMITTED has a snapshot for each query, which SPI takes
+ * after the locks.
+ */
+static bool
+check_rewritten(PoserImport *import, SPIPlanPtr plan)
+{
+	Snapshot snapshot;
+	CachedPlan *planned;
+	ListCell *lc;
+	ListCell *lc2;
+	bool result = false;
+
+	if (!import->read_only && !IsolationUsesXactSnapshot())
+		return false;
+	snapshot = import->read_only ? GetActiveSnapshot() : GetTransactionSnapshot();
+	planned = SPI_plan_get_cached_plan(plan);
+	if (planned == NULL)
+		elog(ERROR, "SPI_plan_get_cached_plan failed");
+	foreach(lc, planned->stmt_list)
+		foreach(lc2, lfirst_node(PlannedStmt, lc)->relationOids)
+		{
+			if (IsolationUsesXactSnapshot())
+				poser_check_rewritten(lfirst_oid(lc2), snapshot);
+			else
+				result = result || poser_is_rewritten(lfirst_oid(lc2), snapshot);
+		}
+	ReleaseCachedPlan(planned, NULL);
+	if (result)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	return result;
+}
+
 /* Run a query, and give its rows to "dest" if that is not NULL. */
 void
 poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
@@ -873,6 +1169,7 @@ poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 {
 	SPIExecuteOptions options = {0};
 	SPIPlanPtr plan;
+	bool has_snapshot;
 
 	/* of a statement that fails nothing must stay in memory */
 	if (nargs == 0 && dest == NULL)
@@ -900,8 +1197,11 @@ poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 	}
 	options.read_only = import->read_only;
 	options.dest = dest;
+	has_snapshot = check_rewritten(import, plan);
 	if (SPI_execute_plan_extended(plan, &options) < 0)
 		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+	if (has_snapshot)
+		PopActiveSnapshot();
 	SPI_freeplan(plan);
 }
 
@@ -1097,9 +1397,7 @@ begin_rows(PoserImport *import)
 		tuplesort_end(import->hashes);
 	import->rows.reldata = tuplestore_begin_heap(false, false, work_mem);
 	import->nrows = 0;
-	import->nproblems = 0;
-	if (import->verdicts != NULL)
-		tuplestore_clear(import->verdicts);
+	poser_import_forget_problems(import);
 	if (import->rejects != NULL)
 		tuplestore_clear(import->rejects);
 	for (int i = 0; i < import->nkeys; i++)
@@ -1177,6 +1475,22 @@ append_key(StringInfo sql, PoserImport *import)
 		appendStringInfo(sql, "%sc%d", i > 0 ? ", " : "", i + 1);
 }
 
+/* Note that the key of "noted" rows, of which this is one, occurs so many times. */
+static void
+note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const Datum *values, const bool *nulls)
+{
+	PoserImportProblem problem = {
+		.row = row,
+		.nrows = noted,
+		.sqlstate = ERRCODE_UNIQUE_VIOLATION,
+		.who = shown_key(import, values, nulls, false),
+		.reason = psprintf("occurs " INT64_FORMAT " times", times),
+		.kind = "duplicate",
+		.title = "the key occurs more than once"};
+
+	poser_import_problem(import, &problem);
+}
+
 /* Take a row (row, number of rows, key) whose key is that of others, too. */
 static bool
 receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
@@ -1186,10 +1500,8 @@ receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
 
 	CHECK_FOR_INTERRUPTS();
 	slot_getallattrs(slot);
-	poser_import_problem(import, DatumGetInt64(slot->tts_values[0]), ERRCODE_UNIQUE_VIOLATION,
-						 psprintf("%s occurs " INT64_FORMAT " times",
-								  shown_key(import, slot->tts_values + 2, slot->tts_isnull + 2, false),
-								  DatumGetInt64(slot->tts_values[1])));
+	note_duplicate(import, DatumGetInt64(slot->tts_values[0]), 1, DatumGetInt64(slot->tts_values[1]),
+				   slot->tts_values + 2, slot->tts_isnull + 2);
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
 	return true;
@@ -1206,6 +1518,7 @@ void
 poser_import_check_keys(PoserImport *import)
 {
 	int64 total;
+	int64 more = 0;
 	StringInfoData sql;
 
 	import->rows.md.enrtuples = import->nrows;
@@ -1230,7 +1543,9 @@ poser_import_check_keys(PoserImport *import)
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_duplicate), 0, NULL, NULL);
 		return;
 	}
-	appendStringInfoString(&sql, "SELECT pg_catalog.count(*) OVER (), pg_catalog.min(r.row), pg_catalog.count(*), ");
+	appendStringInfoString(&sql,
+						   "SELECT pg_catalog.sum(pg_catalog.count(*)) OVER ()::pg_catalog.int8,"
+						   " pg_catalog.min(r.row), pg_catalog.count(*), ");
 	append_key(&sql, import);
 	appendStringInfoString(&sql, " FROM poser_row AS r GROUP BY ");
 	append_key(&sql, import);
@@ -1248,31 +1563,26 @@ poser_import_check_keys(PoserImport *import)
 		bool nulls[INDEX_MAX_KEYS];
 		bool isnull;
 		int64 row = DatumGetInt64(SPI_getbinval(tuple, desc, 2, &isnull));
+		int64 times = DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull));
 
 		for (int j = 0; j < import->nkeys; j++)
 			values[j] = SPI_getbinval(tuple, desc, 4 + j, &nulls[j]);
-		poser_import_problem(import, row, ERRCODE_UNIQUE_VIOLATION,
-							 psprintf("%s occurs " INT64_FORMAT " times",
-									  shown_key(import, values, nulls, false),
-									  DatumGetInt64(SPI_getbinval(tuple, desc, 3, &isnull))));
+		note_duplicate(import, row, times, times, values, nulls);
+		if (i == 0)
+			more = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
+		more -= times;
 	}
 	/* those that were not fetched are problems as well */
-	if (SPI_processed > 0)
-	{
-		bool isnull;
-
-		import->nproblems += DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1,
-														 &isnull)) -
-							 SPI_processed;
-	}
+	if (more > 0)
+		poser_import_more_problems(import, more);
 	SPI_freetuptable(SPI_tuptable);
 }
 
 /* Take a row that cannot be read, if somebody wants it. */
 static void
-reject_row(PoserImport *import, TupleTableSlot *slot, int64 row, const char *text)
+reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *problem)
 {
-	Datum values[4] = {Int64GetDatum(row), CStringGetTextDatum(text)};
+	Datum values[4] = {Int64GetDatum(problem->row), CStringGetTextDatum(problem_text(problem))};
 	bool nulls[4] = {false, false};
 
 	/* its values as they came are only there when reading with care */
@@ -1292,13 +1602,12 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 	int64 row = import->done + 1;
 	Datum *values = palloc(sizeof(Datum) * (1 + import->ncolumns));
 	bool *nulls = palloc(sizeof(bool) * (1 + import->ncolumns));
-	char *problem = NULL;
-	int sqlstate = 0;
+	PoserImportProblem problem = {.row = row, .nrows = 1};
 
 	slot_getallattrs(slot);
 	values[ROW_NUMBER] = Int64GetDatum(row);
 	nulls[ROW_NUMBER] = false;
-	for (int i = 0; i < import->ncolumns && problem == NULL; i++)
+	for (int i = 0; i < import->ncolumns && problem.reason == NULL; i++)
 	{
 		PoserImportColumn *column = &import->columns[i];
 		Datum value = slot->tts_values[i];
@@ -1308,24 +1617,25 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 		if (column->coerce != NULL &&
 			!poser_import_evaluate(import, column->coerce, &value, &isnull, &error))
 		{
-			problem = error_of_row(import, shown_key(import, slot->tts_values, slot->tts_isnull, true),
-								   column->label, error);
-			sqlstate = error->sqlerrcode;
+			problem.who = shown_key(import, slot->tts_values, slot->tts_isnull, true);
+			poser_import_describe(import, &problem, column->label, error);
 		}
 		else if (isnull && i < import->nkeys)
 		{
-			problem = psprintf("Row " INT64_FORMAT ", column \"%s\": the key is null", row, column->label);
-			sqlstate = ERRCODE_NOT_NULL_VIOLATION;
+			problem.who = psprintf("Row " INT64_FORMAT, row);
+			problem.columns = poser_import_column(import, i);
+			problem.reason = problem.kind = "the key is null";
+			problem.sqlstate = ERRCODE_NOT_NULL_VIOLATION;
 		}
-		values[ROW_COLUMN(i)] = poser_import_flatten(column, value, isnull || problem != NULL);
+		values[ROW_COLUMN(i)] = poser_import_flatten(column, value, isnull || problem.reason != NULL);
 		nulls[ROW_COLUMN(i)] = isnull;
 	}
-	if (problem == NULL)
+	if (problem.reason == NULL)
 		poser_import_add_row(import, values, nulls);
 	else
 	{
-		poser_import_problem(import, row, sqlstate, problem);
-		reject_row(import, slot, row, problem);
+		poser_import_problem(import, &problem);
+		reject_row(import, slot, &problem);
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
@@ -1525,36 +1835,51 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 static void
 check_matches(PoserImport *import)
 {
-	/* somebody who wants all problems gets at least many */
-	int limit = import->verdicts != NULL ? 1000 : POSER_IMPORT_NAMED;
+	/* one for which a batch's rows are marked gets more of them */
+	int limit = import->verdicts != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
 	int64 *twice = palloc(sizeof(int64) * limit);
+	Datum *rows = palloc(sizeof(Datum) * limit);
 	int64 total;
 	int n = find_twice(import->matches, twice, limit, &total);
+	Oid argtypes[] = {INT8ARRAYOID};
+	Datum args[1];
+	StringInfoData sql;
 
 	tuplesort_end(import->matches);
 	import->matches = NULL;
+	if (n == 0)
+		return;
+	for (int i = 0; i < n; i++)
+		rows[i] = Int64GetDatum(twice[i]);
+	args[0] = PointerGetDatum(construct_array(rows, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT r.row, ");
+	append_list(&sql, import, 0, "r.c");
+	appendStringInfoString(&sql, " FROM poser_row AS r WHERE r.row OPERATOR(pg_catalog.=) ANY ($1) ORDER BY r.row");
+	poser_import_execute(import, sql.data, NULL, 1, argtypes, args);
+	if (SPI_processed != n)
+		elog(ERROR, "rows of an import are missing");
 	for (int i = 0; i < n; i++)
 	{
-		Oid argtypes[] = {INT8OID};
-		Datum args[] = {Int64GetDatum(twice[i])};
 		Datum values[INDEX_MAX_KEYS];
 		bool nulls[INDEX_MAX_KEYS];
-		StringInfoData sql;
+		PoserImportProblem problem = {
+			.row = twice[i],
+			.nrows = 1,
+			.sqlstate = ERRCODE_CARDINALITY_VIOLATION,
+			.reason = psprintf("matches more than one row of \"%s\"", import->target_label),
+			.kind = "matches"};
 
-		initStringInfo(&sql);
-		appendStringInfoString(&sql, "SELECT ");
-		append_list(&sql, import, 0, "r.c");
-		appendStringInfoString(&sql, " FROM poser_row AS r WHERE r.row OPERATOR(pg_catalog.=) $1");
-		poser_import_execute(import, sql.data, NULL, 1, argtypes, args);
-		if (SPI_processed == 0)
-			elog(ERROR, "row " INT64_FORMAT " of an import is missing", twice[i]);
 		for (int j = 0; j < import->nkeys; j++)
-			values[j] = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, j + 1, &nulls[j]);
-		poser_import_problem(import, twice[i], ERRCODE_CARDINALITY_VIOLATION,
-							 psprintf("%s matches more than one row of \"%s\"",
-									  shown_key(import, values, nulls, false), import->target_label));
+			values[j] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, j + 2, &nulls[j]);
+		problem.who = shown_key(import, values, nulls, false);
+		poser_import_problem(import, &problem);
 	}
-	import->nproblems += total - n;
+	SPI_freetuptable(SPI_tuptable);
+	if (import->verdicts == NULL)
+		poser_import_more_problems(import, total - n);
+	else
+		import->at_least = total > n;
 }
 
 /*
@@ -1884,22 +2209,23 @@ static void
 note_problem(PoserImport *import, ErrorData *error)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
-	int64 row;
-	char *key;
+	PoserImportProblem problem = {.nrows = 1};
 
 	tuplestore_rescan(import->changes.reldata);
 	if (!tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 		elog(ERROR, "row of an import is missing");
 	slot_getallattrs(slot);
-	/* rows that are only in the target come last */
-	row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
 		check_enable_rls(import->target, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
-	key = shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
+	poser_import_describe(import, &problem, NULL, error);
+	/* rows that are only in the target come last */
+	problem.row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
+	problem.who = shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
 	if (slot->tts_isnull[CHANGE_ROW])
-		key = psprintf("%s, to be deleted", key);
-	poser_import_problem(import, row, error->sqlerrcode, error_of_row(import, key, NULL, error));
+		problem.who = psprintf("%s, to be deleted", problem.who);
+	poser_import_problem(import, &problem);
+	import->at_least = (import->nproblems >= POSER_IMPORT_TOLD_APART);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -1928,25 +2254,21 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *c
 	return error;
 }
 
+static int64 write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
+
 /*
- * Write rows, and if that fails each half of them, down to the single row that
- * is the problem, which is noted, or put into "failed" if that is not NULL.
- * Returns how many rows have failed.
+ * Writing these rows has failed: write each part of them, down to the single
+ * row that is the problem.  Returns how many rows have failed.
  */
 static int64
-write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
-				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
+write_parts(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+			Tuplestorestate *rows, int64 nrows, ErrorData *error, Tuplestorestate *failed)
 {
-	ErrorData *error;
 	TupleTableSlot *slot;
 	int64 result = 0;
+	int64 left = nrows;
 
-	if (import->moved)
-		return 0;
-	CHECK_FOR_INTERRUPTS();
-	error = try_to_write(import, operation, columns, rows, nrows);
-	if (error == NULL)
-		return 0;
 	/* that somebody else has just made the row is no problem of this one */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
 		import->target_kind != RELKIND_FOREIGN_TABLE && !import->locked && is_there_by_now(import))
@@ -1961,7 +2283,6 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 		note_problem(import, error);
 		return 1;
 	}
-	FreeErrorData(error);
 
 	/* queries have read pointers of their own, the first one stays where it is */
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
@@ -1970,25 +2291,53 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
 	{
 		if (tuplestore_gettupleslot(rows, true, false, slot))
 			tuplestore_puttupleslot(failed, slot);
+		import->at_least = (tuplestore_tuple_count(failed) >= MAX_ROWS_FAILED);
 		ExecDropSingleTupleTableSlot(slot);
 		return 1;
 	}
-	for (int half = 0; half < 2; half++)
+	for (int part = 0; part < PARTS && left > 0; part++)
 	{
-		int64 n = half == 0 ? nrows / 2 : nrows - nrows / 2;
+		int64 n = (left + PARTS - part - 1) / (PARTS - part);
 		MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "part", ALLOCSET_SMALL_SIZES);
 		MemoryContext old_context = MemoryContextSwitchTo(context);
-		Tuplestorestate *part = tuplestore_begin_heap(false, false, work_mem);
+		Tuplestorestate *store = tuplestore_begin_heap(false, false, work_mem);
 
+		left -= n;
 		for (int64 i = 0; i < n && tuplestore_gettupleslot(rows, true, false, slot); i++)
-			tuplestore_puttupleslot(part, slot);
+			tuplestore_puttupleslot(store, slot);
 		ExecClearTuple(slot);
-		result += write_carefully(import, operation, columns, part, n, failed);
-		tuplestore_end(part);
+		result += write_carefully(import, operation, columns, store, n, failed);
+		tuplestore_end(store);
 		MemoryContextSwitchTo(old_context);
 		MemoryContextDelete(context);
 	}
 	ExecDropSingleTupleTableSlot(slot);
+	return result;
+}
+
+/*
+ * Write rows, and if that fails parts of them.  A row that cannot be written is
+ * noted as a problem, or put into "failed" if that is not NULL.  Returns how
+ * many there are.
+ *
+ * With import->at_least set, enough of them have been found, and the others
+ * have not been looked at.
+ */
+static int64
+write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
+{
+	ErrorData *error;
+	int64 result;
+
+	if (import->moved || import->at_least)
+		return 0;
+	CHECK_FOR_INTERRUPTS();
+	error = try_to_write(import, operation, columns, rows, nrows);
+	if (error == NULL)
+		return 0;
+	result = write_parts(import, operation, columns, rows, nrows, error, failed);
+	FreeErrorData(error);
 	return result;
 }
 
@@ -2002,23 +2351,40 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const bits8
 				Tuplestorestate *rows, int64 nrows)
 {
 	Tuplestorestate *first = rows;
+	ErrorData *error = try_to_write(import, operation, columns, rows, nrows);
 	int64 nfailed;
 
+	if (error == NULL)
+		return;
 	for (;;)
 	{
 		Tuplestorestate *failed = tuplestore_begin_heap(false, false, work_mem);
 
-		nfailed = write_carefully(import, operation, columns, rows, nrows, failed);
-		if (rows != first)
+		if (rows == first)
+			nfailed = write_parts(import, operation, columns, rows, nrows, error, failed);
+		else
+		{
+			nfailed = write_carefully(import, operation, columns, rows, nrows, failed);
 			tuplestore_end(rows);
+		}
 		rows = failed;
-		if (import->moved || nfailed == 0 || nfailed == nrows)
+		if (import->moved || import->at_least || nfailed == 0 || nfailed == nrows)
 			break;
 		nrows = nfailed;
 	}
-	if (nfailed > 0)
+	if (import->at_least)
+	{
+		/* too many to know which of them only wait; but this is what all of them together were told */
+		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .who = "A row"};
+
+		poser_import_describe(import, &problem, NULL, error);
+		problem.detail = error->detail;
+		poser_import_problem(import, &problem);
+	}
+	else if (nfailed > 0)
 		(void) write_carefully(import, operation, columns, rows, nfailed, NULL);
 	tuplestore_end(rows);
+	FreeErrorData(error);
 }
 
 /* Write what is gathered to the target; other operations than its are nothing to do. */
@@ -2042,7 +2408,7 @@ write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nro
 	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"deleting", "updating", "creating"};
 	PoserImportOperation operation = rank(import, VARDATA_ANY(tag)[0]);
 
-	if (import->moved)
+	if (import->moved || import->at_least)
 		return;
 	poser_import_progress(import, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
 	import->changes.reldata = rows;
@@ -2068,7 +2434,8 @@ poser_import_write(PoserImport *import)
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
 	tuplesort_performsort(import->sort);
-	while (!import->moved && tuplesort_gettupleslot(import->sort, true, false, slot, NULL))
+	while (!import->moved && !import->at_least &&
+		   tuplesort_gettupleslot(import->sort, true, false, slot, NULL))
 	{
 		bool isnull;
 		bytea *next = DatumGetByteaPP(slot_getattr(slot, CHANGE_TAG + 1, &isnull));
@@ -2124,9 +2491,7 @@ poser_import_apply(PoserImport *import, bool keep)
 		PoserSavepoint savepoint;
 
 		import->moved = false;
-		import->nproblems = 0;
-		if (import->verdicts != NULL)
-			tuplestore_clear(import->verdicts);
+		poser_import_forget_problems(import);
 		MemoryContextSwitchTo(import->context);
 		poser_savepoint_set(&savepoint);
 		MemoryContextSwitchTo(context);

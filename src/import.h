@@ -14,8 +14,15 @@
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
 
-/* How many offenders an error names. */
+/* How many offenders of a kind an error names, and how many kinds it tells apart. */
 #define POSER_IMPORT_NAMED 5
+#define POSER_IMPORT_KINDS 20
+
+/*
+ * How many rows that cannot be written are told apart.  Each takes several
+ * statements and transaction IDs, so that of very many the first ones must do.
+ */
+#define POSER_IMPORT_TOLD_APART 500
 
 /* What there is to do for a row. */
 typedef enum PoserImportOperation
@@ -50,13 +57,29 @@ typedef struct PoserImportColumn
 	FmgrInfo *hash;		/* the same; NULL if there is none */
 } PoserImportColumn;
 
-/* Something that is wrong with a row. */
+/* Something that is wrong with a row: "who, columns: reason (detail)". */
 typedef struct PoserImportProblem
 {
 	int64 row;
+	int64 nrows; /* it is said of */
 	int sqlstate;
-	char *text;
+	const char *who;	 /* the row's key, or its number */
+	const char *columns; /* 'column "a"', or NULL */
+	const char *reason;
+	const char *detail; /* or NULL */
+	const char *kind;	/* the same for all problems of a kind */
+	const char *title;	/* what a kind is called if not by its reason, or NULL */
 } PoserImportProblem;
+
+/* Problems of the same columns and for the same reason. */
+typedef struct PoserImportKind
+{
+	PoserImportProblem common; /* its reason is the part that all of them begin with */
+	bool varies;			   /* the reasons differ */
+	int64 nrows;
+	int nsamples;
+	PoserImportProblem samples[POSER_IMPORT_NAMED]; /* the first ones */
+} PoserImportKind;
 
 typedef struct PoserImport PoserImport;
 
@@ -83,7 +106,8 @@ struct PoserImport
 
 	/* what is compared with what */
 	const char *source_label;
-	const char *source_name; /* quoted */
+	const char *source_shown; /* as an error has it */
+	const char *source_name;  /* quoted */
 	Oid target;
 	const char *target_label;
 	const char *target_name;  /* quoted, and with ONLY if need be */
@@ -126,10 +150,16 @@ struct PoserImport
 
 	/* reading and writing with each row by itself, to find all offenders */
 	bool careful;
-	bool moved; /* a row was not what it was compared as */
-	int64 nproblems;
-	PoserImportProblem problems[POSER_IMPORT_NAMED]; /* the first ones */
-	Tuplestorestate *verdicts;						 /* all of them, (row, text), if somebody wants them */
+	bool moved;		 /* a row was not what it was compared as */
+	int64 nproblems; /* rows */
+	bool at_least;	 /* there may be more, which have not been told apart */
+	int nkinds;
+	PoserImportKind *kinds[POSER_IMPORT_KINDS];
+	PoserImportKind *kind; /* of the last problem, or NULL */
+	int64 first_row;	   /* of all problems */
+	int first_sqlstate;
+	MemoryContext problem_context;
+	Tuplestorestate *verdicts; /* all of them, (row, text), if somebody wants them */
 	TupleDesc verdict_desc;
 	Tuplestorestate *rejects; /* rows that cannot be read, (row, text, key, new), the same */
 	TupleDesc reject_desc;
@@ -183,7 +213,13 @@ extern void poser_import_write_rows(PoserImport *import, PoserImportOperation op
 extern bool poser_import_apply(PoserImport *import, bool keep);
 extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
 extern void poser_import_check_keys(PoserImport *import);
-extern void poser_import_problem(PoserImport *import, int64 row, int sqlstate, const char *text);
+extern void poser_import_problem(PoserImport *import, const PoserImportProblem *problem);
+extern void poser_import_more_problems(PoserImport *import, int64 nrows);
+extern void poser_import_forget_problems(PoserImport *import);
+extern char *poser_import_column(PoserImport *import, int i);
+extern char *poser_import_columns(PoserImport *import, const bits8 *columns);
+extern void poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column,
+								  const ErrorData *error);
 extern char *poser_import_detail(PoserImport *import);
 extern void poser_import_raise(PoserImport *import);
 extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,

@@ -218,6 +218,32 @@ SELECT * FROM poser_batch_execute('b');
 SELECT item_code, widget_uuid, description, size FROM poser_component WHERE size IS NOT NULL ORDER BY size;
 SELECT count(DISTINCT transaction_id) FROM poser_component_version WHERE description = 'mended';
 
+-- A text for a boolean: what is none comes to the review as a row with an error. What
+-- is counted when it is refreshed is what is counted when it is refused.
+CREATE TABLE answers (uuid text, description text, active text);
+INSERT INTO answers VALUES ('a1', 'One', 'yes'), ('a2', 'Two', 'maybe'), ('a3', 'Three', 'off'), ('a3', 'Third', 'off'), ('a4', 'Four', 'perhaps');
+INSERT INTO poser_batch (uuid, target) VALUES ('answers', 'poser_widget');
+SELECT poser_batch_populate('answers', 'answers');
+SELECT sequence, operation, key, new, status, status_text FROM poser_batch_row WHERE batch_uuid = 'answers' ORDER BY sequence;
+SELECT poser_batch_refresh('answers');
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('answers');
+UPDATE poser_batch_row SET new = new || '{"active": false}' WHERE batch_uuid = 'answers' AND sequence IN (2, 5);
+SELECT poser_batch_refresh('answers');
+SELECT * FROM poser_batch_execute('answers');
+DELETE FROM poser_batch_row WHERE batch_uuid = 'answers' AND sequence = 4;
+SELECT poser_batch_refresh('answers');
+SELECT * FROM poser_batch_execute('answers');
+SELECT * FROM poser_widget WHERE uuid ~ '^a' ORDER BY uuid;
+-- more rows that the target refuses than are told apart
+INSERT INTO poser_batch (uuid, target, key) VALUES ('many', 'poser_component', '{uuid}');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new)
+SELECT 'many', n, jsonb_build_object('uuid', n), '{"description": "", "item_code": "", "widget_uuid": "nowhere"}' FROM generate_series(1, 600) AS n;
+SELECT poser_batch_refresh('many');
+SELECT status FROM poser_batch WHERE uuid = 'many';
+SELECT status, count(*), min(sequence), max(sequence) FROM poser_batch_row WHERE batch_uuid = 'many' GROUP BY status ORDER BY status;
+SELECT * FROM poser_batch_execute('many');
+
 -- of what it is about itself
 \set VERBOSITY sqlstate
 SELECT poser_batch_create(NULL);
@@ -249,6 +275,6 @@ DELETE FROM poser_batch WHERE uuid IN ('gone', 'stock');
 
 SET client_min_messages = warning;
 DROP PROCEDURE stage, others_change;
-DROP TABLE staging, before, rows_before, new_stock, errors, good;
+DROP TABLE staging, before, rows_before, new_stock, errors, good, answers;
 DROP VIEW staged, components;
 DROP EXTENSION poser;

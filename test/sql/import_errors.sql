@@ -70,7 +70,7 @@ SELECT * FROM poser_import_diff('gone', 'poser_widget', fields => '{description}
 -- types
 CREATE TABLE typed (id int PRIMARY KEY, number int, document json, generated int GENERATED ALWAYS AS (number + 1) STORED,
 	identity int GENERATED ALWAYS AS IDENTITY, name varchar(5), code char(3), amount numeric(4,2), share int CHECK (share < 100));
-CREATE TABLE loose (id bigint, number text, document text, generated int, identity int);
+CREATE TABLE loose (id bigint, number bool, document int, generated int, identity int);
 SELECT * FROM poser_import('loose', 'typed', fields => '{number}');
 \echo :SQLSTATE
 SELECT * FROM poser_import('loose', 'typed', fields => '{document}');
@@ -80,7 +80,7 @@ SELECT * FROM poser_import('loose', 'typed', fields => '{generated}');
 \echo :SQLSTATE
 SELECT * FROM poser_import('loose', 'typed', fields => '{identity}');
 \echo :SQLSTATE
-ALTER TABLE loose ALTER id TYPE text;
+ALTER TABLE loose ALTER id TYPE date USING NULL;
 SELECT * FROM poser_import('loose', 'typed', fields => '{}');
 \echo :SQLSTATE
 -- keys
@@ -173,6 +173,22 @@ SELECT * FROM poser_import_diff('loose', 'typed');
 DELETE FROM loose WHERE id BETWEEN 4 AND 6;
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
+-- texts are read as from a file, and fail by themselves
+CREATE TABLE texts (id text, number text, amount text, pairs varchar, list text, flag text, bits text);
+ALTER TABLE typed ADD flag bool, ADD bits bit(3);
+INSERT INTO texts VALUES ('1', '1', '1.005', '2', '{1}', 'yes', '101'), ('2', '1', '1', '2', '{1}', 'maybe', '101');
+SELECT * FROM poser_import('texts', 'typed');
+\echo :SQLSTATE
+SELECT * FROM poser_import_diff('texts', 'typed', fields => '{flag}');
+INSERT INTO texts VALUES ('3', '1', '1', '2', '{1}', 'perhaps', '101'), ('4', '1', '1', '2', '{1', 'no', '101'), ('five', '5', '1', '2', NULL, 'no', '101'),
+	('6', '6', '100', '2', NULL, NULL, '101'), ('7', '7', '7', '7', NULL, NULL, '101'), ('8', '8', '8', '8', NULL, NULL, '10');
+SELECT * FROM poser_import('texts', 'typed');
+\echo :SQLSTATE
+DELETE FROM texts WHERE id <> '1';
+SELECT * FROM poser_import('texts', 'typed');
+SELECT id, number, amount, pairs, list, flag, bits FROM typed WHERE id = 1;
+SELECT * FROM poser_import_diff('texts', 'typed');
+UPDATE typed SET number = NULL, amount = NULL WHERE id = 1;
 -- with keys
 INSERT INTO loose (name, id) VALUES ('null', NULL), ('again', 3);
 SELECT * FROM poser_import('loose', 'typed');
@@ -195,6 +211,21 @@ SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}'
 \echo :SQLSTATE
 INSERT INTO parts SELECT n, CASE WHEN n % 100 = 0 THEN 'unknown' ELSE 'w3' END, 'New' FROM generate_series(1000, 1999) AS n;
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
+-- so many that only the first ones are told apart, with few transaction IDs
+INSERT INTO parts SELECT n, 'missing ' || n, 'New' FROM generate_series(10000, 15000) AS n;
+SELECT pg_current_xact_id() AS before \gset
+SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
+SELECT pg_current_xact_id()::text::bigint - :before < 2000 AS "few transaction IDs";
+DELETE FROM parts WHERE widget_uuid LIKE 'missing%';
+-- a table that references itself: rows that wait for others, one of which is bad; and too many that may wait
+CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree, CHECK (id <> 55));
+CREATE TABLE branches AS SELECT n AS id, nullif(n + 1, 101) AS parent FROM generate_series(1, 100) AS n;
+SELECT * FROM poser_import('branches', 'tree');
+INSERT INTO branches SELECT n, 99999 FROM generate_series(1001, 7000) AS n;
+SELECT pg_current_xact_id() AS before \gset
+SELECT * FROM poser_import('branches', 'tree');
+SELECT pg_current_xact_id()::text::bigint - :before < 10000 AS "few transaction IDs";
+SELECT count(*) FROM tree;
 -- several reasons at once: a check, not null, another unique index, an exclusion, one's own trigger
 ALTER TABLE typed ALTER name SET NOT NULL, ADD EXCLUDE USING btree (number WITH =);
 CREATE UNIQUE INDEX typed_code ON typed (code);
@@ -217,6 +248,21 @@ SELECT * FROM poser_import('loose', 'typed');
 DELETE FROM loose WHERE id IN (2, 4, 5, 6);
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
+SELECT content('typed') = :'typed' AS unchanged;
+-- one reason in several words, and more reasons than are told apart
+CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	RAISE EXCEPTION '%', NEW.name USING ERRCODE = 'P0' || NEW.share;
+END
+$$;
+UPDATE loose SET name = 'bad ' || id, share = 113;
+SELECT * FROM poser_import('loose', 'typed');
+TRUNCATE loose;
+INSERT INTO loose (id, name, share) SELECT n, 'n ' || n, 100 + n FROM generate_series(10, 31) AS n;
+SELECT * FROM poser_import('loose', 'typed');
+TRUNCATE loose;
+INSERT INTO loose (id, name, amount, share, code, number) VALUES (1, 'ONE', 1, 1, 'one', 1), (3, 'three', 3, 3, 'thr', 3), (7, 'seven', 13, 7, 'sev', 7),
+	(8, 'eight', 8, 800, 'eig', 8), (9, 'nine', 9, 9, 'nin', 9);
 SELECT content('typed') = :'typed' AS unchanged;
 -- what cannot be deleted
 SELECT * FROM poser_import('list', 'poser_widget', deletes => true);
@@ -289,7 +335,7 @@ SELECT * FROM poser_check();
 DROP EXTENSION poser;
 DROP VIEW a_view, failing, watched;
 DROP MATERIALIZED VIEW a_materialized_view;
-DROP TABLE list, before, nothing, gone, typed, loose, keyless, parts, amounts, doings;
+DROP TABLE list, before, nothing, gone, typed, loose, texts, keyless, parts, amounts, doings, tree, branches;
 DROP SEQUENCE a_sequence;
 DROP TYPE a_type;
 DROP DOMAIN even;
