@@ -228,6 +228,26 @@ e = refused(sa.exc.DataError, "StringDataRightTruncation", IMPORT,
 assert "7 rows" in e.diag.message_primary
 assert "long6" not in e.diag.message_detail
 assert "2 more" in e.diag.message_detail
+assert e.diag.message_detail.startswith('7 rows, column "description": ')
+# every kind is counted, and by the row, not by the key
+stage(staging,
+      ("nail", None, "Nail", True), ("nail", None, "Long nail", True),
+      ("long", None, "x" * 256, True), (None, None, "Nobody", True))
+e = refused(sa.exc.IntegrityError, "UniqueViolation", IMPORT,
+            "2 rows: ", '1 row, column "description": ',
+            '1 row, column "uuid": ')
+assert "4 rows" in e.diag.message_primary
+# a text that is none of the target's type is an error of its row
+s.execute(sa.text("CREATE TEMPORARY TABLE answers AS SELECT uuid::text, active"
+                  " FROM (VALUES ('bell', 'yes'), ('nail', 'maybe'))"
+                  " AS v (uuid, active)"))
+e = refused(sa.exc.DataError, "InvalidTextRepresentation",
+            "SELECT * FROM poser_import('answers', 'poser_widget')",
+            "nail", "active", "maybe")
+assert "1 row" in e.diag.message_primary
+e = refused(sa.exc.ProgrammingError, "UndefinedColumn",
+            "SELECT * FROM poser_import('parts', 'poser_component')", "uuid")
+assert "key" in e.diag.message_hint and "view" in e.diag.message_hint
 stage(parts, ("hand", "clock", "Hour hand"), ("rope", "tower", "Rope"))
 e = refused(sa.exc.IntegrityError, "ForeignKeyViolation",
             "SELECT * FROM poser_import('parts', 'poser_component',"
@@ -320,8 +340,9 @@ assert (batch.notes, batch.params) \
     == ("reviewed", {"list": 11, "checked": True})
 s.commit()
 EXECUTE = "SELECT * FROM poser_batch_execute(:batch)"
-refused(sa.exc.OperationalError, "ObjectNotInPrerequisiteState", EXECUTE,
-        "nail", "description", batch=key)
+e = refused(sa.exc.OperationalError, "ObjectNotInPrerequisiteState", EXECUTE,
+            "nail", "description", batch=key)
+assert f'batch {batch.id} ("{key}")' in e.diag.message_primary
 nail.new["description"] = "Long nail"
 assert value("SELECT poser_batch_refresh(:batch)", batch=key) == 0
 s.refresh(nail)
