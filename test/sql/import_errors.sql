@@ -217,8 +217,8 @@ SELECT pg_current_xact_id() AS before \gset
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
 SELECT pg_current_xact_id()::text::bigint - :before < 2000 AS "few transaction IDs";
 DELETE FROM parts WHERE widget_uuid LIKE 'missing%';
--- a table that references itself: rows that wait for others, one of which is bad; and too many that may wait
-CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree, CHECK (id <> 55));
+-- a table that references itself: rows that wait for others, of which two are bad; and too many that may wait
+CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree, CHECK (id <> 55), CHECK (id <> 56));
 CREATE TABLE branches AS SELECT n AS id, nullif(n + 1, 101) AS parent FROM generate_series(1, 100) AS n;
 SELECT * FROM poser_import('branches', 'tree');
 INSERT INTO branches SELECT n, 99999 FROM generate_series(1001, 7000) AS n;
