@@ -1315,12 +1315,35 @@ check_conflicts(PoserImport *import)
 	batch->refused = !batch->skip_conflicts && count_conflicts(import) > 0;
 }
 
-/* The names in the rows' new and old values that are columns of the target, and not of the key. */
+/* The columns of the target that can be written; it stays locked, as they are. */
+static Datum
+columns_of_target(Oid target)
+{
+	Relation rel = try_relation_open(target, AccessShareLock);
+	Datum *names;
+	int n = 0;
+
+	/* the import is going to say so */
+	if (rel == NULL)
+		return PointerGetDatum(construct_empty_array(TEXTOID));
+	names = palloc(sizeof(Datum) * RelationGetDescr(rel)->natts);
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+		if (!att->attisdropped && poser_import_can_be_written(att))
+			names[n++] = CStringGetTextDatum(NameStr(att->attname));
+	}
+	relation_close(rel, NoLock);
+	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Those of them that are named in the rows' new and old values, or all if a row deletes whatever is there. */
 static Datum
 field_names(Batch *batch)
 {
-	Oid argtypes[] = {VARCHAROID, OIDOID, TEXTARRAYOID};
-	Datum args[] = {batch->uuid, ObjectIdGetDatum(batch->target), batch->key};
+	Oid argtypes[] = {VARCHAROID, TEXTARRAYOID};
+	Datum args[] = {batch->uuid, columns_of_target(batch->target)};
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext old_context;
 	Datum result;
@@ -1329,26 +1352,15 @@ field_names(Batch *batch)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(
-			psprintf("SELECT COALESCE(pg_catalog.array_agg(name::pg_catalog.text), '{}')"
-					 "  FROM (SELECT DISTINCT pg_catalog.jsonb_object_keys("
-					 "                   COALESCE(old, '{}') OPERATOR(pg_catalog.||) COALESCE(new, '{}')) AS name"
-					 "          FROM %s.poser_batch_row"
-					 "         WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
-					 "        UNION"
-					 "        SELECT attname::pg_catalog.text FROM pg_catalog.pg_attribute"
-					 "         WHERE attrelid OPERATOR(pg_catalog.=) $2"
-					 "           AND EXISTS (SELECT FROM %s.poser_batch_row"
-					 "                        WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"
-					 "                          AND operation OPERATOR(pg_catalog.=) 'delete' AND old IS NULL)) AS used"
-					 " WHERE EXISTS (SELECT FROM pg_catalog.pg_attribute"
-					 "                WHERE attrelid OPERATOR(pg_catalog.=) $2"
-					 "                  AND attname OPERATOR(pg_catalog.=) name AND NOT attisdropped"
-					 "                  AND attnum OPERATOR(pg_catalog.>) 0"
-					 "                  AND attgenerated OPERATOR(pg_catalog.=) ''"
-					 "                  AND attidentity OPERATOR(pg_catalog.<>) 'a')"
-					 "   AND name OPERATOR(pg_catalog.<>) ALL (COALESCE($3, '{}'))",
-					 batch->schema, batch->schema),
-			3, argtypes, args, batch->key == (Datum) 0 ? "  n" : NULL, false, 1) != SPI_OK_SELECT)
+			psprintf("SELECT CASE WHEN pg_catalog.bool_or(operation OPERATOR(pg_catalog.=) 'delete' AND old IS NULL) THEN $2"
+					 "            ELSE COALESCE(pg_catalog.array_agg(DISTINCT name)"
+					 "                          FILTER (WHERE name OPERATOR(pg_catalog.=) ANY ($2)), '{}') END"
+					 "  FROM %s.poser_batch_row"
+					 "  LEFT JOIN LATERAL pg_catalog.jsonb_object_keys("
+					 "       COALESCE(old, '{}') OPERATOR(pg_catalog.||) COALESCE(new, '{}')) AS name ON true"
+					 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed",
+					 batch->schema),
+			2, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the fields of a batch");
 	old_context = MemoryContextSwitchTo(context);
 	result = PointerGetDatum(DatumGetArrayTypePCopy(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc,

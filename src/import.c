@@ -712,8 +712,9 @@ attribute(PoserImport *import, Relation rel, const char *name)
 	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
 }
 
-static bool
-can_be_written(Form_pg_attribute att)
+/* Can a column be given values? */
+bool
+poser_import_can_be_written(Form_pg_attribute att)
 {
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
 }
@@ -1021,7 +1022,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 
 		if (is_in_key(import, att))
 			continue;
-		if (!can_be_written(att))
+		if (!poser_import_can_be_written(att))
 			ereport(ERROR,
 					(errcode(ERRCODE_GENERATED_ALWAYS),
 					 errmsg("column \"%s\" of relation \"%s\" cannot be written, for it is always generated",
@@ -1032,7 +1033,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(to), i);
 
-		if (!att->attisdropped && !is_in_key(import, att) && can_be_written(att) &&
+		if (!att->attisdropped && !is_in_key(import, att) && poser_import_can_be_written(att) &&
 			(from == NULL || get_attnum(source, NameStr(att->attname)) > 0))
 			add_column(import, from, to, NameStr(att->attname));
 	}

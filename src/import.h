@@ -216,6 +216,7 @@ extern void poser_import_check_keys(PoserImport *import);
 extern void poser_import_problem(PoserImport *import, const PoserImportProblem *problem);
 extern void poser_import_more_problems(PoserImport *import, int64 nrows);
 extern void poser_import_forget_problems(PoserImport *import);
+extern bool poser_import_can_be_written(Form_pg_attribute att);
 extern char *poser_import_column(PoserImport *import, int i);
 extern char *poser_import_columns(PoserImport *import, const bits8 *columns);
 extern void poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column,
