@@ -219,7 +219,8 @@ copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 {
 	*copy = *problem;
 	copy->who = copy_text(problem->who);
-	copy->columns = copy_text(problem->columns);
+	/* kinds are told by it, so it is whole */
+	copy->columns = problem->columns != NULL ? pstrdup(problem->columns) : NULL;
 	copy->reason = copy_text(problem->reason);
 	copy->detail = copy_text(problem->detail);
 }
@@ -235,7 +236,7 @@ free_problem(PoserImportProblem *problem)
 		pfree(unconstify(char *, problem->detail));
 }
 
-/* The kind of a problem, a new one if need be; NULL if there are too many. */
+/* The kind that a problem is of, a new one if need be; NULL if there are too many. */
 static PoserImportKind *
 kind_of(PoserImport *import, const PoserImportProblem *problem)
 {
@@ -312,11 +313,11 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 		import->first_sqlstate = problem->sqlstate;
 	}
 	old_context = MemoryContextSwitchTo(import->problem_context);
-	import->kind = kind_of(import, problem);
-	if (import->kind != NULL)
+	import->last_kind = kind_of(import, problem);
+	if (import->last_kind != NULL)
 	{
-		share_reason(import->kind, problem->reason);
-		keep_sample(import->kind, problem);
+		share_reason(import->last_kind, problem->reason);
+		keep_sample(import->last_kind, problem);
 	}
 	MemoryContextSwitchTo(old_context);
 	poser_import_more_problems(import, problem->nrows);
@@ -327,8 +328,8 @@ void
 poser_import_more_problems(PoserImport *import, int64 nrows)
 {
 	import->nproblems += nrows;
-	if (import->kind != NULL)
-		import->kind->nrows += nrows;
+	if (import->last_kind != NULL)
+		import->last_kind->nrows += nrows;
 }
 
 void
@@ -337,7 +338,7 @@ poser_import_forget_problems(PoserImport *import)
 	import->nproblems = 0;
 	import->at_least = false;
 	import->nkinds = 0;
-	import->kind = NULL;
+	import->last_kind = NULL;
 	MemoryContextReset(import->problem_context);
 	if (import->verdicts != NULL)
 		tuplestore_clear(import->verdicts);
@@ -511,7 +512,10 @@ columns_of_constraint(PoserImport *import, const char *name)
 	return n > 0 ? shown_columns(n, text.data) : NULL;
 }
 
-/* Say in a problem what an error says, which comes from this column if that is not NULL. */
+/*
+ * Say in a problem what an error says, which the problem then points into.
+ * "column" is the column that it comes from, NULL if that is not known.
+ */
 void
 poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column, const ErrorData *error)
 {
@@ -2375,7 +2379,7 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const bits8
 	}
 	if (import->at_least)
 	{
-		/* too many to know which of them only wait; but this is what all of them together were told */
+		/* Which of them only wait is not known, but the error of all of them together is about a bad one. */
 		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .who = "A row"};
 
 		poser_import_describe(import, &problem, NULL, error);

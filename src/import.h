@@ -155,8 +155,8 @@ struct PoserImport
 	bool at_least;	 /* there may be more, which have not been told apart */
 	int nkinds;
 	PoserImportKind *kinds[POSER_IMPORT_KINDS];
-	PoserImportKind *kind; /* of the last problem, or NULL */
-	int64 first_row;	   /* of all problems */
+	PoserImportKind *last_kind; /* of the last problem, or NULL */
+	int64 first_row;			/* of all problems */
 	int first_sqlstate;
 	MemoryContext problem_context;
 	Tuplestorestate *verdicts; /* all of them, (row, text), if somebody wants them */
