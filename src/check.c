@@ -13,6 +13,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/xact.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
@@ -20,14 +21,20 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "poser.h"
 
 PG_FUNCTION_INFO_V1(poser_check);
 PG_FUNCTION_INFO_V1(poser_recount);
+
+/* Is this in the version that the extension has here?  Versions are numbers: 1.10 comes after 1.9. */
+#define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
 
 static const char *const check_columns =
 	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
@@ -167,7 +174,7 @@ static const char *const check_columns =
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
 	"       LEFT JOIN pg_attribute AS a\n"
 	"       ON a.attrelid = c.oid AND a.attname = expected.name AND a.attnum > 0\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND (a.attname IS NULL\n"
 	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
@@ -215,7 +222,7 @@ static const char *const check_relations =
 	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND (c.oid IS NULL\n"
 	"    OR c.relkind::text <> expected.kind\n"
 	"    OR c.relpersistence <> 'p'\n"
@@ -240,15 +247,31 @@ static const char *const check_view_owner =
 static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
-	"  FROM pg_class AS c, pg_class AS t\n"
-	" WHERE '1.4' <= $2\n"
-	"   AND c.relnamespace = $1 AND c.relname IN ('poser_datasync_consumer', 'poser_datasync_skipped')\n"
-	"   AND t.relnamespace = $1 AND t.relname = 'poser_transaction' AND c.relowner <> t.relowner\n"
+	"  FROM (VALUES ('poser_datasync_consumer', '1.4'), ('poser_datasync_skipped', '1.4')) AS expected (name, version)\n"
+	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.name\n"
+	"       JOIN pg_class AS t ON t.relnamespace = $1 AND t.relname = 'poser_transaction'\n"
+	" WHERE " IS_EXPECTED " AND c.relowner <> t.relowner\n"
 	"UNION ALL\n"
-	"SELECT format('table %s', relname), 'has row-level security enabled'\n"
-	"  FROM pg_class\n"
-	" WHERE '1.4' <= $2 AND relnamespace = $1 AND relname = 'poser_datasync_consumer' AND relrowsecurity\n"
+	"SELECT format('table %s', c.relname), 'has row-level security enabled'\n"
+	"  FROM (VALUES ('poser_datasync_consumer', '1.4')) AS expected (name, version)\n"
+	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.name\n"
+	" WHERE " IS_EXPECTED " AND c.relrowsecurity\n"
 	" ORDER BY 1, 2";
+
+/* Of what the checks of rows read, as the owner of poser_component. */
+static const char *const check_readable =
+	"SELECT format('table %s', t.relname), format('belongs to %s, who may not read %s', t.relowner::regrole, c.relname)\n"
+	"  FROM pg_class AS t\n"
+	"       JOIN pg_class AS c ON c.relnamespace = t.relnamespace\n"
+	" WHERE t.relnamespace = $1 AND t.relname = 'poser_component'\n"
+	"   AND c.relname IN ('poser_widget', 'poser_component_count', 'poser_component_count_delta',\n"
+	"                     'poser_change_id_seq', 'poser_transaction', 'poser_version_horizon',\n"
+	"                     'poser_widget_version', 'poser_component_version',\n"
+	"                     'poser_batch', 'poser_batch_row', 'poser_batch_id_seq', 'poser_datasync_consumer')\n"
+	"   AND (NOT has_schema_privilege(c.relnamespace, 'USAGE')\n"
+	"        OR NOT has_table_privilege(c.oid, 'SELECT')\n"
+	"        OR row_security_active(c.oid))\n"
+	" ORDER BY c.relname COLLATE \"C\"";
 
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
@@ -279,7 +302,7 @@ static const char *const check_constraints =
 	"       ON con.conrelid = c.oid AND con.conname = expected.name\n"
 	"       LEFT JOIN pg_attribute AS a\n"
 	"       ON a.attrelid = c.oid AND a.attname = expected.col\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND (con.contype::text = expected.type AND con.convalidated\n"
 	"        AND NOT (expected.type = 'p' AND con.condeferrable)\n"
 	"        AND con.conkey = ARRAY[a.attnum]\n"
@@ -314,7 +337,7 @@ static const char *const check_indexes =
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
 	"       LEFT JOIN (pg_index AS i JOIN pg_class AS ic ON ic.oid = i.indexrelid)\n"
 	"       ON i.indrelid = c.oid AND ic.relname = expected.name\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND (i.indisvalid AND i.indisready AND i.indisunique = expected.is_unique\n"
 	"        AND i.indpred IS NULL\n"
 	"        AND (SELECT string_agg(pg_get_indexdef(i.indexrelid, n, false), ', ' ORDER BY n)\n"
@@ -362,13 +385,14 @@ static const char *const check_triggers =
 	"        ('poser_datasync_consumer', 'poser_datasync_arrive_update', 1 + 2 + 16, false, false, 'poser_datasync_arrive', 'R', '1.4'),\n"
 	"        ('poser_datasync_consumer', 'poser_datasync_changed', 4 + 8 + 16 + 32, false, false, 'poser_datasync_changed', 'A', '1.4'))\n"
 	"       AS expected (relation, name, type, old_rows, new_rows, function, enabled, version)\n"
+	/* E'', so that a backslash is one under standard_conforming_strings = off, too */
 	"       JOIN (VALUES\n"
 	"        ('poser_component', 'poser_count_child',\n"
-	"         'poser_component_count\\000poser_component_count_delta\\000widget_uuid\\000active\\000'),\n"
+	"         E'poser_component_count\\\\000poser_component_count_delta\\\\000widget_uuid\\\\000active\\\\000'),\n"
 	"        ('poser_widget', 'poser_count_parent',\n"
-	"         'poser_component_count\\000poser_component_count_delta\\000uuid\\000'),\n"
-	"        ('poser_component', 'poser_version', 'poser_component_version\\000uuid\\000'),\n"
-	"        ('poser_widget', 'poser_version', 'poser_widget_version\\000uuid\\000'),\n"
+	"         E'poser_component_count\\\\000poser_component_count_delta\\\\000uuid\\\\000'),\n"
+	"        ('poser_component', 'poser_version', E'poser_component_version\\\\000uuid\\\\000'),\n"
+	"        ('poser_widget', 'poser_version', E'poser_widget_version\\\\000uuid\\\\000'),\n"
 	"        ('poser_transaction', 'poser_transaction_arrive', ''),\n"
 	"        ('poser_batch', 'poser_batch_guard', ''),\n"
 	"        ('poser_batch_row', 'poser_batch_row_guard', ''),\n"
@@ -382,7 +406,7 @@ static const char *const check_triggers =
 	"       ON t.tgrelid = c.oid AND t.tgname = expected.name\n"
 	"       LEFT JOIN pg_proc AS p\n"
 	"       ON p.oid = t.tgfoid\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND (strpos(expected.enabled, t.tgenabled::text) > 0 AND t.tgtype = expected.type\n"
 	"        AND (cardinality(t.tgattr) > 0) = (expected.name = 'poser_datasync_changed')\n"
 	"        AND (t.tgqual IS NOT NULL) = (expected.name = 'poser_count_update_key')\n"
@@ -408,14 +432,14 @@ static const char *const check_policies =
 	"       AS expected (name, policy, version)\n"
 	"       JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"
-	" WHERE expected.version <= $2\n"
+	" WHERE " IS_EXPECTED "\n"
 	"   AND NOT (c.relrowsecurity\n"
 	"            AND EXISTS (SELECT FROM pg_policy\n"
 	"                         WHERE polrelid = c.oid AND polname = expected.policy AND polcmd = '*'))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const structure_checks[] = {
-	check_relations, check_columns, check_foreign_columns, check_view_owner, check_table_owner,
+	check_relations, check_columns, check_foreign_columns, check_view_owner, check_table_owner, check_readable,
 	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
 /* %s is the comparison of counts, see poser_count_append_comparison() */
@@ -432,43 +456,50 @@ static const char *const check_counts =
 	" ORDER BY key COLLATE \"C\"";
 
 /*
- * The rest is of the history of one table.  %1$s is the schema, quoted; %2$s the
- * table of versions, %3$s its key columns, %4$s what to call a row and its key.
+ * The rest is of the history of one table.  Columns of tables are qualified:
+ * users may add others, of any name.  %1$s is the schema, quoted; %2$s the table
+ * of versions, %3$s its key column; %4$s a literal of what to call a row, %5$s
+ * one of the table's whole name.  poser_record_versions() mends what is wrong of
+ * operations, but for deletes: it removes nothing.
  */
 static const char *const check_operations =
-	"SELECT format('%4$s %%s', key),\n"
+	"SELECT format('%%s %%s', %4$s, version.key),\n"
 	"       CASE WHEN operation_type NOT BETWEEN 0 AND 2\n"
 	"            THEN format('change %%s has the operation_type %%s', change_id, operation_type)\n"
 	"            WHEN operation_type = 0\n"
 	"            THEN format('change %%s is an insert of a row that was there', change_id)\n"
+	"            WHEN operation_type = 2\n"
+	"            THEN format('change %%s is a delete of a row that was not there: DELETE FROM %%s WHERE change_id = %%s',\n"
+	"                        change_id, %5$s, change_id)\n"
 	"            ELSE format('change %%s is of a row that was not there', change_id) END\n"
-	"  FROM (SELECT %3$s::text AS key, change_id, operation_type,\n"
-	"               lag(operation_type) OVER (PARTITION BY %3$s ORDER BY change_id) AS before\n"
-	"          FROM %1$s.%2$s) AS version\n"
+	"  FROM (SELECT v.%3$s::text AS key, v.change_id, v.operation_type,\n"
+	"               lag(v.operation_type) OVER (PARTITION BY v.%3$s ORDER BY v.change_id) AS before\n"
+	"          FROM %1$s.%2$s AS v) AS version\n"
 	" WHERE operation_type NOT BETWEEN 0 AND 2\n"
 	"    OR (before IN (0, 1) AND operation_type = 0)\n"
 	"    OR (before = 2 AND operation_type <> 0)\n"
 	/* what was before the first version may have been pruned */
 	"    OR (before IS NULL AND operation_type <> 0\n"
-	"        AND change_id > COALESCE((SELECT max(change_id) FROM %1$s.poser_version_horizon), 0))\n"
+	"        AND change_id > COALESCE((SELECT max(h.change_id) FROM %1$s.poser_version_horizon AS h), 0))\n"
 	" ORDER BY change_id";
 
+/* %3$s is a literal of the name of the table of versions */
 static const char *const check_transactions =
-	"SELECT format('transaction %%s', transaction_id),\n"
-	"       format('is missing, and %2$s has changes of it')\n"
-	"  FROM (SELECT DISTINCT transaction_id FROM %1$s.%2$s) AS version\n"
-	" WHERE NOT EXISTS (SELECT FROM %1$s.poser_transaction AS t WHERE t.id = transaction_id)\n"
-	" ORDER BY transaction_id";
+	"SELECT format('transaction %%s', version.transaction_id),\n"
+	"       format('is missing, and %%s has changes of it', %3$s)\n"
+	"  FROM (SELECT DISTINCT v.transaction_id FROM %1$s.%2$s AS v) AS version\n"
+	" WHERE NOT EXISTS (SELECT FROM %1$s.poser_transaction AS t WHERE t.id = version.transaction_id)\n"
+	" ORDER BY version.transaction_id";
 
-/* %1$s is what to call a row, %2$s its key, %3$s the comparison of the table with its history */
+/* %1$s is a literal of what to call a row, %2$s its key, %3$s the comparison of the table with its history */
 static const char *const check_last_versions =
-	"SELECT format('%1$s %%s', %2$s),\n"
+	"SELECT format('%%s %%s', %1$s, compared.%2$s),\n"
 	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
 	"            WHEN operation = 1 THEN 'differs from its last version'\n"
 	"            WHEN operation_type = 2 THEN 'is there, but its history ends in a delete'\n"
 	"            ELSE 'has no version' END\n"
 	"  FROM (%3$s) AS compared\n"
-	" ORDER BY %2$s::text COLLATE \"C\"";
+	" ORDER BY compared.%2$s::text COLLATE \"C\"";
 
 /* Of all the history; %1$s is the schema, quoted, %2$s its greatest id. */
 static const char *const check_ids =
@@ -482,56 +513,56 @@ static const char *const check_ids =
 	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
 	"                                      WHERE relnamespace = $1 AND relname = 'poser_transaction'))\n"
 	"UNION ALL\n"
-	"SELECT format('transaction %%s', id), format('has an xact that is yet to come: %%s', xact)\n"
-	"  FROM %1$s.poser_transaction\n"
-	" WHERE xact >= pg_snapshot_xmax(pg_current_snapshot())\n"
-	"   AND xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
+	"SELECT format('transaction %%s', t.id), format('has an xact that is yet to come: %%s', t.xact)\n"
+	"  FROM %1$s.poser_transaction AS t\n"
+	" WHERE t.xact >= pg_snapshot_xmax(pg_current_snapshot())\n"
+	"   AND t.xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
 	" ORDER BY 1";
 
 /* Of batches; %1$s is the schema, quoted. */
 static const char *const check_batches =
-	"SELECT format('batch %%s', uuid),\n"
-	"       format('row_count is %%s instead of %%s', row_count, count(r.sequence))\n"
+	"SELECT format('batch %%s', b.uuid),\n"
+	"       format('row_count is %%s instead of %%s', b.row_count, count(r.sequence))\n"
 	"  FROM %1$s.poser_batch AS b LEFT JOIN %1$s.poser_batch_row AS r\n"
 	"       ON r.batch_uuid = b.uuid AND NOT r.removed\n"
-	" GROUP BY uuid, row_count\n"
-	"HAVING row_count <> count(r.sequence)\n"
+	" GROUP BY b.uuid, b.row_count\n"
+	"HAVING b.row_count <> count(r.sequence)\n"
 	"UNION ALL\n"
-	"SELECT format('batch %%s', uuid), 'is for a table that is gone'\n"
-	"  FROM %1$s.poser_batch\n"
-	" WHERE NOT EXISTS (SELECT FROM pg_class WHERE oid = target)\n"
+	"SELECT format('batch %%s', b.uuid), 'is for a table that is gone'\n"
+	"  FROM %1$s.poser_batch AS b\n"
+	" WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = b.target)\n"
 	"UNION ALL\n"
-	"SELECT 'sequence poser_batch_id_seq', format('is behind: %%s is in use', max(id))\n"
-	"  FROM %1$s.poser_batch\n"
-	"HAVING max(id) >= (SELECT last_value + is_called::int FROM %1$s.poser_batch_id_seq)\n"
+	"SELECT 'sequence poser_batch_id_seq', format('is behind: %%s is in use', max(b.id))\n"
+	"  FROM %1$s.poser_batch AS b\n"
+	"HAVING max(b.id) >= (SELECT s.last_value + s.is_called::int FROM %1$s.poser_batch_id_seq AS s)\n"
 	" ORDER BY 1, 2";
 
 /* Of consumers; %1$s is the schema, quoted. */
 static const char *const check_consumers =
-	"SELECT format('consumer %%s', consumer), 'is at a transaction that is yet to come'\n"
-	"  FROM %1$s.poser_datasync_consumer\n"
-	" WHERE greatest(pg_snapshot_xmax(from_snapshot), pg_snapshot_xmax(to_snapshot))\n"
+	"SELECT format('consumer %%s', c.consumer), 'is at a transaction that is yet to come'\n"
+	"  FROM %1$s.poser_datasync_consumer AS c\n"
+	" WHERE greatest(pg_snapshot_xmax(c.from_snapshot), pg_snapshot_xmax(c.to_snapshot))\n"
 	"       > pg_snapshot_xmax(pg_current_snapshot())\n"
 	"UNION ALL\n"
-	"SELECT format('consumer %%s', consumer), format('is at change %%s, which is yet to come', confirmed)\n"
-	"  FROM %1$s.poser_datasync_consumer\n"
-	" WHERE confirmed > (SELECT last_value FROM %1$s.poser_change_id_seq)\n"
+	"SELECT format('consumer %%s', c.consumer), format('is at change %%s, which is yet to come', c.confirmed)\n"
+	"  FROM %1$s.poser_datasync_consumer AS c\n"
+	" WHERE c.confirmed > (SELECT s.last_value FROM %1$s.poser_change_id_seq AS s)\n"
 	"   AND NOT EXISTS (SELECT FROM pg_subscription_rel\n"
 	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
 	"                                      WHERE relnamespace = $1 AND relname = 'poser_transaction'))\n"
 	"UNION ALL\n"
-	"SELECT format('consumer %%s', consumer), format('has the handler %%s, which does not exist', handler)\n"
-	"  FROM %1$s.poser_datasync_consumer\n"
-	" WHERE handler IS NOT NULL\n"
-	"   AND NOT EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = pronamespace\n"
-	"                    WHERE format('%%I.%%I', nspname, proname) = handler\n"
-	"                      AND prokind = 'f' AND NOT proretset AND pronargs = 1\n"
-	"                      AND proargtypes[0] = (SELECT reltype FROM pg_class\n"
-	"                                             WHERE relnamespace = $1 AND relname = 'poser_change'))\n"
+	"SELECT format('consumer %%s', c.consumer), format('has the handler %%s, which does not exist', c.handler)\n"
+	"  FROM %1$s.poser_datasync_consumer AS c\n"
+	" WHERE c.handler IS NOT NULL\n"
+	"   AND NOT EXISTS (SELECT FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace\n"
+	"                    WHERE format('%%I.%%I', n.nspname, p.proname) = c.handler\n"
+	"                      AND p.prokind = 'f' AND NOT p.proretset AND p.pronargs = 1\n"
+	"                      AND p.proargtypes[0] = (SELECT reltype FROM pg_class\n"
+	"                                               WHERE relnamespace = $1 AND relname = 'poser_change'))\n"
 	"UNION ALL\n"
-	"SELECT format('consumer %%s', consumer), format('is granted to role %%s, which does not exist', role)\n"
-	"  FROM %1$s.poser_datasync_consumer, unnest(roles) AS role\n"
-	" WHERE role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)\n"
+	"SELECT format('consumer %%s', c.consumer), format('is granted to role %%s, which does not exist', granted.role)\n"
+	"  FROM %1$s.poser_datasync_consumer AS c, unnest(c.roles) AS granted (role)\n"
+	" WHERE granted.role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = granted.role)\n"
 	" ORDER BY 1, 2";
 
 /* Add a query's rows to the function's result; returns how many. */
@@ -551,18 +582,32 @@ add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid, const char *ve
 	return SPI_processed;
 }
 
-/* The version that the extension of a function has in this database. */
+/*
+ * The version that the extension of a function has in this database.  Where it
+ * is not to be known, all is expected: else nothing would be checked.
+ */
 static char *
 installed_version(Oid fnoid)
 {
 	Oid argtypes[] = {OIDOID};
 	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
+	char *result = NULL;
 
-	if (SPI_execute_with_args("SELECT extversion FROM pg_extension WHERE oid = $1",
-							  lengthof(argtypes), argtypes, values, NULL, true, 1) != SPI_OK_SELECT ||
-		SPI_processed == 0)
-		return "";
-	return SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	if (SPI_execute_with_args("SELECT substring(extversion, '^[0-9]+(?:[.][0-9]+)*') FROM pg_extension WHERE oid = $1",
+							  lengthof(argtypes), argtypes, values, NULL, true, 1) == SPI_OK_SELECT &&
+		SPI_processed > 0)
+		result = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return result != NULL ? result : "2147483647";
+}
+
+/* Is a version 1.minor, or a later one? */
+static bool
+is_from(const char *version, int minor)
+{
+	int numbers[] = {0, 0};
+
+	(void) sscanf(version, "%d.%d", &numbers[0], &numbers[1]);
+	return numbers[0] > 1 || (numbers[0] == 1 && numbers[1] >= minor);
 }
 
 static bool
@@ -610,22 +655,25 @@ check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
 
 	poser_describe_versioned(tables, nspid);
 	initStringInfo(&ids);
-	appendStringInfo(&ids, "(SELECT max(id) FROM %s.poser_transaction)", schema);
+	appendStringInfo(&ids, "(SELECT max(t.id) FROM %s.poser_transaction AS t)", schema);
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
-		const char *versions = quote_identifier(get_rel_name(tables[i].versions));
+		char *name = get_rel_name(tables[i].versions);
+		const char *versions = quote_identifier(name);
 		const char *key = quote_identifier(get_attname(tables[i].versions, tables[i].keys[0], false));
-		const char *label = poser_versioned_label(i);
+		const char *label = quote_literal_cstr(poser_versioned_label(i));
 		StringInfoData sql;
 
-		appendStringInfo(&ids, ", (SELECT max(change_id) FROM %s.%s)", schema, versions);
+		appendStringInfo(&ids, ", (SELECT max(v.change_id) FROM %s.%s AS v)", schema, versions);
 		add_unrecorded_columns(rsinfo, &tables[i]);
 		initStringInfo(&sql);
 		poser_history_append_comparison(&sql, &tables[i]);
-		add_problems(rsinfo, psprintf(check_last_versions, label, key, sql.data),
+		add_problems(rsinfo, psprintf(check_last_versions, label, psprintf("column_%d", tables[i].keys[0]), sql.data),
 					 nspid, version);
-		add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label), nspid, version);
-		add_problems(rsinfo, psprintf(check_transactions, schema, versions), nspid, version);
+		add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label,
+									  quote_literal_cstr(poser_relation_name(tables[i].versions))),
+					 nspid, version);
+		add_problems(rsinfo, psprintf(check_transactions, schema, versions, quote_literal_cstr(name)), nspid, version);
 	}
 	add_problems(rsinfo, psprintf(check_ids, schema, ids.data), nspid, version);
 }
@@ -649,6 +697,48 @@ static const struct
 	{"poser_change_id_seq", RELKIND_SEQUENCE, {"last_value"}, {INT8OID}},
 	{"poser_widget", RELKIND_RELATION, {"uuid"}, {VARCHAROID}},
 	{"poser_component", RELKIND_RELATION, {"uuid"}, {VARCHAROID}}};
+
+/* Those of batches and consumers. */
+static const char *const other_relations[] = {
+	"poser_batch", "poser_batch_row", "poser_batch_id_seq", "poser_datasync_consumer"};
+
+/* May the current user read all rows of this relation of the schema? */
+static bool
+is_readable(const char *name, Oid nspid)
+{
+	Oid relid = get_relname_relid(name, nspid);
+
+	return OidIsValid(relid) && poser_may_read(relid);
+}
+
+/*
+ * Lock a relation, if it is there, so that it is not rewritten while it is
+ * read.  A snapshot that is taken from then on sees its rows, if there can be
+ * such a one.
+ */
+static void
+lock_relation(const char *name, Oid nspid)
+{
+	Oid relid = get_relname_relid(name, nspid);
+
+	if (!OidIsValid(relid))
+		return;
+	LockRelationOid(relid, AccessShareLock);
+	if (IsolationUsesXactSnapshot() && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		poser_check_rewritten(relid, GetActiveSnapshot());
+}
+
+/* Lock all that is read. */
+static void
+lock_relations(Oid nspid)
+{
+	for (int i = 0; i < lengthof(tables); i++)
+		lock_relation(tables[i], nspid);
+	for (int i = 0; i < lengthof(history_tables); i++)
+		lock_relation(history_tables[i].name, nspid);
+	for (int i = 0; i < lengthof(other_relations); i++)
+		lock_relation(other_relations[i], nspid);
+}
 
 /* Raises an error unless the current user owns all of the tables there are. */
 static bool
@@ -683,9 +773,10 @@ find_batches(Oid nspid)
 	Oid batches = get_relname_relid("poser_batch", nspid);
 	Oid rows = get_relname_relid("poser_batch_row", nspid);
 
-	return OidIsValid(batches) && has_column(batches, "uuid", VARCHAROID) &&
+	return is_readable("poser_batch", nspid) && is_readable("poser_batch_row", nspid) &&
+		   is_readable("poser_batch_id_seq", nspid) && has_column(batches, "uuid", VARCHAROID) &&
 		   has_column(batches, "id", INT8OID) && has_column(batches, "row_count", INT8OID) &&
-		   OidIsValid(rows) && has_column(rows, "batch_uuid", VARCHAROID) &&
+		   has_column(rows, "batch_uuid", VARCHAROID) &&
 		   has_column(rows, "sequence", INT8OID) && has_column(rows, "removed", BOOLOID) &&
 		   get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
 }
@@ -696,7 +787,7 @@ find_consumers(Oid nspid)
 {
 	Oid consumers = get_relname_relid("poser_datasync_consumer", nspid);
 
-	return OidIsValid(consumers) && poser_is_owner(consumers, GetUserId()) && has_column(consumers, "consumer", NAMEOID) &&
+	return is_readable("poser_datasync_consumer", nspid) && poser_is_owner(consumers, GetUserId()) && has_column(consumers, "consumer", NAMEOID) &&
 		   has_column(consumers, "handler", TEXTOID) && has_column(consumers, "roles", NAMEARRAYOID) &&
 		   has_column(consumers, "confirmed", INT8OID) && has_column(consumers, "from_snapshot", PG_SNAPSHOTOID) && has_column(consumers, "to_snapshot", PG_SNAPSHOTOID);
 }
@@ -704,8 +795,11 @@ find_consumers(Oid nspid)
 /*
  * poser_check() returns table (object text, problem text)
  *
- * For the owner of all the tables, who must see all rows: even under FORCE ROW
- * LEVEL SECURITY.
+ * For whoever has the rights of the owner of all the tables.  Rows are checked
+ * as the owner of poser_component, who must see all of them: even under FORCE
+ * ROW LEVEL SECURITY.  Where the tables have several owners, one of whom may not
+ * see the rows of another, then that is what is wrong, and the rows are not
+ * checked.
  */
 Datum
 poser_check(PG_FUNCTION_ARGS)
@@ -720,6 +814,7 @@ poser_check(PG_FUNCTION_ARGS)
 	char *version;
 	int level;
 
+	lock_relations(nspid);
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		relids[i] = get_relname_relid(tables[i], nspid);
@@ -729,12 +824,19 @@ poser_check(PG_FUNCTION_ARGS)
 			complete = false;
 	}
 	has_history = find_history(nspid);
+	/* newer than the locks, in READ COMMITTED */
+	PushActiveSnapshot(GetTransactionSnapshot());
 
 	InitMaterializedSRF(fcinfo, 0);
 	if (OidIsValid(relids[1]))
 		poser_become_owner(relids[1], &save_userid, &save_sec_context);
 	else
 		GetUserIdAndSecContext(&save_userid, &save_sec_context);
+	for (int i = 0; i < lengthof(tables); i++)
+		complete = complete && poser_may_read(relids[i]);
+	for (int i = 0; i < lengthof(history_tables); i++)
+		has_history = has_history && is_readable(history_tables[i].name, nspid);
+
 	/* what is expected is written without quotes */
 	level = NewGUCNestLevel();
 	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
@@ -756,18 +858,19 @@ poser_check(PG_FUNCTION_ARGS)
 									  "active", relids[2], relids[3]);
 		add_problems(rsinfo, psprintf(check_counts, sql.data), nspid, version);
 	}
-	if (has_history && strcmp(version, "1.2") >= 0)
+	if (has_history && is_from(version, 2))
 		check_history(rsinfo, nspid, version);
-	if (find_batches(nspid) && strcmp(version, "1.3") >= 0)
+	if (is_from(version, 3) && find_batches(nspid))
 		add_problems(rsinfo, psprintf(check_batches, quote_identifier(get_namespace_name(nspid))),
 					 nspid, version);
-	if (has_history && find_consumers(nspid) && strcmp(version, "1.4") >= 0)
+	if (has_history && is_from(version, 4) && find_consumers(nspid))
 		add_problems(rsinfo, psprintf(check_consumers, quote_identifier(get_namespace_name(nspid))),
 					 nspid, version);
 
 	SPI_finish();
 	AtEOXact_GUC(true, level);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
+	PopActiveSnapshot();
 	return (Datum) 0;
 }
 
@@ -779,6 +882,8 @@ poser_recount(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relids[lengthof(tables)];
+	Oid save_userid;
+	int save_sec_context;
 
 	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(tables); i++)
@@ -789,7 +894,12 @@ poser_recount(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation \"%s\" does not exist in schema \"%s\"",
 							tables[i], get_namespace_name(nspid))));
+		poser_check_owner(relids[i]);
 	}
+	poser_become_owner(relids[1], &save_userid, &save_sec_context);
+	for (int i = 0; i < lengthof(tables); i++)
+		poser_check_readable(relids[1], relids[i]);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
 	PG_RETURN_INT64(poser_count_rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active",
 										relids[2], relids[3]));
 }

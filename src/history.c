@@ -256,7 +256,8 @@ append_last_versions(StringInfo sql, const PoserVersioned *versioned, const char
 /*
  * Append a query for all rows that are not what their last version says:
  * operation, what should be recorded of the row, which is an insert, update or
- * delete; exists, whether there is such a row; and the recorded columns.
+ * delete; operation_type of the last version; and the recorded columns, called
+ * "column_" and their number in the versions, for their names may be any.
  */
 void
 poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
@@ -275,8 +276,8 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 		{
 			const char *name = version_column(versioned, i + 1);
 
-			appendStringInfo(sql, "%sCASE WHEN live.%s IS NULL THEN last.%s ELSE live.%s END AS %s",
-							 separator, key, name, name, name);
+			appendStringInfo(sql, "%sCASE WHEN live.%s IS NULL THEN last.%s ELSE live.%s END AS column_%d",
+							 separator, key, name, name, i + 1);
 			separator = ", ";
 		}
 	appendStringInfoString(sql, "\n  FROM (SELECT ");
@@ -618,6 +619,9 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 		Form_pg_attribute att = TupleDescAttr(history->desc, i);
 		AttrNumber column = get_attnum(versioned->versions, NameStr(att->attname));
 
+		/* that is the table's name, even if it has a column called so */
+		if (strcmp(NameStr(att->attname), "relation") == 0)
+			continue;
 		if (column > 0 && IsBinaryCoercible(get_atttype(versioned->versions, column), att->atttypid))
 			receiver->map[i] = column;
 	}
@@ -1389,37 +1393,90 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 }
 
 /*
- * Record of one table what has bypassed the triggers, or came before them.
- * Writers wait.  The current user must have the owner's rights on the tables.
+ * Lock tables against writers, all of them before anything is done.  Writers
+ * take them in any order, so this never waits for one while it holds another.
  */
-int64
-poser_history_record(const PoserVersioned *versioned, const char *comment)
+static void
+lock_against_writers(const PoserVersioned *tables, int ntables)
 {
-	PoserVersionWriter *writer;
-	Relation versions;
+	int first = 0;
+	int locked = 0;
+
+	while (locked < ntables)
+	{
+		Oid relid = tables[(first + locked) % ntables].relid;
+
+		if (locked == 0)
+			LockRelationOid(relid, ShareRowExclusiveLock);
+		else if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
+		{
+			/* begin again with the one that has to be waited for */
+			while (locked > 0)
+				UnlockRelationOid(tables[(first + --locked) % ntables].relid, ShareRowExclusiveLock);
+			for (first = 0; tables[first].relid != relid;)
+				first++;
+			continue;
+		}
+		locked++;
+	}
+}
+
+/*
+ * Make each row's operations follow from each other.  A row that had come by a
+ * way around the triggers, and was then changed, has an update or a delete of a
+ * row that was not there; one that had gone so, and came again, has an insert of
+ * a row that was there.  What is known of it is that it came by that update, or
+ * changed by that insert.  A delete of a row of which nothing is known stays.
+ * Returns how many versions were changed.
+ */
+static int64
+mend_operations(const PoserVersioned *versioned, Horizon horizon)
+{
+	Oid argtypes[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(horizon.change_id)};
+	const char *versions = poser_relation_name(versioned->versions);
 	StringInfoData sql;
-	Snapshot latest;
+	SPIPlanPtr plan;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "UPDATE %s AS v\n"
+					 "   SET operation_type = CASE wrong.operation_type WHEN 0 THEN 1 ELSE 0 END\n"
+					 "  FROM (SELECT version.change_id, version.operation_type,\n"
+					 "               pg_catalog.lag(version.operation_type) OVER (PARTITION BY ",
+					 versions);
+	append_keys(&sql, versioned, "version.");
+	appendStringInfo(&sql,
+					 " ORDER BY version.change_id) AS before\n"
+					 "          FROM %s AS version) AS wrong\n"
+					 " WHERE v.change_id OPERATOR(pg_catalog.=) wrong.change_id\n"
+					 "   AND CASE wrong.operation_type\n"
+					 "       WHEN 0 THEN wrong.before OPERATOR(pg_catalog.<>) 2\n"
+					 "       WHEN 1 THEN wrong.before OPERATOR(pg_catalog.=) 2\n"
+					 "                   OR (wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1) END",
+					 versions);
+	plan = poser_saved_plan(sql.data, lengthof(argtypes), argtypes, 0);
+	if (SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(), InvalidSnapshot, false, true, 0) < 0)
+		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
+	return (int64) SPI_processed;
+}
+/* Record of one table what it is and its last versions do not say; returns how many versions. */
+static int64
+record_differences(const PoserVersioned *versioned, const char *comment)
+{
+	PoserVersionWriter *writer = poser_version_begin(versioned, comment);
+	Relation versions = table_open(versioned->versions, RowExclusiveLock);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(versions), &TTSOpsVirtual);
+	StringInfoData sql;
 	Portal portal;
-	TupleTableSlot *slot;
 	Oid save_userid;
 	int save_sec_context;
 	int64 result = 0;
 
-	poser_check_owner(versioned->relid);
-	poser_check_owner(versioned->versions);
-	poser_check_owner(versioned->transactions);
-
-	LockRelationOid(versioned->relid, ShareRowExclusiveLock);
 	initStringInfo(&sql);
 	poser_history_append_comparison(&sql, versioned);
-	writer = poser_version_begin(versioned, comment);
-	versions = table_open(versioned->versions, RowExclusiveLock);
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(versions), &TTSOpsVirtual);
-
 	poser_become_owner(versioned->relid, &save_userid, &save_sec_context);
-	latest = RegisterSnapshot(GetLatestSnapshot());
-	PushActiveSnapshot(latest);
-	SPI_connect();
+	poser_check_readable(versioned->relid, versioned->versions);
 	portal = poser_open_cursor(sql.data, 0, NULL, NULL);
 	for (;;)
 	{
@@ -1449,12 +1506,50 @@ poser_history_record(const PoserVersioned *versioned, const char *comment)
 		SPI_freetuptable(SPI_tuptable);
 	}
 	SPI_cursor_close(portal);
-	SPI_finish();
-	PopActiveSnapshot();
-	UnregisterSnapshot(latest);
 	poser_version_end(writer);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(versions, NoLock);
+	return result;
+}
+
+/*
+ * Record what has bypassed the triggers of these tables, or came before them,
+ * and mend the versions of rows that were changed after they had come or gone
+ * so.  Writers wait.  The current user must have the owner's rights on the
+ * tables.  Returns how many versions were written or mended.
+ */
+int64
+poser_history_record(const PoserVersioned *tables, int ntables, const char *comment)
+{
+	Snapshot latest;
+	Horizon horizon;
+	int64 result = 0;
+
+	poser_check_owner(tables[0].transactions);
+	for (int i = 0; i < ntables; i++)
+	{
+		poser_check_owner(tables[i].relid);
+		poser_check_owner(tables[i].versions);
+	}
+	lock_against_writers(tables, ntables);
+
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(latest);
+	SPI_connect();
+	horizon = get_horizon(&tables[0], true);
+	for (int i = 0; i < ntables; i++)
+	{
+		Oid save_userid;
+		int save_sec_context;
+
+		poser_become_owner(tables[i].versions, &save_userid, &save_sec_context);
+		result += mend_operations(&tables[i], horizon);
+		SetUserIdAndSecContext(save_userid, save_sec_context);
+		result += record_differences(&tables[i], comment);
+	}
+	SPI_finish();
+	PopActiveSnapshot();
+	UnregisterSnapshot(latest);
 	return result;
 }

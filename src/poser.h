@@ -130,6 +130,8 @@ extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
+extern bool poser_may_read(Oid relid);
+extern void poser_check_readable(Oid owned, Oid relid);
 extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);
 
 /* count.c */
@@ -188,7 +190,7 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 								  const char *parent);
 extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before,
 								 int64 limit);
-extern int64 poser_history_record(const PoserVersioned *versioned, const char *comment);
+extern int64 poser_history_record(const PoserVersioned *tables, int ntables, const char *comment);
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
 /* batch.c */

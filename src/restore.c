@@ -7,16 +7,20 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
 #include "utils/backend_status.h"
+#include "utils/fmgroids.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
@@ -103,6 +107,44 @@ poser_is_restore(Relation rel)
 }
 
 /*
+ * Do rows of a table refer to rows of another one, be it by way of others?  The
+ * catalog says so without a lock, which workers might be waiting for in a circle.
+ */
+static bool
+refers_to(Oid relid, Oid other)
+{
+	Relation catalog = table_open(ConstraintRelationId, AccessShareLock);
+	List *relids = list_make1_oid(relid);
+	bool result = false;
+	ListCell *lc;
+
+	/* the list grows while we go through it */
+	foreach(lc, relids)
+	{
+		SysScanDesc scan;
+		ScanKeyData key;
+		HeapTuple tuple;
+
+		ScanKeyInit(&key, Anum_pg_constraint_conrelid, BTEqualStrategyNumber, F_OIDEQ,
+					ObjectIdGetDatum(lfirst_oid(lc)));
+		scan = systable_beginscan(catalog, ConstraintRelidTypidNameIndexId, true, NULL, 1, &key);
+		while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+		{
+			Form_pg_constraint form = (Form_pg_constraint) GETSTRUCT(tuple);
+
+			if (form->contype != CONSTRAINT_FOREIGN)
+				continue;
+			result = result || form->confrelid == other;
+			relids = list_append_unique_oid(relids, form->confrelid);
+		}
+		systable_endscan(scan);
+	}
+	list_free(relids);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
  * Wait for the rows that the rows of "rel" will refer to.
  *
  * "pg_restore -j" loads tables in parallel.  It keeps an order of tables that
@@ -131,7 +173,8 @@ poser_restore_wait(Relation rel)
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
 		TimestampTz quiet_since = GetCurrentTimestamp();
 
-		if (get_rel_relkind(parent) != RELKIND_RELATION)
+		/* no order is right for tables that refer to each other, nor for one that refers to itself */
+		if (refers_to(parent, RelationGetRelid(rel)) || get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
 		while (is_empty(parent))
 		{

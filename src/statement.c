@@ -43,6 +43,15 @@ event_type(TriggerEvent event)
 	return TRIGGER_TYPE_TRUNCATE;
 }
 
+/* Does the trigger fire in this session?  As the server decides it. */
+static bool
+is_enabled(const Trigger *tg)
+{
+	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
+		return tg->tgenabled == TRIGGER_FIRES_ON_REPLICA || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
+	return tg->tgenabled == TRIGGER_FIRES_ON_ORIGIN || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
+}
+
 /* Will this trigger's function be called after the statement, too? */
 static bool
 fires_after(TriggerData *trigdata, int16 event)
@@ -54,7 +63,7 @@ fires_after(TriggerData *trigdata, int16 event)
 		Trigger *tg = &desc->triggers[i];
 
 		if (tg->tgfoid == trigdata->tg_trigger->tgfoid &&
-			tg->tgenabled == trigdata->tg_trigger->tgenabled &&
+			is_enabled(tg) &&
 			!TRIGGER_FOR_ROW(tg->tgtype) && TRIGGER_FOR_AFTER(tg->tgtype) && (tg->tgtype & event))
 			return true;
 	}

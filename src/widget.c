@@ -393,7 +393,6 @@ poser_record_versions(PG_FUNCTION_ARGS)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	const char *comment = NULL;
-	int64 result = 0;
 
 	PreventCommandIfReadOnly("poser_record_versions()");
 	if (creating_extension)
@@ -401,7 +400,5 @@ poser_record_versions(PG_FUNCTION_ARGS)
 	else if (poser_comment == NULL || poser_comment[0] == '\0')
 		comment = "recorded by poser_record_versions()";
 	describe_for(fcinfo, tables);
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		result += poser_history_record(&tables[i], comment);
-	PG_RETURN_INT64(result);
+	PG_RETURN_INT64(poser_history_record(tables, POSER_VERSIONED_TABLES, comment));
 }
