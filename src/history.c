@@ -45,6 +45,7 @@
 #include "utils/syscache.h"
 #include "utils/timestamp.h"
 #include "utils/tuplesort.h"
+#include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
 #include "poser.h"
@@ -1274,41 +1275,117 @@ append_no_version(StringInfo sql, Oid versions)
 }
 
 /*
- * Append that condition for all tables of versions: these, and those that
- * triggers record to which somebody has made himself.
+ * Find out of which transactions, up to this one, other tables have versions:
+ * all that have the columns of one, whoever made them, for triggers may record
+ * to them or have done so, and they may have other names since.  Their values
+ * are read without a query, which would run their owners' code.
+ *
+ * Returns false if it cannot be found out now, because one of them is locked:
+ * its owner must not be able to keep us waiting.
  */
-static void
-append_no_versions(StringInfo sql, const PoserVersioned *tables, int ntables)
+static bool
+collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
+					 int64 transaction_id)
 {
-	Oid argtypes[] = {OIDOID};
-	Datum values[] = {ObjectIdGetDatum(get_rel_namespace(tables[0].versions))};
+	SPITupleTable *found;
+	bool result = true;
 
-	for (int i = 0; i < ntables; i++)
-		append_no_version(sql, tables[i].versions);
-	execute("SELECT DISTINCT c.oid\n"
-			"  FROM pg_catalog.pg_trigger AS t\n"
-			"       JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid\n"
-			"       JOIN pg_catalog.pg_class AS c\n"
-			"       ON c.relnamespace OPERATOR(pg_catalog.=) p.pronamespace\n"
-			"          AND pg_catalog.convert_to(c.relname::pg_catalog.text, pg_catalog.getdatabaseencoding())\n"
-			"              OPERATOR(pg_catalog.=)\n"
-			"              pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\\x00'::pg_catalog.bytea)\n"
-			"                                                OPERATOR(pg_catalog.-) 1)\n"
-			" WHERE p.proname OPERATOR(pg_catalog.=) 'poser_version'\n"
-			"   AND p.pronamespace OPERATOR(pg_catalog.=) $1\n"
-			"   AND t.tgnargs OPERATOR(pg_catalog.>) 0",
-			lengthof(argtypes), argtypes, values, true);
-	for (uint64 i = 0; i < SPI_processed; i++)
+	execute("SELECT c.oid\n"
+			"  FROM pg_catalog.pg_class AS c\n"
+			"       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
+			" WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
+			"   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
+			"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
+			"        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
+			"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
+			" GROUP BY c.oid\n"
+			"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3",
+			0, NULL, NULL, true);
+	found = SPI_tuptable;
+	for (uint64 i = 0; result && i < found->numvals; i++)
 	{
 		bool isnull;
-		Oid versions = DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull));
-		bool known = get_attnum(versions, "transaction_id") <= 0;
+		Oid relid = DatumGetObjectId(SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull));
+		bool known = false;
+		AttrNumber column;
+		Relation rel;
+		Snapshot snapshot;
+		TableScanDesc scan;
+		TupleTableSlot *slot;
+		int64 last = 0;
 
 		for (int j = 0; j < ntables; j++)
-			known = known || tables[j].versions == versions;
-		if (!known)
-			append_no_version(sql, versions);
+			known = known || tables[j].versions == relid;
+		if (known)
+			continue;
+		if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		{
+			result = false;
+			continue;
+		}
+		rel = try_table_open(relid, NoLock);
+		if (rel == NULL)
+			continue;
+		column = get_attnum(relid, "transaction_id");
+		if (column > 0 && get_atttype(relid, column) == INT8OID)
+		{
+			snapshot = RegisterSnapshot(GetLatestSnapshot());
+			slot = table_slot_create(rel, NULL);
+			scan = table_beginscan(rel, snapshot, 0, NULL);
+			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+			{
+				Datum value = slot_getattr(slot, column, &isnull);
+
+				CHECK_FOR_INTERRUPTS();
+				if (isnull || DatumGetInt64(value) > transaction_id || DatumGetInt64(value) == last)
+					continue;
+				last = DatumGetInt64(value);
+				tuplestore_putvalues(used, desc, &value, &isnull);
+			}
+			table_endscan(scan);
+			ExecDropSingleTupleTableSlot(slot);
+			UnregisterSnapshot(snapshot);
+		}
+		table_close(rel, AccessShareLock);
 	}
+	SPI_freetuptable(found);
+	return result;
+}
+
+/* Remove the transactions before this one of which no table has a version. */
+static void
+prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
+{
+	Oid argtypes[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id)};
+	EphemeralNamedRelationData used = {0};
+	TupleDesc desc = CreateTemplateTupleDesc(1);
+	StringInfoData sql;
+
+	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
+	used.reldata = tuplestore_begin_heap(false, false, work_mem);
+	if (collect_transactions(used.reldata, desc, tables, ntables, transaction_id))
+	{
+		used.md.name = "poser_used";
+		used.md.reliddesc = InvalidOid;
+		used.md.tupdesc = desc;
+		used.md.enrtype = ENR_NAMED_TUPLESTORE;
+		used.md.enrtuples = tuplestore_tuple_count(used.reldata);
+		if (SPI_register_relation(&used) != SPI_OK_REL_REGISTER)
+			elog(ERROR, "could not register the transactions that are used");
+		initStringInfo(&sql);
+		appendStringInfo(&sql,
+						 "DELETE FROM %s AS t\n"
+						 " WHERE t.id OPERATOR(pg_catalog.<) $1\n"
+						 "   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id OPERATOR(pg_catalog.=) t.id)",
+						 poser_relation_name(tables[0].transactions));
+		for (int i = 0; i < ntables; i++)
+			append_no_version(&sql, tables[i].versions);
+		if (SPI_execute_with_args(sql.data, 1, argtypes, values, NULL, false, 0) != SPI_OK_DELETE)
+			elog(ERROR, "could not remove transactions");
+		SPI_unregister_relation(used.md.name);
+	}
+	tuplestore_end(used.reldata);
 }
 
 /*
@@ -1329,7 +1406,6 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 	Oid save_userid;
 	int save_sec_context;
 	Horizon horizon;
-	StringInfoData sql;
 	int64 transaction_id;
 	int64 result = 0;
 	bool isnull;
@@ -1375,15 +1451,9 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 			execute(psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", horizons),
 					2, position_types, position, false);
 		}
+		/* the last one stays, as the place in time of what is left */
 		if (result < limit)
-		{
-			/* the last one stays, as the place in time of what is left */
-			initStringInfo(&sql);
-			appendStringInfo(&sql, "DELETE FROM %s AS t\n WHERE t.id OPERATOR(pg_catalog.<) $1", transactions);
-			append_no_versions(&sql, tables, ntables);
-			position[0] = Int64GetDatum(transaction_id);
-			execute(sql.data, 1, position_types, position, false);
-		}
+			prune_transactions(tables, ntables, transaction_id);
 	}
 
 	SPI_finish();
@@ -1441,7 +1511,7 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
 					 "UPDATE %s AS v\n"
-					 "   SET operation_type = CASE wrong.operation_type WHEN 0 THEN 1 ELSE 0 END\n"
+					 "   SET operation_type = CASE WHEN wrong.operation_type OPERATOR(pg_catalog.=) 0 THEN 1 ELSE 0 END\n"
 					 "  FROM (SELECT version.change_id, version.operation_type,\n"
 					 "               pg_catalog.lag(version.operation_type) OVER (PARTITION BY ",
 					 versions);
@@ -1450,10 +1520,10 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 					 " ORDER BY version.change_id) AS before\n"
 					 "          FROM %s AS version) AS wrong\n"
 					 " WHERE v.change_id OPERATOR(pg_catalog.=) wrong.change_id\n"
-					 "   AND CASE wrong.operation_type\n"
-					 "       WHEN 0 THEN wrong.before OPERATOR(pg_catalog.<>) 2\n"
-					 "       WHEN 1 THEN wrong.before OPERATOR(pg_catalog.=) 2\n"
-					 "                   OR (wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1) END",
+					 "   AND (wrong.operation_type OPERATOR(pg_catalog.=) 0 AND wrong.before OPERATOR(pg_catalog.<>) 2\n"
+					 "        OR wrong.operation_type OPERATOR(pg_catalog.=) 1\n"
+					 "           AND (wrong.before OPERATOR(pg_catalog.=) 2\n"
+					 "                OR wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1))",
 					 versions);
 	plan = poser_saved_plan(sql.data, lengthof(argtypes), argtypes, 0);
 	if (SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(), InvalidSnapshot, false, true, 0) < 0)
