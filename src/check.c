@@ -469,7 +469,7 @@ static const char *const check_operations =
 	"            WHEN operation_type = 0\n"
 	"            THEN format('change %%s is an insert of a row that was there', change_id)\n"
 	"            WHEN operation_type = 2\n"
-	"            THEN format('change %%s is a delete of a row that was not there: DELETE FROM %%s WHERE change_id = %%s',\n"
+	"            THEN format('change %%s is a delete of a row that was not there (DELETE FROM %%s WHERE change_id = %%s removes it)',\n"
 	"                        change_id, %5$s, change_id)\n"
 	"            ELSE format('change %%s is of a row that was not there', change_id) END\n"
 	"  FROM (SELECT v.%3$s::text AS key, v.change_id, v.operation_type,\n"

@@ -21,7 +21,7 @@ SELECT * FROM unnest('{action,batch,before,belongs,c,c1,c2,compared,consumer,cou
 	%,"%s %1$s","it''s","back\\slash","\"quoted\"","A b",*}'::pg_catalog.name[]);
 INSERT INTO name
 SELECT DISTINCT attname, true FROM pg_attribute
- WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = current_schema::regnamespace
+ WHERE attrelid IN (SELECT oid FROM pg_class WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema)
                        AND relkind IN ('r', 'v', 'c', 'S') AND relname LIKE 'poser!_%' ESCAPE '!')
    AND attnum > 0
     ON CONFLICT DO NOTHING;

@@ -408,6 +408,125 @@ DROP FUNCTION regress_poser."Handle %s";
 UPDATE poser_datasync_consumer SET handler = NULL WHERE consumer = 'failing';
 SELECT * FROM poser_check();
 
+-- Versions are numbers: what is expected in 1.4 is in 1.10, too.
+CREATE FUNCTION problems_in(version text) RETURNS TABLE (object text, problem text) LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE pg_extension SET extversion = version WHERE extname = 'poser';
+	RETURN QUERY SELECT * FROM poser_check();
+	UPDATE pg_extension SET extversion = '1.4' WHERE extname = 'poser';
+END
+$$;
+BEGIN;
+DROP INDEX poser_component_idx_widget, poser_component_version_idx_widget, poser_transaction_idx_xact;
+ALTER TABLE poser_datasync_consumer ENABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_batch DISABLE ROW LEVEL SECURITY;
+SET LOCAL session_replication_role = replica;
+UPDATE poser_widget SET description = 'past' WHERE uuid = 'w1';
+UPDATE poser_batch SET row_count = 7;
+UPDATE poser_datasync_consumer SET roles = '{none}' WHERE consumer = 'half';
+SET LOCAL session_replication_role = origin;
+SELECT version, object, problem
+  FROM unnest('{1.1,1.2,1.3,1.4,1.9,1.10,1.10.1,2.0,10.0,next}'::text[]) WITH ORDINALITY AS v (version, n), problems_in(version) ORDER BY n, object COLLATE "C";
+-- nor does a function that is no member of it say that all is well
+ALTER EXTENSION poser DROP FUNCTION poser_check();
+SELECT * FROM poser_check() ORDER BY object COLLATE "C";
+ROLLBACK;
+DROP FUNCTION problems_in;
+SELECT * FROM poser_check();
+
+-- Tables of another owner, who may not read the rest: rows are not checked, and
+-- neither counts nor versions are mended.
+ALTER TABLE poser_widget OWNER TO "regress_poser_client, %s";
+ALTER TABLE poser_component OWNER TO "regress_poser_client, %s";
+SELECT * FROM poser_check();
+SELECT poser_recount();
+SELECT poser_record_versions();
+UPDATE poser_widget SET active = NOT active WHERE uuid = 'w2';
+-- by and by it may read them
+GRANT SELECT ON poser_component_count, poser_component_count_delta TO "regress_poser_client, %s";
+SELECT object, problem FROM poser_check() WHERE problem LIKE '%poser_component_count%';
+SELECT poser_recount();
+GRANT SELECT ON poser_change_id_seq, poser_transaction, poser_version_horizon, poser_widget_version, poser_component_version,
+	poser_batch, poser_batch_row, poser_datasync_consumer TO "regress_poser_client, %s";
+SELECT * FROM poser_check();
+GRANT SELECT ON poser_batch_id_seq TO "regress_poser_client, %s";
+SELECT * FROM poser_check();
+SELECT poser_record_versions();
+SET session_replication_role = replica;
+UPDATE poser_widget SET description = 'past' WHERE uuid = 'w2';
+RESET session_replication_role;
+SELECT * FROM poser_check();
+SELECT poser_record_versions();
+-- but not all rows of them
+ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY;
+SELECT * FROM poser_check();
+SELECT poser_record_versions();
+ALTER TABLE poser_widget_version DISABLE ROW LEVEL SECURITY;
+-- only one of them
+ALTER TABLE poser_widget OWNER TO CURRENT_USER;
+SELECT * FROM poser_check();
+SELECT poser_recount();
+GRANT SELECT ON poser_widget TO "regress_poser_client, %s";
+SELECT poser_recount();
+-- and not even their schema
+BEGIN;
+REVOKE USAGE ON SCHEMA public FROM public;
+SELECT count(*) FROM poser_check();
+SELECT poser_recount();
+ROLLBACK;
+ALTER TABLE poser_component OWNER TO CURRENT_USER;
+REVOKE ALL ON poser_widget, poser_component, poser_component_count, poser_component_count_delta, poser_change_id_seq, poser_transaction, poser_version_horizon,
+	poser_widget_version, poser_component_version, poser_batch, poser_batch_row, poser_batch_id_seq, poser_datasync_consumer FROM "regress_poser_client, %s";
+SELECT * FROM poser_check();
+
+-- Rows that have bypassed the triggers and were then changed
+SET session_replication_role = replica;
+INSERT INTO poser_widget (uuid, description) VALUES ('w10', ''), ('w11', ''), ('w12', ''), ('w13', '');
+DELETE FROM poser_widget WHERE uuid = 'w1';
+RESET session_replication_role;
+UPDATE poser_widget SET description = 'changed' WHERE uuid IN ('w10', 'w13');
+UPDATE poser_widget SET description = 'changed again' WHERE uuid = 'w10';
+DELETE FROM poser_widget WHERE uuid IN ('w11', 'w13');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'again');
+SET session_replication_role = replica;
+INSERT INTO poser_widget (uuid, description) VALUES ('w13', 'again');
+RESET session_replication_role;
+UPDATE poser_widget SET description = 'again and again' WHERE uuid = 'w13';
+-- and of an inheriting table, changed through this one
+CREATE TABLE widget_child () INHERITS (poser_widget);
+INSERT INTO widget_child (uuid, description) VALUES ('w14', '');
+UPDATE poser_widget SET active = false WHERE uuid = 'w14';
+CREATE VIEW problems AS SELECT regexp_replace(object || ' ' || problem, 'change [0-9]+|change_id = [0-9]+', 'change N', 'g') AS problem FROM poser_check() WHERE object LIKE 'widget%';
+SELECT poser_recount() > 0 AS counted;
+TABLE problems;
+BEGIN;
+SELECT poser_record_versions();
+TABLE problems;
+ROLLBACK;
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+SELECT poser_record_versions();
+COMMIT;
+SELECT poser_record_versions();
+SELECT uuid, operation, description FROM unnest('{w1,w10,w11,w12,w13,w14}'::text[]) AS w, poser_widget_history(w);
+SELECT uuid, operation_type, description FROM poser_widget_version WHERE uuid IN ('w10', 'w13') ORDER BY uuid, change_id;
+-- of a deleted row nothing more is known; what is said removes that
+TABLE problems;
+DO $$BEGIN EXECUTE (SELECT substring(problem, '[(](DELETE .*) removes it[)]') FROM poser_check() WHERE problem LIKE '%DELETE%'); END$$;
+TABLE problems;
+DROP TABLE widget_child;
+SELECT poser_recount(), poser_record_versions();
+SELECT * FROM poser_check();
+-- what is pruned is not known to be wrong
+UPDATE poser_widget SET description = 'last';
+BEGIN;
+TRUNCATE poser_datasync_consumer;
+SELECT poser_prune_versions('0') > 0 AS pruned;
+SELECT count(*) > 0 AS without_insert FROM poser_widget_version WHERE operation_type = 1;
+SELECT poser_record_versions();
+SELECT * FROM poser_check();
+ROLLBACK;
+DROP VIEW problems;
+
 DROP ROLE "regress_poser_client, %s";
 UPDATE poser_datasync_consumer SET roles = '{NULL}' WHERE consumer = 'failing';
 SELECT * FROM poser_check();
