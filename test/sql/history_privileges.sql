@@ -248,6 +248,31 @@ UPDATE poser_widget SET description = 'forced' WHERE uuid = 'w1';
 SELECT * FROM poser_check();
 SELECT poser_prune_versions('0') > 0 AS pruned;
 SELECT * FROM poser_check();
+-- another's versions keep their transactions, and nothing of that other's is run to see them
+RESET ROLE;
+CREATE SCHEMA regress_poser_writer AUTHORIZATION regress_poser_writer;
+SET ROLE regress_poser_writer;
+CREATE FUNCTION regress_poser_writer.refuse() RETURNS boolean LANGUAGE plpgsql AS $$BEGIN RAISE 'run'; END$$;
+CREATE TABLE regress_poser_writer.versions (operation_type smallint, transaction_id bigint, change_id bigint);
+CREATE POLICY refuse ON regress_poser_writer.versions USING (regress_poser_writer.refuse());
+ALTER TABLE regress_poser_writer.versions ENABLE ROW LEVEL SECURITY;
+RESET ROLE;
+SELECT max(id) AS last FROM poser_transaction \gset
+INSERT INTO regress_poser_writer.versions VALUES (1, :last, 1);
+SET ROLE regress_poser_owner;
+UPDATE poser_widget SET description = 'forced again' WHERE uuid = 'w1';
+UPDATE poser_widget SET description = 'and again' WHERE uuid = 'w1';
+SELECT poser_prune_versions('0') > 0 AS pruned;
+RESET ROLE;
+SELECT count(*) FROM poser_transaction WHERE id = :last;
+DROP TABLE regress_poser_writer.versions;
+DROP FUNCTION regress_poser_writer.refuse();
+DROP SCHEMA regress_poser_writer;
+SET ROLE regress_poser_owner;
+SELECT poser_prune_versions('0') > 0 AS pruned;
+RESET ROLE;
+SELECT count(*) FROM poser_transaction WHERE id = :last;
+SET ROLE regress_poser_owner;
 
 DROP FUNCTION add_widget;
 DROP EXTENSION poser;

@@ -93,6 +93,51 @@ SELECT poser_prune_versions('0');
 ROLLBACK;
 SELECT poser_prune_versions('0');
 
+-- Who has made the versions in other tables, and when, stays: also where no trigger records to
+-- them any more, under whatever name and in whatever schema, and whoever owns them.
+CREATE TABLE customer (id int PRIMARY KEY, name text);
+CREATE TABLE customer_version (id int, name text, operation_type smallint, transaction_id bigint, change_id bigint);
+CREATE TRIGGER customer_insert AFTER INSERT ON customer REFERENCING NEW TABLE AS new_rows
+	FOR EACH STATEMENT EXECUTE FUNCTION poser_version('customer_version', 'id');
+SET client_min_messages = warning;
+CREATE ROLE regress_poser_other;
+RESET client_min_messages;
+CREATE SCHEMA regress_poser_other AUTHORIZATION regress_poser_other;
+SET poser.comment = '7';
+INSERT INTO customer VALUES (1, 'one');
+INSERT INTO customer VALUES (2, 'two');
+CREATE TABLE regress_poser_other.versions AS SELECT * FROM customer_version WHERE id = 2;
+ALTER TABLE regress_poser_other.versions OWNER TO regress_poser_other;
+DELETE FROM customer_version WHERE id = 2;
+-- tables that look like it, and are not
+CREATE TABLE unlike AS SELECT 1::smallint AS operation_type, id::int AS transaction_id, id AS change_id FROM poser_transaction;
+CREATE VIEW like_it AS SELECT 1::smallint AS operation_type, id AS transaction_id, id AS change_id FROM poser_transaction;
+SET poser.comment = '0';
+UPDATE poser_widget SET description = '9';
+CREATE VIEW kept_of_customers AS
+SELECT v.id, comment FROM customer_version AS v JOIN poser_transaction AS t ON t.id = transaction_id;
+SELECT poser_prune_versions('0') > 0 AS pruned;
+TABLE kept_of_customers;
+DROP TRIGGER customer_insert ON customer;
+SELECT poser_prune_versions('0');
+TABLE kept_of_customers;
+ALTER TABLE customer_version RENAME TO archive;
+ALTER TABLE archive SET SCHEMA regress_poser_other;
+DROP TABLE customer;
+SELECT poser_prune_versions('0');
+TABLE kept_of_customers;
+SELECT count(*) FROM poser_transaction WHERE comment = '7';
+DROP VIEW kept_of_customers;
+DROP TABLE regress_poser_other.versions;
+SELECT poser_prune_versions('0');
+SELECT count(*) FROM poser_transaction WHERE comment = '7';
+DROP TABLE regress_poser_other.archive, unlike CASCADE;
+SELECT poser_prune_versions('0');
+SELECT count(*) FROM poser_transaction WHERE comment = '7';
+DROP SCHEMA regress_poser_other;
+DROP ROLE regress_poser_other;
+DROP VIEW like_it;
+
 -- errors
 SELECT poser_prune_versions(NULL);
 SELECT poser_prune_versions('-1 day');

@@ -44,4 +44,33 @@ is( $node->safe_psql('db', q{
 		ROLLBACK}),
 	"1\nt", 'until then reads are exact');
 
+# The triggers need not be enabled in the same way: all of them fire.
+foreach (
+	[ 'poser_component', 'poser_version_before', 'poser_version_insert', 'poser_count' ],
+	[ 'poser_component', 'poser_count_before', 'poser_count_insert', 'poser_version' ])
+{
+	my ($table, $before, $after, $others) = @$_;
+
+	foreach my $always ($before, $after)
+	{
+		($rc, $stdout, $stderr) = $node->psql('db', qq{\\set VERBOSITY verbose
+			BEGIN;
+			ALTER TABLE $table ENABLE ALWAYS TRIGGER $always;
+			ALTER TABLE $table DISABLE TRIGGER ${others}_before, DISABLE TRIGGER ${others}_insert;
+			SELECT insert_components(3, 1);
+			COMMIT});
+		like($stderr, qr/ERROR:  0A000: a statement on table "poser_component" was not run to its end/,
+			"a limit that is reached is an error where $always is always enabled");
+	}
+}
+# In a replica none of them fires but those that are enabled for it.
+is( $node->safe_psql('db', q{
+		BEGIN;
+		SET LOCAL session_replication_role = replica;
+		ALTER TABLE poser_component ENABLE ALWAYS TRIGGER poser_version_before, ENABLE ALWAYS TRIGGER poser_count_before;
+		SELECT insert_components(3, 1);
+		COMMIT;
+		SELECT count(*) FROM poser_component}),
+	"1\n4", 'where nothing would be done at its end, it may be left');
+
 done_testing();
