@@ -1,0 +1,161 @@
+# The library serves the schema of every version that was released: between its
+# installation and ALTER EXTENSION ... UPDATE a database reads and writes as before,
+# and each of the functions that it has does what it did.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use PoserTest;
+use Test::More;
+
+my $node = new_node('older', conf => 'track_functions = all');
+
+# Each: the version from which on it is so, what is so, statements and their output.
+my @statements = (
+	[ '1.0', 'rows are written', <<'EOF', "32\n0" ],
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
+	('c1', 'w1', '1', 'a'), ('c2', 'w1', '2', 'b'), ('c3', 'w2', '3', 'c'), ('c4', 'w3', '4', 'd');
+INSERT INTO poser_widget (description) VALUES ('') RETURNING length(uuid);
+DELETE FROM poser_widget WHERE description = '';
+UPDATE poser_component SET active = false WHERE uuid = 'c2';
+UPDATE poser_component SET widget_uuid = 'w1' WHERE uuid = 'c3';
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '', '')
+	ON CONFLICT (uuid) DO UPDATE SET description = 'A';
+BEGIN;
+TRUNCATE poser_component, poser_widget;
+ROLLBACK;
+BEGIN;
+UPDATE poser_widget SET uuid = 'w4' WHERE uuid = 'w2';
+SAVEPOINT s;
+DELETE FROM poser_component;
+ROLLBACK TO s;
+COMMIT;
+DELETE FROM poser_component WHERE uuid = 'c4';
+DELETE FROM poser_widget WHERE uuid = 'w3';
+SELECT count(*) FROM poser_widget WHERE uuid = poser_uuid();
+EOF
+	[ '1.0', 'rows are read', <<'EOF', "w1|one|t\nw4|two|t\nc1|w1|A|t\nc2|w1|b|f\nc3|w1|c|t" ],
+SELECT uuid, description, active FROM poser_widget ORDER BY uuid;
+SELECT uuid, widget_uuid, description, active FROM poser_component ORDER BY uuid;
+EOF
+	[ '1.1', 'counts are read', <<'EOF', "w1|3|2\nw4|0|0\nw1|3|2\nw1|3\nw4|0\nw4|0\nt" ],
+SELECT uuid, component_count, active_component_count FROM poser_widget_summary ORDER BY uuid;
+SELECT uuid, component_count, active_component_count FROM poser_widget_get('w1');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT uuid, component_count FROM poser_widget_list('TWO', true, page_size => 1);
+SELECT poser_component_live_from('poser_widget', 'poser_component') IS NULL;
+EOF
+	[ '1.1', 'counts are mended', <<'EOF', "0\nwidget w1|component_count is 3 instead of 2\n1\n2" ],
+SELECT poser_recount();
+SET session_replication_role = replica;
+DELETE FROM poser_component WHERE uuid = 'c2';
+RESET session_replication_role;
+SELECT * FROM poser_check() WHERE problem LIKE 'component_count%';
+SELECT poser_recount();
+SELECT component_count FROM poser_widget_get('w1');
+EOF
+	[ '1.2', 'history is mended', <<'EOF', "component c2|is gone, but its history does not end in a delete\n1\n0" ],
+SELECT * FROM poser_check();
+SELECT poser_record_versions();
+SELECT poser_record_versions();
+EOF
+	[ '1.2', 'history is read', <<'EOF', "insert|one\nupdate|poser_component|c3\ndelete|c2\nupdate|c2\ninsert|c2\nw1|one\nw4|two\n0" ],
+SELECT operation, description FROM poser_widget_history('w1');
+SELECT operation, relation, uuid FROM poser_widget_history('w1', true) WHERE uuid = 'c3' AND operation = 'update';
+SELECT operation, uuid FROM poser_component_history('c2');
+SELECT uuid, description FROM poser_widget_as_of('infinity') ORDER BY uuid;
+SELECT count(*) FROM poser_component_as_of('2000-01-01');
+EOF
+	[ '1.2', 'rows go back in history', <<'EOF', "2\nc1|a\nc2|b\nc3|c" ],
+SELECT poser_widget_revert('w1', max(transaction_id), true) FROM poser_component_version WHERE uuid = 'c3';
+SELECT uuid, description FROM poser_component ORDER BY uuid;
+EOF
+	[ '1.2', 'history is pruned', <<'EOF', "t\nc2|1\nc3|1" ],
+SELECT poser_prune_versions('0') > 0;
+SELECT uuid, count(*) FROM poser_component_version WHERE operation_type <> 2 AND uuid > 'c1' GROUP BY uuid ORDER BY uuid;
+BEGIN;
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (0, now(), '', '', '3');
+ROLLBACK;
+EOF
+	[ '1.3', 'imports are made', <<'EOF', qq{update|{"uuid": "w1"}\ncreate|{"uuid": "w5"}\n1|1|0|0} ],
+CREATE TABLE source (uuid varchar(32), description varchar(255));
+INSERT INTO source VALUES ('w1', 'One'), ('w5', 'five');
+SELECT operation, key FROM poser_import_diff('source', 'poser_widget') ORDER BY key;
+SELECT * FROM poser_import('source', 'poser_widget');
+EOF
+	[ '1.3', 'batches are executed', <<'EOF', "2\n0\n1|a batch|2\n0|1|0|1|0\nt\n1\nFIVE" ],
+UPDATE source SET description = 'FIVE' WHERE uuid = 'w5';
+SELECT poser_batch_create('poser_widget', 'a batch') AS batch \gset
+SELECT poser_batch_populate(:'batch', 'source');
+UPDATE poser_batch_row SET removed = false;
+SELECT poser_batch_refresh(:'batch');
+SELECT id, description, row_count FROM poser_batch;
+SELECT * FROM poser_batch_execute(:'batch');
+SELECT executed IS NOT NULL FROM poser_batch;
+SELECT poser_batch_purge('0');
+SELECT description FROM poser_widget WHERE uuid = 'w5';
+EOF
+	[ '1.4', 'consumers are given changes', <<'EOF', "||||\nc|0|f\nh|0|f\nw6|f|six\nw6|t|six\nc|2\nh|2\n2\nc|1|f\nc|0" ],
+CREATE FUNCTION handle(change poser_change) RETURNS void LANGUAGE sql AS '';
+SELECT poser_datasync_add('c'), poser_datasync_add('h', handler => 'handle(poser_change)'), poser_datasync_add('gone'),
+	poser_datasync_grant('c', 'public'), poser_datasync_revoke('c', 'public');
+SELECT poser_datasync_drop('gone') \gset
+SELECT consumer, pending, stale FROM poser_datasync_status ORDER BY consumer;
+INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six');
+DELETE FROM poser_widget WHERE uuid = 'w6';
+SELECT payload_key, deletion, payload ->> 'description' FROM poser_datasync_changes('c');
+SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer;
+SELECT poser_datasync_run('h');
+SELECT poser_datasync_skip('c', min(change_id), 'for the test') FROM poser_datasync_changes('c') \gset
+SELECT consumer, pending, stale FROM poser_datasync_status WHERE consumer = 'c';
+SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('c') \gset
+SELECT poser_datasync_stale('0');
+SELECT 'c', (poser_datasync_pending('c')).pending;
+EOF
+);
+
+my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4');
+my %number = map { $versions[$_] => $_ } 0 .. $#versions;
+my $rows = q{SELECT to_json(w) FROM poser_widget w ORDER BY uuid;
+	SELECT to_json(c) FROM poser_component c ORDER BY uuid};
+
+foreach my $version (@versions)
+{
+	my $dbname = 'version_' . $version =~ tr/./_/r;
+
+	create_database($node, $dbname, version => $version);
+	foreach (@statements)
+	{
+		my ($since, $what, $sql, $expected) = @$_;
+
+		next if $number{$since} > $number{$version};
+		is($node->safe_psql($dbname, $sql), $expected, "in $version $what");
+	}
+	is( $node->safe_psql($dbname, <<'EOF'), '', "in $version each function was called");
+SELECT p.oid::regprocedure
+FROM pg_depend JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid
+JOIN pg_proc p ON classid = 'pg_proc'::regclass AND objid = p.oid
+WHERE deptype = 'e' AND extname = 'poser' AND coalesce(pg_stat_get_function_calls(p.oid), 0) = 0
+EOF
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "in $version nothing is wrong")
+	  if $version ne '1.0';
+
+	my $before = $node->safe_psql($dbname, $rows);
+	$node->safe_psql($dbname, 'ALTER EXTENSION poser UPDATE');
+	is($node->safe_psql($dbname, $rows), $before, "updated from $version rows are as they were");
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "updated from $version nothing is wrong");
+	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version it goes on");
+SELECT poser_datasync_add('updated') \gset
+UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w1';
+SELECT count(*) FROM poser_datasync_changes('updated');
+SELECT operation, description FROM poser_widget_history('w1') LIMIT 1;
+DELETE FROM poser_component WHERE uuid <> 'c1';
+SELECT uuid, component_count FROM poser_widget_get('w1');
+EOF
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "updated from $version nothing is wrong later");
+}
+
+done_testing();
