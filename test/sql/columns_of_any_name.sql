@@ -30,7 +30,8 @@ SET standard_conforming_strings = off;
 CREATE PROCEDURE add_columns(relation regclass, own boolean) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('ALTER TABLE %s ', relation) ||
-		(SELECT string_agg(format('ADD COLUMN %I pg_catalog.text', name), ', ' ORDER BY name) FROM name
+		-- a result of a function has that name and type
+		(SELECT string_agg(format('ADD COLUMN %I pg_catalog.%I', name, CASE name WHEN 'relation' THEN 'name' ELSE 'text' END), ', ' ORDER BY name) FROM name
 		  WHERE (own OR name NOT IN ('change_id', 'operation_type', 'transaction_id'))
 		    AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = name));
 END
@@ -47,10 +48,10 @@ CALL add_columns('poser_datasync_consumer', true);
 CALL add_columns('poser_datasync_skipped', true);
 SELECT * FROM poser_check();
 
--- a statement that gives all columns of text that were added a value
+-- a statement that gives all columns that were added a value
 CREATE FUNCTION own_columns(relation regclass) RETURNS SETOF pg_catalog.name LANGUAGE sql STABLE AS $$
 	SELECT attname FROM pg_attribute
-	 WHERE attrelid = relation AND atttypid = 'text'::regtype AND NOT attisdropped ORDER BY attnum
+	 WHERE attrelid = relation AND atttypid IN ('text'::regtype, 'name'::regtype) AND NOT attisdropped ORDER BY attnum
 $$;
 CREATE PROCEDURE set_all(relation regclass, value text) LANGUAGE plpgsql AS $$
 BEGIN
