@@ -659,6 +659,7 @@ check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
 		char *name = get_rel_name(tables[i].versions);
+		char *whole_name = poser_relation_name(tables[i].versions);
 		const char *versions = quote_identifier(name);
 		const char *key = quote_identifier(get_attname(tables[i].versions, tables[i].keys[0], false));
 		const char *label = quote_literal_cstr(poser_versioned_label(i));
@@ -670,8 +671,7 @@ check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
 		poser_history_append_comparison(&sql, &tables[i]);
 		add_problems(rsinfo, psprintf(check_last_versions, label, psprintf("column_%d", tables[i].keys[0]), sql.data),
 					 nspid, version);
-		add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label,
-									  quote_literal_cstr(poser_relation_name(tables[i].versions))),
+		add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label, quote_literal_cstr(whole_name)),
 					 nspid, version);
 		add_problems(rsinfo, psprintf(check_transactions, schema, versions, quote_literal_cstr(name)), nspid, version);
 	}

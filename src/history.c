@@ -1525,7 +1525,9 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 					 "           AND (wrong.before OPERATOR(pg_catalog.=) 2\n"
 					 "                OR wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1))",
 					 versions);
-	plan = poser_saved_plan(sql.data, lengthof(argtypes), argtypes, 0);
+	plan = SPI_prepare(sql.data, lengthof(argtypes), argtypes);
+	if (plan == NULL)
+		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 	if (SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(), InvalidSnapshot, false, true, 0) < 0)
 		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
 	return (int64) SPI_processed;
