@@ -1352,13 +1352,13 @@ field_names(Batch *batch)
 	if (SPI_connect() != SPI_OK_CONNECT)
 		elog(ERROR, "SPI_connect failed");
 	if (SPI_execute_with_args(
-			psprintf("SELECT CASE WHEN pg_catalog.bool_or(operation OPERATOR(pg_catalog.=) 'delete' AND old IS NULL) THEN $2"
-					 "            ELSE COALESCE(pg_catalog.array_agg(DISTINCT name)"
-					 "                          FILTER (WHERE name OPERATOR(pg_catalog.=) ANY ($2)), '{}') END"
-					 "  FROM %s.poser_batch_row"
+			psprintf("SELECT CASE WHEN pg_catalog.bool_or(r.operation OPERATOR(pg_catalog.=) 'delete' AND r.old IS NULL) THEN $2"
+					 "            ELSE COALESCE(pg_catalog.array_agg(DISTINCT field.name)"
+					 "                          FILTER (WHERE field.name OPERATOR(pg_catalog.=) ANY ($2)), '{}') END"
+					 "  FROM %s.poser_batch_row AS r"
 					 "  LEFT JOIN LATERAL pg_catalog.jsonb_object_keys("
-					 "       COALESCE(old, '{}') OPERATOR(pg_catalog.||) COALESCE(new, '{}')) AS name ON true"
-					 " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed",
+					 "       COALESCE(r.old, '{}') OPERATOR(pg_catalog.||) COALESCE(r.new, '{}')) AS field (name) ON true"
+					 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT r.removed",
 					 batch->schema),
 			2, argtypes, args, NULL, false, 1) != SPI_OK_SELECT)
 		elog(ERROR, "could not read the fields of a batch");
