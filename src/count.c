@@ -625,14 +625,33 @@ insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 }
 
 /*
+ * Lock the row that was found, which waits for nobody; false if another
+ * transaction has replaced or locked it.
+ */
+static bool
+lock_row(CountWriter *writer, CountTable *table, LockTupleMode mode)
+{
+	TM_FailureData tmfd;
+
+	return table_tuple_lock(table->rel, &table->found->tts_tid, writer->snapshot, table->found,
+							GetCurrentCommandId(true), mode, LockWaitSkip, 0, &tmfd) == TM_Ok;
+}
+
+/*
  * Replace the row that was found by one with this tally.  Returns false, and
- * has done nothing, if somebody else has replaced or locked it.
+ * has done nothing, if another transaction has replaced or locked it.
+ *
+ * table_tuple_update() must be allowed to wait, so the row is locked first, as
+ * an update that leaves the key as it is locks it.  A row of our own needs no
+ * lock: others do not see it.  (And the locks of subtransactions would add up,
+ * for they stay on the newer versions.)
  */
 static bool
 update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
+	bool own;
 	bool isnull;
 #if PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update_indexes;
@@ -640,12 +659,15 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 	bool update_indexes;
 #endif
 
+	own = slot_is_own(table->found);
+	if (!own && !lock_row(writer, table, LockTupleNoKeyExclusive))
+		return false;
 	form_row(table, slot_getattr(table->found, COUNT_KEY, &isnull), tally);
 	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
 						   GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
-						   false, &tmfd, &lockmode, &update_indexes) != TM_Ok)
+						   true, &tmfd, &lockmode, &update_indexes) != TM_Ok)
 		return false;
-	if (!slot_is_own(table->found))
+	if (!own)
 		note_settled(writer->snapshot);
 
 #if PG_VERSION_NUM >= 160000
@@ -660,18 +682,26 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 }
 
 /*
- * Delete the row that was found; false if somebody else has it.
+ * Delete the row that was found; false if another transaction has it.
  */
 static bool
 delete_row(CountWriter *writer, CountTable *table)
 {
 	TM_FailureData tmfd;
+	bool own = slot_is_own(table->found);
+	TM_Result result;
 
-	if (table_tuple_delete(table->rel, &table->found->tts_tid,
-						   GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
-						   false, &tmfd, false) != TM_Ok)
+	result = table_tuple_delete(table->rel, &table->found->tts_tid,
+								GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
+								false, &tmfd, false);
+	/* a lock of our own is on the versions that were made under it, too */
+	if (result == TM_BeingModified && own && lock_row(writer, table, LockTupleExclusive))
+		result = table_tuple_delete(table->rel, &table->found->tts_tid,
+									GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
+									true, &tmfd, false);
+	if (result != TM_Ok)
 		return false;
-	if (!slot_is_own(table->found))
+	if (!own)
 		note_settled(writer->snapshot);
 	return true;
 }
