@@ -48,6 +48,7 @@
 #include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "nodes/bitmapset.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
@@ -74,9 +75,14 @@ PG_FUNCTION_INFO_V1(poser_count_parent);
 /* How many rows a backend remembers before it starts afresh. */
 #define MAX_KNOWN_ROWS 16384
 
-/* How much of a transaction's past is remembered for snapshots of that time. */
-#define MAX_DECISIONS 256
-#define MAX_NOTES 1024
+/*
+ * How much of a transaction's past is remembered for snapshots of that time:
+ * commands (8 MB), snapshots (3 MB), and decisions (16 MB).  Nothing is ever
+ * forgotten.  When one of these is full, what comes after is counted live.
+ */
+#define MAX_COMMANDS (64 * 1024 * 1024)
+#define MAX_SETTLED_UNDER (256 * 1024)
+#define MAX_DECISIONS (256 * 1024)
 
 /* Keys of a sort that are changed together. */
 #define SORTED_BATCH 1000
@@ -150,19 +156,11 @@ static HTAB *known_rows = NULL;
 static PoserStatement *uncounted = NULL;
 
 /*
- * The commands of such statements that have been counted since, the last
- * MAX_NOTES of them: a snapshot after "rows" and not after "counts" sees the
- * rows and not that they are counted.
+ * Commands whose snapshots were taken while such a statement was under way, and
+ * see its rows, but not that they are counted.  A cursor that a trigger opens
+ * can be read much later.  In TopTransactionContext.
  */
-typedef struct CountedStatement
-{
-	CommandId rows;
-	CommandId counts;
-} CountedStatement;
-
-static CountedStatement counted[MAX_NOTES];
-static uint64 num_counted = 0;
-static CommandId last_counted = 0;
+static Bitmapset *uncounted_commands = NULL;
 
 /*
  * Snapshots under which this transaction has built upon rows of others, in the
@@ -170,7 +168,7 @@ static CommandId last_counted = 0;
  * of running transactions.  Of two snapshots the one with the greater xmax is
  * newer, and if they are the same, the one that has fewer running.  An older
  * snapshot that is after the command sees our rows, and not what they are made
- * from.
+ * from.  In TopTransactionContext.
  */
 typedef struct SettledUnder
 {
@@ -179,8 +177,9 @@ typedef struct SettledUnder
 	CommandId cid;
 } SettledUnder;
 
-static SettledUnder settled_under[MAX_NOTES];
+static SettledUnder *settled_under = NULL;
 static int num_settled_under = 0;
+static int max_settled_under = 0;
 
 /*
  * From which command on, if any, this transaction has written counts that do
@@ -192,7 +191,7 @@ static CommandId unfit_from = InvalidCommandId;
  * What poser_count_serves() has decided in this transaction, for whom and for
  * which snapshot.
  */
-typedef struct Decision
+typedef struct DecisionKey
 {
 	Oid child;
 	Oid userid;
@@ -200,11 +199,29 @@ typedef struct Decision
 	TransactionId xmax;
 	uint32 running;
 	CommandId curcid;
+} DecisionKey;
+
+typedef struct Decision
+{
+	DecisionKey key;
 	bool serves;
+	char status;
 } Decision;
 
-static Decision decisions[MAX_DECISIONS];
-static int num_decisions = 0;
+#define SH_PREFIX decisions
+#define SH_ELEMENT_TYPE Decision
+#define SH_KEY_TYPE DecisionKey
+#define SH_KEY key
+#define SH_HASH_KEY(tb, key) hash_bytes((unsigned char *) &(key), sizeof(DecisionKey))
+#define SH_EQUAL(tb, a, b) (memcmp(&(a), &(b), sizeof(DecisionKey)) == 0)
+#define SH_SCOPE static inline
+#define SH_DECLARE
+#define SH_DEFINE
+#include "lib/simplehash.h"
+
+#define FEW_DECISIONS 64
+
+static decisions_hash *decisions = NULL;
 
 /* One of the two tables of a count, opened for writing. */
 typedef struct CountTable
@@ -299,16 +316,6 @@ open_writer(CountWriter *writer, const PoserCount *count)
 static void
 close_writer(CountWriter *writer)
 {
-	if (uncounted != NULL)
-	{
-		CountedStatement *note = &counted[num_counted++ % MAX_NOTES];
-
-		/* of statements within statements, all are under way */
-		note->rows = uncounted->cid;
-		for (PoserStatement *entry = uncounted->outer; entry != NULL; entry = entry->outer)
-			note->rows = Min(note->rows, entry->cid);
-		note->counts = last_counted = GetCurrentCommandId(false);
-	}
 	close_table(&writer->deltas);
 	close_table(&writer->settled);
 }
@@ -515,6 +522,14 @@ is_newer(const SettledUnder *under, Snapshot snapshot)
 		   (under->xmax == snapshot->xmax && under->xcnt < snapshot->xcnt);
 }
 
+/* What this transaction writes now does not go with what its snapshots see. */
+static void
+note_unfit(void)
+{
+	if (unfit_from == InvalidCommandId)
+		unfit_from = GetCurrentCommandId(false);
+}
+
 /*
  * Remember under which snapshot rows of others were built upon, see
  * sees_settled().
@@ -528,25 +543,26 @@ note_settled(Snapshot snapshot)
 		return;
 	if (num_settled_under > 0 && !is_older(&settled_under[num_settled_under - 1], snapshot))
 		return;
-	if (num_settled_under == MAX_NOTES)
+	if (num_settled_under == MAX_SETTLED_UNDER)
 	{
-		/* the second may stand for the first, if it holds as early */
-		settled_under[1].cid = settled_under[0].cid;
-		memmove(&settled_under[0], &settled_under[1], (MAX_NOTES - 1) * sizeof(SettledUnder));
-		num_settled_under--;
+		note_unfit();
+		return;
+	}
+	if (settled_under == NULL)
+	{
+		max_settled_under = 16;
+		settled_under = MemoryContextAlloc(TopTransactionContext,
+										   max_settled_under * sizeof(SettledUnder));
+	}
+	else if (num_settled_under == max_settled_under)
+	{
+		settled_under = repalloc(settled_under, 2 * max_settled_under * sizeof(SettledUnder));
+		max_settled_under *= 2;
 	}
 	last = &settled_under[num_settled_under++];
 	last->xmax = snapshot->xmax;
 	last->xcnt = snapshot->xcnt;
 	last->cid = GetCurrentCommandId(false);
-}
-
-/* What this transaction writes now does not go with what its snapshots see. */
-static void
-note_unfit(void)
-{
-	if (unfit_from == InvalidCommandId)
-		unfit_from = GetCurrentCommandId(false);
 }
 
 static void
@@ -571,12 +587,15 @@ form_row(CountTable *table, Datum key, Tally tally)
  * Make index entries for the row just written.
  *
  * A new version of the row that holds a key needs no check that the key is
- * unique, and must not have one: it would visit all our older versions.
+ * unique, and must not have one: it would visit all our older versions.  For a
+ * new row the check neither waits nor fails: the result is false if there is,
+ * or may come to be, another row of the key.
  */
-static void
+static bool
 insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 {
 	ResultRelInfo *indexes;
+	List *conflicts = NIL;
 
 	if (table->indexes == NULL)
 	{
@@ -601,27 +620,42 @@ insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 	}
 	else
 	{
-		List *recheck;
-
 #if PG_VERSION_NUM >= 160000
-		recheck = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
-										false, NULL, NIL, onlySummarizing);
+		conflicts = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
+										  !update, NULL, NIL, onlySummarizing);
 #else
-		recheck = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
-										false, NULL, NIL);
+		conflicts = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
+										  !update, NULL, NIL);
 #endif
-		list_free(recheck);
 	}
 	ResetPerTupleExprContext(table->estate);
+	return conflicts == NIL;
 }
 
-static void
+/*
+ * Insert a row.  Returns false, and has done nothing, if the key must be unique
+ * and somebody else has a row of it, or is inserting or deleting one.
+ */
+static bool
 insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 {
+	TM_FailureData tmfd;
+
 	form_row(table, key, tally);
 	table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
-	insert_index_entries(table, false, false);
-	remember_row(table, hash, &table->formed->tts_tid);
+	if (insert_index_entries(table, false, false))
+	{
+		remember_row(table, hash, &table->formed->tts_tid);
+		return true;
+	}
+
+	/* a later command can delete it */
+	CommandCounterIncrement();
+	if (table_tuple_delete(table->rel, &table->formed->tts_tid, GetCurrentCommandId(true),
+						   SnapshotSelf, InvalidSnapshot, false, &tmfd, false) != TM_Ok)
+		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
+			 RelationGetRelationName(table->rel));
+	return false;
 }
 
 /*
@@ -766,15 +800,12 @@ defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 				return;
 		}
 	}
-	insert_row(deltas, key, hash, change);
+	(void) insert_row(deltas, key, hash, change);
 }
 
-/*
- * Having replaced the settled row of "key", which is in writer->settled.found
- * no more, take up its deltas.
- */
-static void
-absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
+/* Delete the deltas of a key that we may have, and return their sum. */
+static Tally
+take_deltas(CountWriter *writer, Datum key)
 {
 	CountTable *deltas = &writer->deltas;
 	Tally sum = {0, 0};
@@ -791,6 +822,17 @@ absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
 		if (delete_row(writer, deltas))
 			sum = add(sum, tally);
 	}
+	return sum;
+}
+
+/*
+ * Having replaced the settled row of "key", which is in writer->settled.found
+ * no more, take up its deltas.
+ */
+static void
+absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
+{
+	Tally sum = take_deltas(writer, key);
 
 	if (is_zero(sum))
 		return;
@@ -825,18 +867,49 @@ change_count(CountWriter *writer, Datum key, uint32 hash, Tally change)
 }
 
 /*
- * Does our snapshot see a settled row that is there no more?
+ * Insert the settled row of a key.  Returns false, and has done nothing, if
+ * there is one, or if somebody else is just inserting it.  So nobody waits here,
+ * and nobody fails.  A parent can do without the row: its count is then the sum
+ * of its deltas.
+ *
+ * No snapshot that sees the new row may see one that others have deleted, too.
  */
 static bool
-sees_old_row(CountWriter *writer, Datum key)
+make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
 {
 	CountTable *settled = &writer->settled;
-	bool result = false;
+	bool gone = false;
+	bool sees_gone = false;
 
+	if (find_known_row(settled, writer->count, key, hash))
+		return false;
 	begin_rows(settled, writer->count, key, SnapshotAny);
-	while (!result && next_row(settled))
-		result = table_tuple_satisfies_snapshot(settled->rel, settled->found, writer->snapshot);
-	return result;
+	while (next_row(settled))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (table_tuple_satisfies_snapshot(settled->rel, settled->found, SnapshotSelf))
+			return false;
+		if (slot_is_own(settled->found))
+			continue;
+		gone = true;
+		if (!sees_gone)
+			sees_gone = table_tuple_satisfies_snapshot(settled->rel, settled->found,
+													   writer->snapshot);
+	}
+
+	if (!insert_row(settled, key, hash, tally))
+		return false;
+	if (IsolationUsesXactSnapshot())
+	{
+		if (sees_gone)
+			note_unfit();
+	}
+	else if (gone)
+	{
+		/* older snapshots than the latest may see what is gone */
+		note_settled(GetLatestSnapshot());
+	}
+	return true;
 }
 
 /*
@@ -848,27 +921,16 @@ begin_count(CountWriter *writer, Datum key)
 {
 	uint32 hash = hash_key(writer->count, key);
 	Tally tally = {0, 0};
-
-	if (find_row(&writer->settled, writer->count, key, hash))
-	{
-		if (!may_settle(writer, &writer->settled))
-			note_unfit();
-		return;
-	}
-
-	/* our snapshot must not see two rows for one key */
-	if (IsolationUsesXactSnapshot() && sees_old_row(writer, key))
-		note_unfit();
+	bool own;
 
 	/* one query may make a parent and its children, and count these first */
-	if (find_own_row(&writer->deltas, writer->count, key, hash))
-	{
-		Tally own = slot_tally(writer->deltas.found);
-
-		if (delete_row(writer, &writer->deltas))
-			tally = own;
-	}
-	insert_row(&writer->settled, key, hash, tally);
+	own = find_own_row(&writer->deltas, writer->count, key, hash);
+	if (own)
+		tally = slot_tally(writer->deltas.found);
+	if (make_settled_row(writer, key, hash, tally) && own &&
+		!delete_row(writer, &writer->deltas))
+		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
+			 RelationGetRelationName(writer->deltas.rel));
 }
 
 /*
@@ -1262,13 +1324,27 @@ count_table(Relation rel, const PoserCountTrigger *trigger)
 	ExecDropSingleTupleTableSlot(source.slot);
 }
 
+/*
+ * A statement is counted.  Snapshots taken since it began stay as they are.  The
+ * next one gets a command of its own.
+ */
 static void
 end_uncounted(TriggerData *trigdata)
 {
 	PoserStatement *entry = poser_statement_end(&uncounted, trigdata);
 
-	if (entry != NULL)
-		pfree(entry);
+	if (entry == NULL)
+		return;
+	if (GetCurrentCommandId(false) > entry->cid)
+	{
+		CommandId last = Min(GetCurrentCommandId(true), MAX_COMMANDS - 1);
+		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+
+		if (entry->cid < last)
+			uncounted_commands = bms_add_range(uncounted_commands, entry->cid + 1, last);
+		MemoryContextSwitchTo(old);
+	}
+	pfree(entry);
 }
 
 /*
@@ -1531,11 +1607,8 @@ sees_uncounted(Snapshot snapshot)
 	for (PoserStatement *entry = uncounted; entry != NULL; entry = entry->outer)
 		if (snapshot->curcid > entry->cid)
 			return true;
-	if (snapshot->curcid <= last_counted)
-		for (int i = 0; i < Min(num_counted, MAX_NOTES); i++)
-			if (snapshot->curcid > counted[i].rows && snapshot->curcid <= counted[i].counts)
-				return true;
-	return false;
+	return snapshot->curcid >= MAX_COMMANDS ||
+		   bms_is_member(snapshot->curcid, uncounted_commands);
 }
 
 /*
@@ -1561,7 +1634,10 @@ bool
 poser_count_serves(Oid parent, Oid child, Oid nspid)
 {
 	Snapshot snapshot;
-	Decision decision;
+	DecisionKey key;
+	Decision *decision;
+	bool serves;
+	bool found;
 
 	if (!ActiveSnapshotSet())
 		return false;
@@ -1569,24 +1645,27 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 	if (sees_uncounted(snapshot))
 		return false;
 
-	decision.child = child;
-	decision.userid = GetUserId();
-	decision.xmin = snapshot->xmin;
-	decision.xmax = snapshot->xmax;
-	decision.running = snapshot->xcnt + snapshot->subxcnt;
-	decision.curcid = snapshot->curcid;
-	for (int i = num_decisions - 1; i >= 0; i--)
-		if (memcmp(&decisions[i], &decision, offsetof(Decision, serves)) == 0)
-			return decisions[i].serves;
+	key.child = child;
+	key.userid = GetUserId();
+	key.xmin = snapshot->xmin;
+	key.xmax = snapshot->xmax;
+	key.running = snapshot->xcnt + snapshot->subxcnt;
+	key.curcid = snapshot->curcid;
+	if (decisions == NULL)
+		decisions = decisions_create(TopMemoryContext, FEW_DECISIONS, NULL);
+	decision = decisions_lookup(decisions, key);
+	if (decision != NULL)
+		return decision->serves;
+	if (decisions->members >= MAX_DECISIONS)
+		return false;
 
-	decision.serves = (may_see_all(parent) && may_see_all(child) &&
-					   sees_settled(snapshot) &&
-					   sees_maintained(parent, child, nspid, snapshot));
+	serves = (may_see_all(parent) && may_see_all(child) &&
+			  sees_settled(snapshot) &&
+			  sees_maintained(parent, child, nspid, snapshot));
 
-	if (num_decisions == MAX_DECISIONS)
-		num_decisions = 0;
-	decisions[num_decisions++] = decision;
-	return decision.serves;
+	decision = decisions_insert(decisions, key, &found);
+	decision->serves = serves;
+	return serves;
 }
 
 /*
@@ -1690,8 +1769,16 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 	for (int i = 0; i < lengthof(relations); i++)
 		poser_check_owner(relations[i]);
 
+	/* in the order of a writer, and before the snapshot, which must see what was rewritten */
 	LockRelationOid(child, AccessShareLock);
+	LockRelationOid(parent, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
+	LockRelationOid(deltas, AccessShareLock);
+	for (int i = 0; i < lengthof(relations); i++)
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relations[i])))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", relations[i])));
 	poser_count_describe(&count, counts, deltas);
 	check_column_type(parent, parent_key, count.keytype);
 	check_column_type(child, child_key, count.keytype);
@@ -1742,15 +1829,18 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 			if (!is_zero(difference))
 				wrong++;
 
-			if (n[6] == 0)
+			if (n[6] == 0 && n[5] > 0 && make_settled_row(&writer, key, hash, difference))
 			{
-				insert_row(&writer.settled, key, hash, difference);
 				difference = (Tally) {0, 0};
 				CommandCounterIncrement();
 			}
-			if (n[7] > 0 || !is_zero(difference))
+
+			/* a parent that somebody is making must find the key free */
+			if (n[6] == 0 && n[5] == 0)
+				defer(&writer, key, hash, add(take_deltas(&writer, key), difference));
+			else if (n[7] > 0 || !is_zero(difference))
 				change_count(&writer, key, hash, difference);
-			if (n[5] == 0 && n[1] == 0)
+			if (n[6] > 0 && n[5] == 0 && n[1] == 0)
 			{
 				CommandCounterIncrement();
 				end_count(&writer, key);
@@ -1777,6 +1867,20 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
  */
 
 static void
+forget_decisions(void)
+{
+	if (decisions == NULL || decisions->members == 0)
+		return;
+	if (decisions->size > 16 * FEW_DECISIONS)
+	{
+		decisions_destroy(decisions);
+		decisions = NULL;
+	}
+	else
+		decisions_reset(decisions);
+}
+
+static void
 forget_transaction(XactEvent event, void *arg)
 {
 	switch (event)
@@ -1792,11 +1896,11 @@ forget_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PREPARE:
 			/* their memory goes with the transaction */
 			uncounted = NULL;
+			settled_under = NULL;
 			num_settled_under = 0;
-			num_counted = 0;
-			last_counted = 0;
+			uncounted_commands = NULL;
 			unfit_from = InvalidCommandId;
-			num_decisions = 0;
+			forget_decisions();
 			break;
 		default:
 			break;
