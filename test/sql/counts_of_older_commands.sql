@@ -34,6 +34,78 @@ SELECT count(*) AS kept FROM poser_component_count_settled;
 COMMIT;
 DROP FUNCTION open_cursor() CASCADE;
 
+-- Such a cursor may be read after any number of statements, with or without a
+-- change of a count.
+CREATE FUNCTION open_cursor() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+	opened refcursor := 'opened';
+BEGIN
+	OPEN opened NO SCROLL FOR
+		SELECT component_count, (SELECT count(*) FROM poser_component WHERE widget_uuid = 'w1') AS counted
+		  FROM poser_widget_summary WHERE uuid = 'w1';
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER a AFTER INSERT ON poser_component FOR EACH ROW WHEN (NEW.item_code = 'open') EXECUTE FUNCTION open_cursor();
+CREATE FUNCTION insert_many(n integer) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+	FOR i IN 1 .. n LOOP
+		INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+	END LOOP;
+END
+$$;
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', 'open', '');
+SELECT insert_many(1100);
+FETCH ALL FROM opened;
+SELECT component_count, (SELECT count(*) FROM poser_component_count_settled WHERE widget_uuid = 'w1') AS kept
+  FROM poser_widget_summary WHERE uuid = 'w1';
+ROLLBACK;
+DROP FUNCTION open_cursor() CASCADE;
+
+-- Whether counts are kept is decided once for a snapshot, and stays, whatever the
+-- transaction does meanwhile: the parts of one query must agree.  In the loop a
+-- block that fails makes every snapshot newer than the one before.
+INSERT INTO poser_widget (uuid, description) SELECT 'n' || g, '' FROM generate_series(1001, 2200) AS g;
+CREATE FUNCTION differing_decisions(many integer, grantee name = NULL) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+	widget record;
+	n integer := 0;
+	live integer := 0;
+BEGIN
+	FOR widget IN
+		SELECT uuid, poser_component_live_from('poser_widget', 'poser_component') IS NOT NULL AS live
+		  FROM poser_widget WHERE uuid LIKE 'n%' ORDER BY uuid LIMIT many
+	LOOP
+		n := n + 1;
+		live := live + widget.live::integer;
+		BEGIN
+			INSERT INTO poser_component (widget_uuid, item_code, description) VALUES (widget.uuid, '', '');
+			RAISE division_by_zero;
+		EXCEPTION WHEN division_by_zero THEN
+		END;
+		INSERT INTO poser_component (widget_uuid, item_code, description) VALUES (widget.uuid, '', '');
+		PERFORM component_count FROM poser_widget_get(widget.uuid);
+		IF n = 100 AND grantee IS NOT NULL THEN
+			EXECUTE format('GRANT SELECT ON poser_component TO %I', grantee);
+		END IF;
+	END LOOP;
+	RETURN format('%s rows, %s of them counted live', n, live);
+END
+$$;
+CREATE ROLE regress_poser_reader;
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT differing_decisions(400, 'regress_poser_reader');
+ROLLBACK;
+BEGIN;
+INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
+SELECT differing_decisions(1200);
+ROLLBACK;
+DROP FUNCTION differing_decisions, insert_many;
+DROP ROLE regress_poser_reader;
+DELETE FROM poser_widget WHERE uuid LIKE 'n%';
+
 -- What a trigger writes when the counts have been set to zero goes with the rest.
 CREATE FUNCTION write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
