@@ -75,7 +75,7 @@ DECLARE
 BEGIN
 	FOR widget IN
 		SELECT uuid, poser_component_live_from('poser_widget', 'poser_component') IS NOT NULL AS live
-		  FROM poser_widget WHERE uuid LIKE 'n%' ORDER BY uuid LIMIT many
+		  FROM poser_widget WHERE uuid LIKE 'n%' LIMIT many
 	LOOP
 		n := n + 1;
 		live := live + widget.live::integer;
