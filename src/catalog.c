@@ -220,51 +220,83 @@ column_by_name(Relation rel, const char *name)
  * the child, the column whose true values are counted as well.  "fnoid" is the
  * trigger's function; the tables are in its schema.
  *
- * The result stays where it is as long as the backend lives.
+ * The result stays where it is as long as the backend lives.  What it says of
+ * the two tables may be out of date until they are locked, see
+ * poser_count_locked().
  */
 const PoserCountTrigger *
 poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 {
 	Trigger *tg = trigdata->tg_trigger;
 	Relation rel = trigdata->tg_relation;
-	PoserCountTrigger *trigger;
-	PoserCount count;
+	PoserCountTrigger *trigger = hash_search(count_triggers, &tg->tgoid, HASH_FIND, NULL);
+	PoserCountTrigger looked_up = {.tgoid = tg->tgoid, .relid = RelationGetRelid(rel)};
 	Oid nspid;
-	bool found;
 	uint64 started = invalidations;
 
-	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, &found);
-	if (found && trigger->valid)
+	if (trigger != NULL && trigger->valid)
 		return trigger;
-	memset(trigger, 0, sizeof(PoserCountTrigger));
-	trigger->tgoid = tg->tgoid;
 
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot count rows of relation \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("Rows of ordinary tables only can be counted.")));
 	if (tg->tgnargs != 3 && tg->tgnargs != 4)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have three or four arguments", tg->tgname)));
 
 	nspid = get_func_namespace(fnoid);
-	trigger->relid = RelationGetRelid(rel);
-	trigger->key = column_by_name(rel, tg->tgargs[2]);
-	trigger->flag = tg->tgnargs == 4 ? column_by_name(rel, tg->tgargs[3]) : 0;
+	looked_up.key = column_by_name(rel, tg->tgargs[2]);
+	looked_up.flag = tg->tgnargs == 4 ? column_by_name(rel, tg->tgargs[3]) : 0;
 
-	poser_count_describe(&count,
+	poser_count_describe(&looked_up.count,
 						 poser_relation_by_name(tg->tgargs[0], nspid),
 						 poser_relation_by_name(tg->tgargs[1], nspid));
-	if (TupleDescAttr(RelationGetDescr(rel), trigger->key - 1)->atttypid != count.keytype ||
-		(trigger->flag != 0 &&
-		 TupleDescAttr(RelationGetDescr(rel), trigger->flag - 1)->atttypid != BOOLOID))
+	if (TupleDescAttr(RelationGetDescr(rel), looked_up.key - 1)->atttypid != looked_up.count.keytype ||
+		(looked_up.flag != 0 &&
+		 TupleDescAttr(RelationGetDescr(rel), looked_up.flag - 1)->atttypid != BOOLOID))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("columns of relation \"%s\" do not have the types that trigger \"%s\" counts by",
 						RelationGetRelationName(rel), tg->tgname),
 				 errhint("poser_check() says what was changed.")));
 
-	trigger->count = count;
 	/* what changed while we looked is looked up again the next time */
-	trigger->valid = (started == invalidations);
+	looked_up.valid = (started == invalidations);
+
+	/* a statement that is under way may be using the entry: it is never half filled */
+	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, NULL);
+	*trigger = looked_up;
 	return trigger;
+}
+
+/*
+ * The count of a trigger that has fired, its two tables being locked for
+ * writing until the end of the transaction.  The lock may have been waited for,
+ * so what was known of the tables is looked at again.  Their indexes stay as
+ * they are then, too: what drops an index or puts another in its place takes a
+ * lock that conflicts, or waits until nobody has the table open.
+ */
+const PoserCount *
+poser_count_locked(TriggerData *trigdata)
+{
+	Oid counts = InvalidOid;
+	Oid deltas = InvalidOid;
+
+	for (;;)
+	{
+		const PoserCountTrigger *trigger = poser_count_trigger(trigdata,
+															   trigdata->tg_trigger->tgfoid);
+
+		if (trigger->count.counts == counts && trigger->count.deltas == deltas)
+			return &trigger->count;
+		counts = trigger->count.counts;
+		deltas = trigger->count.deltas;
+		LockRelationOid(counts, RowExclusiveLock);
+		LockRelationOid(deltas, RowExclusiveLock);
+	}
 }
 
 /* The table of this name in this schema; an error if it is something else. */

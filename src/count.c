@@ -1102,6 +1102,7 @@ next_source_row(Source *source)
  */
 typedef struct Changes
 {
+	TriggerData *trigdata;
 	const PoserCount *count;
 	MemoryContext context;
 	changes_hash *hash;
@@ -1113,8 +1114,9 @@ typedef struct Changes
 #define SORT_NATTS 4
 
 static void
-begin_changes(Changes *changes, const PoserCount *count)
+begin_changes(Changes *changes, TriggerData *trigdata, const PoserCount *count)
 {
+	changes->trigdata = trigdata;
 	changes->count = count;
 	changes->context = AllocSetContextCreate(CurrentMemoryContext, "poser changes",
 											 ALLOCSET_DEFAULT_SIZES);
@@ -1146,7 +1148,7 @@ apply_changes(Changes *changes)
 		if (is_zero(change->tally))
 			continue;
 		if (!opened)
-			open_writer(&writer, changes->count);
+			open_writer(&writer, poser_count_locked(changes->trigdata));
 		opened = true;
 		change_count(&writer, change->key, change->hash, change->tally);
 	}
@@ -1284,7 +1286,7 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 				 errmsg("trigger \"%s\" must have transition tables",
 						trigdata->tg_trigger->tgname)));
 
-	begin_changes(&changes, &trigger->count);
+	begin_changes(&changes, trigdata, &trigger->count);
 	do
 	{
 		has_old = next_source_row(&olds);
@@ -1306,13 +1308,14 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
  * Add what the table holds to counts that are zero.  Nobody else has it open.
  */
 static void
-count_table(Relation rel, const PoserCountTrigger *trigger)
+count_table(TriggerData *trigdata, const PoserCountTrigger *trigger)
 {
+	Relation rel = trigdata->tg_relation;
 	Changes changes;
 	Source source = {.trigger = trigger, .slot = table_slot_create(rel, NULL)};
 	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
 
-	begin_changes(&changes, &trigger->count);
+	begin_changes(&changes, trigdata, &trigger->count);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, source.slot))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -1382,11 +1385,11 @@ poser_count_child(PG_FUNCTION_ARGS)
 	{
 		CountWriter writer;
 
-		open_writer(&writer, &trigger->count);
+		open_writer(&writer, poser_count_locked(trigdata));
 		zero_counts(&writer);
 		close_writer(&writer);
 		if (TRIGGER_FIRED_AFTER(event))
-			count_table(trigdata->tg_relation, trigger);
+			count_table(trigdata, trigger);
 	}
 
 	if (TRIGGER_FIRED_AFTER(event))
@@ -1421,7 +1424,7 @@ begin_again(TriggerData *trigdata, const PoserCountTrigger *trigger)
 		if (!parent_exists(trigdata->tg_relation, trigger, source.key, slot))
 			continue;
 		if (!opened)
-			open_writer(&writer, &trigger->count);
+			open_writer(&writer, poser_count_locked(trigdata));
 		opened = true;
 		begin_count(&writer, source.key);
 	}
@@ -1467,7 +1470,7 @@ count_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 				 errmsg("trigger \"%s\" must have transition tables",
 						trigdata->tg_trigger->tgname)));
 
-	open_writer(&writer, &trigger->count);
+	open_writer(&writer, poser_count_locked(trigdata));
 	while (next_source_row(&source))
 	{
 		if (inserted)
@@ -1505,7 +1508,7 @@ poser_count_parent(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 					 errmsg("trigger \"%s\" must fire for each statement or after each row of UPDATE",
 							trigdata->tg_trigger->tgname)));
-		open_writer(&writer, &trigger->count);
+		open_writer(&writer, poser_count_locked(trigdata));
 		key = slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull);
 		/* another row may have got the key */
 		if (!isnull && !parent_exists(trigdata->tg_relation, trigger, key, slot))
@@ -1522,10 +1525,10 @@ poser_count_parent(PG_FUNCTION_ARGS)
 		end_uncounted(trigdata);
 	else if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
-		open_writer(&writer, &trigger->count);
+		open_writer(&writer, poser_count_locked(trigdata));
 		end_all_counts(&writer);
 		close_writer(&writer);
-		open_writer(&writer, &trigger->count);
+		open_writer(&writer, poser_count_locked(trigdata));
 		begin_all_counts(&writer, trigdata->tg_relation, trigger);
 		close_writer(&writer);
 	}

@@ -113,6 +113,7 @@ extern void poser_check_setting(const char *name, const char *value);
 extern void poser_catalog_init(void);
 extern uint64 poser_relation_changes(void);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
+extern const PoserCount *poser_count_locked(TriggerData *trigdata);
 extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
 extern const PoserCountState *poser_count_state(Oid parent, Oid child, Oid nspid);
 extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,

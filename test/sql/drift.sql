@@ -215,6 +215,26 @@ CREATE TRIGGER wrong AFTER INSERT ON poser_widget
 	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'active');
 INSERT INTO poser_widget (uuid, description) VALUES ('w9', '');
 DROP TRIGGER wrong ON poser_widget;
+-- A table that is not an ordinary one has no rows of its own
+CREATE TABLE parted (LIKE poser_widget, PRIMARY KEY (uuid)) PARTITION BY LIST (uuid);
+CREATE TABLE parted_1 PARTITION OF parted DEFAULT;
+INSERT INTO parted VALUES ('w9', '', true);
+CREATE TRIGGER wrong BEFORE INSERT ON parted
+	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'uuid', 'active');
+INSERT INTO parted VALUES ('w8', '', true);
+DROP TRIGGER wrong ON parted;
+CREATE TRIGGER wrong AFTER TRUNCATE ON parted
+	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'uuid', 'active');
+TRUNCATE parted;
+DROP TRIGGER wrong ON parted;
+CREATE TRIGGER wrong AFTER TRUNCATE ON parted
+	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'uuid');
+TRUNCATE parted;
+DROP TRIGGER wrong ON parted;
+CREATE TRIGGER wrong AFTER DELETE ON parted REFERENCING OLD TABLE AS old_rows
+	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'uuid');
+DELETE FROM parted;
+DROP TABLE parted;
 SELECT poser_count_child();
 SELECT poser_count_parent();
 
