@@ -1267,7 +1267,6 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 static void
 append_no_version(StringInfo sql, Oid versions)
 {
-	poser_lock_to_read(&versions, 1);
 	appendStringInfo(sql,
 					 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
 					 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
@@ -1604,6 +1603,8 @@ poser_history_record(const PoserVersioned *tables, int ntables, const char *comm
 		poser_check_owner(tables[i].relid);
 		poser_check_owner(tables[i].versions);
 	}
+	/* read below, so it must not be rewritten after the snapshot */
+	LockRelationOid(tables[0].horizon, AccessShareLock);
 	lock_against_writers(tables, ntables);
 
 	latest = RegisterSnapshot(GetLatestSnapshot());
