@@ -93,7 +93,7 @@ static const char *marked_batch = NULL;
 /* Statements on rows of batches that have begun, and whose AFTER trigger is still to come. */
 static PoserStatement *unguarded = NULL;
 
-/* A batch, as errors name it. */
+/* The name of a batch in errors. */
 static char *
 batch_name(int64 id, Datum uuid)
 {
@@ -101,8 +101,9 @@ batch_name(int64 id, Datum uuid)
 }
 
 /*
- * Lock a table of the batches, whose rows a snapshot older than its rewrite
- * would not see.
+ * Lock a table of the batches, so that it is not rewritten while it is used.  In
+ * REPEATABLE READ and SERIALIZABLE it is an error if it was rewritten since the
+ * transaction's snapshot, which would not see its rows.
  */
 static Oid
 lock_table(const char *name, Oid nspid)
@@ -147,7 +148,7 @@ is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
 	return !datum_image_eq(was, is, att->attbyval, att->attlen);
 }
 
-/* The batch of a header. */
+/* The name in errors of the batch that has this header. */
 static char *
 name_of(Relation rel, HeapTuple tuple)
 {
@@ -865,7 +866,8 @@ stranger(PoserImport *import, Jsonb *object, int first, int last)
 
 /*
  * Take the columns from "first" to before "last" out of an object; "found" gets
- * which there are.  If that cannot be done, says so in "problem" and returns false.
+ * which there are.  If that cannot be done, describes why in "problem" and returns
+ * false.
  */
 static bool
 read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *values, bool *nulls,
@@ -1315,7 +1317,7 @@ check_conflicts(PoserImport *import)
 	batch->refused = !batch->skip_conflicts && count_conflicts(import) > 0;
 }
 
-/* The columns of the target that can be written; it stays locked, as they are. */
+/* The columns of the target that can be written.  It stays locked, so that they do not change. */
 static Datum
 columns_of_target(Oid target)
 {
@@ -1323,7 +1325,7 @@ columns_of_target(Oid target)
 	Datum *names;
 	int n = 0;
 
-	/* the import is going to say so */
+	/* the target is gone: poser_import_begin() raises the error */
 	if (rel == NULL)
 		return PointerGetDatum(construct_empty_array(TEXTOID));
 	names = palloc(sizeof(Datum) * RelationGetDescr(rel)->natts);
@@ -1338,7 +1340,7 @@ columns_of_target(Oid target)
 	return PointerGetDatum(construct_array(names, n, TEXTOID, -1, false, TYPALIGN_INT));
 }
 
-/* Those of them that are named in the rows' new and old values, or all if a row deletes whatever is there. */
+/* The columns that can be written and that the rows' new or old values name; all if a row is to be deleted and has no old values. */
 static Datum
 field_names(Batch *batch)
 {

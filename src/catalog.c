@@ -87,7 +87,7 @@ poser_catalog_init(void)
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 }
 
-/* How often the session has heard that a relation has changed. */
+/* How many invalidations of relations this session has received. */
 uint64
 poser_relation_changes(void)
 {
@@ -220,7 +220,7 @@ column_by_name(Relation rel, const char *name)
  * the child, the column whose true values are counted as well.  "fnoid" is the
  * trigger's function; the tables are in its schema.
  *
- * The result stays where it is as long as the backend lives.  What it says of
+ * The result stays where it is as long as the backend lives.  Its description of
  * the two tables may be out of date until they are locked, see
  * poser_count_locked().
  */
@@ -266,18 +266,18 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	/* what changed while we looked is looked up again the next time */
 	looked_up.valid = (started == invalidations);
 
-	/* a statement that is under way may be using the entry: it is never half filled */
+	/* a statement in progress may be using the entry, so it is replaced as a whole */
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, NULL);
 	*trigger = looked_up;
 	return trigger;
 }
 
 /*
- * The count of a trigger that has fired, its two tables being locked for
- * writing until the end of the transaction.  The lock may have been waited for,
- * so what was known of the tables is looked at again.  Their indexes stay as
- * they are then, too: what drops an index or puts another in its place takes a
- * lock that conflicts, or waits until nobody has the table open.
+ * Returns the count of a trigger that has fired, and locks its two tables for
+ * writing until the end of the transaction.  The tables may have changed before
+ * they were locked, so they are described again afterwards.  From then on their
+ * indexes stay as they are, too: a command that drops or replaces an index takes
+ * a lock that conflicts, or waits for transactions that have locked the table.
  */
 const PoserCount *
 poser_count_locked(TriggerData *trigdata)
@@ -452,7 +452,7 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 	return result;
 }
 
-/* Raises an error if a column of the key is of one type in the table and of another in its versions. */
+/* Raises an error if a column of the key has one type in the table and another in its versions. */
 static void
 check_key_type(Relation rel, Relation versions, const char *name)
 {
@@ -561,7 +561,7 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	/* what changed while we looked is looked up again the next time */
 	described.valid = (started == invalidations);
 
-	/* a statement that is under way may be using the entry: it is never half described */
+	/* a statement in progress may be using the entry, so it is replaced as a whole */
 	versioned = hash_search(versioned_tables, &tg->tgoid, HASH_ENTER, NULL);
 	*versioned = described;
 	return versioned;
@@ -663,7 +663,7 @@ look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid ns
 				   !has_subclass(relid) && !has_superclass(relid));
 	const int events = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
 						TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
-	/* a copy, for any look-up in the catalogs can replace the relcache's */
+	/* a copy, because any look-up in the catalogs may free the relcache's */
 	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 	Relation catalog;
 	SysScanDesc scan;
@@ -796,7 +796,7 @@ poser_check_owner(Oid relid)
 					   get_rel_name(relid));
 }
 
-/* May the current user read the relation, and all rows of it? */
+/* May the current user read all rows of the relation? */
 bool
 poser_may_read(Oid relid)
 {
@@ -814,9 +814,9 @@ poser_may_read(Oid relid)
 }
 
 /*
- * Raises an error unless the current user, as whom we act because it owns the
- * first relation, may read all rows of the other: the owner of a part of the
- * extension's tables may not be that of the rest.
+ * Raises an error unless the current user, who is the owner of "owned", may read
+ * all rows of "relid".  Tables of the extension may have different owners, and one
+ * owner may lack the right to read a table of another.
  */
 void
 poser_check_readable(Oid owned, Oid relid)

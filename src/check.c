@@ -33,7 +33,7 @@
 PG_FUNCTION_INFO_V1(poser_check);
 PG_FUNCTION_INFO_V1(poser_recount);
 
-/* Is this in the version that the extension has here?  Versions are numbers: 1.10 comes after 1.9. */
+/* Does the installed version have this object?  Versions are compared as numbers: 1.10 comes after 1.9. */
 #define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
 
 static const char *const check_columns =
@@ -258,7 +258,7 @@ static const char *const check_table_owner =
 	" WHERE " IS_EXPECTED " AND c.relrowsecurity\n"
 	" ORDER BY 1, 2";
 
-/* Of what the checks of rows read, as the owner of poser_component. */
+/* Relations whose rows are checked, and that the owner of poser_component may not read.  Run as that owner. */
 static const char *const check_readable =
 	"SELECT format('table %s', t.relname), format('belongs to %s, who may not read %s', t.relowner::regrole, c.relname)\n"
 	"  FROM pg_class AS t\n"
@@ -385,7 +385,7 @@ static const char *const check_triggers =
 	"        ('poser_datasync_consumer', 'poser_datasync_arrive_update', 1 + 2 + 16, false, false, 'poser_datasync_arrive', 'R', '1.4'),\n"
 	"        ('poser_datasync_consumer', 'poser_datasync_changed', 4 + 8 + 16 + 32, false, false, 'poser_datasync_changed', 'A', '1.4'))\n"
 	"       AS expected (relation, name, type, old_rows, new_rows, function, enabled, version)\n"
-	/* E'', so that a backslash is one under standard_conforming_strings = off, too */
+	/* E'' means the same under standard_conforming_strings = on and off */
 	"       JOIN (VALUES\n"
 	"        ('poser_component', 'poser_count_child',\n"
 	"         E'poser_component_count\\\\000poser_component_count_delta\\\\000widget_uuid\\\\000active\\\\000'),\n"
@@ -456,11 +456,12 @@ static const char *const check_counts =
 	" ORDER BY key COLLATE \"C\"";
 
 /*
- * The rest is of the history of one table.  Columns of tables are qualified:
- * users may add others, of any name.  %1$s is the schema, quoted; %2$s the table
- * of versions, %3$s its key column; %4$s a literal of what to call a row, %5$s
- * one of the table's whole name.  poser_record_versions() mends what is wrong of
- * operations, but for deletes: it removes nothing.
+ * The following checks are of the history of one table.  Columns of tables are
+ * qualified, because users may add columns of any name.  %1$s is the schema,
+ * quoted; %2$s the table of versions; %3$s its key column; %4$s a literal, what to
+ * call a row; %5$s a literal, the qualified name of the table of versions.
+ * poser_record_versions() corrects wrong operations except deletes, because it
+ * removes no versions.
  */
 static const char *const check_operations =
 	"SELECT format('%%s %%s', %4$s, version.key),\n"
@@ -483,7 +484,7 @@ static const char *const check_operations =
 	"        AND change_id > COALESCE((SELECT max(h.change_id) FROM %1$s.poser_version_horizon AS h), 0))\n"
 	" ORDER BY change_id";
 
-/* %3$s is a literal of the name of the table of versions */
+/* %3$s is a literal, the name of the table of versions */
 static const char *const check_transactions =
 	"SELECT format('transaction %%s', version.transaction_id),\n"
 	"       format('is missing, and %%s has changes of it', %3$s)\n"
@@ -491,7 +492,7 @@ static const char *const check_transactions =
 	" WHERE NOT EXISTS (SELECT FROM %1$s.poser_transaction AS t WHERE t.id = version.transaction_id)\n"
 	" ORDER BY version.transaction_id";
 
-/* %1$s is a literal of what to call a row, %2$s its key, %3$s the comparison of the table with its history */
+/* %1$s is a literal, what to call a row; %2$s its key; %3$s the comparison of the table with its history */
 static const char *const check_last_versions =
 	"SELECT format('%%s %%s', %1$s, compared.%2$s),\n"
 	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
@@ -583,8 +584,8 @@ add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid, const char *ve
 }
 
 /*
- * The version that the extension of a function has in this database.  Where it
- * is not to be known, all is expected: else nothing would be checked.
+ * The installed version of the extension that a function belongs to.  If it is
+ * unknown, a very high version is returned, so that all objects are checked.
  */
 static char *
 installed_version(Oid fnoid)
@@ -698,7 +699,7 @@ static const struct
 	{"poser_widget", RELKIND_RELATION, {"uuid"}, {VARCHAROID}},
 	{"poser_component", RELKIND_RELATION, {"uuid"}, {VARCHAROID}}};
 
-/* Those of batches and consumers. */
+/* Relations of batches and consumers. */
 static const char *const other_relations[] = {
 	"poser_batch", "poser_batch_row", "poser_batch_id_seq", "poser_datasync_consumer"};
 
@@ -712,9 +713,10 @@ is_readable(const char *name, Oid nspid)
 }
 
 /*
- * Lock a relation, if it is there, so that it is not rewritten while it is
- * read.  A snapshot that is taken from then on sees its rows, if there can be
- * such a one.
+ * Lock a relation, if it exists, so that it is not rewritten while it is read.
+ * In READ COMMITTED the caller then takes a new snapshot, which sees all its rows.
+ * In REPEATABLE READ and SERIALIZABLE it is an error if the relation was rewritten
+ * since the transaction's snapshot.
  */
 static void
 lock_relation(const char *name, Oid nspid)
@@ -728,7 +730,7 @@ lock_relation(const char *name, Oid nspid)
 		poser_check_rewritten(relid, GetActiveSnapshot());
 }
 
-/* Lock all that is read. */
+/* Lock all relations that are read. */
 static void
 lock_relations(Oid nspid)
 {
@@ -795,11 +797,11 @@ find_consumers(Oid nspid)
 /*
  * poser_check() returns table (object text, problem text)
  *
- * For whoever has the rights of the owner of all the tables.  Rows are checked
- * as the owner of poser_component, who must see all of them: even under FORCE
- * ROW LEVEL SECURITY.  Where the tables have several owners, one of whom may not
- * see the rows of another, then that is what is wrong, and the rows are not
- * checked.
+ * The caller must have the rights of the owners of all tables.  Rows are checked
+ * as the owner of poser_component, who sees all of them even under FORCE ROW LEVEL
+ * SECURITY.  If the tables have different owners, and the owner of poser_component
+ * may not read a table, then this is reported as a problem.  The checks that read
+ * the rows of that table are left out.
  */
 Datum
 poser_check(PG_FUNCTION_ARGS)
@@ -824,7 +826,7 @@ poser_check(PG_FUNCTION_ARGS)
 			complete = false;
 	}
 	has_history = find_history(nspid);
-	/* newer than the locks, in READ COMMITTED */
+	/* in READ COMMITTED this snapshot is newer than the locks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 
 	InitMaterializedSRF(fcinfo, 0);

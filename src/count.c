@@ -76,9 +76,10 @@ PG_FUNCTION_INFO_V1(poser_count_parent);
 #define MAX_KNOWN_ROWS 16384
 
 /*
- * How much of a transaction's past is remembered for snapshots of that time:
- * commands (8 MB), snapshots (3 MB), and decisions (16 MB).  Nothing is ever
- * forgotten.  When one of these is full, what comes after is counted live.
+ * How much a transaction remembers, for older snapshots that it may still use:
+ * commands (8 MB), snapshots (3 MB), and decisions (16 MB).  Nothing is forgotten
+ * before the transaction ends.  When one of these limits is reached, queries with
+ * newer snapshots count the rows themselves.
  */
 #define MAX_COMMANDS (64 * 1024 * 1024)
 #define MAX_SETTLED_UNDER (256 * 1024)
@@ -156,9 +157,10 @@ static HTAB *known_rows = NULL;
 static PoserStatement *uncounted = NULL;
 
 /*
- * Commands whose snapshots were taken while such a statement was under way, and
- * see its rows, but not that they are counted.  A cursor that a trigger opens
- * can be read much later.  In TopTransactionContext.
+ * Commands whose snapshots were taken while such a statement was in progress.
+ * These snapshots see rows of the statement that their counts do not include.
+ * They may be used much later, by a cursor that a trigger has opened.  In
+ * TopTransactionContext.
  */
 static Bitmapset *uncounted_commands = NULL;
 
@@ -522,7 +524,7 @@ is_newer(const SettledUnder *under, Snapshot snapshot)
 		   (under->xmax == snapshot->xmax && under->xcnt < snapshot->xcnt);
 }
 
-/* What this transaction writes now does not go with what its snapshots see. */
+/* From this command on, the counts that the transaction writes do not fit its snapshots. */
 static void
 note_unfit(void)
 {
@@ -588,8 +590,8 @@ form_row(CountTable *table, Datum key, Tally tally)
  *
  * A new version of the row that holds a key needs no check that the key is
  * unique, and must not have one: it would visit all our older versions.  For a
- * new row the check neither waits nor fails: the result is false if there is,
- * or may come to be, another row of the key.
+ * new row the check neither waits nor fails.  The result is false if the key has
+ * another row, or another transaction is inserting or deleting one.
  */
 static bool
 insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
@@ -633,8 +635,9 @@ insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 }
 
 /*
- * Insert a row.  Returns false, and has done nothing, if the key must be unique
- * and somebody else has a row of it, or is inserting or deleting one.
+ * Insert a row.  If the key must be unique and has another row, or another
+ * transaction is inserting or deleting one, the new row is deleted again and the
+ * result is false.
  */
 static bool
 insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
@@ -649,7 +652,7 @@ insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 		return true;
 	}
 
-	/* a later command can delete it */
+	/* only a later command can delete the row */
 	CommandCounterIncrement();
 	if (table_tuple_delete(table->rel, &table->formed->tts_tid, GetCurrentCommandId(true),
 						   SnapshotSelf, InvalidSnapshot, false, &tmfd, false) != TM_Ok)
@@ -659,7 +662,7 @@ insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 }
 
 /*
- * Lock the row that was found, which waits for nobody; false if another
+ * Lock the row that was found, without waiting.  Returns false if another
  * transaction has replaced or locked it.
  */
 static bool
@@ -675,10 +678,10 @@ lock_row(CountWriter *writer, CountTable *table, LockTupleMode mode)
  * Replace the row that was found by one with this tally.  Returns false, and
  * has done nothing, if another transaction has replaced or locked it.
  *
- * table_tuple_update() must be allowed to wait, so the row is locked first, as
- * an update that leaves the key as it is locks it.  A row of our own needs no
- * lock: others do not see it.  (And the locks of subtransactions would add up,
- * for they stay on the newer versions.)
+ * table_tuple_update() cannot be told not to wait.  So the row is locked first,
+ * with the lock that an update takes that does not change the key.  A row of this
+ * transaction needs no lock, because others do not see it.  (Besides, a lock stays
+ * on the newer versions, so that locks of many subtransactions would add up.)
  */
 static bool
 update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
@@ -716,7 +719,8 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 }
 
 /*
- * Delete the row that was found; false if another transaction has it.
+ * Delete the row that was found.  Returns false if another transaction has
+ * replaced or locked it.
  */
 static bool
 delete_row(CountWriter *writer, CountTable *table)
@@ -728,7 +732,7 @@ delete_row(CountWriter *writer, CountTable *table)
 	result = table_tuple_delete(table->rel, &table->found->tts_tid,
 								GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
 								false, &tmfd, false);
-	/* a lock of our own is on the versions that were made under it, too */
+	/* a lock of this transaction stays on newer versions of the row, and may be what is in the way */
 	if (result == TM_BeingModified && own && lock_row(writer, table, LockTupleExclusive))
 		result = table_tuple_delete(table->rel, &table->found->tts_tid,
 									GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
@@ -803,7 +807,7 @@ defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 	(void) insert_row(deltas, key, hash, change);
 }
 
-/* Delete the deltas of a key that we may have, and return their sum. */
+/* Delete the deltas of a key that this transaction may build upon, and return their sum. */
 static Tally
 take_deltas(CountWriter *writer, Datum key)
 {
@@ -867,12 +871,13 @@ change_count(CountWriter *writer, Datum key, uint32 hash, Tally change)
 }
 
 /*
- * Insert the settled row of a key.  Returns false, and has done nothing, if
- * there is one, or if somebody else is just inserting it.  So nobody waits here,
- * and nobody fails.  A parent can do without the row: its count is then the sum
- * of its deltas.
+ * Insert the settled row of a key.  Returns false, and leaves no row, if there
+ * is one already, or if another transaction is inserting or deleting one.  So no
+ * session waits or fails here.  A parent can do without the row: its count is
+ * then the sum of its deltas.
  *
- * No snapshot that sees the new row may see one that others have deleted, too.
+ * An older snapshot may still see a row that another transaction has deleted.
+ * With such a snapshot the counts must not be read, since it would see two rows.
  */
 static bool
 make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
@@ -906,7 +911,7 @@ make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
 	}
 	else if (gone)
 	{
-		/* older snapshots than the latest may see what is gone */
+		/* snapshots that are older than the latest may see the deleted row */
 		note_settled(GetLatestSnapshot());
 	}
 	return true;
@@ -1328,8 +1333,9 @@ count_table(TriggerData *trigdata, const PoserCountTrigger *trigger)
 }
 
 /*
- * A statement is counted.  Snapshots taken since it began stay as they are.  The
- * next one gets a command of its own.
+ * A statement has been counted.  Note the commands since it began: their snapshots
+ * do not see its counts.  Mark the current command as used, so that the next
+ * snapshot belongs to another one.
  */
 static void
 end_uncounted(TriggerData *trigdata)
@@ -1772,7 +1778,7 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 	for (int i = 0; i < lengthof(relations); i++)
 		poser_check_owner(relations[i]);
 
-	/* in the order of a writer, and before the snapshot, which must see what was rewritten */
+	/* in the order in which writers lock, and before the snapshot, so that it sees all rows of a rewritten table */
 	LockRelationOid(child, AccessShareLock);
 	LockRelationOid(parent, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
@@ -1838,7 +1844,7 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 				CommandCounterIncrement();
 			}
 
-			/* a parent that somebody is making must find the key free */
+			/* without a parent, make no settled row: it would be in the way of a session that inserts the parent */
 			if (n[6] == 0 && n[5] == 0)
 				defer(&writer, key, hash, add(take_deltas(&writer, key), difference));
 			else if (n[7] > 0 || !is_zero(difference))

@@ -151,8 +151,9 @@ current_snapshot(void)
 }
 
 /*
- * Act as the owner of the consumers, with SPI and a snapshot of now.  Their table
- * is locked before that is taken, so that it sees their rows.
+ * Act as the owner of the table of consumers, with SPI and a new snapshot.  The
+ * table is locked before the snapshot is taken, so that the snapshot sees all rows.
+ * If the transaction cannot have a newer one, a rewrite since then is an error.
  */
 static void
 become_owner(Consumer *consumer)
@@ -550,9 +551,10 @@ column_of(Relation rel, const char *name, Oid type)
 }
 
 /*
- * Describe all tables that have a history, and lock it, to be read with the active
- * snapshot: poser_lock_to_read().  See that transactions are what they were made
- * as: no cast between types is to be looked for, which might be anybody's.
+ * Describe all tables that have a history, and lock the tables of versions and of
+ * transactions, to be read with the active snapshot, see poser_lock_to_read().
+ * Check the types of the transactions' columns: with other types the query would
+ * need a cast, which could be one that another user has made.
  */
 static void
 describe_history(PoserVersioned *tables, Oid nspid)
@@ -950,7 +952,7 @@ open_window(Consumer *consumer, PoserVersioned *tables)
 		 consumer->next_settled <= consumer->settled))
 		return false;
 
-	/* the window is what its snapshot sees, so that must be one that sees all rows */
+	/* before the snapshot of the window is taken, so that it sees all rows */
 	describe_history(tables, consumer->nspid);
 	to = take_snapshot(consumer);
 	if (consumer->from != NULL)
@@ -1140,7 +1142,7 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Up to which change pruning has gone, as the active snapshot sees it, or a newer one. */
+/* The last change that may have been pruned.  A newer snapshot may replace the active one, see poser_lock_to_read(). */
 static int64
 pruned_change(Oid nspid)
 {
@@ -1620,9 +1622,10 @@ check_not_pruned(Consumer *consumer)
 }
 
 /*
- * A consumer that begins with the transaction's snapshot is not given what a copy
- * has that the transaction reads with it.  A table that was rewritten since the
- * snapshot would look empty; locked, it stays as it is until the copy is made.
+ * A consumer may begin with a copy of the tables, which the transaction makes with
+ * its snapshot.  It gets the changes that this snapshot does not see.  A table that
+ * was rewritten since the snapshot would look empty to the copy, so it is an error.
+ * The tables are locked, so that none is rewritten before the copy is made.
  */
 static void
 check_copy(Oid nspid)
@@ -1918,8 +1921,8 @@ consumers_beside(Oid transactions)
 
 /*
  * The least id of a transaction with changes that a consumer has not confirmed,
- * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish() by
- * somebody with the owner's rights, with the tables locked.
+ * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish(), with the
+ * owner's rights and with the tables locked.
  */
 int64
 poser_datasync_needed(const PoserVersioned *tables)

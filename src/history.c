@@ -2,9 +2,9 @@
  * history.c
  *	  Reading the history of tables, going back in it, and ending it.
  *
- * Versions are read by queries, with the privileges and policies of the
- * caller; what a version says of a transaction is looked up directly, for whoever
- * may see a version may know who made it.
+ * Versions are read by queries, with the privileges and policies of the caller.
+ * The transaction of a version is looked up directly: a user that may see a
+ * version may also see its transaction.
  *
  * Row-level security: who is subject to it on a table must not learn by its
  * history what it hides from him, and policies of the table cannot be asked
@@ -112,7 +112,7 @@ typedef struct VersionReceiver
  * Queries
  */
 
-/* Run a query that has no nulls. */
+/* Run a query none of whose parameters is null. */
 static uint64
 execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
 {
@@ -151,8 +151,9 @@ version_column(const PoserVersioned *versioned, AttrNumber column)
 }
 
 /*
- * The column that rows are looked up by, with a value of "keytype": the first of
- * the key, or this one.
+ * The column by which rows are looked up: "name" or, if that is NULL, the first
+ * column of the key.  Raises an error if a value of "keytype" cannot be used as one
+ * of the column's type.
  */
 static AttrNumber
 lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype)
@@ -257,8 +258,9 @@ append_last_versions(StringInfo sql, const PoserVersioned *versioned, const char
 /*
  * Append a query for all rows that are not what their last version says:
  * operation, what should be recorded of the row, which is an insert, update or
- * delete; operation_type of the last version; and the recorded columns, called
- * "column_" and their number in the versions, for their names may be any.
+ * delete; operation_type of the last version; and the recorded columns.  These are
+ * called "column_" and their number in the table of versions, because their own
+ * names could be the same as another one here.
  */
 void
 poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
@@ -340,8 +342,8 @@ append_restriction(StringInfo sql, const PoserVersioned *versioned)
 }
 
 /*
- * Lock the history of these tables, with its horizon, to read it with the active
- * snapshot, which the caller has pushed: poser_lock_to_read().
+ * Lock the history of these tables and its horizon, to be read with the active
+ * snapshot, which the caller has pushed, see poser_lock_to_read().
  */
 static void
 lock_history(const PoserVersioned *tables, int ntables)
@@ -620,7 +622,7 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 		Form_pg_attribute att = TupleDescAttr(history->desc, i);
 		AttrNumber column = get_attnum(versioned->versions, NameStr(att->attname));
 
-		/* that is the table's name, even if it has a column called so */
+		/* this is the name of the table, even if the table has a column "relation" */
 		if (strcmp(NameStr(att->attname), "relation") == 0)
 			continue;
 		if (column > 0 && IsBinaryCoercible(get_atttype(versioned->versions, column), att->atttypid))
@@ -829,7 +831,7 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	if (is_restricted(versioned))
 		append_restriction(&sql, versioned);
 
-	/* all of it is read with one snapshot, so that nothing can be pruned in between */
+	/* everything is read with one snapshot, so that pruning cannot come in between */
 	PushActiveSnapshot(GetActiveSnapshot());
 	lock_history(versioned, 1);
 	poser_lock_query(sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes);
@@ -1136,7 +1138,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	/* nobody must prune between two looks at the history, of which each sees the latest */
 	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
-	/* each look at the history has a snapshot of its own, or that of the transaction */
+	/* this snapshot is only for the locks: each query takes its own, or that of the transaction */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	lock_history(versioned, 1);
 	poser_lock_to_read(&versioned->relid, 1);
@@ -1274,13 +1276,13 @@ append_no_version(StringInfo sql, Oid versions)
 }
 
 /*
- * Find out of which transactions, up to this one, other tables have versions:
- * all that have the columns of one, whoever made them, for triggers may record
- * to them or have done so, and they may have other names since.  Their values
- * are read without a query, which would run their owners' code.
+ * Collect the transactions, up to this one, of which other tables have versions.
+ * Each table with the columns of a table of versions counts, whoever owns it: a
+ * trigger may record to it now, or may have done so before it was renamed.  Tables
+ * are scanned without a query, because a query could run their owners' code.
  *
- * Returns false if it cannot be found out now, because one of them is locked:
- * its owner must not be able to keep us waiting.
+ * Returns false if one of the tables cannot be locked at once.  Pruning does not
+ * wait for it, because its owner could then block pruning.
  */
 static bool
 collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
@@ -1463,7 +1465,8 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 
 /*
  * Lock tables against writers, all of them before anything is done.  Writers
- * take them in any order, so this never waits for one while it holds another.
+ * lock the tables in any order, so this never waits for one table while it holds
+ * the lock on another.  Otherwise it could deadlock with a writer.
  */
 static void
 lock_against_writers(const PoserVersioned *tables, int ntables)
@@ -1479,7 +1482,7 @@ lock_against_writers(const PoserVersioned *tables, int ntables)
 			LockRelationOid(relid, ShareRowExclusiveLock);
 		else if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
 		{
-			/* begin again with the one that has to be waited for */
+			/* release the others, and begin again by waiting for this table */
 			while (locked > 0)
 				UnlockRelationOid(tables[(first + --locked) % ntables].relid, ShareRowExclusiveLock);
 			for (first = 0; tables[first].relid != relid;)
@@ -1491,11 +1494,12 @@ lock_against_writers(const PoserVersioned *tables, int ntables)
 }
 
 /*
- * Make each row's operations follow from each other.  A row that had come by a
- * way around the triggers, and was then changed, has an update or a delete of a
- * row that was not there; one that had gone so, and came again, has an insert of
- * a row that was there.  What is known of it is that it came by that update, or
- * changed by that insert.  A delete of a row of which nothing is known stays.
+ * Correct operations that cannot follow the one before.  If a row was inserted
+ * past the triggers and then updated, its history has an update of a row that was
+ * not there: it becomes an insert.  If a row was deleted past the triggers and then
+ * inserted again, its history has an insert of a row that was there: it becomes an
+ * update.  If a row was inserted past the triggers and then deleted, its delete
+ * stays as it is, because there is no version that could become the insert.
  * Returns how many versions were changed.
  */
 static int64
@@ -1531,7 +1535,7 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
 	return (int64) SPI_processed;
 }
-/* Record of one table what it is and its last versions do not say; returns how many versions. */
+/* Write a version for each row that differs from its last version, or is gone without a delete; returns how many. */
 static int64
 record_differences(const PoserVersioned *versioned, const char *comment)
 {
@@ -1585,10 +1589,10 @@ record_differences(const PoserVersioned *versioned, const char *comment)
 }
 
 /*
- * Record what has bypassed the triggers of these tables, or came before them,
- * and mend the versions of rows that were changed after they had come or gone
- * so.  Writers wait.  The current user must have the owner's rights on the
- * tables.  Returns how many versions were written or mended.
+ * Record the changes of these tables that have bypassed the triggers, or were made
+ * before there were any.  If such a row was changed again later, correct its
+ * versions, see mend_operations().  Writers wait.  The current user must have the owner's rights
+ * on the tables.  Returns how many versions were written or corrected.
  */
 int64
 poser_history_record(const PoserVersioned *tables, int ntables, const char *comment)

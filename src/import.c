@@ -22,10 +22,10 @@
  *
  * What is wrong with rows is found out where it shows: in the coercions, and
  * in the statements.  First they are run without any precaution.  If one fails,
- * then all is done again carefully: statements that fail are rolled back to
- * a savepoint and run with parts of the rows, until those are found that cannot
- * be written, or some hundreds of them.  So whatever refuses a row (a
- * constraint, a trigger, another unique key), it can be named.
+ * then all is done again carefully: a statement that fails is rolled back to
+ * a savepoint and run again with parts of its rows, until the rows that cannot
+ * be written are found, or POSER_IMPORT_TOLD_APART of them.  So the error can
+ * name a row, whatever refuses it (a constraint, a trigger, another unique key).
  */
 #include "postgres.h"
 
@@ -81,7 +81,7 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 /* Into how many parts rows are divided if they cannot be written together. */
 #define PARTS 8
 
-/* Rows of a table that references itself that may fail before it is too many. */
+/* For a table that references itself: the search ends when so many rows have failed. */
 #define MAX_ROWS_FAILED (10 * POSER_IMPORT_TOLD_APART)
 
 /* Rows between two reports of progress. */
@@ -94,13 +94,13 @@ PG_FUNCTION_INFO_V1(poser_import_diff);
 /* The longest key or such that is shown in a message, in bytes. */
 #define MAX_SHOWN 100
 
-/* The same of what is said of it. */
+/* The longest text that is kept of a problem, in bytes. */
 #define MAX_MESSAGE 500
 
 /* How many offenders of each kind are named if there are several. */
 #define NAMED_OF_MANY_KINDS 3
 
-/* What helps if a source lacks something. */
+/* The hint if a source lacks a key or a column. */
 #define SOURCE_HINT \
 	"Name as \"key\" columns that both relations have, or import from a view that has the columns of the target."
 
@@ -203,7 +203,7 @@ problem_text(const PoserImportProblem *problem)
 	return text.data;
 }
 
-/* A copy of a text, not too long; NULL of NULL. */
+/* A copy of a text, cut to MAX_MESSAGE bytes; NULL for NULL. */
 static char *
 copy_text(const char *text)
 {
@@ -219,7 +219,7 @@ copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 {
 	*copy = *problem;
 	copy->who = copy_text(problem->who);
-	/* kinds are told by it, so it is whole */
+	/* copied whole, because kinds are compared by it */
 	copy->columns = problem->columns != NULL ? pstrdup(problem->columns) : NULL;
 	copy->reason = copy_text(problem->reason);
 	copy->detail = copy_text(problem->detail);
@@ -236,7 +236,7 @@ free_problem(PoserImportProblem *problem)
 		pfree(unconstify(char *, problem->detail));
 }
 
-/* The kind that a problem is of, a new one if need be; NULL if there are too many. */
+/* Find the kind of a problem, or make it; NULL if there are too many kinds. */
 static PoserImportKind *
 kind_of(PoserImport *import, const PoserImportProblem *problem)
 {
@@ -260,7 +260,7 @@ kind_of(PoserImport *import, const PoserImportProblem *problem)
 	return result;
 }
 
-/* Keep of a kind's reason what this one begins with, too. */
+/* Shorten a kind's reason to the beginning that it has in common with this one. */
 static void
 share_reason(PoserImportKind *kind, const char *reason)
 {
@@ -323,7 +323,7 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 	poser_import_more_problems(import, problem->nrows);
 }
 
-/* There are more rows with the last problem. */
+/* Add rows to the number of those that have the last problem. */
 void
 poser_import_more_problems(PoserImport *import, int64 nrows)
 {
@@ -462,7 +462,7 @@ shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_s
 	return text.data;
 }
 
-/* Columns, or one, as a problem has them. */
+/* Columns as a problem names them: 'column "a"' or 'columns "a", "b"'. */
 static char *
 shown_columns(int n, const char *names)
 {
@@ -513,8 +513,8 @@ columns_of_constraint(PoserImport *import, const char *name)
 }
 
 /*
- * Say in a problem what an error says, which the problem then points into.
- * "column" is the column that it comes from, NULL if that is not known.
+ * Describe an error in a problem, which then points into the error.  "column" is
+ * the column that the error comes from, NULL if that is not known.
  */
 void
 poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column, const ErrorData *error)
@@ -535,7 +535,7 @@ poser_import_describe(PoserImport *import, PoserImportProblem *problem, const ch
 	/* which key of the other row it is */
 	if (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION || error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
 		problem->detail = error->detail;
-	/* the message as it is in the code, without values */
+	/* the message before values are put into it */
 	problem->kind = psprintf("%s %s", error->message_id != NULL ? error->message_id : "",
 							 error->constraint_name != NULL ? error->constraint_name : "");
 }
@@ -763,8 +763,8 @@ is_in_key(PoserImport *import, Form_pg_attribute att)
 }
 
 /*
- * A text becomes a value of another type as if the type's input function had
- * read it, as from a file.  NULL if that cannot be, or it is no text.
+ * An expression by which the type's input function reads a text, as COPY does.
+ * NULL if the value is not of a text type.
  */
 static Node *
 coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
@@ -908,7 +908,7 @@ check_may_write(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
-/* Open a relation and lock it; by then it may have another name, or be gone. */
+/* Open and lock a relation.  While this waits, the relation may be renamed, or dropped, which is an error. */
 static Relation
 open_locked(Oid relid)
 {
@@ -1130,13 +1130,13 @@ poser_import_begin_settings(void)
 }
 
 /*
- * Lock all relations that a plan reads, partitions and those under a view, too,
- * and see to it that none of them has been rewritten since the snapshot with
- * which it is going to be read, for then it would look empty.  Returns true if
- * there is a newer snapshot to be popped.
+ * Lock all relations that a plan reads, among them partitions and the tables of
+ * views.  A relation that was rewritten since the snapshot would look empty.  In
+ * READ COMMITTED a newer snapshot is then pushed, which the caller pops, and the
+ * result is true.  In REPEATABLE READ and SERIALIZABLE it is an error.
  *
- * What writes in READ COMMITTED has a snapshot for each query, which SPI takes
- * after the locks.
+ * A function that writes needs none of this in READ COMMITTED: SPI takes a new
+ * snapshot for each query, after the locks.
  */
 static bool
 check_rewritten(PoserImport *import, SPIPlanPtr plan)
@@ -1480,7 +1480,7 @@ append_key(StringInfo sql, PoserImport *import)
 		appendStringInfo(sql, "%sc%d", i > 0 ? ", " : "", i + 1);
 }
 
-/* Note that the key of "noted" rows, of which this is one, occurs so many times. */
+/* Note that the key of a row occurs several times.  The problem stands for "noted" rows of this key. */
 static void
 note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const Datum *values, const bool *nulls)
 {
@@ -1840,7 +1840,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 static void
 check_matches(PoserImport *import)
 {
-	/* one for which a batch's rows are marked gets more of them */
+	/* if rows of a batch are to be marked, more of them are named */
 	int limit = import->verdicts != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
 	int64 *twice = palloc(sizeof(int64) * limit);
 	Datum *rows = palloc(sizeof(Datum) * limit);
@@ -2263,8 +2263,8 @@ static int64 write_carefully(PoserImport *import, PoserImportOperation operation
 							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
 
 /*
- * Writing these rows has failed: write each part of them, down to the single
- * row that is the problem.  Returns how many rows have failed.
+ * These rows could not be written together: write them in parts, down to the
+ * single row that is the problem.  Returns how many rows have failed.
  */
 static int64
 write_parts(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
@@ -2321,12 +2321,12 @@ write_parts(PoserImport *import, PoserImportOperation operation, const bits8 *co
 }
 
 /*
- * Write rows, and if that fails parts of them.  A row that cannot be written is
+ * Write rows or, if that fails, parts of them.  A row that cannot be written is
  * noted as a problem, or put into "failed" if that is not NULL.  Returns how
- * many there are.
+ * many rows have failed.
  *
- * With import->at_least set, enough of them have been found, and the others
- * have not been looked at.
+ * If import->at_least is set afterwards, enough of them have been found, and the
+ * other rows have not been tried.
  */
 static int64
 write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
@@ -2379,7 +2379,10 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const bits8
 	}
 	if (import->at_least)
 	{
-		/* Which of them only wait is not known, but the error of all of them together is about a bad one. */
+		/*
+		 * It is not known which of the rows only wait for others.  But the error of
+		 * all rows together is not about these, so it is the one to be raised.
+		 */
 		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .who = "A row"};
 
 		poser_import_describe(import, &problem, NULL, error);

@@ -14,13 +14,13 @@
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
 
-/* How many offenders of a kind an error names, and how many kinds it tells apart. */
+/* How many rows of a kind of problem an error names, and how many kinds it counts. */
 #define POSER_IMPORT_NAMED 5
 #define POSER_IMPORT_KINDS 20
 
 /*
- * How many rows that cannot be written are told apart.  Each takes several
- * statements and transaction IDs, so that of very many the first ones must do.
+ * How many rows that cannot be written are looked for.  Each takes several
+ * statements and transaction IDs.  If there are more, the error says "at least".
  */
 #define POSER_IMPORT_TOLD_APART 500
 
@@ -61,20 +61,20 @@ typedef struct PoserImportColumn
 typedef struct PoserImportProblem
 {
 	int64 row;
-	int64 nrows; /* it is said of */
+	int64 nrows; /* how many rows it stands for */
 	int sqlstate;
 	const char *who;	 /* the row's key, or its number */
 	const char *columns; /* 'column "a"', or NULL */
 	const char *reason;
 	const char *detail; /* or NULL */
 	const char *kind;	/* the same for all problems of a kind */
-	const char *title;	/* what a kind is called if not by its reason, or NULL */
+	const char *title;	/* what the kind is called instead of the reason, or NULL */
 } PoserImportProblem;
 
 /* Problems of the same columns and for the same reason. */
 typedef struct PoserImportKind
 {
-	PoserImportProblem common; /* its reason is the part that all of them begin with */
+	PoserImportProblem common; /* its reason is the beginning that all reasons share */
 	bool varies;			   /* the reasons differ */
 	int64 nrows;
 	int nsamples;
@@ -106,7 +106,7 @@ struct PoserImport
 
 	/* what is compared with what */
 	const char *source_label;
-	const char *source_shown; /* as an error has it */
+	const char *source_shown; /* its name in errors */
 	const char *source_name;  /* quoted */
 	Oid target;
 	const char *target_label;
@@ -152,14 +152,14 @@ struct PoserImport
 	bool careful;
 	bool moved;		 /* a row was not what it was compared as */
 	int64 nproblems; /* rows */
-	bool at_least;	 /* there may be more, which have not been told apart */
+	bool at_least;	 /* there may be more, the others have not been tried */
 	int nkinds;
 	PoserImportKind *kinds[POSER_IMPORT_KINDS];
 	PoserImportKind *last_kind; /* of the last problem, or NULL */
 	int64 first_row;			/* of all problems */
 	int first_sqlstate;
 	MemoryContext problem_context;
-	Tuplestorestate *verdicts; /* all of them, (row, text), if somebody wants them */
+	Tuplestorestate *verdicts; /* all problems, as (row, text); NULL if not asked for */
 	TupleDesc verdict_desc;
 	Tuplestorestate *rejects; /* rows that cannot be read, (row, text, key, new), the same */
 	TupleDesc reject_desc;

@@ -4,10 +4,11 @@
  *
  * A session keeps the plans of the queries that it runs again and again.  A
  * plan is found by its query, which names all relations and columns, by the
- * types of its parameters and by its options.  So after ALTER TYPE another plan
- * is looked for.  A plan that is not valid any more is freed, and made again
- * when it is needed.  There are at most MAX_SAVED_PLANS: the one that has not
- * been used for longest is freed first.  A plan that is being run is not freed.
+ * types of its parameters and by its options.  So a column that has changed its
+ * type gets another plan.  A plan that is no longer valid is made again when it
+ * is needed.  When a plan is made, invalid ones are freed, and if there are
+ * MAX_SAVED_PLANS, the one that was used least recently.  A plan that is being
+ * run is not freed.
  */
 #include "postgres.h"
 
@@ -26,7 +27,7 @@
 typedef struct SavedPlan
 {
 	char *query;
-	uint32 hash; /* of it */
+	uint32 hash; /* of the query */
 	int nargs;
 	Oid *argtypes;
 	int options;
@@ -38,7 +39,7 @@ typedef struct SavedPlan
 /* The one that was used last comes first. */
 static SavedPlan *saved_plans = NULL;
 
-/* Free the plans that are not valid any more, and those that leave no room for another one. */
+/* Free plans that are no longer valid, and the least recently used ones, so that there is room for another one. */
 static void
 make_room(void)
 {
@@ -78,7 +79,7 @@ saved_plan(const char *query, int options, int nargs, const Oid *argtypes)
 			(nargs > 0 && memcmp(saved->argtypes, argtypes, nargs * sizeof(Oid)) != 0) ||
 			strcmp(saved->query, query) != 0)
 			continue;
-		/* one that is being run stays, and is planned again when it is run again */
+		/* an invalid plan that is being run stays: SPI plans it again when it is next run */
 		if (saved->users == 0 && !SPI_plan_is_valid(saved->plan))
 			break;
 		*link = saved->next;
@@ -108,8 +109,8 @@ saved_plan(const char *query, int options, int nargs, const Oid *argtypes)
 
 /*
  * Functions that read are PARALLEL RESTRICTED: the leader of a parallel query
- * can call them.  What they read can have policies that write, which such a
- * query does not allow.
+ * can call them.  The policies of the tables that they read may write, and a
+ * parallel query does not allow that.
  */
 static void
 explain_parallel(void *arg)
@@ -145,7 +146,7 @@ run(SavedPlan *saved, SPIExecuteOptions *options, Portal *portal)
 	error_context_stack = callback.previous;
 }
 
-/* The parameters of a plan, nulls as SPI has them. */
+/* The parameters of a plan; "nulls" as for SPI_execute_plan(). */
 ParamListInfo
 poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls)
 {
@@ -162,8 +163,8 @@ poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nu
 }
 
 /*
- * Run a query; returns how many rows it gave or changed.  To be called between
- * SPI_connect() and SPI_finish(), as the others.
+ * Run a query; returns how many rows it gave or changed.  This and the following
+ * functions are to be called between SPI_connect() and SPI_finish().
  */
 uint64
 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
@@ -178,9 +179,9 @@ poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *va
 }
 
 /*
- * Run a query that reads, with the active snapshot, for a receiver of its rows,
- * at most "limit" of them and all for 0.  "options" are those of cursors: a plan
- * that may be parallel is for a query that is run to its end.
+ * Run a query that reads, with the active snapshot, and give its rows to "dest":
+ * at most "limit" of them, or all if "limit" is 0.  "options" are those of cursors.
+ * With CURSOR_OPT_PARALLEL_OK the plan may be parallel; it must be run to its end.
  */
 void
 poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs, const Oid *argtypes,
@@ -195,7 +196,7 @@ poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs,
 	run(saved_plan(query, options, nargs, argtypes), &execute, NULL);
 }
 
-/* What takes rows for the caller of a set-returning function. */
+/* A receiver that puts rows into the result of a set-returning function. */
 DestReceiver *
 poser_result_receiver(ReturnSetInfo *rsinfo)
 {
@@ -230,7 +231,7 @@ relations_of(const SavedPlan *saved)
 }
 
 /*
- * poser_lock_to_read() for all tables that a query reads.
+ * Lock all tables that a query reads, as poser_lock_to_read() does.
  */
 void
 poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
@@ -241,7 +242,7 @@ poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
 	saved->users++;
 	PG_TRY();
 	{
-		/* brings it up to date, and locks its tables until the transaction ends */
+		/* this brings the plan up to date, and locks its tables until the transaction ends */
 		ReleaseCachedPlan(SPI_plan_get_cached_plan(saved->plan), CurrentResourceOwner);
 	}
 	PG_FINALLY();
@@ -258,9 +259,9 @@ poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
 }
 
 /*
- * A table that a query reads and that was rewritten since the snapshot was taken,
- * other than these; InvalidOid if there is none.  The query has just been run, so
- * that its tables are locked.
+ * Returns a table that a query reads and that was rewritten since the snapshot was
+ * taken; InvalidOid if there is none.  The tables in "others" are left out.  The
+ * query has just been run, so that its tables are locked.
  */
 Oid
 poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes, Snapshot snapshot,

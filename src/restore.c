@@ -107,8 +107,9 @@ poser_is_restore(Relation rel)
 }
 
 /*
- * Do rows of a table refer to rows of another one, be it by way of others?  The
- * catalog says so without a lock, which workers might be waiting for in a circle.
+ * Do rows of a table refer to rows of another one, directly or by way of other
+ * tables?  The catalog is read without a lock on these tables, because workers that
+ * wait for such locks could deadlock.
  */
 static bool
 refers_to(Oid relid, Oid other)
@@ -173,7 +174,7 @@ poser_restore_wait(Relation rel)
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
 		TimestampTz quiet_since = GetCurrentTimestamp();
 
-		/* no order is right for tables that refer to each other, nor for one that refers to itself */
+		/* tables that refer to each other, or a table that refers to itself, have no order in which to wait */
 		if (refers_to(parent, RelationGetRelid(rel)) || get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
 		while (is_empty(parent))

@@ -2,10 +2,10 @@
  * rewrite.c
  *	  Tables that were rewritten since a snapshot.
  *
- * ALTER TABLE can write all rows of a table anew, REFRESH MATERIALIZED VIEW
- * does, and TRUNCATE removes all of them at once.  A snapshot that is older
- * sees none of the rows that the table has then.  A function that trusts such
- * a snapshot takes a full table for an empty one.
+ * ALTER TABLE can write all rows of a table anew, and TRUNCATE removes all of
+ * them at once.  An older snapshot sees none of the rows that the table has
+ * afterwards.  To a function that uses it a full table looks empty.  (REFRESH
+ * MATERIALIZED VIEW writes frozen rows, which older snapshots see.)
  *
  * The rule for readers: lock the table first.  In READ COMMITTED read it with
  * a snapshot that is newer than the lock.  In REPEATABLE READ and SERIALIZABLE
@@ -59,7 +59,7 @@ sees_others_rows(Relation rel, Snapshot snapshot)
 	TableScanDesc scan;
 	bool result;
 
-	/* before its first command a transaction has neither written nor deleted */
+	/* a snapshot of the first command sees the table as it was before this transaction wrote */
 	others.curcid = FirstCommandId;
 	scan = table_beginscan(rel, &others, 0, NULL);
 	result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
@@ -69,18 +69,19 @@ sees_others_rows(Relation rel, Snapshot snapshot)
 }
 
 /*
- * Was the table rewritten since the snapshot was taken, so that the snapshot
- * does not see the rows that it would have seen?  The caller holds a lock on
- * the table.  False for relations without rows of their own.
+ * Was the table rewritten since the snapshot was taken, so that the snapshot no
+ * longer sees its rows?  The caller holds a lock on the table.  The result is
+ * false for relations without rows of their own, such as views.
  *
  * VACUUM FULL, CLUSTER and a change of the tablespace make a new file, too,
  * but keep row versions as they are.  After these the snapshot sees rows of
- * others if it saw any before.  After a rewrite it sees none: a row that was
- * written later is newer than the rewrite.
+ * others if it saw any before.  After a rewrite it sees none, because all rows
+ * have been written since.
  *
- * Of a table without a row that the snapshot sees, it cannot be known whether
- * it ever had one; it counts as rewritten.  The exception is a table that has
- * no page and that the catalog knows to be empty, as VACUUM FULL leaves it.
+ * If a table has a new file and the snapshot sees no row in it, it cannot be
+ * known whether it saw one before.  Such a table counts as rewritten.  The
+ * exception is a table without pages that pg_class says is empty, as VACUUM
+ * FULL leaves it.
  */
 bool
 poser_is_rewritten(Oid relid, Snapshot snapshot)
@@ -130,9 +131,10 @@ poser_check_rewritten(Oid relid, Snapshot snapshot)
 }
 
 /*
- * Locks tables, to be read with the active snapshot, which the caller has
- * pushed.  If one of them was rewritten since the snapshot was taken, a newer
- * one takes its place; where the transaction has no newer one, it is an error.
+ * Locks tables that are to be read with the active snapshot, which the caller
+ * has pushed.  If one of them was rewritten since that snapshot was taken, it is
+ * replaced by a newer one.  In REPEATABLE READ and SERIALIZABLE there is no newer
+ * one, and it is an error.
  */
 void
 poser_lock_to_read(const Oid *relids, int n)
@@ -143,7 +145,7 @@ poser_lock_to_read(const Oid *relids, int n)
 		if (poser_is_rewritten(relids[i], GetActiveSnapshot()))
 		{
 			PopActiveSnapshot();
-			/* in parallel mode, too, which forbids GetLatestSnapshot() */
+			/* not GetLatestSnapshot(), which is an error in parallel mode */
 			PushActiveSnapshot(GetTransactionSnapshot());
 			poser_check_rewritten(relids[i], GetActiveSnapshot());
 		}

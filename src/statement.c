@@ -43,7 +43,7 @@ event_type(TriggerEvent event)
 	return TRIGGER_TYPE_TRUNCATE;
 }
 
-/* Does the trigger fire in this session?  As the server decides it. */
+/* Does the trigger fire in this session?  The server decides it in the same way. */
 static bool
 is_enabled(const Trigger *tg)
 {

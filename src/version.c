@@ -290,7 +290,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 		same_text(recorded.consumer, poser_datasync_handling))
 		return recorded.id;
 
-	/* copies, for code in an index of the table may set them, or come here itself */
+	/* copies, because code in an index of the table may change the settings, or call this function */
 	username = username != NULL ? pstrdup(username) : NULL;
 	comment = comment != NULL ? pstrdup(comment) : NULL;
 

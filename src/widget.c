@@ -3,9 +3,9 @@
  *	  Reading widgets with their component counts.
  *
  * What a widget's summary is stands in the view poser_widget_summary.  The
- * functions here run queries over it.  So privileges, row-level security and
- * whatever else the planner and executor see to apply to them as to any query;
- * and they read nothing by themselves.
+ * functions here run queries over it, and return only what these return.  So
+ * privileges, row-level security and all other rules of the planner and executor
+ * apply to them as to any query.
  */
 #include "postgres.h"
 
@@ -37,13 +37,13 @@ PG_FUNCTION_INFO_V1(poser_record_versions);
 
 #define MAX_PAGE_SIZE 1000
 
-/* When it was last found that no table of the summaries was rewritten, see rewritten_table(). */
+/* The last look that found no rewritten table of the summaries, see rewritten_table(). */
 static struct
 {
 	Oid nspid;
-	Oid userid;			/* whose policies they were */
+	Oid userid;			/* the user whose policies applied */
 	uint64 changes;		/* poser_relation_changes() then */
-	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first time */
+	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first look */
 } last_look;
 
 /* %s is the schema, quoted */
@@ -114,14 +114,14 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 }
 
 /*
- * A table that the query over the summaries reads and that was rewritten since the
- * snapshot was taken; InvalidOid if there is none, which costs next to nothing where
- * no relation has changed.  The query has just been run.
+ * Returns a table that the query over the summaries reads and that was rewritten
+ * since the snapshot was taken; InvalidOid if there is none.  The query has just been
+ * run, so that its tables are locked.
  *
- * What was found for one snapshot holds for all later ones, until the session hears
- * of a change.  A snapshot is later if all transactions that it takes for running
- * began after the other.  The tables of the counts are the view's concern: it counts
- * components where the snapshot does not see these as they are.
+ * If no table was rewritten since one snapshot, none was since a later one, as long as
+ * the session receives no invalidation.  Then nothing is looked up.  A snapshot is
+ * later if its xmin is not before the other one's xmax.  The tables of the counts are
+ * left out: if they were rewritten, the view counts the components themselves.
  */
 static Oid
 rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Snapshot snapshot)
@@ -141,7 +141,7 @@ rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Sn
 	if (OidIsValid(result))
 		return result;
 
-	/* most others are later than the earliest */
+	/* keep the earliest snapshot, because most others are later */
 	if (!unchanged || TransactionIdPrecedes(snapshot->xmax, last_look.xmax))
 		last_look.xmax = snapshot->xmax;
 	last_look.changes = changes;
@@ -169,7 +169,7 @@ return_summaries(FunctionCallInfo fcinfo, const char *query,
 	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
 	poser_execute_for(dest, query, 0, nargs, argtypes, values, nulls, limit);
 
-	/* it may have waited for a table to be rewritten, and then looked with an older snapshot */
+	/* the query may have waited for a rewrite, and then have read with the older snapshot */
 	if (OidIsValid(rewritten_table(nspid, query, nargs, argtypes, GetActiveSnapshot())))
 	{
 		Oid relid;
