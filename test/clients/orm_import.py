@@ -229,7 +229,7 @@ assert "7 rows" in e.diag.message_primary
 assert "long6" not in e.diag.message_detail
 assert "2 more" in e.diag.message_detail
 assert e.diag.message_detail.startswith('7 rows, column "description": ')
-# every kind is counted, and by the row, not by the key
+# problems are counted by kind, and all rows of a duplicate key are counted
 stage(staging,
       ("nail", None, "Nail", True), ("nail", None, "Long nail", True),
       ("long", None, "x" * 256, True), (None, None, "Nobody", True))
@@ -237,7 +237,7 @@ e = refused(sa.exc.IntegrityError, "UniqueViolation", IMPORT,
             "2 rows: ", '1 row, column "description": ',
             '1 row, column "uuid": ')
 assert "4 rows" in e.diag.message_primary
-# a text that is none of the target's type is an error of its row
+# a text that cannot be read as the target's type is an error of its row
 s.execute(sa.text("CREATE TEMPORARY TABLE answers AS SELECT uuid::text, active"
                   " FROM (VALUES ('bell', 'yes'), ('nail', 'maybe'))"
                   " AS v (uuid, active)"))

@@ -44,7 +44,7 @@ is( $node->safe_psql('db', q{
 		ROLLBACK}),
 	"1\nt", 'until then reads are exact');
 
-# The triggers need not be enabled in the same way: all of them fire.
+# Triggers that are enabled in different ways all fire in an ordinary session.
 foreach (
 	[ 'poser_component', 'poser_version_before', 'poser_version_insert', 'poser_count' ],
 	[ 'poser_component', 'poser_count_before', 'poser_count_insert', 'poser_version' ])
@@ -63,7 +63,7 @@ foreach (
 			"a limit that is reached is an error where $always is always enabled");
 	}
 }
-# In a replica none of them fires but those that are enabled for it.
+# With session_replication_role = replica only triggers that are enabled ALWAYS fire.
 is( $node->safe_psql('db', q{
 		BEGIN;
 		SET LOCAL session_replication_role = replica;

@@ -1,6 +1,6 @@
-# The library serves the schema of every version that was released: between its
-# installation and ALTER EXTENSION ... UPDATE a database reads and writes as before,
-# and each of the functions that it has does what it did.
+# The library works with the schema of every released version.  After the library is
+# installed, and before ALTER EXTENSION ... UPDATE, a database reads and writes as
+# before, and each function of the old version does what it did.
 
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use Test::More;
 
 my $node = new_node('older', conf => 'track_functions = all');
 
-# Each: the version from which on it is so, what is so, statements and their output.
+# Each: the first version to which it applies, a description, statements, their output.
 my @statements = (
 	[ '1.0', 'rows are written', <<'EOF', "32\n0" ],
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
