@@ -136,6 +136,40 @@ SELECT plans - :plans < 5 AS bounded FROM plans;
 ROLLBACK;
 DROP VIEW plans;
 
+-- one that is being run stays, also when it has become invalid and is run once more
+CREATE FUNCTION look_again(uuid text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+	IF current_setting('regress_poser.looking', true) IS DISTINCT FROM 'on' THEN
+		PERFORM set_config('regress_poser.looking', 'on', true);
+		CREATE SCHEMA regress_poser_made;
+		PERFORM FROM poser_widget_get('w1');
+		PERFORM FROM poser_component_history('c1');
+		DROP SCHEMA regress_poser_made;
+		PERFORM FROM poser_widget_get('w1');
+		PERFORM set_config('regress_poser.looking', 'off', true);
+	END IF;
+	RETURN true;
+END
+$$;
+CREATE ROLE regress_poser_reader;
+GRANT SELECT ON poser_widget, poser_component, poser_widget_summary, poser_component_version TO regress_poser_reader;
+ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON poser_widget TO regress_poser_reader USING (look_again(uuid));
+ALTER TABLE poser_component_version ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON poser_component_version TO regress_poser_reader USING (look_again(uuid));
+SET ROLE regress_poser_reader;
+SELECT uuid, component_count FROM poser_widget_get('w1');
+SELECT operation, uuid FROM poser_component_history('c1');
+SELECT uuid, component_count FROM poser_widget_get('w1');
+RESET ROLE;
+DROP POLICY own ON poser_widget;
+DROP POLICY own ON poser_component_version;
+ALTER TABLE poser_widget DISABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_component_version DISABLE ROW LEVEL SECURITY;
+DROP FUNCTION look_again;
+DROP OWNED BY regress_poser_reader;
+DROP ROLE regress_poser_reader;
+
 -- an identity column, which no UPDATE can set, keeps its value and comes back with the row
 ALTER TABLE poser_widget ADD COLUMN number int GENERATED ALWAYS AS IDENTITY;
 ALTER TABLE poser_widget_version ADD COLUMN number int;
