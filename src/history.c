@@ -1535,6 +1535,7 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
 	return (int64) SPI_processed;
 }
+
 /* Write a version for each row that differs from its last version, or is gone without a delete; returns how many. */
 static int64
 record_differences(const PoserVersioned *versioned, const char *comment)
