@@ -44,7 +44,7 @@ BEGIN
 	IF comment = 'by hand' THEN
 		SET LOCAL poser.runas = 'index';
 		SET LOCAL poser.comment = 'by code';
-		UPDATE poser_widget SET description = 'by code' WHERE uuid = 'w2';
+		UPDATE public.poser_widget SET description = 'by code' WHERE uuid = 'w2';
 		RAISE EXCEPTION 'undone';
 	END IF;
 EXCEPTION
@@ -56,7 +56,7 @@ CREATE FUNCTION note(comment text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
 	PERFORM set_config('poser.runas', current_setting('poser.runas'), false),
 	        set_config('poser.comment', current_setting('poser.comment'), false);
-	PERFORM set_and_write(comment);
+	PERFORM public.set_and_write(comment);
 	RETURN comment;
 END
 $$;
