@@ -1154,13 +1154,17 @@ check_rewritten(PoserImport *import, SPIPlanPtr plan)
 	if (planned == NULL)
 		elog(ERROR, "SPI_plan_get_cached_plan failed");
 	foreach(lc, planned->stmt_list)
-		foreach(lc2, lfirst_node(PlannedStmt, lc)->relationOids)
+	{
+		PlannedStmt *statement = lfirst_node(PlannedStmt, lc);
+
+		foreach(lc2, statement->relationOids)
 		{
 			if (IsolationUsesXactSnapshot())
 				poser_check_rewritten(lfirst_oid(lc2), snapshot);
 			else
 				result = result || poser_is_rewritten(lfirst_oid(lc2), snapshot);
 		}
+	}
 	ReleaseCachedPlan(planned, NULL);
 	if (result)
 		PushActiveSnapshot(GetTransactionSnapshot());
