@@ -13,6 +13,7 @@ use IPC::Run;
 use List::Util qw(min sum0);
 use POSIX ();
 use PostgreSQL::Test::Utils;
+use PoserStress;
 use PoserTest;
 use Test::More;
 use Time::HiRes qw(sleep);
@@ -30,39 +31,7 @@ max_connections = 40
 max_prepared_transactions = 100
 EOF
 
-sub one_of
-{
-	return $_[ rand @_ ];
-}
-
 ### Sessions, which may be lost at any moment
-
-sub session
-{
-	my ($dbname, $application) = @_;
-	my %session = (in => '', out => '', err => '',
-		timeout => IPC::Run::timeout($PostgreSQL::Test::Utils::timeout_default));
-
-	$session{run} = IPC::Run::start(
-		[
-			'psql', '-XqAt', '-v', 'ON_ERROR_STOP=1', '-v', 'VERBOSITY=sqlstate',
-			'-d', $node->connstr($dbname) . " application_name='$application'"
-		],
-		'<', \$session{in}, '>', \$session{out}, '2>', \$session{err}, $session{timeout});
-	return \%session;
-}
-
-# The lines that statements return; dies if one fails, or with the session.
-sub ask
-{
-	my ($session, $sql) = @_;
-
-	$session->{timeout}->start;
-	$session->{out} = '';
-	$session->{in} .= "$sql\n\\echo END\n";
-	$session->{run}->pump until $session->{out} =~ s/^END\n\z//m;
-	return split /\n/, $session->{out};
-}
 
 # Sends statements, and does not wait for what comes of them.
 sub send_only
@@ -75,41 +44,7 @@ sub send_only
 	return;
 }
 
-# Ends it as a crash of the client would; returns what it had to say of errors.
-sub kill_session
-{
-	my ($session) = @_;
-
-	eval { $session->{run}->signal('KILL') };
-	eval { $session->{run}->finish };
-	return $session->{err};
-}
-
 ### Consumers, each a process
-
-# Where a consumer called so puts what it gets.
-sub make_copy
-{
-	my ($dbname, $consumer) = @_;
-
-	$node->safe_psql($dbname, <<"EOF");
-CREATE SCHEMA $consumer;
-CREATE TABLE $consumer.poser_widget (uuid text PRIMARY KEY, description text, active boolean);
-CREATE TABLE $consumer.poser_component (uuid text PRIMARY KEY, widget_uuid text, item_code text,
-	description text, active boolean);
-CREATE FUNCTION $consumer.apply(payload_type text, payload_key text, deletion boolean, payload jsonb)
-RETURNS void LANGUAGE plpgsql SET search_path = $consumer AS \$\$
-BEGIN
-	EXECUTE format('DELETE FROM %I WHERE uuid = \$1', payload_type) USING payload_key;
-	IF NOT deletion THEN
-		EXECUTE format('INSERT INTO %I SELECT (jsonb_populate_record(NULL::%1\$I, \$1)).*', payload_type)
-		USING payload;
-	END IF;
-END
-\$\$;
-EOF
-	return;
-}
 
 sub apply
 {
@@ -242,7 +177,7 @@ sub start_consumer
 
 		while (getppid() == $parent)
 		{
-			my @sessions = (session('db', "consumer $consumer"), session('copies', 'copy'));
+			my @sessions = (session($node, 'db', "consumer $consumer"), session($node, 'copies', 'copy'));
 			my $how = eval { $work->($consumer, $log, @sessions) };
 			my $reason = $@;
 			my $errors = join '', map { kill_session($_) } @sessions;
@@ -263,49 +198,7 @@ sub start_consumer
 
 ### Writers
 
-# The key of a component; all want some more than others.
-sub key
-{
-	return "'" . one_of('c', 'd') . int(rand() < 0.2 ? rand(5) : rand(300)) . "'";
-}
-
-# A statement on a few rows, whose descriptions tell what is to become of them.
-# Some fail, and their transactions with them.
-sub statement
-{
-	my ($fate) = @_;
-	my $n = int(rand(300));
-	my $widget = int(rand(8.2));
-	my ($key, $other) = (key(), key());
-	my $keys = join ', ', map { key() } 0 .. rand(5);
-	my $insert = 'INSERT INTO poser_component (uuid, widget_uuid, item_code, description)';
-	my $own = 'SELECT FROM poser_component WHERE widget_uuid = w.uuid';
-
-	return one_of(
-		("$insert SELECT 'c' || n, 'w$widget', n, '$fate' FROM generate_series($n, $n + @{[ int(rand(6)) ]}) n
-			ON CONFLICT (uuid) DO UPDATE
-			SET (widget_uuid, description) = (EXCLUDED.widget_uuid, EXCLUDED.description);") x 4,
-		("$insert VALUES ($key, 'w$widget', 'once', '$fate') ON CONFLICT DO NOTHING;") x 2,
-		"$insert SELECT 'd$n', 'w$widget', 'once', '$fate' WHERE random() < 0.5;",
-		("UPDATE poser_component SET (description, active) = ('$fate', NOT active) WHERE uuid IN ($keys);") x 3,
-		"UPDATE poser_component SET (description, widget_uuid) = ('$fate', 'w$widget') WHERE uuid IN ($keys);",
-		"UPDATE poser_component SET (uuid, description) = ($key, '$fate') WHERE uuid = $other
-			AND NOT EXISTS (SELECT FROM poser_component WHERE uuid = $key);",
-		"UPDATE poser_component c SET uuid = translate(uuid, 'cd', 'dc') WHERE uuid IN ($keys)
-			AND NOT EXISTS (SELECT FROM poser_component WHERE uuid = translate(c.uuid, 'cd', 'dc'));",
-		("DELETE FROM poser_component WHERE uuid IN ($keys);") x 2,
-		"DELETE FROM poser_component WHERE uuid = $key;
-			$insert VALUES ($key, 'w$widget', 'again', '$fate');",
-		"UPDATE poser_widget SET (description, active) = ('$fate', NOT active) WHERE uuid IN ('w$widget', 'long $n');",
-		"INSERT INTO poser_widget (uuid, description) VALUES ('w8', '$fate'), ('w9', '$fate')
-			ON CONFLICT (uuid) DO UPDATE SET description = EXCLUDED.description;",
-		"UPDATE poser_widget w SET (uuid, description) = (translate(uuid, 'vw', 'wv'), '$fate')
-			WHERE uuid ~ '^.[89]' AND NOT EXISTS ($own);",
-		"DELETE FROM poser_widget w WHERE uuid ~ '^.[89]' AND NOT EXISTS ($own);");
-}
-
-# So many transactions, as psql runs them.  The name of one that is prepared tells
-# what is to become of it, too.
+# So many transactions, as psql runs them.
 sub script
 {
 	my ($writer, $transactions) = @_;
@@ -314,38 +207,13 @@ sub script
 
 	foreach my $n (1 .. $transactions)
 	{
-		my $end = one_of(('COMMIT') x 6, 'ROLLBACK', ('PREPARE') x 2);
-		my $fate = $end eq 'ROLLBACK' || $end eq 'PREPARE' && rand() < 0.4 ? 'rolled back' : 'kept';
-		my $level = one_of(('READ COMMITTED') x 4, 'REPEATABLE READ', 'SERIALIZABLE');
+		my ($statements, $prepared) = transaction("$writer.$n");
 
-		$script .= "BEGIN ISOLATION LEVEL $level;\n";
-		foreach (0 .. rand(rand(25)))
-		{
-			$script .= statement($fate) . "\n";
-			$script .= "SELECT pg_sleep(0.01 * random());\n" if rand() < 0.2;
-			next unless rand() < 0.15;
-			my ($ending, $its_fate) = rand() < 0.7 ? ('ROLLBACK TO', 'rolled back') : ('RELEASE', $fate);
-			$script .= join "\n", 'SAVEPOINT s;', (map { statement($its_fate) } 0 .. rand(3)), "$ending s;\n";
-		}
-
-		if ($end eq 'PREPARE')
-		{
-			push @prepared, "$writer.$n $fate";
-			$script .= "PREPARE TRANSACTION '$prepared[-1]';\n";
-		}
-		else
-		{
-			$script .= "$end;\n";
-		}
+		$script .= $statements;
+		push @prepared, $prepared if $prepared;
 		$script .= finish_prepared(shift @prepared) . "\n" while @prepared > rand(2);
 	}
 	return $script . join("\n", map { finish_prepared($_) } @prepared) . "\nSELECT 'to the end';\n";
-}
-
-sub finish_prepared
-{
-	my ($gid) = @_;
-	return ($gid =~ /kept/ ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid';";
 }
 
 # The prepared transactions that there are.
@@ -437,7 +305,7 @@ my $longs = 0;
 sub begin_long
 {
 	my ($fate) = @_;
-	my $long = session('db', 'long');
+	my $long = session($node, 'db', 'long');
 
 	$long->{name} = 'long ' . ++$longs;
 	$long->{fate} = $fate;
@@ -550,17 +418,12 @@ sub crash
 # A transaction with an id, in another database, which nobody has to wait for.
 sub begin_elsewhere
 {
-	my $elsewhere = session('elsewhere', 'elsewhere');
+	my $elsewhere = session($node, 'elsewhere', 'elsewhere');
 	($elsewhere->{xact}) = ask($elsewhere, 'BEGIN; SELECT pg_current_xact_id();');
 	return $elsewhere;
 }
 
 ### What happened
-
-sub first_few
-{
-	return join "\n", @_ > 5 ? (@_[ 0 .. 4 ], 'and ' . (@_ - 5) . ' more') : @_;
-}
 
 # What there should be and is not, or is and should not be.
 sub difference
@@ -672,8 +535,8 @@ sub follow
 
 create_database($node, 'db');
 $node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'copies', 'elsewhere';
-make_copy('copies', $_) foreach qw(first second late fresh);
-make_copy('db', 'handled');
+make_copy($node, 'copies', $_) foreach qw(first second late fresh);
+make_copy($node, 'db', 'handled');
 
 # What a consumer confirms it also writes down, in the same transaction; a handler
 # leaves what it gets.
