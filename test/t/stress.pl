@@ -42,7 +42,7 @@ EOF
 # transaction.  Only of the two tables a key may be there twice.
 my $expected = qr/^(?:40001|40P01|55P03|57014|57P01|25P02|3B001):
 	|^23503:.*"poser_component_fk_widget"
-	|^23505:.*"poser_(?:widget|component)_pkey(?:_ccnew\d*)?"/x;
+	|^23505:.*"poser_(?:widget|component)_pkey(?:_cc(?:new|old)\d*)?"/x;
 
 ### Sessions at work, each in a process of its own
 
@@ -87,7 +87,7 @@ sub work
 
 		push @problems, grep { !/$expected/ && !/$also_expected/ } @errors;
 		push @problems, "$lost$said" if $lost && !@errors;
-		append_to_file($log{$name}, join "\n", map({ "PROBLEM $what: $_" } @problems), $script, $said, '')
+		append_to_file($log{$name}, join "\n", map({ "PROBLEM $what: $_" } split /\n/, first_few(@problems)), $script, $said, '')
 		  if @problems;
 
 		$met{ substr($_, 0, 5) }++ foreach @errors;
@@ -106,9 +106,10 @@ sub work
 sub first_of_session
 {
 	my ($name) = @_;
+	my $lock_timeout = $name =~ /writer/ ? '100ms' : '1s';
 	return <<"EOF";
 SET client_min_messages = error;
-SET lock_timeout = '2s';
+SET lock_timeout = '$lock_timeout';
 SET poser.runas = '$name';
 SELECT format('%s PREPARED %L', CASE WHEN gid ~ 'kept' THEN 'COMMIT' ELSE 'ROLLBACK' END, gid)
 FROM pg_prepared_xacts WHERE gid LIKE '$name.%' \\gexec
@@ -150,12 +151,15 @@ sub import_copy
 {
 	my $table = one_of('poser_widget', ('poser_component') x 3);
 	my $copy = $table =~ s/poser/copy_of/r;
+	my $columns = $table =~ /widget/ ? 'uuid, description, active' : 'uuid, widget_uuid, item_code, description, active';
 	my $deletes = one_of('true', 'false');
 
 	return ('refreshes a copy', <<"EOF" . some_sleep(0.05) . "COMMIT;\n") if rand() < 0.4;
 BEGIN @{[ level() ]};
+LOCK TABLE $copy IN SHARE ROW EXCLUSIVE MODE;
+LOCK TABLE $table IN ACCESS SHARE MODE;
 @{[ one_of("TRUNCATE $copy", "DELETE FROM $copy") ]};
-INSERT INTO $copy SELECT * FROM $table;
+INSERT INTO $copy SELECT $columns FROM $table;
 UPDATE $copy SET active = NOT active WHERE random() < 0.05;
 DELETE FROM $copy WHERE random() < 0.05 AND uuid !~ '^keep';
 EOF
@@ -183,7 +187,7 @@ sub keep_house
 SELECT FROM (SELECT uuid, transaction_id FROM poser_widget_version WHERE uuid <> 'keep' ORDER BY random() LIMIT 1) v,
 	poser_widget_revert(uuid, transaction_id, random() < 0.5);
 EOF
-			[ 'checks', q{SELECT 'WRONG: ' || object || ': ' || problem FROM poser_check() WHERE problem !~ 'extra';} ]) };
+			[ 'checks', q{SELECT 'WRONG: ' || object || ': ' || problem FROM poser_check() WHERE object !~ 'extra';} ]) };
 
 	return ($what, "BEGIN @{[ level() ]};\n@{[ some_sleep(0.1) ]}$statement\n@{[ some_sleep(0.05) ]}COMMIT;\n"
 		  . some_sleep(0.3));
@@ -196,7 +200,7 @@ sub look
 	my $lock = 'LOCK TABLE poser_widget, poser_component, poser_component_count, '
 	  . "poser_component_count_delta IN ACCESS SHARE MODE;\n";
 
-	return @{ one_of(
+	my ($what, $script) = @{ one_of(
 			[ 'sees counts', "BEGIN @{[ level() ]};\n$lock" . <<'EOF' ],
 WITH live AS (
 	SELECT w.uuid, count(c.uuid) AS total, count(*) FILTER (WHERE c.active) AS active
@@ -226,6 +230,7 @@ SELECT 'WRONG: nothing was' FROM poser_widget_as_of(clock_timestamp()) HAVING co
 SELECT FROM poser_component_as_of(clock_timestamp() - interval '1 s' * random());
 COMMIT;
 EOF
+	return ($what, "${script}SELECT FROM pg_sleep(0.1 * random());\n");
 }
 
 # One keeps, applies and confirms in one transaction; one confirms later, and may be
@@ -245,13 +250,12 @@ SELECT poser_datasync_confirm('$consumer', last) FROM keep_changes('$consumer', 
 COMMIT;
 EOF
 		return ('consumes, and confirms later', <<"EOF" . some_sleep(0.05));
+\\set last ''
 BEGIN @{[ level() ]};
-SELECT keep_changes('$consumer', $max) AS new_last \\gset
+SELECT keep_changes('$consumer', $max) AS last \\gset
 COMMIT;
-\\if :{?new_last}
-SELECT poser_datasync_confirm('$consumer', nullif(:'new_last', '')::bigint) WHERE :'new_last' <> '';
-\\unset new_last
-\\endif
+SELECT poser_datasync_confirm('$consumer', nullif(:'last', '')::bigint)
+WHERE NOT :'ERROR'::boolean AND :'last' <> '';
 EOF
 	};
 }
@@ -268,21 +272,23 @@ my %column = (
 	poser_version_horizon => '',
 	poser_batch => 'notes text',
 	poser_batch_row => 'status_text text',
-	poser_datasync_consumer => 'runas text',
+	poser_datasync_consumer => '',
 	poser_datasync_skipped => 'reason text');
 
-# Ways to rewrite them, each a function like any other work.  What one transaction
-# does to a table it also undoes, or rolls back.
-sub rewrites
-{
-	my @rewrites;
+# Ways to alter them, and those that leave row versions as they are; each a function
+# like any other work.  What one transaction does to a table it also undoes, or rolls
+# back.  An index that a REINDEX has left invalid is dropped before the next.
+my (@alter, @keep);
 
+sub make_rewrites
+{
 	foreach my $table (sort keys %column)
 	{
 		my ($column, $type) = split / /, $column{$table};
 		my $alter = "ALTER TABLE $table";
 		my $add = "$alter ADD COLUMN extra timestamptz DEFAULT clock_timestamp();";
-		my @there_and_back = ([ 'adds a column', $add, "$alter DROP COLUMN extra;" ]);
+		my $drop = "$alter DROP COLUMN IF EXISTS extra;";
+		my @there_and_back = ([ 'adds a column', "$drop\n$add", $drop ]);
 
 		push @there_and_back, [ 'changes a type', "$alter ALTER $column TYPE text USING concat($column);",
 			"$alter ALTER $column TYPE $type USING $column || '';" ]
@@ -292,26 +298,30 @@ sub rewrites
 		foreach my $way (@there_and_back)
 		{
 			my ($what, $there, $back) = @$way;
-			push @rewrites, sub {
+			push @alter, sub {
 				my $end = one_of('COMMIT', 'COMMIT', 'ROLLBACK');
 				return ("$table $what", "BEGIN;\n$there\n@{[ some_sleep(0.1) ]}$back\n@{[ some_sleep(0.1) ]}$end;\n");
 			};
 		}
-		push @rewrites, sub {
+		push @alter, sub {
 			return ("$table has one more column for a while",
-				"$alter DROP COLUMN IF EXISTS extra;\n$add\n@{[ some_sleep(0.3) ]}$alter DROP COLUMN extra;\n");
+				"$drop\n$add\n@{[ some_sleep(0.3) ]}$drop\n");
 		} unless $table =~ /count/;
 
 		my @whole = ("VACUUM FULL $table", "VACUUM ANALYZE $table", "REINDEX TABLE $table",
 			"REINDEX TABLE CONCURRENTLY $table");
+
 		push @whole, "CLUSTER $table USING poser_component_count_delta_idx_widget" if $table =~ /delta/;
 		push @whole, "CLUSTER $table USING ${table}_pkey" unless $table =~ /delta|skipped/;
 		foreach my $statement (@whole)
 		{
-			push @rewrites, sub { return ($statement, "$statement;\n") };
+			my $lock_timeout = $statement =~ /CONCURRENTLY/ ? '5s' : '1s';
+			push @keep, sub {
+				return ($statement, drop_invalid_indexes() . "SET lock_timeout = '$lock_timeout';\n$statement;\n");
+			};
 		}
 	}
-	push @rewrites, sub {
+	push @alter, sub {
 		return ('TRUNCATE poser_component', <<'EOF');
 BEGIN;
 SET LOCAL poser.runas = 'truncate';
@@ -322,19 +332,19 @@ INSERT INTO poser_component SELECT * FROM saved;
 COMMIT;
 EOF
 	};
-	return @rewrites;
+	return;
 }
 
-# All of them in any order, and again.  An index that a REINDEX has left invalid is
-# dropped before the next.
+# All of some in any order, and again.
 sub rewriter
 {
+	my (@rewrites) = @_;
 	my @deck;
 
 	return sub {
-		@deck = shuffle(rewrites()) unless @deck;
+		@deck = shuffle(@rewrites) unless @deck;
 		my ($what, $script) = (shift @deck)->();
-		return ($what, drop_invalid_indexes() . some_sleep(0.2) . $script);
+		return ($what, some_sleep(0.2) . $script);
 	};
 }
 
@@ -402,13 +412,15 @@ EOF
 # What has been pruned cannot be read, nor gone back to.
 my $pruned = qr/^55000:/;
 my $until = time() + $seconds;
+make_rewrites();
 my %worker = map { $_ => 1 } (
 	(map { start_worker("writer$_", $until, writer("writer$_"), qr/^42704:.*prepared transaction/) } 1 .. 4),
-	(map { start_worker("import$_", $until, \&import_copy) } 1 .. 2),
+	(map { start_worker("import$_", $until, \&import_copy, qr/^2350[35]:.*cannot be imported/) } 1 .. 2),
 	(map { start_worker("house$_", $until, \&keep_house, $pruned) } 1 .. 2),
 	start_worker('reader', $until, \&look, $pruned),
 	(map { start_worker("consumer_$_", $until, consumer($_)) } qw(first second handled)),
-	start_worker('rewriter', $until, rewriter()));
+	start_worker('rewriter1', $until, rewriter(@alter)),
+	start_worker('rewriter2', $until, rewriter(@keep)));
 
 # Meanwhile statements are cancelled, and now and then a session is ended.
 my %disturbed = (cancel => 0, terminate => 0);
