@@ -160,8 +160,8 @@ sub write_slowly
 	return ('writes slowly', <<"EOF");
 BEGIN @{[ level() ]};
 UPDATE poser_component SET active = NOT active$move
-WHERE uuid IN (SELECT uuid FROM poser_component WHERE uuid !~ '^keep' ORDER BY random() LIMIT 3)
-	AND pg_sleep(0.4 * random()) IS NOT NULL;
+WHERE CASE WHEN uuid = ANY (ARRAY(SELECT uuid FROM poser_component WHERE uuid !~ '^keep' ORDER BY random() LIMIT 3))
+	THEN pg_sleep(0.3 * random()) IS NOT NULL END;
 COMMIT;
 EOF
 }
