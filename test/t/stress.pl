@@ -113,7 +113,7 @@ sub work
 sub first_of_session
 {
 	my ($name) = @_;
-	my $lock_timeout = $name =~ /writer/ ? '100ms' : '1s';
+	my $lock_timeout = $name =~ /^writer/ ? '100ms' : $name =~ /^rewriter/ ? '3s' : '1s';
 	return <<"EOF";
 SET client_min_messages = error;
 SET lock_timeout = '$lock_timeout';
@@ -248,7 +248,7 @@ EOF
 			[ 'reads for long', <<"EOF" ],
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT FROM poser_widget;
-SELECT FROM pg_sleep(random());
+SELECT FROM pg_sleep(0.6 * random());
 COMMIT;
 EOF
 			[ 'reads what was', <<"EOF" ]) };
@@ -341,10 +341,7 @@ sub make_rewrites
 		push @whole, "CLUSTER $table USING ${table}_pkey" unless $table =~ /delta|skipped/;
 		foreach my $statement (@whole)
 		{
-			my $lock_timeout = $statement =~ /CONCURRENTLY/ ? '5s' : '1s';
-			push @keep, sub {
-				return ($statement, drop_invalid_indexes() . "SET lock_timeout = '$lock_timeout';\n$statement;\n");
-			};
+			push @keep, sub { return ($statement, drop_invalid_indexes() . "$statement;\n") };
 		}
 	}
 	push @alter, sub {
