@@ -124,24 +124,34 @@ lock_table(const char *name, Oid nspid)
 static const char *const protected_columns[] = {
 	"uuid", "id", "target", "created", "created_by", "role_name", "executed", "executed_by"};
 
-static Datum
-column_of(Relation rel, HeapTuple tuple, const char *name, bool *isnull)
+/* The number of the table's column of this name; an error if it is not of the type, or there is none. */
+static int
+column_number(Relation rel, const char *name, Oid type)
 {
 	int column = SPI_fnumber(RelationGetDescr(rel), name);
 
 	if (column <= 0)
 		poser_structure_error(rel);
-	return heap_getattr(tuple, column, RelationGetDescr(rel), isnull);
+	if (OidIsValid(type))
+		poser_check_type(RelationGetDescr(rel), column, type);
+	return column;
+}
+
+/* The column's value; its type is not looked at if "type" is InvalidOid. */
+static Datum
+column_of(Relation rel, HeapTuple tuple, const char *name, Oid type, bool *isnull)
+{
+	return heap_getattr(tuple, column_number(rel, name, type), RelationGetDescr(rel), isnull);
 }
 
 static bool
 is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
 {
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), SPI_fnumber(RelationGetDescr(rel), name) - 1);
 	bool was_null;
 	bool is_null;
-	Datum was = column_of(rel, old, name, &was_null);
-	Datum is = column_of(rel, new, name, &is_null);
+	Datum was = column_of(rel, old, name, InvalidOid, &was_null);
+	Datum is = column_of(rel, new, name, InvalidOid, &is_null);
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), column_number(rel, name, InvalidOid) - 1);
 
 	if (was_null || is_null)
 		return was_null != is_null;
@@ -154,14 +164,15 @@ name_of(Relation rel, HeapTuple tuple)
 {
 	bool isnull;
 
-	return batch_name(DatumGetInt64(column_of(rel, tuple, "id", &isnull)), column_of(rel, tuple, "uuid", &isnull));
+	return batch_name(DatumGetInt64(column_of(rel, tuple, "id", INT8OID, &isnull)),
+					  column_of(rel, tuple, "uuid", VARCHAROID, &isnull));
 }
 
 static void
 check_target(Relation rel, HeapTuple tuple)
 {
 	bool isnull;
-	Oid target = DatumGetObjectId(column_of(rel, tuple, "target", &isnull));
+	Oid target = DatumGetObjectId(column_of(rel, tuple, "target", REGCLASSOID, &isnull));
 	char relkind;
 
 	if (isnull)
@@ -187,26 +198,31 @@ check_target(Relation rel, HeapTuple tuple)
 static HeapTuple
 new_batch(Relation rel, HeapTuple tuple)
 {
-	static const char *const names[] = {
-		"created", "created_by", "role_name", "row_count", "executed", "executed_by"};
-	int columns[lengthof(names)];
-	Datum values[lengthof(names)];
-	bool nulls[lengthof(names)] = {false, false, false, false, true, true};
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} attributes[] = {
+		{"created", TIMESTAMPTZOID},
+		{"created_by", TEXTOID},
+		{"role_name", NAMEOID},
+		{"row_count", INT8OID},
+		{"executed", InvalidOid},
+		{"executed_by", InvalidOid}};
+	int columns[lengthof(attributes)];
+	Datum values[lengthof(attributes)];
+	bool nulls[lengthof(attributes)] = {false, false, false, false, true, true};
 	NameData role;
 
-	for (int i = 0; i < lengthof(names); i++)
-	{
-		columns[i] = SPI_fnumber(RelationGetDescr(rel), names[i]);
-		if (columns[i] <= 0)
-			poser_structure_error(rel);
-	}
+	for (int i = 0; i < lengthof(attributes); i++)
+		columns[i] = column_number(rel, attributes[i].name, attributes[i].type);
 	namestrcpy(&role, GetUserNameFromId(GetUserId(), false));
 	values[0] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[1] = CStringGetTextDatum(poser_username());
 	values[2] = NameGetDatum(&role);
 	values[3] = Int64GetDatum(0);
 	values[4] = values[5] = (Datum) 0;
-	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), lengthof(names), columns, values, nulls);
+	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), lengthof(attributes), columns, values, nulls);
 }
 
 /*
@@ -237,7 +253,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	}
 
 	is_owner = poser_is_owner(RelationGetRelid(rel), GetUserId());
-	(void) column_of(rel, old, "executed", &not_executed);
+	(void) column_of(rel, old, "executed", InvalidOid, &not_executed);
 	if (!not_executed && !is_owner)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -258,7 +274,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 							protected_columns[i], RelationGetRelationName(rel))));
 	/* it says what the rows mean that have been reviewed */
 	if (is_changed(rel, old, new, "key") &&
-		(!not_executed || DatumGetBool(column_of(rel, old, "complete", &isnull))))
+		(!not_executed || DatumGetBool(column_of(rel, old, "complete", BOOLOID, &isnull))))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("column \"key\" of %s cannot be changed", name_of(rel, old)),
@@ -302,6 +318,8 @@ count_rows(Relation rel, const char *header, Datum uuid, int64 n, bool is_owner)
 	/* a batch that is deleted takes its rows along */
 	if (SPI_processed == 0)
 		return;
+	poser_check_type(SPI_tuptable->tupdesc, 2, BOOLOID);
+	poser_check_type(SPI_tuptable->tupdesc, 3, INT8OID);
 	if (marked_batch == NULL || strcmp(marked_batch, TextDatumGetCString(uuid)) != 0)
 	{
 		bool executed = DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
@@ -360,6 +378,7 @@ count_changes(TriggerData *trigdata, const char *header, bool is_owner)
 		elog(ERROR, "could not count the rows of a trigger");
 	batches = SPI_tuptable;
 	n = SPI_processed;
+	poser_check_type(batches->tupdesc, 1, VARCHAROID);
 	for (uint64 i = 0; i < n; i++)
 	{
 		bool isnull;
@@ -476,6 +495,7 @@ static void
 lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 {
 	MemoryContext context = CurrentMemoryContext;
+	static const Oid types[] = {INT8OID, REGCLASSOID, TEXTARRAYOID, BOOLOID};
 	Oid argtypes[] = {VARCHAROID};
 	bool isnull;
 	HeapTuple tuple;
@@ -503,6 +523,8 @@ lock_batch(Batch *batch, Oid nspid, Datum uuid, bool rows)
 				 errmsg("batch \"%s\" does not exist", TextDatumGetCString(uuid))));
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
+	for (int i = 0; i < lengthof(types); i++)
+		poser_check_type(desc, i + 1, types[i]);
 	batch->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	batch->target = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 	batch->key = SPI_getbinval(tuple, desc, 3, &isnull);

@@ -749,6 +749,24 @@ poser_count_state(Oid parent, Oid child, Oid nspid)
 	return state;
 }
 
+/*
+ * Raises an error unless a column is of the type that it was made as.  A text is
+ * stored like a varchar, and passes for one.
+ */
+void
+poser_check_type(TupleDesc desc, int column, Oid type)
+{
+	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
+
+	if (att->attisdropped ||
+		(att->atttypid != type && !(type == VARCHAROID && att->atttypid == TEXTOID)))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("column \"%s\" is of type %s instead of %s", NameStr(att->attname),
+						format_type_be(att->atttypid), format_type_be(type)),
+				 errhint("poser_check() says what was changed.")));
+}
+
 /* The relation's qualified name, quoted for use in SQL. */
 char *
 poser_relation_name(Oid relid)

@@ -181,20 +181,6 @@ renew_snapshot(void)
 	PushActiveSnapshot(current_snapshot());
 }
 
-/* Raises an error unless a column is what it was made as. */
-static void
-check_type(TupleDesc desc, int column, Oid type)
-{
-	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
-
-	if (att->atttypid != type || att->attisdropped)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" is of type %s instead of %s", NameStr(att->attname),
-						format_type_be(att->atttypid), format_type_be(type)),
-				 errhint("poser_check() says what was changed.")));
-}
-
 /* A number in the first row of the last result; 0 for null. */
 static int64
 result_int64(int column)
@@ -204,7 +190,7 @@ result_int64(int column)
 
 	if (SPI_processed == 0)
 		return 0;
-	check_type(SPI_tuptable->tupdesc, column, INT8OID);
+	poser_check_type(SPI_tuptable->tupdesc, column, INT8OID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
 	return isnull ? 0 : DatumGetInt64(value);
 }
@@ -291,7 +277,7 @@ read_consumer(Consumer *consumer, bool lock)
 					  lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
 		no_such_consumer(consumer);
 	for (int i = 0; i < lengthof(types); i++)
-		check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
+		poser_check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
 
 	old = MemoryContextSwitchTo(consumer->context);
@@ -408,7 +394,7 @@ check_granted(Consumer *consumer)
 							   poser_relation_name(consumer->relid)),
 					  lengthof(argtypes), argtypes, &name, NULL, true) == 0)
 		no_such_consumer(consumer);
-	check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
+	poser_check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
@@ -1026,7 +1012,7 @@ change_desc(Consumer *consumer)
 	/* columns can only be added */
 	Assert(result->natts >= lengthof(types));
 	for (int i = 0; i < lengthof(types); i++)
-		check_type(result, i + 1, types[i]);
+		poser_check_type(result, i + 1, types[i]);
 	return result;
 }
 
@@ -1945,7 +1931,7 @@ poser_datasync_needed(const PoserVersioned *tables)
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		check_type(consumers->tupdesc, 1, NAMEOID);
+		poser_check_type(consumers->tupdesc, 1, NAMEOID);
 		init_consumer(&consumer, DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull)), relid);
 		read_consumer(&consumer, false);
 		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)

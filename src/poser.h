@@ -127,6 +127,7 @@ extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
 extern void poser_structure_error(Relation rel);
+extern void poser_check_type(TupleDesc desc, int column, Oid type);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern bool poser_is_owner(Oid relid, Oid roleid);

@@ -263,4 +263,15 @@ TRUNCATE poser_batch CASCADE;
 DROP TABLE staging, before, refreshed, "Price ""list""", "new ""list""";
 DROP TYPE size;
 DROP VIEW batches, staged, row_counts, source;
+
+-- a column that has become of another type is not read, or written, as what it was
+INSERT INTO poser_batch (uuid, target, key) VALUES ('b', 'poser_widget', '{uuid}');
+BEGIN;
+ALTER TABLE poser_batch ALTER key TYPE text USING 'uuid';
+SELECT poser_batch_refresh('b');
+ROLLBACK;
+BEGIN;
+ALTER TABLE poser_batch ALTER created_by TYPE integer USING 0;
+INSERT INTO poser_batch (target) VALUES ('poser_widget');
+ROLLBACK;
 DROP EXTENSION poser;
