@@ -301,6 +301,16 @@ my %column = (
 	poser_datasync_consumer => '',
 	poser_datasync_skipped => 'reason text');
 
+# A table has room for so many columns, the dropped ones among them.
+my %added;
+
+sub add_column
+{
+	my ($table) = @_;
+
+	return ++$added{$table} > 400 ? '' : "ALTER TABLE $table ADD COLUMN extra timestamptz DEFAULT clock_timestamp();";
+}
+
 # Ways to alter them, and those that leave row versions as they are; each a function
 # like any other work.  What one transaction does to a table it also undoes, or rolls
 # back.  An index that a REINDEX has left invalid is dropped before the next.
@@ -312,11 +322,10 @@ sub make_rewrites
 	{
 		my ($column, $type) = split / /, $column{$table};
 		my $alter = "ALTER TABLE $table";
-		my $add = "$alter ADD COLUMN extra timestamptz DEFAULT clock_timestamp();";
 		my $drop = "$alter DROP COLUMN IF EXISTS extra;";
-		my @there_and_back = ([ 'adds a column', "$drop\n$add", $drop ]);
+		my @there_and_back;
 
-		push @there_and_back, [ 'changes a type', "$alter ALTER $column TYPE text USING concat($column);",
+		push @there_and_back, [ 'changes a type', "$alter ALTER $column TYPE text USING $column || '';",
 			"$alter ALTER $column TYPE $type USING $column || '';" ]
 		  if $column;
 		push @there_and_back, [ 'is unlogged', "$alter SET UNLOGGED;", "$alter SET LOGGED;" ]
@@ -330,8 +339,11 @@ sub make_rewrites
 			};
 		}
 		push @alter, sub {
+			return ("$table adds a column", "BEGIN;\n$drop\n@{[ add_column($table) ]}\n@{[ some_sleep(0.1) ]}$drop\nCOMMIT;\n");
+		};
+		push @alter, sub {
 			return ("$table has one more column for a while",
-				"$drop\n$add\n@{[ some_sleep(0.3) ]}$drop\n");
+				"$drop\n@{[ add_column($table) ]}\n@{[ some_sleep(0.3) ]}$drop\n");
 		} unless $table =~ /count/;
 
 		my @whole = ("VACUUM FULL $table", "VACUUM ANALYZE $table", "REINDEX TABLE $table",
