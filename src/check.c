@@ -724,12 +724,16 @@ static void
 lock_relation(const char *name, Oid nspid)
 {
 	Oid relid = get_relname_relid(name, nspid);
+	List *locked;
+	ListCell *lc;
 
 	if (!OidIsValid(relid))
 		return;
-	LockRelationOid(relid, AccessShareLock);
-	if (IsolationUsesXactSnapshot() && SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
-		poser_check_rewritten(relid, GetActiveSnapshot());
+	locked = poser_lock_tree(relid);
+	if (!IsolationUsesXactSnapshot())
+		return;
+	foreach(lc, locked)
+		poser_check_rewritten(lfirst_oid(lc), GetActiveSnapshot());
 }
 
 /* Lock all relations that are read. */
@@ -818,6 +822,10 @@ poser_check(PG_FUNCTION_ARGS)
 	char *version;
 	int level;
 
+	/* the owner alone may make others wait */
+	for (int i = 0; i < lengthof(tables); i++)
+		if (OidIsValid(get_relname_relid(tables[i], nspid)))
+			poser_check_owner(get_relname_relid(tables[i], nspid));
 	lock_relations(nspid);
 	for (int i = 0; i < lengthof(tables); i++)
 	{

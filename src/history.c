@@ -168,7 +168,7 @@ lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype)
 						get_rel_name(versioned->relid)),
 				 errhint("poser_check() says what was changed.")));
 	type = get_atttype(versioned->versions, column);
-	if (!IsBinaryCoercible(keytype, getBaseType(type)))
+	if (!IsBinaryCoercible(keytype, getBaseType(type)) && !IsBinaryCoercible(type, keytype))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of relation \"%s\" is of type %s, but it is looked up by a value of type %s",
@@ -1611,6 +1611,9 @@ poser_history_record(const PoserVersioned *tables, int ntables, const char *comm
 	/* read below, so it must not be rewritten after the snapshot */
 	LockRelationOid(tables[0].horizon, AccessShareLock);
 	lock_against_writers(tables, ntables);
+	/* tables that inherit from these are read, too */
+	for (int i = 0; i < ntables; i++)
+		list_free(poser_lock_tree(tables[i].relid));
 
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);

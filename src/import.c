@@ -1159,10 +1159,11 @@ check_rewritten(PoserImport *import, SPIPlanPtr plan)
 
 		foreach(lc2, statement->relationOids)
 		{
+			if (!poser_is_rewritten_or_emptied(lfirst_oid(lc2), snapshot))
+				continue;
 			if (IsolationUsesXactSnapshot())
-				poser_check_rewritten(lfirst_oid(lc2), snapshot);
-			else
-				result = result || poser_is_rewritten(lfirst_oid(lc2), snapshot);
+				poser_rewritten_error(lfirst_oid(lc2));
+			result = true;
 		}
 	}
 	ReleaseCachedPlan(planned, NULL);

@@ -221,13 +221,36 @@ poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum
 	return portal;
 }
 
-/* The relations that a saved plan reads, by itself or by a policy. */
+/*
+ * The relations that a query reads: those that it names, those of policies,
+ * partitions and tables that inherit.  They are locked until the transaction ends.
+ */
 static List *
-relations_of(const SavedPlan *saved)
+relations_of(const char *query, int options, int nargs, const Oid *argtypes)
 {
-	CachedPlanSource *source = linitial(SPI_plan_get_plan_sources(saved->plan));
+	SavedPlan *saved = saved_plan(query, options, nargs, argtypes);
+	List *result = NIL;
 
-	return source->relationOids;
+	saved->users++;
+	PG_TRY();
+	{
+		CachedPlan *cached = SPI_plan_get_cached_plan(saved->plan);
+		ListCell *lc;
+
+		foreach(lc, cached->stmt_list)
+		{
+			PlannedStmt *statement = lfirst_node(PlannedStmt, lc);
+
+			result = list_concat(result, statement->relationOids);
+		}
+		ReleaseCachedPlan(cached, CurrentResourceOwner);
+	}
+	PG_FINALLY();
+	{
+		saved->users--;
+	}
+	PG_END_TRY();
+	return result;
 }
 
 /*
@@ -236,21 +259,9 @@ relations_of(const SavedPlan *saved)
 void
 poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
 {
-	SavedPlan *saved = saved_plan(query, options, nargs, argtypes);
 	ListCell *lc;
 
-	saved->users++;
-	PG_TRY();
-	{
-		/* this brings the plan up to date, and locks its tables until the transaction ends */
-		ReleaseCachedPlan(SPI_plan_get_cached_plan(saved->plan), CurrentResourceOwner);
-	}
-	PG_FINALLY();
-	{
-		saved->users--;
-	}
-	PG_END_TRY();
-	foreach(lc, relations_of(saved))
+	foreach(lc, relations_of(query, options, nargs, argtypes))
 	{
 		Oid relid = lfirst_oid(lc);
 
@@ -260,8 +271,7 @@ poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
 
 /*
  * Returns a table that a query reads and that was rewritten since the snapshot was
- * taken; InvalidOid if there is none.  The tables in "others" are left out.  The
- * query has just been run, so that its tables are locked.
+ * taken; InvalidOid if there is none.  The tables in "others" are left out.
  */
 Oid
 poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes, Snapshot snapshot,
@@ -269,7 +279,7 @@ poser_query_rewritten(const char *query, int options, int nargs, const Oid *argt
 {
 	ListCell *lc;
 
-	foreach(lc, relations_of(saved_plan(query, options, nargs, argtypes)))
+	foreach(lc, relations_of(query, options, nargs, argtypes))
 	{
 		Oid relid = lfirst_oid(lc);
 		bool is_other = false;

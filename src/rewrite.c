@@ -20,6 +20,7 @@
 #include "access/xact.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
@@ -31,38 +32,66 @@
 
 #include "poser.h"
 
-/* The file that the table has for the snapshot; InvalidOid if it has none. */
-static Oid
-file_in_snapshot(Oid relid, Snapshot snapshot)
+/* The file of a table, in a version of its row of pg_class. */
+typedef struct TableFile
+{
+	bool found;
+	Oid relfilenode;
+} TableFile;
+
+/*
+ * Find the file that the table had for a snapshot and, if this transaction has
+ * changed its row of pg_class, the last one that others have given it.
+ *
+ * "others" is a snapshot of the first command.  So it sees one row of pg_class at
+ * most: not one of our own beside one that another session has replaced since.
+ */
+static void
+find_files(Oid relid, Snapshot others, TableFile *seen, TableFile *others_last)
 {
 	Relation catalog = table_open(RelationRelationId, AccessShareLock);
-	Oid result = InvalidOid;
 	SysScanDesc scan;
 	ScanKeyData key;
 	HeapTuple tuple;
 
 	ScanKeyInit(&key, Anum_pg_class_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(catalog, ClassOidIndexId, true, snapshot, 1, &key);
+	scan = systable_beginscan(catalog, ClassOidIndexId, true, others, 1, &key);
 	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = ((Form_pg_class) GETSTRUCT(tuple))->relfilenode;
+		*seen = (TableFile) {true, ((Form_pg_class) GETSTRUCT(tuple))->relfilenode};
+	systable_endscan(scan);
+
+	/* the row version that this transaction has replaced, and not made */
+	scan = systable_beginscan(catalog, ClassOidIndexId, true, SnapshotAny, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		HeapTupleHeader header = tuple->t_data;
+
+		if (!(header->t_infomask & HEAP_XMAX_INVALID) &&
+			!HEAP_XMAX_IS_LOCKED_ONLY(header->t_infomask) &&
+			TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetUpdateXid(header)) &&
+			!TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetXmin(header)))
+			*others_last = (TableFile) {true, ((Form_pg_class) GETSTRUCT(tuple))->relfilenode};
+	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
-	return result;
 }
 
-/* Does the snapshot see any row of the table that other transactions have written? */
+/*
+ * Does the snapshot see any row of the table?  Each row version is looked at by
+ * itself, so that a SERIALIZABLE transaction does not lock the whole table.
+ */
 static bool
-sees_others_rows(Relation rel, Snapshot snapshot)
+sees_rows(Relation rel, Snapshot snapshot)
 {
-	SnapshotData others = *snapshot;
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan;
-	bool result;
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	bool result = false;
 
-	/* a snapshot of the first command sees the table as it was before this transaction wrote */
-	others.curcid = FirstCommandId;
-	scan = table_beginscan(rel, &others, 0, NULL);
-	result = table_scan_getnextslot(scan, ForwardScanDirection, slot);
+	while (!result && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		result = table_tuple_satisfies_snapshot(rel, slot, snapshot);
+	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	return result;
@@ -81,15 +110,20 @@ sees_others_rows(Relation rel, Snapshot snapshot)
  * If a table has a new file and the snapshot sees no row in it, it cannot be
  * known whether it saw one before.  Such a table counts as rewritten.  The
  * exception is a table without pages that pg_class says is empty, as VACUUM
- * FULL leaves it.
+ * FULL leaves it.  TRUNCATE and ANALYZE leave it so, too; a caller that must
+ * not take such a table for empty sets "even_empty".
  */
-bool
-poser_is_rewritten(Oid relid, Snapshot snapshot)
+static bool
+is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	SnapshotData others = *snapshot;
+	TableFile seen = {false};
+	TableFile others_last = {false};
 	FormData_pg_class form;
 	TransactionId xmin;
 	Relation rel;
+	bool is_own;
 	bool result;
 
 	if (!HeapTupleIsValid(tuple))
@@ -102,17 +136,54 @@ poser_is_rewritten(Oid relid, Snapshot snapshot)
 
 	if (!RELKIND_HAS_TABLE_AM(form.relkind) || !IsMVCCSnapshot(snapshot))
 		return false;
-	if (!TransactionIdIsNormal(xmin) ||
-		(!TransactionIdIsCurrentTransactionId(xmin) && !XidInMVCCSnapshot(xmin, snapshot)))
+	is_own = TransactionIdIsCurrentTransactionId(xmin);
+	if (!TransactionIdIsNormal(xmin) || (!is_own && !XidInMVCCSnapshot(xmin, snapshot)))
 		return false;
-	if (file_in_snapshot(relid, snapshot) == form.relfilenode)
+
+	/* before its first command this transaction has changed nothing */
+	others.curcid = FirstCommandId;
+	find_files(relid, &others, &seen, &others_last);
+	if (!is_own)
+		others_last = (TableFile) {true, form.relfilenode};
+	if (!others_last.found || (seen.found && seen.relfilenode == others_last.relfilenode))
 		return false;
 
 	rel = table_open(relid, NoLock);
-	result = !sees_others_rows(rel, snapshot) &&
-			 !(form.reltuples == 0 && RelationGetNumberOfBlocks(rel) == 0);
+	if (form.relfilenode != others_last.relfilenode)
+	{
+		/* this transaction has made the file since: TRUNCATE leaves no row, CLUSTER those of others */
+		result = RelationGetNumberOfBlocks(rel) > 0 && !sees_rows(rel, snapshot);
+	}
+	else
+		result = !sees_rows(rel, &others) &&
+				 (even_empty || form.reltuples != 0 || RelationGetNumberOfBlocks(rel) > 0);
 	table_close(rel, NoLock);
 	return result;
+}
+
+/* The same for a reader to which a table that is empty now may be empty. */
+bool
+poser_is_rewritten(Oid relid, Snapshot snapshot)
+{
+	return is_rewritten(relid, snapshot, false);
+}
+
+/* The same for one that would delete other rows because the table is empty. */
+bool
+poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot)
+{
+	return is_rewritten(relid, snapshot, true);
+}
+
+/* Raises the error of a table that was rewritten since the transaction's snapshot. */
+void
+poser_rewritten_error(Oid relid)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+			 errmsg("could not serialize access due to concurrent rewrite of relation \"%s\"",
+					get_rel_name(relid)),
+			 errhint("The transaction might succeed if retried.")));
 }
 
 /*
@@ -123,11 +194,22 @@ void
 poser_check_rewritten(Oid relid, Snapshot snapshot)
 {
 	if (poser_is_rewritten(relid, snapshot))
-		ereport(ERROR,
-				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-				 errmsg("could not serialize access due to concurrent rewrite of relation \"%s\"",
-						get_rel_name(relid)),
-				 errhint("The transaction might succeed if retried.")));
+		poser_rewritten_error(relid);
+}
+
+/*
+ * Lock a table for reading, with those that inherit from it; returns all of them,
+ * or NIL if the table was dropped in the meantime.
+ */
+List *
+poser_lock_tree(Oid relid)
+{
+	LockRelationOid(relid, AccessShareLock);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		return NIL;
+	if (!has_subclass(relid))
+		return list_make1_oid(relid);
+	return find_all_inheritors(relid, AccessShareLock, NULL);
 }
 
 /*
@@ -139,14 +221,18 @@ poser_check_rewritten(Oid relid, Snapshot snapshot)
 void
 poser_lock_to_read(const Oid *relids, int n)
 {
+	List *locked = NIL;
+	ListCell *lc;
+
 	for (int i = 0; i < n; i++)
-		LockRelationOid(relids[i], AccessShareLock);
-	for (int i = 0; i < n; i++)
-		if (poser_is_rewritten(relids[i], GetActiveSnapshot()))
+		locked = list_concat(locked, poser_lock_tree(relids[i]));
+	foreach(lc, locked)
+		if (poser_is_rewritten(lfirst_oid(lc), GetActiveSnapshot()))
 		{
 			PopActiveSnapshot();
 			/* not GetLatestSnapshot(), which is an error in parallel mode */
 			PushActiveSnapshot(GetTransactionSnapshot());
-			poser_check_rewritten(relids[i], GetActiveSnapshot());
+			poser_check_rewritten(lfirst_oid(lc), GetActiveSnapshot());
 		}
+	list_free(locked);
 }
