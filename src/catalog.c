@@ -12,6 +12,7 @@
 #include "access/genam.h"
 #include "access/htup_details.h"
 #include "access/stratnum.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_am.h"
@@ -299,6 +300,34 @@ poser_count_locked(TriggerData *trigdata)
 	}
 }
 
+/*
+ * Open the relation of this name in this schema, and lock it.  While the lock is
+ * waited for, another session can drop the relation or give its name to another one.
+ */
+Relation
+poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
+{
+	for (;;)
+	{
+		Oid relid = poser_relation_by_name(name, nspid);
+
+		LockRelationOid(relid, lockmode);
+		if (get_relname_relid(name, nspid) == relid)
+			return relation_open(relid, NoLock);
+		UnlockRelationOid(relid, lockmode);
+	}
+}
+
+/* Raises an error: a relation of this name is something else than a table. */
+static void
+table_kind_error(const char *name)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			 errmsg("relation \"%s\" is not an ordinary table", name),
+			 errhint("poser_check() says what was changed.")));
+}
+
 /* The table of this name in this schema; an error if it is something else. */
 static Oid
 table_by_name(const char *name, Oid nspid)
@@ -306,10 +335,7 @@ table_by_name(const char *name, Oid nspid)
 	Oid relid = poser_relation_by_name(name, nspid);
 
 	if (get_rel_relkind(relid) != RELKIND_RELATION)
-		ereport(ERROR,
-				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("relation \"%s\" is not an ordinary table", name),
-				 errhint("poser_check() says what was changed.")));
+		table_kind_error(name);
 	return relid;
 }
 
@@ -484,12 +510,14 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
 	versioned->relid = RelationGetRelid(rel);
-	versioned->versions = table_by_name(versions, nspid);
+	vrel = poser_open_by_name(versions, nspid, lockmode);
+	versioned->versions = RelationGetRelid(vrel);
+	if (vrel->rd_rel->relkind != RELKIND_RELATION)
+		table_kind_error(versions);
 	versioned->transactions = table_by_name("poser_transaction", nspid);
 	versioned->horizon = table_by_name("poser_version_horizon", nspid);
 	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
 
-	vrel = table_open(versioned->versions, lockmode);
 	desc = RelationGetDescr(vrel);
 	versioned->transaction_id = history_column(vrel, "transaction_id", INT8OID);
 	versioned->operation_type = history_column(vrel, "operation_type", INT2OID);

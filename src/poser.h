@@ -120,6 +120,7 @@ extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oi
 									 const char *versions, int nkeys, char **keys, LOCKMODE lockmode);
 extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
+extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);
 extern Oid poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate);
 extern Oid poser_id_index(Relation transactions);
 extern char *poser_equality(Oid type);

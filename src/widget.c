@@ -256,8 +256,7 @@ poser_describe_versioned(PoserVersioned *tables, Oid nspid)
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
 		char *key = versioned_tables[i].key;
-		Relation rel = table_open(poser_relation_by_name(versioned_tables[i].name, nspid),
-								  AccessShareLock);
+		Relation rel = poser_open_by_name(versioned_tables[i].name, nspid, AccessShareLock);
 
 		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key,
 								 AccessShareLock);
