@@ -733,7 +733,9 @@ lock_relation(const char *name, Oid nspid)
 	if (!IsolationUsesXactSnapshot())
 		return;
 	foreach(lc, locked)
+	{
 		poser_check_rewritten(lfirst_oid(lc), GetActiveSnapshot());
+	}
 }
 
 /* Lock all relations that are read. */
