@@ -140,7 +140,7 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	if (!TransactionIdIsNormal(xmin) || (!is_own && !XidInMVCCSnapshot(xmin, snapshot)))
 		return false;
 
-	/* before its first command this transaction has changed nothing */
+	/* a snapshot of the first command does not see what this transaction has changed */
 	others.curcid = FirstCommandId;
 	find_files(relid, &others, &seen, &others_last);
 	if (!is_own)
@@ -161,14 +161,14 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	return result;
 }
 
-/* The same for a reader to which a table that is empty now may be empty. */
+/* The same, without "even_empty": an empty table is no loss for a reader. */
 bool
 poser_is_rewritten(Oid relid, Snapshot snapshot)
 {
 	return is_rewritten(relid, snapshot, false);
 }
 
-/* The same for one that would delete other rows because the table is empty. */
+/* The same, with "even_empty": for a caller that deletes other rows if the table is empty. */
 bool
 poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot)
 {
