@@ -1,15 +1,15 @@
 EXTENSION = poser
-DATA = $(wildcard sql/poser--*.sql)
+DATA = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/sql/poser--*.sql))
 
 MODULE_big = poser
-OBJS = $(patsubst %.c,%.o,$(wildcard src/*.c))
-PG_CPPFLAGS = -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
+OBJS = $(patsubst $(srcdir)/%.c,%.o,$(wildcard $(srcdir)/src/*.c $(srcdir)/src/*/*.c))
+PG_CPPFLAGS = -I$(srcdir)/src -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers
 
-REGRESS = $(patsubst test/sql/%.sql,%,$(wildcard test/sql/*.sql))
-REGRESS_OPTS = --inputdir=test
-ISOLATION = $(patsubst test/specs/%.spec,%,$(wildcard test/specs/*.spec))
-ISOLATION_OPTS = --inputdir=test
-PROVE_TESTS = $(wildcard test/t/*.pl)
+REGRESS = $(patsubst $(srcdir)/test/sql/%.sql,%,$(wildcard $(srcdir)/test/sql/*.sql))
+REGRESS_OPTS = --inputdir=$(srcdir)/test
+ISOLATION = $(patsubst $(srcdir)/test/specs/%.spec,%,$(wildcard $(srcdir)/test/specs/*.spec))
+ISOLATION_OPTS = --inputdir=$(srcdir)/test
+PROVE_TESTS = $(patsubst $(srcdir)/%,%,$(wildcard $(srcdir)/test/t/*.pl))
 EXTRA_CLEAN = tmp_check
 
 # These work on a machine that has nothing but make: test/run installs what is
@@ -24,6 +24,12 @@ else
 PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
+
+# Headers are not rules' prerequisites by themselves; and a build outside the tree
+# needs the directories of its objects.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*/*.h) | $(sort $(dir $(OBJS)))
+$(sort $(dir $(OBJS))):
+	mkdir -p $@
 
 .PHONY: prove_installcheck
 prove_installcheck:

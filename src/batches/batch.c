@@ -46,8 +46,9 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "import.h"
-#include "poser.h"
+#include "batches/batches.h"
+#include "imports/imports.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_batch_guard);
 PG_FUNCTION_INFO_V1(poser_batch_row_guard);
@@ -606,6 +607,7 @@ collect_problems(PoserImport *import, bool rejects)
 
 	TupleDescInitEntry(desc, 1, "row", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
+	TupleDescFinalize(desc);
 	import->verdict_desc = BlessTupleDesc(desc);
 	import->verdicts = tuplestore_begin_heap(false, false, work_mem);
 	batch->verdicts.md.name = "poser_verdict";
@@ -622,6 +624,7 @@ collect_problems(PoserImport *import, bool rejects)
 		TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
 		TupleDescInitEntry(desc, 3, "key", JSONBOID, -1, 0);
 		TupleDescInitEntry(desc, 4, "new", JSONBOID, -1, 0);
+		TupleDescFinalize(desc);
 		import->reject_desc = BlessTupleDesc(desc);
 		import->rejects = tuplestore_begin_heap(false, false, work_mem);
 		batch->rejects.md.name = "poser_reject";
@@ -644,7 +647,7 @@ query_for(PoserImport *import, const char *sql, DestReceiver *dest)
 {
 	Batch *batch = import->private;
 	Oid argtypes[] = {VARCHAROID};
-	int level = poser_import_begin_settings();
+	int level = poser_begin_text_settings();
 
 	poser_import_execute(import, sql, dest, 1, argtypes, &batch->uuid);
 	AtEOXact_GUC(true, level);
@@ -710,12 +713,12 @@ count_bad_rows(PoserImport *import)
 
 /* Add rows to the batch for the rows in "poser_change". */
 static void
-write_populated(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+write_populated(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	Batch *batch = import->private;
 	StringInfoData sql;
 	bool is_delete = (operation == POSER_IMPORT_DELETE);
-	const bits8 *which = is_delete ? NULL : columns;
+	const uint8 *which = is_delete ? NULL : columns;
 
 	Assert(operation <= POSER_IMPORT_UNCHANGED);
 	initStringInfo(&sql);
@@ -849,9 +852,8 @@ member(Jsonb *object, const char *name)
 static Datum
 object_of(const char *name, JsonbValue *value)
 {
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 	JsonbValue key;
-	JsonbValue *object;
 
 	key.type = jbvString;
 	key.val.string.val = unconstify(char *, name);
@@ -859,8 +861,8 @@ object_of(const char *name, JsonbValue *value)
 	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	pushJsonbValue(&state, WJB_KEY, &key);
 	pushJsonbValue(&state, WJB_VALUE, value);
-	object = pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbPGetDatum(JsonbValueToJsonb(object));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }
 
 /* The first name in an object that is none of these columns. */
@@ -893,7 +895,7 @@ stranger(PoserImport *import, Jsonb *object, int first, int last)
  */
 static bool
 read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *values, bool *nulls,
-			bits8 *found, PoserImportProblem *problem)
+			uint8 *found, PoserImportProblem *problem)
 {
 	Batch *batch = import->private;
 	Datum record = JsonbPGetDatum(object);
@@ -979,8 +981,8 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 	const int natts = EXTRA_OPERATION(import) + 1;
 	Datum *values = palloc0(sizeof(Datum) * natts);
 	bool *nulls = palloc(sizeof(bool) * natts);
-	bits8 *given;
-	bits8 *based;
+	uint8 *given;
+	uint8 *based;
 	bytea *masks[2];
 	char *operation;
 	PoserImportProblem problem = {.nrows = 1};
@@ -994,8 +996,8 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 		masks[i] = palloc0(VARHDRSZ + POSER_IMPORT_BYTES(import));
 		SET_VARSIZE(masks[i], VARHDRSZ + POSER_IMPORT_BYTES(import));
 	}
-	given = (bits8 *) VARDATA(masks[0]);
-	based = (bits8 *) VARDATA(masks[1]);
+	given = (uint8 *) VARDATA(masks[0]);
+	based = (uint8 *) VARDATA(masks[1]);
 
 	problem.row = DatumGetInt64(slot->tts_values[0]);
 	operation = TextDatumGetCString(slot->tts_values[1]);
@@ -1094,17 +1096,17 @@ is_same(PoserImport *import, PoserImportColumn *column, Datum value, bool isnull
 
 /* What is to be done for a row of the batch, if what it was, is to be and is are these. */
 static PoserImportOperation
-judge_batch(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
+judge_batch(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 {
 	const int there = import->row_desc->natts;
-	const bits8 *given = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_GIVEN(import)]));
-	const bits8 *based = (bits8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_BASED(import)]));
+	const uint8 *given = (uint8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_GIVEN(import)]));
+	const uint8 *based = (uint8 *) VARDATA_ANY(DatumGetByteaPP(slot->tts_values[EXTRA_BASED(import)]));
 	int operation = DatumGetInt32(slot->tts_values[EXTRA_OPERATION(import)]);
 	bool overwrites = (operation == OVERWRITE);
 	bool updates = false;
 	bool conflicts = false;
-	bits8 *changed;
-	bits8 *learned = columns + POSER_IMPORT_BYTES(import);
+	uint8 *changed;
+	uint8 *learned = columns + POSER_IMPORT_BYTES(import);
 
 	if (operation == NOTHING)
 		return POSER_IMPORT_UNCHANGED;
@@ -1168,7 +1170,7 @@ count_conflicts(PoserImport *import)
 
 /* Append an expression for what a conflict is: what was there, and what is there now. */
 static void
-append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
 	const char *separator = "";
 
@@ -1199,13 +1201,13 @@ append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operat
 
 /* Write what the rows in "poser_change" are found to be into the rows of the batch. */
 static void
-write_findings(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+write_findings(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	Batch *batch = import->private;
 	bool is_conflict = (operation >= POSER_IMPORT_CONFLICT);
 	const char *found;
 	const char *status = "ready";
-	const bits8 *learned = columns + POSER_IMPORT_BYTES(import);
+	const uint8 *learned = columns + POSER_IMPORT_BYTES(import);
 	bool learns = false;
 	StringInfoData old;
 	StringInfoData text;
@@ -1251,7 +1253,7 @@ write_findings(PoserImport *import, PoserImportOperation operation, const bits8 
 
 /* Note the conflicts in "poser_change" as problems. */
 static void
-note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+note_conflicts(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	static const char *const titles[] = {
 		"changed by others", "deleted by others", "created by others"};
@@ -1293,7 +1295,7 @@ note_conflicts(PoserImport *import, PoserImportOperation operation, const bits8 
 
 /* Mark rows, also in a batch that is complete. */
 static void
-mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+mark_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	Batch *batch = import->private;
 
@@ -1319,7 +1321,7 @@ mark_rows(PoserImport *import, PoserImportOperation operation, const bits8 *colu
 
 /* Do what is to be done, and mark what is not. */
 static void
-write_batch(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+write_batch(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	Batch *batch = import->private;
 

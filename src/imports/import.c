@@ -66,8 +66,7 @@
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
 
-#include "import.h"
-#include "poser.h"
+#include "imports/imports.h"
 
 PG_FUNCTION_INFO_V1(poser_import);
 PG_FUNCTION_INFO_V1(poser_import_diff);
@@ -476,7 +475,7 @@ poser_import_column(PoserImport *import, int i)
 }
 
 char *
-poser_import_columns(PoserImport *import, const bits8 *columns)
+poser_import_columns(PoserImport *import, const uint8 *columns)
 {
 	StringInfoData names;
 	int n = 0;
@@ -538,48 +537,6 @@ poser_import_describe(PoserImport *import, PoserImportProblem *problem, const ch
 	/* the message before values are put into it */
 	problem->kind = psprintf("%s %s", error->message_id != NULL ? error->message_id : "",
 							 error->constraint_name != NULL ? error->constraint_name : "");
-}
-
-/*
- * Subtransactions
- */
-
-void
-poser_savepoint_set(PoserSavepoint *savepoint)
-{
-	savepoint->context = CurrentMemoryContext;
-	savepoint->owner = CurrentResourceOwner;
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(savepoint->context);
-}
-
-void
-poser_savepoint_release(PoserSavepoint *savepoint)
-{
-	ReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(savepoint->context);
-	CurrentResourceOwner = savepoint->owner;
-}
-
-void
-poser_savepoint_rollback(PoserSavepoint *savepoint)
-{
-	RollbackAndReleaseCurrentSubTransaction();
-	MemoryContextSwitchTo(savepoint->context);
-	CurrentResourceOwner = savepoint->owner;
-}
-
-/* Catch the error that is being raised, which is rolled back to the savepoint. */
-ErrorData *
-poser_savepoint_catch_any(PoserSavepoint *savepoint)
-{
-	ErrorData *error;
-
-	MemoryContextSwitchTo(savepoint->context);
-	error = CopyErrorData();
-	FlushErrorState();
-	poser_savepoint_rollback(savepoint);
-	return error;
 }
 
 /* The same, but it is raised again unless it says something of a row. */
@@ -1113,23 +1070,6 @@ lock_target(PoserImport *import, bool exclusively)
  */
 
 /*
- * From here on values are the same when they have been text.  Returns what
- * AtEOXact_GUC() needs to end it.
- */
-int
-poser_import_begin_settings(void)
-{
-	static const char *const settings[][2] = {
-		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
-	int result = NewGUCNestLevel();
-
-	for (int i = 0; i < lengthof(settings); i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-	return result;
-}
-
-/*
  * Lock all relations that a plan reads, among them partitions and the tables of
  * views.  A relation that was rewritten since the snapshot would look empty.  In
  * READ COMMITTED a newer snapshot is then pushed, which the caller pops, and the
@@ -1303,7 +1243,7 @@ poser_import_append_value(StringInfo sql, PoserImport *import, int column, const
  */
 void
 poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
-						   const bits8 *columns, const char *prefix, bool by_name)
+						   const uint8 *columns, const char *prefix, bool by_name)
 {
 	int n = 0;
 
@@ -1393,6 +1333,7 @@ begin_rows(PoserImport *import)
 		for (int i = 0; i < import->nextra; i++)
 			TupleDescInitEntry(desc, ROW_COLUMN(import->ncolumns + i) + 1, psprintf("x%d", i + 1),
 							   import->extra[i], -1, 0);
+		TupleDescFinalize(desc);
 		import->row_desc = BlessTupleDesc(desc);
 		import->rows.md.name = "poser_row";
 		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
@@ -1453,11 +1394,7 @@ find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total)
 
 	*total = 0;
 	tuplesort_performsort(sort);
-#if PG_VERSION_NUM >= 160000
 	while (tuplesort_getdatum(sort, true, false, &value, &isnull, NULL))
-#else
-	while (tuplesort_getdatum(sort, true, &value, &isnull, NULL))
-#endif
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (before && DatumGetInt64(value) == last)
@@ -1737,7 +1674,7 @@ poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Dat
 
 /* What an import does with a row. */
 static PoserImportOperation
-judge(PoserImport *import, TupleTableSlot *slot, bits8 *columns)
+judge(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 {
 	const int there = import->row_desc->natts;
 	PoserImportOperation result = POSER_IMPORT_UNCHANGED;
@@ -1799,7 +1736,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 
 	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
-	operation = import->judge(import, slot, (bits8 *) mark + 1);
+	operation = import->judge(import, slot, (uint8 *) mark + 1);
 	mark[0] = rank(import, operation);
 	if (!import->unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
@@ -1925,6 +1862,7 @@ poser_import_compare(PoserImport *import)
 			TupleDescInitEntry(desc, old, psprintf("o%d", i + 1), column->type, column->typmod, 0);
 			TupleDescInitEntryCollation(desc, old, column->collation);
 		}
+		TupleDescFinalize(desc);
 		import->change_desc = BlessTupleDesc(desc);
 		import->change_slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsVirtual);
 		import->changes.md.name = "poser_change";
@@ -1971,7 +1909,7 @@ poser_import_compare(PoserImport *import)
 	else
 	{
 		/* a batch compares values that have been text */
-		int level = poser_import_begin_settings();
+		int level = poser_begin_text_settings();
 
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
 		AtEOXact_GUC(true, level);
@@ -2000,7 +1938,7 @@ append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
 
 /* The statement that writes the rows in "poser_change". */
 static char *
-statement(PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
 	StringInfoData sql;
 	const char *separator = "";
@@ -2047,7 +1985,7 @@ statement(PoserImport *import, PoserImportOperation operation, const bits8 *colu
  * statement with parameters over as it is.  $1, $2, ... are all columns.
  */
 static SPIPlanPtr
-foreign_statement(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int *map)
+foreign_statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int *map)
 {
 	StringInfoData sql;
 	Oid argtypes[MaxTupleAttributeNumber];
@@ -2086,7 +2024,7 @@ foreign_statement(PoserImport *import, PoserImportOperation operation, const bit
 
 /* Write rows of a foreign table; returns how many. */
 static int64
-write_foreign(PoserImport *import, PoserImportOperation operation, const bits8 *columns)
+write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
 	int map[MaxTupleAttributeNumber + 1];
 	SPIPlanPtr plan;
@@ -2172,7 +2110,7 @@ count_rows(PoserImport *import, const char *fields)
  * written, it is an error.
  */
 static void
-write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	int64 written;
 
@@ -2241,7 +2179,7 @@ note_problem(PoserImport *import, ErrorData *error)
 
 /* Write rows behind a savepoint; returns the error if that fails, or NULL. */
 static ErrorData *
-try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 			 Tuplestorestate *rows, int64 nrows)
 {
 	ErrorData *volatile error = NULL;
@@ -2264,7 +2202,7 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const bits8 *c
 	return error;
 }
 
-static int64 write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+static int64 write_carefully(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
 
 /*
@@ -2272,7 +2210,7 @@ static int64 write_carefully(PoserImport *import, PoserImportOperation operation
  * single row that is the problem.  Returns how many rows have failed.
  */
 static int64
-write_parts(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 			Tuplestorestate *rows, int64 nrows, ErrorData *error, Tuplestorestate *failed)
 {
 	TupleTableSlot *slot;
@@ -2334,7 +2272,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const bits8 *co
  * other rows have not been tried.
  */
 static int64
-write_carefully(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+write_carefully(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 				Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed)
 {
 	ErrorData *error;
@@ -2357,7 +2295,7 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const bits8
  * leads to anything.
  */
 static void
-write_patiently(PoserImport *import, PoserImportOperation operation, const bits8 *columns,
+write_patiently(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 				Tuplestorestate *rows, int64 nrows)
 {
 	Tuplestorestate *first = rows;
@@ -2402,7 +2340,7 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const bits8
 
 /* Write what is gathered to the target; other operations than its are nothing to do. */
 void
-poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	if (operation > POSER_IMPORT_CREATE)
 		return;
@@ -2426,7 +2364,7 @@ write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nro
 	poser_import_progress(import, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
 	import->changes.reldata = rows;
 	import->changes.md.enrtuples = nrows;
-	import->write(import, operation, (bits8 *) VARDATA_ANY(tag) + 1, nrows);
+	import->write(import, operation, (uint8 *) VARDATA_ANY(tag) + 1, nrows);
 	import->changes.reldata = NULL;
 }
 
@@ -2678,7 +2616,7 @@ poser_import(PG_FUNCTION_ARGS)
 
 /* Give the rows in "poser_change" to the caller. */
 static void
-write_diff(PoserImport *import, PoserImportOperation operation, const bits8 *columns, int64 nrows)
+write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	static const char *const names[] = {"delete", "update", "create"};
 	ReturnSetInfo *rsinfo = import->rsinfo;

@@ -27,6 +27,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
+#include "commands/extension.h"
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
@@ -48,7 +49,13 @@
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
-#include "poser.h"
+#include "versions/versions.h"
+
+PG_FUNCTION_INFO_V1(poser_prune_versions);
+PG_FUNCTION_INFO_V1(poser_record_versions);
+
+/* The least id of a transaction that must not be pruned, see versions.h. */
+int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
 
 /* Rows fetched or deleted at a time. */
 #define BATCH 1000
@@ -392,6 +399,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 		for (int i = 1; i <= natts; i++)
 			TupleDescCopyEntry(desc, i, history->desc, i);
 		TupleDescInitEntry(desc, attno, "change_id", INT8OID, -1, 0);
+		TupleDescFinalize(desc);
 		history->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		history->sort = tuplesort_begin_heap(desc, 1, &attno, &opr, &collation, &nulls_first,
 											 work_mem, NULL, TUPLESORT_NONE);
@@ -679,11 +687,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 	appendStringInfoString(&sql, "v.change_id DESC");
 
 	poser_lock_query(sql.data, 0, 1, &type);
-#if PG_VERSION_NUM >= 180000
-	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0);
-#else
-	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), 1, 0);
-#endif
+	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0, SO_NONE);
 	history->looked_up = false;
 	poser_execute_for(&receiver->pub, sql.data, 0, 1, &type, &key, NULL, 0);
 	index_endscan(history->scan);
@@ -1332,7 +1336,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 		{
 			snapshot = RegisterSnapshot(GetLatestSnapshot());
 			slot = table_slot_create(rel, NULL);
-			scan = table_beginscan(rel, snapshot, 0, NULL);
+			scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
 			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 			{
 				Datum value = slot_getattr(slot, column, &isnull);
@@ -1364,6 +1368,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 	StringInfoData sql;
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
 	used.reldata = tuplestore_begin_heap(false, false, work_mem);
 	if (collect_transactions(used.reldata, desc, tables, ntables, transaction_id))
 	{
@@ -1428,7 +1433,7 @@ poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz befor
 
 	/* the last transaction before the first that is not old, or that a consumer needs */
 	limits[0] = TimestampTzGetDatum(before);
-	limits[1] = Int64GetDatum(poser_datasync_needed(tables));
+	limits[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
 	execute(psprintf("SELECT pg_catalog.max(id)\n"
 					 "  FROM %s\n"
 					 " WHERE id OPERATOR(pg_catalog.<)\n"
@@ -1633,4 +1638,53 @@ poser_history_record(const PoserVersioned *tables, int ntables, const char *comm
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
 	return result;
+}
+
+/*
+ * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
+ */
+Datum
+poser_prune_versions(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	Interval zero = {0};
+	int64 limit = PG_INT64_MAX;
+	Datum before;
+
+	PreventCommandIfReadOnly("poser_prune_versions()");
+	if (PG_ARGISNULL(0) ||
+		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("older_than must be an interval that is not negative")));
+	if (!PG_ARGISNULL(1))
+		limit = PG_GETARG_INT64(1);
+	if (limit < 1)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("max_versions must be at least 1")));
+
+	before = DirectFunctionCall2(timestamptz_mi_interval,
+								 TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
+	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
+	PG_RETURN_INT64(poser_history_prune(tables, POSER_VERSIONED_TABLES,
+										DatumGetTimestampTz(before), limit));
+}
+
+/*
+ * poser_record_versions() returns bigint
+ */
+Datum
+poser_record_versions(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	const char *comment = NULL;
+
+	PreventCommandIfReadOnly("poser_record_versions()");
+	if (creating_extension)
+		comment = "history begins with version 1.2 of extension \"poser\"";
+	else if (poser_comment == NULL || poser_comment[0] == '\0')
+		comment = "recorded by poser_record_versions()";
+	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
+	PG_RETURN_INT64(poser_history_record(tables, POSER_VERSIONED_TABLES, comment));
 }

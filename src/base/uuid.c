@@ -14,7 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "poser.h"
+#include "base/base.h"
 
 #define UUID_DIGITS 32
 

@@ -22,7 +22,8 @@
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
-#include "poser.h"
+#include "base/base.h"
+#include "datasync/payload.h"
 
 typedef enum PayloadKind
 {
@@ -233,7 +234,7 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	int32 typmod = HeapTupleHeaderGetTypMod(header);
 	PoserPayload *payload = *payloads;
 	HeapTupleData tuple;
-	JsonbParseState *state = NULL;
+	JsonbInState state = {0};
 
 	while (payload != NULL && payload->typmod != typmod)
 		payload = payload->next;
@@ -253,7 +254,7 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	tuple.t_data = header;
 	heap_deform_tuple(&tuple, payload->desc, payload->values, payload->nulls);
 
-	(void) pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
 	for (int i = 0; i < payload->ncolumns; i++)
 	{
 		PayloadColumn *column = &payload->columns[i];
@@ -262,8 +263,9 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 		value.type = jbvNull;
 		if (!payload->nulls[column->attno])
 			put_value(column, payload->values[column->attno], &value);
-		(void) pushJsonbValue(&state, WJB_KEY, &column->key);
-		(void) pushJsonbValue(&state, WJB_VALUE, &value);
+		pushJsonbValue(&state, WJB_KEY, &column->key);
+		pushJsonbValue(&state, WJB_VALUE, &value);
 	}
-	return JsonbPGetDatum(JsonbValueToJsonb(pushJsonbValue(&state, WJB_END_OBJECT, NULL)));
+	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
+	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
 }

@@ -67,8 +67,8 @@
 #include "utils/typcache.h"
 #include "utils/xid8.h"
 
-#include "import.h"
-#include "poser.h"
+#include "datasync/datasync.h"
+#include "datasync/payload.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_add);
 PG_FUNCTION_INFO_V1(poser_datasync_drop);
@@ -89,8 +89,7 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 #define CHANGE_PAYLOAD 8
 #define CHANGE_COLUMNS 8
 
-int poser_datasync_stale_after;
-const char *poser_datasync_handling = NULL;
+static int stale_after;
 
 /* The row of a consumer.  What is not by value is in the context. */
 typedef struct Consumer
@@ -552,7 +551,7 @@ describe_history(PoserVersioned *tables, Oid nspid)
 	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
 	Relation rel;
 
-	poser_describe_versioned(tables, nspid);
+	poser_versioned_describe_all(tables, nspid);
 	rel = table_open(tables[0].transactions, AccessShareLock);
 	for (int i = 0; i < lengthof(columns); i++)
 		(void) column_of(rel, columns[i].name, columns[i].type);
@@ -642,18 +641,6 @@ put_consumer(Consumer *consumer, Datum *values, char *nulls)
 	values[3] = Int64GetDatum(consumer->own_after);
 }
 
-/* Settings, and what they are to be for a while. */
-typedef const char *const TemporarySetting[2];
-
-/* Within the last NewGUCNestLevel(). */
-static void
-set_temporarily(TemporarySetting *settings, int n)
-{
-	for (int i = 0; i < n; i++)
-		(void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION,
-								 GUC_ACTION_SAVE, true, 0, false);
-}
-
 /*
  * Have the planner go by the indexes: what comes first is wanted, and statistics
  * do not tell it where in their order we are.  That something is hidden from the
@@ -662,12 +649,10 @@ set_temporarily(TemporarySetting *settings, int n)
 static int
 begin_reading(void)
 {
-	static TemporarySetting settings[] = {
+	static const PoserSetting settings[] = {
 		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"row_security", "off"}};
-	int level = NewGUCNestLevel();
 
-	set_temporarily(settings, lengthof(settings));
-	return level;
+	return poser_begin_settings(settings, lengthof(settings));
 }
 
 /*
@@ -678,7 +663,7 @@ begin_reading(void)
 static int
 begin_showing(void)
 {
-	static TemporarySetting settings[] = {
+	static const PoserSetting settings[] = {
 		{"enable_nestloop", "on"},
 		{"enable_hashjoin", "off"},
 		{"enable_mergejoin", "off"},
@@ -692,8 +677,8 @@ begin_showing(void)
 		{"search_path", "pg_catalog, pg_temp"}};
 	int level = begin_reading();
 
-	(void) poser_import_begin_settings();
-	set_temporarily(settings, lengthof(settings));
+	(void) poser_begin_text_settings();
+	(void) poser_begin_settings(settings, lengthof(settings));
 	return level;
 }
 
@@ -1345,11 +1330,7 @@ check_constraints(void)
 static void
 find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
 {
-#if PG_VERSION_NUM >= 160000
 	List *name = stringToQualifiedNameList(consumer->handler, NULL);
-#else
-	List *name = stringToQualifiedNameList(consumer->handler);
-#endif
 	Oid fnoid = list_length(name) > 1 ? LookupFuncName(name, 1, &type, true) : InvalidOid;
 	AclResult aclresult;
 
@@ -1358,11 +1339,7 @@ find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("handler %s(poser_change) does not exist", consumer->handler)));
 	(void) handler_name(fnoid, consumer->nspid);
-#if PG_VERSION_NUM >= 160000
 	aclresult = object_aclcheck(ProcedureRelationId, fnoid, GetUserId(), ACL_EXECUTE);
-#else
-	aclresult = pg_proc_aclcheck(fnoid, GetUserId(), ACL_EXECUTE);
-#endif
 	if (aclresult != ACLCHECK_OK)
 		aclcheck_error(aclresult, OBJECT_FUNCTION, consumer->handler);
 	InvokeFunctionExecuteHook(fnoid);
@@ -1380,7 +1357,7 @@ find_handler(Consumer *consumer, Oid type, FmgrInfo *handler)
 static ErrorData *
 call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 {
-	const char *outer = poser_datasync_handling;
+	const char *outer = poser_handling_consumer;
 	PoserSavepoint savepoint;
 	ErrorData *volatile error = NULL;
 
@@ -1392,7 +1369,7 @@ call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 		if (consumer->runas != NULL)
 			(void) set_config_option("poser.runas", consumer->runas, PGC_USERSET, PGC_S_SESSION,
 									 GUC_ACTION_SAVE, true, 0, false);
-		poser_datasync_handling = NameStr(*consumer->name);
+		poser_handling_consumer = NameStr(*consumer->name);
 		if (!OidIsValid(handler->fn_oid) || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(handler->fn_oid)))
 			find_handler(consumer, type, handler);
 		CommandCounterIncrement();
@@ -1401,12 +1378,12 @@ call_handler(Consumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 		PopActiveSnapshot();
 		check_constraints();
 		AtEOXact_GUC(true, level);
-		poser_datasync_handling = outer;
+		poser_handling_consumer = outer;
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
 	{
-		poser_datasync_handling = outer;
+		poser_handling_consumer = outer;
 		error = poser_savepoint_catch_any(&savepoint);
 	}
 	PG_END_TRY();
@@ -1618,7 +1595,7 @@ check_copy(Oid nspid)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 
-	poser_describe_versioned(tables, nspid);
+	poser_versioned_describe_all(tables, nspid);
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		poser_lock_to_read(&tables[i].relid, 1);
 }
@@ -1882,7 +1859,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 
 		values[1] = TimestampTzGetDatum(oldest);
 		values[2] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now), TimestampTzGetDatum(oldest));
-		values[3] = BoolGetDatum(now - oldest > (int64) poser_datasync_stale_after * USECS_PER_SEC);
+		values[3] = BoolGetDatum(now - oldest > (int64) stale_after * USECS_PER_SEC);
 		values[4] = Int64GetDatum(transaction_id);
 		memset(isnull, false, sizeof(isnull));
 	}
@@ -1910,8 +1887,8 @@ consumers_beside(Oid transactions)
  * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish(), with the
  * owner's rights and with the tables locked.
  */
-int64
-poser_datasync_needed(const PoserVersioned *tables)
+static int64
+first_needed(const PoserVersioned *tables)
 {
 	Oid relid = consumers_beside(tables[0].transactions);
 	SPITupleTable *consumers;
@@ -2067,7 +2044,7 @@ look_for_notify(Oid relid, bool *certain)
 	/* it is no read that a SERIALIZABLE transaction would have to answer for */
 	InitDirtySnapshot(snapshot);
 	slot = table_slot_create(rel, NULL);
-	scan = table_beginscan(rel, &snapshot, 0, NULL);
+	scan = table_beginscan(rel, &snapshot, 0, NULL, SO_NONE);
 	/* a column that is not what it should be is poser_check()'s to tell, not every writer's */
 	while (column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
 		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
@@ -2089,11 +2066,20 @@ look_for_notify(Oid relid, bool *certain)
 
 /*
  * A transaction that has changed something is about to be committed: notify if a
- * consumer asks for it.  NOTIFY has commits wait for each other.
+ * consumer asks for it.  NOTIFY has commits wait for each other.  A transaction that
+ * has notified could not be prepared.
  */
-void
-poser_datasync_notify(Oid transactions, int64 transaction_id)
+static void
+notify_before_commit(XactEvent event, void *arg)
 {
+	Oid transactions;
+	int64 transaction_id;
+
+	if (event != XACT_EVENT_PRE_COMMIT)
+		return;
+	transaction_id = poser_version_last_written(&transactions);
+	if (transaction_id == 0)
+		return;
 	AcceptInvalidationMessages();
 	if (!notify_known)
 	{
@@ -2112,5 +2098,12 @@ poser_datasync_notify(Oid transactions, int64 transaction_id)
 void
 poser_datasync_init(void)
 {
+	DefineCustomIntVariable("poser.datasync_stale_after",
+							"How old a change must be for a consumer that has not confirmed it to be stale.",
+							"In poser_datasync_status and poser_datasync_stale().",
+							&stale_after, 3600, 0, INT_MAX, PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	poser_first_needed_hook = first_needed;
+	RegisterXactCallback(notify_before_commit, NULL);
 	CacheRegisterRelcacheCallback(forget_notify, (Datum) 0);
 }

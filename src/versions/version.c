@@ -45,7 +45,7 @@
 #include "utils/timestamp.h"
 #include "utils/xid8.h"
 
-#include "poser.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_version);
 PG_FUNCTION_INFO_V1(poser_transaction_arrive);
@@ -90,6 +90,8 @@ typedef struct RecordedTransaction
 } RecordedTransaction;
 
 static RecordedTransaction recorded;
+
+const char *poser_handling_consumer = NULL;
 
 /*
  * The newest of such rows that each subtransaction has written, the innermost
@@ -172,11 +174,7 @@ insert_index_entries(DirectTable *table, TupleTableSlot *slot)
 {
 	List *recheck;
 
-#if PG_VERSION_NUM >= 160000
-	recheck = ExecInsertIndexTuples(table->indexes, slot, table->estate, false, false, NULL, NIL, false);
-#else
-	recheck = ExecInsertIndexTuples(table->indexes, slot, table->estate, false, false, NULL, NIL);
-#endif
+	recheck = ExecInsertIndexTuples(table->indexes, table->estate, 0, slot, NIL, NULL);
 	list_free(recheck);
 	ResetPerTupleExprContext(table->estate);
 }
@@ -287,7 +285,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 		TransactionIdIsCurrentTransactionId(recorded.xid) &&
 		recorded.session_user == GetSessionUserId() && recorded.role == role &&
 		same_text(recorded.username, username) && same_text(recorded.comment, comment) &&
-		same_text(recorded.consumer, poser_datasync_handling))
+		same_text(recorded.consumer, poser_handling_consumer))
 		return recorded.id;
 
 	/* copies, because code in an index of the table may change the settings, or call this function */
@@ -322,13 +320,13 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	else
 		slot->tts_isnull[TRANSACTION_COMMENT] = true;
 	slot->tts_values[TRANSACTION_XACT] = FullTransactionIdGetDatum(top);
-	if (poser_datasync_handling != NULL)
+	if (poser_handling_consumer != NULL)
 	{
 		int column = SPI_fnumber(RelationGetDescr(table.rel), "consumer");
 
 		if (column <= 0 || SPI_gettypeid(RelationGetDescr(table.rel), column) != NAMEOID)
 			poser_structure_error(table.rel);
-		namestrcpy(&consumer, poser_datasync_handling);
+		namestrcpy(&consumer, poser_handling_consumer);
 		slot->tts_values[column - 1] = NameGetDatum(&consumer);
 		slot->tts_isnull[column - 1] = false;
 	}
@@ -343,7 +341,7 @@ current_transaction(const PoserVersioned *versioned, Oid role, const char *comme
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	recorded.username = username != NULL ? pstrdup(username) : NULL;
 	recorded.comment = comment != NULL ? pstrdup(comment) : NULL;
-	recorded.consumer = poser_datasync_handling != NULL ? pstrdup(poser_datasync_handling) : NULL;
+	recorded.consumer = poser_handling_consumer != NULL ? pstrdup(poser_handling_consumer) : NULL;
 	MemoryContextSwitchTo(old);
 	note_written(versioned->transactions, id);
 	recorded.id = id;
@@ -638,13 +636,8 @@ begin_versions(PoserVersionWriter *writer, TupleTableSlot *row, bool is_version)
 					 errhint("poser_check() says what was changed.")));
 		writer->index = index_open(versioned->versions_index, RowExclusiveLock);
 		writer->last = table_slot_create(writer->table.rel, NULL);
-#if PG_VERSION_NUM >= 180000
 		writer->scan = index_beginscan(writer->table.rel, writer->index, SnapshotSelf, NULL,
-									   versioned->nkeys, 0);
-#else
-		writer->scan = index_beginscan(writer->table.rel, writer->index, SnapshotSelf,
-									   versioned->nkeys, 0);
-#endif
+									   versioned->nkeys, 0, SO_NONE);
 	}
 	for (int i = 0; i < versioned->nkeys; i++)
 	{
@@ -934,7 +927,7 @@ record_truncate(Relation rel, const PoserVersioned *versioned)
 {
 	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
@@ -955,7 +948,7 @@ reconcile_since(Relation rel, const PoserVersioned *versioned, int64 since)
 	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
 	Relation versions = table_open(versioned->versions, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
-	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
 	MemoryContext outer = MemoryContextSwitchTo(context);
 
@@ -979,6 +972,19 @@ static int64
 last_change_in(const PoserVersioned *versioned)
 {
 	return last_sequence == versioned->sequence ? last_change : 0;
+}
+
+/*
+ * The row of poser_transaction that this transaction has written last and that has
+ * not been rolled back: returns its id, and the table in *relid; 0 if there is none.
+ */
+int64
+poser_version_last_written(Oid *relid)
+{
+	if (written == NULL)
+		return 0;
+	*relid = written->relid;
+	return written->id;
 }
 
 /* Has the transaction recorded anything, as far as it has not been rolled back? */
@@ -1088,9 +1094,6 @@ end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		poser_statement_check(unrecorded);
-	/* a transaction that has notified could not be prepared */
-	if (event == XACT_EVENT_PRE_COMMIT && written != NULL)
-		poser_datasync_notify(written->relid, written->id);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
 		/* their memory goes with the transaction */

@@ -30,7 +30,7 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "poser.h"
+#include "base/base.h"
 
 /* The file of a table, in a version of its row of pg_class. */
 typedef struct TableFile
@@ -84,7 +84,7 @@ static bool
 sees_rows(Relation rel, Snapshot snapshot)
 {
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotAny, 0, NULL, SO_NONE);
 	bool result = false;
 
 	while (!result && table_scan_getnextslot(scan, ForwardScanDirection, slot))

@@ -61,10 +61,12 @@
 #include "utils/syscache.h"
 #include "utils/tuplesort.h"
 
-#include "poser.h"
+#include "counts/counts.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_count_child);
 PG_FUNCTION_INFO_V1(poser_count_parent);
+PG_FUNCTION_INFO_V1(poser_recount);
 
 /* Columns of the tables of settled counts and of deltas. */
 #define COUNT_KEY 1
@@ -466,11 +468,7 @@ begin_rows(CountTable *table, const PoserCount *count, Datum key, Snapshot snaps
 	if (table->scan == NULL)
 	{
 		table->index = index_open(table->indexid, RowExclusiveLock);
-#if PG_VERSION_NUM >= 180000
-		table->scan = index_beginscan(table->rel, table->index, snapshot, NULL, 1, 0);
-#else
-		table->scan = index_beginscan(table->rel, table->index, snapshot, 1, 0);
-#endif
+		table->scan = index_beginscan(table->rel, table->index, snapshot, NULL, 1, 0, SO_NONE);
 	}
 	table->scan->xs_snapshot = snapshot;
 	ScanKeyEntryInitializeWithInfo(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid,
@@ -622,13 +620,10 @@ insert_index_entries(CountTable *table, bool update, bool onlySummarizing)
 	}
 	else
 	{
-#if PG_VERSION_NUM >= 160000
-		conflicts = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
-										  !update, NULL, NIL, onlySummarizing);
-#else
-		conflicts = ExecInsertIndexTuples(indexes, table->formed, table->estate, update,
-										  !update, NULL, NIL);
-#endif
+		conflicts = ExecInsertIndexTuples(indexes, table->estate,
+										  (update ? EIIT_IS_UPDATE : EIIT_NO_DUPE_ERROR) |
+											  (onlySummarizing ? EIIT_ONLY_SUMMARIZING : 0),
+										  table->formed, NIL, NULL);
 	}
 	ResetPerTupleExprContext(table->estate);
 	return conflicts == NIL;
@@ -654,8 +649,8 @@ insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
 
 	/* only a later command can delete the row */
 	CommandCounterIncrement();
-	if (table_tuple_delete(table->rel, &table->formed->tts_tid, GetCurrentCommandId(true),
-						   SnapshotSelf, InvalidSnapshot, false, &tmfd, false) != TM_Ok)
+	if (table_tuple_delete(table->rel, &table->formed->tts_tid, GetCurrentCommandId(true), 0,
+						   SnapshotSelf, InvalidSnapshot, false, &tmfd) != TM_Ok)
 		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
 			 RelationGetRelationName(table->rel));
 	return false;
@@ -690,30 +685,21 @@ update_row(CountWriter *writer, CountTable *table, uint32 hash, Tally tally)
 	LockTupleMode lockmode;
 	bool own;
 	bool isnull;
-#if PG_VERSION_NUM >= 160000
 	TU_UpdateIndexes update_indexes;
-#else
-	bool update_indexes;
-#endif
 
 	own = slot_is_own(table->found);
 	if (!own && !lock_row(writer, table, LockTupleNoKeyExclusive))
 		return false;
 	form_row(table, slot_getattr(table->found, COUNT_KEY, &isnull), tally);
 	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
-						   GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
+						   GetCurrentCommandId(true), 0, writer->snapshot, InvalidSnapshot,
 						   true, &tmfd, &lockmode, &update_indexes) != TM_Ok)
 		return false;
 	if (!own)
 		note_settled(writer->snapshot);
 
-#if PG_VERSION_NUM >= 160000
 	if (update_indexes != TU_None)
-		insert_index_entries(table, true, update_indexes == TU_Summarizing);
-#else
-	if (update_indexes)
-		insert_index_entries(table, true, false);
-#endif
+		insert_index_entries(table, true, UPDATES_ONLY_SUMMARIZING(update_indexes));
 	remember_row(table, hash, &table->formed->tts_tid);
 	return true;
 }
@@ -730,13 +716,13 @@ delete_row(CountWriter *writer, CountTable *table)
 	TM_Result result;
 
 	result = table_tuple_delete(table->rel, &table->found->tts_tid,
-								GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
-								false, &tmfd, false);
+								GetCurrentCommandId(true), 0, writer->snapshot, InvalidSnapshot,
+								false, &tmfd);
 	/* a lock of this transaction stays on newer versions of the row, and may be what is in the way */
 	if (result == TM_BeingModified && own && lock_row(writer, table, LockTupleExclusive))
 		result = table_tuple_delete(table->rel, &table->found->tts_tid,
-									GetCurrentCommandId(true), writer->snapshot, InvalidSnapshot,
-									true, &tmfd, false);
+									GetCurrentCommandId(true), 0, writer->snapshot, InvalidSnapshot,
+									true, &tmfd);
 	if (result != TM_Ok)
 		return false;
 	if (!own)
@@ -977,7 +963,7 @@ zero_counts(CountWriter *writer)
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		CountTable *table = tables[i];
-		TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL);
+		TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 		while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
 		{
@@ -1010,7 +996,7 @@ static void
 end_all_counts(CountWriter *writer)
 {
 	CountTable *settled = &writer->settled;
-	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
 	{
@@ -1181,6 +1167,7 @@ spill_changes(Changes *changes)
 		TupleDescInitEntry(desc, 2, "key", changes->count->keytype, -1, 0);
 		TupleDescInitEntry(desc, 3, "total", INT8OID, -1, 0);
 		TupleDescInitEntry(desc, 4, "active", INT8OID, -1, 0);
+		TupleDescFinalize(desc);
 		changes->slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 		changes->sort = tuplesort_begin_heap(desc, 1, &attno, &lt, &collation, &nulls_first,
 											 work_mem, NULL, TUPLESORT_NONE);
@@ -1318,7 +1305,7 @@ count_table(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	Relation rel = trigdata->tg_relation;
 	Changes changes;
 	Source source = {.trigger = trigger, .slot = table_slot_create(rel, NULL)};
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	begin_changes(&changes, trigdata, &trigger->count);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, source.slot))
@@ -1447,7 +1434,7 @@ static void
 begin_all_counts(CountWriter *writer, Relation rel, const PoserCountTrigger *trigger)
 {
 	Source source = {.trigger = trigger, .slot = table_slot_create(rel, NULL)};
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, source.slot))
 	{
@@ -1869,6 +1856,40 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 	if (wrong > 0 && (unfit_from == InvalidCommandId || unfit_from > first_cid))
 		unfit_from = first_cid;
 	return wrong;
+}
+
+/* The tables, parent, child, counts and deltas. */
+static const char *const recounted_tables[] = {
+	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
+
+/*
+ * poser_recount() returns bigint
+ */
+Datum
+poser_recount(PG_FUNCTION_ARGS)
+{
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid relids[lengthof(recounted_tables)];
+	Oid save_userid;
+	int save_sec_context;
+
+	PreventCommandIfReadOnly("poser_recount()");
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+	{
+		relids[i] = get_relname_relid(recounted_tables[i], nspid);
+		if (!OidIsValid(relids[i]))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation \"%s\" does not exist in schema \"%s\"",
+							recounted_tables[i], get_namespace_name(nspid))));
+		poser_check_owner(relids[i]);
+	}
+	poser_become_owner(relids[1], &save_userid, &save_sec_context);
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+		poser_check_readable(relids[1], relids[i]);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	PG_RETURN_INT64(poser_count_rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active",
+										relids[2], relids[3]));
 }
 
 /*

@@ -13,7 +13,6 @@
 #include "executor/spi.h"
 #include "access/table.h"
 #include "access/transam.h"
-#include "commands/extension.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -22,7 +21,8 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "poser.h"
+#include "counts/counts.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_component_live_from);
 PG_FUNCTION_INFO_V1(poser_widget_get);
@@ -32,8 +32,6 @@ PG_FUNCTION_INFO_V1(poser_component_history);
 PG_FUNCTION_INFO_V1(poser_widget_as_of);
 PG_FUNCTION_INFO_V1(poser_component_as_of);
 PG_FUNCTION_INFO_V1(poser_widget_revert);
-PG_FUNCTION_INFO_V1(poser_prune_versions);
-PG_FUNCTION_INFO_V1(poser_record_versions);
 
 #define MAX_PAGE_SIZE 1000
 
@@ -229,46 +227,11 @@ poser_widget_list(PG_FUNCTION_ARGS)
  * History
  */
 
-/* The tables that have one, with their versions. */
-static const struct
-{
-	const char *name;
-	const char *versions;
-	char *key;
-	const char *label; /* what a row is called */
-} versioned_tables[POSER_VERSIONED_TABLES] = {
-	{"poser_widget", "poser_widget_version", "uuid", "widget"},
-	{"poser_component", "poser_component_version", "uuid", "component"}};
-
-#define WIDGET 0
-#define COMPONENT 1
-
-const char *
-poser_versioned_label(int i)
-{
-	return versioned_tables[i].label;
-}
-
-/* Describe all of them, in this order; they are locked against redefinition. */
-void
-poser_describe_versioned(PoserVersioned *tables, Oid nspid)
-{
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-	{
-		char *key = versioned_tables[i].key;
-		Relation rel = poser_open_by_name(versioned_tables[i].name, nspid, AccessShareLock);
-
-		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key,
-								 AccessShareLock);
-		table_close(rel, NoLock);
-	}
-}
-
 /* The same for the schema of the function that is called. */
 static void
 describe_for(FunctionCallInfo fcinfo, PoserVersioned *tables)
 {
-	poser_describe_versioned(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
+	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
 }
 
 /*
@@ -283,10 +246,10 @@ poser_widget_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[WIDGET], with_components ? 2 : 1);
-	poser_history_add(history, &tables[WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
+	history = poser_history_begin(fcinfo, &tables[POSER_WIDGET], with_components ? 2 : 1);
+	poser_history_add(history, &tables[POSER_WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	if (with_components)
-		poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, "widget_uuid");
+		poser_history_add(history, &tables[POSER_COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, "widget_uuid");
 	poser_history_end(history);
 	return (Datum) 0;
 }
@@ -301,8 +264,8 @@ poser_component_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_for(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[COMPONENT], 1);
-	poser_history_add(history, &tables[COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
+	history = poser_history_begin(fcinfo, &tables[POSER_COMPONENT], 1);
+	poser_history_add(history, &tables[POSER_COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	poser_history_end(history);
 	return (Datum) 0;
 }
@@ -316,7 +279,7 @@ poser_widget_as_of(PG_FUNCTION_ARGS)
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 
 	describe_for(fcinfo, tables);
-	poser_history_as_of(fcinfo, &tables[WIDGET], PG_GETARG_TIMESTAMPTZ(0));
+	poser_history_as_of(fcinfo, &tables[POSER_WIDGET], PG_GETARG_TIMESTAMPTZ(0));
 	return (Datum) 0;
 }
 
@@ -329,7 +292,7 @@ poser_component_as_of(PG_FUNCTION_ARGS)
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 
 	describe_for(fcinfo, tables);
-	poser_history_as_of(fcinfo, &tables[COMPONENT], PG_GETARG_TIMESTAMPTZ(0));
+	poser_history_as_of(fcinfo, &tables[POSER_COMPONENT], PG_GETARG_TIMESTAMPTZ(0));
 	return (Datum) 0;
 }
 
@@ -349,55 +312,6 @@ poser_widget_revert(PG_FUNCTION_ARGS)
 					 errmsg("uuid, transaction_id and with_components must not be null")));
 	PreventCommandIfReadOnly("poser_widget_revert()");
 	describe_for(fcinfo, tables);
-	PG_RETURN_INT64(poser_history_revert(&tables[WIDGET], PG_GETARG_DATUM(0), VARCHAROID, PG_GETARG_INT64(1),
-										 PG_GETARG_BOOL(2) ? &tables[COMPONENT] : NULL, "widget_uuid"));
-}
-
-/*
- * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
- */
-Datum
-poser_prune_versions(PG_FUNCTION_ARGS)
-{
-	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	Interval zero = {0};
-	int64 limit = PG_INT64_MAX;
-	Datum before;
-
-	PreventCommandIfReadOnly("poser_prune_versions()");
-	if (PG_ARGISNULL(0) ||
-		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("older_than must be an interval that is not negative")));
-	if (!PG_ARGISNULL(1))
-		limit = PG_GETARG_INT64(1);
-	if (limit < 1)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_versions must be at least 1")));
-
-	before = DirectFunctionCall2(timestamptz_mi_interval,
-								 TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
-	describe_for(fcinfo, tables);
-	PG_RETURN_INT64(poser_history_prune(tables, POSER_VERSIONED_TABLES,
-										DatumGetTimestampTz(before), limit));
-}
-
-/*
- * poser_record_versions() returns bigint
- */
-Datum
-poser_record_versions(PG_FUNCTION_ARGS)
-{
-	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	const char *comment = NULL;
-
-	PreventCommandIfReadOnly("poser_record_versions()");
-	if (creating_extension)
-		comment = "history begins with version 1.2 of extension \"poser\"";
-	else if (poser_comment == NULL || poser_comment[0] == '\0')
-		comment = "recorded by poser_record_versions()";
-	describe_for(fcinfo, tables);
-	PG_RETURN_INT64(poser_history_record(tables, POSER_VERSIONED_TABLES, comment));
+	PG_RETURN_INT64(poser_history_revert(&tables[POSER_WIDGET], PG_GETARG_DATUM(0), VARCHAROID, PG_GETARG_INT64(1),
+										 PG_GETARG_BOOL(2) ? &tables[POSER_COMPONENT] : NULL, "widget_uuid"));
 }

@@ -1,18 +1,19 @@
 /*
- * import.h
+ * imports.h
  *	  What imports and batches share: comparing rows with a table by key, and
  *	  making the table what they are.
  */
-#ifndef POSER_IMPORT_H
-#define POSER_IMPORT_H
+#ifndef POSER_IMPORTS_H
+#define POSER_IMPORTS_H
 
 #include "executor/tuptable.h"
 #include "nodes/execnodes.h"
 #include "tcop/dest.h"
 #include "utils/queryenvironment.h"
-#include "utils/resowner.h"
 #include "utils/tuplesort.h"
 #include "utils/tuplestore.h"
+
+#include "base/base.h"
 
 /* How many rows of a kind of problem an error names, and how many kinds it counts. */
 #define POSER_IMPORT_NAMED 5
@@ -88,14 +89,14 @@ typedef struct PoserImport PoserImport;
  * Behind these there is room for as many others, of which the writer is to know.
  */
 typedef PoserImportOperation (*PoserImportJudge)(PoserImport *import, TupleTableSlot *slot,
-												 bits8 *columns);
+												 uint8 *columns);
 
 /*
  * Do it, for the rows in the relation "poser_change", all of which are to have
  * the same columns written.
  */
 typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation operation,
-								  const bits8 *columns, int64 nrows);
+								  const uint8 *columns, int64 nrows);
 
 struct PoserImport
 {
@@ -188,20 +189,9 @@ typedef struct PoserImportReceiver
 #define POSER_IMPORT_HAS(columns, i) \
 	(((columns)[(i) / BITS_PER_BYTE] & (1 << ((i) % BITS_PER_BYTE))) != 0)
 #define POSER_IMPORT_ADD(columns, i) \
-	((columns)[(i) / BITS_PER_BYTE] |= (bits8) (1 << ((i) % BITS_PER_BYTE)))
+	((columns)[(i) / BITS_PER_BYTE] |= (uint8) (1 << ((i) % BITS_PER_BYTE)))
 
-/* Where to go back to. */
-typedef struct PoserSavepoint
-{
-	MemoryContext context;
-	ResourceOwner owner;
-} PoserSavepoint;
-
-extern void poser_savepoint_set(PoserSavepoint *savepoint);
-extern void poser_savepoint_release(PoserSavepoint *savepoint);
-extern void poser_savepoint_rollback(PoserSavepoint *savepoint);
 extern ErrorData *poser_savepoint_catch(PoserSavepoint *savepoint);
-extern ErrorData *poser_savepoint_catch_any(PoserSavepoint *savepoint);
 
 extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
 									   Datum fields, bool writes);
@@ -209,7 +199,7 @@ extern void poser_import_read(PoserImport *import);
 extern void poser_import_compare(PoserImport *import);
 extern void poser_import_write(PoserImport *import);
 extern void poser_import_write_rows(PoserImport *import, PoserImportOperation operation,
-									const bits8 *columns, int64 nrows);
+									const uint8 *columns, int64 nrows);
 extern bool poser_import_apply(PoserImport *import, bool keep);
 extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
 extern void poser_import_check_keys(PoserImport *import);
@@ -218,7 +208,7 @@ extern void poser_import_more_problems(PoserImport *import, int64 nrows);
 extern void poser_import_forget_problems(PoserImport *import);
 extern bool poser_import_can_be_written(Form_pg_attribute att);
 extern char *poser_import_column(PoserImport *import, int i);
-extern char *poser_import_columns(PoserImport *import, const bits8 *columns);
+extern char *poser_import_columns(PoserImport *import, const uint8 *columns);
 extern void poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column,
 								  const ErrorData *error);
 extern char *poser_import_detail(PoserImport *import);
@@ -228,10 +218,9 @@ extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *v
 extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
 extern bool poser_import_same(const PoserImportColumn *column, Datum value, bool isnull,
 							  Datum other, bool other_isnull);
-extern int poser_import_begin_settings(void);
 extern void poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value);
 extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
-									   const bits8 *columns, const char *prefix, bool by_name);
+									   const uint8 *columns, const char *prefix, bool by_name);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 								 int nargs, Oid *argtypes, Datum *values);
 extern DestReceiver *poser_import_receiver(PoserImport *import,
@@ -245,4 +234,4 @@ extern void poser_import_progress(PoserImport *import, const char *phase, int64 
 extern void poser_import_restore_activity(PoserImport *import);
 extern void poser_import_end(PoserImport *import);
 
-#endif /* POSER_IMPORT_H */
+#endif /* POSER_IMPORTS_H */

@@ -29,7 +29,7 @@
 #include "utils/timestamp.h"
 #include "utils/wait_event.h"
 
-#include "poser.h"
+#include "versions/versions.h"
 
 /* The part of a wait event that is its kind. */
 #define WAIT_EVENT_CLASS 0xFF000000U
@@ -47,7 +47,7 @@ is_empty(Oid relid)
 	Relation rel = table_open(relid, AccessShareLock);
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL);
+	TableScanDesc scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
 	bool result = !table_scan_getnextslot(scan, ForwardScanDirection, slot);
 
 	table_endscan(scan);
@@ -70,11 +70,7 @@ others_load(void)
 	n = pgstat_fetch_stat_numbackends();
 	for (int i = 1; i <= n; i++)
 	{
-#if PG_VERSION_NUM >= 160000
 		PgBackendStatus *backend = &pgstat_get_local_beentry_by_index(i)->backendStatus;
-#else
-		PgBackendStatus *backend = &pgstat_fetch_stat_local_beentry(i)->backendStatus;
-#endif
 		PGPROC *proc;
 
 		if (backend->st_procpid == MyProcPid || backend->st_backendType != B_BACKEND ||

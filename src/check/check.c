@@ -1,7 +1,6 @@
 /*
  * check.c
- *	  poser_check(), which finds what is wrong and changes nothing, and
- *	  poser_recount(), which mends the counts.
+ *	  poser_check(), which finds what is wrong and changes nothing.
  *
  * Each check is one query that gives a row (object, problem) for each problem
  * it finds; $1 is the OID of the extension's schema, $2 the version that it has
@@ -28,10 +27,10 @@
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
-#include "poser.h"
+#include "counts/counts.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_check);
-PG_FUNCTION_INFO_V1(poser_recount);
 
 /* Does the installed version have this object?  Versions are compared as numbers: 1.10 comes after 1.9. */
 #define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
@@ -656,7 +655,7 @@ check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	StringInfoData ids;
 
-	poser_describe_versioned(tables, nspid);
+	poser_versioned_describe_all(tables, nspid);
 	initStringInfo(&ids);
 	appendStringInfo(&ids, "(SELECT max(t.id) FROM %s.poser_transaction AS t)", schema);
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
@@ -886,34 +885,4 @@ poser_check(PG_FUNCTION_ARGS)
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	PopActiveSnapshot();
 	return (Datum) 0;
-}
-
-/*
- * poser_recount() returns bigint
- */
-Datum
-poser_recount(PG_FUNCTION_ARGS)
-{
-	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid relids[lengthof(tables)];
-	Oid save_userid;
-	int save_sec_context;
-
-	PreventCommandIfReadOnly("poser_recount()");
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		relids[i] = get_relname_relid(tables[i], nspid);
-		if (!OidIsValid(relids[i]))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("relation \"%s\" does not exist in schema \"%s\"",
-							tables[i], get_namespace_name(nspid))));
-		poser_check_owner(relids[i]);
-	}
-	poser_become_owner(relids[1], &save_userid, &save_sec_context);
-	for (int i = 0; i < lengthof(tables); i++)
-		poser_check_readable(relids[1], relids[i]);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
-	PG_RETURN_INT64(poser_count_rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active",
-										relids[2], relids[3]));
 }

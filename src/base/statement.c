@@ -16,7 +16,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
-#include "poser.h"
+#include "base/base.h"
 
 /* A trigger function's data; an error if it is called otherwise. */
 TriggerData *

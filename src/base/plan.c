@@ -20,7 +20,7 @@
 #include "utils/plancache.h"
 #include "utils/resowner.h"
 
-#include "poser.h"
+#include "base/base.h"
 
 #define MAX_SAVED_PLANS 64
 

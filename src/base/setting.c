@@ -1,0 +1,105 @@
+/*
+ * setting.c
+ *	  Settings: those of the extension, and others that hold for a while.
+ */
+#include "postgres.h"
+
+#include "mb/pg_wchar.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "base/base.h"
+
+/* The longest value of a setting, in characters. */
+#define MAX_SETTING_LENGTH 255
+
+char *poser_runas = NULL;
+char *poser_comment = NULL;
+
+/* What is wrong with a setting's value, or NULL. */
+static const char *
+setting_problem(const char *value)
+{
+	/* without a database there is no encoding; it will be checked when used */
+	if (value == NULL || !OidIsValid(MyDatabaseId))
+		return NULL;
+	if (!pg_verify_mbstr(GetDatabaseEncoding(), value, strlen(value), true))
+		return "The value is not valid in the database's encoding.";
+	if (pg_mbstrlen(value) > MAX_SETTING_LENGTH)
+		return "The value is longer than 255 characters.";
+	return NULL;
+}
+
+static bool
+check_setting_hook(char **newval, void **extra, GucSource source)
+{
+	const char *problem = setting_problem(*newval);
+
+	if (problem != NULL)
+		GUC_check_errdetail("%s", problem);
+	return problem == NULL;
+}
+
+/* Raises an error if the setting's value is not valid. */
+void
+poser_check_setting(const char *name, const char *value)
+{
+	const char *problem = setting_problem(value);
+
+	if (problem != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("invalid value for parameter \"%s\"", name),
+				 errdetail("%s", problem)));
+}
+
+/* Define the settings, and check values that came before the library was loaded. */
+void
+poser_setting_init(void)
+{
+	/*
+	 * A value that came before the module was there would be dropped with a
+	 * warning if it is not valid; but nothing must be done in a wrong name.
+	 */
+	poser_check_setting("poser.runas", GetConfigOption("poser.runas", true, false));
+	poser_check_setting("poser.comment", GetConfigOption("poser.comment", true, false));
+
+	DefineCustomStringVariable("poser.runas",
+							   "The user in whose name widgets and components are changed.",
+							   "Recorded as username in poser_transaction; empty for the session's user.",
+							   &poser_runas, "", PGC_USERSET, 0,
+							   check_setting_hook, NULL, NULL);
+	DefineCustomStringVariable("poser.comment",
+							   "Why widgets and components are changed.",
+							   "Recorded as comment in poser_transaction.",
+							   &poser_comment, "", PGC_USERSET, 0,
+							   check_setting_hook, NULL, NULL);
+}
+
+/*
+ * Set these settings until the caller ends the level that is returned, by
+ * AtEOXact_GUC(true, level).  That also ends all levels that were begun later.
+ */
+int
+poser_begin_settings(const PoserSetting *settings, int n)
+{
+	int level = NewGUCNestLevel();
+
+	for (int i = 0; i < n; i++)
+		(void) set_config_option(settings[i].name, settings[i].value, PGC_USERSET, PGC_S_SESSION,
+								 GUC_ACTION_SAVE, true, 0, false);
+	return level;
+}
+
+/*
+ * Set what makes values keep what they are when they are written as text and read
+ * again.  Ends as poser_begin_settings() does.
+ */
+int
+poser_begin_text_settings(void)
+{
+	static const PoserSetting settings[] = {
+		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
+
+	return poser_begin_settings(settings, lengthof(settings));
+}

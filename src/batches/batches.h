@@ -1,0 +1,10 @@
+/*
+ * batches.h
+ *	  What other folders use of batches.
+ */
+#ifndef POSER_BATCHES_H
+#define POSER_BATCHES_H
+
+extern void poser_batch_init(void);
+
+#endif /* POSER_BATCHES_H */
