@@ -10,9 +10,12 @@
 #include "executor/spi.h"
 #include "fmgr.h"
 #include "lib/stringinfo.h"
+#include "nodes/execnodes.h"
+#include "utils/queryenvironment.h"
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/snapshot.h"
+#include "utils/tuplestore.h"
 
 #include "base/compat.h"
 
@@ -26,6 +29,8 @@ extern char *poser_equality(Oid type);
 extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
+extern int poser_column(Relation rel, const char *name, Oid type);
+extern AttrNumber poser_find_column(Relation rel, const char *name, const char *hint);
 extern void poser_structure_error(Relation rel);
 extern void poser_check_type(TupleDesc desc, int column, Oid type);
 extern char *poser_relation_name(Oid relid);
@@ -39,13 +44,40 @@ extern Oid poser_table_by_name(const char *name, Oid nspid);
 extern void poser_table_kind_error(const char *name);
 
 /* plan.c */
+
+/* A query or statement, and how it runs. */
+typedef struct PoserQuery
+{
+	const char *sql;
+	int nargs;
+	const Oid *argtypes;
+	const Datum *values;
+	const char *nulls;	/* as for SPI_execute_plan(); NULL if no value is null */
+	bool read_only;		/* use the active snapshot, and see no later command */
+	bool once;			/* keep no plan: for queries over transition tables or registered rows */
+	int cursor_options; /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
+	Snapshot snapshot;	/* if given, a statement that writes uses it instead of a new one */
+	long limit;			/* at most so many rows; 0 for all */
+	DestReceiver *dest; /* gets the rows; if NULL, they are in SPI_tuptable */
+} PoserQuery;
+
+extern uint64 poser_run(const PoserQuery *query);
+extern Portal poser_open_cursor_for(const PoserQuery *query);
+extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
+extern int64 poser_result_int64(int column, bool *isnull);
+extern void poser_register_rows(EphemeralNamedRelation enr, const char *name, TupleDesc desc,
+								Tuplestorestate *rows, double nrows);
+extern void poser_register_trigger_rows(TriggerData *trigdata);
+extern void poser_lock_query_tables(const PoserQuery *query);
+extern Oid poser_find_rewritten(const PoserQuery *query, Snapshot snapshot, const Oid *others, int nothers);
+
+/* the former functions, until all callers use poser_run() */
 extern ParamListInfo poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls);
 extern uint64 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values,
 							const char *nulls, bool read_only);
 extern void poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs,
 							  const Oid *argtypes, const Datum *values, const char *nulls, long limit);
 extern Portal poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values);
-extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
 extern void poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes);
 extern Oid poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes,
 								 Snapshot snapshot, const Oid *others, int nothers);
@@ -78,6 +110,41 @@ extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData 
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_abort(PoserStatement **list, SubTransactionId subid);
 extern void poser_statement_check(PoserStatement *list);
+
+/* transition.c */
+
+/* One of a statement's transition tables while it is read. */
+typedef struct PoserTransition
+{
+	Tuplestorestate *store;
+	TupleTableSlot *slot; /* NULL without a store */
+} PoserTransition;
+
+extern void poser_check_transitions(TriggerData *trigdata);
+extern void poser_transition_open(PoserTransition *rows, Tuplestorestate *store, TriggerData *trigdata);
+extern void poser_transition_rewind(PoserTransition *rows);
+extern bool poser_transition_next(PoserTransition *rows);
+extern void poser_transition_close(PoserTransition *rows);
+
+/* direct.c */
+
+/* A table that is open for direct writing. */
+typedef struct PoserDirectTable
+{
+	Relation rel;
+	ResultRelInfo *indexes; /* NULL until an index entry is made */
+	EState *estate;			/* the same */
+} PoserDirectTable;
+
+extern void poser_direct_open(PoserDirectTable *table, Oid relid);
+extern void poser_direct_close(PoserDirectTable *table);
+extern void poser_direct_open_indexes(PoserDirectTable *table);
+extern bool poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags);
+
+/* type.c */
+extern bool poser_has_system_casts(Oid type);
+extern bool poser_is_system_type(Oid type);
+extern bool poser_has_json_cast(Oid type);
 
 /* setting.c */
 

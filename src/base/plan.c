@@ -1,18 +1,24 @@
 /*
  * plan.c
- *	  Queries that are run by saved plans.
+ *	  Running SQL, by saved plans.
  *
- * A session keeps the plans of the queries that it runs again and again.  A
- * plan is found by its query, which names all relations and columns, by the
- * types of its parameters and by its options.  So a column that has changed its
- * type gets another plan.  A plan that is no longer valid is made again when it
- * is needed.  When a plan is made, invalid ones are freed, and if there are
- * MAX_SAVED_PLANS, the one that was used least recently.  A plan that is being
- * run is not freed.
+ * All SQL of the extension is run here.  A session keeps the plans of the queries
+ * that it runs again and again.  A plan is found by its query, which names all
+ * relations and columns, by the types of its parameters and by its options.  So a
+ * column that has changed its type gets another plan.  A plan that is no longer
+ * valid is made again when it is needed.  When a plan is made, invalid plans are
+ * freed, and if there are MAX_SAVED_PLANS, also the least recently used one.  A
+ * plan that is running is not freed.
+ *
+ * A query over a transition table or over rows of our own does not get a saved
+ * plan.  Its plan depends on the columns that these rows have at the time.
+ *
+ * The caller calls SPI_connect() before and SPI_finish() after the functions here.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "executor/tstoreReceiver.h"
@@ -26,20 +32,20 @@
 
 typedef struct SavedPlan
 {
-	char *query;
-	uint32 hash; /* of the query */
+	char *sql;
+	uint32 hash; /* of the SQL */
 	int nargs;
 	Oid *argtypes;
-	int options;
+	int cursor_options;
 	SPIPlanPtr plan;
 	int users; /* calls that are running it */
 	struct SavedPlan *next;
 } SavedPlan;
 
-/* The one that was used last comes first. */
+/* The most recently used plan comes first. */
 static SavedPlan *saved_plans = NULL;
 
-/* Free plans that are no longer valid, and the least recently used ones, so that there is room for another one. */
+/* Free invalid plans, and the least recently used ones, until there is room for one more. */
 static void
 make_room(void)
 {
@@ -58,28 +64,41 @@ make_room(void)
 		}
 		*link = saved->next;
 		SPI_freeplan(saved->plan);
-		pfree(saved->query);
+		pfree(saved->sql);
 		pfree(saved->argtypes);
 		pfree(saved);
 	}
 }
 
-/* Find the plan of a query, or make it.  "options" are those of cursors. */
-static SavedPlan *
-saved_plan(const char *query, int options, int nargs, const Oid *argtypes)
+/* Plan a query.  The plan lives until SPI_finish(), unless it is kept. */
+static SPIPlanPtr
+prepare(const PoserQuery *query)
 {
-	uint32 hash = hash_bytes((const unsigned char *) query, strlen(query));
+	SPIPlanPtr result = SPI_prepare_cursor(query->sql, query->nargs, (Oid *) query->argtypes,
+										   query->cursor_options);
+
+	if (result == NULL)
+		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	return result;
+}
+
+/* Find the saved plan of a query, or make it. */
+static SavedPlan *
+saved_plan(const PoserQuery *query)
+{
+	uint32 hash = hash_bytes((const unsigned char *) query->sql, strlen(query->sql));
 	SavedPlan *saved;
 	SPIPlanPtr plan;
 
 	for (SavedPlan **link = &saved_plans; *link != NULL; link = &(*link)->next)
 	{
 		saved = *link;
-		if (saved->hash != hash || saved->options != options || saved->nargs != nargs ||
-			(nargs > 0 && memcmp(saved->argtypes, argtypes, nargs * sizeof(Oid)) != 0) ||
-			strcmp(saved->query, query) != 0)
+		if (saved->hash != hash || saved->cursor_options != query->cursor_options ||
+			saved->nargs != query->nargs ||
+			(query->nargs > 0 && memcmp(saved->argtypes, query->argtypes, query->nargs * sizeof(Oid)) != 0) ||
+			strcmp(saved->sql, query->sql) != 0)
 			continue;
-		/* an invalid plan that is being run stays: SPI plans it again when it is next run */
+		/* an invalid plan that is running stays: SPI plans it again when it runs next */
 		if (saved->users == 0 && !SPI_plan_is_valid(saved->plan))
 			break;
 		*link = saved->next;
@@ -88,23 +107,63 @@ saved_plan(const char *query, int options, int nargs, const Oid *argtypes)
 		return saved;
 	}
 
-	plan = SPI_prepare_cursor(query, nargs, (Oid *) argtypes, options);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
+	/* an error in here must leave nothing behind, so the plan is kept last */
+	plan = prepare(query);
 	make_room();
 	saved = MemoryContextAllocZero(TopMemoryContext, sizeof(SavedPlan));
-	saved->query = MemoryContextStrdup(TopMemoryContext, query);
+	saved->sql = MemoryContextStrdup(TopMemoryContext, query->sql);
 	saved->hash = hash;
-	saved->nargs = nargs;
-	saved->argtypes = MemoryContextAlloc(TopMemoryContext, Max(nargs, 1) * sizeof(Oid));
-	if (nargs > 0)
-		memcpy(saved->argtypes, argtypes, nargs * sizeof(Oid));
-	saved->options = options;
+	saved->nargs = query->nargs;
+	saved->argtypes = MemoryContextAlloc(TopMemoryContext, Max(query->nargs, 1) * sizeof(Oid));
+	if (query->nargs > 0)
+		memcpy(saved->argtypes, query->argtypes, query->nargs * sizeof(Oid));
+	saved->cursor_options = query->cursor_options;
 	SPI_keepplan(plan);
 	saved->plan = plan;
 	saved->next = saved_plans;
 	saved_plans = saved;
 	return saved;
+}
+
+/* A query's parameters, as SPI_execute_plan_extended() wants them. */
+static ParamListInfo
+parameters(const PoserQuery *query)
+{
+	ParamListInfo result = makeParamList(query->nargs);
+
+	for (int i = 0; i < query->nargs; i++)
+	{
+		result->params[i].value = query->values[i];
+		result->params[i].isnull = (query->nulls != NULL && query->nulls[i] == 'n');
+		result->params[i].pflags = PARAM_FLAG_CONST;
+		result->params[i].ptype = query->argtypes[i];
+	}
+	return result;
+}
+
+/* Run a plan to its end. */
+static void
+execute(const PoserQuery *query, SPIPlanPtr plan)
+{
+	SPIExecuteOptions options = {0};
+	int result;
+
+	if (query->snapshot != InvalidSnapshot)
+	{
+		Assert(query->dest == NULL);
+		result = SPI_execute_snapshot(plan, (Datum *) query->values, query->nulls, query->snapshot,
+									  InvalidSnapshot, query->read_only, true, query->limit);
+	}
+	else
+	{
+		options.params = parameters(query);
+		options.read_only = query->read_only;
+		options.tcount = query->limit;
+		options.dest = query->dest;
+		result = SPI_execute_plan_extended(plan, &options);
+	}
+	if (result < 0)
+		elog(ERROR, "could not run a plan: %s", SPI_result_code_string(result));
 }
 
 /*
@@ -119,10 +178,11 @@ explain_parallel(void *arg)
 		errhint("If a policy is to write, set \"max_parallel_workers_per_gather\" to 0, or mark the function of extension \"poser\" PARALLEL UNSAFE.");
 }
 
-/* Run a saved plan: all of it or, with "portal", open a cursor for it. */
+/* Run a query by its saved plan: all of it or, with "portal", open a cursor for it. */
 static void
-run(SavedPlan *saved, SPIExecuteOptions *options, Portal *portal)
+run_saved(const PoserQuery *query, Portal *portal)
 {
+	SavedPlan *saved = saved_plan(query);
 	ErrorContextCallback callback;
 
 	callback.callback = explain_parallel;
@@ -134,9 +194,9 @@ run(SavedPlan *saved, SPIExecuteOptions *options, Portal *portal)
 	PG_TRY();
 	{
 		if (portal != NULL)
-			*portal = SPI_cursor_open_with_paramlist(NULL, saved->plan, options->params, options->read_only);
-		else if (SPI_execute_plan_extended(saved->plan, options) < 0)
-			elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
+			*portal = SPI_cursor_open_with_paramlist(NULL, saved->plan, parameters(query), query->read_only);
+		else
+			execute(query, saved->plan);
 	}
 	PG_FINALLY();
 	{
@@ -146,57 +206,37 @@ run(SavedPlan *saved, SPIExecuteOptions *options, Portal *portal)
 	error_context_stack = callback.previous;
 }
 
-/* The parameters of a plan; "nulls" as for SPI_execute_plan(). */
-ParamListInfo
-poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls)
-{
-	ParamListInfo result = makeParamList(nargs);
-
-	for (int i = 0; i < nargs; i++)
-	{
-		result->params[i].value = values[i];
-		result->params[i].isnull = (nulls != NULL && nulls[i] == 'n');
-		result->params[i].pflags = PARAM_FLAG_CONST;
-		result->params[i].ptype = argtypes[i];
-	}
-	return result;
-}
-
 /*
- * Run a query; returns how many rows it gave or changed.  This and the following
- * functions are to be called between SPI_connect() and SPI_finish().
+ * Run a query.  Returns how many rows it gave or changed, as SPI_processed does.
+ * Without "dest" a query that gives rows leaves them in SPI_tuptable.
  */
 uint64
-poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
-			  bool read_only)
+poser_run(const PoserQuery *query)
 {
-	SPIExecuteOptions options = {0};
+	if (query->once)
+	{
+		SPIPlanPtr plan = prepare(query);
 
-	options.params = poser_params(nargs, argtypes, values, nulls);
-	options.read_only = read_only;
-	run(saved_plan(query, 0, nargs, argtypes), &options, NULL);
+		execute(query, plan);
+		SPI_freeplan(plan);
+	}
+	else
+		run_saved(query, NULL);
 	return SPI_processed;
 }
 
-/*
- * Run a query that reads, with the active snapshot, and give its rows to "dest":
- * at most "limit" of them, or all if "limit" is 0.  "options" are those of cursors.
- * With CURSOR_OPT_PARALLEL_OK the plan may be parallel; it must be run to its end.
- */
-void
-poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs, const Oid *argtypes,
-				  const Datum *values, const char *nulls, long limit)
+/* Open a cursor for a query.  It reads with the active snapshot. */
+Portal
+poser_open_cursor_for(const PoserQuery *query)
 {
-	SPIExecuteOptions execute = {0};
+	Portal portal;
 
-	execute.params = poser_params(nargs, argtypes, values, nulls);
-	execute.read_only = true;
-	execute.tcount = limit;
-	execute.dest = dest;
-	run(saved_plan(query, options, nargs, argtypes), &execute, NULL);
+	Assert(query->read_only && !query->once);
+	run_saved(query, &portal);
+	return portal;
 }
 
-/* A receiver that puts rows into the result of a set-returning function. */
+/* Returns a receiver that puts rows into the result of a set-returning function. */
 DestReceiver *
 poser_result_receiver(ReturnSetInfo *rsinfo)
 {
@@ -208,27 +248,63 @@ poser_result_receiver(ReturnSetInfo *rsinfo)
 	return result;
 }
 
-/* Open a cursor for a query that reads. */
-Portal
-poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values)
+/*
+ * Returns a bigint in the first row of the last result.  If it is null, or if there
+ * is no row, *isnull is true and the result is 0; "isnull" may be NULL.  Raises an
+ * error if the column is of another type.
+ */
+int64
+poser_result_int64(int column, bool *isnull)
 {
-	SPIExecuteOptions options = {0};
-	Portal portal;
+	bool is_null = true;
+	Datum value = (Datum) 0;
 
-	options.params = poser_params(nargs, argtypes, values, NULL);
-	options.read_only = true;
-	run(saved_plan(query, 0, nargs, argtypes), &options, &portal);
-	return portal;
+	if (SPI_processed > 0)
+	{
+		poser_check_type(SPI_tuptable->tupdesc, column, INT8OID);
+		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &is_null);
+	}
+	if (isnull != NULL)
+		*isnull = is_null;
+	return is_null ? 0 : DatumGetInt64(value);
 }
 
 /*
- * The relations that a query reads: those that it names, those of policies,
+ * Make rows readable by queries of this SPI connection, as a table of this name.
+ * "enr" and "desc" must live as long as the connection.
+ */
+void
+poser_register_rows(EphemeralNamedRelation enr, const char *name, TupleDesc desc,
+					Tuplestorestate *rows, double nrows)
+{
+	memset(enr, 0, sizeof(EphemeralNamedRelationData));
+	enr->md.name = unconstify(char *, name);
+	enr->md.reliddesc = InvalidOid;
+	enr->md.tupdesc = desc;
+	enr->md.enrtype = ENR_NAMED_TUPLESTORE;
+	enr->md.enrtuples = nrows;
+	enr->reldata = rows;
+	if (SPI_register_relation(enr) != SPI_OK_REL_REGISTER)
+		elog(ERROR, "could not register rows \"%s\"", name);
+}
+
+/* Make a trigger's transition tables readable by queries of this SPI connection. */
+void
+poser_register_trigger_rows(TriggerData *trigdata)
+{
+	if (SPI_register_trigger_data(trigdata) < 0)
+		elog(ERROR, "could not register the transition tables of trigger \"%s\"",
+			 trigdata->tg_trigger->tgname);
+}
+
+/*
+ * Returns the relations that a query reads: those that it names, those of policies,
  * partitions and tables that inherit.  They are locked until the transaction ends.
  */
 static List *
-relations_of(const char *query, int options, int nargs, const Oid *argtypes)
+relations_of(const PoserQuery *query)
 {
-	SavedPlan *saved = saved_plan(query, options, nargs, argtypes);
+	SavedPlan *saved = saved_plan(query);
 	List *result = NIL;
 
 	saved->users++;
@@ -253,15 +329,13 @@ relations_of(const char *query, int options, int nargs, const Oid *argtypes)
 	return result;
 }
 
-/*
- * Lock all tables that a query reads, as poser_lock_to_read() does.
- */
+/* Lock all tables that a query reads, as poser_lock_to_read() does. */
 void
-poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
+poser_lock_query_tables(const PoserQuery *query)
 {
 	ListCell *lc;
 
-	foreach(lc, relations_of(query, options, nargs, argtypes))
+	foreach(lc, relations_of(query))
 	{
 		Oid relid = lfirst_oid(lc);
 
@@ -271,15 +345,14 @@ poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
 
 /*
  * Returns a table that a query reads and that was rewritten since the snapshot was
- * taken; InvalidOid if there is none.  The tables in "others" are left out.
+ * taken, or InvalidOid.  The tables in "others" are left out.
  */
 Oid
-poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes, Snapshot snapshot,
-					  const Oid *others, int nothers)
+poser_find_rewritten(const PoserQuery *query, Snapshot snapshot, const Oid *others, int nothers)
 {
 	ListCell *lc;
 
-	foreach(lc, relations_of(query, options, nargs, argtypes))
+	foreach(lc, relations_of(query))
 	{
 		Oid relid = lfirst_oid(lc);
 		bool is_other = false;
@@ -290,4 +363,46 @@ poser_query_rewritten(const char *query, int options, int nargs, const Oid *argt
 			return relid;
 	}
 	return InvalidOid;
+}
+
+/*
+ * The former functions, until all callers use poser_run().
+ */
+uint64
+poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values, const char *nulls,
+			  bool read_only)
+{
+	return poser_run(&(PoserQuery) {.sql = query, .nargs = nargs, .argtypes = argtypes, .values = values, .nulls = nulls, .read_only = read_only});
+}
+
+void
+poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs, const Oid *argtypes,
+				  const Datum *values, const char *nulls, long limit)
+{
+	(void) poser_run(&(PoserQuery) {.sql = query, .nargs = nargs, .argtypes = argtypes, .values = values, .nulls = nulls, .read_only = true, .cursor_options = options, .limit = limit, .dest = dest});
+}
+
+Portal
+poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values)
+{
+	return poser_open_cursor_for(&(PoserQuery) {.sql = query, .nargs = nargs, .argtypes = argtypes, .values = values, .read_only = true});
+}
+
+void
+poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes)
+{
+	poser_lock_query_tables(&(PoserQuery) {.sql = query, .nargs = nargs, .argtypes = argtypes, .cursor_options = options});
+}
+
+Oid
+poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes, Snapshot snapshot,
+					  const Oid *others, int nothers)
+{
+	return poser_find_rewritten(&(PoserQuery) {.sql = query, .nargs = nargs, .argtypes = argtypes, .cursor_options = options}, snapshot, others, nothers);
+}
+
+ParamListInfo
+poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls)
+{
+	return parameters(&(PoserQuery) {.nargs = nargs, .argtypes = argtypes, .values = values, .nulls = nulls});
 }

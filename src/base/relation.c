@@ -117,6 +117,41 @@ poser_structure_error(Relation rel)
 			 errhint("poser_check() says what was changed.")));
 }
 
+/*
+ * Returns the number of a column of one of the extension's own tables.  Raises an error
+ * unless the column exists and has the type that it was made with.  With InvalidOid
+ * the type is not looked at.
+ */
+int
+poser_column(Relation rel, const char *name, Oid type)
+{
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+
+	if (attno <= 0)
+		poser_structure_error(rel);
+	if (OidIsValid(type))
+		poser_check_type(RelationGetDescr(rel), attno, type);
+	return attno;
+}
+
+/*
+ * Returns the number of a column that a user has named.  Raises an error if there is
+ * none, with this hint unless it is NULL.
+ */
+AttrNumber
+poser_find_column(Relation rel, const char *name, const char *hint)
+{
+	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+
+	if (attno <= 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("column \"%s\" of relation \"%s\" does not exist",
+						name, RelationGetRelationName(rel)),
+				 hint != NULL ? errhint("%s", hint) : 0));
+	return attno;
+}
+
 /* Are these, in any order, all columns of the index's key? */
 static bool
 has_key_columns(Relation index, int ncolumns, const AttrNumber *columns)

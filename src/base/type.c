@@ -1,0 +1,90 @@
+/*
+ * type.c
+ *	  Types: with whose code their values become text or JSON.
+ *
+ * to_jsonb() uses a cast to json where a type has one, and a cast to text may be a
+ * function, too.  The owner of a type can make such casts.  They must not run with
+ * the rights of another role.
+ */
+#include "postgres.h"
+
+#include "access/transam.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "parser/parse_coerce.h"
+#include "utils/lsyscache.h"
+#include "utils/typcache.h"
+
+#include "base/base.h"
+
+/* Is a type one that initdb made, or a domain over one?  Then its casts are the server's. */
+bool
+poser_has_system_casts(Oid type)
+{
+	return getBaseType(type) < FirstNormalObjectId;
+}
+
+/*
+ * Does the test hold for the type or for a part of it?  The parts are a domain's base
+ * type, an array's element type and a composite type's columns.  A domain and an array
+ * have no test of their own.
+ */
+static bool
+any_part(Oid type, bool (*test)(Oid type))
+{
+	Oid element;
+	TupleDesc desc;
+	bool result;
+
+	check_stack_depth();
+	type = getBaseType(type);
+	element = get_element_type(type);
+	if (OidIsValid(element))
+		return any_part(element, test);
+
+	result = test(type);
+	if (result || !type_is_rowtype(type))
+		return result;
+	desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+	if (desc == NULL)
+		return false;
+	for (int i = 0; !result && i < desc->natts; i++)
+		result = !TupleDescAttr(desc, i)->attisdropped && any_part(TupleDescAttr(desc, i)->atttypid, test);
+	ReleaseTupleDesc(desc);
+	return result;
+}
+
+/* Can a user make a cast for the type?  to_jsonb() uses no cast for a composite type, but does for its columns. */
+static bool
+can_get_cast(Oid type)
+{
+	/* the columns of a record are not known */
+	return type_is_rowtype(type) ? type == RECORDOID : type >= FirstNormalObjectId;
+}
+
+/* Has a user made a cast of the type to json, by a function? */
+static bool
+has_cast(Oid type)
+{
+	Oid function;
+
+	return type >= FirstNormalObjectId &&
+		   find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function) == COERCION_PATH_FUNC;
+}
+
+/*
+ * Does to_jsonb() use the server's code alone for values of the type, now and later?
+ * It does if the type and its parts are the server's.
+ */
+bool
+poser_is_system_type(Oid type)
+{
+	return !any_part(type, can_get_cast);
+}
+
+/* Does to_jsonb() use a cast that a user has made, for values of the type? */
+bool
+poser_has_json_cast(Oid type)
+{
+	return any_part(type, has_cast);
+}
