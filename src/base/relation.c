@@ -2,7 +2,10 @@
  * relation.c
  *	  Relations: their names, columns, indexes, rows and owners.
  *
- * A function of Poser finds the extension's relations in its own schema.
+ * The extension's relations are found by their names, in the schema of the function
+ * that is called.  Users' relations are found by OID.  So the search_path does not
+ * matter.  A name can be given to another relation while a lock is waited for, so
+ * what was looked up before a lock is looked up again after it.
  */
 #include "postgres.h"
 
@@ -32,6 +35,7 @@
 
 #include "base/base.h"
 
+/* Relcache invalidations that this session has received. */
 static uint64 invalidations = 0;
 
 static void
@@ -46,14 +50,17 @@ poser_relation_init(void)
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
 }
 
-/* How many invalidations of relations this session has received. */
+/*
+ * Returns how many relcache invalidations this session has received.  If the number
+ * is the same before and after a look-up, the look-up's result is not out of date.
+ */
 uint64
 poser_relation_changes(void)
 {
 	return invalidations;
 }
 
-/* The relation of this name in this schema; an error if there is none. */
+/* Returns the relation of this name in this schema.  Raises an error if there is none. */
 Oid
 poser_relation_by_name(const char *name, Oid nspid)
 {
@@ -68,8 +75,8 @@ poser_relation_by_name(const char *name, Oid nspid)
 }
 
 /*
- * Open the relation of this name in this schema, and lock it.  While the lock is
- * waited for, another session can drop the relation or give its name to another one.
+ * Lock the relation of this name in this schema, and open it.  While this waits for
+ * the lock, another session can drop the relation or give its name to another one.
  */
 Relation
 poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
@@ -85,7 +92,7 @@ poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
 	}
 }
 
-/* Raises an error: a relation of this name is something else than a table. */
+/* Raises the error for a relation that must be an ordinary table and is not. */
 void
 poser_table_kind_error(const char *name)
 {
@@ -95,7 +102,7 @@ poser_table_kind_error(const char *name)
 			 errhint("poser_check() says what was changed.")));
 }
 
-/* The table of this name in this schema; an error if it is something else. */
+/* Returns the table of this name in this schema.  Raises an error if it is no table. */
 Oid
 poser_table_by_name(const char *name, Oid nspid)
 {
@@ -106,7 +113,7 @@ poser_table_by_name(const char *name, Oid nspid)
 	return relid;
 }
 
-/* Raises an error: a table of the extension's own is not what it was. */
+/* Raises the error for a table of the extension's own that lacks a column or its key. */
 void
 poser_structure_error(Relation rel)
 {
@@ -152,7 +159,7 @@ poser_find_column(Relation rel, const char *name, const char *hint)
 	return attno;
 }
 
-/* Are these, in any order, all columns of the index's key? */
+/* Does the index's key have these columns, in any order, and no others? */
 static bool
 has_key_columns(Relation index, int ncolumns, const AttrNumber *columns)
 {
@@ -170,8 +177,9 @@ has_key_columns(Relation index, int ncolumns, const AttrNumber *columns)
 }
 
 /*
- * An index of the table in which these columns are unique, or InvalidOid; and
- * whether they always are, or only when a deferrable constraint has been checked.
+ * Returns a unique index of the table on these columns, or InvalidOid.  *immediate
+ * is false if the index belongs to a deferrable constraint: then two rows can have
+ * the same key for a while.
  */
 Oid
 poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate)
@@ -200,7 +208,10 @@ poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *
 	return result;
 }
 
-/* The operator in SQL by which a type's values are equal, whatever the search_path. */
+/*
+ * Returns the equality operator of a type, for use in SQL with any search_path:
+ * "OPERATOR(pg_catalog.=)" for text.
+ */
 char *
 poser_equality(Oid type)
 {
@@ -220,7 +231,7 @@ poser_equality(Oid type)
 	return result;
 }
 
-/* Make a key that finds the rows with this value in the index's column. */
+/* Make a scan key for the rows that have this value in a column of a B-tree index. */
 void
 poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 {
@@ -236,8 +247,9 @@ poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 }
 
 /*
- * Find the row of a table, as it is now, whose key columns have these values.
- * Returns false if that cannot be found out, because they are not a key.
+ * Find the newest committed or own version of the row that has these values in the
+ * key columns.  *found says whether there is one.  Returns false if the columns have
+ * no unique index; then *found is not set.
  */
 bool
 poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
@@ -265,8 +277,8 @@ poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum 
 }
 
 /*
- * Raises an error unless a column is of the type that it was made as.  A text is
- * stored like a varchar, and passes for one.
+ * Raises an error unless a column has the type that the extension's scripts gave it.
+ * The type text is accepted instead of varchar, because both are stored alike.
  */
 void
 poser_check_type(TupleDesc desc, int column, Oid type)
@@ -282,7 +294,7 @@ poser_check_type(TupleDesc desc, int column, Oid type)
 				 errhint("poser_check() says what was changed.")));
 }
 
-/* The relation's qualified name, quoted for use in SQL. */
+/* Returns the relation's qualified name, quoted for use in SQL. */
 char *
 poser_relation_name(Oid relid)
 {
@@ -309,14 +321,14 @@ poser_is_always_identity(Oid relid, AttrNumber column)
 	return result;
 }
 
-/* Has the role the relation's owner's rights? */
+/* Does the role have the rights of the relation's owner? */
 bool
 poser_is_owner(Oid relid, Oid roleid)
 {
 	return object_ownercheck(RelationRelationId, relid, roleid);
 }
 
-/* Raises an error unless the current user has the relation's owner's rights. */
+/* Raises an error unless the current user has the rights of the relation's owner. */
 void
 poser_check_owner(Oid relid)
 {
@@ -338,9 +350,9 @@ poser_may_read(Oid relid)
 }
 
 /*
- * Raises an error unless the current user, who is the owner of "owned", may read
- * all rows of "relid".  Tables of the extension may have different owners, and one
- * owner may lack the right to read a table of another.
+ * Raises an error unless the current user may read all rows of "relid".  The current
+ * user is the owner of "owned".  Tables of the extension can have different owners,
+ * and the owner of one table may lack the right to read another one.
  */
 void
 poser_check_readable(Oid owned, Oid relid)
@@ -354,10 +366,12 @@ poser_check_readable(Oid owned, Oid relid)
 }
 
 /*
- * Act as the relation's owner, who sees all its rows even under FORCE ROW LEVEL
- * SECURITY, and whose code (in types, casts or policies of his) must not run
- * with the rights of whoever calls.  The caller goes back by
- * SetUserIdAndSecContext(); an error does so by itself.
+ * Make the relation's owner the current user.  The owner sees all rows of the table,
+ * even under FORCE ROW LEVEL SECURITY.  Code that belongs to the owner, in types,
+ * casts and policies, then runs with the owner's rights and not with the caller's.
+ *
+ * The caller goes back with SetUserIdAndSecContext().  After an error the transaction
+ * or subtransaction does it.
  */
 void
 poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context)

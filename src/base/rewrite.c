@@ -7,9 +7,12 @@
  * afterwards.  To a function that uses it a full table looks empty.  (REFRESH
  * MATERIALIZED VIEW writes frozen rows, which older snapshots see.)
  *
- * The rule for readers: lock the table first.  In READ COMMITTED read it with
- * a snapshot that is newer than the lock.  In REPEATABLE READ and SERIALIZABLE
- * there is no newer one: call poser_check_rewritten() before reading.
+ * The rule for readers is "lock, then look".  A reader locks the table first.  In
+ * READ COMMITTED it then reads with a snapshot that is newer than the lock.  In
+ * REPEATABLE READ and SERIALIZABLE there is no newer snapshot.  There it calls
+ * poser_check_rewritten() after the lock and before it reads.
+ *
+ * poser_lock_to_read() does all of this for a reader that uses the active snapshot.
  */
 #include "postgres.h"
 
@@ -32,7 +35,7 @@
 
 #include "base/base.h"
 
-/* The file of a table, in a version of its row of pg_class. */
+/* The file of a table, as one version of its row in pg_class names it. */
 typedef struct TableFile
 {
 	bool found;
@@ -40,11 +43,12 @@ typedef struct TableFile
 } TableFile;
 
 /*
- * Find the file that the table had for a snapshot and, if this transaction has
- * changed its row of pg_class, the last one that others have given it.
+ * Find two files of a table.  *seen is the file that the table had for a snapshot.
+ * *others_last is the last file that another transaction gave the table.  It is set
+ * only if this transaction has changed the table's row in pg_class.
  *
- * "others" is a snapshot of the first command.  So it sees one row of pg_class at
- * most: not one of our own beside one that another session has replaced since.
+ * "others" must be a snapshot of the transaction's first command.  It sees no change
+ * that this transaction has made in pg_class, so it sees at most one row of the table.
  */
 static void
 find_files(Oid relid, Snapshot others, TableFile *seen, TableFile *others_last)
@@ -60,7 +64,7 @@ find_files(Oid relid, Snapshot others, TableFile *seen, TableFile *others_last)
 		*seen = (TableFile) {true, ((Form_pg_class) GETSTRUCT(tuple))->relfilenode};
 	systable_endscan(scan);
 
-	/* the row version that this transaction has replaced, and not made */
+	/* find the row version that another transaction made and this one has replaced */
 	scan = systable_beginscan(catalog, ClassOidIndexId, true, SnapshotAny, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
@@ -77,8 +81,9 @@ find_files(Oid relid, Snapshot others, TableFile *seen, TableFile *others_last)
 }
 
 /*
- * Does the snapshot see any row of the table?  Each row version is looked at by
- * itself, so that a SERIALIZABLE transaction does not lock the whole table.
+ * Does the snapshot see any row of the table?  The scan uses SnapshotAny and tests
+ * each row version, because a scan with an MVCC snapshot would take a predicate lock
+ * on the whole table in a SERIALIZABLE transaction.
  */
 static bool
 sees_rows(Relation rel, Snapshot snapshot)
@@ -102,16 +107,15 @@ sees_rows(Relation rel, Snapshot snapshot)
  * longer sees its rows?  The caller holds a lock on the table.  The result is
  * false for relations without rows of their own, such as views.
  *
- * VACUUM FULL, CLUSTER and a change of the tablespace make a new file, too,
- * but keep row versions as they are.  After these the snapshot sees rows of
- * others if it saw any before.  After a rewrite it sees none, because all rows
- * have been written since.
+ * VACUUM FULL, CLUSTER and a change of the tablespace make a new file, too, but
+ * they keep row versions as they are.  After them the snapshot still sees the rows
+ * that it saw before.  After a rewrite it sees no row, because all rows are newer.
  *
- * If a table has a new file and the snapshot sees no row in it, it cannot be
- * known whether it saw one before.  Such a table counts as rewritten.  The
- * exception is a table without pages that pg_class says is empty, as VACUUM
- * FULL leaves it.  TRUNCATE and ANALYZE leave it so, too; a caller that must
- * not take such a table for empty sets "even_empty".
+ * If the table has a new file and the snapshot sees no row in it, the table counts
+ * as rewritten: it is unknown whether the snapshot saw a row before.  The exception
+ * is a table without pages that pg_class says is empty.  VACUUM FULL leaves an empty
+ * table so.  But TRUNCATE followed by ANALYZE leaves a table so, too.  A caller that
+ * must not take such a table for empty sets "even_empty".
  */
 static bool
 is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
@@ -140,7 +144,7 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	if (!TransactionIdIsNormal(xmin) || (!is_own && !XidInMVCCSnapshot(xmin, snapshot)))
 		return false;
 
-	/* a snapshot of the first command does not see what this transaction has changed */
+	/* compare the file that the snapshot saw with the last one that others made */
 	others.curcid = FirstCommandId;
 	find_files(relid, &others, &seen, &others_last);
 	if (!is_own)
@@ -151,7 +155,7 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	rel = table_open(relid, NoLock);
 	if (form.relfilenode != others_last.relfilenode)
 	{
-		/* this transaction has made the file since: TRUNCATE leaves no row, CLUSTER those of others */
+		/* this transaction made the present file: after TRUNCATE it is empty, after CLUSTER it has the rows of others */
 		result = RelationGetNumberOfBlocks(rel) > 0 && !sees_rows(rel, snapshot);
 	}
 	else
@@ -161,21 +165,21 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	return result;
 }
 
-/* The same, without "even_empty": an empty table is no loss for a reader. */
+/* For readers.  They may take a table without rows for empty. */
 bool
 poser_is_rewritten(Oid relid, Snapshot snapshot)
 {
 	return is_rewritten(relid, snapshot, false);
 }
 
-/* The same, with "even_empty": for a caller that deletes other rows if the table is empty. */
+/* For a caller that deletes rows elsewhere if it finds the table empty. */
 bool
 poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot)
 {
 	return is_rewritten(relid, snapshot, true);
 }
 
-/* Raises the error of a table that was rewritten since the transaction's snapshot. */
+/* Raises the error for a table that was rewritten since the transaction's snapshot. */
 void
 poser_rewritten_error(Oid relid)
 {
@@ -198,8 +202,8 @@ poser_check_rewritten(Oid relid, Snapshot snapshot)
 }
 
 /*
- * Lock a table for reading, with those that inherit from it; returns all of them,
- * or NIL if the table was dropped in the meantime.
+ * Lock a table for reading, and the tables that inherit from it.  Returns all of
+ * them, or NIL if the table was dropped while this waited for the lock.
  */
 List *
 poser_lock_tree(Oid relid)
@@ -213,10 +217,10 @@ poser_lock_tree(Oid relid)
 }
 
 /*
- * Locks tables that are to be read with the active snapshot, which the caller
- * has pushed.  If one of them was rewritten since that snapshot was taken, it is
- * replaced by a newer one.  In REPEATABLE READ and SERIALIZABLE there is no newer
- * one, and it is an error.
+ * Lock tables that are then read with the active snapshot.  The caller has pushed
+ * that snapshot.  If a table was rewritten since the snapshot was taken, a newer
+ * snapshot replaces it.  In REPEATABLE READ and SERIALIZABLE there is no newer one,
+ * and the function raises an error.
  */
 void
 poser_lock_to_read(const Oid *relids, int n)

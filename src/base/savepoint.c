@@ -1,6 +1,9 @@
 /*
  * savepoint.c
- *	  Subtransactions.
+ *	  Running code in a subtransaction, and catching its errors.
+ *
+ * PoserSavepoint remembers the memory context and the resource owner of the outer
+ * transaction.  They are current again after each of these functions.
  */
 #include "postgres.h"
 
@@ -10,6 +13,7 @@
 
 #include "base/base.h"
 
+/* Begin a subtransaction. */
 void
 poser_savepoint_set(PoserSavepoint *savepoint)
 {
@@ -19,6 +23,7 @@ poser_savepoint_set(PoserSavepoint *savepoint)
 	MemoryContextSwitchTo(savepoint->context);
 }
 
+/* Commit the subtransaction. */
 void
 poser_savepoint_release(PoserSavepoint *savepoint)
 {
@@ -27,6 +32,7 @@ poser_savepoint_release(PoserSavepoint *savepoint)
 	CurrentResourceOwner = savepoint->owner;
 }
 
+/* Roll the subtransaction back. */
 void
 poser_savepoint_rollback(PoserSavepoint *savepoint)
 {
@@ -35,7 +41,10 @@ poser_savepoint_rollback(PoserSavepoint *savepoint)
 	CurrentResourceOwner = savepoint->owner;
 }
 
-/* Catch the error that is being raised, which is rolled back to the savepoint. */
+/*
+ * Called in PG_CATCH(): roll the subtransaction back, and return a copy of the error
+ * in the outer memory context.
+ */
 ErrorData *
 poser_savepoint_catch_any(PoserSavepoint *savepoint)
 {

@@ -1,6 +1,6 @@
 /*
  * setting.c
- *	  Settings: those of the extension, and others that hold for a while.
+ *	  The settings poser.runas and poser.comment, and settings for a limited time.
  */
 #include "postgres.h"
 
@@ -16,11 +16,11 @@
 char *poser_runas = NULL;
 char *poser_comment = NULL;
 
-/* What is wrong with a setting's value, or NULL. */
+/* Returns what is wrong with the value of a setting, or NULL. */
 static const char *
 setting_problem(const char *value)
 {
-	/* without a database there is no encoding; it will be checked when used */
+	/* without a database there is no encoding; the value is checked again when it is used */
 	if (value == NULL || !OidIsValid(MyDatabaseId))
 		return NULL;
 	if (!pg_verify_mbstr(GetDatabaseEncoding(), value, strlen(value), true))
@@ -58,8 +58,9 @@ void
 poser_setting_init(void)
 {
 	/*
-	 * A value that came before the module was there would be dropped with a
-	 * warning if it is not valid; but nothing must be done in a wrong name.
+	 * A value can be set before the library is loaded.  If it is not valid, the
+	 * server would drop it with a WARNING, and changes would be recorded in a wrong
+	 * name.  So it is an error here.
 	 */
 	poser_check_setting("poser.runas", GetConfigOption("poser.runas", true, false));
 	poser_check_setting("poser.comment", GetConfigOption("poser.comment", true, false));
@@ -77,8 +78,8 @@ poser_setting_init(void)
 }
 
 /*
- * Set these settings until the caller ends the level that is returned, by
- * AtEOXact_GUC(true, level).  That also ends all levels that were begun later.
+ * Set these settings until the caller ends them by AtEOXact_GUC(true, level), where
+ * "level" is the result.  That also ends all levels that were begun later.
  */
 int
 poser_begin_settings(const PoserSetting *settings, int n)
@@ -92,8 +93,8 @@ poser_begin_settings(const PoserSetting *settings, int n)
 }
 
 /*
- * Set what makes values keep what they are when they are written as text and read
- * again.  Ends as poser_begin_settings() does.
+ * Begin the settings with which a value stays the same when it is written as text
+ * and read again.  The caller ends them as those of poser_begin_settings().
  */
 int
 poser_begin_text_settings(void)

@@ -1,12 +1,14 @@
 /*
  * statement.c
- *	  Statements that are under way, from their BEFORE to their AFTER trigger.
+ *	  Statements between their BEFORE and their AFTER trigger.
  *
- * What a statement has written is dealt with when its AFTER trigger fires.
- * Other code may run in between: triggers for rows, functions that the
- * statement calls, cascades, the rest of one query with several writes.  So a
- * BEFORE trigger makes a note here, which the AFTER trigger takes away; what is
- * in the list has written, or may have, and has not been dealt with.
+ * The AFTER trigger of a statement processes the rows that the statement has
+ * written.  Other code can run before that: row triggers, functions that the
+ * statement calls, cascades, and the other parts of a query with several writes.
+ * Such code must know that there are unprocessed rows.
+ *
+ * So the BEFORE trigger puts the statement into a list, and the AFTER trigger takes
+ * it out.  A statement in the list may have written rows that are not processed yet.
  */
 #include "postgres.h"
 
@@ -18,7 +20,7 @@
 
 #include "base/base.h"
 
-/* A trigger function's data; an error if it is called otherwise. */
+/* Returns the data of a trigger function.  Raises an error if it was not called as one. */
 TriggerData *
 poser_check_trigger(FunctionCallInfo fcinfo)
 {
@@ -30,7 +32,7 @@ poser_check_trigger(FunctionCallInfo fcinfo)
 	return (TriggerData *) fcinfo->context;
 }
 
-/* The event of a trigger that has fired, as a bit of tgtype. */
+/* Returns the event that a trigger fires for, as a bit of tgtype. */
 static int16
 event_type(TriggerEvent event)
 {
@@ -43,7 +45,7 @@ event_type(TriggerEvent event)
 	return TRIGGER_TYPE_TRUNCATE;
 }
 
-/* Does the trigger fire in this session?  The server decides it in the same way. */
+/* Does the trigger fire in this session?  The server has the same rule. */
 static bool
 is_enabled(const Trigger *tg)
 {
@@ -52,7 +54,7 @@ is_enabled(const Trigger *tg)
 	return tg->tgenabled == TRIGGER_FIRES_ON_ORIGIN || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
 }
 
-/* Will this trigger's function be called after the statement, too? */
+/* Is the function of this BEFORE trigger also called after the statement? */
 static bool
 fires_after(TriggerData *trigdata, int16 event)
 {
@@ -71,8 +73,8 @@ fires_after(TriggerData *trigdata, int16 event)
 }
 
 /*
- * Note in "list" the statement whose BEFORE trigger has fired.  The note lives
- * until the AFTER trigger, or the end of the (sub)transaction.
+ * Put the statement of a BEFORE trigger into the list.  The entry lives until the
+ * AFTER trigger, or until the (sub)transaction ends.
  */
 PoserStatement *
 poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
@@ -91,8 +93,9 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
- * Take the statement whose AFTER trigger has fired, the innermost of its kind,
- * out of the list; NULL if there was no BEFORE trigger.  The caller frees it.
+ * Take the statement of an AFTER trigger out of the list.  It is the innermost one
+ * with the table and the event.  Returns NULL if no BEFORE trigger has put it there.
+ * The caller frees it.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -110,7 +113,7 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	return NULL;
 }
 
-/* Forget the statements of a subtransaction that is rolled back. */
+/* Take the statements of a subtransaction that is rolled back out of the list. */
 void
 poser_statement_abort(PoserStatement **list, SubTransactionId subid)
 {
@@ -124,9 +127,12 @@ poser_statement_abort(PoserStatement **list, SubTransactionId subid)
 }
 
 /*
- * Before a transaction commits or is prepared: a procedural language can run a
- * statement until it has returned so many rows, and no further.  Then its
- * triggers do not fire, and what it has written must not stay.
+ * Raises an error if a statement in the list still waits for its AFTER trigger.
+ * Called before a transaction commits or is prepared.
+ *
+ * A procedural language can stop a statement after a number of rows.  Then the
+ * AFTER trigger does not fire.  The rows must not be committed, because they have
+ * not been processed.
  */
 void
 poser_statement_check(PoserStatement *list)

@@ -2,12 +2,14 @@
  * uuid.c
  *	  New keys: UUIDs of version 7 (RFC 9562) as 32 hexadecimal digits.
  *
- * A value is 48 bits of Unix time in milliseconds, then 74 random bits around
- * the version and variant fields.  Within a backend values increase: while the
- * clock stands still, or has been set back, the next value is the previous one
- * plus a random step, as the RFC's "monotonic random" method has it.  A new
- * millisecond's first value leaves the topmost random bit clear, so that the
- * steps have room; should they ever use it up, the carry goes into the time.
+ * A value has 48 bits of Unix time in milliseconds.  Then come 74 random bits
+ * around the version and variant fields.
+ *
+ * The values of one backend increase.  If the clock stands still or is set back,
+ * the next value is the previous one plus a random step.  (The RFC calls this
+ * method "monotonic random".)  The first value of a millisecond leaves the topmost
+ * random bit clear, so that there is room for the steps.  If the steps use up the
+ * room, the time gets the carry.
  */
 #include "postgres.h"
 
@@ -20,11 +22,12 @@
 
 PG_FUNCTION_INFO_V1(poser_uuid);
 
-/* The backend's last value: time, then the random bits as 12 + 62. */
+/* The backend's last value: the time, and the random bits as 12 + 62. */
 static uint64 last_time = 0;
 static uint64 last_high = 0; /* 12 bits */
 static uint64 last_low = 0;	 /* 62 bits */
 
+/* Returns a random number of so many bits. */
 static uint64
 random_bits(int nbits)
 {
@@ -49,10 +52,12 @@ poser_uuid(PG_FUNCTION_ARGS)
 	text *result;
 	char *p;
 
+	/* the Unix time in milliseconds */
 	now = (GetCurrentTimestamp() +
 		   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) /
 		  1000;
 
+	/* a new millisecond gets new random bits, the same one a random step */
 	if (now > last_time)
 	{
 		uint64 high = random_bits(11);
@@ -71,9 +76,11 @@ poser_uuid(PG_FUNCTION_ARGS)
 		last_high &= 0xfff;
 	}
 
+	/* put the version, 7, and the variant, binary 10, in between */
 	bits[0] = last_time << 16 | UINT64CONST(0x7000) | last_high;
 	bits[1] = UINT64CONST(0x8000000000000000) | last_low;
 
+	/* write the 128 bits as hexadecimal digits */
 	result = (text *) palloc(VARHDRSZ + UUID_DIGITS);
 	SET_VARSIZE(result, VARHDRSZ + UUID_DIGITS);
 	p = VARDATA(result);
