@@ -150,13 +150,9 @@ poser_import_count(PoserImport *import)
  * Problems
  */
 
-/* Is it a value or a statement of ours that an error comes from? */
-static bool coercing = false;
-static bool writing = false;
-
-/* Does such an error say something of a row? */
+/* Does an error say something of a row? */
 static bool
-is_of_a_row(const ErrorData *error)
+is_of_a_row(const PoserImport *import, const ErrorData *error)
 {
 	/* what a policy refuses has the code of what is not permitted at all */
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
@@ -164,14 +160,14 @@ is_of_a_row(const ErrorData *error)
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
 	/* some types' input functions say so, indexes of what is too long, and what users make up */
 	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
-		(writing && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
+		(import->writing && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
 		strchr("IJKLMNOPQRSTUVWYZ", unpack_sql_state(error->sqlerrcode)[0]) != NULL)
 		return true;
 	/* of objects that a value names, or without a code of its own */
-	if (coercing && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
-					 error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
-					 error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
-					 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
+	if (import->coercing && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+							 error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
+							 error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+							 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{
@@ -541,11 +537,11 @@ poser_import_describe(PoserImport *import, PoserImportProblem *problem, const ch
 
 /* The same, but it is raised again unless it says something of a row. */
 ErrorData *
-poser_savepoint_catch(PoserSavepoint *savepoint)
+poser_import_catch(PoserImport *import, PoserSavepoint *savepoint)
 {
 	ErrorData *error = poser_savepoint_catch_any(savepoint);
 
-	if (!is_of_a_row(error))
+	if (!is_of_a_row(import, error))
 		ReThrowError(error);
 	return error;
 }
@@ -1287,11 +1283,11 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 
 	econtext->caseValue_datum = *value;
 	econtext->caseValue_isNull = *isnull;
-	coercing = true;
+	import->coercing = true;
 	if (!import->careful)
 	{
 		*value = ExecEvalExpr(expr, econtext, isnull);
-		coercing = false;
+		import->coercing = false;
 		return true;
 	}
 
@@ -1303,11 +1299,11 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 	}
 	PG_CATCH();
 	{
-		*error = poser_savepoint_catch(&savepoint);
+		*error = poser_import_catch(import, &savepoint);
 		result = false;
 	}
 	PG_END_TRY();
-	coercing = false;
+	import->coercing = false;
 	return result;
 }
 
@@ -1624,7 +1620,7 @@ poser_import_read(PoserImport *import)
 
 	if (import->read == NULL)
 		import->read = read_source;
-	import->careful = coercing = writing = false;
+	import->careful = import->coercing = import->writing = false;
 	/* the store must belong to the resource owner that will read it */
 	begin_rows(import);
 	if (!import->coerces)
@@ -1640,8 +1636,8 @@ poser_import_read(PoserImport *import)
 		PG_CATCH();
 		{
 			/* it might be an error of the source's own, which then comes again */
-			FreeErrorData(poser_savepoint_catch(&savepoint));
-			coercing = false;
+			FreeErrorData(poser_import_catch(import, &savepoint));
+			import->coercing = false;
 			again = true;
 		}
 		PG_END_TRY();
@@ -2123,9 +2119,9 @@ write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *col
 		written = write_foreign(import, operation, columns);
 	else
 	{
-		writing = true;
+		import->writing = true;
 		poser_import_execute(import, statement(import, operation, columns), NULL, 0, NULL, NULL);
-		writing = false;
+		import->writing = false;
 		written = SPI_processed;
 	}
 	if (written == nrows)
@@ -2195,8 +2191,8 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *c
 	}
 	PG_CATCH();
 	{
-		error = poser_savepoint_catch(&savepoint);
-		writing = false;
+		error = poser_import_catch(import, &savepoint);
+		import->writing = false;
 	}
 	PG_END_TRY();
 	return error;
@@ -2477,10 +2473,10 @@ poser_import_apply(PoserImport *import, bool keep)
 			import->moved = true;
 		else if (error != NULL)
 		{
-			if (import->careful || !is_of_a_row(error))
+			if (import->careful || !is_of_a_row(import, error))
 				ReThrowError(error);
 			FreeErrorData(error);
-			writing = false;
+			import->writing = false;
 			import->careful = true;
 			continue;
 		}

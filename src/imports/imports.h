@@ -151,6 +151,8 @@ struct PoserImport
 
 	/* reading and writing with each row by itself, to find all offenders */
 	bool careful;
+	bool coercing;	 /* a value is being coerced: an error may come from it */
+	bool writing;	 /* a statement of ours is running: the same */
 	bool moved;		 /* a row was not what it was compared as */
 	int64 nproblems; /* rows */
 	bool at_least;	 /* there may be more, the others have not been tried */
@@ -191,8 +193,6 @@ typedef struct PoserImportReceiver
 #define POSER_IMPORT_ADD(columns, i) \
 	((columns)[(i) / BITS_PER_BYTE] |= (uint8) (1 << ((i) % BITS_PER_BYTE)))
 
-extern ErrorData *poser_savepoint_catch(PoserSavepoint *savepoint);
-
 extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
 									   Datum fields, bool writes);
 extern void poser_import_read(PoserImport *import);
@@ -213,6 +213,7 @@ extern void poser_import_describe(PoserImport *import, PoserImportProblem *probl
 								  const ErrorData *error);
 extern char *poser_import_detail(PoserImport *import);
 extern void poser_import_raise(PoserImport *import);
+extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepoint);
 extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,
 								  ErrorData **error);
 extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
