@@ -73,7 +73,7 @@ check_limits(PoserImport *import)
 			ereport(ERROR,
 					(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 					 errmsg("import into \"%s\" would %s " INT64_FORMAT " %s, more than %s " INT64_FORMAT,
-							import->target_label, verbs[i], numbers[i], numbers[i] == 1 ? "row" : "rows",
+							import->target.label, verbs[i], numbers[i], numbers[i] == 1 ? "row" : "rows",
 							argument_names[ARG_MAX_CREATE + i], import->limits[i]),
 					 errhint("Nothing has been changed.")));
 }
@@ -94,7 +94,7 @@ poser_import(PG_FUNCTION_ARGS)
 
 	for (int i = 0; i < lengthof(argument_names); i++)
 		if (i != ARG_KEY && i != ARG_FIELDS && i < ARG_MAX_CREATE)
-			poser_import_argument(PG_ARGISNULL(i), argument_names[i]);
+			poser_import_check_argument(PG_ARGISNULL(i), argument_names[i]);
 	for (int i = 0; i < lengthof(limits); i++)
 	{
 		limits[i] = PG_ARGISNULL(ARG_MAX_CREATE + i) ? PG_INT64_MAX : PG_GETARG_INT64(ARG_MAX_CREATE + i);
@@ -138,16 +138,16 @@ poser_import(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Give the rows in "poser_change" to the caller. */
+/* Give the rows in "poser_import_change" to the caller. */
 static void
 write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
-	static const char *const names[] = {"delete", "update", "create"};
+	static const char *const names[] = {"create", "update", "delete"};
 	ReturnSetInfo *rsinfo = import->rsinfo;
 	DestReceiver *dest;
 	StringInfoData sql;
 
-	if (operation > POSER_IMPORT_CREATE)
+	if (operation > POSER_IMPORT_DELETE)
 		return;
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT '%s'::pg_catalog.text, ", names[operation]);
@@ -164,7 +164,7 @@ write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *col
 	else
 		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns,
 								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.c", false);
-	appendStringInfoString(&sql, " FROM poser_change AS c");
+	appendStringInfoString(&sql, " FROM poser_import_change AS c");
 
 	dest = CreateDestReceiver(DestTuplestore);
 	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
@@ -183,9 +183,9 @@ poser_import_diff(PG_FUNCTION_ARGS)
 {
 	PoserImport *import;
 
-	poser_import_argument(PG_ARGISNULL(ARG_SOURCE), "source");
-	poser_import_argument(PG_ARGISNULL(ARG_TARGET), "target");
-	poser_import_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
+	poser_import_check_argument(PG_ARGISNULL(ARG_SOURCE), "source");
+	poser_import_check_argument(PG_ARGISNULL(ARG_TARGET), "target");
+	poser_import_check_argument(PG_ARGISNULL(ARG_DIFF_DELETES), "deletes");
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
 
 	(void) poser_relation_name(PG_GETARG_OID(ARG_SOURCE));

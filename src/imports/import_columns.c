@@ -38,7 +38,7 @@ is_relkind(char relkind, const char *kinds)
 
 /* Raise an error if an argument is null. */
 void
-poser_import_argument(bool is_null, const char *name)
+poser_import_check_argument(bool is_null, const char *name)
 {
 	if (is_null)
 		ereport(ERROR,
@@ -110,7 +110,7 @@ columns_of_key(Relation rel, bool primary)
 
 /* Has the relation all these columns? */
 static bool
-has_columns(Oid relid, List *names)
+relation_has_columns(Oid relid, List *names)
 {
 	ListCell *lc;
 
@@ -129,7 +129,7 @@ default_key(Relation source, Relation target)
 	if (result == NIL && source != NULL)
 	{
 		result = columns_of_key(source, true);
-		if (!has_columns(RelationGetRelid(target), result))
+		if (!relation_has_columns(RelationGetRelid(target), result))
 			result = NIL;
 	}
 	if (result == NIL)
@@ -391,7 +391,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->function = function;
 	import->context = context;
 	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
-	import->problem_context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
+	import->problems.context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
 	import->read_only = !writes;
 	import->estate = CreateExecutorState();
 	import->phase = "reading";
@@ -408,14 +408,14 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		check_may_write(target);
 	/* stronger locks come in their order, see poser_import_lock_target() */
 	to = open_locked(target);
-	import->target = target;
-	import->target_plain = poser_relation_name(target);
-	import->written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
-	import->target_kind = to->rd_rel->relkind;
-	import->target_label = pstrdup(RelationGetRelationName(to));
-	import->target_name = import->target_plain;
-	if (import->target_kind != RELKIND_PARTITIONED_TABLE)
-		import->target_name = psprintf("ONLY %s", import->target_plain);
+	import->target.relid = target;
+	import->target.name = poser_relation_name(target);
+	import->target.written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
+	import->target.relkind = to->rd_rel->relkind;
+	import->target.label = pstrdup(RelationGetRelationName(to));
+	import->target.only_name = import->target.name;
+	if (import->target.relkind != RELKIND_PARTITIONED_TABLE)
+		import->target.only_name = psprintf("ONLY %s", import->target.name);
 	if (OidIsValid(source))
 	{
 		from = open_locked(source);
@@ -438,7 +438,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_COLUMN),
 					 errmsg("relations \"%s\" and \"%s\" have no column in common",
-							import->source_label, import->target_label),
+							import->source_label, import->target.label),
 					 errhint(SOURCE_HINT)));
 	}
 
@@ -458,8 +458,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		describe_key(&import->columns[import->ncolumns - 1]);
 		keys[import->nkeys++] = import->columns[import->ncolumns - 1].attno;
 	}
-	if (import->target_kind != RELKIND_FOREIGN_TABLE)
-		import->unique = sees_to_key(import, poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
+	if (import->target.relkind != RELKIND_FOREIGN_TABLE)
+		import->target.unique = sees_to_key(import, poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
 
 	/* the fields: those given, or all that both have */
 	field_names = names_in(fields, "fields");
@@ -473,7 +473,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 			ereport(ERROR,
 					(errcode(ERRCODE_GENERATED_ALWAYS),
 					 errmsg("column \"%s\" of relation \"%s\" cannot be written, for it is always generated",
-							NameStr(att->attname), import->target_label)));
+							NameStr(att->attname), import->target.label)));
 		add_column(import, from, to, lfirst(lc));
 	}
 	for (int i = 0; DatumGetPointer(fields) == NULL && i < RelationGetDescr(to)->natts; i++)
@@ -490,7 +490,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
 				 errmsg("cannot compare more than %d columns", (MaxTupleAttributeNumber - 2) / 2)));
-	import->references_itself = has_key_to_itself(to);
+	import->target.references_itself = has_key_to_itself(to);
 
 	import->activity = "";
 	if (MyBEEntry != NULL)
@@ -501,8 +501,8 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	for (int i = 0; i < lengthof(import->limits); i++)
 		import->limits[i] = PG_INT64_MAX;
 	/* they stay open, so that no code that we run can make them something else */
-	import->from_relation = from;
-	import->to_relation = to;
+	import->source_rel = from;
+	import->target.rel = to;
 	MemoryContextSwitchTo(old_context);
 
 	if (SPI_connect() != SPI_OK_CONNECT)
@@ -511,23 +511,15 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	return import;
 }
 
-/* Show again what the session was doing. */
-void
-poser_import_restore_activity(PoserImport *import)
-{
-	pgstat_report_activity(STATE_RUNNING, import->activity);
-	pgstat_report_query_id(import->query_id, true);
-}
-
 void
 poser_import_end(PoserImport *import)
 {
 	if (import->rows.reldata != NULL)
 		tuplestore_end(import->rows.reldata);
 	SPI_finish();
-	if (import->from_relation != NULL)
-		relation_close(import->from_relation, NoLock);
-	relation_close(import->to_relation, NoLock);
+	if (import->source_rel != NULL)
+		relation_close(import->source_rel, NoLock);
+	relation_close(import->target.rel, NoLock);
 	FreeExecutorState(import->estate);
 	MemoryContextDelete(import->context);
 }
@@ -542,11 +534,11 @@ poser_import_lock_target(PoserImport *import, bool exclusively)
 {
 	const AclMode modes = ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE;
 
-	LockDatabaseObject(RelationRelationId, import->target, 0, ExclusiveLock);
+	LockDatabaseObject(RelationRelationId, import->target.relid, 0, ExclusiveLock);
 	/* as LOCK TABLE has it, not anybody who may insert something can lock others out */
-	if (pg_class_aclmask(import->target, GetUserId(), modes, ACLMASK_ANY) == 0)
+	if (pg_class_aclmask(import->target.relid, GetUserId(), modes, ACLMASK_ANY) == 0)
 		exclusively = false;
-	import->locked = exclusively && import->target_kind != RELKIND_FOREIGN_TABLE;
-	LockRelationOid(import->target,
-					import->locked ? ShareRowExclusiveLock : RowExclusiveLock);
+	import->target.locked = exclusively && import->target.relkind != RELKIND_FOREIGN_TABLE;
+	LockRelationOid(import->target.relid,
+					import->target.locked ? ShareRowExclusiveLock : RowExclusiveLock);
 }

@@ -28,7 +28,7 @@ poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Dat
 
 /* What an import does with a row. */
 static PoserImportOperation
-judge(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
+decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 {
 	const int there = import->row_desc->natts;
 	PoserImportOperation result = POSER_IMPORT_UNCHANGED;
@@ -55,8 +55,8 @@ judge(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 char
 poser_import_rank(PoserImport *import, PoserImportOperation operation)
 {
-	if (import->references_itself && operation <= POSER_IMPORT_CREATE)
-		return POSER_IMPORT_CREATE - operation;
+	if (!import->target.references_itself && operation <= POSER_IMPORT_DELETE)
+		return POSER_IMPORT_DELETE - operation;
 	return operation;
 }
 
@@ -70,7 +70,7 @@ is_wanted(PoserImport *import, PoserImportOperation operation)
 		case POSER_IMPORT_UPDATE:
 			return import->updates;
 		case POSER_IMPORT_DELETE:
-			return import->deletes || import->judge != judge;
+			return import->deletes || import->decide != decide_by_difference;
 		default:
 			return true;
 	}
@@ -90,15 +90,15 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 
 	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
-	operation = import->judge(import, slot, (uint8 *) mark + 1);
+	operation = import->decide(import, slot, (uint8 *) mark + 1);
 	mark[0] = poser_import_rank(import, operation);
-	if (!import->unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
+	if (!import->target.unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
 	if (is_wanted(import, operation))
 	{
 		import->found[operation]++;
-		if (operation != POSER_IMPORT_UNCHANGED || import->judge != judge || import->rejects != NULL)
+		if (operation != POSER_IMPORT_UNCHANGED || import->decide != decide_by_difference || import->problems.rejects != NULL)
 		{
 			TupleTableSlot *change = import->change_slot;
 
@@ -137,7 +137,7 @@ static void
 check_matches(PoserImport *import)
 {
 	/* if rows of a batch are to be marked, more of them are named */
-	int limit = import->verdicts != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
+	int limit = import->problems.all != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
 	int64 *twice = palloc(sizeof(int64) * limit);
 	Datum *rows = palloc(sizeof(Datum) * limit);
 	int64 total;
@@ -156,7 +156,7 @@ check_matches(PoserImport *import)
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT r.row, ");
 	poser_import_append_list(&sql, import, 0, "r.c");
-	appendStringInfoString(&sql, " FROM poser_row AS r WHERE r.row OPERATOR(pg_catalog.=) ANY ($1) ORDER BY r.row");
+	appendStringInfoString(&sql, " FROM poser_import_row AS r WHERE r.row OPERATOR(pg_catalog.=) ANY ($1) ORDER BY r.row");
 	poser_import_execute(import, sql.data, NULL, 1, argtypes, args);
 	if (SPI_processed != n)
 		elog(ERROR, "rows of an import are missing");
@@ -168,19 +168,19 @@ check_matches(PoserImport *import)
 			.row = twice[i],
 			.nrows = 1,
 			.sqlstate = ERRCODE_CARDINALITY_VIOLATION,
-			.reason = psprintf("matches more than one row of \"%s\"", import->target_label),
+			.reason = psprintf("matches more than one row of \"%s\"", import->target.label),
 			.kind = "matches"};
 
 		for (int j = 0; j < import->nkeys; j++)
 			values[j] = SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, j + 2, &nulls[j]);
-		problem.who = poser_import_shown_key(import, values, nulls, false);
+		problem.subject = poser_import_shown_key(import, values, nulls, false);
 		poser_import_problem(import, &problem);
 	}
 	SPI_freetuptable(SPI_tuptable);
-	if (import->verdicts == NULL)
+	if (import->problems.all == NULL)
 		poser_import_more_problems(import, total - n);
 	else
-		import->at_least = total > n;
+		import->problems.at_least = total > n;
 }
 
 /*
@@ -197,8 +197,8 @@ poser_import_compare(PoserImport *import)
 	bool nulls_first[] = {false, false};
 	StringInfoData sql;
 
-	if (import->judge == NULL)
-		import->judge = judge;
+	if (import->decide == NULL)
+		import->decide = decide_by_difference;
 	if (import->change_desc == NULL)
 	{
 		TupleDesc desc = CreateTemplateTupleDesc(2 + 2 * import->ncolumns);
@@ -219,7 +219,7 @@ poser_import_compare(PoserImport *import)
 		TupleDescFinalize(desc);
 		import->change_desc = BlessTupleDesc(desc);
 		import->change_slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsVirtual);
-		import->changes.md.name = "poser_change";
+		import->changes.md.name = "poser_import_change";
 		import->changes.md.enrtype = ENR_NAMED_TUPLESTORE;
 		import->changes.md.tupdesc = import->change_desc;
 		if (SPI_register_relation(&import->changes) != SPI_OK_REL_REGISTER)
@@ -229,7 +229,7 @@ poser_import_compare(PoserImport *import)
 	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,
 										sort_operators, sort_collations, nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);
-	if (!import->unique)
+	if (!import->target.unique)
 		import->matches = tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
 												work_mem, NULL, TUPLESORT_NONE);
 	memset(import->found, 0, sizeof(import->found));
@@ -239,26 +239,26 @@ poser_import_compare(PoserImport *import)
 	appendStringInfoString(&sql, "SELECT r.*, t.there, ");
 	poser_import_append_list(&sql, import, 0, "t.c");
 	/* only rows that are to be deleted are missed in the source */
-	appendStringInfoString(&sql, " FROM poser_row AS r");
+	appendStringInfoString(&sql, " FROM poser_import_row AS r");
 	if (import->skips_duplicates)
 	{
 		appendStringInfoString(&sql, " LEFT JOIN (SELECT q.row FROM (SELECT row, pg_catalog.count(*) OVER (PARTITION BY ");
 		poser_import_append_key(&sql, import);
 		appendStringInfoString(&sql,
-							   ") AS n FROM poser_row) AS q WHERE q.n OPERATOR(pg_catalog.>) 1) AS d"
+							   ") AS n FROM poser_import_row) AS q WHERE q.n OPERATOR(pg_catalog.>) 1) AS d"
 							   " ON d.row OPERATOR(pg_catalog.=) r.row");
 	}
 	appendStringInfo(&sql, " %s JOIN (SELECT true AS there", import->deletes ? "FULL" : "LEFT");
 	for (int i = 0; i < import->ncolumns; i++)
 		appendStringInfo(&sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
-	appendStringInfo(&sql, " FROM %s AS t", import->target_name);
+	appendStringInfo(&sql, " FROM %s AS t", import->target.only_name);
 	for (int i = 0; import->deletes && i < import->nkeys; i++)
 		appendStringInfo(&sql, " %s t.%s IS DISTINCT FROM NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
 	appendStringInfoString(&sql, ") AS t ON ");
 	poser_import_append_join(&sql, import, "r", false);
 	if (import->skips_duplicates)
 		appendStringInfoString(&sql, " WHERE d.row IS NULL");
-	if (import->judge == judge)
+	if (import->decide == decide_by_difference)
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
 	else
 	{
@@ -268,6 +268,6 @@ poser_import_compare(PoserImport *import)
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
 		AtEOXact_GUC(true, level);
 	}
-	if (!import->unique)
+	if (!import->target.unique)
 		check_matches(import);
 }

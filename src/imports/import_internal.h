@@ -21,6 +21,7 @@
 extern bool poser_import_is_of_a_row(const PoserImport *import, const ErrorData *error);
 extern char *poser_import_problem_text(const PoserImportProblem *problem);
 extern char *poser_import_shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_source);
+extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepoint);
 
 /* import_columns.c */
 extern void poser_import_lock_target(PoserImport *import, bool exclusively);
@@ -30,6 +31,7 @@ extern int64 poser_import_result_number(void);
 extern void poser_import_append_list(StringInfo sql, PoserImport *import, int first, const char *prefix);
 extern void poser_import_append_names(StringInfo sql, PoserImport *import, const char *alias);
 extern void poser_import_append_key(StringInfo sql, PoserImport *import);
+extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names);
 
 /* import_read.c */
 extern int poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total);

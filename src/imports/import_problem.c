@@ -64,7 +64,7 @@ poser_import_problem_text(const PoserImportProblem *problem)
 	StringInfoData text;
 
 	initStringInfo(&text);
-	appendStringInfoString(&text, problem->who);
+	appendStringInfoString(&text, problem->subject);
 	if (problem->columns != NULL)
 		appendStringInfo(&text, ", %s", problem->columns);
 	appendStringInfo(&text, ": %s", problem->reason);
@@ -88,7 +88,7 @@ static void
 copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 {
 	*copy = *problem;
-	copy->who = copy_text(problem->who);
+	copy->subject = copy_text(problem->subject);
 	/* copied whole, because kinds are compared by it */
 	copy->columns = problem->columns != NULL ? pstrdup(problem->columns) : NULL;
 	copy->reason = copy_text(problem->reason);
@@ -98,7 +98,7 @@ copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 static void
 free_problem(PoserImportProblem *problem)
 {
-	pfree(unconstify(char *, problem->who));
+	pfree(unconstify(char *, problem->subject));
 	if (problem->columns != NULL)
 		pfree(unconstify(char *, problem->columns));
 	pfree(unconstify(char *, problem->reason));
@@ -112,21 +112,21 @@ kind_of(PoserImport *import, const PoserImportProblem *problem)
 {
 	PoserImportKind *result;
 
-	for (int i = 0; i < import->nkinds; i++)
+	for (int i = 0; i < import->problems.nkinds; i++)
 	{
-		const PoserImportProblem *common = &import->kinds[i]->common;
+		const PoserImportProblem *common = &import->problems.kinds[i]->common;
 
 		if (common->sqlstate == problem->sqlstate && strcmp(common->kind, problem->kind) == 0 &&
 			strcmp(common->columns != NULL ? common->columns : "",
 				   problem->columns != NULL ? problem->columns : "") == 0)
-			return import->kinds[i];
+			return import->problems.kinds[i];
 	}
-	if (import->nkinds == POSER_IMPORT_KINDS)
+	if (import->problems.nkinds == POSER_IMPORT_KINDS)
 		return NULL;
 	result = palloc0(sizeof(PoserImportKind));
 	copy_problem(&result->common, problem);
 	result->common.kind = pstrdup(problem->kind);
-	import->kinds[import->nkinds++] = result;
+	import->problems.kinds[import->problems.nkinds++] = result;
 	return result;
 }
 
@@ -168,26 +168,26 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 {
 	MemoryContext old_context;
 
-	if (import->verdicts != NULL)
+	if (import->problems.all != NULL)
 	{
 		Datum values[] = {Int64GetDatum(problem->row), CStringGetTextDatum(poser_import_problem_text(problem))};
 		bool nulls[] = {false, false};
 
-		tuplestore_putvalues(import->verdicts, import->verdict_desc, values, nulls);
+		tuplestore_putvalues(import->problems.all, import->problems.all_desc, values, nulls);
 		pfree(DatumGetPointer(values[1]));
 	}
 
-	if (import->nproblems == 0 || problem->row < import->first_row)
+	if (import->problems.nrows == 0 || problem->row < import->problems.first_row)
 	{
-		import->first_row = problem->row;
-		import->first_sqlstate = problem->sqlstate;
+		import->problems.first_row = problem->row;
+		import->problems.first_sqlstate = problem->sqlstate;
 	}
-	old_context = MemoryContextSwitchTo(import->problem_context);
-	import->last_kind = kind_of(import, problem);
-	if (import->last_kind != NULL)
+	old_context = MemoryContextSwitchTo(import->problems.context);
+	import->problems.last_kind = kind_of(import, problem);
+	if (import->problems.last_kind != NULL)
 	{
-		share_reason(import->last_kind, problem->reason);
-		keep_sample(import->last_kind, problem);
+		share_reason(import->problems.last_kind, problem->reason);
+		keep_sample(import->problems.last_kind, problem);
 	}
 	MemoryContextSwitchTo(old_context);
 	poser_import_more_problems(import, problem->nrows);
@@ -197,21 +197,21 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 void
 poser_import_more_problems(PoserImport *import, int64 nrows)
 {
-	import->nproblems += nrows;
-	if (import->last_kind != NULL)
-		import->last_kind->nrows += nrows;
+	import->problems.nrows += nrows;
+	if (import->problems.last_kind != NULL)
+		import->problems.last_kind->nrows += nrows;
 }
 
 void
 poser_import_forget_problems(PoserImport *import)
 {
-	import->nproblems = 0;
-	import->at_least = false;
-	import->nkinds = 0;
-	import->last_kind = NULL;
-	MemoryContextReset(import->problem_context);
-	if (import->verdicts != NULL)
-		tuplestore_clear(import->verdicts);
+	import->problems.nrows = 0;
+	import->problems.at_least = false;
+	import->problems.nkinds = 0;
+	import->problems.last_kind = NULL;
+	MemoryContextReset(import->problems.context);
+	if (import->problems.all != NULL)
+		tuplestore_clear(import->problems.all);
 }
 
 static int
@@ -242,7 +242,7 @@ append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
 	{
 		const PoserImportProblem *sample = &kind->samples[i];
 
-		appendStringInfo(text, "\n  %s", sample->who);
+		appendStringInfo(text, "\n  %s", sample->subject);
 		if (says_reason)
 			appendStringInfo(text, ": %s", sample->reason);
 		if (sample->detail != NULL)
@@ -258,18 +258,18 @@ char *
 poser_import_detail(PoserImport *import)
 {
 	StringInfoData detail;
-	int64 others = import->nproblems;
+	int64 others = import->problems.nrows;
 
-	if (import->nproblems == 1)
-		return poser_import_problem_text(&import->kinds[0]->samples[0]);
+	if (import->problems.nrows == 1)
+		return poser_import_problem_text(&import->problems.kinds[0]->samples[0]);
 	initStringInfo(&detail);
-	qsort(import->kinds, import->nkinds, sizeof(PoserImportKind *), compare_kinds);
-	for (int i = 0; i < import->nkinds; i++)
+	qsort(import->problems.kinds, import->problems.nkinds, sizeof(PoserImportKind *), compare_kinds);
+	for (int i = 0; i < import->problems.nkinds; i++)
 	{
 		if (i > 0)
 			appendStringInfoChar(&detail, '\n');
-		append_kind(&detail, import->kinds[i], import->nkinds == 1 ? POSER_IMPORT_NAMED : NAMED_OF_MANY_KINDS);
-		others -= import->kinds[i]->nrows;
+		append_kind(&detail, import->problems.kinds[i], import->problems.nkinds == 1 ? POSER_IMPORT_NAMED : NAMED_OF_MANY_KINDS);
+		others -= import->problems.kinds[i]->nrows;
 	}
 	if (others > 0)
 		appendStringInfo(&detail, "\n" INT64_FORMAT " %s for other reasons", others, others == 1 ? "row" : "rows");
@@ -280,13 +280,13 @@ poser_import_detail(PoserImport *import)
 void
 poser_import_raise(PoserImport *import)
 {
-	if (import->nproblems > 0)
+	if (import->problems.nrows > 0)
 		ereport(ERROR,
-				(errcode(import->first_sqlstate),
+				(errcode(import->problems.first_sqlstate),
 				 errmsg_plural("%s" INT64_FORMAT " row of %s cannot be imported into \"%s\"",
 							   "%s" INT64_FORMAT " rows of %s cannot be imported into \"%s\"",
-							   import->nproblems, import->at_least ? "at least " : "", import->nproblems,
-							   import->source_shown, import->target_label),
+							   import->problems.nrows, import->problems.at_least ? "at least " : "", import->problems.nrows,
+							   import->source_shown, import->target.label),
 				 errdetail_internal("%s", poser_import_detail(import)),
 				 errhint("Nothing has been changed.")));
 }
@@ -362,7 +362,7 @@ poser_import_columns(PoserImport *import, const uint8 *columns)
 static char *
 columns_of_constraint(PoserImport *import, const char *name)
 {
-	Oid constraint = get_relation_constraint_oid(import->target, name, true);
+	Oid constraint = get_relation_constraint_oid(import->target.relid, name, true);
 	StringInfoData text;
 	Bitmapset *columns;
 	int attno = -1;
@@ -370,11 +370,11 @@ columns_of_constraint(PoserImport *import, const char *name)
 
 	if (!OidIsValid(constraint))
 		return NULL;
-	columns = get_relation_constraint_attnos(import->target, name, true, &constraint);
+	columns = get_relation_constraint_attnos(import->target.relid, name, true, &constraint);
 	initStringInfo(&text);
 	while ((attno = bms_next_member(columns, attno)) >= 0)
 	{
-		char *column = get_attname(import->target, attno + FirstLowInvalidHeapAttributeNumber, true);
+		char *column = get_attname(import->target.relid, attno + FirstLowInvalidHeapAttributeNumber, true);
 
 		if (column != NULL)
 			appendStringInfo(&text, "%s\"%s\"", n++ > 0 ? ", " : "", column);
@@ -391,8 +391,8 @@ poser_import_describe(PoserImport *import, PoserImportProblem *problem, const ch
 {
 	bool is_ours = true;
 
-	if (error->table_name != NULL && strcmp(error->table_name, import->target_label) != 0 &&
-		import->target_kind != RELKIND_PARTITIONED_TABLE)
+	if (error->table_name != NULL && strcmp(error->table_name, import->target.label) != 0 &&
+		import->target.relkind != RELKIND_PARTITIONED_TABLE)
 		is_ours = false;
 	if (column == NULL && is_ours && error->column_name != NULL)
 		column = error->column_name;

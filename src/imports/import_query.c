@@ -29,7 +29,7 @@ poser_import_progress(PoserImport *import, const char *phase, int64 rows)
 		import->phase = phase;
 	import->done = rows;
 	activity = psprintf("/* %s into %s: %s, " INT64_FORMAT " rows */ %s", import->function,
-						import->target_label, import->phase, rows, import->activity);
+						import->target.label, import->phase, rows, import->activity);
 	pgstat_report_activity(STATE_RUNNING, activity);
 	pfree(activity);
 }
@@ -41,6 +41,14 @@ poser_import_count(PoserImport *import)
 	if (++import->done % PROGRESS_INTERVAL == 0)
 		poser_import_progress(import, NULL, import->done);
 	CHECK_FOR_INTERRUPTS();
+}
+
+/* Show again what the session was doing. */
+void
+poser_import_restore_activity(PoserImport *import)
+{
+	pgstat_report_activity(STATE_RUNNING, import->activity);
+	pgstat_report_query_id(import->query_id, true);
 }
 
 /*

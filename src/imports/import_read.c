@@ -62,7 +62,7 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 
 /* Get ready for rows to be added. */
 static void
-begin_rows(PoserImport *import)
+begin_reading(PoserImport *import)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 	bool hashable = true;
@@ -84,7 +84,7 @@ begin_rows(PoserImport *import)
 							   import->extra[i], -1, 0);
 		TupleDescFinalize(desc);
 		import->row_desc = BlessTupleDesc(desc);
-		import->rows.md.name = "poser_row";
+		import->rows.md.name = "poser_import_row";
 		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
 		import->rows.md.tupdesc = import->row_desc;
 		if (SPI_register_relation(&import->rows) != SPI_OK_REL_REGISTER)
@@ -98,8 +98,8 @@ begin_rows(PoserImport *import)
 	import->rows.reldata = tuplestore_begin_heap(false, false, work_mem);
 	import->nrows = 0;
 	poser_import_forget_problems(import);
-	if (import->rejects != NULL)
-		tuplestore_clear(import->rejects);
+	if (import->problems.rejects != NULL)
+		tuplestore_clear(import->problems.rejects);
 	for (int i = 0; i < import->nkeys; i++)
 		hashable = hashable && import->columns[i].hash != NULL;
 	import->hashes = hashable ? tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
@@ -172,7 +172,7 @@ note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const D
 		.row = row,
 		.nrows = noted,
 		.sqlstate = ERRCODE_UNIQUE_VIOLATION,
-		.who = poser_import_shown_key(import, values, nulls, false),
+		.subject = poser_import_shown_key(import, values, nulls, false),
 		.reason = psprintf("occurs " INT64_FORMAT " times", times),
 		.kind = "duplicate",
 		.title = "the key occurs more than once"};
@@ -222,13 +222,13 @@ poser_import_check_keys(PoserImport *import)
 
 	/* who wants all problems wants them of all rows */
 	initStringInfo(&sql);
-	if (import->verdicts != NULL)
+	if (import->problems.all != NULL)
 	{
 		appendStringInfoString(&sql, "SELECT r.row, r.n, ");
 		poser_import_append_key(&sql, import);
 		appendStringInfoString(&sql, " FROM (SELECT *, pg_catalog.count(*) OVER (PARTITION BY ");
 		poser_import_append_key(&sql, import);
-		appendStringInfoString(&sql, ") AS n FROM poser_row) AS r WHERE r.n OPERATOR(pg_catalog.>) 1");
+		appendStringInfoString(&sql, ") AS n FROM poser_import_row) AS r WHERE r.n OPERATOR(pg_catalog.>) 1");
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_duplicate), 0, NULL, NULL);
 		return;
 	}
@@ -236,7 +236,7 @@ poser_import_check_keys(PoserImport *import)
 						   "SELECT pg_catalog.sum(pg_catalog.count(*)) OVER ()::pg_catalog.int8,"
 						   " pg_catalog.min(r.row), pg_catalog.count(*), ");
 	poser_import_append_key(&sql, import);
-	appendStringInfoString(&sql, " FROM poser_row AS r GROUP BY ");
+	appendStringInfoString(&sql, " FROM poser_import_row AS r GROUP BY ");
 	poser_import_append_key(&sql, import);
 	appendStringInfo(&sql,
 					 " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1"
@@ -275,11 +275,11 @@ reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *
 	bool nulls[4] = {false, false};
 
 	/* its values as they came are only there when reading with care */
-	if (import->rejects == NULL || !import->careful)
+	if (import->problems.rejects == NULL || !import->careful)
 		return;
 	values[2] = slot_getattr(slot, import->ncolumns + 1, &nulls[2]);
 	values[3] = slot_getattr(slot, import->ncolumns + 2, &nulls[3]);
-	tuplestore_putvalues(import->rejects, import->reject_desc, values, nulls);
+	tuplestore_putvalues(import->problems.rejects, import->problems.reject_desc, values, nulls);
 }
 
 /* Take a row of the source. */
@@ -306,12 +306,12 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 		if (column->coerce != NULL &&
 			!poser_import_evaluate(import, column->coerce, &value, &isnull, &error))
 		{
-			problem.who = poser_import_shown_key(import, slot->tts_values, slot->tts_isnull, true);
+			problem.subject = poser_import_shown_key(import, slot->tts_values, slot->tts_isnull, true);
 			poser_import_describe(import, &problem, column->label, error);
 		}
 		else if (isnull && i < import->nkeys)
 		{
-			problem.who = psprintf("Row " INT64_FORMAT, row);
+			problem.subject = psprintf("Row " INT64_FORMAT, row);
 			problem.columns = poser_import_column(import, i);
 			problem.reason = problem.kind = "the key is null";
 			problem.sqlstate = ERRCODE_NOT_NULL_VIOLATION;
@@ -342,7 +342,7 @@ read_source(PoserImport *import)
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	poser_import_append_names(&sql, import, "s.");
-	if (import->rejects != NULL && import->careful)
+	if (import->problems.rejects != NULL && import->careful)
 	{
 		appendStringInfoString(&sql, ", ");
 		poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "s.", true);
@@ -368,7 +368,7 @@ poser_import_read(PoserImport *import)
 		import->read = read_source;
 	import->careful = import->coercing = import->writing = false;
 	/* the store must belong to the resource owner that will read it */
-	begin_rows(import);
+	begin_reading(import);
 	if (!import->coerces)
 		import->read(import);
 	else
@@ -389,12 +389,12 @@ poser_import_read(PoserImport *import)
 		PG_END_TRY();
 	}
 	/* who wants the rows that cannot be read gets them only with care */
-	again = again || (import->rejects != NULL && import->nproblems > 0);
+	again = again || (import->problems.rejects != NULL && import->problems.nrows > 0);
 	if (again)
 	{
 		/* what it has sorted on disk has been rolled back */
 		import->hashes = NULL;
-		begin_rows(import);
+		begin_reading(import);
 		import->careful = true;
 		import->read(import);
 		import->careful = false;

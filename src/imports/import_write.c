@@ -47,7 +47,7 @@ append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
 	appendStringInfoString(sql, "))");
 }
 
-/* The statement that writes the rows in "poser_change". */
+/* The statement that writes the rows in "poser_import_change". */
 static char *
 statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
@@ -60,7 +60,7 @@ statement(PoserImport *import, PoserImportOperation operation, const uint8 *colu
 		StringInfoData values;
 
 		initStringInfo(&values);
-		appendStringInfo(&sql, "INSERT INTO %s (", import->target_plain);
+		appendStringInfo(&sql, "INSERT INTO %s (", import->target.name);
 		for (int i = 0; i < import->ncolumns; i++)
 		{
 			if (i >= import->nkeys && !POSER_IMPORT_HAS(columns, i))
@@ -69,23 +69,23 @@ statement(PoserImport *import, PoserImportOperation operation, const uint8 *colu
 			appendStringInfo(&values, "%sc.c%d", separator, i + 1);
 			separator = ", ";
 		}
-		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_change AS c", values.data);
+		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_import_change AS c", values.data);
 		return sql.data;
 	}
 
 	if (operation == POSER_IMPORT_UPDATE)
 	{
-		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target_name);
+		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target.only_name);
 		for (int i = import->nkeys; i < import->ncolumns; i++)
 			if (POSER_IMPORT_HAS(columns, i))
 			{
 				appendStringInfo(&sql, "%s%s = c.c%d", separator, import->columns[i].name, i + 1);
 				separator = ", ";
 			}
-		appendStringInfoString(&sql, " FROM poser_change AS c WHERE ");
+		appendStringInfoString(&sql, " FROM poser_import_change AS c WHERE ");
 	}
 	else
-		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_change AS c WHERE ", import->target_name);
+		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_import_change AS c WHERE ", import->target.only_name);
 	poser_import_append_join(&sql, import, "c", true);
 	append_has_fields(&sql, import, "c.o");
 	return sql.data;
@@ -107,7 +107,7 @@ foreign_statement(PoserImport *import, PoserImportOperation operation, const uin
 	initStringInfo(&sql);
 	if (operation == POSER_IMPORT_UPDATE)
 	{
-		appendStringInfo(&sql, "UPDATE %s SET ", import->target_name);
+		appendStringInfo(&sql, "UPDATE %s SET ", import->target.only_name);
 		for (int i = import->nkeys; i < import->ncolumns; i++)
 			if (POSER_IMPORT_HAS(columns, i))
 			{
@@ -118,7 +118,7 @@ foreign_statement(PoserImport *import, PoserImportOperation operation, const uin
 			}
 	}
 	else
-		appendStringInfo(&sql, "DELETE FROM %s", import->target_name);
+		appendStringInfo(&sql, "DELETE FROM %s", import->target.only_name);
 	for (int i = 0; i < import->nkeys; i++)
 	{
 		argtypes[nargs] = import->columns[i].type;
@@ -170,7 +170,7 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *
 	return result;
 }
 
-/* Has the target by now a row with the key of one in "poser_change", whatever our snapshot shows? */
+/* Has the target by now a row with the key of one in "poser_import_change", whatever our snapshot shows? */
 static bool
 is_there_by_now(PoserImport *import)
 {
@@ -179,7 +179,7 @@ is_there_by_now(PoserImport *import)
 	bool result;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT FROM poser_change AS c JOIN %s AS t ON ", import->target_name);
+	appendStringInfo(&sql, "SELECT FROM poser_import_change AS c JOIN %s AS t ON ", import->target.only_name);
 	poser_import_append_join(&sql, import, "c", true);
 	plan = SPI_prepare(sql.data, 0, NULL);
 	if (plan == NULL)
@@ -200,15 +200,15 @@ serialization_failure(void)
 			 errmsg("could not serialize access due to concurrent update")));
 }
 
-/* How many of the rows in "poser_change" have these fields in the target? */
+/* How many of the rows in "poser_import_change" have these fields in the target? */
 static int64
-count_rows(PoserImport *import, const char *fields)
+count_changes_with(PoserImport *import, const char *fields)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_change AS c JOIN %s AS t ON ",
-					 import->target_name);
+	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_import_change AS c JOIN %s AS t ON ",
+					 import->target.only_name);
 	poser_import_append_join(&sql, import, "c", true);
 	append_has_fields(&sql, import, fields);
 	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
@@ -216,8 +216,8 @@ count_rows(PoserImport *import, const char *fields)
 }
 
 /*
- * Write the rows in "poser_change".  If some of them have been changed by
- * others, import->moved is set; if something else keeps them from being
+ * Write the rows in "poser_import_change".  If some of them have been changed by
+ * others, import->is_outdated is set; if something else keeps them from being
  * written, it is an error.
  */
 static void
@@ -226,11 +226,11 @@ write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *col
 	int64 written;
 
 	/* where neither an index nor our snapshot keeps rows from being made twice */
-	if (operation == POSER_IMPORT_CREATE && !import->unique && IsolationUsesXactSnapshot() &&
-		import->target_kind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
+	if (operation == POSER_IMPORT_CREATE && !import->target.unique && IsolationUsesXactSnapshot() &&
+		import->target.relkind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
 		serialization_failure();
 
-	if (import->target_kind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
+	if (import->target.relkind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
 		written = write_foreign(import, operation, columns);
 	else
 	{
@@ -242,28 +242,28 @@ write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *col
 	if (written == nrows)
 		return;
 
-	if (operation != POSER_IMPORT_CREATE && import->target_kind != RELKIND_FOREIGN_TABLE)
+	if (operation != POSER_IMPORT_CREATE && import->target.relkind != RELKIND_FOREIGN_TABLE)
 	{
-		int64 before = count_rows(import, "c.o");
+		int64 before = count_changes_with(import, "c.o");
 
 		/* if it was not others, it was a foreign key's action or a trigger */
-		if (import->locked && operation == POSER_IMPORT_UPDATE && count_rows(import, "c.c") == nrows)
+		if (import->target.locked && operation == POSER_IMPORT_UPDATE && count_changes_with(import, "c.c") == nrows)
 			return;
-		if (import->locked && operation == POSER_IMPORT_DELETE && before == 0)
+		if (import->target.locked && operation == POSER_IMPORT_DELETE && before == 0)
 			return;
 		if (written + before < nrows)
 		{
-			import->moved = true;
+			import->is_outdated = true;
 			return;
 		}
 	}
 	ereport(ERROR,
 			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
 			 errmsg("a trigger, a rule or a policy of relation \"%s\" keeps it from being written",
-					import->target_label)));
+					import->target.label)));
 }
 
-/* Note what is wrong with the one row in "poser_change". */
+/* Note what is wrong with the one row in "poser_import_change". */
 static void
 note_problem(PoserImport *import, ErrorData *error)
 {
@@ -275,16 +275,16 @@ note_problem(PoserImport *import, ErrorData *error)
 		elog(ERROR, "row of an import is missing");
 	slot_getallattrs(slot);
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
-		check_enable_rls(import->target, InvalidOid, true) == RLS_ENABLED)
+		check_enable_rls(import->target.relid, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	poser_import_describe(import, &problem, NULL, error);
 	/* rows that are only in the target come last */
 	problem.row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
-	problem.who = poser_import_shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
+	problem.subject = poser_import_shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
 	if (slot->tts_isnull[CHANGE_ROW])
-		problem.who = psprintf("%s, to be deleted", problem.who);
+		problem.subject = psprintf("%s, to be deleted", problem.subject);
 	poser_import_problem(import, &problem);
-	import->at_least = (import->nproblems >= POSER_IMPORT_TOLD_APART);
+	import->problems.at_least = (import->problems.nrows >= POSER_IMPORT_TOLD_APART);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
@@ -330,11 +330,11 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 
 	/* that somebody else has just made the row is no problem of this one */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		import->target_kind != RELKIND_FOREIGN_TABLE && !import->locked && is_there_by_now(import))
+		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && is_there_by_now(import))
 	{
 		if (IsolationUsesXactSnapshot())
 			serialization_failure();
-		import->moved = true;
+		import->is_outdated = true;
 		return 0;
 	}
 	if (nrows == 1 && failed == NULL)
@@ -350,7 +350,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 	{
 		if (tuplestore_gettupleslot(rows, true, false, slot))
 			tuplestore_puttupleslot(failed, slot);
-		import->at_least = (tuplestore_tuple_count(failed) >= MAX_ROWS_FAILED);
+		import->problems.at_least = (tuplestore_tuple_count(failed) >= MAX_ROWS_FAILED);
 		ExecDropSingleTupleTableSlot(slot);
 		return 1;
 	}
@@ -379,7 +379,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
  * noted as a problem, or put into "failed" if that is not NULL.  Returns how
  * many rows have failed.
  *
- * If import->at_least is set afterwards, enough of them have been found, and the
+ * If import->problems.at_least is set afterwards, enough of them have been found, and the
  * other rows have not been tried.
  */
 static int64
@@ -389,7 +389,7 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const uint8
 	ErrorData *error;
 	int64 result;
 
-	if (import->moved || import->at_least)
+	if (import->is_outdated || import->problems.at_least)
 		return 0;
 	CHECK_FOR_INTERRUPTS();
 	error = try_to_write(import, operation, columns, rows, nrows);
@@ -427,17 +427,17 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 			tuplestore_end(rows);
 		}
 		rows = failed;
-		if (import->moved || import->at_least || nfailed == 0 || nfailed == nrows)
+		if (import->is_outdated || import->problems.at_least || nfailed == 0 || nfailed == nrows)
 			break;
 		nrows = nfailed;
 	}
-	if (import->at_least)
+	if (import->problems.at_least)
 	{
 		/*
 		 * It is not known which of the rows only wait for others.  But the error of
 		 * all rows together is not about these, so it is the one to be raised.
 		 */
-		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .who = "A row"};
+		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .subject = "A row"};
 
 		poser_import_describe(import, &problem, NULL, error);
 		problem.detail = error->detail;
@@ -453,9 +453,9 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 void
 poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
-	if (operation > POSER_IMPORT_CREATE)
+	if (operation > POSER_IMPORT_DELETE)
 		return;
-	if (import->careful && import->references_itself)
+	if (import->careful && import->target.references_itself)
 		write_patiently(import, operation, columns, import->changes.reldata, nrows);
 	else if (import->careful)
 		(void) write_carefully(import, operation, columns, import->changes.reldata, nrows, NULL);
@@ -467,10 +467,10 @@ poser_import_write_rows(PoserImport *import, PoserImportOperation operation, con
 static void
 write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
 {
-	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"deleting", "updating", "creating"};
+	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"creating", "updating", "deleting"};
 	PoserImportOperation operation = poser_import_rank(import, VARDATA_ANY(tag)[0]);
 
-	if (import->moved || import->at_least)
+	if (import->is_outdated || import->problems.at_least)
 		return;
 	poser_import_progress(import, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
 	import->changes.reldata = rows;
@@ -496,7 +496,7 @@ poser_import_write(PoserImport *import)
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
 	tuplesort_performsort(import->sort);
-	while (!import->moved && !import->at_least &&
+	while (!import->is_outdated && !import->problems.at_least &&
 		   tuplesort_gettupleslot(import->sort, true, false, slot, NULL))
 	{
 		bool isnull;
@@ -504,7 +504,7 @@ poser_import_write(PoserImport *import)
 
 		CHECK_FOR_INTERRUPTS();
 		if (rows != NULL &&
-			((n >= MAX_ROWS_WRITTEN && !import->references_itself) ||
+			((n >= MAX_ROWS_WRITTEN && !import->target.references_itself) ||
 			 memcmp(VARDATA_ANY(tag), VARDATA_ANY(next), VARSIZE_ANY_EXHDR(tag)) != 0))
 		{
 			write_gathered(import, tag, rows, n);
@@ -552,7 +552,7 @@ poser_import_apply(PoserImport *import, bool keep)
 		volatile bool done = false;
 		PoserSavepoint savepoint;
 
-		import->moved = false;
+		import->is_outdated = false;
 		poser_import_forget_problems(import);
 		MemoryContextSwitchTo(import->context);
 		poser_savepoint_set(&savepoint);
@@ -560,14 +560,14 @@ poser_import_apply(PoserImport *import, bool keep)
 		PG_TRY();
 		{
 			/* who waits for rows that we have written must not be waited for */
-			poser_import_lock_target(import, !import->unique ||
-												 (attempt > ATTEMPTS_WITHOUT_LOCK && !import->written_before));
+			poser_import_lock_target(import, !import->target.unique ||
+												 (attempt > ATTEMPTS_WITHOUT_LOCK && !import->target.written_before));
 			poser_import_compare(import);
 			if (import->check != NULL)
 				import->check(import);
-			if (import->nproblems == 0)
+			if (import->problems.nrows == 0)
 				poser_import_write(import);
-			done = !import->moved && import->nproblems == 0;
+			done = !import->is_outdated && import->problems.nrows == 0;
 			if (done && keep)
 				poser_savepoint_release(&savepoint);
 			else
@@ -585,7 +585,7 @@ poser_import_apply(PoserImport *import, bool keep)
 
 		if (error != NULL && error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
 			!IsolationUsesXactSnapshot() && attempt < MAX_ATTEMPTS)
-			import->moved = true;
+			import->is_outdated = true;
 		else if (error != NULL)
 		{
 			if (import->careful || !poser_import_is_of_a_row(import, error))
@@ -595,18 +595,18 @@ poser_import_apply(PoserImport *import, bool keep)
 			import->careful = true;
 			continue;
 		}
-		if (!import->moved)
+		if (!import->is_outdated)
 			return done;
-		if (import->locked && error == NULL)
+		if (import->target.locked && error == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
 					 errmsg("triggers or foreign keys of relation \"%s\" change rows that are to be imported",
-							import->target_label)));
+							import->target.label)));
 		if (attempt++ == MAX_ATTEMPTS)
 			ereport(ERROR,
 					(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 					 errmsg("rows of relation \"%s\" are changed by others all the time",
-							import->target_label)));
+							import->target.label)));
 		CHECK_FOR_INTERRUPTS();
 	}
 }
