@@ -85,7 +85,7 @@ typedef struct Batch
 #define EXTRA_OPERATION(import) (3 + 2 * (import)->ncolumns)
 
 /* As in the column operation; the other operations are only of a comparison. */
-static const char *const operations[] = {"delete", "update", "create", "unchanged"};
+static const char *const operations[] = {"create", "update", "delete", "unchanged"};
 
 /* Is what is done to a header our own doing?  And of which batch are we marking rows? */
 static bool writing_header = false;
@@ -588,7 +588,7 @@ write_status(const Batch *batch, const char *what, PoserImport *import, int64 ba
 												 import->found[POSER_IMPORT_UPDATE],
 												 import->found[POSER_IMPORT_DELETE],
 												 import->found[POSER_IMPORT_UNCHANGED], bad_name,
-												 import->at_least ? "at least " : "", bad))};
+												 import->problems.at_least ? "at least " : "", bad))};
 
 	write_header(batch, "status = $2", 2, argtypes, args);
 }
@@ -608,13 +608,13 @@ collect_problems(PoserImport *import, bool rejects)
 	TupleDescInitEntry(desc, 1, "row", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
 	TupleDescFinalize(desc);
-	import->verdict_desc = BlessTupleDesc(desc);
-	import->verdicts = tuplestore_begin_heap(false, false, work_mem);
-	batch->verdicts.md.name = "poser_verdict";
+	import->problems.all_desc = BlessTupleDesc(desc);
+	import->problems.all = tuplestore_begin_heap(false, false, work_mem);
+	batch->verdicts.md.name = "poser_import_problem";
 	batch->verdicts.md.enrtype = ENR_NAMED_TUPLESTORE;
-	batch->verdicts.md.tupdesc = import->verdict_desc;
+	batch->verdicts.md.tupdesc = import->problems.all_desc;
 	batch->verdicts.md.enrtuples = 1000;
-	batch->verdicts.reldata = import->verdicts;
+	batch->verdicts.reldata = import->problems.all;
 	if (SPI_register_relation(&batch->verdicts) != SPI_OK_REL_REGISTER)
 		elog(ERROR, "could not register the problems of a batch");
 	if (rejects)
@@ -625,13 +625,13 @@ collect_problems(PoserImport *import, bool rejects)
 		TupleDescInitEntry(desc, 3, "key", JSONBOID, -1, 0);
 		TupleDescInitEntry(desc, 4, "new", JSONBOID, -1, 0);
 		TupleDescFinalize(desc);
-		import->reject_desc = BlessTupleDesc(desc);
-		import->rejects = tuplestore_begin_heap(false, false, work_mem);
-		batch->rejects.md.name = "poser_reject";
+		import->problems.reject_desc = BlessTupleDesc(desc);
+		import->problems.rejects = tuplestore_begin_heap(false, false, work_mem);
+		batch->rejects.md.name = "poser_import_reject";
 		batch->rejects.md.enrtype = ENR_NAMED_TUPLESTORE;
-		batch->rejects.md.tupdesc = import->reject_desc;
+		batch->rejects.md.tupdesc = import->problems.reject_desc;
 		batch->rejects.md.enrtuples = 1000;
-		batch->rejects.reldata = import->rejects;
+		batch->rejects.reldata = import->problems.rejects;
 		if (SPI_register_relation(&batch->rejects) != SPI_OK_REL_REGISTER)
 			elog(ERROR, "could not register the rows of a batch");
 	}
@@ -667,10 +667,10 @@ write_verdicts(PoserImport *import)
 {
 	Batch *batch = import->private;
 
-	batch->verdicts.md.enrtuples = import->nproblems;
+	batch->verdicts.md.enrtuples = import->problems.nrows;
 	execute_for(import,
 				psprintf("UPDATE %s.poser_batch_row AS r SET status = 'error', status_text = v.text"
-						 "  FROM (SELECT row, pg_catalog.min(text) AS text FROM poser_verdict GROUP BY row) AS v"
+						 "  FROM (SELECT row, pg_catalog.min(text) AS text FROM poser_import_problem GROUP BY row) AS v"
 						 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) v.row"
 						 "   AND NOT pg_catalog.record_image_eq(ROW(r.status, r.status_text),"
 						 "                                      ROW('error'::pg_catalog.text, v.text))",
@@ -711,7 +711,7 @@ count_bad_rows(PoserImport *import)
  * Populating
  */
 
-/* Add rows to the batch for the rows in "poser_change". */
+/* Add rows to the batch for the rows in "poser_import_change". */
 static void
 write_populated(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -744,7 +744,7 @@ write_populated(PoserImport *import, PoserImportOperation operation, const uint8
 		appendStringInfoString(&sql, "NULL");
 	else
 		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, which, "c.c", false);
-	appendStringInfoString(&sql, " FROM poser_change AS c");
+	appendStringInfoString(&sql, " FROM poser_import_change AS c");
 	execute_for(import, sql.data);
 }
 
@@ -764,9 +764,9 @@ populate(PoserImport *import)
 		execute_for(import,
 					psprintf("INSERT INTO %s.poser_batch_row"
 							 "       (batch_uuid, sequence, operation, key, new, status, status_text)"
-							 "SELECT $1, row, 'update', key, new, 'error', text FROM poser_reject",
+							 "SELECT $1, row, 'update', key, new, 'error', text FROM poser_import_reject",
 							 batch->schema));
-	if (import->nproblems > nrejects)
+	if (import->problems.nrows > nrejects)
 		write_verdicts(import);
 }
 
@@ -794,9 +794,9 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	Datum args[2];
 	int64 result;
 
-	poser_import_argument(PG_ARGISNULL(0), "batch");
-	poser_import_argument(PG_ARGISNULL(1), "source");
-	poser_import_argument(PG_ARGISNULL(4), "deletes");
+	poser_import_check_argument(PG_ARGISNULL(0), "batch");
+	poser_import_check_argument(PG_ARGISNULL(1), "source");
+	poser_import_check_argument(PG_ARGISNULL(4), "deletes");
 	PreventCommandIfReadOnly("poser_batch_populate()");
 	(void) poser_relation_name(PG_GETARG_OID(1));
 	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), false);
@@ -831,8 +831,8 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 	result = batch.base;
-	tuplestore_end(import->verdicts);
-	tuplestore_end(import->rejects);
+	tuplestore_end(import->problems.all);
+	tuplestore_end(import->problems.rejects);
 	poser_import_end(import);
 	PG_RETURN_INT64(result);
 }
@@ -1036,7 +1036,7 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 	}
 	else
 	{
-		problem.who = psprintf("Row " INT64_FORMAT ", key %s", problem.row,
+		problem.subject = psprintf("Row " INT64_FORMAT ", key %s", problem.row,
 							   poser_import_shown(JsonbToCString(NULL, &DatumGetJsonbP(slot->tts_values[2])->root, 0)));
 		poser_import_problem(import, &problem);
 	}
@@ -1199,7 +1199,7 @@ append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operat
 			}
 }
 
-/* Write what the rows in "poser_change" are found to be into the rows of the batch. */
+/* Write what the rows in "poser_import_change" are found to be into the rows of the batch. */
 static void
 write_findings(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -1244,14 +1244,14 @@ write_findings(PoserImport *import, PoserImportOperation operation, const uint8 
 	execute_for(import,
 				psprintf("UPDATE %1$s.poser_batch_row AS r"
 						 "   SET operation = %2$s, old = %3$s, status = '%4$s', status_text = %5$s"
-						 "  FROM poser_change AS c"
+						 "  FROM poser_import_change AS c"
 						 " WHERE r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
 						 "   AND NOT pg_catalog.record_image_eq(ROW(r.operation, r.old, r.status, r.status_text),"
 						 "                                      ROW(%2$s, %3$s, '%4$s'::pg_catalog.text, %5$s))",
 						 batch->schema, found, old.data, status, text.data));
 }
 
-/* Note the conflicts in "poser_change" as problems. */
+/* Note the conflicts in "poser_import_change" as problems. */
 static void
 note_conflicts(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -1267,7 +1267,7 @@ note_conflicts(PoserImport *import, PoserImportOperation operation, const uint8 
 	appendStringInfoString(&sql, "SELECT c.row, pg_catalog.format('Row %s, key %s', c.row, r.key), ");
 	append_conflict(&sql, import, operation, columns);
 	appendStringInfo(&sql,
-					 " FROM poser_change AS c JOIN %s.poser_batch_row AS r"
+					 " FROM poser_import_change AS c JOIN %s.poser_batch_row AS r"
 					 "   ON r.batch_uuid OPERATOR(pg_catalog.=) $1 AND r.sequence OPERATOR(pg_catalog.=) c.row"
 					 " ORDER BY c.row LIMIT %d",
 					 batch->schema, POSER_IMPORT_NAMED);
@@ -1281,7 +1281,7 @@ note_conflicts(PoserImport *import, PoserImportOperation operation, const uint8 
 			.row = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull)),
 			.nrows = 1,
 			.sqlstate = ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-			.who = SPI_getvalue(tuple, desc, 2),
+			.subject = SPI_getvalue(tuple, desc, 2),
 			.columns = operation == POSER_IMPORT_CONFLICT ? poser_import_columns(import, columns) : NULL,
 			.reason = SPI_getvalue(tuple, desc, 3),
 			.kind = titles[operation - POSER_IMPORT_CONFLICT],
@@ -1452,7 +1452,7 @@ begin_batch(Batch *batch, const char *function, bool writes)
 	import->private = batch;
 	import->source_shown = batch_name(batch->id, batch->uuid);
 	import->read = read_batch;
-	import->judge = judge_batch;
+	import->decide = judge_batch;
 	import->coerces = true;
 	import->nextra = import->ncolumns + 3;
 	import->extra = palloc(sizeof(Oid) * import->nextra);
@@ -1482,13 +1482,13 @@ begin_batch(Batch *batch, const char *function, bool writes)
 static bool
 may_write(PoserImport *import)
 {
-	static const AclMode modes[] = {ACL_DELETE, ACL_UPDATE, ACL_INSERT};
+	static const AclMode modes[] = {ACL_INSERT, ACL_UPDATE, ACL_DELETE};
 
 	for (int i = 0; i < lengthof(modes); i++)
 		if (import->found[i] > 0 &&
-			pg_class_aclcheck(import->target, GetUserId(), modes[i]) != ACLCHECK_OK &&
+			pg_class_aclcheck(import->target.relid, GetUserId(), modes[i]) != ACLCHECK_OK &&
 			(modes[i] == ACL_DELETE ||
-			 pg_attribute_aclcheck_all(import->target, GetUserId(), modes[i], ACLMASK_ANY) != ACLCHECK_OK))
+			 pg_attribute_aclcheck_all(import->target.relid, GetUserId(), modes[i], ACLMASK_ANY) != ACLCHECK_OK))
 			return false;
 	return true;
 }
@@ -1506,18 +1506,18 @@ refresh(PoserImport *import)
 	poser_import_read(import);
 
 	/* of rows with one key nothing can be said but that */
-	import->skips_duplicates = (import->nproblems > 0);
-	of_reading = import->verdicts;
-	nof_reading = import->nproblems;
-	import->verdicts = tuplestore_begin_heap(false, false, work_mem);
-	batch->verdicts.reldata = import->verdicts;
+	import->skips_duplicates = (import->problems.nrows > 0);
+	of_reading = import->problems.all;
+	nof_reading = import->problems.nrows;
+	import->problems.all = tuplestore_begin_heap(false, false, work_mem);
+	batch->verdicts.reldata = import->problems.all;
 	do
 	{
 		bool ambiguous;
 
 		poser_import_forget_problems(import);
 		poser_import_compare(import);
-		ambiguous = (import->nproblems > 0);
+		ambiguous = (import->problems.nrows > 0);
 		conflicts = count_conflicts(import);
 		import->write = write_findings;
 		poser_import_write(import);
@@ -1532,17 +1532,17 @@ refresh(PoserImport *import)
 			import->write = poser_import_write_rows;
 			(void) poser_import_apply(import, false);
 		}
-		if (import->nproblems > 0)
+		if (import->problems.nrows > 0)
 			write_verdicts(import);
 		/* others may have come between the two */
 	} while (count_conflicts(import) != conflicts);
 
 	batch->verdicts.reldata = of_reading;
-	import->nproblems = nof_reading;
+	import->problems.nrows = nof_reading;
 	if (nof_reading > 0)
 		write_verdicts(import);
 	tuplestore_end(of_reading);
-	batch->verdicts.reldata = import->verdicts;
+	batch->verdicts.reldata = import->problems.all;
 	return count_bad_rows(import);
 }
 
@@ -1556,7 +1556,7 @@ poser_batch_refresh(PG_FUNCTION_ARGS)
 	PoserImport *import;
 	volatile int64 result = 0;
 
-	poser_import_argument(PG_ARGISNULL(0), "batch");
+	poser_import_check_argument(PG_ARGISNULL(0), "batch");
 	PreventCommandIfReadOnly("poser_batch_refresh()");
 	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), true);
 	check_mutable(&batch);
@@ -1572,7 +1572,7 @@ poser_batch_refresh(PG_FUNCTION_ARGS)
 		poser_import_restore_activity(import);
 	}
 	PG_END_TRY();
-	tuplestore_end(import->verdicts);
+	tuplestore_end(import->problems.all);
 	poser_import_end(import);
 	PG_RETURN_INT64(result);
 }
@@ -1586,8 +1586,8 @@ refuse(PoserImport *import, const char *what, const char *hint)
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg_plural("%s has " INT64_FORMAT " row with %s",
-						   "%s has " INT64_FORMAT " rows with %s", import->nproblems,
-						   batch_name(batch->id, batch->uuid), import->nproblems, what),
+						   "%s has " INT64_FORMAT " rows with %s", import->problems.nrows,
+						   batch_name(batch->id, batch->uuid), import->problems.nrows, what),
 			 errdetail_internal("%s", poser_import_detail(import)),
 			 errhint("%s", hint)));
 }
@@ -1606,8 +1606,8 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	Datum values[5];
 	bool nulls[5] = {false, false, false, false, false};
 
-	poser_import_argument(PG_ARGISNULL(0), "batch");
-	poser_import_argument(PG_ARGISNULL(1), "skip_conflicts");
+	poser_import_check_argument(PG_ARGISNULL(0), "batch");
+	poser_import_check_argument(PG_ARGISNULL(1), "skip_conflicts");
 	PreventCommandIfReadOnly("poser_batch_execute()");
 	InitMaterializedSRF(fcinfo, 0);
 	lock_batch(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), true);
@@ -1625,13 +1625,13 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 		write_header(&batch, "executed = $3, executed_by = $2", 3, argtypes, args);
 
 		poser_import_read(import);
-		if (import->nproblems > 0)
-			refuse(import, import->nproblems == 1 ? "an error" : "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
+		if (import->problems.nrows > 0)
+			refuse(import, import->problems.nrows == 1 ? "an error" : "errors", "Correct or remove these rows; poser_batch_refresh() gives all of them the status \"error\".");
 		mark_rows(import, POSER_IMPORT_UNCHANGED, NULL, 0);
 		if (!poser_import_apply(import, true))
 		{
 			if (batch.refused)
-				refuse(import, import->nproblems == 1 ? "a conflict" : "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
+				refuse(import, import->problems.nrows == 1 ? "a conflict" : "conflicts", "poser_batch_refresh() gives them the status \"conflict\"; skip_conflicts => true executes the others.");
 			poser_import_raise(import);
 		}
 		write_status(&batch, "executed", import, count_conflicts(import), "skipped");

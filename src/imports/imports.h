@@ -1,7 +1,7 @@
 /*
  * imports.h
- *	  What imports and batches share: comparing rows with a table by key, and
- *	  making the table what they are.
+ *	  What batches use of imports: reading rows, comparing them with a table by
+ *	  key, and writing the differences.
  */
 #ifndef POSER_IMPORTS_H
 #define POSER_IMPORTS_H
@@ -20,30 +20,33 @@
 #define POSER_IMPORT_KINDS 20
 
 /*
- * How many rows that cannot be written are looked for.  Each takes several
+ * How many rows that cannot be written are searched for.  Each takes several
  * statements and transaction IDs.  If there are more, the error says "at least".
  */
 #define POSER_IMPORT_TOLD_APART 500
 
-/* What there is to do for a row. */
+/*
+ * What is to be done for a row.  The first three have the numbers of
+ * PoserOperation.
+ */
 typedef enum PoserImportOperation
 {
-	POSER_IMPORT_DELETE,
-	POSER_IMPORT_UPDATE,
-	POSER_IMPORT_CREATE,
+	POSER_IMPORT_CREATE = 0,
+	POSER_IMPORT_UPDATE = 1,
+	POSER_IMPORT_DELETE = 2,
 	POSER_IMPORT_UNCHANGED,
-	/* of batches only */
-	POSER_IMPORT_CONFLICT, /* these fields were changed by others */
-	POSER_IMPORT_IS_GONE,  /* was deleted by others */
-	POSER_IMPORT_IS_THERE, /* was made by others */
+	/* of batches only: the row of the target is not what the batch's row is based on */
+	POSER_IMPORT_CONFLICT, /* other transactions changed it */
+	POSER_IMPORT_IS_GONE,  /* other transactions deleted it */
+	POSER_IMPORT_IS_THERE, /* other transactions created it */
 	POSER_IMPORT_OPERATIONS
 } PoserImportOperation;
 
-/* A column of the target: of the key, or a field. */
+/* A column of the target that is compared: a column of the key, or a field. */
 typedef struct PoserImportColumn
 {
-	const char *label;
-	const char *name; /* quoted */
+	const char *label; /* its name */
+	const char *name;  /* its name, quoted */
 	AttrNumber attno;
 	Oid type;
 	int32 typmod;
@@ -51,187 +54,216 @@ typedef struct PoserImportColumn
 	int16 len;
 	bool byval;
 	Oid source_type;
-	ExprState *coerce;	/* of the source's value; NULL if there is nothing to do */
-	bool as_text;		/* in an object */
-	ExprState *as_json; /* of a batch: its value as jsonb */
-	const char *equals; /* of a key column: its operator */
-	FmgrInfo *hash;		/* the same; NULL if there is none */
+	ExprState *coerce;	/* makes a value of the source one of this column; NULL if the types are the same */
+	bool as_text;		/* in a JSON object its value is its text */
+	ExprState *as_json; /* of a batch: makes a value jsonb */
+	const char *equals; /* of a key column: its equality operator */
+	FmgrInfo *hash;		/* of a key column: its hash function; NULL if there is none */
 } PoserImportColumn;
 
-/* Something that is wrong with a row: "who, columns: reason (detail)". */
+/* Something that is wrong with a row.  Its text is "subject, columns: reason (detail)". */
 typedef struct PoserImportProblem
 {
 	int64 row;
-	int64 nrows; /* how many rows it stands for */
+	int64 nrows; /* how many rows the problem stands for */
 	int sqlstate;
-	const char *who;	 /* the row's key, or its number */
+	const char *subject; /* the key of the row, or its number */
 	const char *columns; /* 'column "a"', or NULL */
 	const char *reason;
 	const char *detail; /* or NULL */
 	const char *kind;	/* the same for all problems of a kind */
-	const char *title;	/* what the kind is called instead of the reason, or NULL */
+	const char *title;	/* an error says this of the kind instead of the reason; or NULL */
 } PoserImportProblem;
 
-/* Problems of the same columns and for the same reason. */
+/* Problems that have the same columns and the same kind of reason. */
 typedef struct PoserImportKind
 {
 	PoserImportProblem common; /* its reason is the beginning that all reasons share */
 	bool varies;			   /* the reasons differ */
 	int64 nrows;
 	int nsamples;
-	PoserImportProblem samples[POSER_IMPORT_NAMED]; /* the first ones */
+	PoserImportProblem samples[POSER_IMPORT_NAMED]; /* the first ones, ordered by row */
 } PoserImportKind;
+
+/* The problems found so far. */
+typedef struct PoserImportProblems
+{
+	MemoryContext context; /* of the kinds and their samples */
+	int64 nrows;		   /* how many rows have problems */
+	bool at_least;		   /* there may be more: the search has ended early */
+	int nkinds;
+	PoserImportKind *kinds[POSER_IMPORT_KINDS];
+	PoserImportKind *last_kind; /* of the last problem; NULL if it has no kind because there are too many */
+	int64 first_row;			/* the first row that has a problem */
+	int first_sqlstate;			/* of its problem */
+
+	/* for batches; NULL otherwise */
+	Tuplestorestate *all; /* all problems as (row, text) */
+	TupleDesc all_desc;
+	Tuplestorestate *rejects; /* rows that cannot be read as (row, text, key, new) */
+	TupleDesc reject_desc;
+} PoserImportProblems;
+
+/* The table that an import writes. */
+typedef struct PoserImportTarget
+{
+	Oid relid;
+	Relation rel; /* stays open, so that no code that runs meanwhile can change its structure */
+	char relkind;
+	const char *label;		/* its name, for messages */
+	const char *name;		/* its name with its schema, quoted */
+	const char *only_name;	/* the same, with ONLY unless it is partitioned */
+	bool unique;			/* an index ensures at once that each key occurs only once */
+	bool references_itself; /* it has a foreign key to itself */
+	bool written_before;	/* this transaction had locked it for writing before the import */
+	bool locked;			/* other transactions cannot write it */
+} PoserImportTarget;
 
 typedef struct PoserImport PoserImport;
 
 /*
- * Say what is to be done for a row of the comparison, and in which columns.
- * Behind these there is room for as many others, of which the writer is to know.
+ * Decides what is to be done for a row of the comparison, and sets the columns
+ * concerned.  There is room for a second set of columns behind the first one,
+ * which the writer gets as well.
  */
-typedef PoserImportOperation (*PoserImportJudge)(PoserImport *import, TupleTableSlot *slot,
-												 uint8 *columns);
+typedef PoserImportOperation (*PoserImportDecide)(PoserImport *import, TupleTableSlot *slot,
+												  uint8 *columns);
 
 /*
- * Do it, for the rows in the relation "poser_change", all of which are to have
- * the same columns written.
+ * Does it for the rows in the relation "poser_import_change", which all have the
+ * same operation and the same sets of columns.
  */
 typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation operation,
 								  const uint8 *columns, int64 nrows);
 
 struct PoserImport
 {
-	const char *function; /* for whom this is */
-	MemoryContext context;
+	/* the call */
+	const char *function;	   /* its name, for pg_stat_activity */
+	MemoryContext context;	   /* of all that lives as long as the import */
 	MemoryContext row_context; /* reset for each row */
-	bool read_only;
+	EState *estate;			   /* evaluates coercions */
+	bool read_only;			   /* queries use the active snapshot */
+	void *private;			   /* the caller's own */
+	ReturnSetInfo *rsinfo;	   /* of poser_import_diff() */
 
-	/* what is compared with what */
+	/* the source; without a relation all are NULL but source_shown, which the caller sets */
+	Relation source_rel; /* stays open, as the target does */
 	const char *source_label;
 	const char *source_shown; /* its name in errors */
-	const char *source_name;  /* quoted */
-	Oid target;
-	const char *target_label;
-	const char *target_name;  /* quoted, and with ONLY if need be */
-	const char *target_plain; /* quoted */
-	char target_kind;
-	bool unique; /* an index sees to the key */
-	bool references_itself;
-	bool written_before;	/* in this transaction */
-	bool locked;			/* nobody else can write it */
-	Relation from_relation; /* or NULL */
-	Relation to_relation;
+	const char *source_name;  /* with its schema, quoted */
+
+	PoserImportTarget target;
+
+	/* the columns that are compared: first those of the key, then the fields */
 	int nkeys;
-	int ncolumns; /* of the key, which come first, and fields */
+	int ncolumns;
 	PoserImportColumn *columns;
-	bool coerces; /* some column has something to coerce */
+	bool coerces; /* some column has a value to coerce */
+
+	/* what to do; the functions may be NULL */
 	bool creates;
 	bool updates;
 	bool deletes;
-	bool skips_duplicates; /* rows whose keys occur more than once are not compared */
-	EState *estate;
+	bool skips_duplicates;				/* rows whose key occurs more than once are not compared */
+	int64 limits[4];					/* of creates, updates, deletes, and of all */
+	void (*read)(PoserImport *import);	/* adds the rows; NULL: reads the source */
+	PoserImportDecide decide;			/* NULL: by the difference */
+	void (*check)(PoserImport *import); /* is called between comparing and writing */
+	PoserImportWriter write;			/* NULL: poser_import_write_rows() */
 
-	/* the rows read: (row, c1, c2, ..., and what the caller adds: x1, ...) */
-	void (*read)(PoserImport *import);
+	/* the rows read: (row, c1, c2, ..., x1, ...); x1, ... are added by the caller */
 	int nextra;
-	Oid *extra; /* types */
+	Oid *extra; /* types of x1, ... */
 	TupleDesc row_desc;
 	int64 nrows;
-	EphemeralNamedRelationData rows;
-	Tuplesortstate *hashes; /* of their keys, as long as they are being read */
+	EphemeralNamedRelationData rows; /* "poser_import_row" */
+	Tuplesortstate *hashes;			 /* of their keys, while they are being read */
 
-	/* the rows of which something is to be done: (tag, row, c1, ..., o1, ...) */
+	/* the rows for which there is something to do: (tag, row, c1, ..., o1, ...) */
 	TupleDesc change_desc;
-	EphemeralNamedRelationData changes;
-	Tuplesortstate *sort;
 	TupleTableSlot *change_slot;
-	Tuplesortstate *matches; /* rows that have been found in the target */
-	PoserImportJudge judge;
-	PoserImportWriter write;
+	Tuplesortstate *sort;				/* all of them */
+	EphemeralNamedRelationData changes; /* "poser_import_change": those that are being written */
+	Tuplesortstate *matches;			/* numbers of the rows that match a row of the target */
 	int64 found[POSER_IMPORT_OPERATIONS];
 
-	/* reading and writing with each row by itself, to find all offenders */
-	bool careful;
-	bool moved;		 /* a row was not what it was compared as */
-	int64 nproblems; /* rows */
-	bool at_least;	 /* there may be more, the others have not been tried */
-	int nkinds;
-	PoserImportKind *kinds[POSER_IMPORT_KINDS];
-	PoserImportKind *last_kind; /* of the last problem, or NULL */
-	int64 first_row;			/* of all problems */
-	int first_sqlstate;
-	MemoryContext problem_context;
-	Tuplestorestate *verdicts; /* all problems, as (row, text); NULL if not asked for */
-	TupleDesc verdict_desc;
-	Tuplestorestate *rejects; /* rows that cannot be read, (row, text, key, new), the same */
-	TupleDesc reject_desc;
+	/* errors */
+	bool careful;	  /* each row is read or written behind a savepoint, to find all problems */
+	bool coercing;	  /* a value is being coerced: an error comes from it */
+	bool writing;	  /* a statement is being run: an error comes from it */
+	bool is_outdated; /* other transactions have changed rows since they were compared */
+	PoserImportProblems problems;
 
-	/* of the function that this is for */
-	void *private;
-	void (*check)(PoserImport *import); /* between comparing and writing */
-	int64 limits[4];					/* of creates, updates, deletes, and of all */
-	ReturnSetInfo *rsinfo;
-
-	const char *activity; /* what the session was doing before */
-	uint64 query_id;
+	/* progress, as pg_stat_activity shows it */
 	const char *phase;
-	int64 done;
+	int64 done;			  /* rows in this phase */
+	const char *activity; /* what the session showed before */
+	uint64 query_id;
 };
 
-/* What takes the rows of a query. */
+/* Gets the rows of a query, see poser_import_receiver(). */
 typedef struct PoserImportReceiver
 {
 	DestReceiver pub;
 	PoserImport *import;
 } PoserImportReceiver;
 
-/* Which columns: a bit for each. */
+/* Sets of columns: a bit for each column of the import. */
 #define POSER_IMPORT_BYTES(import) (((import)->ncolumns + BITS_PER_BYTE - 1) / BITS_PER_BYTE)
 #define POSER_IMPORT_HAS(columns, i) \
 	(((columns)[(i) / BITS_PER_BYTE] & (1 << ((i) % BITS_PER_BYTE))) != 0)
 #define POSER_IMPORT_ADD(columns, i) \
 	((columns)[(i) / BITS_PER_BYTE] |= (uint8) (1 << ((i) % BITS_PER_BYTE)))
 
-extern ErrorData *poser_savepoint_catch(PoserSavepoint *savepoint);
-
+/* import_columns.c */
 extern PoserImport *poser_import_begin(const char *function, Oid source, Oid target, Datum key,
 									   Datum fields, bool writes);
+extern void poser_import_end(PoserImport *import);
+extern bool poser_import_can_be_written(Form_pg_attribute att);
+extern void poser_import_check_argument(bool is_null, const char *name);
+
+/* import_read.c */
 extern void poser_import_read(PoserImport *import);
+extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
+extern void poser_import_check_keys(PoserImport *import);
+extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,
+								  ErrorData **error);
+extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
+
+/* import_compare.c */
 extern void poser_import_compare(PoserImport *import);
+extern bool poser_import_same(const PoserImportColumn *column, Datum value, bool isnull,
+							  Datum other, bool other_isnull);
+
+/* import_write.c */
 extern void poser_import_write(PoserImport *import);
 extern void poser_import_write_rows(PoserImport *import, PoserImportOperation operation,
 									const uint8 *columns, int64 nrows);
 extern bool poser_import_apply(PoserImport *import, bool keep);
-extern void poser_import_add_row(PoserImport *import, Datum *values, bool *nulls);
-extern void poser_import_check_keys(PoserImport *import);
+
+/* import_problem.c */
 extern void poser_import_problem(PoserImport *import, const PoserImportProblem *problem);
 extern void poser_import_more_problems(PoserImport *import, int64 nrows);
 extern void poser_import_forget_problems(PoserImport *import);
-extern bool poser_import_can_be_written(Form_pg_attribute att);
+extern char *poser_import_detail(PoserImport *import);
+extern void poser_import_raise(PoserImport *import);
+extern char *poser_import_shown(char *text);
 extern char *poser_import_column(PoserImport *import, int i);
 extern char *poser_import_columns(PoserImport *import, const uint8 *columns);
 extern void poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column,
 								  const ErrorData *error);
-extern char *poser_import_detail(PoserImport *import);
-extern void poser_import_raise(PoserImport *import);
-extern bool poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull,
-								  ErrorData **error);
-extern Datum poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull);
-extern bool poser_import_same(const PoserImportColumn *column, Datum value, bool isnull,
-							  Datum other, bool other_isnull);
-extern void poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value);
-extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
-									   const uint8 *columns, const char *prefix, bool by_name);
+
+/* import_query.c */
+extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
+extern void poser_import_count(PoserImport *import);
+extern void poser_import_restore_activity(PoserImport *import);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 								 int nargs, Oid *argtypes, Datum *values);
 extern DestReceiver *poser_import_receiver(PoserImport *import,
 										   bool (*receive)(TupleTableSlot *slot, DestReceiver *self));
-extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows,
-									 bool own_names);
-extern char *poser_import_shown(char *text);
-extern void poser_import_argument(bool is_null, const char *name);
-extern void poser_import_count(PoserImport *import);
-extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
-extern void poser_import_restore_activity(PoserImport *import);
-extern void poser_import_end(PoserImport *import);
+extern void poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value);
+extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
+									   const uint8 *columns, const char *prefix, bool by_name);
 
 #endif /* POSER_IMPORTS_H */
