@@ -15,9 +15,11 @@
 #include "executor/executor.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
+#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/regproc.h"
 #include "utils/tuplesort.h"
+#include "utils/tuplestore.h"
 
 #if PG_VERSION_NUM < 190000
 
