@@ -15,12 +15,14 @@
 #include "commands/trigger.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 
 #include "versions/versions.h"
+#include "versions/version_internal.h"
 
 static HTAB *versioned_by_trigger = NULL;
 
@@ -275,4 +277,51 @@ poser_versioned_describe_all(PoserVersioned *tables, Oid nspid)
 								 AccessShareLock);
 		table_close(rel, NoLock);
 	}
+}
+
+/* Has one column of a row the same value in two slots? */
+static bool
+same_value(TupleTableSlot *a, AttrNumber acolumn, TupleTableSlot *b, AttrNumber bcolumn)
+{
+	Form_pg_attribute att = TupleDescAttr(a->tts_tupleDescriptor, acolumn - 1);
+	bool anull;
+	bool bnull;
+	Datum avalue = slot_getattr(a, acolumn, &anull);
+	Datum bvalue = slot_getattr(b, bcolumn, &bnull);
+
+	return anull == bnull && (anull || datum_image_eq(avalue, bvalue, att->attbyval, att->attlen));
+}
+
+/* Are the recorded columns of two rows of the table the same? */
+bool
+poser_versioned_same_rows(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
+{
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0 &&
+			!same_value(a, versioned->source[i], b, versioned->source[i]))
+			return false;
+	return true;
+}
+
+bool
+poser_versioned_same_keys(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->source[versioned->keys[i] - 1];
+
+		if (!same_value(a, column, b, column))
+			return false;
+	}
+	return true;
+}
+
+/* Is a version that of the row as it is? */
+bool
+poser_versioned_is_version_of(const PoserVersioned *versioned, TupleTableSlot *version, TupleTableSlot *row)
+{
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0 && !same_value(version, i + 1, row, versioned->source[i]))
+			return false;
+	return true;
 }

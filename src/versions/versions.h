@@ -59,17 +59,22 @@ extern Oid poser_id_index(Relation transactions);
 extern const char *poser_versioned_label(int i);
 extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
 
-/* version.c */
+/* transaction.c */
 
 /* The consumer of datasync that the session runs the handler of, or NULL; each transaction's row says so. */
 extern const char *poser_handling_consumer;
 
-extern void poser_version_init(void);
+extern void poser_transaction_init(void);
 extern void poser_version_forget(void);
-extern bool poser_version_is_busy(void);
 extern bool poser_version_is_writing(void);
 extern int64 poser_version_last_written(Oid *relid);
 extern const char *poser_username(void);
+
+/* version.c */
+extern void poser_version_init(void);
+extern bool poser_version_is_busy(void);
+
+/* version_writer.c */
 extern PoserVersionWriter *poser_version_begin(const PoserVersioned *versioned, const char *comment);
 extern void poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 								TupleTableSlot *row, bool is_version);
