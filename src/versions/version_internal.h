@@ -68,4 +68,34 @@ extern void poser_reconcile_since(Relation rel, const PoserVersioned *versioned,
 extern void poser_record_carefully(PoserVersionWriter *writer, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new, int64 since, bool replaced);
 
+/* history_query.c */
+extern uint64 poser_history_execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only);
+extern int64 poser_history_int64(int column, bool *isnull);
+extern const char *poser_history_column(const PoserVersioned *versioned, AttrNumber column);
+extern AttrNumber poser_history_lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype);
+extern void poser_history_append_columns(StringInfo sql, const PoserVersioned *versioned, const char *prefix);
+extern void poser_history_append_values(StringInfo sql, const PoserVersioned *versioned, const char *prefix);
+extern void poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const char *prefix);
+extern void poser_history_append_equality(StringInfo sql, const char *left, const char *right, Oid type);
+extern void poser_history_append_same_key(StringInfo sql, const PoserVersioned *versioned, const char *left,
+										  const char *right);
+extern void poser_history_append_last_versions(StringInfo sql, const PoserVersioned *versioned,
+											   const char *condition);
+extern bool poser_history_is_restricted(const PoserVersioned *versioned);
+extern void poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned);
+extern void poser_history_lock(const PoserVersioned *tables, int ntables);
+extern void poser_history_execute_as_owner(const PoserVersioned *versioned, const char *query, int nargs, Oid *argtypes,
+										   Datum *values, bool read_only);
+
+/* prune.c */
+
+/* What has been pruned; zeros if nothing has. */
+typedef struct Horizon
+{
+	int64 transaction_id;
+	int64 change_id;
+} Horizon;
+
+extern Horizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
+
 #endif /* POSER_VERSION_INTERNAL_H */

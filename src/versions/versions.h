@@ -80,7 +80,25 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 								TupleTableSlot *row, bool is_version);
 extern void poser_version_end(PoserVersionWriter *writer);
 
+/* history_query.c */
+extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
+
 /* history.c */
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
+extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
+							  Datum key, Oid keytype, const char *parent);
+extern void poser_history_end(PoserHistory *history);
+
+/* as_of.c */
+extern void poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
+								TimestampTz at);
+
+/* revert.c */
+extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype,
+								  int64 transaction_id, const PoserVersioned *children,
+								  const char *parent);
+
+/* prune.c */
 
 /*
  * The least id of a transaction with changes that are still needed, or PG_INT64_MAX.
@@ -89,19 +107,11 @@ extern void poser_version_end(PoserVersionWriter *writer);
  */
 extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
 
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
-extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
-							  Datum key, Oid keytype, const char *parent);
-extern void poser_history_end(PoserHistory *history);
-extern void poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned,
-								TimestampTz at);
-extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype,
-								  int64 transaction_id, const PoserVersioned *children,
-								  const char *parent);
 extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before,
 								 int64 limit);
+
+/* record.c */
 extern int64 poser_history_record(const PoserVersioned *tables, int ntables, const char *comment);
-extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
 /* restore.c */
 extern bool poser_is_restore(Relation rel);
