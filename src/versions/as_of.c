@@ -1,6 +1,11 @@
 /*
  * as_of.c
- *	  Tables as they were at a time.
+ *	  All rows of a table as they were at a time.
+ *
+ * Ids of transactions and changes come from one sequence, so they have one order.  The
+ * state as of a time is made by the transactions up to the last one that had changed
+ * something by then.  It consists of the last versions of the rows by these
+ * transactions, except for deletes.
  */
 #include "postgres.h"
 
@@ -16,58 +21,61 @@
 #include "versions/version_internal.h"
 
 /*
- * The last transaction issued by this time, or 0: in the order of ids, for
- * times of transactions side by side may be in another.
+ * Returns the greatest id of the transactions issued by this time, or 0:
+ *
+ *	SELECT max(id) FROM poser_transaction WHERE issued_at <= $1
+ *
+ * Of two concurrent transactions the one with the lesser id can have the later time.
  */
 static int64
 transaction_at(const PoserVersioned *versioned, Datum at)
 {
 	Oid argtypes[] = {TIMESTAMPTZOID};
-	bool isnull;
-	int64 result;
 
-	poser_history_execute_as_owner(versioned,
-								   psprintf("SELECT pg_catalog.max(id)\n"
-											"  FROM %s\n"
-											" WHERE issued_at OPERATOR(pg_catalog.<=) $1",
-											poser_relation_name(versioned->transactions)),
-								   lengthof(argtypes), argtypes, &at, true);
-	result = poser_history_int64(1, &isnull);
-	return isnull ? 0 : result;
+	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {
+													 .sql = psprintf("SELECT pg_catalog.max(id)\n"
+																	 "  FROM %s\n"
+																	 " WHERE issued_at OPERATOR(pg_catalog.<=) $1",
+																	 poser_relation_name(versioned->transactions)),
+													 .nargs = 1,
+													 .argtypes = argtypes,
+													 .values = &at,
+													 .read_only = true});
+	return poser_history_position(1, NULL);
 }
 
 /*
- * Return all rows of the table as they were at a time, as the result of a
- * set-returning function whose type is the table's.
+ * Returns the query for the rows after transaction $1, with the columns of "desc".  A
+ * column that is not recorded is null.
+ *
+ *	SELECT v.uuid::varchar(32), v.description::varchar(255), v.active::bool
+ *	  FROM (<last versions with transaction_id <= $1>) AS v
+ *	 WHERE v.operation_type <> 2
  */
-void
-poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at)
+static char *
+as_of_query(const PoserVersioned *versioned, TupleDesc desc)
 {
-	Oid argtypes[] = {INT8OID};
-	Datum value = TimestampTzGetDatum(at);
-	TupleDesc desc;
-	DestReceiver *dest;
 	StringInfoData sql;
-	int64 transaction_id;
 	const char *separator = "";
-
-	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	desc = ((ReturnSetInfo *) fcinfo->resultinfo)->setDesc;
-	SPI_connect();
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
-		const char *name = NULL;
+		AttrNumber column = 0;
 
 		if (att->attisdropped)
 			continue;
-		for (int j = 0; j < versioned->natts && name == NULL; j++)
+		for (int j = 0; j < versioned->natts && column == 0; j++)
 			if (versioned->source[j] == i + 1)
-				name = psprintf("v.%s", poser_history_column(versioned, j + 1));
-		appendStringInfo(&sql, "%s%s::%s", separator, name != NULL ? name : "NULL",
+				column = j + 1;
+		appendStringInfoString(&sql, separator);
+		if (column != 0)
+			poser_history_append_column(&sql, versioned, column, "v.%n");
+		else
+			appendStringInfoString(&sql, "NULL");
+		appendStringInfo(&sql, "::%s",
 						 format_type_extended(att->atttypid, att->atttypmod,
 											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		separator = ", ";
@@ -77,22 +85,42 @@ poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, Ti
 	appendStringInfoString(&sql, ") AS v\n WHERE v.operation_type OPERATOR(pg_catalog.<>) 2");
 	if (poser_history_is_restricted(versioned))
 		poser_history_append_restriction(&sql, versioned);
+	return sql.data;
+}
 
-	/* everything is read with one snapshot, so that pruning cannot come in between */
+/*
+ * Return all rows of the table as they were at a time, as the result of a
+ * set-returning function whose type is the table's.  Raises an error if that part of
+ * the history has been pruned.
+ */
+void
+poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at)
+{
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	Oid argtypes[] = {INT8OID};
+	Datum value;
+	PoserQuery query = {.nargs = 1, .argtypes = argtypes, .values = &value, .read_only = true, .cursor_options = CURSOR_OPT_PARALLEL_OK};
+	int64 transaction_id;
+
+	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
+	SPI_connect();
+	query.sql = as_of_query(versioned, rsinfo->setDesc);
+
+	/* all queries read with one snapshot, so that pruning does not change the history in between */
 	PushActiveSnapshot(GetActiveSnapshot());
 	poser_history_lock(versioned, 1);
-	poser_lock_query(sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes);
-	transaction_id = transaction_at(versioned, value);
+	poser_lock_query_tables(&query);
+	transaction_id = transaction_at(versioned, TimestampTzGetDatum(at));
 	if (transaction_id < poser_history_horizon(versioned, true).transaction_id)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of %s has been pruned",
-						DatumGetCString(DirectFunctionCall1(timestamptz_out, value)))));
+						DatumGetCString(DirectFunctionCall1(timestamptz_out, TimestampTzGetDatum(at))))));
 
 	value = Int64GetDatum(transaction_id);
-	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
-	poser_execute_for(dest, sql.data, CURSOR_OPT_PARALLEL_OK, lengthof(argtypes), argtypes, &value, NULL, 0);
-	dest->rDestroy(dest);
+	query.dest = poser_result_receiver(rsinfo);
+	(void) poser_run(&query);
+	query.dest->rDestroy(query.dest);
 	PopActiveSnapshot();
 	SPI_finish();
 }

@@ -1,34 +1,21 @@
 /*
  * history.c
- *	  Reading the history of tables, going back in it, and ending it.
+ *	  The history of rows: their versions with the transactions, newest first.
  *
- * Versions are read by queries, with the privileges and policies of the caller.
- * The transaction of a version is looked up directly: a user that may see a
- * version may also see its transaction.
+ * The versions of one table come from a query over its table of versions.  A receiver
+ * gets them row by row, the newest version of a row first.  It holds each version until
+ * the one before has come, because it reports which columns differ between the two.
+ * The transaction of a version is looked up directly by its id: a user that may read a
+ * version may also read who made it, when and why.
  *
- * Row-level security: who is subject to it on a table must not learn by its
- * history what it hides from him, and policies of the table cannot be asked
- * about rows as they were.  So either there are policies on the versions, too,
- * and they decide; or he sees of each row that he sees now the version that it
- * is, and no other.
- *
- * Of what is read, times and transactions are positions in the one order of
- * ids.  The state "as of" a time is made by the transactions up to the last one
- * that was issued by then; the state "after" a transaction is that of its last
- * change among the rows in question.  Pruning leaves a note, the horizon: up to
- * which transaction and change something may be missing.
+ * A history of rows of several tables is sorted by change_id.
  */
-#include "postgres.h"
-
-#include "access/genam.h"
-
 #include "postgres.h"
 
 #include "access/genam.h"
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
-#include "catalog/pg_operator.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -48,7 +35,7 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* The columns that all histories begin with. */
+/* The columns with which the result of each history function begins. */
 enum
 {
 	HISTORY_TRANSACTION_ID,
@@ -61,90 +48,54 @@ enum
 	HISTORY_FIXED
 };
 
+/* What the column "operation" says, by operation_type. */
 static const char *const operations[] = {"insert", "update", "delete"};
 
+/* A history while it is read. */
 struct PoserHistory
 {
 	ReturnSetInfo *rsinfo;
 	MemoryContext context;
-	TupleDesc desc;		   /* of the result */
-	Tuplesortstate *sort;  /* by change_id, which comes behind; NULL if all are of one row */
-	TupleTableSlot *slot;  /* a row of the result, or of the sort */
-	Datum operations[3];   /* texts */
-	Relation transactions; /* where a transaction is looked up by id */
+	TupleDesc desc;		  /* of the result */
+	Tuplesortstate *sort; /* rows of the result and change_id; NULL for a history of one table */
+	TupleTableSlot *slot; /* a row of the sort or of the result */
+	Datum operations[3];  /* texts */
+
+	/* for looking up a transaction by its id */
+	Relation transactions;
 	Relation index;
 	IndexScanDesc scan;
 	ScanKeyData key;
+	AttrNumber source[HISTORY_FIXED]; /* by column of the result: the transaction's column, or 0 */
+	bool looked_up;					  /* the following are of the last look-up */
+	int64 transaction_id;
+	bool found;
 	TupleTableSlot *transaction;
-	bool looked_up;
-	int64 transaction_id;			  /* the last one that was looked up */
-	bool found;						  /* it is in that slot */
-	AttrNumber source[HISTORY_FIXED]; /* columns of it for the result's, or 0 */
 };
 
-/*
- * What takes the versions of one table from the executor: newest first, row by
- * row.  Each is held until the one before it has come, with which it is
- * compared.
- */
+/* A receiver of the versions of one table. */
 typedef struct VersionReceiver
 {
 	DestReceiver pub;
 	PoserHistory *history;
 	const PoserVersioned *versioned;
-	bool restricted;
-	AttrNumber parent; /* only versions in which this column or that of the version before */
-	Datum key;		   /* has this value; or 0 */
-	AttrNumber *map;   /* column for each of the result's, or 0 */
-	Datum relation;	   /* name of the table */
-	Datum *names;	   /* of the recorded columns, texts */
-	bool *differs;	   /* which of them are in "changed" */
-	Datum changed;	   /* the last array that was made */
+	bool restricted;	 /* only the last version of each row comes */
+	AttrNumber parent;	 /* if not 0: leave out versions unless this column, or that of */
+	Datum key;			 /* the version before, has this value */
+	AttrNumber *map;	 /* by column of the result: the version's column, or 0 */
+	int relation_column; /* of the result, for the table's name, or -1 */
+	Datum relation;
+	Datum *names;  /* names of the recorded columns, texts */
+	bool *differs; /* by column of the version: is it in "changed"? */
+	Datum changed; /* the last array of names that was made, or 0 */
 	TupleTableSlot *held;
 } VersionReceiver;
 
-/*
- * Begin a history, the result of a set-returning function: the columns above,
- * then columns that are found by name in the versions; "relation" is the name
- * of the table.  It is of one row, or of many rows of several tables.
- */
-PoserHistory *
-poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables)
+/* Prepare the look-up of transactions by id. */
+static void
+open_transactions(PoserHistory *history, Oid relid)
 {
-	PoserHistory *history = palloc0(sizeof(PoserHistory));
-	AttrNumber natts;
-
-	PushActiveSnapshot(GetActiveSnapshot());
-	poser_history_lock(tables, ntables);
-
-	InitMaterializedSRF(fcinfo, 0);
-	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-	history->context = CurrentMemoryContext;
-	history->desc = history->rsinfo->setDesc;
-	natts = history->desc->natts;
-	for (int i = 0; i < lengthof(operations); i++)
-		history->operations[i] = CStringGetTextDatum(operations[i]);
-
-	if (ntables > 1)
-	{
-		TupleDesc desc = CreateTemplateTupleDesc(natts + 1);
-		AttrNumber attno = natts + 1;
-		Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
-		Oid collation = InvalidOid;
-		bool nulls_first = false;
-
-		for (int i = 1; i <= natts; i++)
-			TupleDescCopyEntry(desc, i, history->desc, i);
-		TupleDescInitEntry(desc, attno, "change_id", INT8OID, -1, 0);
-		TupleDescFinalize(desc);
-		history->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
-		history->sort = tuplesort_begin_heap(desc, 1, &attno, &opr, &collation, &nulls_first,
-											 work_mem, NULL, TUPLESORT_NONE);
-	}
-	else
-		history->slot = MakeSingleTupleTableSlot(history->desc, &TTSOpsVirtual);
-
-	history->transactions = table_open(tables[0].transactions, AccessShareLock);
+	history->transactions = table_open(relid, AccessShareLock);
 	history->transaction = table_slot_create(history->transactions, NULL);
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
 	{
@@ -154,31 +105,88 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 		if (column > 0 && SPI_gettypeid(RelationGetDescr(history->transactions), column) == att->atttypid)
 			history->source[i] = column;
 	}
-	history->index = index_open(poser_id_index(history->transactions), AccessShareLock);
+	history->index = index_open(poser_transaction_id_index(history->transactions), AccessShareLock);
 	poser_scan_key(&history->key, history->index, 1, Int64GetDatum(0));
+}
 
+/* Prepare a sort of the result's rows by change_id, newest first.  change_id is added as a last column. */
+static void
+begin_sort(PoserHistory *history)
+{
+	AttrNumber attno = history->desc->natts + 1;
+	TupleDesc desc = CreateTemplateTupleDesc(attno);
+	Oid opr = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid collation = InvalidOid;
+	bool nulls_first = false;
+
+	for (int i = 1; i < attno; i++)
+		TupleDescCopyEntry(desc, i, history->desc, i);
+	TupleDescInitEntry(desc, attno, "change_id", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
+	history->slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	history->sort = tuplesort_begin_heap(desc, 1, &attno, &opr, &collation, &nulls_first,
+										 work_mem, NULL, TUPLESORT_NONE);
+}
+
+/*
+ * Begin a history, which becomes the result of the set-returning function.  The result
+ * has the columns above, then columns that are found by name in the versions.  The name
+ * "relation" means the table's name.
+ *
+ * Locks the tables, pushes a snapshot and connects to SPI, until poser_history_end().
+ */
+PoserHistory *
+poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables)
+{
+	PoserHistory *history = palloc0(sizeof(PoserHistory));
+
+	/* all queries read with this snapshot, so that pruning does not change the history in between */
+	PushActiveSnapshot(GetActiveSnapshot());
+	poser_history_lock(tables, ntables);
+
+	InitMaterializedSRF(fcinfo, 0);
+	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	history->context = CurrentMemoryContext;
+	history->desc = history->rsinfo->setDesc;
+	for (int i = 0; i < lengthof(operations); i++)
+		history->operations[i] = CStringGetTextDatum(operations[i]);
+
+	/* the versions of one row come in order, those of several tables do not */
+	if (ntables > 1)
+		begin_sort(history);
+	else
+		history->slot = MakeSingleTupleTableSlot(history->desc, &TTSOpsVirtual);
+	open_transactions(history, tables[0].transactions);
 	SPI_connect();
 	return history;
 }
 
-/* Put what is known of a transaction into the row of the result. */
+/* Look up a transaction by its id, unless it was the last one that was looked up. */
+static void
+look_up_transaction(PoserHistory *history, int64 id)
+{
+	MemoryContext old;
+
+	if (history->looked_up && history->transaction_id == id)
+		return;
+
+	/* the executor's context, in which we are called, is reset while the scan goes on */
+	old = MemoryContextSwitchTo(history->context);
+	history->looked_up = true;
+	history->transaction_id = id;
+	history->key.sk_argument = Int64GetDatum(id);
+	index_rescan(history->scan, &history->key, 1, NULL, 0);
+	history->found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
+	MemoryContextSwitchTo(old);
+}
+
+/* Put a transaction's columns into the row of the result; they are null if it was pruned. */
 static void
 put_transaction(PoserHistory *history, int64 id)
 {
 	TupleTableSlot *slot = history->slot;
 
-	if (!history->looked_up || history->transaction_id != id)
-	{
-		/* we are in the executor, whose memory the scan must not take */
-		MemoryContext old = MemoryContextSwitchTo(history->context);
-
-		history->looked_up = true;
-		history->transaction_id = id;
-		history->key.sk_argument = Int64GetDatum(id);
-		index_rescan(history->scan, &history->key, 1, NULL, 0);
-		history->found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
-		MemoryContextSwitchTo(old);
-	}
+	look_up_transaction(history, id);
 	slot->tts_values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_isnull[HISTORY_TRANSACTION_ID] = false;
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
@@ -191,8 +199,8 @@ put_transaction(PoserHistory *history, int64 id)
 }
 
 /*
- * The names of the columns that differ between two versions, an array that is
- * valid until the next call.
+ * Returns an array of the names of the recorded columns that differ between two
+ * versions.  It is valid until the next call.
  */
 static Datum
 changed_columns(VersionReceiver *receiver, TupleTableSlot *before, TupleTableSlot *version)
@@ -203,6 +211,7 @@ changed_columns(VersionReceiver *receiver, TupleTableSlot *before, TupleTableSlo
 	Datum *names;
 	int n = 0;
 
+	/* compare the columns, and find out whether they are the same as the last time */
 	for (int i = 0; i < versioned->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(version->tts_tupleDescriptor, i);
@@ -219,6 +228,7 @@ changed_columns(VersionReceiver *receiver, TupleTableSlot *before, TupleTableSlo
 	if (same)
 		return receiver->changed;
 
+	/* make the array */
 	old = MemoryContextSwitchTo(receiver->history->context);
 	if (receiver->changed != (Datum) 0)
 		pfree(DatumGetPointer(receiver->changed));
@@ -232,7 +242,7 @@ changed_columns(VersionReceiver *receiver, TupleTableSlot *before, TupleTableSlo
 	return receiver->changed;
 }
 
-/* Has the column of a version this value? */
+/* Does a column of a version have this value, byte for byte? */
 static bool
 has_value(TupleTableSlot *version, AttrNumber column, Datum value)
 {
@@ -242,7 +252,10 @@ has_value(TupleTableSlot *version, AttrNumber column, Datum value)
 		   datum_image_eq(version->tts_values[column - 1], value, att->attbyval, att->attlen);
 }
 
-/* Add the version that is held to the history, if it belongs there. */
+/*
+ * Add the version that is held to the result.  "before" is the version of the same row
+ * before it, or NULL.
+ */
 static void
 put_version(VersionReceiver *receiver, TupleTableSlot *before)
 {
@@ -253,10 +266,12 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 	int natts = history->desc->natts;
 	int16 operation = DatumGetInt16(version->tts_values[versioned->operation_type - 1]);
 
+	/* leave it out if the row referred to another parent, before and after the change */
 	if (receiver->parent != 0 && !has_value(version, receiver->parent, receiver->key) &&
 		(before == NULL || !has_value(before, receiver->parent, receiver->key)))
 		return;
 
+	/* the columns of all histories */
 	ExecClearTuple(slot);
 	put_transaction(history, DatumGetInt64(version->tts_values[versioned->transaction_id - 1]));
 	slot->tts_isnull[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
@@ -265,6 +280,8 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 	slot->tts_isnull[HISTORY_CHANGED] = (before == NULL || receiver->restricted);
 	if (!slot->tts_isnull[HISTORY_CHANGED])
 		slot->tts_values[HISTORY_CHANGED] = changed_columns(receiver, before, version);
+
+	/* the version's columns and the table's name */
 	for (int i = HISTORY_FIXED; i < natts; i++)
 	{
 		int column = receiver->map[i] - 1;
@@ -272,13 +289,14 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 		slot->tts_isnull[i] = column < 0 || version->tts_isnull[column];
 		if (!slot->tts_isnull[i])
 			slot->tts_values[i] = version->tts_values[column];
-		else if (strcmp(NameStr(TupleDescAttr(history->desc, i)->attname), "relation") == 0)
-		{
-			slot->tts_values[i] = receiver->relation;
-			slot->tts_isnull[i] = false;
-		}
+	}
+	if (receiver->relation_column >= 0)
+	{
+		slot->tts_values[receiver->relation_column] = receiver->relation;
+		slot->tts_isnull[receiver->relation_column] = false;
 	}
 
+	/* into the result, or first into the sort */
 	if (history->sort == NULL)
 		tuplestore_putvalues(history->rsinfo->setResult, history->desc, slot->tts_values, slot->tts_isnull);
 	else
@@ -290,6 +308,7 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 	}
 }
 
+/* The executor gives a version: add the one that is held, and hold this one. */
 static bool
 receive_version(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -311,6 +330,7 @@ receive_version(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+/* The executor starts. */
 static void
 start_versions(DestReceiver *self, int operation, TupleDesc desc)
 {
@@ -321,6 +341,7 @@ start_versions(DestReceiver *self, int operation, TupleDesc desc)
 	MemoryContextSwitchTo(old);
 }
 
+/* The executor has ended: add the last version. */
 static void
 end_versions(DestReceiver *self)
 {
@@ -334,10 +355,10 @@ end_versions(DestReceiver *self)
 static void
 destroy_receiver(DestReceiver *self)
 {
-	/* its memory goes with the call */
+	/* its memory is freed with the function's context */
 }
 
-/* What takes the versions of this table into the history. */
+/* Make a receiver of the versions of this table. */
 static VersionReceiver *
 make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 {
@@ -355,82 +376,109 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 	namestrcpy(relation, get_rel_name(versioned->relid));
 	receiver->relation = NameGetDatum(relation);
 
+	/* names for the column "changed" */
 	receiver->differs = palloc0(versioned->natts * sizeof(bool));
 	receiver->names = palloc0(versioned->natts * sizeof(Datum));
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
 			receiver->names[i] = CStringGetTextDatum(get_attname(versioned->versions, i + 1, false));
 
+	/* "relation" is the table's name, even if the table has a column of that name */
+	receiver->relation_column = -1;
 	receiver->map = palloc0(history->desc->natts * sizeof(AttrNumber));
 	for (int i = HISTORY_FIXED; i < history->desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(history->desc, i);
 		AttrNumber column = get_attnum(versioned->versions, NameStr(att->attname));
 
-		/* this is the name of the table, even if the table has a column "relation" */
 		if (strcmp(NameStr(att->attname), "relation") == 0)
-			continue;
-		if (column > 0 && IsBinaryCoercible(get_atttype(versioned->versions, column), att->atttypid))
+			receiver->relation_column = i;
+		else if (column > 0 && IsBinaryCoercible(get_atttype(versioned->versions, column), att->atttypid))
 			receiver->map[i] = column;
 	}
 	return receiver;
 }
 
 /*
- * Add the versions of the row that has the key or, with the name of a column
- * that refers to it, of all rows while they did: with the changes by which they
- * came and went.
+ * Returns the query for the versions of the row with the key $1 or, with "parent", of
+ * all rows in which that column ever was $1.  All columns are selected in the order of
+ * their numbers, as the receiver expects them; a dropped column is null.
+ *
+ *	SELECT v.uuid, v.description, v.active, v.operation_type, v.transaction_id, v.change_id
+ *	  FROM poser_widget_version AS v
+ *	 WHERE v.uuid = $1
+ *	 ORDER BY v.uuid DESC, v.change_id DESC
+ *
+ * With "parent" for the components of a widget:
+ *
+ *	SELECT v.uuid, v.widget_uuid, v.item_code, ..., v.change_id
+ *	  FROM poser_component_version AS v
+ *	 WHERE EXISTS (SELECT FROM poser_component_version AS member
+ *	                WHERE member.uuid = v.uuid AND member.widget_uuid = $1)
+ *	 ORDER BY v.uuid DESC, v.change_id DESC
+ */
+static char *
+versions_query(const PoserVersioned *versioned, AttrNumber column, bool parent, bool restricted)
+{
+	const char *versions = poser_relation_name(versioned->versions);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT ");
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		appendStringInfoString(&sql, i > 0 ? ", " : "");
+		if (OidIsValid(get_atttype(versioned->versions, i + 1)))
+			poser_history_append_column(&sql, versioned, i + 1, "v.%n");
+		else
+			appendStringInfoString(&sql, "NULL");
+	}
+	appendStringInfo(&sql, "\n  FROM %s AS v\n WHERE ", versions);
+	if (!parent)
+		poser_history_append_column(&sql, versioned, column, "v.%n %= $1");
+	else
+	{
+		appendStringInfo(&sql, "EXISTS (SELECT FROM %s AS member WHERE ", versions);
+		poser_history_append_keys(&sql, versioned, " AND ", "member.%n %= v.%n");
+		poser_history_append_column(&sql, versioned, column, " AND member.%n %= $1)");
+	}
+	if (restricted)
+		poser_history_append_restriction(&sql, versioned);
+	appendStringInfoString(&sql, "\n ORDER BY ");
+	poser_history_append_keys(&sql, versioned, ", ", "v.%n DESC");
+	appendStringInfoString(&sql, ", v.change_id DESC");
+	return sql.data;
+}
+
+/*
+ * Add the versions of the row with this key, which is of type "keytype".  "parent" is
+ * NULL, or the name of a column that refers to the key.  Then all rows that have ever
+ * referred to it are added: their versions while they did, and the changes by which
+ * they began and ceased to do so.
  */
 void
 poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, Oid keytype,
 				  const char *parent)
 {
 	VersionReceiver *receiver = make_receiver(history, versioned);
-	const char *versions = poser_relation_name(versioned->versions);
 	AttrNumber column = poser_history_lookup_column(versioned, parent, keytype);
 	Oid type = get_atttype(versioned->versions, column);
-	const char *name = poser_history_column(versioned, column);
-	StringInfoData sql;
+	PoserQuery query = {.nargs = 1, .argtypes = &type, .values = &key, .read_only = true};
 
 	receiver->parent = parent != NULL ? column : 0;
 	receiver->key = key;
+	query.sql = versions_query(versioned, column, parent != NULL, receiver->restricted);
+	query.dest = &receiver->pub;
 
-	/* all columns by number, so that they are those of the description */
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT ");
-	for (int i = 0; i < versioned->natts; i++)
-	{
-		bool is_dropped = !OidIsValid(get_atttype(versioned->versions, i + 1));
-
-		appendStringInfo(&sql, "%s%s%s", i > 0 ? ", " : "", is_dropped ? "" : "v.",
-						 is_dropped ? "NULL" : poser_history_column(versioned, i + 1));
-	}
-	appendStringInfo(&sql, "\n  FROM %s AS v\n WHERE ", versions);
-	if (parent == NULL)
-		poser_history_append_equality(&sql, psprintf("v.%s", name), "$1", type);
-	else
-	{
-		appendStringInfo(&sql, "EXISTS (SELECT FROM %s AS member WHERE ", versions);
-		poser_history_append_same_key(&sql, versioned, "member.", "v.");
-		appendStringInfoString(&sql, " AND ");
-		poser_history_append_equality(&sql, psprintf("member.%s", name), "$1", type);
-		appendStringInfoChar(&sql, ')');
-	}
-	if (receiver->restricted)
-		poser_history_append_restriction(&sql, versioned);
-	appendStringInfoString(&sql, "\n ORDER BY ");
-	for (int i = 0; i < versioned->nkeys; i++)
-		appendStringInfo(&sql, "v.%s DESC, ", poser_history_column(versioned, versioned->keys[i]));
-	appendStringInfoString(&sql, "v.change_id DESC");
-
-	poser_lock_query(sql.data, 0, 1, &type);
+	/* locking can replace the active snapshot, and the transactions are read with the same one */
+	poser_lock_query_tables(&query);
 	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0, SO_NONE);
 	history->looked_up = false;
-	poser_execute_for(&receiver->pub, sql.data, 0, 1, &type, &key, NULL, 0);
+	(void) poser_run(&query);
 	index_endscan(history->scan);
 }
 
-/* Give the history to the function's caller, newest first. */
+/* End a history: all of it is in the function's result, newest first. */
 void
 poser_history_end(PoserHistory *history)
 {

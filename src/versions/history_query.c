@@ -1,6 +1,21 @@
 /*
  * history_query.c
- *	  Parts of queries over the history.
+ *	  Queries over the history: their parts, the locks and the rights they need.
+ *
+ * The queries are built for tables and keys of any names and types.  The comments show
+ * the finished SQL as it looks for poser_widget.  There the schema names and the
+ * wrapping of operators in OPERATOR(pg_catalog...) are left out, with which the SQL
+ * means the same under any search_path.
+ *
+ * The tables of versions are read with the caller's privileges and policies.  Row-level
+ * security on a table must not be bypassed by reading its history.  Its policies cannot
+ * decide about rows as they were in the past.  So there are two ways.  If the table of
+ * versions has policies of its own, these decide.  If not, a user to whom the table's
+ * policies apply sees only the last versions of rows, and only of the rows that the
+ * policies show and that are still what the version says.
+ *
+ * The bookkeeping of the history (transactions and the horizon) is read with the rights
+ * of its owner.
  */
 #include "postgres.h"
 
@@ -15,34 +30,7 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* Run a query none of whose parameters is null. */
-uint64
-poser_history_execute(const char *query, int nargs, Oid *argtypes, Datum *values, bool read_only)
-{
-	return poser_execute(query, nargs, argtypes, values, NULL, read_only);
-}
-
-/* A number in the first row of the last result. */
-int64
-poser_history_int64(int column, bool *isnull)
-{
-	Oid type;
-
-	if (SPI_processed == 0)
-	{
-		*isnull = true;
-		return 0;
-	}
-	type = SPI_gettypeid(SPI_tuptable->tupdesc, column);
-	if (type != INT8OID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("a position in the history is of type %s instead of %s",
-						format_type_be(type), format_type_be(INT8OID)),
-				 errhint("poser_check() says what was changed.")));
-	return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isnull));
-}
-
+/* Returns the name of a column of the table of versions, quoted.  A recorded column has the same name in the table. */
 const char *
 poser_history_column(const PoserVersioned *versioned, AttrNumber column)
 {
@@ -50,9 +38,9 @@ poser_history_column(const PoserVersioned *versioned, AttrNumber column)
 }
 
 /*
- * The column by which rows are looked up: "name" or, if that is NULL, the first
- * column of the key.  Raises an error if a value of "keytype" cannot be used as one
- * of the column's type.
+ * Returns the column by which rows are looked up: the one with this name or, if it is
+ * NULL, the first column of the key.  Raises an error if the column is not recorded, or
+ * if a value of "keytype" cannot be used as a value of the column.
  */
 AttrNumber
 poser_history_lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype)
@@ -77,141 +65,166 @@ poser_history_lookup_column(const PoserVersioned *versioned, const char *name, O
 	return column;
 }
 
-/* Append the names of the recorded columns, each after this prefix. */
+/* Returns the qualified name of a type, as one without a length or precision: bpchar and not char. */
+static const char *
+sql_type(Oid type)
+{
+	return format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+}
+
+/*
+ * Append a template for a column of the table of versions.  In the template
+ *	%n	is the column's name,
+ *	%i	its number,
+ *	%t	its type, without length or precision,
+ *	%c	a cast to that type if the table's column has another one, otherwise nothing,
+ *	%=	the equality operator of the type.
+ */
 void
-poser_history_append_columns(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
+poser_history_append_column(StringInfo sql, const PoserVersioned *versioned, AttrNumber column,
+							const char *template)
+{
+	Oid type = get_atttype(versioned->versions, column);
+
+	for (const char *c = template; *c != '\0'; c++)
+	{
+		if (*c != '%')
+		{
+			appendStringInfoCharMacro(sql, *c);
+			continue;
+		}
+		switch (*++c)
+		{
+			case 'n':
+				appendStringInfoString(sql, poser_history_column(versioned, column));
+				break;
+			case 'i':
+				appendStringInfo(sql, "%d", column);
+				break;
+			case 't':
+				appendStringInfoString(sql, sql_type(type));
+				break;
+			case 'c':
+				if (get_atttype(versioned->relid, versioned->source[column - 1]) != type)
+					appendStringInfo(sql, "::%s", sql_type(type));
+				break;
+			case '=':
+				appendStringInfoString(sql, poser_equality(type));
+				break;
+			default:
+				elog(ERROR, "unknown placeholder in template \"%s\"", template);
+		}
+	}
+}
+
+/* Append the template for each recorded column, with commas in between. */
+void
+poser_history_append_columns(StringInfo sql, const PoserVersioned *versioned, const char *template)
 {
 	const char *separator = "";
 
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
 		{
-			appendStringInfo(sql, "%s%s%s", separator, prefix, poser_history_column(versioned, i + 1));
+			appendStringInfoString(sql, separator);
+			poser_history_append_column(sql, versioned, i + 1, template);
 			separator = ", ";
 		}
 }
 
-/* The same of the table, as values that the columns of its versions can hold. */
+/* Append the template for each column of the key. */
 void
-poser_history_append_values(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
-{
-	const char *separator = "";
-
-	for (int i = 0; i < versioned->natts; i++)
-		if (versioned->source[i] != 0)
-		{
-			Oid type = get_atttype(versioned->versions, i + 1);
-
-			appendStringInfo(sql, "%s%s%s", separator, prefix, poser_history_column(versioned, i + 1));
-			if (get_atttype(versioned->relid, versioned->source[i]) != type)
-				appendStringInfo(sql, "::%s", format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-			separator = ", ";
-		}
-}
-
-void
-poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const char *prefix)
-{
-	for (int i = 0; i < versioned->nkeys; i++)
-		appendStringInfo(sql, "%s%s%s", i > 0 ? ", " : "", prefix,
-						 poser_history_column(versioned, versioned->keys[i]));
-}
-
-/* Append "left = right" for a column's type, whatever the search_path. */
-void
-poser_history_append_equality(StringInfo sql, const char *left, const char *right, Oid type)
-{
-	appendStringInfo(sql, "%s %s %s", left, poser_equality(type), right);
-}
-
-/* Append the condition that two rows have the same key. */
-void
-poser_history_append_same_key(StringInfo sql, const PoserVersioned *versioned, const char *left, const char *right)
+poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const char *separator,
+						  const char *template)
 {
 	for (int i = 0; i < versioned->nkeys; i++)
 	{
-		const char *name = poser_history_column(versioned, versioned->keys[i]);
-
 		if (i > 0)
-			appendStringInfoString(sql, " AND ");
-		poser_history_append_equality(sql, psprintf("%s%s", left, name), psprintf("%s%s", right, name),
-									  get_atttype(versioned->versions, versioned->keys[i]));
+			appendStringInfoString(sql, separator);
+		poser_history_append_column(sql, versioned, versioned->keys[i], template);
 	}
 }
 
 /*
- * Append a query for the last version of each row, all columns of it:
- * of the versions for which the condition holds.
+ * Append a query for the last version of each row, among the versions for which the
+ * condition is true:
+ *
+ *	SELECT DISTINCT ON (uuid) *
+ *	  FROM poser_widget_version
+ *	 WHERE <condition>
+ *	 ORDER BY uuid, change_id DESC
  */
 void
 poser_history_append_last_versions(StringInfo sql, const PoserVersioned *versioned, const char *condition)
 {
 	appendStringInfo(sql, "SELECT DISTINCT ON (");
-	poser_history_append_keys(sql, versioned, "");
+	poser_history_append_keys(sql, versioned, ", ", "%n");
 	appendStringInfo(sql, ") *\n  FROM %s\n WHERE %s\n ORDER BY ",
 					 poser_relation_name(versioned->versions), condition);
-	poser_history_append_keys(sql, versioned, "");
+	poser_history_append_keys(sql, versioned, ", ", "%n");
 	appendStringInfoString(sql, ", change_id DESC");
 }
 
 /*
- * Append a query for all rows that are not what their last version says:
- * operation, what should be recorded of the row, which is an insert, update or
- * delete; operation_type of the last version; and the recorded columns.  These are
- * called "column_" and their number in the table of versions, because their own
- * names could be the same as another one here.
+ * Append a query for all rows that are not what their last version says.  Its columns
+ * are the operation that is missing in the history; the operation of the last version;
+ * and the recorded columns, which are called by their numbers, because their names
+ * could be those of the first two:
+ *
+ *	SELECT CASE WHEN live.uuid IS NULL THEN 2
+ *	            WHEN last.operation_type IS NULL OR last.operation_type = 2 THEN 0
+ *	            ELSE 1 END::int2 AS operation,
+ *	       last.operation_type,
+ *	       CASE WHEN live.uuid IS NULL THEN last.uuid ELSE live.uuid END AS column_1,
+ *	       CASE WHEN live.uuid IS NULL THEN last.description ELSE live.description END AS column_2,
+ *	       CASE WHEN live.uuid IS NULL THEN last.active ELSE live.active END AS column_3
+ *	  FROM (SELECT uuid::varchar AS uuid, description::varchar AS description,
+ *	               active::bool AS active
+ *	          FROM poser_widget) AS live
+ *	       FULL JOIN (<last versions>) AS last
+ *	       ON live.uuid = last.uuid
+ *	 WHERE CASE WHEN live.uuid IS NULL THEN last.operation_type <> 2
+ *	            WHEN last.operation_type IS NULL OR last.operation_type = 2 THEN true
+ *	            ELSE ROW(live.uuid, live.description, live.active)::record *<>
+ *	                 ROW(last.uuid, last.description, last.active)::record END
  */
 void
 poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 {
 	const char *key = poser_history_column(versioned, versioned->keys[0]);
-	const char *separator = "";
 
 	appendStringInfo(sql,
 					 "SELECT CASE WHEN live.%s IS NULL THEN 2\n"
 					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN 0\n"
 					 "            ELSE 1 END::pg_catalog.int2 AS operation,\n"
-					 "       last.operation_type,\n       ",
+					 "       last.operation_type",
 					 key);
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
 		{
-			const char *name = poser_history_column(versioned, i + 1);
-
-			appendStringInfo(sql, "%sCASE WHEN live.%s IS NULL THEN last.%s ELSE live.%s END AS column_%d",
-							 separator, key, name, name, i + 1);
-			separator = ", ";
+			/* the key's name is no part of the template, because it can contain a percent sign */
+			appendStringInfo(sql, ",\n       CASE WHEN live.%s IS NULL", key);
+			poser_history_append_column(sql, versioned, i + 1, " THEN last.%n ELSE live.%n END AS column_%i");
 		}
 	appendStringInfoString(sql, "\n  FROM (SELECT ");
-	separator = "";
-	for (int i = 0; i < versioned->natts; i++)
-		if (versioned->source[i] != 0)
-		{
-			const char *name = poser_history_column(versioned, i + 1);
-
-			appendStringInfo(sql, "%s%s::%s AS %s", separator, name,
-							 format_type_extended(get_atttype(versioned->versions, i + 1), -1,
-												  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY),
-							 name);
-			separator = ", ";
-		}
+	poser_history_append_columns(sql, versioned, "%n::%t AS %n");
 	appendStringInfo(sql, "\n          FROM %s) AS live\n       FULL JOIN (",
 					 poser_relation_name(versioned->relid));
 	poser_history_append_last_versions(sql, versioned, "true");
 	appendStringInfoString(sql, ") AS last\n       ON ");
-	poser_history_append_same_key(sql, versioned, "live.", "last.");
+	poser_history_append_keys(sql, versioned, " AND ", "live.%n %= last.%n");
 	appendStringInfo(sql,
 					 "\n WHERE CASE WHEN live.%s IS NULL THEN last.operation_type OPERATOR(pg_catalog.<>) 2\n"
 					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN true\n"
 					 "            ELSE ROW(",
 					 key);
-	poser_history_append_columns(sql, versioned, "live.");
-	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
-	poser_history_append_columns(sql, versioned, "last.");
+	poser_history_append_columns(sql, versioned, "live.%n");
+	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>)\n                 ROW(");
+	poser_history_append_columns(sql, versioned, "last.%n");
 	appendStringInfoString(sql, ")::pg_catalog.record END");
 }
 
-/* Is a role that may not see all rows of the table reading? */
+/* Must the current user's query over the versions be restricted, as the head of this file says? */
 bool
 poser_history_is_restricted(const PoserVersioned *versioned)
 {
@@ -219,30 +232,41 @@ poser_history_is_restricted(const PoserVersioned *versioned)
 		   check_enable_rls(versioned->versions, InvalidOid, true) != RLS_ENABLED;
 }
 
-/* Append, for such a role, that a version is what a row that he sees is. */
+/*
+ * Append the restriction to a query over versions "v".  A version is shown if it is the
+ * last one of its row, and the user sees the row as the version says:
+ *
+ *	   AND v.operation_type <> 2
+ *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS newer
+ *	                    WHERE newer.uuid = v.uuid AND newer.change_id > v.change_id)
+ *	   AND EXISTS (SELECT FROM poser_widget AS live
+ *	                WHERE live.uuid = v.uuid
+ *	                  AND ROW(live.uuid, live.description, live.active)::record *=
+ *	                      ROW(v.uuid, v.description, v.active)::record)
+ */
 void
 poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned)
 {
-	const char *versions = poser_relation_name(versioned->versions);
-
 	appendStringInfo(sql,
 					 "\n   AND v.operation_type OPERATOR(pg_catalog.<>) 2"
 					 "\n   AND NOT EXISTS (SELECT FROM %s AS newer WHERE ",
-					 versions);
-	poser_history_append_same_key(sql, versioned, "newer.", "v.");
-	appendStringInfo(sql, " AND newer.change_id OPERATOR(pg_catalog.>) v.change_id)\n   AND EXISTS (SELECT FROM %s AS live WHERE ",
+					 poser_relation_name(versioned->versions));
+	poser_history_append_keys(sql, versioned, " AND ", "newer.%n %= v.%n");
+	appendStringInfo(sql,
+					 " AND newer.change_id OPERATOR(pg_catalog.>) v.change_id)"
+					 "\n   AND EXISTS (SELECT FROM %s AS live WHERE ",
 					 poser_relation_name(versioned->relid));
-	poser_history_append_same_key(sql, versioned, "live.", "v.");
-	appendStringInfoString(sql, "\n   AND ROW(");
-	poser_history_append_values(sql, versioned, "live.");
+	poser_history_append_keys(sql, versioned, " AND ", "live.%n %= v.%n");
+	appendStringInfoString(sql, " AND ROW(");
+	poser_history_append_columns(sql, versioned, "live.%n%c");
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
-	poser_history_append_columns(sql, versioned, "v.");
+	poser_history_append_columns(sql, versioned, "v.%n");
 	appendStringInfoString(sql, ")::pg_catalog.record)");
 }
 
 /*
- * Lock the history of these tables and its horizon, to be read with the active
- * snapshot, which the caller has pushed, see poser_lock_to_read().
+ * Lock the tables of versions and the bookkeeping for reading with the active snapshot,
+ * which the caller has pushed; see poser_lock_to_read().
  */
 void
 poser_history_lock(const PoserVersioned *tables, int ntables)
@@ -254,18 +278,35 @@ poser_history_lock(const PoserVersioned *tables, int ntables)
 	poser_lock_to_read(bookkeeping, lengthof(bookkeeping));
 }
 
-/*
- * Bookkeeping is read with its owner's rights.  To be called between
- * SPI_connect() and SPI_finish(), as the rest of this.
- */
-void
-poser_history_execute_as_owner(const PoserVersioned *versioned, const char *query, int nargs, Oid *argtypes, Datum *values,
-							   bool read_only)
+/* Run a query over the bookkeeping with its owner's rights.  Returns what poser_run() does. */
+uint64
+poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query)
 {
 	Oid save_userid;
 	int save_sec_context;
+	uint64 result;
 
 	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
-	poser_history_execute(query, nargs, argtypes, values, read_only);
+	result = poser_run(query);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return result;
+}
+
+/*
+ * Returns a position in the history, the id of a transaction or change, in the first
+ * row of the last result.  If it is null, or if there is no row, the result is 0 and
+ * *isnull is true; "isnull" may be NULL.
+ */
+int64
+poser_history_position(int column, bool *isnull)
+{
+	Oid type = SPI_processed > 0 ? SPI_gettypeid(SPI_tuptable->tupdesc, column) : INT8OID;
+
+	if (type != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("a position in the history is of type %s instead of %s",
+						format_type_be(type), format_type_be(INT8OID)),
+				 errhint("poser_check() says what was changed.")));
+	return poser_result_int64(column, isnull);
 }

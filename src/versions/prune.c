@@ -1,6 +1,19 @@
 /*
  * prune.c
- *	  Pruning the history.
+ *	  poser_prune_versions(): removing old versions, and the horizon that says so.
+ *
+ * Pruning goes up to a transaction P: the last one that is older than the limit and that
+ * no consumer of datasync needs.  A version by a transaction up to P is removed if the
+ * same row has a later version by a transaction up to P.  What stays is the state after
+ * P and all changes since.  Then transactions before P without versions are removed,
+ * too.
+ *
+ * The horizon is one row with the greatest P so far and the greatest change_id that has
+ * replaced a removed version.  The state as of a transaction before P is no longer
+ * known, nor is the state after a change before that change_id.
+ *
+ * One session prunes at a time, and not while another one reverts rows.  Other readers and
+ * writers do not wait for it.
  */
 #include "postgres.h"
 
@@ -23,54 +36,91 @@
 
 PG_FUNCTION_INFO_V1(poser_prune_versions);
 
-/* The least id of a transaction that must not be pruned, see versions.h. */
 int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
 
-/* Rows fetched or deleted at a time. */
-#define BATCH 1000
+/* How many versions are deleted by one statement. */
+#define DELETED_AT_A_TIME 1000
 
-Horizon
+/*
+ * Returns the horizon of the history, zeros if nothing has been pruned:
+ *
+ *	SELECT max(transaction_id), max(change_id) FROM poser_version_horizon
+ *
+ * With "read_only" it is read with the active snapshot.
+ */
+PoserHorizon
 poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 {
-	Horizon result;
-	bool isnull;
+	PoserHorizon result;
 
-	poser_history_execute_as_owner(versioned,
-								   psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
-											"  FROM %s",
-											poser_relation_name(versioned->horizon)),
-								   0, NULL, NULL, read_only);
-	result.transaction_id = poser_history_int64(1, &isnull);
-	if (isnull)
-		result.transaction_id = 0;
-	result.change_id = poser_history_int64(2, &isnull);
-	if (isnull)
-		result.change_id = 0;
+	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {
+													 .sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
+																	 "  FROM %s",
+																	 poser_relation_name(versioned->horizon)),
+													 .read_only = read_only});
+	result.transaction_id = poser_history_position(1, NULL);
+	result.change_id = poser_history_position(2, NULL);
 	return result;
 }
 
 /*
- * Remove versions of one table that have been followed by another one, both of
- * transactions up to this one, at most "limit" of them.  What was the state
- * after that transaction, and what came later, stays.  Raises the horizon.
+ * Returns the transaction up to which versions are pruned; *isnull is true if there is
+ * none:
+ *
+ *	SELECT max(id)
+ *	  FROM poser_transaction
+ *	 WHERE id < COALESCE((SELECT min(id) FROM poser_transaction WHERE issued_at >= $1),
+ *	                     9223372036854775807)
+ *	   AND id < $2
+ *
+ * $1 is the time before which a change is old, $2 the first transaction that a consumer
+ * needs.
  */
 static int64
-prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, Horizon *horizon)
+last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *isnull)
 {
-	Oid argtypes[] = {INT8OID, INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit)};
-	Oid array_type[] = {INT8ARRAYOID};
-	char *delete_query = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
-								  poser_relation_name(versioned->versions));
+	const char *transactions = poser_relation_name(tables[0].transactions);
+	Oid argtypes[] = {TIMESTAMPTZOID, INT8OID};
+	Datum values[2];
+
+	values[0] = TimestampTzGetDatum(before);
+	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT pg_catalog.max(id)\n"
+						"  FROM %s\n"
+						" WHERE id OPERATOR(pg_catalog.<)\n"
+						"       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
+						"                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
+						"   AND id OPERATOR(pg_catalog.<) $2",
+						transactions, transactions),
+		.nargs = 2,
+		.argtypes = argtypes,
+		.values = values,
+		.read_only = true});
+	return poser_history_position(1, isnull);
+}
+
+/*
+ * Returns the query for at most $2 versions that can be pruned up to transaction $1,
+ * each with the change that has replaced it:
+ *
+ *	SELECT change_id, next
+ *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next
+ *	          FROM poser_widget_version
+ *	         WHERE transaction_id <= $1) AS version
+ *	 WHERE next IS NOT NULL
+ *	 LIMIT $2
+ */
+static char *
+old_versions_query(const PoserVersioned *versioned)
+{
 	StringInfoData sql;
-	Portal portal;
-	int64 result = 0;
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
 						   "SELECT change_id, next\n"
 						   "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
-	poser_history_append_keys(&sql, versioned, "");
+	poser_history_append_keys(&sql, versioned, ", ", "%n");
 	appendStringInfo(&sql,
 					 " ORDER BY change_id) AS next\n"
 					 "          FROM %s\n"
@@ -78,15 +128,37 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 					 " WHERE next IS NOT NULL\n"
 					 " LIMIT $2",
 					 poser_relation_name(versioned->versions));
-	portal = poser_open_cursor(sql.data, lengthof(argtypes), argtypes, values);
+	return sql.data;
+}
+
+/*
+ * Remove at most "limit" versions of one table, of transactions up to this one, and
+ * raise the change_id of the horizon.  Returns how many were removed.  They are read by
+ * a cursor and deleted in parts, so that memory stays bounded:
+ *
+ *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
+ */
+static int64
+prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, PoserHorizon *horizon)
+{
+	Oid argtypes[] = {INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit)};
+	Oid array_type[] = {INT8ARRAYOID};
+	char *delete_sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
+								poser_relation_name(versioned->versions));
+	Portal portal = poser_open_cursor_for(&(PoserQuery) {
+		.sql = old_versions_query(versioned), .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true});
+	int64 result = 0;
+
 	for (;;)
 	{
-		Datum ids[BATCH];
+		Datum ids[DELETED_AT_A_TIME];
 		Datum array;
-		SPITupleTable *batch;
+		SPITupleTable *found;
 
-		SPI_cursor_fetch(portal, true, BATCH);
-		batch = SPI_tuptable;
+		/* the next ones */
+		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
+		found = SPI_tuptable;
 		if (SPI_processed == 0)
 			break;
 		CHECK_FOR_INTERRUPTS();
@@ -94,37 +166,55 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 		{
 			bool isnull;
 
-			ids[i] = SPI_getbinval(batch->vals[i], batch->tupdesc, 1, &isnull);
+			ids[i] = SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull);
 			horizon->change_id = Max(horizon->change_id,
-									 DatumGetInt64(SPI_getbinval(batch->vals[i], batch->tupdesc, 2, &isnull)));
+									 DatumGetInt64(SPI_getbinval(found->vals[i], found->tupdesc, 2, &isnull)));
 		}
+
 		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		result += poser_history_execute(delete_query, 1, array_type, &array, false);
-		SPI_freetuptable(batch);
+		result += poser_run(&(PoserQuery) {.sql = delete_sql, .nargs = 1, .argtypes = array_type, .values = &array});
+		SPI_freetuptable(found);
 		pfree(DatumGetPointer(array));
 	}
 	SPI_cursor_close(portal);
 	return result;
 }
 
-/* Append the condition that a table has no version of transaction "t". */
+/* Add the ids of the transactions, up to this one, that a table has versions of. */
 static void
-append_no_version(StringInfo sql, Oid versions)
+read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, TupleDesc desc,
+				  int64 transaction_id)
 {
-	appendStringInfo(sql,
-					 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
-					 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
-					 poser_relation_name(versions));
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	TupleTableSlot *slot = table_slot_create(versions, NULL);
+	TableScanDesc scan = table_beginscan(versions, snapshot, 0, NULL, SO_NONE);
+	int64 last = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool isnull;
+		Datum value = slot_getattr(slot, column, &isnull);
+
+		CHECK_FOR_INTERRUPTS();
+		/* the versions of a transaction usually stand together, so most repetitions are left out here */
+		if (isnull || DatumGetInt64(value) > transaction_id || DatumGetInt64(value) == last)
+			continue;
+		last = DatumGetInt64(value);
+		tuplestore_putvalues(used, desc, &value, &isnull);
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	UnregisterSnapshot(snapshot);
 }
 
 /*
- * Collect the transactions, up to this one, of which other tables have versions.
- * Each table with the columns of a table of versions counts, whoever owns it: a
- * trigger may record to it now, or may have done so before it was renamed.  Tables
- * are scanned without a query, because a query could run their owners' code.
+ * Collect the transactions, up to this one, of which other tables have versions.  Other
+ * tables are all those with the columns of a table of versions, whatever their owner: a
+ * trigger may record to one now, or may have done so before the table was renamed.
  *
- * Returns false if one of the tables cannot be locked at once.  Pruning does not
- * wait for it, because its owner could then block pruning.
+ * The tables are scanned without a query, because a query could run their owners' code.
+ * Returns false if one of them cannot be locked at once.  Pruning does not wait for it,
+ * because its owner could then block pruning.
  */
 static bool
 collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
@@ -133,17 +223,18 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 	SPITupleTable *found;
 	bool result = true;
 
-	poser_history_execute("SELECT c.oid\n"
-						  "  FROM pg_catalog.pg_class AS c\n"
-						  "       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
-						  " WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
-						  "   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
-						  "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
-						  "        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
-						  "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
-						  " GROUP BY c.oid\n"
-						  "HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3",
-						  0, NULL, NULL, true);
+	(void) poser_run(&(PoserQuery) {
+		.sql = "SELECT c.oid\n"
+			   "  FROM pg_catalog.pg_class AS c\n"
+			   "       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
+			   " WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
+			   "   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
+			   "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
+			   "        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
+			   "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
+			   " GROUP BY c.oid\n"
+			   "HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3",
+		.read_only = true});
 	found = SPI_tuptable;
 	for (uint64 i = 0; result && i < found->numvals; i++)
 	{
@@ -152,10 +243,6 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 		bool known = false;
 		AttrNumber column;
 		Relation rel;
-		Snapshot snapshot;
-		TableScanDesc scan;
-		TupleTableSlot *slot;
-		int64 last = 0;
 
 		for (int j = 0; j < ntables; j++)
 			known = known || tables[j].versions == relid;
@@ -166,57 +253,46 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 			result = false;
 			continue;
 		}
+
+		/* the table may have been dropped or altered before we had the lock */
 		rel = try_table_open(relid, NoLock);
 		if (rel == NULL)
 			continue;
 		column = get_attnum(relid, "transaction_id");
 		if (column > 0 && get_atttype(relid, column) == INT8OID)
-		{
-			snapshot = RegisterSnapshot(GetLatestSnapshot());
-			slot = table_slot_create(rel, NULL);
-			scan = table_beginscan(rel, snapshot, 0, NULL, SO_NONE);
-			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-			{
-				Datum value = slot_getattr(slot, column, &isnull);
-
-				CHECK_FOR_INTERRUPTS();
-				if (isnull || DatumGetInt64(value) > transaction_id || DatumGetInt64(value) == last)
-					continue;
-				last = DatumGetInt64(value);
-				tuplestore_putvalues(used, desc, &value, &isnull);
-			}
-			table_endscan(scan);
-			ExecDropSingleTupleTableSlot(slot);
-			UnregisterSnapshot(snapshot);
-		}
+			read_transactions(rel, column, used, desc, transaction_id);
 		table_close(rel, AccessShareLock);
 	}
 	SPI_freetuptable(found);
 	return result;
 }
 
-/* Remove the transactions before this one of which no table has a version. */
+/*
+ * Remove the transactions before this one of which no table has a version:
+ *
+ *	DELETE FROM poser_transaction AS t
+ *	 WHERE t.id < $1
+ *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
+ *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS v WHERE v.transaction_id = t.id)
+ *	   AND NOT EXISTS (SELECT FROM poser_component_version AS v WHERE v.transaction_id = t.id)
+ *
+ * "poser_used" are the transactions that collect_transactions() has found.
+ */
 static void
 prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
 {
 	Oid argtypes[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(transaction_id)};
-	EphemeralNamedRelationData used = {0};
+	EphemeralNamedRelationData enr;
+	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
 	TupleDesc desc = CreateTemplateTupleDesc(1);
 	StringInfoData sql;
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescFinalize(desc);
-	used.reldata = tuplestore_begin_heap(false, false, work_mem);
-	if (collect_transactions(used.reldata, desc, tables, ntables, transaction_id))
+	if (collect_transactions(used, desc, tables, ntables, transaction_id))
 	{
-		used.md.name = "poser_used";
-		used.md.reliddesc = InvalidOid;
-		used.md.tupdesc = desc;
-		used.md.enrtype = ENR_NAMED_TUPLESTORE;
-		used.md.enrtuples = tuplestore_tuple_count(used.reldata);
-		if (SPI_register_relation(&used) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register the transactions that are used");
+		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
 		initStringInfo(&sql);
 		appendStringInfo(&sql,
 						 "DELETE FROM %s AS t\n"
@@ -224,78 +300,78 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 						 "   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id OPERATOR(pg_catalog.=) t.id)",
 						 poser_relation_name(tables[0].transactions));
 		for (int i = 0; i < ntables; i++)
-			append_no_version(&sql, tables[i].versions);
-		if (SPI_execute_with_args(sql.data, 1, argtypes, values, NULL, false, 0) != SPI_OK_DELETE)
-			elog(ERROR, "could not remove transactions");
-		SPI_unregister_relation(used.md.name);
+			appendStringInfo(&sql,
+							 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
+							 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
+							 poser_relation_name(tables[i].versions));
+		(void) poser_run(&(PoserQuery) {
+			.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true});
+		SPI_unregister_relation(enr.md.name);
 	}
-	tuplestore_end(used.reldata);
+	tuplestore_end(used);
 }
 
 /*
- * Remove old versions of all these tables, and the transactions that have none
- * any more.  "before" is the time before which a change is old.  The current
- * user must have the owner's rights on all tables of the history.
+ * Replace the horizon:
+ *
+ *	DELETE FROM poser_version_horizon
+ *	INSERT INTO poser_version_horizon (transaction_id, change_id) VALUES ($1, $2)
  */
-int64
-poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
+static void
+set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
 {
-	const PoserVersioned *first = &tables[0];
-	Oid limit_types[] = {TIMESTAMPTZOID, INT8OID};
-	Datum limits[2];
-	Oid position_types[] = {INT8OID, INT8OID};
-	Datum position[2];
-	const char *transactions = poser_relation_name(first->transactions);
-	const char *horizons = poser_relation_name(first->horizon);
+	const char *name = poser_relation_name(versioned->horizon);
+	Oid argtypes[] = {INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(horizon.transaction_id), Int64GetDatum(horizon.change_id)};
+
+	(void) poser_run(&(PoserQuery) {.sql = psprintf("DELETE FROM %s", name)});
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", name),
+		.nargs = 2,
+		.argtypes = argtypes,
+		.values = values});
+}
+
+/*
+ * Remove at most "limit" versions of these tables, by transactions before this time, and
+ * then transactions without versions.  Returns how many versions were removed.  Raises
+ * an error unless the current user has the rights of the owner of all these tables.
+ */
+static int64
+prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
+{
 	Oid save_userid;
 	int save_sec_context;
-	Horizon horizon;
 	int64 transaction_id;
 	int64 result = 0;
 	bool isnull;
 
-	poser_check_owner(first->transactions);
-	poser_check_owner(first->horizon);
+	poser_check_owner(tables[0].transactions);
+	poser_check_owner(tables[0].horizon);
 	for (int i = 0; i < ntables; i++)
 		poser_check_owner(tables[i].versions);
 
-	/* one at a time */
-	LockRelationOid(first->horizon, ShareUpdateExclusiveLock);
-	poser_become_owner(first->transactions, &save_userid, &save_sec_context);
+	/* only one session prunes; all queries that read use one snapshot */
+	LockRelationOid(tables[0].horizon, ShareUpdateExclusiveLock);
+	poser_become_owner(tables[0].transactions, &save_userid, &save_sec_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	poser_history_lock(tables, ntables);
 	SPI_connect();
 
-	/* should the row of this transaction go, then another is written when needed */
-	poser_version_forget();
+	/* this transaction's own row may be removed */
+	poser_transaction_forget();
 
-	/* the last transaction before the first that is not old, or that a consumer needs */
-	limits[0] = TimestampTzGetDatum(before);
-	limits[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
-	poser_history_execute(psprintf("SELECT pg_catalog.max(id)\n"
-								   "  FROM %s\n"
-								   " WHERE id OPERATOR(pg_catalog.<)\n"
-								   "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
-								   "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
-								   "   AND id OPERATOR(pg_catalog.<) $2",
-								   transactions, transactions),
-						  2, limit_types, limits, true);
-	transaction_id = poser_history_int64(1, &isnull);
+	transaction_id = last_pruned_transaction(tables, before, &isnull);
 	if (!isnull)
 	{
-		horizon = poser_history_horizon(first, true);
+		PoserHorizon horizon = poser_history_horizon(&tables[0], true);
+
 		horizon.transaction_id = Max(horizon.transaction_id, transaction_id);
 		for (int i = 0; i < ntables && result < limit; i++)
 			result += prune_versions(&tables[i], transaction_id, limit - result, &horizon);
-		position[0] = Int64GetDatum(horizon.transaction_id);
-		position[1] = Int64GetDatum(horizon.change_id);
 		if (result > 0)
-		{
-			poser_history_execute(psprintf("DELETE FROM %s", horizons), 0, NULL, NULL, false);
-			poser_history_execute(psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", horizons),
-								  2, position_types, position, false);
-		}
-		/* the last one stays, as the place in time of what is left */
+			set_horizon(&tables[0], horizon);
+		/* the last transaction stays: its time is the time of the state that is left */
 		if (result < limit)
 			prune_transactions(tables, ntables, transaction_id);
 	}
@@ -333,6 +409,5 @@ poser_prune_versions(PG_FUNCTION_ARGS)
 	before = DirectFunctionCall2(timestamptz_mi_interval,
 								 TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
 	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
-	PG_RETURN_INT64(poser_history_prune(tables, POSER_VERSIONED_TABLES,
-										DatumGetTimestampTz(before), limit));
+	PG_RETURN_INT64(prune(tables, POSER_VERSIONED_TABLES, DatumGetTimestampTz(before), limit));
 }

@@ -1,6 +1,23 @@
 /*
  * reconcile.c
- *	  Recording statements beside others that are under way on the same table.
+ *	  Recording a statement while others on the same table overlap with it.
+ *
+ * A statement's rows are usually what its transition tables say: each change follows
+ * on the last version of its row.  That need not be so if another statement writes the
+ * table between the BEFORE and the AFTER trigger.  It can be part of a row trigger, of
+ * a function that the statement calls, or of the same query.  Then some changes were
+ * made before this statement's and are not recorded yet, and some were made after it
+ * and are recorded already.
+ *
+ * So the versions of each row are read before a change of the row is recorded:
+ * - If another statement has recorded the same change meanwhile, it is left out.
+ * - If the last version is not what the statement has found, a version that closes the
+ *   gap is written first.
+ * When all changes are recorded, the last version of each row is compared with the row
+ * in the table, and if they differ, another version is written.
+ *
+ * The invariant: when the statement has been recorded, the last version of each row
+ * that it has changed is the row as it is.
  */
 #include "postgres.h"
 
@@ -8,11 +25,61 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "miscadmin.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
+
+struct PoserReconciler
+{
+	const PoserVersioned *versioned;
+	Relation rel; /* the table */
+	PoserVersionWriter *writer;
+	int64 since;			 /* the last change_id before the statement began */
+	bool replaced;			 /* a changed row was deleted and inserted */
+	MemoryContext context;	 /* of the following, which are made when needed */
+	Relation index;			 /* of the versions */
+	IndexScanDesc scan;		 /* NULL until versions are read */
+	TupleTableSlot *version; /* the version that was read last */
+	TupleTableSlot *live;	 /* a row of the table */
+};
+
+/*
+ * Begin to record a statement that overlaps with others.  "since" is the last
+ * change_id before it began.  If "replaced", a row with another version than expected
+ * was deleted and inserted anew, not updated.
+ */
+PoserReconciler *
+poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersionWriter *writer,
+					  int64 since, bool replaced)
+{
+	PoserReconciler *reconciler = palloc0(sizeof(PoserReconciler));
+
+	reconciler->versioned = versioned;
+	reconciler->rel = rel;
+	reconciler->writer = writer;
+	reconciler->since = since;
+	reconciler->replaced = replaced;
+	reconciler->context = CurrentMemoryContext;
+	return reconciler;
+}
+
+/* Free a reconciler.  Its writer is ended after it. */
+void
+poser_reconcile_end(PoserReconciler *reconciler)
+{
+	if (reconciler->scan != NULL)
+	{
+		index_endscan(reconciler->scan);
+		index_close(reconciler->index, NoLock);
+		ExecDropSingleTupleTableSlot(reconciler->version);
+	}
+	if (reconciler->live != NULL)
+		ExecDropSingleTupleTableSlot(reconciler->live);
+	pfree(reconciler);
+}
 
 static PoserOperation
 version_operation(const PoserVersioned *versioned, TupleTableSlot *version)
@@ -31,142 +98,114 @@ version_change(const PoserVersioned *versioned, TupleTableSlot *version)
 }
 
 /*
- * Begin to look up the versions of the row in the slot, newest first.
+ * Begin to read the versions of the row in the slot, newest first.  The slot has a row
+ * of the table or, with "is_version", a row of the table of versions.
  */
 static void
-begin_versions(PoserVersionWriter *writer, TupleTableSlot *row, bool is_version)
+begin_versions(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version)
 {
-	const PoserVersioned *versioned = writer->versioned;
+	const PoserVersioned *versioned = reconciler->versioned;
+	Relation versions = poser_version_flush(reconciler->writer);
 	ScanKeyData keys[INDEX_MAX_KEYS];
 	MemoryContext old;
 
-	if (!writer->opened)
-		poser_version_open(writer);
-	poser_version_flush(writer);
-
-	/* what the scan allocates stays as long as the scan */
-	old = MemoryContextSwitchTo(writer->context);
-	if (writer->scan == NULL)
+	/* what the scan allocates must live as long as the scan */
+	old = MemoryContextSwitchTo(reconciler->context);
+	if (reconciler->scan == NULL)
 	{
 		if (!OidIsValid(versioned->versions_index))
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 					 errmsg("relation \"%s\" has no usable index on its key",
-							RelationGetRelationName(writer->table.rel)),
+							RelationGetRelationName(versions)),
 					 errhint("poser_check() says what was changed.")));
-		writer->index = index_open(versioned->versions_index, RowExclusiveLock);
-		writer->last = table_slot_create(writer->table.rel, NULL);
-		writer->scan = index_beginscan(writer->table.rel, writer->index, SnapshotSelf, NULL,
-									   versioned->nkeys, 0, SO_NONE);
+		reconciler->index = index_open(versioned->versions_index, RowExclusiveLock);
+		reconciler->version = table_slot_create(versions, NULL);
+		reconciler->scan = index_beginscan(versions, reconciler->index, SnapshotSelf, NULL,
+										   versioned->nkeys, 0, SO_NONE);
 	}
+
+	/* keys can be null while a constraint is missing */
 	for (int i = 0; i < versioned->nkeys; i++)
 	{
 		AttrNumber column = versioned->keys[i];
 		bool isnull;
 		Datum value = slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
 
-		poser_scan_key(&keys[i], writer->index, i + 1, value);
+		poser_scan_key(&keys[i], reconciler->index, i + 1, value);
 		if (isnull)
 			keys[i].sk_flags |= SK_ISNULL | SK_SEARCHNULL;
 	}
-	index_rescan(writer->scan, keys, versioned->nkeys, NULL, 0);
+	index_rescan(reconciler->scan, keys, versioned->nkeys, NULL, 0);
 	MemoryContextSwitchTo(old);
 }
 
-/* The next of them, in writer->last. */
+/* Get the next version into reconciler->version; returns false if there is none. */
 static bool
-next_version(PoserVersionWriter *writer)
+next_version(PoserReconciler *reconciler)
 {
-	MemoryContext old = MemoryContextSwitchTo(writer->context);
-	bool found = index_getnext_slot(writer->scan, BackwardScanDirection, writer->last);
+	MemoryContext old = MemoryContextSwitchTo(reconciler->context);
+	bool found = index_getnext_slot(reconciler->scan, BackwardScanDirection, reconciler->version);
 
 	MemoryContextSwitchTo(old);
 	return found;
 }
 
-/*
- * Make the last version of a row what the row is now.  The slot has its key.
- */
-void
-poser_reconcile(PoserVersionWriter *writer, Relation rel, TupleTableSlot *row, bool is_version)
+/* Has another statement recorded this change, whose row is "row", since ours began? */
+static bool
+is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlot *row)
 {
-	const PoserVersioned *versioned = writer->versioned;
-	AttrNumber columns[INDEX_MAX_KEYS];
-	Datum values[INDEX_MAX_KEYS];
-	bool recorded_live;
-	bool live;
+	const PoserVersioned *versioned = reconciler->versioned;
+	bool others = false;
+	bool found;
 
-	begin_versions(writer, row, is_version);
-	recorded_live = next_version(writer) &&
-					version_operation(versioned, writer->last) != POSER_DELETE;
-	for (int i = 0; i < versioned->nkeys; i++)
+	begin_versions(reconciler, row, false);
+	while ((found = next_version(reconciler)) && version_change(versioned, reconciler->version) > reconciler->since)
 	{
-		AttrNumber column = versioned->keys[i];
-		bool isnull;
+		bool deleted = version_operation(versioned, reconciler->version) == POSER_DELETE;
 
-		columns[i] = versioned->source[column - 1];
-		values[i] = slot_getattr(row, is_version ? column : columns[i], &isnull);
-		/* such rows cannot be told from each other */
-		if (isnull)
-			return;
+		if (deleted == (operation == POSER_DELETE) &&
+			poser_versioned_is_version_of(versioned, reconciler->version, row))
+			return true;
+		others = true;
 	}
-	if (writer->live == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(writer->context);
 
-		writer->live = table_slot_create(rel, NULL);
-		MemoryContextSwitchTo(old);
-	}
-	if (!poser_fetch_row(rel, versioned->nkeys, columns, values, writer->live, &live))
-		return;
-	if (live && !recorded_live)
-		poser_version_write(writer, POSER_INSERT, writer->live, false);
-	else if (live && !poser_versioned_is_version_of(versioned, writer->last, writer->live))
-		poser_version_write(writer, POSER_UPDATE, writer->live, false);
-	else if (!live && recorded_live)
-		poser_version_write(writer, POSER_DELETE, writer->last, true);
-	poser_version_flush(writer);
+	/* a deleted row can also be followed by versions that replace it, without a version for the delete */
+	return operation == POSER_DELETE && others && found &&
+		   poser_versioned_is_version_of(versioned, reconciler->version, row);
 }
 
 /*
- * Record a change of a statement beside others that were under way with it.
- * "since" is the last change_id before it began.
+ * Record a change of the statement, unless another statement has recorded it.  "old"
+ * and "new" are the row before and after it; "old" is not read for an INSERT, and
+ * "new" is not read for a DELETE.
  */
 void
-poser_record_carefully(PoserVersionWriter *writer, PoserOperation operation,
-					   TupleTableSlot *old, TupleTableSlot *new, int64 since, bool replaced)
+poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
+					   TupleTableSlot *old, TupleTableSlot *new)
 {
-	const PoserVersioned *versioned = writer->versioned;
+	const PoserVersioned *versioned = reconciler->versioned;
+	PoserVersionWriter *writer = reconciler->writer;
 	TupleTableSlot *row = operation == POSER_DELETE ? old : new;
-	bool gone_on = false;
-	bool found;
+	bool exists;
 
-	/* another statement has found the row like this, and recorded it */
-	begin_versions(writer, row, false);
-	while ((found = next_version(writer)) && version_change(versioned, writer->last) > since)
-	{
-		bool deleted = version_operation(versioned, writer->last) == POSER_DELETE;
-
-		if (deleted == (operation == POSER_DELETE) && poser_versioned_is_version_of(versioned, writer->last, row))
-			return;
-		gone_on = true;
-	}
-	/* or has found what came after it */
-	if (operation == POSER_DELETE && gone_on && found && poser_versioned_is_version_of(versioned, writer->last, row))
+	if (is_recorded(reconciler, operation, row))
 		return;
 
-	/* another statement has made the row what this one has found */
-	begin_versions(writer, row, false);
-	found = next_version(writer) && version_operation(versioned, writer->last) != POSER_DELETE;
-	if (operation == POSER_INSERT && found)
-		poser_version_write(writer, POSER_DELETE, writer->last, true);
-	else if (operation != POSER_INSERT && !found)
+	/* close the gap between the last version and the row that the statement has found */
+	begin_versions(reconciler, row, false);
+	exists = next_version(reconciler) &&
+			 version_operation(versioned, reconciler->version) != POSER_DELETE;
+	if (operation == POSER_INSERT && exists)
+		poser_version_write(writer, POSER_DELETE, reconciler->version, true);
+	else if (operation != POSER_INSERT && !exists)
 		poser_version_write(writer, POSER_INSERT, old, false);
-	else if (operation != POSER_INSERT && !poser_versioned_is_version_of(versioned, writer->last, old))
+	else if (operation != POSER_INSERT &&
+			 !poser_versioned_is_version_of(versioned, reconciler->version, old))
 	{
-		if (replaced)
+		if (reconciler->replaced)
 		{
-			poser_version_write(writer, POSER_DELETE, writer->last, true);
+			poser_version_write(writer, POSER_DELETE, reconciler->version, true);
 			poser_version_write(writer, POSER_INSERT, old, false);
 		}
 		else
@@ -174,16 +213,71 @@ poser_record_carefully(PoserVersionWriter *writer, PoserOperation operation,
 	}
 
 	poser_version_write(writer, operation, row, false);
-	poser_version_flush(writer);
+	(void) poser_version_flush(writer);
 }
 
 /*
- * After TRUNCATE: other triggers have changed rows before or after it.
+ * Compare the last version of a row with the row in the table, and record the
+ * difference.  The slot has the row's key: it is a row of the table or, with
+ * "is_version", of the table of versions.
  */
 void
-poser_reconcile_since(Relation rel, const PoserVersioned *versioned, int64 since)
+poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version)
+{
+	const PoserVersioned *versioned = reconciler->versioned;
+	PoserVersionWriter *writer = reconciler->writer;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	Datum values[INDEX_MAX_KEYS];
+	bool recorded;
+	bool exists;
+
+	/* the last version */
+	begin_versions(reconciler, row, is_version);
+	recorded = next_version(reconciler) &&
+			   version_operation(versioned, reconciler->version) != POSER_DELETE;
+
+	/* the row in the table */
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[i];
+		bool isnull;
+
+		columns[i] = versioned->source[column - 1];
+		values[i] = slot_getattr(row, is_version ? column : columns[i], &isnull);
+		/* several rows can have a null key, and cannot be told apart */
+		if (isnull)
+			return;
+	}
+	if (reconciler->live == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
+
+		reconciler->live = table_slot_create(reconciler->rel, NULL);
+		MemoryContextSwitchTo(old);
+	}
+	if (!poser_fetch_row(reconciler->rel, versioned->nkeys, columns, values, reconciler->live, &exists))
+		return;
+
+	/* the difference */
+	if (exists && !recorded)
+		poser_version_write(writer, POSER_INSERT, reconciler->live, false);
+	else if (exists && !poser_versioned_is_version_of(versioned, reconciler->version, reconciler->live))
+		poser_version_write(writer, POSER_UPDATE, reconciler->live, false);
+	else if (!exists && recorded)
+		poser_version_write(writer, POSER_DELETE, reconciler->version, true);
+	(void) poser_version_flush(writer);
+}
+
+/*
+ * Reconcile all rows that have a version since "since".  Called after a TRUNCATE that
+ * overlaps with statements of other triggers: they have no list of the rows that they
+ * have changed.
+ */
+void
+poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since)
 {
 	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
+	PoserReconciler *reconciler = poser_reconcile_begin(versioned, rel, writer, since, false);
 	Relation versions = table_open(versioned->versions, RowExclusiveLock);
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
@@ -195,12 +289,13 @@ poser_reconcile_since(Relation rel, const PoserVersioned *versioned, int64 since
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(context);
 		if (version_change(versioned, slot) > since)
-			poser_reconcile(writer, rel, slot, true);
+			poser_reconcile_row(reconciler, slot, true);
 	}
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(context);
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(versions, NoLock);
+	poser_reconcile_end(reconciler);
 	poser_version_end(writer);
 }

@@ -1,6 +1,17 @@
 /*
  * record.c
- *	  Recording changes that have bypassed the triggers.
+ *	  poser_record_versions(): recording changes that have bypassed the triggers.
+ *
+ * Changes bypass the triggers while these are disabled or missing, or if rows were there
+ * before the triggers were.  Each row is compared with its last version.  If they
+ * differ, a version is written, as the trigger would have done it.
+ *
+ * A change that has bypassed the triggers can also lie further back: the row was changed
+ * again later, with the triggers.  Then its values are lost, but the operation of the
+ * later version cannot follow the version before it.  Such operations are corrected.
+ *
+ * Writers of the tables wait meanwhile, so that the tables and their versions can be
+ * compared with one snapshot.
  */
 #include "postgres.h"
 
@@ -18,13 +29,13 @@
 
 PG_FUNCTION_INFO_V1(poser_record_versions);
 
-/* Rows fetched or deleted at a time. */
-#define BATCH 1000
+/* How many rows are fetched from the comparison at a time. */
+#define FETCHED_AT_A_TIME 1000
 
 /*
- * Lock tables against writers, all of them before anything is done.  Writers
- * lock the tables in any order, so this never waits for one table while it holds
- * the lock on another.  Otherwise it could deadlock with a writer.
+ * Lock the tables against writers, all of them before anything is done.  Writers lock
+ * the tables in any order.  So this never waits for one table while it holds the lock on
+ * another one; otherwise it could deadlock with a writer.
  */
 static void
 lock_against_writers(const PoserVersioned *tables, int ntables)
@@ -52,22 +63,37 @@ lock_against_writers(const PoserVersioned *tables, int ntables)
 }
 
 /*
- * Correct operations that cannot follow the one before.  If a row was inserted
- * past the triggers and then updated, its history has an update of a row that was
- * not there: it becomes an insert.  If a row was deleted past the triggers and then
- * inserted again, its history has an insert of a row that was there: it becomes an
- * update.  If a row was inserted past the triggers and then deleted, its delete
- * stays as it is, because there is no version that could become the insert.
- * Returns how many versions were changed.
+ * Correct operations that cannot follow the version before.  Returns how many versions
+ * were changed.
+ *
+ * If a row was inserted past the triggers and then updated, its history has an update of
+ * a row that was not there: it becomes an insert.  If a row was deleted past the
+ * triggers and then inserted again, its history has an insert of a row that was there:
+ * it becomes an update.  If a row was inserted past the triggers and then deleted, the
+ * delete stays as it is, because there is no version that could become the insert.
+ *
+ * A first version is not corrected if pruning may have removed the one before it; $1 is
+ * the change_id of the horizon.
+ *
+ *	UPDATE poser_widget_version AS v
+ *	   SET operation_type = CASE WHEN wrong.operation_type = 0 THEN 1 ELSE 0 END
+ *	  FROM (SELECT version.change_id, version.operation_type,
+ *	               lag(version.operation_type) OVER (PARTITION BY version.uuid
+ *	                                                 ORDER BY version.change_id) AS before
+ *	          FROM poser_widget_version AS version) AS wrong
+ *	 WHERE v.change_id = wrong.change_id
+ *	   AND (wrong.operation_type = 0 AND wrong.before <> 2
+ *	        OR wrong.operation_type = 1
+ *	           AND (wrong.before = 2
+ *	                OR wrong.before IS NULL AND wrong.change_id > $1))
  */
 static int64
-mend_operations(const PoserVersioned *versioned, Horizon horizon)
+correct_operations(const PoserVersioned *versioned, PoserHorizon horizon)
 {
 	Oid argtypes[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(horizon.change_id)};
 	const char *versions = poser_relation_name(versioned->versions);
 	StringInfoData sql;
-	SPIPlanPtr plan;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
@@ -76,7 +102,7 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 					 "  FROM (SELECT version.change_id, version.operation_type,\n"
 					 "               pg_catalog.lag(version.operation_type) OVER (PARTITION BY ",
 					 versions);
-	poser_history_append_keys(&sql, versioned, "version.");
+	poser_history_append_keys(&sql, versioned, ", ", "version.%n");
 	appendStringInfo(&sql,
 					 " ORDER BY version.change_id) AS before\n"
 					 "          FROM %s AS version) AS wrong\n"
@@ -86,15 +112,32 @@ mend_operations(const PoserVersioned *versioned, Horizon horizon)
 					 "           AND (wrong.before OPERATOR(pg_catalog.=) 2\n"
 					 "                OR wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1))",
 					 versions);
-	plan = SPI_prepare(sql.data, lengthof(argtypes), argtypes);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	if (SPI_execute_snapshot(plan, values, NULL, GetActiveSnapshot(), InvalidSnapshot, false, true, 0) < 0)
-		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
-	return (int64) SPI_processed;
+	/* the active snapshot is newer than the lock, even in REPEATABLE READ */
+	return (int64) poser_run(&(PoserQuery) {
+		.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .snapshot = GetActiveSnapshot()});
 }
 
-/* Write a version for each row that differs from its last version, or is gone without a delete; returns how many. */
+/* Put a row of the comparison into a slot of the table of versions. */
+static void
+store_row(TupleTableSlot *slot, const PoserVersioned *versioned, HeapTuple tuple, TupleDesc desc)
+{
+	int column = 3;
+
+	ExecClearTuple(slot);
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		slot->tts_isnull[i] = true;
+		if (versioned->source[i] != 0)
+			slot->tts_values[i] = SPI_getbinval(tuple, desc, column++, &slot->tts_isnull[i]);
+	}
+	ExecStoreVirtualTuple(slot);
+}
+
+/*
+ * Write a version for each row that differs from its last version, or that is gone
+ * without a delete.  Returns how many versions were written.  The rows are compared with
+ * the rights of the table's owner.
+ */
 static int64
 record_differences(const PoserVersioned *versioned, const char *comment)
 {
@@ -107,33 +150,25 @@ record_differences(const PoserVersioned *versioned, const char *comment)
 	int save_sec_context;
 	int64 result = 0;
 
+	/* see poser_history_append_comparison() for the query */
 	initStringInfo(&sql);
 	poser_history_append_comparison(&sql, versioned);
 	poser_become_owner(versioned->relid, &save_userid, &save_sec_context);
 	poser_check_readable(versioned->relid, versioned->versions);
-	portal = poser_open_cursor(sql.data, 0, NULL, NULL);
+	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql.data, .read_only = true});
 	for (;;)
 	{
-		SPI_cursor_fetch(portal, true, BATCH);
+		SPI_cursor_fetch(portal, true, FETCHED_AT_A_TIME);
 		if (SPI_processed == 0)
 			break;
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			TupleDesc desc = SPI_tuptable->tupdesc;
 			HeapTuple tuple = SPI_tuptable->vals[i];
 			bool isnull;
-			PoserOperation operation = DatumGetInt16(SPI_getbinval(tuple, desc, 1, &isnull));
-			int column = 3;
+			PoserOperation operation = DatumGetInt16(SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull));
 
 			CHECK_FOR_INTERRUPTS();
-			ExecClearTuple(slot);
-			for (int j = 0; j < versioned->natts; j++)
-			{
-				slot->tts_isnull[j] = true;
-				if (versioned->source[j] != 0)
-					slot->tts_values[j] = SPI_getbinval(tuple, desc, column++, &slot->tts_isnull[j]);
-			}
-			ExecStoreVirtualTuple(slot);
+			store_row(slot, versioned, tuple, SPI_tuptable->tupdesc);
 			poser_version_write(writer, operation, slot, true);
 			result++;
 		}
@@ -148,16 +183,15 @@ record_differences(const PoserVersioned *versioned, const char *comment)
 }
 
 /*
- * Record the changes of these tables that have bypassed the triggers, or were made
- * before there were any.  If such a row was changed again later, correct its
- * versions, see mend_operations().  Writers wait.  The current user must have the owner's rights
- * on the tables.  Returns how many versions were written or corrected.
+ * Record what has bypassed the triggers of these tables, with this comment or, if it is
+ * NULL, poser.comment.  Returns how many versions were written or corrected.  Raises an
+ * error unless the current user has the rights of the owner of all these tables.
  */
-int64
-poser_history_record(const PoserVersioned *tables, int ntables, const char *comment)
+static int64
+record(const PoserVersioned *tables, int ntables, const char *comment)
 {
 	Snapshot latest;
-	Horizon horizon;
+	PoserHorizon horizon;
 	int64 result = 0;
 
 	poser_check_owner(tables[0].transactions);
@@ -166,16 +200,18 @@ poser_history_record(const PoserVersioned *tables, int ntables, const char *comm
 		poser_check_owner(tables[i].relid);
 		poser_check_owner(tables[i].versions);
 	}
-	/* read below, so it must not be rewritten after the snapshot */
+
+	/* lock all that is read, then take the snapshot, so that no table is rewritten in between */
 	LockRelationOid(tables[0].horizon, AccessShareLock);
 	lock_against_writers(tables, ntables);
 	/* tables that inherit from these are read, too */
 	for (int i = 0; i < ntables; i++)
 		list_free(poser_lock_tree(tables[i].relid));
-
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
+
+	/* each step with the rights of the owner of the table that it reads or changes */
 	horizon = poser_history_horizon(&tables[0], true);
 	for (int i = 0; i < ntables; i++)
 	{
@@ -183,7 +219,7 @@ poser_history_record(const PoserVersioned *tables, int ntables, const char *comm
 		int save_sec_context;
 
 		poser_become_owner(tables[i].versions, &save_userid, &save_sec_context);
-		result += mend_operations(&tables[i], horizon);
+		result += correct_operations(&tables[i], horizon);
 		SetUserIdAndSecContext(save_userid, save_sec_context);
 		result += record_differences(&tables[i], comment);
 	}
@@ -208,5 +244,5 @@ poser_record_versions(PG_FUNCTION_ARGS)
 	else if (poser_comment == NULL || poser_comment[0] == '\0')
 		comment = "recorded by poser_record_versions()";
 	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
-	PG_RETURN_INT64(poser_history_record(tables, POSER_VERSIONED_TABLES, comment));
+	PG_RETURN_INT64(record(tables, POSER_VERSIONED_TABLES, comment));
 }

@@ -1,6 +1,19 @@
 /*
  * revert.c
- *	  Going back in the history.
+ *	  Making rows again what they were after a transaction.
+ *
+ * The state after a transaction is given by a position in the history: each row was
+ * what its last version up to that position says.  The position is the last change that
+ * the transaction made to the rows in question.  Concurrent transactions may have
+ * greater ids and lesser change_ids; their earlier changes of these rows then count.
+ *
+ * Each row has three states: the version up to the position ("was"), the row in the
+ * table ("live") and the first version after the position ("next").  If there is no
+ * "was", and "next" is not an insert, the row's state is unknown.  Then nothing is done.
+ *
+ * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
+ * recorded like any other change.  Queries read the newest data.  Locks hold off the
+ * pruning of the history and other calls that revert the same row.
  */
 #include "postgres.h"
 
@@ -14,248 +27,310 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* Rows that go back together: the one with the key, or those that refer to it. */
-typedef struct Family
+/* Rows of one table that are reverted together: the row with the key, or those that refer to it. */
+typedef struct RevertedRows
 {
 	const PoserVersioned *versioned;
-	AttrNumber column; /* of versions, by which they belong to it */
-	Oid argtypes[2];   /* the key, and a position */
+	AttrNumber column; /* of versions: the key, or what refers to it */
+	Oid argtypes[2];   /* of the key and of a position */
 	Datum values[2];
-	char *members;	  /* query for the keys of all that ever belonged to it; $1 is the key */
-	char *states;	  /* query for what they were; $2 is the change up to which */
-	int64 incomplete; /* how many of them are not known */
-	int64 gone;		  /* are there, and were not */
-	int64 different;  /* were different */
-	int64 missing;	  /* were there, and are not */
-} Family;
+	char *keys_query;	/* the keys of all rows in which the column ever was $1 */
+	char *states_query; /* the states of these rows at position $2 */
+	int64 unknown;		/* rows whose state is unknown */
+	int64 surplus;		/* rows to be deleted */
+	int64 different;	/* rows to be updated */
+	int64 missing;		/* rows to be inserted */
+} RevertedRows;
 
-/* Describe who belongs to it. */
+/*
+ * Describe the rows that belong to the key: the row itself or, with "parent", the rows
+ * in which this column was or is the key.  For components of a widget, keys_query is
+ *
+ *	SELECT uuid FROM poser_component WHERE widget_uuid = $1
+ *	 UNION SELECT uuid FROM poser_component_version WHERE widget_uuid = $1
+ */
 static void
-describe_family(Family *family, const PoserVersioned *versioned, Datum key, Oid keytype, const char *parent)
+find_rows(RevertedRows *rows, const PoserVersioned *versioned, Datum key, Oid keytype, const char *parent)
 {
-	AttrNumber column = poser_history_lookup_column(versioned, parent, keytype);
 	StringInfoData sql;
 
-	memset(family, 0, sizeof(Family));
-	family->versioned = versioned;
-	family->column = column;
-	family->argtypes[0] = get_atttype(versioned->versions, column);
-	family->argtypes[1] = INT8OID;
-	family->values[0] = key;
+	memset(rows, 0, sizeof(RevertedRows));
+	rows->versioned = versioned;
+	rows->column = poser_history_lookup_column(versioned, parent, keytype);
+	rows->argtypes[0] = get_atttype(versioned->versions, rows->column);
+	rows->argtypes[1] = INT8OID;
+	rows->values[0] = key;
 
 	initStringInfo(&sql);
 	for (int i = 0; i < 2; i++)
 	{
 		appendStringInfo(&sql, i == 0 ? "SELECT " : " UNION SELECT ");
-		poser_history_append_keys(&sql, versioned, "");
+		poser_history_append_keys(&sql, versioned, ", ", "%n");
 		appendStringInfo(&sql, " FROM %s WHERE ",
 						 poser_relation_name(i == 0 ? versioned->relid : versioned->versions));
-		poser_history_append_equality(&sql, poser_history_column(versioned, column), "$1", family->argtypes[0]);
+		poser_history_append_column(&sql, versioned, rows->column, "%n %= $1");
 	}
-	family->members = sql.data;
+	rows->keys_query = sql.data;
+}
+
+/* Run a statement with the key or, with "nargs" 2, the key and the position. */
+static uint64
+run(const RevertedRows *rows, const char *sql, int nargs)
+{
+	return poser_run(&(PoserQuery) {.sql = sql, .nargs = nargs, .argtypes = rows->argtypes, .values = rows->values});
 }
 
 /*
- * Describe what its rows were, by their last versions up to a position: a
- * change_id, or a transaction_id.  A row for which there was none was not there
- * if the first one after it is an insert.
+ * Set the query for the states of the rows at position $2.  "position" is the name of
+ * the column of which that is a value: change_id or transaction_id.
+ *
+ *	SELECT COALESCE(was.operation_type <> 2, false) AS existed,
+ *	       was.operation_type IS NULL
+ *	       AND COALESCE(next.operation_type <> 0, true) AS is_unknown,
+ *	       COALESCE(live.uuid = $1, false) AS belongs,
+ *	       live.uuid IS NOT NULL AS is_live,
+ *	       ROW(live.uuid, live.description, live.active)::record *<>
+ *	       ROW(was.uuid, was.description, was.active)::record AS differs,
+ *	       member.uuid AS key_1,
+ *	       was.uuid AS was_1, was.description AS was_2, was.active AS was_3
+ *	  FROM (<keys_query>) AS member
+ *	       LEFT JOIN poser_widget AS live ON live.uuid = member.uuid
+ *	       LEFT JOIN LATERAL (SELECT * FROM poser_widget_version AS v
+ *	                           WHERE v.uuid = member.uuid AND v.change_id <= $2
+ *	                           ORDER BY change_id DESC LIMIT 1) AS was ON true
+ *	       LEFT JOIN LATERAL (SELECT operation_type FROM poser_widget_version AS v
+ *	                           WHERE v.uuid = member.uuid AND v.change_id > $2
+ *	                           ORDER BY change_id LIMIT 1) AS next ON true
+ *	 WHERE was.operation_type IS NULL OR live.uuid = $1 OR was.uuid = $1
+ *
+ * For components of a widget, live.widget_uuid and was.widget_uuid are compared with
+ * $1.  Components that belonged to another widget then and do now are left out.
  */
 static void
-describe_states(Family *family, const char *position)
+set_states_query(RevertedRows *rows, const char *position)
 {
-	const PoserVersioned *versioned = family->versioned;
+	const PoserVersioned *versioned = rows->versioned;
 	const char *versions = poser_relation_name(versioned->versions);
-	const char *name = poser_history_column(versioned, family->column);
 	StringInfoData sql;
-	StringInfoData same;
-	StringInfoData belongs;
-
-	initStringInfo(&belongs);
-	poser_history_append_equality(&belongs, psprintf("live.%s", name), "$1", family->argtypes[0]);
-	initStringInfo(&same);
-	poser_history_append_same_key(&same, versioned, "v.", "member.");
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql,
-					 "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
-					 "       was.operation_type IS NULL\n"
-					 "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS incomplete,\n"
-					 "       COALESCE(%s, false) AS belongs,\n"
-					 "       live.%s IS NOT NULL AS is_live,\n"
-					 "       ROW(",
-					 belongs.data, poser_history_column(versioned, versioned->keys[0]));
-	poser_history_append_values(&sql, versioned, "live.");
-	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>) ROW(");
-	poser_history_append_columns(&sql, versioned, "was.");
-	appendStringInfoString(&sql, ")::pg_catalog.record AS differs");
-	for (int i = 0; i < versioned->nkeys; i++)
-		appendStringInfo(&sql, ",\n       member.%s AS key_%d",
-						 poser_history_column(versioned, versioned->keys[i]), versioned->keys[i]);
-	for (int i = 0; i < versioned->natts; i++)
-		if (versioned->source[i] != 0)
-			appendStringInfo(&sql, ",\n       was.%s AS was_%d", poser_history_column(versioned, i + 1), i + 1);
+	appendStringInfoString(&sql,
+						   "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
+						   "       was.operation_type IS NULL\n"
+						   "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS is_unknown,\n");
+	poser_history_append_column(&sql, versioned, rows->column,
+								"       COALESCE(live.%n %= $1, false) AS belongs,\n");
+	poser_history_append_column(&sql, versioned, versioned->keys[0],
+								"       live.%n IS NOT NULL AS is_live,\n");
+	appendStringInfoString(&sql, "       ROW(");
+	poser_history_append_columns(&sql, versioned, "live.%n%c");
+	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>)\n       ROW(");
+	poser_history_append_columns(&sql, versioned, "was.%n");
+	appendStringInfoString(&sql, ")::pg_catalog.record AS differs,\n       ");
+	poser_history_append_keys(&sql, versioned, ", ", "member.%n AS key_%i");
+	appendStringInfoString(&sql, ",\n       ");
+	poser_history_append_columns(&sql, versioned, "was.%n AS was_%i");
 	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
-					 family->members, poser_relation_name(versioned->relid));
-	poser_history_append_same_key(&sql, versioned, "live.", "member.");
+					 rows->keys_query, poser_relation_name(versioned->relid));
+	poser_history_append_keys(&sql, versioned, " AND ", "live.%n %= member.%n");
+	appendStringInfo(&sql, "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v WHERE ", versions);
+	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
 	appendStringInfo(&sql,
-					 "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v\n"
-					 "                           WHERE %s AND v.%s OPERATOR(pg_catalog.<=) $2\n"
+					 " AND v.%s OPERATOR(pg_catalog.<=) $2\n"
 					 "                           ORDER BY change_id DESC LIMIT 1) AS was ON true\n"
-					 "       LEFT JOIN LATERAL (SELECT operation_type FROM %s AS v\n"
-					 "                           WHERE %s AND v.%s OPERATOR(pg_catalog.>) $2\n"
+					 "       LEFT JOIN LATERAL (SELECT operation_type FROM %s AS v WHERE ",
+					 position, versions);
+	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
+	appendStringInfo(&sql,
+					 " AND v.%s OPERATOR(pg_catalog.>) $2\n"
 					 "                           ORDER BY change_id LIMIT 1) AS next ON true\n"
-					 /* who does not belong to it, and did not, is none of its business */
-					 " WHERE was.operation_type IS NULL OR %s OR ",
-					 versions, same.data, position, versions, same.data, position, belongs.data);
-	poser_history_append_equality(&sql, psprintf("was.%s", name), "$1", family->argtypes[0]);
-	family->states = sql.data;
+					 " WHERE was.operation_type IS NULL OR ",
+					 position);
+	poser_history_append_column(&sql, versioned, rows->column, "live.%n %= $1 OR was.%n %= $1");
+	rows->states_query = sql.data;
 }
 
-/* The last change of one of its rows by a transaction, or 0. */
+/*
+ * Returns the last change of the rows by a transaction, or 0:
+ *
+ *	SELECT max(v.change_id)
+ *	  FROM (<keys_query>) AS member, poser_widget_version AS v
+ *	 WHERE v.transaction_id = $2 AND v.uuid = member.uuid
+ */
 static int64
-last_change_by(const Family *family, int64 transaction_id)
+last_change_by(RevertedRows *rows, int64 transaction_id)
 {
-	Datum values[] = {family->values[0], Int64GetDatum(transaction_id)};
 	StringInfoData sql;
-	bool isnull;
-	int64 result;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
 					 "SELECT pg_catalog.max(v.change_id)\n"
 					 "  FROM (%s) AS member, %s AS v\n"
 					 " WHERE v.transaction_id OPERATOR(pg_catalog.=) $2 AND ",
-					 family->members, poser_relation_name(family->versioned->versions));
-	poser_history_append_same_key(&sql, family->versioned, "v.", "member.");
-	poser_history_execute(sql.data, 2, (Oid *) family->argtypes, values, false);
-	result = poser_history_int64(1, &isnull);
-	return isnull ? 0 : result;
-}
-
-/* Look at what its rows were at a position. */
-static void
-count_states(Family *family, const char *position, int64 value)
-{
-	bool isnull;
-
-	describe_states(family, position);
-	family->values[1] = Int64GetDatum(value);
-	poser_history_execute(psprintf("SELECT pg_catalog.count(*) FILTER (WHERE incomplete),\n"
-								   "       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
-								   "       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
-								   "       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
-								   "  FROM (%s) AS state",
-								   family->states),
-						  2, family->argtypes, family->values, false);
-	family->incomplete = poser_history_int64(1, &isnull);
-	family->gone = poser_history_int64(2, &isnull);
-	family->different = poser_history_int64(3, &isnull);
-	family->missing = poser_history_int64(4, &isnull);
-	if (family->incomplete > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("history of relation \"%s\" is not complete",
-						get_rel_name(family->versioned->relid)),
-				 errdetail_plural("It does not say what %lld row was.",
-								  "It does not say what %lld rows were.",
-								  family->incomplete, (long long) family->incomplete)));
-}
-
-/* Append the condition that a row of the table has the key of a state. */
-static void
-append_state_key(StringInfo sql, const PoserVersioned *versioned)
-{
-	for (int i = 0; i < versioned->nkeys; i++)
-	{
-		AttrNumber column = versioned->keys[i];
-
-		if (i > 0)
-			appendStringInfoString(sql, " AND ");
-		poser_history_append_equality(sql, psprintf("live.%s", poser_history_column(versioned, column)),
-									  psprintf("state.key_%d", column), get_atttype(versioned->versions, column));
-	}
+					 rows->keys_query, poser_relation_name(rows->versioned->versions));
+	poser_history_append_keys(&sql, rows->versioned, " AND ", "v.%n %= member.%n");
+	rows->values[1] = Int64GetDatum(transaction_id);
+	(void) run(rows, sql.data, 2);
+	return poser_history_position(1, NULL);
 }
 
 /*
- * Can a recorded column of the table be written by an INSERT or UPDATE?  The
- * key is not updated.
+ * Find out what is to be done with the rows for a position:
+ *
+ *	SELECT count(*) FILTER (WHERE is_unknown),
+ *	       count(*) FILTER (WHERE NOT existed AND belongs),
+ *	       count(*) FILTER (WHERE existed AND is_live AND differs),
+ *	       count(*) FILTER (WHERE existed AND NOT is_live)
+ *	  FROM (<states_query>) AS state
+ *
+ * Raises an error if the history does not say what a row was.
  */
+static void
+compare_states(RevertedRows *rows, const char *position, int64 value)
+{
+	set_states_query(rows, position);
+	rows->values[1] = Int64GetDatum(value);
+	(void) run(rows,
+			   psprintf("SELECT pg_catalog.count(*) FILTER (WHERE is_unknown),\n"
+						"       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
+						"       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
+						"       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
+						"  FROM (%s) AS state",
+						rows->states_query),
+			   2);
+	rows->unknown = poser_result_int64(1, NULL);
+	rows->surplus = poser_result_int64(2, NULL);
+	rows->different = poser_result_int64(3, NULL);
+	rows->missing = poser_result_int64(4, NULL);
+	if (rows->unknown > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("history of relation \"%s\" is not complete",
+						get_rel_name(rows->versioned->relid)),
+				 errdetail_plural("It does not say what %lld row was.",
+								  "It does not say what %lld rows were.",
+								  rows->unknown, (long long) rows->unknown)));
+}
+
+/* Can this recorded column be set by an UPDATE or, without "update", by an INSERT? */
 static bool
-is_writable(const PoserVersioned *versioned, int column, bool update)
+is_writable(const PoserVersioned *versioned, AttrNumber column, bool update)
 {
 	AttrNumber source = versioned->source[column - 1];
 
 	if (source == 0 || get_attgenerated(versioned->relid, source) != '\0' ||
 		(update && poser_is_always_identity(versioned->relid, source)))
 		return false;
+	/* the key is how the row is found, so it need not be set */
 	for (int i = 0; update && i < versioned->nkeys; i++)
 		if (versioned->keys[i] == column)
 			return false;
 	return true;
 }
 
-/* Delete the rows that are there and were not. */
-static uint64
-delete_gone(Family *family)
+/* Append the template for each column that can be written. */
+static void
+append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, const char *template)
 {
-	StringInfoData sql;
+	const char *separator = "";
 
-	if (family->gone == 0)
-		return 0;
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "DELETE FROM %s AS live\n USING (%s) AS state\n WHERE NOT state.existed AND state.belongs AND ",
-					 poser_relation_name(family->versioned->relid), family->states);
-	append_state_key(&sql, family->versioned);
-	return poser_history_execute(sql.data, 2, family->argtypes, family->values, false);
+	for (int i = 1; i <= versioned->natts; i++)
+		if (is_writable(versioned, i, update))
+		{
+			appendStringInfoString(sql, separator);
+			poser_history_append_column(sql, versioned, i, template);
+			separator = ", ";
+		}
 }
 
-/* Update the rows that were different, and insert those that are not there. */
+/*
+ * Delete the rows that exist and did not exist then:
+ *
+ *	DELETE FROM poser_widget AS live
+ *	 USING (<states_query>) AS state
+ *	 WHERE NOT state.existed AND state.belongs AND live.uuid = state.key_1
+ */
 static uint64
-restore_rows(Family *family)
+delete_surplus(RevertedRows *rows)
 {
-	const PoserVersioned *versioned = family->versioned;
-	const char *table = poser_relation_name(versioned->relid);
-	const char *separator = "";
-	uint64 result = 0;
 	StringInfoData sql;
-	StringInfoData values;
 
-	if (family->different > 0)
-	{
-		initStringInfo(&sql);
-		appendStringInfo(&sql, "UPDATE %s AS live\n   SET ", table);
-		for (int i = 1; i <= versioned->natts; i++)
-			if (is_writable(versioned, i, true))
-			{
-				appendStringInfo(&sql, "%s%s = state.was_%d", separator, poser_history_column(versioned, i), i);
-				separator = ", ";
-			}
-		appendStringInfo(&sql, "\n  FROM (%s) AS state\n WHERE state.existed AND state.differs AND ",
-						 family->states);
-		append_state_key(&sql, versioned);
-		result += poser_history_execute(sql.data, 2, family->argtypes, family->values, false);
-	}
-	if (family->missing > 0)
-	{
-		separator = "";
-		initStringInfo(&sql);
-		initStringInfo(&values);
-		appendStringInfo(&sql, "INSERT INTO %s (", table);
-		for (int i = 1; i <= versioned->natts; i++)
-			if (is_writable(versioned, i, false))
-			{
-				appendStringInfo(&sql, "%s%s", separator, poser_history_column(versioned, i));
-				appendStringInfo(&values, "%sstate.was_%d", separator, i);
-				separator = ", ";
-			}
-		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE\nSELECT %s\n  FROM (%s) AS state\n WHERE state.existed AND NOT state.is_live",
-						 values.data, family->states);
-		result += poser_history_execute(sql.data, 2, family->argtypes, family->values, false);
-	}
+	if (rows->surplus == 0)
+		return 0;
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "DELETE FROM %s AS live\n"
+					 " USING (%s) AS state\n"
+					 " WHERE NOT state.existed AND state.belongs AND ",
+					 poser_relation_name(rows->versioned->relid), rows->states_query);
+	poser_history_append_keys(&sql, rows->versioned, " AND ", "live.%n %= state.key_%i");
+	return run(rows, sql.data, 2);
+}
+
+/*
+ * Update the rows that were different:
+ *
+ *	UPDATE poser_widget AS live
+ *	   SET description = state.was_2, active = state.was_3
+ *	  FROM (<states_query>) AS state
+ *	 WHERE state.existed AND state.differs AND live.uuid = state.key_1
+ */
+static uint64
+update_different(RevertedRows *rows)
+{
+	StringInfoData sql;
+
+	if (rows->different == 0)
+		return 0;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "UPDATE %s AS live\n   SET ", poser_relation_name(rows->versioned->relid));
+	append_writable(&sql, rows->versioned, true, "%n = state.was_%i");
+	appendStringInfo(&sql,
+					 "\n  FROM (%s) AS state\n"
+					 " WHERE state.existed AND state.differs AND ",
+					 rows->states_query);
+	poser_history_append_keys(&sql, rows->versioned, " AND ", "live.%n %= state.key_%i");
+	return run(rows, sql.data, 2);
+}
+
+/*
+ * Insert the rows that existed and do not exist now:
+ *
+ *	INSERT INTO poser_widget (uuid, description, active) OVERRIDING SYSTEM VALUE
+ *	SELECT state.was_1, state.was_2, state.was_3
+ *	  FROM (<states_query>) AS state
+ *	 WHERE state.existed AND NOT state.is_live
+ */
+static uint64
+insert_missing(RevertedRows *rows)
+{
+	StringInfoData sql;
+
+	if (rows->missing == 0)
+		return 0;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "INSERT INTO %s (", poser_relation_name(rows->versioned->relid));
+	append_writable(&sql, rows->versioned, false, "%n");
+	appendStringInfoString(&sql, ") OVERRIDING SYSTEM VALUE\nSELECT ");
+	append_writable(&sql, rows->versioned, false, "state.was_%i");
+	appendStringInfo(&sql,
+					 "\n  FROM (%s) AS state\n"
+					 " WHERE state.existed AND NOT state.is_live",
+					 rows->states_query);
+	return run(rows, sql.data, 2);
+}
+
+/* Update and insert what was different or missing; returns how many rows. */
+static uint64
+restore_rows(RevertedRows *rows)
+{
+	uint64 result = update_different(rows);
+
+	result += insert_missing(rows);
 	return result;
 }
 
-/* Raise an error if the caller may not see all rows that he is to bring back. */
+/* Raises an error if row-level security can hide rows or versions from the current user. */
 static void
 check_unrestricted(const PoserVersioned *versioned)
 {
@@ -271,34 +346,11 @@ check_unrestricted(const PoserVersioned *versioned)
 							   get_rel_name(relids[i]))));
 }
 
-/*
- * Make the row that has the key what it was after a transaction; with
- * "children", also the rows of that table that refer to it now or did then, by
- * the column "parent".  With the caller's privileges, as a writer like any
- * other.  Returns how many rows have been changed.
- */
-int64
-poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, int64 transaction_id,
-					 const PoserVersioned *children, const char *parent)
+/* Lock the tables and their history for reading. */
+static void
+lock_tables(const PoserVersioned *versioned, const PoserVersioned *children)
 {
-	Family self;
-	Family others;
-	Oid argtypes[] = {INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id)};
-	StringInfoData sql;
-	Horizon horizon;
-	const char *position = "change_id";
-	int64 value;
-	uint64 result = 0;
-
-	check_unrestricted(versioned);
-	if (children != NULL)
-		check_unrestricted(children);
-
-	/* nobody must prune between two looks at the history, of which each sees the latest */
-	LockRelationOid(versioned->horizon, ShareLock);
-	SPI_connect();
-	/* this snapshot is only for the locks: each query takes its own, or that of the transaction */
+	/* this snapshot is only for poser_lock_to_read(); each query takes its own */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	poser_history_lock(versioned, 1);
 	poser_lock_to_read(&versioned->relid, 1);
@@ -308,39 +360,91 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 		poser_lock_to_read(&children->relid, 1);
 	}
 	PopActiveSnapshot();
-	horizon = poser_history_horizon(versioned, false);
-	poser_history_execute_as_owner(versioned,
-								   psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
-											poser_relation_name(versioned->transactions)),
-								   lengthof(argtypes), argtypes, values, false);
-	if (SPI_processed == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
+}
+
+/* Raises an error unless there is a transaction with this id, or may have been one before the horizon. */
+static void
+check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHorizon horizon)
+{
+	Oid argtypes[] = {INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id)};
+	uint64 found = poser_history_run_as_owner(versioned, &(PoserQuery) {
+															 .sql = psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
+																			 poser_relation_name(versioned->transactions)),
+															 .nargs = 1,
+															 .argtypes = argtypes,
+															 .values = values});
+
+	if (found == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
+}
 
-	describe_family(&self, versioned, key, keytype, NULL);
-	if (children != NULL)
-		describe_family(&others, children, key, keytype, parent);
+/*
+ * Lock the row with the key, so that no other call reverts it at the same time:
+ *
+ *	SELECT FROM poser_widget WHERE uuid = $1 FOR NO KEY UPDATE
+ *
+ * Raises an error if there never was such a row.
+ */
+static void
+lock_row(RevertedRows *self)
+{
+	const PoserVersioned *versioned = self->versioned;
+	StringInfoData sql;
 
-	/* others must not bring the same rows back meanwhile */
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT FROM %s WHERE ", poser_relation_name(versioned->relid));
-	poser_history_append_equality(&sql, poser_history_column(versioned, versioned->keys[0]), "$1", self.argtypes[0]);
+	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n %= $1");
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE");
-	poser_history_execute(sql.data, 1, self.argtypes, self.values, false);
+	(void) run(self, sql.data, 1);
 
-	if (poser_history_execute(self.members, 1, self.argtypes, self.values, false) == 0)
+	if (run(self, self->keys_query, 1) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no such row in the history of relation \"%s\"",
 						get_rel_name(versioned->relid))));
+}
 
+/*
+ * Make the row with this key what it was after a transaction.  With "children", do the
+ * same with the rows of that table that refer to the row now or referred to it then, by
+ * the column "parent".  Returns how many rows were changed.
+ */
+int64
+poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, int64 transaction_id,
+					 const PoserVersioned *children, const char *parent)
+{
+	RevertedRows self;
+	RevertedRows others;
+	PoserHorizon horizon;
+	const char *position = "change_id";
+	int64 value;
+	uint64 result = 0;
+
+	check_unrestricted(versioned);
+	if (children != NULL)
+		check_unrestricted(children);
+
+	/* each query below sees the newest data, so pruning must not come in between */
+	LockRelationOid(versioned->horizon, ShareLock);
+	SPI_connect();
+	lock_tables(versioned, children);
+	horizon = poser_history_horizon(versioned, false);
+	check_transaction(versioned, transaction_id, horizon);
+
+	find_rows(&self, versioned, key, keytype, NULL);
+	if (children != NULL)
+		find_rows(&others, children, key, keytype, parent);
+	lock_row(&self);
+
+	/* the position; up to the horizon's transaction all that is known is the state after that transaction */
 	value = Max(transaction_id, last_change_by(&self, transaction_id));
 	if (children != NULL)
 		value = Max(value, last_change_by(&others, transaction_id));
 	if (transaction_id == horizon.transaction_id)
 	{
-		/* what all transactions up to this one have made was kept */
 		position = "transaction_id";
 		value = transaction_id;
 	}
@@ -349,16 +453,17 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
 
-	count_states(&self, position, value);
+	/* the row comes before those that refer to it, and goes after them */
+	compare_states(&self, position, value);
 	if (children != NULL)
 	{
-		count_states(&others, position, value);
-		result += delete_gone(&others);
+		compare_states(&others, position, value);
+		result += delete_surplus(&others);
 	}
 	result += restore_rows(&self);
 	if (children != NULL)
 		result += restore_rows(&others);
-	result += delete_gone(&self);
+	result += delete_surplus(&self);
 	SPI_finish();
 	return (int64) result;
 }

@@ -1,16 +1,25 @@
 /*
  * transaction.c
- *	  The transactions of the history: poser_transaction.
+ *	  Rows of poser_transaction: when a transaction changed something, by which role,
+ *	  for which user and why.
+ *
+ * A transaction writes its row with its first version.  Its later versions get the
+ * same row, as long as the role, poser.runas, poser.comment and the consumer of
+ * datasync stay the same.  When one of them changes, the next version writes another
+ * row.  So one transaction can have several rows, and each version refers to a row
+ * that is true for it.
+ *
+ * A row that a subtransaction has written is gone when the subtransaction is rolled
+ * back.  So the row that is in use is remembered with the transaction ID that wrote
+ * it.  It is used again only while that is one of the current transaction IDs.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
-#include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
@@ -24,7 +33,7 @@
 
 PG_FUNCTION_INFO_V1(poser_transaction_arrive);
 
-/* Columns of poser_transaction. */
+/* The first columns of poser_transaction.  Later versions of Poser have added others. */
 enum
 {
 	TRANSACTION_ID,
@@ -42,48 +51,47 @@ static const Oid transaction_types[TRANSACTION_NATTS] = {
 	INT8OID, TIMESTAMPTZOID, TEXTOID, NAMEOID, INETOID, TEXTOID, TEXTOID, XID8OID};
 
 /*
- * The row of poser_transaction that what this transaction does belongs to:
- * valid as long as the (sub)transaction that has written it is.  The strings
- * are in the transaction's memory.
+ * The row that is in use, and what it was written for.  The strings are allocated in
+ * TopTransactionContext, so "top" is compared before them.
  */
-typedef struct RecordedTransaction
+typedef struct CurrentRow
 {
-	Oid relid;
+	Oid relid; /* poser_transaction; InvalidOid if no row is in use */
 	FullTransactionId top;
-	TransactionId xid;
+	TransactionId xid; /* the (sub)transaction that has written it */
 	int64 id;
 	Oid session_user;
 	Oid role;
 	const char *username;
 	const char *comment;
 	const char *consumer;
-} RecordedTransaction;
+} CurrentRow;
 
-static RecordedTransaction recorded;
+static CurrentRow current = {0};
 
 const char *poser_handling_consumer = NULL;
 
 /*
- * The newest of such rows that each subtransaction has written, the innermost
- * first, in the transaction's memory.
+ * The newest row that a subtransaction has written.  The list has an entry for each
+ * subtransaction that has written one, the innermost first, in TopTransactionContext.
  */
-typedef struct WrittenTransaction
+typedef struct WrittenRow
 {
 	SubTransactionId subid;
 	Oid relid;
 	int64 id;
-	struct WrittenTransaction *outer;
-} WrittenTransaction;
+	struct WrittenRow *outer;
+} WrittenRow;
 
-static WrittenTransaction *written = NULL;
+static WrittenRow *written = NULL;
 
-/* In whose name, and why; NULL if nobody has said so. */
+/* Returns the value of poser.runas or poser.comment; NULL if it is empty. */
 static const char *
 setting(const char *value, const char *name)
 {
 	if (value == NULL || value[0] == '\0')
 		return NULL;
-	/* what came before there was a database has not been checked */
+	/* a value that was set before the session had a database has not been checked */
 	poser_check_setting(name, value);
 	return value;
 }
@@ -94,7 +102,7 @@ same_text(const char *a, const char *b)
 	return a == NULL ? b == NULL : b != NULL && strcmp(a, b) == 0;
 }
 
-/* A role's name, also if it has been dropped meanwhile. */
+/* Returns the name of a role; its OID if it has been dropped. */
 static const char *
 name_of_role(Oid roleid)
 {
@@ -116,10 +124,10 @@ client_address(bool *isnull)
 }
 
 /*
- * The role that does what is done now: that of SET ROLE, or else the session's
- * user, whatever function he has called.  But what the server runs for somebody
- * in a restricted way, such as functions in indexes while it analyzes them, is
- * done by him whose they are.
+ * Returns the role that is recorded for a change.  It is the role of SET ROLE, or else
+ * the session's user; SECURITY DEFINER functions do not change it.  But code that the
+ * server runs in a security-restricted operation, such as index functions during
+ * ANALYZE, belongs to the current user.
  */
 Oid
 poser_acting_role(void)
@@ -127,7 +135,7 @@ poser_acting_role(void)
 	return InSecurityRestrictedOperation() ? GetUserId() : GetOuterUserId();
 }
 
-/* In whose name things are done now. */
+/* Returns the user that is recorded for a change: poser.runas, or else the session's user. */
 const char *
 poser_username(void)
 {
@@ -136,7 +144,7 @@ poser_username(void)
 	return username != NULL ? username : name_of_role(GetSessionUserId());
 }
 
-/* Note that a row has been written. */
+/* Remember that the current subtransaction has written this row. */
 static void
 note_written(Oid relid, int64 id)
 {
@@ -144,7 +152,7 @@ note_written(Oid relid, int64 id)
 
 	if (written == NULL || written->subid != subid)
 	{
-		WrittenTransaction *new = MemoryContextAlloc(TopTransactionContext, sizeof(WrittenTransaction));
+		WrittenRow *new = MemoryContextAlloc(TopTransactionContext, sizeof(WrittenRow));
 
 		new->subid = subid;
 		new->outer = written;
@@ -154,72 +162,58 @@ note_written(Oid relid, int64 id)
 	written->id = id;
 }
 
-/*
- * The id of the transaction's row, which is written if there is none yet: with
- * the first change, and again when the role, runas, comment or consumer have
- * changed since, for a row says who did it.
- */
-int64
-poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *comment)
+/* Put a value into a text column of a row; NULL for null. */
+static void
+put_text(TupleTableSlot *slot, int column, const char *value)
 {
-	const char *username = setting(poser_runas, "poser.runas");
-	FullTransactionId top;
-	int64 id;
-	DirectTable table;
+	slot->tts_isnull[column] = (value == NULL);
+	if (value != NULL)
+		slot->tts_values[column] = CStringGetTextDatum(value);
+}
+
+/* Write a row for the current transaction; returns its id. */
+static int64
+write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, const char *comment)
+{
+	PoserDirectTable table;
+	TupleDesc desc;
 	TupleTableSlot *slot;
 	NameData role_name;
 	NameData consumer;
-	MemoryContext old;
+	int64 id;
 
-	if (comment == NULL)
-		comment = setting(poser_comment, "poser.comment");
-	top = GetTopFullTransactionId();
-	if (recorded.relid == versioned->transactions &&
-		FullTransactionIdEquals(recorded.top, top) &&
-		TransactionIdIsCurrentTransactionId(recorded.xid) &&
-		recorded.session_user == GetSessionUserId() && recorded.role == role &&
-		same_text(recorded.username, username) && same_text(recorded.comment, comment) &&
-		same_text(recorded.consumer, poser_handling_consumer))
-		return recorded.id;
-
-	/* copies, because code in an index of the table may change the settings, or call this function */
-	username = username != NULL ? pstrdup(username) : NULL;
-	comment = comment != NULL ? pstrdup(comment) : NULL;
-
+	/* the columns are found by number, so check that they are what they were made as */
 	poser_direct_open(&table, versioned->transactions);
-	if (RelationGetDescr(table.rel)->natts < TRANSACTION_NATTS)
+	desc = RelationGetDescr(table.rel);
+	if (desc->natts < TRANSACTION_NATTS)
 		poser_structure_error(table.rel);
 	for (int i = 0; i < TRANSACTION_NATTS; i++)
-		if (TupleDescAttr(RelationGetDescr(table.rel), i)->atttypid != transaction_types[i])
+		if (TupleDescAttr(desc, i)->atttypid != transaction_types[i])
 			poser_structure_error(table.rel);
 
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(table.rel), &TTSOpsVirtual);
-	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
+	/* further columns are null, whether later versions of Poser or users have added them */
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	for (int i = 0; i < desc->natts; i++)
 		slot->tts_isnull[i] = (i >= TRANSACTION_NATTS);
 
 	id = nextval_internal(versioned->sequence, false);
 	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
-	slot->tts_values[TRANSACTION_USERNAME] = CStringGetTextDatum(poser_username());
+	put_text(slot, TRANSACTION_USERNAME, poser_username());
 	namestrcpy(&role_name, name_of_role(role));
 	slot->tts_values[TRANSACTION_ROLE_NAME] = NameGetDatum(&role_name);
 	slot->tts_values[TRANSACTION_REMOTE_ADDR] =
 		client_address(&slot->tts_isnull[TRANSACTION_REMOTE_ADDR]);
-	if (application_name != NULL && application_name[0] != '\0')
-		slot->tts_values[TRANSACTION_APPLICATION_NAME] = CStringGetTextDatum(application_name);
-	else
-		slot->tts_isnull[TRANSACTION_APPLICATION_NAME] = true;
-	if (comment != NULL)
-		slot->tts_values[TRANSACTION_COMMENT] = CStringGetTextDatum(comment);
-	else
-		slot->tts_isnull[TRANSACTION_COMMENT] = true;
+	put_text(slot, TRANSACTION_APPLICATION_NAME,
+			 application_name != NULL && application_name[0] != '\0' ? application_name : NULL);
+	put_text(slot, TRANSACTION_COMMENT, comment);
 	slot->tts_values[TRANSACTION_XACT] = FullTransactionIdGetDatum(top);
+
+	/* the column exists where datasync does */
 	if (poser_handling_consumer != NULL)
 	{
-		int column = SPI_fnumber(RelationGetDescr(table.rel), "consumer");
+		int column = poser_column(table.rel, "consumer", NAMEOID);
 
-		if (column <= 0 || SPI_gettypeid(RelationGetDescr(table.rel), column) != NAMEOID)
-			poser_structure_error(table.rel);
 		namestrcpy(&consumer, poser_handling_consumer);
 		slot->tts_values[column - 1] = NameGetDatum(&consumer);
 		slot->tts_isnull[column - 1] = false;
@@ -227,30 +221,89 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 	ExecStoreVirtualTuple(slot);
 
 	table_tuple_insert(table.rel, slot, GetCurrentCommandId(true), 0, NULL);
-	poser_direct_insert_index_entries(&table, slot);
+	(void) poser_direct_insert_index_entries(&table, slot, 0);
 	ExecDropSingleTupleTableSlot(slot);
 	poser_direct_close(&table);
-
-	recorded.relid = InvalidOid;
-	old = MemoryContextSwitchTo(TopTransactionContext);
-	recorded.username = username != NULL ? pstrdup(username) : NULL;
-	recorded.comment = comment != NULL ? pstrdup(comment) : NULL;
-	recorded.consumer = poser_handling_consumer != NULL ? pstrdup(poser_handling_consumer) : NULL;
-	MemoryContextSwitchTo(old);
-	note_written(versioned->transactions, id);
-	recorded.id = id;
-	recorded.session_user = GetSessionUserId();
-	recorded.role = role;
-	recorded.top = top;
-	recorded.xid = GetCurrentTransactionId();
-	recorded.relid = versioned->transactions;
 	return id;
 }
 
 /*
- * poser_transaction_arrive() before each row that is inserted by SQL, as a
- * restore and replication do: xact means something only in the cluster where
- * it was given, so here it is the transaction in which the row has come.
+ * Returns the id of the transaction's row for a change by this role.  Writes the row
+ * unless the one in use is right.  "comment", if not NULL, is recorded instead of
+ * poser.comment.
+ */
+int64
+poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *comment)
+{
+	const char *username = setting(poser_runas, "poser.runas");
+	FullTransactionId top;
+	int64 id;
+	MemoryContext old;
+
+	if (comment == NULL)
+		comment = setting(poser_comment, "poser.comment");
+	top = GetTopFullTransactionId();
+	if (current.relid == versioned->transactions &&
+		FullTransactionIdEquals(current.top, top) &&
+		TransactionIdIsCurrentTransactionId(current.xid) &&
+		current.session_user == GetSessionUserId() && current.role == role &&
+		same_text(current.username, username) && same_text(current.comment, comment) &&
+		same_text(current.consumer, poser_handling_consumer))
+		return current.id;
+
+	/* copies, because code in an index of poser_transaction can change the settings or call this function */
+	username = username != NULL ? pstrdup(username) : NULL;
+	comment = comment != NULL ? pstrdup(comment) : NULL;
+	id = write_row(versioned, top, role, comment);
+	note_written(versioned->transactions, id);
+
+	/* no row is in use until all of the entry is set, should an error occur */
+	current.relid = InvalidOid;
+	old = MemoryContextSwitchTo(TopTransactionContext);
+	current.username = username != NULL ? pstrdup(username) : NULL;
+	current.comment = comment != NULL ? pstrdup(comment) : NULL;
+	current.consumer = poser_handling_consumer != NULL ? pstrdup(poser_handling_consumer) : NULL;
+	MemoryContextSwitchTo(old);
+	current.id = id;
+	current.session_user = GetSessionUserId();
+	current.role = role;
+	current.top = top;
+	current.xid = GetCurrentTransactionId();
+	current.relid = versioned->transactions;
+	return id;
+}
+
+/* Use the transaction's row no longer, because it may be deleted.  The next change writes another one. */
+void
+poser_transaction_forget(void)
+{
+	current.relid = InvalidOid;
+}
+
+/*
+ * Returns the id of the row that this transaction has written last and has not rolled
+ * back, and its table in *relid; 0 if there is none.
+ */
+int64
+poser_version_last_written(Oid *relid)
+{
+	if (written == NULL)
+		return 0;
+	*relid = written->relid;
+	return written->id;
+}
+
+/* Has this transaction recorded changes that it has not rolled back? */
+bool
+poser_version_is_writing(void)
+{
+	return written != NULL;
+}
+
+/*
+ * poser_transaction_arrive() before each row that an INSERT brings, as a restore and
+ * logical replication do.  xact is an ID of the cluster where the transaction ran.
+ * Here it becomes the ID of the transaction that brings the row.
  */
 Datum
 poser_transaction_arrive(PG_FUNCTION_ARGS)
@@ -267,56 +320,26 @@ poser_transaction_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT",
 						trigdata->tg_trigger->tgname)));
-	column = SPI_fnumber(RelationGetDescr(trigdata->tg_relation), "xact");
-	if (column <= 0 || SPI_gettypeid(RelationGetDescr(trigdata->tg_relation), column) != XID8OID)
-		poser_structure_error(trigdata->tg_relation);
+	column = poser_column(trigdata->tg_relation, "xact", XID8OID);
 	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_trigtuple,
 													 RelationGetDescr(trigdata->tg_relation),
 													 1, &column, &xact, &isnull));
 }
 
-/* The transaction's row is no more, or may be; another one will be written. */
-void
-poser_version_forget(void)
-{
-	recorded.relid = InvalidOid;
-}
-
-/*
- * The row of poser_transaction that this transaction has written last and that has
- * not been rolled back: returns its id, and the table in *relid; 0 if there is none.
- */
-int64
-poser_version_last_written(Oid *relid)
-{
-	if (written == NULL)
-		return 0;
-	*relid = written->relid;
-	return written->id;
-}
-
-/* Has the transaction recorded anything, as far as it has not been rolled back? */
-bool
-poser_version_is_writing(void)
-{
-	return written != NULL;
-}
-
+/* At the end of a transaction: the list's memory is freed with it. */
 static void
 end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-	{
-		/* their memory goes with the transaction */
 		written = NULL;
-	}
 }
 
+/* At the end of a subtransaction: its rows become those of the outer one, or are gone. */
 static void
 end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				   SubTransactionId parentSubid, void *arg)
 {
-	WrittenTransaction *last = written;
+	WrittenRow *last = written;
 
 	if (last == NULL || last->subid != mySubid)
 		return;
@@ -328,9 +351,10 @@ end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 	else if (event == SUBXACT_EVENT_COMMIT_SUB)
 	{
 		last->subid = parentSubid;
+		/* the outer one's newest row is now older than this one */
 		if (last->outer != NULL && last->outer->subid == parentSubid)
 		{
-			WrittenTransaction *outer = last->outer;
+			WrittenRow *outer = last->outer;
 
 			last->outer = outer->outer;
 			pfree(outer);

@@ -1,33 +1,21 @@
 /*
  * version.c
- *	  Recording the versions of rows: who changed what, when and why.
+ *	  The trigger poser_version(), which records the changes of a table.
  *
- * A table with a key has a table of versions with the same columns, where each
- * change of a row adds one row: the new values, or for a delete the last ones,
- * with the transaction, the operation, and a change_id.  One sequence gives the
- * ids of transactions and changes; whoever changes a row holds it until he has
- * ended, so for one row the order of change_ids is the order of the changes.
- * A column of the table that its versions have not, or have of another type, is
- * not recorded (poser_check() tells); other columns of the versions are null.
+ * The trigger fires for each statement of every kind, before and after.  The AFTER
+ * trigger writes a version for each row of the transition tables.  So a statement that
+ * changes a million rows calls it once.
  *
- * Statement triggers record from the transition tables.  That is after rows of
- * a statement have been written, and other code may come before it that writes
- * the same table: a trigger for each row, a function that the statement calls,
- * another part of its query.  Such statements find each other in a list, and
- * record carefully: what has happened before is recorded first, what somebody
- * has recorded already is not recorded again, and in the end the last version
- * is made to be the row as it is.
+ * Between the two triggers other statements can write the same table: in a row
+ * trigger, in a function that the statement calls, or in another part of the same
+ * query.  The BEFORE trigger puts its statement into a list (see statement.c), in which
+ * such statements find each other.  They are recorded by reconcile.c, which is slower.
  *
- * History is bookkeeping: it is written by direct access, past privileges and
- * row-level security.  Its tables are append-only, so writers do not meet.
+ * The invariant: when the outermost statement has ended, the last version of each row
+ * is the row as it is.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-
-#include "postgres.h"
-
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
@@ -40,13 +28,68 @@
 
 PG_FUNCTION_INFO_V1(poser_version);
 
-/* Statements that have not been recorded yet, see statement.c. */
+/* Statements whose AFTER trigger has not fired yet, the innermost first. */
 static PoserStatement *unrecorded = NULL;
 
+/* A statement while its rows are recorded. */
+typedef struct Recording
+{
+	const PoserVersioned *versioned;
+	PoserVersionWriter *writer;
+	PoserReconciler *reconciler; /* NULL unless it overlaps with other statements */
+	PoserTransition old;
+	PoserTransition new;
+	MemoryContext row_context; /* reset for each row */
+} Recording;
+
+/* Is a statement in progress whose changes are not recorded yet? */
+bool
+poser_version_is_busy(void)
+{
+	return unrecorded != NULL;
+}
+
 /*
- * Is a row under way that has taken the key of one that was deleted?  Of a row
- * that is not what it was, an INSERT and a DELETE that have not been recorded
- * are the reason if no UPDATE can be.
+ * Put the statement of a BEFORE trigger into the list.  It overlaps with the statements
+ * on the same table that are in the list already.  Parts of the same query have the
+ * same command ID; see comes_too_early() for these.
+ */
+static void
+begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
+{
+	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
+
+	statement->since = poser_version_last_change(versioned);
+	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
+		if (outer->relid == statement->relid && outer->cid != statement->cid)
+			outer->overlapped = statement->overlapped = true;
+}
+
+/*
+ * Does another part of the same query have to be recorded before this statement?
+ *
+ * The AFTER triggers of a query with several writing parts fire in the order in which
+ * the parts have ended.  Rows of one part can take over the keys of rows of another
+ * part.  So a DELETE must be recorded before an UPDATE, and both before an INSERT.
+ * Within one part the server has this order.
+ */
+static bool
+comes_too_early(PoserStatement *statement)
+{
+	bool result = false;
+
+	for (PoserStatement *other = unrecorded; other != NULL; other = other->outer)
+		if (other->relid == statement->relid && other->cid == statement->cid &&
+			((statement->event == TRIGGER_TYPE_INSERT && other->event != TRIGGER_TYPE_INSERT) ||
+			 (statement->event == TRIGGER_TYPE_UPDATE && other->event == TRIGGER_TYPE_DELETE)))
+			other->overlapped = result = true;
+	return result;
+}
+
+/*
+ * Can rows of this table have been replaced, but not updated, by statements that are
+ * not recorded yet?  If only an INSERT and a DELETE are pending, a changed row was
+ * replaced.
  */
 static bool
 replaces_rows(Oid relid)
@@ -59,152 +102,132 @@ replaces_rows(Oid relid)
 	return (events & TRIGGER_TYPE_INSERT) && (events & TRIGGER_TYPE_DELETE) && !(events & TRIGGER_TYPE_UPDATE);
 }
 
-/* A statement's rows, as they were and as they are; either may be missing. */
-typedef struct Rows
-{
-	Tuplestorestate *stores[2];
-	TupleTableSlot *slots[2]; /* NULL without a store */
-	MemoryContext context;	  /* of what is done with one row */
-} Rows;
-
-static void
-open_rows(Rows *rows, TriggerData *trigdata)
-{
-	bool complete = true;
-
-	rows->context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
-	rows->stores[0] = trigdata->tg_oldtable;
-	rows->stores[1] = trigdata->tg_newtable;
-	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
-		complete = complete && rows->stores[0] != NULL;
-	if (!TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
-		complete = complete && rows->stores[1] != NULL;
-	if (!complete)
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("trigger \"%s\" must have transition tables",
-						trigdata->tg_trigger->tgname)));
-	for (int i = 0; i < 2; i++)
-		rows->slots[i] = rows->stores[i] == NULL ? NULL : MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
-}
-
-/* Begin with the first row, also when other triggers have read them. */
-static void
-rewind_rows(Rows *rows)
-{
-	for (int i = 0; i < 2; i++)
-		if (rows->slots[i] != NULL)
-		{
-			tuplestore_select_read_pointer(rows->stores[i], 0);
-			tuplestore_rescan(rows->stores[i]);
-		}
-}
-
+/* Get the next row, or the next pair of rows of an UPDATE; returns false if there is none. */
 static bool
-next_rows(Rows *rows)
+next_row(Recording *recording)
 {
-	bool found[2] = {false, false};
 	MemoryContext old;
+	bool has_old;
+	bool has_new;
 
-	CHECK_FOR_INTERRUPTS();
-	MemoryContextReset(rows->context);
-	/* a slot frees its row itself, with the next one */
-	old = MemoryContextSwitchTo(MemoryContextGetParent(rows->context));
-	for (int i = 0; i < 2; i++)
-		if (rows->slots[i] != NULL)
-			found[i] = tuplestore_gettupleslot(rows->stores[i], true, false, rows->slots[i]);
+	/* a slot frees its row when it gets the next one, so the row is not allocated in this context */
+	MemoryContextReset(recording->row_context);
+	old = MemoryContextSwitchTo(MemoryContextGetParent(recording->row_context));
+	has_old = poser_transition_next(&recording->old);
+	has_new = poser_transition_next(&recording->new);
 	MemoryContextSwitchTo(old);
-	if (rows->slots[0] != NULL && rows->slots[1] != NULL && found[0] != found[1])
+	if (recording->old.slot != NULL && recording->new.slot != NULL &&has_old != has_new)
 		elog(ERROR, "transition tables of an UPDATE do not have the same number of rows");
-	return found[0] || found[1];
+	return has_old || has_new;
 }
 
+/* Go back to the first row. */
 static void
-close_rows(Rows *rows)
+rewind_rows(Recording *recording)
 {
-	MemoryContextDelete(rows->context);
-	for (int i = 0; i < 2; i++)
-		if (rows->slots[i] != NULL)
-			ExecDropSingleTupleTableSlot(rows->slots[i]);
+	poser_transition_rewind(&recording->old);
+	poser_transition_rewind(&recording->new);
+}
+
+/* Record a change of the current row. */
+static void
+record_row(Recording *recording, PoserOperation operation)
+{
+	TupleTableSlot *old = recording->old.slot;
+	TupleTableSlot *new = recording->new.slot;
+
+	if (recording->reconciler != NULL)
+		poser_reconcile_change(recording->reconciler, operation, old, new);
+	else
+		poser_version_write(recording->writer, operation, operation == POSER_DELETE ? old : new, false);
+}
+
+/* Has the key of the current row been updated? */
+static bool
+has_moved(Recording *recording)
+{
+	return !poser_versioned_same_key(recording->versioned, recording->old.slot, recording->new.slot);
 }
 
 /*
- * Record the rows of an INSERT, UPDATE or DELETE.  An update of a key is a
- * delete of the old and an insert of the new; all the deletes come first, for
- * one row may have got the key that another had.
+ * Record the rows of an INSERT, UPDATE or DELETE.  If "overlaps", other statements
+ * have written the table since change "since".
  */
 static void
-record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool careful, int64 since)
+record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool overlaps, int64 since)
 {
 	Relation rel = trigdata->tg_relation;
-	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
-	bool replaced = careful && replaces_rows(RelationGetRelid(rel));
+	Recording recording = {.versioned = versioned};
+	PoserOperation operation = POSER_UPDATE;
 	bool moved = false;
-	Rows rows;
-	TupleTableSlot *old;
-	TupleTableSlot *new;
 	MemoryContext outer;
 
-	open_rows(&rows, trigdata);
-	old = rows.slots[0];
-	new = rows.slots[1];
-	outer = MemoryContextSwitchTo(rows.context);
+	poser_check_transitions(trigdata);
+	recording.writer = poser_version_begin(versioned, NULL);
+	if (overlaps)
+		recording.reconciler = poser_reconcile_begin(versioned, rel, recording.writer, since,
+													 replaces_rows(RelationGetRelid(rel)));
+	poser_transition_open(&recording.old, trigdata->tg_oldtable, trigdata);
+	poser_transition_open(&recording.new, trigdata->tg_newtable, trigdata);
+	if (recording.old.slot == NULL)
+		operation = POSER_INSERT;
+	else if (recording.new.slot == NULL)
+		operation = POSER_DELETE;
+	recording.row_context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
+	outer = MemoryContextSwitchTo(recording.row_context);
 
-	rewind_rows(&rows);
-	while (next_rows(&rows))
+	/*
+	 * An update of the key is recorded as a delete of the old key and an insert of the
+	 * new one.  All deletes come first, because a row can get the key that another row
+	 * had before.
+	 */
+	while (next_row(&recording))
 	{
-		PoserOperation operation = old == NULL ? POSER_INSERT : new == NULL ? POSER_DELETE
-																			: POSER_UPDATE;
-
-		if (operation == POSER_UPDATE)
-		{
-			if (poser_versioned_same_rows(versioned, old, new))
-				continue;
-			if (!poser_versioned_same_keys(versioned, old, new))
-			{
-				operation = POSER_DELETE;
-				moved = true;
-			}
-		}
-		if (careful)
-			poser_record_carefully(writer, operation, old, new, since, replaced);
+		if (operation != POSER_UPDATE)
+			record_row(&recording, operation);
+		else if (poser_versioned_same_row(versioned, recording.old.slot, recording.new.slot))
+			continue;
+		else if (!has_moved(&recording))
+			record_row(&recording, POSER_UPDATE);
 		else
-			poser_version_write(writer, operation, operation == POSER_DELETE ? old : new, false);
+		{
+			record_row(&recording, POSER_DELETE);
+			moved = true;
+		}
 	}
 
+	/* the inserts of the updated keys */
 	if (moved)
 	{
-		rewind_rows(&rows);
-		while (next_rows(&rows))
-			if (!poser_versioned_same_keys(versioned, old, new))
-			{
-				if (careful)
-					poser_record_carefully(writer, POSER_INSERT, NULL, new, since, replaced);
-				else
-					poser_version_write(writer, POSER_INSERT, new, false);
-			}
+		rewind_rows(&recording);
+		while (next_row(&recording))
+			if (has_moved(&recording))
+				record_row(&recording, POSER_INSERT);
 	}
 
-	if (careful)
+	/* what other statements have made of the same rows */
+	if (overlaps)
 	{
-		rewind_rows(&rows);
-		while (next_rows(&rows))
+		rewind_rows(&recording);
+		while (next_row(&recording))
 		{
-			if (old != NULL)
-				poser_reconcile(writer, rel, old, false);
-			if (new != NULL && (old == NULL || !poser_versioned_same_keys(versioned, old, new)))
-				poser_reconcile(writer, rel, new, false);
+			if (operation != POSER_INSERT)
+				poser_reconcile_row(recording.reconciler, recording.old.slot, false);
+			if (operation == POSER_INSERT || (operation == POSER_UPDATE && has_moved(&recording)))
+				poser_reconcile_row(recording.reconciler, recording.new.slot, false);
 		}
 	}
 
 	MemoryContextSwitchTo(outer);
-	close_rows(&rows);
-	poser_version_end(writer);
+	MemoryContextDelete(recording.row_context);
+	poser_transition_close(&recording.old);
+	poser_transition_close(&recording.new);
+	if (overlaps)
+		poser_reconcile_end(recording.reconciler);
+	poser_version_end(recording.writer);
 }
 
-/*
- * Before TRUNCATE: a delete of every row.  Nobody else has the table open.
- */
+/* Before a TRUNCATE: record a delete of every row.  The statement has locked the table exclusively. */
 static void
 record_truncate(Relation rel, const PoserVersioned *versioned)
 {
@@ -222,46 +245,8 @@ record_truncate(Relation rel, const PoserVersioned *versioned)
 	poser_version_end(writer);
 }
 
-/* Is a statement under way that has changes to be recorded? */
-bool
-poser_version_is_busy(void)
-{
-	return unrecorded != NULL;
-}
-
-static void
-begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
-{
-	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
-
-	statement->since = poser_version_last_change(versioned);
-	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
-		if (outer->relid == statement->relid && outer->cid != statement->cid)
-			outer->overlapped = statement->overlapped = true;
-}
-
 /*
- * The parts of one query have triggers fire in the order in which the parts
- * have ended.  Within a part the order is DELETE, UPDATE, INSERT, which is
- * right for rows that take each other's keys.  Is there another part that
- * should have come before this one?
- */
-static bool
-comes_too_early(PoserStatement *statement)
-{
-	bool result = false;
-
-	for (PoserStatement *other = unrecorded; other != NULL; other = other->outer)
-		if (other->relid == statement->relid && other->cid == statement->cid &&
-			((statement->event == TRIGGER_TYPE_INSERT && other->event != TRIGGER_TYPE_INSERT) ||
-			 (statement->event == TRIGGER_TYPE_UPDATE && other->event == TRIGGER_TYPE_DELETE)))
-			other->overlapped = result = true;
-	return result;
-}
-
-/*
- * poser_version(versions, key column...) for each statement of every kind,
- * before and after.
+ * poser_version(versions, key column...) before and after each statement
  */
 Datum
 poser_version(PG_FUNCTION_ARGS)
@@ -271,7 +256,7 @@ poser_version(PG_FUNCTION_ARGS)
 	Relation rel = trigdata->tg_relation;
 	const PoserVersioned *versioned;
 	PoserStatement *statement;
-	bool careful;
+	bool overlaps;
 	int64 since;
 
 	if (!TRIGGER_FIRED_FOR_STATEMENT(event))
@@ -281,6 +266,7 @@ poser_version(PG_FUNCTION_ARGS)
 						trigdata->tg_trigger->tgname)));
 	versioned = poser_versioned_by_trigger(trigdata, fcinfo->flinfo->fn_oid);
 
+	/* rows of a TRUNCATE are recorded before it, because they are gone afterwards */
 	if (TRIGGER_FIRED_BEFORE(event))
 	{
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
@@ -289,40 +275,38 @@ poser_version(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	}
 
+	/* under a deferrable constraint two rows can have the same key for a while, which is like an overlap */
 	statement = poser_statement_end(&unrecorded, trigdata);
-	/* two rows may have one key for a while, if it is not always unique */
-	careful = !versioned->unique;
+	overlaps = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
-		careful = true;
-	/* which may record what others are still to record */
-	for (PoserStatement *other = unrecorded; careful && other != NULL; other = other->outer)
+		overlaps = true;
+	/* then this statement may record changes of the others in the list */
+	for (PoserStatement *other = unrecorded; overlaps && other != NULL; other = other->outer)
 		if (other->relid == RelationGetRelid(rel))
 			other->overlapped = true;
 	since = statement != NULL ? statement->since : poser_version_last_change(versioned);
 	if (statement != NULL)
 		pfree(statement);
 
+	/* an INSERT that restores a dump is not recorded, because the dump brings the versions, too */
 	if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
-		if (careful)
-			poser_reconcile_since(rel, versioned, since);
+		if (overlaps)
+			poser_reconcile_since(versioned, rel, since);
 	}
-	/* a restore brings the versions of the rows that it inserts */
 	else if (!TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
-		record_statement(trigdata, versioned, careful, since);
+		record_statement(trigdata, versioned, overlaps, since);
 	return PointerGetDatum(NULL);
 }
 
+/* At the end of a transaction: raise an error if a statement has not ended; the list's memory is freed. */
 static void
 end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
 		poser_statement_check(unrecorded);
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-	{
-		/* their memory goes with the transaction */
 		unrecorded = NULL;
-	}
 }
 
 static void

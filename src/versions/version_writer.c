@@ -1,58 +1,70 @@
 /*
  * version_writer.c
- *	  Writing versions.
+ *	  Writing versions of rows.
+ *
+ * Each change of a row adds one version to the table of versions: the new values, or
+ * for a delete the last ones, with the transaction's row, the operation and a
+ * change_id.  One sequence gives the ids of transactions and changes.  A writer locks
+ * a row until its transaction ends, so the change_ids of one row are in the order of
+ * its changes.
+ *
+ * Versions are written directly, see direct.c.  They are only added, so writers never
+ * wait for each other.
+ *
+ * A writer collects versions and inserts them together.  It opens the table of
+ * versions with the first version.  So a statement that changes nothing writes no row
+ * of poser_transaction.
  */
 #include "postgres.h"
 
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "commands/sequence.h"
-#include "executor/executor.h"
+#include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/memutils.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* The greatest change_id that this backend has got, and from which sequence. */
+/* How many versions are inserted together, and how many bytes of variable-length values. */
+#define MAX_BUFFERED_VERSIONS 500
+#define MAX_BUFFERED_BYTES 65536
+
+struct PoserVersionWriter
+{
+	const PoserVersioned *versioned;
+	const char *comment; /* instead of poser.comment, or NULL */
+	Oid role;			 /* the role that is recorded */
+	bool opened;
+	PoserDirectTable table;
+	int64 transaction_id;  /* 0 until the first version */
+	FmgrInfo *coerce;	   /* by column, or NULL */
+	MemoryContext context; /* of the writer */
+	MemoryContext batch;   /* of the versions in the buffer */
+	int nslots;
+	int nbuffered;
+	Size bytes;
+	TupleTableSlot *slots[MAX_BUFFERED_VERSIONS];
+};
+
+/* The greatest change_id that this session has got, and the sequence that gave it. */
 static int64 last_change = 0;
 static Oid last_sequence = InvalidOid;
 
-void
-poser_direct_open(DirectTable *table, Oid relid)
+/*
+ * Returns the last change_id that this session has got for this history, or 0.  Later
+ * changes of the session have greater ones.
+ */
+int64
+poser_version_last_change(const PoserVersioned *versioned)
 {
-	table->rel = table_open(relid, RowExclusiveLock);
-	table->estate = CreateExecutorState();
-	table->indexes = makeNode(ResultRelInfo);
-	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
-	ExecOpenIndices(table->indexes, false);
-}
-
-/* Locks are kept until the end of the transaction, as for any writer. */
-void
-poser_direct_close(DirectTable *table)
-{
-	ExecCloseIndices(table->indexes);
-	pfree(table->indexes);
-	FreeExecutorState(table->estate);
-	table_close(table->rel, NoLock);
-}
-
-void
-poser_direct_insert_index_entries(DirectTable *table, TupleTableSlot *slot)
-{
-	List *recheck;
-
-	recheck = ExecInsertIndexTuples(table->indexes, table->estate, 0, slot, NIL, NULL);
-	list_free(recheck);
-	ResetPerTupleExprContext(table->estate);
+	return last_sequence == versioned->sequence ? last_change : 0;
 }
 
 /*
- * Make a writer of versions, which opens their table when there is one to be
- * written, so that a change of nothing leaves no trace.  The comment, if it is
- * not NULL, is the transaction's instead of the user's.
+ * Make a writer of versions in the current memory context.  "comment", if not NULL,
+ * is recorded instead of poser.comment.
  */
 PoserVersionWriter *
 poser_version_begin(const PoserVersioned *versioned, const char *comment)
@@ -61,12 +73,13 @@ poser_version_begin(const PoserVersioned *versioned, const char *comment)
 
 	writer->versioned = versioned;
 	writer->comment = comment;
+	/* now, because the caller may become the owner before the first version */
 	writer->role = poser_acting_role();
 	writer->context = CurrentMemoryContext;
 	return writer;
 }
 
-/* Functions that see to the length and such, for columns where that differs. */
+/* Look up the functions that coerce values to the length or precision of a version's column. */
 static void
 prepare_coercions(PoserVersionWriter *writer, TupleDesc desc)
 {
@@ -82,12 +95,18 @@ prepare_coercions(PoserVersionWriter *writer, TupleDesc desc)
 	}
 }
 
-void
-poser_version_open(PoserVersionWriter *writer)
+/* Open the table of versions, unless it is open. */
+static void
+open_versions(PoserVersionWriter *writer)
 {
-	MemoryContext old = MemoryContextSwitchTo(writer->context);
+	MemoryContext old;
 
+	if (writer->opened)
+		return;
+	old = MemoryContextSwitchTo(writer->context);
 	poser_direct_open(&writer->table, writer->versioned->versions);
+	/* the indexes stay open for all batches, so open them in this context */
+	poser_direct_open_indexes(&writer->table);
 	writer->batch = AllocSetContextCreate(writer->context, "poser versions", ALLOCSET_DEFAULT_SIZES);
 	if (writer->versioned->coerces)
 		prepare_coercions(writer, RelationGetDescr(writer->table.rel));
@@ -95,9 +114,9 @@ poser_version_open(PoserVersionWriter *writer)
 	MemoryContextSwitchTo(old);
 }
 
-/* Write what is in the buffer. */
-void
-poser_version_flush(PoserVersionWriter *writer)
+/* Insert the versions in the buffer, and empty it. */
+static void
+insert_versions(PoserVersionWriter *writer)
 {
 	MemoryContext old;
 
@@ -112,7 +131,7 @@ poser_version_flush(PoserVersionWriter *writer)
 	for (int i = 0; i < writer->nbuffered; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		poser_direct_insert_index_entries(&writer->table, writer->slots[i]);
+		(void) poser_direct_insert_index_entries(&writer->table, writer->slots[i], 0);
 		ExecClearTuple(writer->slots[i]);
 	}
 	MemoryContextSwitchTo(old);
@@ -122,8 +141,8 @@ poser_version_flush(PoserVersionWriter *writer)
 }
 
 /*
- * Add a version with the values in the slot: a row of the table or, with
- * "is_version", of its versions.
+ * Write a version with the values in the slot.  The slot has a row of the table or,
+ * with "is_version", a row of the table of versions.
  */
 void
 poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
@@ -135,8 +154,8 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 	Size size = 0;
 	MemoryContext old;
 
-	if (!writer->opened)
-		poser_version_open(writer);
+	/* the table, the transaction's row and a slot */
+	open_versions(writer);
 	desc = RelationGetDescr(writer->table.rel);
 	Assert(desc->natts == versioned->natts);
 	old = MemoryContextSwitchTo(writer->context);
@@ -146,6 +165,7 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 		writer->slots[writer->nslots++] = table_slot_create(writer->table.rel, NULL);
 	slot = writer->slots[writer->nbuffered];
 
+	/* the recorded columns; others are null */
 	MemoryContextSwitchTo(writer->batch);
 	slot_getallattrs(row);
 	for (int i = 0; i < desc->natts; i++)
@@ -163,6 +183,8 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 		if (TupleDescAttr(desc, i)->attlen == -1)
 			size += VARSIZE_ANY(DatumGetPointer(slot->tts_values[i]));
 	}
+
+	/* the version's own columns */
 	last_change = nextval_internal(versioned->sequence, false);
 	last_sequence = versioned->sequence;
 	slot->tts_values[versioned->transaction_id - 1] = Int64GetDatum(writer->transaction_id);
@@ -174,42 +196,39 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(old);
 
-	/* the row's own values go away with the next one */
+	/* copy the values, because the caller's row is freed before the insert */
 	ExecMaterializeSlot(slot);
 	writer->bytes += size;
 	writer->nbuffered++;
 	if (writer->nbuffered == MAX_BUFFERED_VERSIONS || writer->bytes > MAX_BUFFERED_BYTES)
-		poser_version_flush(writer);
+		insert_versions(writer);
 }
 
-/* Write what is left, and free the writer. */
+/*
+ * Insert the versions that were written so far, so that scans find them.  Returns the
+ * table of versions, which stays open until poser_version_end().
+ */
+Relation
+poser_version_flush(PoserVersionWriter *writer)
+{
+	open_versions(writer);
+	insert_versions(writer);
+	return writer->table.rel;
+}
+
+/* Insert the versions that are left, and free the writer. */
 void
 poser_version_end(PoserVersionWriter *writer)
 {
 	if (writer->opened)
 	{
-		poser_version_flush(writer);
+		insert_versions(writer);
 		for (int i = 0; i < writer->nslots; i++)
 			ExecDropSingleTupleTableSlot(writer->slots[i]);
-		if (writer->scan != NULL)
-		{
-			index_endscan(writer->scan);
-			index_close(writer->index, NoLock);
-			ExecDropSingleTupleTableSlot(writer->last);
-		}
-		if (writer->live != NULL)
-			ExecDropSingleTupleTableSlot(writer->live);
 		poser_direct_close(&writer->table);
 		MemoryContextDelete(writer->batch);
 		if (writer->coerce != NULL)
 			pfree(writer->coerce);
 	}
 	pfree(writer);
-}
-
-/* The last change that this backend has recorded in this history, or 0. */
-int64
-poser_version_last_change(const PoserVersioned *versioned)
-{
-	return last_sequence == versioned->sequence ? last_change : 0;
 }

@@ -1,9 +1,16 @@
 /*
  * versioned.c
- *	  Which tables have a history, and where it is.
+ *	  Tables with a history: their tables of versions, and which column is which.
  *
- * What a trigger needs to know is kept by the trigger's OID and looked up again
- * after any relcache invalidation of a relation it names.
+ * Columns are matched by name.  A column of the table is recorded if the table of
+ * versions has a column with its name and type.  Other columns of the table are not
+ * recorded (poser_check() reports them), and other columns of the versions are null.
+ * So a column can be added to or dropped from either table at any time.
+ *
+ * A trigger needs the description at every statement.  So descriptions are kept in
+ * a hash table, by the trigger's OID.  A relcache invalidation of a relation that the
+ * trigger uses makes its description invalid.  An invalidation can arrive while a lock
+ * is waited for, so a description is checked once more when the lock is held.
  */
 #include "postgres.h"
 
@@ -24,10 +31,23 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
+/* The tables that have a history. */
+static const struct
+{
+	const char *name;
+	const char *versions;
+	char *key;
+	const char *label; /* what a row is called in messages */
+} versioned_tables[POSER_VERSIONED_TABLES] = {
+	[POSER_WIDGET] = {"poser_widget", "poser_widget_version", "uuid", "widget"},
+	[POSER_COMPONENT] = {"poser_component", "poser_component_version", "uuid", "component"}};
+
+/* Descriptions by trigger. */
 static HTAB *versioned_by_trigger = NULL;
 
+/* Relcache callback: the descriptions of triggers that use this relation become invalid; with InvalidOid, all. */
 static void
-relation_changed(Datum arg, Oid relid)
+invalidate_descriptions(Datum arg, Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserVersioned *versioned;
@@ -47,18 +67,7 @@ poser_versioned_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserVersioned);
 	versioned_by_trigger = hash_create("poser versioned tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
-}
-
-/* The version table's own column of this name. */
-static AttrNumber
-history_column(Relation versions, const char *name, Oid type)
-{
-	AttrNumber attno = get_attnum(RelationGetRelid(versions), name);
-
-	if (attno <= 0 || TupleDescAttr(RelationGetDescr(versions), attno - 1)->atttypid != type)
-		poser_structure_error(versions);
-	return attno;
+	CacheRegisterRelcacheCallback(invalidate_descriptions, (Datum) 0);
 }
 
 static bool
@@ -67,9 +76,12 @@ is_text(Oid type)
 	return type == TEXTOID || type == VARCHAROID;
 }
 
-/* The table's column that a column of its versions has the values of, or 0. */
+/*
+ * Returns the column of the table that this column of the versions gets its values
+ * from, or 0.  Sets *coerces if the values must be coerced to another length.
+ */
 static AttrNumber
-source_column(Relation rel, Form_pg_attribute column, bool *coerce)
+source_column(Relation rel, Form_pg_attribute column, bool *coerces)
 {
 	AttrNumber attno = column->attisdropped ? 0 : get_attnum(RelationGetRelid(rel), NameStr(column->attname));
 	Form_pg_attribute att;
@@ -77,23 +89,24 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerce)
 	if (attno <= 0)
 		return 0;
 	att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
+	/* a virtual generated column has no value in the row */
 	if (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED)
 		return 0;
 
-	/* another length of text is a matter of what fits; other values would be changed */
+	/* a text that is too long is an error; another type or precision would change values */
 	if (is_text(att->atttypid) && is_text(column->atttypid))
-		*coerce = *coerce || (column->atttypmod >= 0 && att->atttypmod != column->atttypmod);
+		*coerces = *coerces || (column->atttypmod >= 0 && att->atttypmod != column->atttypmod);
 	else if (att->atttypid != column->atttypid ||
 			 (column->atttypmod >= 0 && att->atttypmod != column->atttypmod))
 		return 0;
 	return attno;
 }
 
-/* The index that finds a transaction by its id. */
+/* Returns the unique index of poser_transaction on its id. */
 Oid
-poser_id_index(Relation transactions)
+poser_transaction_id_index(Relation transactions)
 {
-	AttrNumber id = history_column(transactions, "id", INT8OID);
+	AttrNumber id = poser_column(transactions, "id", INT8OID);
 	bool immediate;
 	Oid result = poser_unique_index(transactions, 1, &id, &immediate);
 
@@ -102,7 +115,7 @@ poser_id_index(Relation transactions)
 	return result;
 }
 
-/* The index on the key and the change_id, by which a row's versions are found. */
+/* Returns the index of a table of versions on the key and change_id, in ascending order; InvalidOid if there is none. */
 static Oid
 find_versions_index(Relation versions, const PoserVersioned *versioned)
 {
@@ -148,19 +161,21 @@ check_key_type(Relation rel, Relation versions, const char *name)
 }
 
 /*
- * Describe the history that "rel" has in the table "versions" of the schema,
- * its key being these columns.  The table of versions is locked, so that it
- * stays as it is described, until the end of the transaction.
+ * Describe the history of "rel": its table of versions, which is in the schema
+ * "nspid", and the columns of its key.  Takes the lock on the table of versions and
+ * keeps it until the transaction ends, so that the description stays true.
  */
-void
-poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
-						 const char *versions, int nkeys, char **keys, LOCKMODE lockmode)
+static void
+describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *versions,
+		 int nkeys, char **keys, LOCKMODE lockmode)
 {
 	Relation vrel;
 	TupleDesc desc;
 	AttrNumber columns[INDEX_MAX_KEYS];
 
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
+
+	/* the relations */
 	versioned->relid = RelationGetRelid(rel);
 	vrel = poser_open_by_name(versions, nspid, lockmode);
 	versioned->versions = RelationGetRelid(vrel);
@@ -170,11 +185,13 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);
 	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
 
+	/* the columns that only the versions have; the table may have columns of the same names */
 	desc = RelationGetDescr(vrel);
-	versioned->transaction_id = history_column(vrel, "transaction_id", INT8OID);
-	versioned->operation_type = history_column(vrel, "operation_type", INT2OID);
-	versioned->change_id = history_column(vrel, "change_id", INT8OID);
+	versioned->transaction_id = poser_column(vrel, "transaction_id", INT8OID);
+	versioned->operation_type = poser_column(vrel, "operation_type", INT2OID);
+	versioned->change_id = poser_column(vrel, "change_id", INT8OID);
 
+	/* the recorded columns */
 	versioned->natts = desc->natts;
 	versioned->coerces = false;
 	for (int i = 0; i < desc->natts; i++)
@@ -183,31 +200,32 @@ poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
 	versioned->source[versioned->operation_type - 1] = 0;
 	versioned->source[versioned->change_id - 1] = 0;
 
+	/* the key, which must be recorded */
 	versioned->nkeys = nkeys;
 	for (int i = 0; i < nkeys; i++)
 	{
-		versioned->keys[i] = get_attnum(versioned->versions, keys[i]);
-		if (versioned->keys[i] <= 0)
-			poser_structure_error(vrel);
+		versioned->keys[i] = poser_column(vrel, keys[i], InvalidOid);
 		check_key_type(rel, vrel, keys[i]);
-		if (versioned->source[versioned->keys[i] - 1] == 0)
+		columns[i] = versioned->source[versioned->keys[i] - 1];
+		if (columns[i] == 0)
 			poser_structure_error(vrel);
 	}
-	versioned->versions_index = find_versions_index(vrel, versioned);
 
-	for (int i = 0; i < nkeys; i++)
-		columns[i] = versioned->source[versioned->keys[i] - 1];
+	/* the indexes on it */
+	versioned->versions_index = find_versions_index(vrel, versioned);
 	if (!OidIsValid(poser_unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
 	table_close(vrel, NoLock);
 }
 
 /*
- * What the arguments of a version trigger mean: the table of versions, and the
- * columns of the key.  "fnoid" is the trigger's function; the tables are in its
- * schema.
+ * Returns the description of the table of a trigger whose arguments are the table of
+ * versions and the columns of the key.  "fnoid" is the trigger's function; Poser's
+ * tables are in its schema.  Locks the table of versions for writing, until the
+ * transaction ends.
  *
- * The result stays where it is as long as the backend lives.
+ * The result stays where it is as long as the session lives.  Its content can change
+ * with a later call for the same trigger.
  */
 const PoserVersioned *
 poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
@@ -218,13 +236,14 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	PoserVersioned described;
 	uint64 started;
 
-	/* once it is locked, what we know of it is what it is */
+	/* the kept description, if it is still valid when we have the lock */
 	if (versioned != NULL && versioned->valid)
 		LockRelationOid(versioned->versions, RowExclusiveLock);
 	if (versioned != NULL && versioned->valid)
 		return versioned;
 	started = poser_relation_changes();
 
+	/* a new one */
 	if (rel->rd_rel->relkind != RELKIND_RELATION)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -235,36 +254,29 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
 						tg->tgname)));
-	poser_versioned_describe(&described, rel, get_func_namespace(fnoid),
-							 tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1, RowExclusiveLock);
+	describe(&described, rel, get_func_namespace(fnoid), tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1,
+			 RowExclusiveLock);
 	described.tgoid = tg->tgoid;
-	/* what changed while we looked is looked up again the next time */
+	/* if something was invalidated meanwhile, the next call looks again */
 	described.valid = (started == poser_relation_changes());
 
-	/* a statement in progress may be using the entry, so it is replaced as a whole */
+	/* a statement in progress may use the entry, so it is replaced in one step */
 	versioned = hash_search(versioned_by_trigger, &tg->tgoid, HASH_ENTER, NULL);
 	*versioned = described;
 	return versioned;
 }
 
-/* The tables that have a history, with their versions. */
-static const struct
-{
-	const char *name;
-	const char *versions;
-	char *key;
-	const char *label; /* what a row is called */
-} versioned_tables[POSER_VERSIONED_TABLES] = {
-	[POSER_WIDGET] = {"poser_widget", "poser_widget_version", "uuid", "widget"},
-	[POSER_COMPONENT] = {"poser_component", "poser_component_version", "uuid", "component"}};
-
+/* Returns what a row of the table with this number is called in messages. */
 const char *
 poser_versioned_label(int i)
 {
 	return versioned_tables[i].label;
 }
 
-/* Describe all of them, in this order; they are locked against redefinition. */
+/*
+ * Describe all tables that have a history in this schema.  They and their tables of
+ * versions stay locked with AccessShareLock until the transaction ends.
+ */
 void
 poser_versioned_describe_all(PoserVersioned *tables, Oid nspid)
 {
@@ -273,13 +285,12 @@ poser_versioned_describe_all(PoserVersioned *tables, Oid nspid)
 		char *key = versioned_tables[i].key;
 		Relation rel = poser_open_by_name(versioned_tables[i].name, nspid, AccessShareLock);
 
-		poser_versioned_describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key,
-								 AccessShareLock);
+		describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key, AccessShareLock);
 		table_close(rel, NoLock);
 	}
 }
 
-/* Has one column of a row the same value in two slots? */
+/* Is a column of one row the same as a column of another row, byte for byte? */
 static bool
 same_value(TupleTableSlot *a, AttrNumber acolumn, TupleTableSlot *b, AttrNumber bcolumn)
 {
@@ -294,7 +305,7 @@ same_value(TupleTableSlot *a, AttrNumber acolumn, TupleTableSlot *b, AttrNumber 
 
 /* Are the recorded columns of two rows of the table the same? */
 bool
-poser_versioned_same_rows(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
+poser_versioned_same_row(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
 {
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0 &&
@@ -303,8 +314,9 @@ poser_versioned_same_rows(const PoserVersioned *versioned, TupleTableSlot *a, Tu
 	return true;
 }
 
+/* Are the keys of two rows of the table the same? */
 bool
-poser_versioned_same_keys(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
+poser_versioned_same_key(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
 {
 	for (int i = 0; i < versioned->nkeys; i++)
 	{
@@ -316,7 +328,7 @@ poser_versioned_same_keys(const PoserVersioned *versioned, TupleTableSlot *a, Tu
 	return true;
 }
 
-/* Is a version that of the row as it is? */
+/* Does a version have the values of this row of the table? */
 bool
 poser_versioned_is_version_of(const PoserVersioned *versioned, TupleTableSlot *version, TupleTableSlot *row)
 {

@@ -1,6 +1,6 @@
 /*
  * versions.h
- *	  What other folders use of the history of tables.
+ *	  The history of tables, for other folders.
  */
 #ifndef POSER_VERSIONS_H
 #define POSER_VERSIONS_H
@@ -9,29 +9,32 @@
 
 #include "base/base.h"
 
-/* The history of a table: where it is, and which column is which. */
+/*
+ * A table with a history: its table of versions and what the columns of that table are.
+ * Columns are those of the table of versions, unless the comment says otherwise.
+ */
 typedef struct PoserVersioned
 {
-	Oid tgoid; /* hash key */
-	bool valid;
+	Oid tgoid;			/* the trigger; hash key of the cache in versioned.c */
+	bool valid;			/* no relcache invalidation since; for that cache */
 	Oid relid;			/* the table */
-	Oid versions;		/* of its rows */
-	Oid versions_index; /* on their key and change_id; may be missing */
-	Oid transactions;
-	Oid horizon;
-	Oid sequence;
-	AttrNumber transaction_id; /* columns of versions */
+	Oid versions;		/* its table of versions */
+	Oid versions_index; /* index on the key and change_id, or InvalidOid */
+	Oid transactions;	/* poser_transaction */
+	Oid horizon;		/* poser_version_horizon */
+	Oid sequence;		/* poser_change_id_seq */
+	AttrNumber transaction_id;
 	AttrNumber operation_type;
 	AttrNumber change_id;
-	bool unique;  /* the key of the table always is */
-	bool coerces; /* some columns differ from the table's in length or such */
+	bool unique;  /* the table's key is unique at any time, not only at the end of a transaction */
+	bool coerces; /* a column has another length or precision than the table's column */
 	int nkeys;
-	AttrNumber keys[INDEX_MAX_KEYS]; /* columns of versions, too */
+	AttrNumber keys[INDEX_MAX_KEYS];
 	int natts;
-	AttrNumber source[MaxHeapAttributeNumber]; /* for each, the table's column or 0 */
+	AttrNumber source[MaxHeapAttributeNumber]; /* by column: the table's column with its values, or 0 */
 } PoserVersioned;
 
-/* As in the column operation_type. */
+/* The values of the column operation_type. */
 typedef enum PoserOperation
 {
 	POSER_INSERT = 0,
@@ -39,7 +42,6 @@ typedef enum PoserOperation
 	POSER_DELETE = 2
 } PoserOperation;
 
-typedef struct PoserVersionWriter PoserVersionWriter;
 typedef struct PoserHistory PoserHistory;
 
 /* The tables that have a history, in the order of poser_versioned_describe_all(). */
@@ -52,33 +54,22 @@ enum
 
 /* versioned.c */
 extern void poser_versioned_init(void);
-extern void poser_versioned_describe(PoserVersioned *versioned, Relation rel, Oid nspid,
-									 const char *versions, int nkeys, char **keys, LOCKMODE lockmode);
-extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
-extern Oid poser_id_index(Relation transactions);
 extern const char *poser_versioned_label(int i);
 extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
 
 /* transaction.c */
 
-/* The consumer of datasync that the session runs the handler of, or NULL; each transaction's row says so. */
+/* The consumer of datasync for which the session runs a handler, or NULL. */
 extern const char *poser_handling_consumer;
 
 extern void poser_transaction_init(void);
-extern void poser_version_forget(void);
-extern bool poser_version_is_writing(void);
-extern int64 poser_version_last_written(Oid *relid);
 extern const char *poser_username(void);
+extern int64 poser_version_last_written(Oid *relid);
+extern bool poser_version_is_writing(void);
 
 /* version.c */
 extern void poser_version_init(void);
 extern bool poser_version_is_busy(void);
-
-/* version_writer.c */
-extern PoserVersionWriter *poser_version_begin(const PoserVersioned *versioned, const char *comment);
-extern void poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
-								TupleTableSlot *row, bool is_version);
-extern void poser_version_end(PoserVersionWriter *writer);
 
 /* history_query.c */
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
@@ -101,17 +92,11 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 /* prune.c */
 
 /*
- * The least id of a transaction with changes that are still needed, or PG_INT64_MAX.
- * Pruning calls it between SPI_connect() and SPI_finish(), with the owner's rights
- * and with the tables locked.  datasync sets it.
+ * Returns the least id of a transaction with changes that are still needed, or
+ * PG_INT64_MAX.  Pruning calls it after SPI_connect(), with the owner's rights and
+ * with the tables of the history locked.  datasync sets it.
  */
 extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
-
-extern int64 poser_history_prune(const PoserVersioned *tables, int ntables, TimestampTz before,
-								 int64 limit);
-
-/* record.c */
-extern int64 poser_history_record(const PoserVersioned *tables, int ntables, const char *comment);
 
 /* restore.c */
 extern bool poser_is_restore(Relation rel);
