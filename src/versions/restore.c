@@ -1,9 +1,14 @@
 /*
  * restore.c
- *	  What is different while a dump is restored.
+ *	  Recognizing that a dump is being restored, and waiting for rows that it still brings.
  *
- * The rows of an extension's tables are dumped, their definitions are not: the
- * constraints and triggers are there before the rows come.
+ * A dump has the rows of an extension's tables, but not their definitions.  CREATE
+ * EXTENSION makes the tables with all constraints and triggers before the rows come.  So
+ * the triggers fire for the rows, and foreign keys are checked while other rows are
+ * still missing.
+ *
+ * The version triggers do not record the rows that a restore inserts, because the dump
+ * brings their versions, too.
  */
 #include "postgres.h"
 
@@ -31,16 +36,16 @@
 
 #include "versions/versions.h"
 
-/* The part of a wait event that is its kind. */
+/* The part of a wait event that is its class. */
 #define WAIT_EVENT_CLASS 0xFF000000U
 
-/* How often to look whether the rows have come, in milliseconds. */
+/* How often to look for the rows, in milliseconds. */
 #define LOOK_INTERVAL 50
 
-/* How long nobody else must have done anything before we give up. */
+/* How long no other session must have loaded a table before we give up, in milliseconds. */
 #define QUIET_INTERVAL 1000
 
-/* Is a table empty in a snapshot taken now? */
+/* Does a snapshot that is taken now see no row in the table? */
 static bool
 is_empty(Oid relid)
 {
@@ -58,8 +63,9 @@ is_empty(Oid relid)
 }
 
 /*
- * Does another session that may be of the same pg_restore load a table here?
- * Not if it waits for a lock, which might be ours, or waits just as we do.
+ * Is another session of the same pg_restore, as far as one can see, loading a table of
+ * this database?  A session that waits for a lock does not count, because we may hold
+ * that lock.  Nor does a session that waits in this file.
  */
 static bool
 others_load(void)
@@ -73,6 +79,7 @@ others_load(void)
 		PgBackendStatus *backend = &pgstat_get_local_beentry_by_index(i)->backendStatus;
 		PGPROC *proc;
 
+		/* running COPY, by the same role and with the same application_name */
 		if (backend->st_procpid == MyProcPid || backend->st_backendType != B_BACKEND ||
 			backend->st_databaseid != MyDatabaseId ||
 			backend->st_userid != GetSessionUserId() ||
@@ -80,6 +87,8 @@ others_load(void)
 			strncmp(backend->st_activity_raw, "COPY ", 5) != 0 ||
 			strcmp(backend->st_appname, application_name) != 0)
 			continue;
+
+		/* and not waiting */
 		proc = BackendPidGetProc(backend->st_procpid);
 		if (proc != NULL && (proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_LOCK &&
 			(proc->wait_event_info & WAIT_EVENT_CLASS) != PG_WAIT_EXTENSION)
@@ -89,10 +98,13 @@ others_load(void)
 }
 
 /*
- * Is a dump restored, into a table of the session's own role?  Its scripts and
- * pg_restore always set both of these.  What runs with somebody else's rights
- * is not meant: neither must who calls an owner's function switch this on, nor
- * somebody whose function an owner comes to call.
+ * Is the session restoring a dump into this table?  The scripts of pg_dump and pg_restore
+ * always set row_security to off and search_path to ''.
+ *
+ * Both the session's role (that of SET ROLE) and the current user must have the rights of
+ * the table's owner.  So a role that calls a SECURITY DEFINER function of the owner
+ * cannot bypass the history by these settings.  Nor can a SECURITY DEFINER function of
+ * another role that the owner calls.
  */
 bool
 poser_is_restore(Relation rel)
@@ -103,9 +115,9 @@ poser_is_restore(Relation rel)
 }
 
 /*
- * Do rows of a table refer to rows of another one, directly or by way of other
- * tables?  The catalog is read without a lock on these tables, because workers that
- * wait for such locks could deadlock.
+ * Does a table have a foreign key to another one, directly or through other tables?
+ * Reads the catalog without locking these tables, because parallel workers that wait for
+ * such locks could deadlock.
  */
 static bool
 refers_to(Oid relid, Oid other)
@@ -115,7 +127,7 @@ refers_to(Oid relid, Oid other)
 	bool result = false;
 	ListCell *lc;
 
-	/* the list grows while we go through it */
+	/* the list grows during the loop */
 	foreach(lc, relids)
 	{
 		SysScanDesc scan;
@@ -142,17 +154,17 @@ refers_to(Oid relid, Oid other)
 }
 
 /*
- * Wait for the rows that the rows of "rel" will refer to.
+ * If a dump is being restored, wait for the rows to which the rows of "rel" will refer.
+ * Called before rows are inserted into "rel".
  *
- * "pg_restore -j" loads tables in parallel.  It keeps an order of tables that
- * refer to each other only where it makes the constraint itself, afterwards.
- * A dump has an extension's tables in order, but one worker can come to a table
- * before another has come to, or has committed, what it refers to.  So as long
- * as that is empty and other workers are loading, or may be starting to, its rows
- * may be still to come.  If they do not, then the foreign key will say so.
+ * "pg_restore -j" loads tables in parallel.  A dump has an extension's tables in the order
+ * of their foreign keys.  But a worker can begin with a table before another worker has
+ * begun with, or has committed, the table to which it refers.  So this waits for each
+ * such table while it is empty and other workers are loading tables.  It waits a while
+ * longer, because a worker may just be starting.  If the rows do not come, the foreign
+ * key raises its error.
  *
- * This can only be found out by looking again and again: nothing tells us that
- * a worker that has not begun will begin.
+ * This looks again and again, because a worker that has not begun yet gives no sign.
  */
 void
 poser_restore_wait(Relation rel)
@@ -163,14 +175,14 @@ poser_restore_wait(Relation rel)
 	if (!poser_is_restore(rel) || application_name == NULL)
 		return;
 
-	/* a copy, for the relcache may drop its own while we wait */
+	/* a copy, because the relcache can free its list while we wait */
 	keys = copyObject(RelationGetFKeyList(rel));
 	foreach(lc, keys)
 	{
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
 		TimestampTz quiet_since = GetCurrentTimestamp();
 
-		/* tables that refer to each other, or a table that refers to itself, have no order in which to wait */
+		/* for tables that refer to each other, or to themselves, there is no order; only tables can be looked into */
 		if (refers_to(parent, RelationGetRelid(rel)) || get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
 		while (is_empty(parent))
