@@ -22,7 +22,6 @@ _PG_init(void)
 	poser_relation_init();
 	poser_versioned_init();
 	poser_version_init();
-	poser_count_catalog_init();
 	poser_count_init();
 	poser_batch_init();
 	poser_datasync_init();

@@ -1,174 +1,223 @@
 /*
  * recount.c
- *	  Rebuilding the counts.
+ *	  Comparing the counts with the rows, and rebuilding them.
+ *
+ * poser_recount() works while other sessions write.  A count that is wrong in one
+ * snapshot is wrong by the same number in all later ones, until it is mended: a writer
+ * changes the count and the number of children alike, see settle.c.  Therefore a rebuild
+ * is a writer like any other.  It finds the differences under one snapshot, and adds them
+ * to the counts.  Two rebuilds at a time would both add them, so a rebuild takes a lock
+ * on the table of settled counts that only one transaction can have.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relscan.h"
 #include "access/table.h"
-#include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_operator_d.h"
-#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
-#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/bitmapset.h"
-#include "storage/bufmgr.h"
 #include "storage/lmgr.h"
-#include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/datum.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/rls.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
-#include "utils/tuplesort.h"
 
-#include "counts/counts.h"
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_recount);
 
-/* Rows fetched at a time by poser_count_rebuild. */
+/* Rows of the comparison that are fetched at a time. */
 #define REBUILD_BATCH 1000
 
-/*
- * Append a query for all keys whose count is wrong, that lack a settled row or
- * have one for nothing, or that have deltas: key, number of children (total,
- * active), count (total, active), number of parents (0 or 1), of settled rows,
- * and of deltas.  To be run with search_path = pg_catalog.
- */
-void
-poser_count_append_comparison(StringInfo sql, Oid parent, const char *parent_key,
-							  Oid child, const char *child_key, const char *flag,
-							  Oid counts, Oid deltas)
+/* A row of the comparison. */
+typedef struct Compared
 {
-	char *key = pstrdup(quote_identifier(get_attname(counts, COUNT_KEY, false)));
-	char *total = pstrdup(quote_identifier(get_attname(counts, COUNT_TOTAL, false)));
-	char *active = pstrdup(quote_identifier(get_attname(counts, COUNT_ACTIVE, false)));
+	Datum key;
+	Tally live; /* the child's rows */
+	Tally kept; /* the count */
+	int64 parents;
+	int64 settled;
+	int64 deltas;
+} Compared;
 
-	parent_key = pstrdup(quote_identifier(parent_key));
-	child_key = pstrdup(quote_identifier(child_key));
-	flag = pstrdup(quote_identifier(flag));
+/*
+ * Returns a query for the keys whose count is not as it should be after a rebuild: that
+ * is wrong, lacks a settled row, has one without a parent or children, or has deltas.
+ * The query must be run with search_path = pg_catalog.  Its columns are those of
+ * Compared.  For the components of widgets it is
+ *
+ *		SELECT key,
+ *		       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,
+ *		       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,
+ *		       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas
+ *		  FROM (SELECT uuid AS key, 0 AS live_total, 0 AS live_active,
+ *		               0 AS kept_total, 0 AS kept_active,
+ *		               1 AS parents, 0 AS settled, 0 AS deltas
+ *		          FROM public.poser_widget
+ *		        UNION ALL
+ *		        SELECT widget_uuid, count(*), count(*) FILTER (WHERE active), 0, 0, 0, 0, 0
+ *		          FROM public.poser_component WHERE widget_uuid IS NOT NULL GROUP BY widget_uuid
+ *		        UNION ALL
+ *		        SELECT widget_uuid, 0, 0, total, active, 0, 1, 0 FROM public.poser_component_count
+ *		        UNION ALL
+ *		        SELECT widget_uuid, 0, 0, total, active, 0, 0, 1
+ *		          FROM public.poser_component_count_delta) AS counted
+ *		 GROUP BY key
+ *		HAVING sum(live_total) <> sum(kept_total)
+ *		    OR sum(live_active) <> sum(kept_active)
+ *		    OR sum(parents) > sum(settled)
+ *		    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)
+ *		    OR sum(deltas) > 0
+ */
+char *
+poser_count_comparison(Oid parent, const char *parent_key, Oid child, const char *child_key,
+					   const char *flag, Oid counts, Oid deltas)
+{
+	const char *key = quote_identifier(get_attname(counts, COUNT_KEY, false));
+	const char *total = quote_identifier(get_attname(counts, COUNT_TOTAL, false));
+	const char *active = quote_identifier(get_attname(counts, COUNT_ACTIVE, false));
 
-	appendStringInfo(sql,
-					 "SELECT key,\n"
-					 "       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,\n"
-					 "       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,\n"
-					 "       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n"
-					 "  FROM (SELECT %s AS key, 0 AS live_total, 0 AS live_active,\n"
-					 "               0 AS kept_total, 0 AS kept_active,\n"
-					 "               1 AS parents, 0 AS settled, 0 AS deltas\n"
-					 "          FROM %s\n",
-					 parent_key, poser_relation_name(parent));
-	appendStringInfo(sql,
-					 "        UNION ALL\n"
-					 "        SELECT %s, count(*), count(*) FILTER (WHERE %s), 0, 0, 0, 0, 0\n"
-					 "          FROM %s WHERE %s IS NOT NULL GROUP BY %s\n",
-					 child_key, flag, poser_relation_name(child), child_key, child_key);
-	appendStringInfo(sql,
-					 "        UNION ALL\n"
-					 "        SELECT %s, 0, 0, %s, %s, 0, 1, 0 FROM %s\n",
-					 key, total, active, poser_relation_name(counts));
-	appendStringInfo(sql,
-					 "        UNION ALL\n"
-					 "        SELECT %s, 0, 0, %s, %s, 0, 0, 1 FROM %s) AS counted\n",
-					 key, total, active, poser_relation_name(deltas));
-	appendStringInfoString(sql,
-						   " GROUP BY key\n"
-						   "HAVING sum(live_total) <> sum(kept_total)\n"
-						   "    OR sum(live_active) <> sum(kept_active)\n"
-						   "    OR sum(parents) > sum(settled)\n"
-						   "    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)\n"
-						   "    OR sum(deltas) > 0");
+	return psprintf("SELECT key,\n"
+					"       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,\n"
+					"       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,\n"
+					"       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n"
+					"  FROM (SELECT %1$s AS key, 0 AS live_total, 0 AS live_active,\n"
+					"               0 AS kept_total, 0 AS kept_active,\n"
+					"               1 AS parents, 0 AS settled, 0 AS deltas\n"
+					"          FROM %2$s\n"
+					"        UNION ALL\n"
+					"        SELECT %3$s, count(*), count(*) FILTER (WHERE %4$s), 0, 0, 0, 0, 0\n"
+					"          FROM %5$s WHERE %3$s IS NOT NULL GROUP BY %3$s\n"
+					"        UNION ALL\n"
+					"        SELECT %6$s, 0, 0, %7$s, %8$s, 0, 1, 0 FROM %9$s\n"
+					"        UNION ALL\n"
+					"        SELECT %6$s, 0, 0, %7$s, %8$s, 0, 0, 1 FROM %10$s) AS counted\n"
+					" GROUP BY key\n"
+					"HAVING sum(live_total) <> sum(kept_total)\n"
+					"    OR sum(live_active) <> sum(kept_active)\n"
+					"    OR sum(parents) > sum(settled)\n"
+					"    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)\n"
+					"    OR sum(deltas) > 0",
+					quote_identifier(parent_key), poser_relation_name(parent),
+					quote_identifier(child_key), quote_identifier(flag), poser_relation_name(child),
+					key, total, active, poser_relation_name(counts), poser_relation_name(deltas));
 }
 
-static void
-check_column_type(Oid relid, const char *column, Oid type)
+/* Read a row of the comparison; returns false if its key is null. */
+static bool
+read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
 {
-	AttrNumber attno = get_attnum(relid, column);
+	int64 *const numbers[] = {&row->live.total, &row->live.active, &row->kept.total, &row->kept.active,
+							  &row->parents, &row->settled, &row->deltas};
+	bool isnull;
 
-	if (attno == InvalidAttrNumber)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						column, get_rel_name(relid))));
-	if (get_atttype(relid, attno) != type)
+	row->key = SPI_getbinval(tuple, desc, 1, &isnull);
+	if (isnull)
+		return false;
+	for (int i = 0; i < lengthof(numbers); i++)
+		*numbers[i] = DatumGetInt64(SPI_getbinval(tuple, desc, i + 2, &isnull));
+	return true;
+}
+
+/* Make the count of one key right.  Returns whether it was wrong. */
+static bool
+mend_count(CountWriter *writer, const Compared *row)
+{
+	Tally difference = {row->live.total - row->kept.total, row->live.active - row->kept.active};
+	bool wrong = !tally_is_zero(difference);
+	uint32 hash = hash_count_key(writer->count, row->key);
+
+	/* A parent without a settled row gets one, which holds the difference. */
+	if (row->settled == 0 && row->parents > 0 &&
+		poser_count_make_settled_row(writer, row->key, hash, difference))
+	{
+		difference = (Tally) {0, 0};
+		CommandCounterIncrement();
+	}
+
+	/*
+	 * Without a parent make no settled row: a session that inserts the parent would find
+	 * it in its way.  All deltas become one.
+	 */
+	if (row->settled == 0 && row->parents == 0)
+		poser_count_defer(writer, row->key, hash,
+						  tally_add(poser_count_take_deltas(writer, row->key), difference));
+	else if (row->deltas > 0 || !tally_is_zero(difference))
+		poser_count_change(writer, row->key, hash, difference);
+
+	/* A settled row without a parent and children is of no use. */
+	if (row->settled > 0 && row->parents == 0 && row->live.total == 0)
+	{
+		CommandCounterIncrement();
+		poser_count_end(writer, row->key);
+	}
+	return wrong;
+}
+
+/* Raises an error unless the table has a column of this name and type. */
+static void
+check_column(Oid relid, const char *column, Oid type)
+{
+	Relation rel = table_open(relid, NoLock);
+	AttrNumber attno = poser_find_column(rel, column, NULL);
+
+	if (TupleDescAttr(RelationGetDescr(rel), attno - 1)->atttypid != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of relation \"%s\" must be of type %s",
-						column, get_rel_name(relid), format_type_be(type))));
+						column, RelationGetRelationName(rel), format_type_be(type))));
+	table_close(rel, NoLock);
 }
 
 /*
- * Make all counts of one pair of tables right, settle all deltas that nobody
- * holds, and return how many keys had a wrong count.  The current user must
+ * Make all counts in one pair of tables right, and settle all deltas that no other
+ * transaction holds.  Returns how many keys had a wrong count.  The current user must
  * have the rights of the owner of all the tables.
- *
- * What is wrong with a count under one snapshot is wrong with it under all
- * later ones, whatever writers do, until it is mended.  So this is a writer
- * like any other, whose changes are the differences; only one at a time may
- * find them, which the lock on the settled counts sees to.
  */
-int64
-poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
-					const char *flag, Oid counts, Oid deltas)
+static int64
+rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
+		const char *flag, Oid counts, Oid deltas)
 {
 	Oid relations[] = {parent, child, counts, deltas};
 	PoserCount count;
 	CountWriter writer;
-	StringInfoData sql;
 	Snapshot latest;
-	SPIPlanPtr plan;
 	Portal portal;
+	char *sql;
 	Oid save_userid;
 	int save_sec_context;
 	int64 wrong = 0;
 	CommandId first_cid;
 
-	for (int i = 0; i < lengthof(relations); i++)
-		poser_check_owner(relations[i]);
-
-	/* in the order in which writers lock, and before the snapshot, so that it sees all rows of a rewritten table */
+	/*
+	 * Lock the tables in the order of writers, so that there is no deadlock, and before
+	 * the snapshot is taken, so that it sees all rows of a table that is rewritten.
+	 */
 	LockRelationOid(child, AccessShareLock);
 	LockRelationOid(parent, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
 	LockRelationOid(deltas, AccessShareLock);
+
+	/* They can have been dropped or changed before they were locked. */
 	for (int i = 0; i < lengthof(relations); i++)
 		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relations[i])))
 			ereport(ERROR,
 					(errcode(ERRCODE_UNDEFINED_TABLE),
 					 errmsg("relation with OID %u does not exist", relations[i])));
 	poser_count_describe(&count, counts, deltas);
-	check_column_type(parent, parent_key, count.keytype);
-	check_column_type(child, child_key, count.keytype);
-	check_column_type(child, flag, BOOLOID);
+	check_column(parent, parent_key, count.keytype);
+	check_column(child, child_key, count.keytype);
+	check_column(child, flag, BOOLOID);
 
-	initStringInfo(&sql);
-	poser_count_append_comparison(&sql, parent, parent_key, child, child_key, flag, counts, deltas);
-
+	/* The latest snapshot sees what an earlier rebuild has mended. */
+	sql = poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas);
 	poser_become_owner(child, &save_userid, &save_sec_context);
-
-	/*
-	 * The latest snapshot sees what an earlier rebuild has mended.
-	 */
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
-
 	SPI_connect();
-	plan = SPI_prepare(sql.data, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql, .read_only = true});
 
+	/* Mend the counts while the query gives them: it does not see what is written. */
 	poser_count_open(&writer, &count);
 	first_cid = GetCurrentCommandId(false);
 	for (;;)
@@ -178,41 +227,12 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 			break;
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			HeapTuple tuple = SPI_tuptable->vals[i];
-			int64 n[8];
-			Datum key;
-			bool isnull;
-			uint32 hash;
-			Tally difference;
+			Compared row;
 
 			CHECK_FOR_INTERRUPTS();
-			key = SPI_getbinval(tuple, SPI_tuptable->tupdesc, 1, &isnull);
-			if (isnull)
-				continue;
-			hash = hash_key(&count, key);
-			for (int j = 1; j < lengthof(n); j++)
-				n[j] = DatumGetInt64(SPI_getbinval(tuple, SPI_tuptable->tupdesc, j + 1, &isnull));
-
-			difference = (Tally) {n[1] - n[3], n[2] - n[4]};
-			if (!is_zero(difference))
+			if (read_compared(&row, SPI_tuptable->vals[i], SPI_tuptable->tupdesc) &&
+				mend_count(&writer, &row))
 				wrong++;
-
-			if (n[6] == 0 && n[5] > 0 && poser_count_make_settled_row(&writer, key, hash, difference))
-			{
-				difference = (Tally) {0, 0};
-				CommandCounterIncrement();
-			}
-
-			/* without a parent, make no settled row: it would be in the way of a session that inserts the parent */
-			if (n[6] == 0 && n[5] == 0)
-				poser_count_defer(&writer, key, hash, add(poser_count_take_deltas(&writer, key), difference));
-			else if (n[7] > 0 || !is_zero(difference))
-				poser_count_change(&writer, key, hash, difference);
-			if (n[6] > 0 && n[5] == 0 && n[1] == 0)
-			{
-				CommandCounterIncrement();
-				poser_count_end(&writer, key);
-			}
 		}
 		SPI_freetuptable(SPI_tuptable);
 	}
@@ -224,18 +244,24 @@ poser_count_rebuild(Oid parent, const char *parent_key, Oid child, const char *c
 	UnregisterSnapshot(latest);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 
-	/* older snapshots, such as the transaction's, do not see what was wrong */
+	/*
+	 * Older snapshots, such as that of a REPEATABLE READ transaction, can lack what was
+	 * wrong.  They must not be used to read what has mended it.
+	 */
 	if (wrong > 0)
 		poser_count_note_inconsistent(first_cid);
 	return wrong;
 }
 
-/* The tables, parent, child, counts and deltas. */
+/* The tables: parent, child, counts and deltas. */
 static const char *const recounted_tables[] = {
 	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 
 /*
  * poser_recount() returns bigint
+ *
+ * Makes all counts of components right.  The result is for how many widgets they were
+ * wrong.
  */
 Datum
 poser_recount(PG_FUNCTION_ARGS)
@@ -248,18 +274,15 @@ poser_recount(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 	{
-		relids[i] = get_relname_relid(recounted_tables[i], nspid);
-		if (!OidIsValid(relids[i]))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("relation \"%s\" does not exist in schema \"%s\"",
-							recounted_tables[i], get_namespace_name(nspid))));
+		relids[i] = poser_relation_by_name(recounted_tables[i], nspid);
 		poser_check_owner(relids[i]);
 	}
+
+	/* The comparison runs with the rights of the child's owner, who must see all rows. */
 	poser_become_owner(relids[1], &save_userid, &save_sec_context);
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 		poser_check_readable(relids[1], relids[i]);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
-	PG_RETURN_INT64(poser_count_rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active",
-										relids[2], relids[3]));
+
+	PG_RETURN_INT64(rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]));
 }

@@ -1,277 +1,309 @@
 /*
  * settle.c
- *	  Counting the rows of a child table by parent, without blocking.
+ *	  Changing a count without blocking other writers.
  *
- * For each parent there is a row in the table of settled counts; changes that
- * cannot be added to it at once are rows of the table of deltas.  What always
- * holds, in every snapshot and for every key, is
+ * Each parent has one row in the table of settled counts.  A change that cannot be added
+ * to this row at once becomes a row in the table of deltas.  In every snapshot and for
+ * every key
  *
  *		settled + sum(deltas) = number of children
  *
- * whether the parent exists or not.  Whatever is done here keeps that sum, so
- * that no two writers need to agree on anything but who may replace a row.
+ * The parent may exist or not, and a settled row that does not exist counts as 0.  Every
+ * function here keeps this sum.  So writers of one key need to agree on nothing but which
+ * of them may replace a row.
  *
- * A writer finds the newest version of the settled row.  If its own snapshot
- * sees that version, and nobody else has replaced or is replacing it, then it
- * replaces it, which can fail but never waits.  Having done so it holds the
- * row, and takes up those deltas of the key that its snapshot sees.  Otherwise
- * it records a delta.  (A version that the snapshot does not see includes rows
- * of others that it does not see either; a version of our own made from it
- * would bring them into our own reads.)
+ * A writer finds the newest version of the settled row.  If the writer's snapshot sees
+ * this version, and no other transaction has replaced or locked it, the writer replaces
+ * it.  This can fail, but it never waits.  The writer then holds the row until it ends.
+ * It also adds the deltas of the key that its snapshot sees, and deletes them.  In all
+ * other cases the writer records a delta.
  *
- * The look-ups use SnapshotSelf, which finds the newest committed or own
- * version, and takes no predicate locks: SERIALIZABLE writers of one parent
- * must not fail on account of its count.
+ * A version that the snapshot does not see contains changes by transactions that the
+ * snapshot does not see.  A new version made from it would show these changes to our own
+ * reads, which do not see the children.  That is why such a version is not replaced.
  *
- * The same row may be replaced very often, and its older versions stay as long
- * as somebody might see them: those of one transaction at least until its end.
- * To find the newest through the index one would walk all of them, so a backend
- * remembers where it has put rows, see KnownRow.
- *
- * Reads go through views, which ask poser_count_serves() whether the counts
- * can be relied on here and now, and count the rows themselves otherwise.
+ * The sum can be wrong for some snapshots of the transaction that writes: for older ones
+ * that it still uses, and in a few cases for all of its snapshots.  serve.c is told about
+ * these, and queries that use them count the children themselves.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/htup_details.h"
-#include "access/relscan.h"
-#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
-#include "catalog/pg_class.h"
-#include "catalog/pg_operator_d.h"
-#include "catalog/pg_trigger.h"
-#include "catalog/pg_type.h"
-#include "common/hashfn.h"
-#include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/bitmapset.h"
-#include "storage/bufmgr.h"
-#include "storage/lmgr.h"
-#include "utils/acl.h"
-#include "utils/builtins.h"
-#include "utils/datum.h"
-#include "utils/lsyscache.h"
-#include "utils/memutils.h"
-#include "utils/rls.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
-#include "utils/tuplesort.h"
 
-#include "counts/counts.h"
 #include "counts/counts_internal.h"
 
 /*
- * Add a change to the delta that was found; false if somebody else has it.
+ * Open a count for writing.  The caller holds RowExclusiveLock on both of its tables,
+ * and keeps it until the transaction ends.
+ *
+ * A key may be changed only once before the writer is closed, or a call of
+ * CommandCounterIncrement() must come in between: a row that a command has written can
+ * be replaced by a later command only.
  */
-static bool
-change_delta(CountWriter *writer, uint32 hash, Tally change)
+void
+poser_count_open(CountWriter *writer, const PoserCount *count)
 {
-	Tally tally = add(poser_count_slot_tally(writer->deltas.found), change);
+	/*
+	 * In REPEATABLE READ and SERIALIZABLE all queries of a user use the transaction's
+	 * snapshot.  The active one can be newer, in an action of a foreign key.
+	 */
+	Snapshot snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetActiveSnapshot();
 
-	return is_zero(tally) ? poser_count_delete_row(writer, &writer->deltas) : poser_count_update_row(writer, &writer->deltas, hash, tally);
+	writer->count = count;
+	poser_count_open_table(&writer->settled, count, count->counts, count->counts_index, snapshot);
+	poser_count_open_table(&writer->deltas, count, count->deltas, count->deltas_index, snapshot);
+
+	/* A committed row that the snapshot sees already has its page. */
+	writer->deltas_empty = (writer->deltas.nblocks == 0);
+
+	/* Rows that this command has written before can then be replaced. */
+	CommandCounterIncrement();
+}
+
+/* Close the count.  The locks on its tables are kept until the transaction ends. */
+void
+poser_count_close(CountWriter *writer)
+{
+	poser_count_close_table(&writer->deltas);
+	poser_count_close_table(&writer->settled);
 }
 
 /*
- * Record a change as a delta: in our own, if we have one, or in one that we
- * may have, so that there are not many more deltas of a key than there have
- * been writers at one time, however long somebody holds its settled row.  The
- * index is asked only if this backend knows none, for it has all the versions
- * that cannot be removed while that lasts.
+ * Add a change to the delta that was found.  A delta that becomes zero is deleted.
+ * Returns false, and has changed nothing, if another transaction has replaced or locked
+ * the delta.
+ */
+static bool
+change_delta(CountTable *deltas, uint32 hash, Tally change)
+{
+	Tally tally = tally_add(poser_count_found_tally(deltas), change);
+
+	if (tally_is_zero(tally))
+		return poser_count_delete_row(deltas);
+	return poser_count_update_row(deltas, hash, tally);
+}
+
+/*
+ * Record a change as a delta.  It goes into a row that is there already, if one can be
+ * replaced.  So a key does not get many more deltas than it has had writers at one time,
+ * however long another transaction holds its settled row.
  */
 void
 poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 {
 	CountTable *deltas = &writer->deltas;
 
-	if (is_zero(change))
+	if (tally_is_zero(change))
 		return;
-	if (poser_count_find_own_row(deltas, writer->count, key, hash) &&
-		change_delta(writer, hash, change))
+
+	/* A delta of this transaction can always be replaced. */
+	if (poser_count_find_own_row(deltas, key, hash) && change_delta(deltas, hash, change))
 		return;
+
+	/*
+	 * Otherwise try the delta that this session remembers.  Ask the index only if it
+	 * remembers none: the index has entries for all versions of the deltas, and while
+	 * the settled row is held, none of them can be removed.
+	 */
 	if (poser_count_knows_row(deltas, hash))
 	{
-		if (poser_count_find_known_row(deltas, writer->count, key, hash) &&
-			poser_count_may_replace(writer, deltas) && change_delta(writer, hash, change))
+		if (poser_count_find_known_row(deltas, key, hash) &&
+			poser_count_found_is_visible(deltas) && change_delta(deltas, hash, change))
 			return;
 	}
 	else if (!writer->deltas_empty)
 	{
-		poser_count_begin_scan(deltas, writer->count, key, SnapshotSelf);
+		poser_count_begin_scan(deltas, key, SnapshotSelf);
 		while (poser_count_next_row(deltas))
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (poser_count_may_replace(writer, deltas) && change_delta(writer, hash, change))
+			if (poser_count_found_is_visible(deltas) && change_delta(deltas, hash, change))
 				return;
 		}
 	}
+
+	/* There is none to be had. */
 	(void) poser_count_insert_row(deltas, key, hash, change);
 }
 
-/* Delete the deltas of a key that this transaction may build upon, and return their sum. */
+/*
+ * Delete the deltas of a key that the writer's snapshot sees, except those that other
+ * transactions have replaced or locked.  Returns the sum of the deleted ones, which the
+ * caller must add to the count.
+ */
 Tally
 poser_count_take_deltas(CountWriter *writer, Datum key)
 {
 	CountTable *deltas = &writer->deltas;
 	Tally sum = {0, 0};
 
-	poser_count_begin_scan(deltas, writer->count, key, SnapshotSelf);
+	poser_count_begin_scan(deltas, key, SnapshotSelf);
 	while (poser_count_next_row(deltas))
 	{
 		Tally tally;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!poser_count_may_replace(writer, deltas))
+		if (!poser_count_found_is_visible(deltas))
 			continue;
-		tally = poser_count_slot_tally(deltas->found);
-		if (poser_count_delete_row(writer, deltas))
-			sum = add(sum, tally);
+		tally = poser_count_found_tally(deltas);
+		if (poser_count_delete_row(deltas))
+			sum = tally_add(sum, tally);
 	}
 	return sum;
 }
 
 /*
- * Having replaced the settled row of "key", which is in writer->settled.found
- * no more, take up its deltas.
+ * Move the deltas of a key to its settled row, which this command has just replaced.
  */
 static void
-absorb_deltas(CountWriter *writer, Datum key, uint32 hash)
+settle_deltas(CountWriter *writer, Datum key, uint32 hash)
 {
+	CountTable *settled = &writer->settled;
 	Tally sum = poser_count_take_deltas(writer, key);
 
-	if (is_zero(sum))
+	if (tally_is_zero(sum))
 		return;
 
-	/* the row that we have just written can be replaced by a later command */
+	/* Only a later command can replace the row that this one has written. */
 	CommandCounterIncrement();
-	if (!poser_count_find_row(&writer->settled, writer->count, key, hash) ||
-		!poser_count_update_row(writer, &writer->settled, hash,
-					add(poser_count_slot_tally(writer->settled.found), sum)))
+	if (!poser_count_find_row(settled, key, hash) ||
+		!poser_count_update_row(settled, hash, tally_add(poser_count_found_tally(settled), sum)))
 		elog(ERROR, "could not replace a row of our own in relation \"%s\"",
-			 RelationGetRelationName(writer->settled.rel));
+			 RelationGetRelationName(settled->direct.rel));
 }
 
 /*
- * Change the count of one key.  Within one opening of the writer a key comes
- * only once.  A change of nothing still takes up deltas.
+ * Add a change to the count of a key: to its settled row, together with its deltas, or
+ * as a delta.  A change of zero moves deltas to the settled row all the same.
  */
 void
 poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change)
 {
 	CountTable *settled = &writer->settled;
 
-	if (poser_count_find_row(settled, writer->count, key, hash) &&
-		poser_count_may_replace(writer, settled) &&
-		poser_count_update_row(writer, settled, hash, add(poser_count_slot_tally(settled->found), change)))
+	if (poser_count_find_row(settled, key, hash) &&
+		poser_count_found_is_visible(settled) &&
+		poser_count_update_row(settled, hash, tally_add(poser_count_found_tally(settled), change)))
 	{
 		if (!writer->deltas_empty)
-			absorb_deltas(writer, key, hash);
+			settle_deltas(writer, key, hash);
 	}
 	else
 		poser_count_defer(writer, key, hash, change);
 }
 
 /*
- * Insert the settled row of a key.  Returns false, and leaves no row, if there
- * is one already, or if another transaction is inserting or deleting one.  So no
- * session waits or fails here.  A parent can do without the row: its count is
- * then the sum of its deltas.
- *
- * An older snapshot may still see a row that another transaction has deleted.
- * With such a snapshot the counts must not be read, since it would see two rows.
+ * Insert the settled row of a key.  Returns false, and leaves no row, if there is one
+ * already, or if another transaction is inserting or deleting one.  So this function
+ * neither waits nor fails.  A parent can do without the row: its count is then the sum
+ * of its deltas.
  */
 bool
 poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
 {
 	CountTable *settled = &writer->settled;
-	bool gone = false;
-	bool sees_gone = false;
+	bool was_deleted = false;
+	bool sees_deleted = false;
 
-	if (poser_count_find_known_row(settled, writer->count, key, hash))
+	/* Look for a row, and also for rows that other transactions have deleted. */
+	if (poser_count_find_known_row(settled, key, hash))
 		return false;
-	poser_count_begin_scan(settled, writer->count, key, SnapshotAny);
+	poser_count_begin_scan(settled, key, SnapshotAny);
 	while (poser_count_next_row(settled))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (table_tuple_satisfies_snapshot(settled->rel, settled->found, SnapshotSelf))
+		if (table_tuple_satisfies_snapshot(settled->direct.rel, settled->found, SnapshotSelf))
 			return false;
-		if (poser_count_slot_is_own(settled->found))
+		if (poser_count_found_is_own(settled))
 			continue;
-		gone = true;
-		if (!sees_gone)
-			sees_gone = table_tuple_satisfies_snapshot(settled->rel, settled->found,
-													   writer->snapshot);
+		was_deleted = true;
+		if (!sees_deleted)
+			sees_deleted = table_tuple_satisfies_snapshot(settled->direct.rel, settled->found,
+														  settled->snapshot);
 	}
 
 	if (!poser_count_insert_row(settled, key, hash, tally))
 		return false;
+
+	/*
+	 * A snapshot that still sees a deleted row sees two rows of the key from now on.  In
+	 * READ COMMITTED only snapshots that are older than the latest one can see it.
+	 */
 	if (IsolationUsesXactSnapshot())
 	{
-		if (sees_gone)
+		if (sees_deleted)
 			poser_count_note_inconsistent(GetCurrentCommandId(false));
 	}
-	else if (gone)
-	{
-		/* snapshots that are older than the latest may see the deleted row */
+	else if (was_deleted)
 		poser_count_note_replaced(GetLatestSnapshot());
-	}
 	return true;
 }
 
 /*
- * Make the settled row of a new parent, unless there is one: a parent may have
- * gone while somebody held the row.
+ * Begin the count of a new parent: make its settled row, unless there is one.  There can
+ * be one that poser_count_end() has not deleted, because another transaction held it.
  */
 void
 poser_count_begin(CountWriter *writer, Datum key)
 {
-	uint32 hash = hash_key(writer->count, key);
+	uint32 hash = hash_count_key(writer->count, key);
 	Tally tally = {0, 0};
 	bool own;
 
-	/* one query may make a parent and its children, and count these first */
-	own = poser_count_find_own_row(&writer->deltas, writer->count, key, hash);
+	/*
+	 * One query can insert a parent and its children, and the trigger on the child can
+	 * fire first.  Then the children are in a delta, which becomes the settled row.
+	 */
+	own = poser_count_find_own_row(&writer->deltas, key, hash);
 	if (own)
-		tally = poser_count_slot_tally(writer->deltas.found);
+		tally = poser_count_found_tally(&writer->deltas);
 	if (poser_count_make_settled_row(writer, key, hash, tally) && own &&
-		!poser_count_delete_row(writer, &writer->deltas))
+		!poser_count_delete_row(&writer->deltas))
 		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
-			 RelationGetRelationName(writer->deltas.rel));
+			 RelationGetRelationName(writer->deltas.direct.rel));
 }
 
 /*
- * Delete the settled row that was found, of a parent that is gone.  Children
- * that it still has, to be deleted by a cascade or without a foreign key, are
- * counted by a delta.  If somebody holds the row then it stays, and does no
- * harm.
+ * End the count of a deleted parent, whose settled row was found: delete the row.  If
+ * another transaction has replaced or locked it, the row stays, and does no harm.
  */
 static void
 end_found_count(CountWriter *writer, Datum key, uint32 hash)
 {
-	Tally left = poser_count_slot_tally(writer->settled.found);
-	bool visible = poser_count_may_replace(writer, &writer->settled);
+	Tally left = poser_count_found_tally(&writer->settled);
+	bool visible = poser_count_found_is_visible(&writer->settled);
 
-	if (!poser_count_delete_row(writer, &writer->settled))
+	if (!poser_count_delete_row(&writer->settled))
 		return;
+
+	/* The deleted row's number can contain changes that our snapshot does not see. */
 	if (!visible)
 		poser_count_note_inconsistent(GetCurrentCommandId(false));
+
+	/*
+	 * The parent can have children left, which a cascade deletes later, or which no
+	 * foreign key forbids.  A delta counts them.
+	 */
 	poser_count_defer(writer, key, hash, left);
 }
 
+/* End the count of a deleted parent. */
 void
 poser_count_end(CountWriter *writer, Datum key)
 {
-	uint32 hash = hash_key(writer->count, key);
+	uint32 hash = hash_count_key(writer->count, key);
 
-	if (poser_count_find_row(&writer->settled, writer->count, key, hash))
+	if (poser_count_find_row(&writer->settled, key, hash))
 		end_found_count(writer, key, hash);
 }
 
 /*
- * TRUNCATE of the child, which nobody else has open: all counts are zero.
+ * Make all counts zero, for TRUNCATE of the child.  No other session can have the child
+ * open.  Another transaction can hold a row of a count all the same, for it may have
+ * inserted or deleted the parent; this is an error.
  */
 void
 poser_count_reset_all(CountWriter *writer)
@@ -281,48 +313,43 @@ poser_count_reset_all(CountWriter *writer)
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		CountTable *table = tables[i];
-		TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL, SO_NONE);
+		TableScanDesc scan = table_beginscan(table->direct.rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 		while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
 		{
-			Datum key;
-			bool isnull;
 			bool done;
 
 			CHECK_FOR_INTERRUPTS();
-			key = slot_getattr(table->found, COUNT_KEY, &isnull);
 			if (table == &writer->deltas)
-				done = poser_count_delete_row(writer, table);
+				done = poser_count_delete_row(table);
 			else
-				done = is_zero(poser_count_slot_tally(table->found)) ||
-					   poser_count_update_row(writer, table, hash_key(writer->count, key), (Tally) {0, 0});
+				done = tally_is_zero(poser_count_found_tally(table)) ||
+					   poser_count_update_row(table, hash_count_key(writer->count, poser_count_found_key(table)),
+											  (Tally) {0, 0});
 			if (!done)
 				ereport(ERROR,
 						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 						 errmsg("could not reset the counts in relation \"%s\"",
-								RelationGetRelationName(table->rel)),
+								RelationGetRelationName(table->direct.rel)),
 						 errdetail("Another transaction holds one of its rows.")));
 		}
 		table_endscan(scan);
 	}
 }
 
-/*
- * TRUNCATE of the parent.
- */
+/* End the counts of all parents, for TRUNCATE of the parent. */
 void
 poser_count_end_all(CountWriter *writer)
 {
 	CountTable *settled = &writer->settled;
-	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL, SO_NONE);
+	TableScanDesc scan = table_beginscan(settled->direct.rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
 	{
-		bool isnull;
-		Datum key = slot_getattr(settled->found, COUNT_KEY, &isnull);
+		Datum key = poser_count_found_key(settled);
 
 		CHECK_FOR_INTERRUPTS();
-		end_found_count(writer, key, hash_key(writer->count, key));
+		end_found_count(writer, key, hash_count_key(writer->count, key));
 	}
 	table_endscan(scan);
 }
