@@ -19,7 +19,7 @@
 
 #include "counts/counts_internal.h"
 
-/* From how many sorted keys on they are written and forgotten. */
+/* Sorted changes are written when the hash table has so many keys. */
 #define SORTED_BATCH 1000
 
 /* The columns of the sort. */
@@ -52,7 +52,7 @@ typedef struct Change
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
-/* Begin to collect the changes of the statement whose trigger has fired. */
+/* Begin to collect the changes of the statement for which the trigger has fired. */
 void
 poser_count_begin_changes(CountChanges *changes, TriggerData *trigdata, const PoserCount *count)
 {

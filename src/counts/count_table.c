@@ -64,7 +64,8 @@ static HTAB *known_rows = NULL;
  * index on the key.
  */
 void
-poser_count_open_table(CountTable *table, const PoserCount *count, Oid relid, Oid indexid, Snapshot snapshot)
+poser_count_open_table(CountTable *table, const PoserCount *count, Oid relid, Oid indexid,
+					   Snapshot snapshot)
 {
 	poser_direct_open(&table->direct, relid);
 	table->count = count;

@@ -6,9 +6,9 @@
  * poser_count_parent() makes and deletes the settled rows of parents.  Both are
  * triggers for statements, so that a statement of a million rows is one call.
  *
- * Other triggers of the same statement may fire before these, and may write the same
- * tables.  The functions do not rely on the order: they look at the tables as these are
- * now wherever rows can have come back or gone in between.
+ * Other triggers of the same statement can fire before these, and can write the same
+ * tables.  They may have inserted a deleted parent again, for instance.  Where this
+ * matters, the functions look at the rows that the table has now.
  */
 #include "postgres.h"
 

@@ -278,7 +278,7 @@ poser_recount(PG_FUNCTION_ARGS)
 		poser_check_owner(relids[i]);
 	}
 
-	/* The comparison runs with the rights of the child's owner, who must see all rows. */
+	/* The comparison runs with the rights of the child's owner.  It must see all rows. */
 	poser_become_owner(relids[1], &save_userid, &save_sec_context);
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 		poser_check_readable(relids[1], relids[i]);

@@ -267,8 +267,8 @@ poser_count_begin(CountWriter *writer, Datum key)
 }
 
 /*
- * End the count of a deleted parent, whose settled row was found: delete the row.  If
- * another transaction has replaced or locked it, the row stays, and does no harm.
+ * End the count of a deleted parent by deleting the settled row that was found.  If
+ * another transaction has replaced or locked the row, it stays, and does no harm.
  */
 static void
 end_found_count(CountWriter *writer, Datum key, uint32 hash)
