@@ -419,14 +419,16 @@ poser_count_update_row(CountTable *table, uint32 hash, Tally tally)
 	/* A HOT update needs no index entry.  The usual table has one index, on the key. */
 	if (update_indexes != TU_None)
 	{
+		uint32 flags = EIIT_IS_UPDATE;
+
+		if (UPDATES_ONLY_SUMMARIZING(update_indexes))
+			flags |= EIIT_ONLY_SUMMARIZING;
 		poser_direct_open_indexes(&table->direct);
 		if (table->direct.indexes->ri_NumIndices == 1 &&
 			RelationGetRelid(table->direct.indexes->ri_IndexRelationDescs[0]) == table->indexid)
 			insert_index_entry_unchecked(table);
 		else
-			poser_direct_insert_index_entries(&table->direct, table->formed,
-											  EIIT_IS_UPDATE |
-												  (UPDATES_ONLY_SUMMARIZING(update_indexes) ? EIIT_ONLY_SUMMARIZING : 0));
+			poser_direct_insert_index_entries(&table->direct, table->formed, flags);
 	}
 	remember_row(table, hash, &table->formed->tts_tid);
 	return true;

@@ -8,9 +8,10 @@
  *
  *		settled + sum(deltas) = number of children
  *
- * The parent may exist or not, and a settled row that does not exist counts as 0.  Every
- * function here keeps this sum.  So writers of one key need to agree on nothing but which
- * of them may replace a row.
+ * The parent may exist or not, and a settled row that does not exist counts as 0.  A
+ * transaction's changes to the children become visible together with its changes to the
+ * sum, and both are equal.  So writers of one key need to agree on nothing but which of
+ * them may replace a row.
  *
  * A writer finds the newest version of the settled row.  If the writer's snapshot sees
  * this version, and no other transaction has replaced or locked it, the writer replaces
