@@ -23,7 +23,6 @@ _PG_init(void)
 	poser_versioned_init();
 	poser_transaction_init();
 	poser_version_init();
-	poser_count_catalog_init();
 	poser_count_init();
 	poser_batch_init();
 	poser_datasync_init();

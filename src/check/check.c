@@ -443,7 +443,7 @@ static const char *const structure_checks[] = {
 	check_relations, check_columns, check_foreign_columns, check_view_owner, check_table_owner, check_readable,
 	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
-/* %s is the comparison of counts, see poser_count_append_comparison() */
+/* %s is the comparison of counts, see poser_count_comparison() */
 static const char *const check_counts =
 	"SELECT format('widget %%s', key),\n"
 	"       CASE WHEN live_total <> kept_total\n"
@@ -864,12 +864,10 @@ poser_check(PG_FUNCTION_ARGS)
 	/* without its columns a table cannot be counted */
 	if (complete)
 	{
-		StringInfoData sql;
+		char *comparison = poser_count_comparison(relids[0], "uuid", relids[1], "widget_uuid", "active",
+												  relids[2], relids[3]);
 
-		initStringInfo(&sql);
-		poser_count_append_comparison(&sql, relids[0], "uuid", relids[1], "widget_uuid",
-									  "active", relids[2], relids[3]);
-		add_problems(rsinfo, psprintf(check_counts, sql.data), nspid, version);
+		add_problems(rsinfo, psprintf(check_counts, comparison), nspid, version);
 	}
 	if (has_history && is_from(version, 2))
 		check_history(rsinfo, nspid, version);

@@ -2,9 +2,10 @@
  * count_catalog.c
  *	  Which tables hold a count, and whether its triggers maintain it.
  *
- * What a trigger needs to know is kept by the trigger's OID and looked up again
- * after any relcache invalidation of a relation it names; so is whether a table's
- * counts can be relied on, kept by the table's OID.
+ * Two caches live until the session ends.  One has, by the OID of a trigger, what its
+ * arguments mean.  The other has, by the OID of a child table, whether its counts are
+ * maintained.  An invalidation of a relation marks the entries that name it, and these
+ * are looked up again when they are next needed.
  */
 #include "postgres.h"
 
@@ -26,17 +27,20 @@
 #include "utils/relcache.h"
 #include "utils/typcache.h"
 
-#include "counts/counts.h"
+#include "counts/counts_internal.h"
+
+#define ALL_EVENTS (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE)
 
 static HTAB *count_triggers = NULL;
-static HTAB *count_states = NULL;
+static HTAB *count_maintenances = NULL;
 
+/* A relation has changed, or, with InvalidOid, all may have. */
 static void
-relation_changed(Datum arg, Oid relid)
+invalidate_entries(Datum arg, Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserCountTrigger *trigger;
-	PoserCountState *state;
+	PoserCountMaintenance *maintenance;
 
 	hash_seq_init(&seq, count_triggers);
 	while ((trigger = hash_seq_search(&seq)) != NULL)
@@ -44,13 +48,14 @@ relation_changed(Datum arg, Oid relid)
 			relid == trigger->count.counts || relid == trigger->count.deltas)
 			trigger->valid = false;
 
-	hash_seq_init(&seq, count_states);
-	while ((state = hash_seq_search(&seq)) != NULL)
-		if (!OidIsValid(relid) || relid == state->child || relid == state->parent ||
-			relid == state->counts || relid == state->deltas)
-			state->valid = false;
+	hash_seq_init(&seq, count_maintenances);
+	while ((maintenance = hash_seq_search(&seq)) != NULL)
+		if (!OidIsValid(relid) || relid == maintenance->child || relid == maintenance->parent ||
+			relid == maintenance->counts || relid == maintenance->deltas)
+			maintenance->valid = false;
 }
 
+/* Called once in a session, when the library is loaded. */
 void
 poser_count_catalog_init(void)
 {
@@ -59,14 +64,22 @@ poser_count_catalog_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserCountTrigger);
 	count_triggers = hash_create("poser count triggers", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	ctl.entrysize = sizeof(PoserCountState);
-	count_states = hash_create("poser count states", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+	ctl.entrysize = sizeof(PoserCountMaintenance);
+	count_maintenances = hash_create("poser count maintenance", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	CacheRegisterRelcacheCallback(invalidate_entries, (Datum) 0);
 }
 
-/* The index of "rel" whose only or first column is its first column. */
+/*
+ * The tables of a count
+ */
+
+/*
+ * Returns the index on the first column of a table of a count, and on no other column.
+ * It must be an ordinary one: a valid btree of all rows, and unique where "unique" says
+ * so.  Raises an error if there is none.
+ */
 static Oid
-key_index(Relation rel, bool unique)
+find_key_index(Relation rel, bool unique)
 {
 	Oid result = InvalidOid;
 	List *indexes = RelationGetIndexList(rel);
@@ -78,7 +91,7 @@ key_index(Relation rel, bool unique)
 		Form_pg_index form = index->rd_index;
 
 		if (form->indisvalid && form->indnatts == 1 &&
-			form->indkey.values[0] == 1 &&
+			form->indkey.values[0] == COUNT_KEY &&
 			index->rd_rel->relam == BTREE_AM_OID &&
 			RelationGetIndexPredicate(index) == NIL &&
 			(!unique || (form->indisunique && form->indimmediate)))
@@ -98,17 +111,18 @@ key_index(Relation rel, bool unique)
 	return result;
 }
 
+/* Raises an error unless the table has the columns (key, total, active) and no others. */
 static void
-check_bookkeeping(Relation rel, Oid keytype)
+check_columns(Relation rel, Oid keytype)
 {
 	TupleDesc desc = RelationGetDescr(rel);
 	bool valid = (rel->rd_rel->relkind == RELKIND_RELATION &&
-				  desc->natts >= 3 &&
-				  TupleDescAttr(desc, 0)->atttypid == keytype &&
-				  TupleDescAttr(desc, 1)->atttypid == INT8OID &&
-				  TupleDescAttr(desc, 2)->atttypid == INT8OID);
+				  desc->natts >= COUNT_NATTS &&
+				  TupleDescAttr(desc, COUNT_KEY - 1)->atttypid == keytype &&
+				  TupleDescAttr(desc, COUNT_TOTAL - 1)->atttypid == INT8OID &&
+				  TupleDescAttr(desc, COUNT_ACTIVE - 1)->atttypid == INT8OID);
 
-	for (int i = 3; i < desc->natts; i++)
+	for (int i = COUNT_NATTS; i < desc->natts; i++)
 		if (!TupleDescAttr(desc, i)->attisdropped)
 			valid = false;
 	if (!valid)
@@ -119,7 +133,10 @@ check_bookkeeping(Relation rel, Oid keytype)
 				 errhint("poser_check() says what was changed.")));
 }
 
-/* Describe the count that is kept in "counts" and "deltas". */
+/*
+ * Describe the count that is kept in the tables "counts" and "deltas".  Unless the caller
+ * has locked them, the description may be out of date when this function returns.
+ */
 void
 poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 {
@@ -127,11 +144,11 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 	Form_pg_attribute att;
 	TypeCacheEntry *type;
 
+	/* The key has the type of the first column. */
 	if (RelationGetDescr(rel)->natts == 0)
 		elog(ERROR, "relation \"%s\" has no column", RelationGetRelationName(rel));
-	att = TupleDescAttr(RelationGetDescr(rel), 0);
-
-	check_bookkeeping(rel, att->atttypid);
+	att = TupleDescAttr(RelationGetDescr(rel), COUNT_KEY - 1);
+	check_columns(rel, att->atttypid);
 	type = lookup_type_cache(att->atttypid,
 							 TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC_FINFO);
 	if (!OidIsValid(type->eq_opr_finfo.fn_oid) || !OidIsValid(type->hash_proc_finfo.fn_oid))
@@ -140,7 +157,7 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 				 errmsg("type %s cannot be hashed", format_type_be(att->atttypid))));
 
 	count->counts = counts;
-	count->counts_index = key_index(rel, true);
+	count->counts_index = find_key_index(rel, true);
 	count->deltas = deltas;
 	count->keytype = att->atttypid;
 	count->keycollation = att->attcollation;
@@ -150,35 +167,32 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 	count->key_hash = &type->hash_proc_finfo;
 	table_close(rel, AccessShareLock);
 
+	/* The deltas have the same columns; a key can have several rows. */
 	rel = table_open(deltas, AccessShareLock);
-	check_bookkeeping(rel, count->keytype);
-	count->deltas_index = key_index(rel, false);
+	check_columns(rel, count->keytype);
+	count->deltas_index = find_key_index(rel, false);
 	table_close(rel, AccessShareLock);
 }
 
-static AttrNumber
-column_by_name(Relation rel, const char *name)
-{
-	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+/*
+ * The arguments of a trigger
+ */
 
-	if (attno <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel)),
-				 errhint("poser_check() says what was changed.")));
-	return attno;
+/* Returns the column that a trigger names by an argument. */
+static AttrNumber
+find_argument_column(TriggerData *trigdata, int argument)
+{
+	return poser_find_column(trigdata->tg_relation, trigdata->tg_trigger->tgargs[argument],
+							 "poser_check() says what was changed.");
 }
 
 /*
- * What the arguments of a count trigger mean: the table of settled counts, the
- * table of deltas, the column that is (or refers to) the parent's key and, on
- * the child, the column whose true values are counted as well.  "fnoid" is the
- * trigger's function; the tables are in its schema.
+ * Returns what the arguments of a count trigger mean: the table of settled counts, the
+ * table of deltas, the column that is the parent's key or refers to it and, on the child,
+ * the column of the flag.  The tables are in the schema of the trigger's function "fnoid".
  *
- * The result stays where it is as long as the backend lives.  Its description of
- * the two tables may be out of date until they are locked, see
- * poser_count_locked().
+ * The result stays at its address until the session ends.  Its description of the two
+ * tables may be out of date until they are locked, see poser_count_locked().
  */
 const PoserCountTrigger *
 poser_count_trigger(TriggerData *trigdata, Oid fnoid)
@@ -203,10 +217,10 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have three or four arguments", tg->tgname)));
 
+	/* Find what the arguments name. */
 	nspid = get_func_namespace(fnoid);
-	looked_up.key = column_by_name(rel, tg->tgargs[2]);
-	looked_up.flag = tg->tgnargs == 4 ? column_by_name(rel, tg->tgargs[3]) : 0;
-
+	looked_up.key = find_argument_column(trigdata, 2);
+	looked_up.flag = tg->tgnargs == 4 ? find_argument_column(trigdata, 3) : 0;
 	poser_count_describe(&looked_up.count,
 						 poser_relation_by_name(tg->tgargs[0], nspid),
 						 poser_relation_by_name(tg->tgargs[1], nspid));
@@ -219,21 +233,20 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 						RelationGetRelationName(rel), tg->tgname),
 				 errhint("poser_check() says what was changed.")));
 
-	/* what changed while we looked is looked up again the next time */
+	/* If a relation has changed since the look-up began, it is done again the next time. */
 	looked_up.valid = (started == poser_relation_changes());
 
-	/* a statement in progress may be using the entry, so it is replaced as a whole */
+	/* A statement in progress can be using the entry, so replace all of it at once. */
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, NULL);
 	*trigger = looked_up;
 	return trigger;
 }
 
 /*
- * Returns the count of a trigger that has fired, and locks its two tables for
- * writing until the end of the transaction.  The tables may have changed before
- * they were locked, so they are described again afterwards.  From then on their
- * indexes stay as they are, too: a command that drops or replaces an index takes
- * a lock that conflicts, or waits for transactions that have locked the table.
+ * Returns the count of a trigger that has fired, and locks its two tables for writing
+ * until the transaction ends.  From then on the tables stay as they are described, and so
+ * do their indexes: a command that drops or replaces an index takes a lock that conflicts,
+ * or waits for transactions that have locked the table.
  */
 const PoserCount *
 poser_count_locked(TriggerData *trigdata)
@@ -241,6 +254,10 @@ poser_count_locked(TriggerData *trigdata)
 	Oid counts = InvalidOid;
 	Oid deltas = InvalidOid;
 
+	/*
+	 * The names can have come to mean other tables before the locks were there.  Look
+	 * them up again until they mean the locked ones.
+	 */
 	for (;;)
 	{
 		const PoserCountTrigger *trigger = poser_count_trigger(trigdata,
@@ -255,6 +272,10 @@ poser_count_locked(TriggerData *trigdata)
 	}
 }
 
+/*
+ * Whether triggers maintain a count
+ */
+
 /* Is it the OID of the function of this name in this schema? */
 static bool
 is_function(Oid fnoid, const char *function, Oid nspid)
@@ -264,107 +285,137 @@ is_function(Oid fnoid, const char *function, Oid nspid)
 	return name != NULL && strcmp(name, function) == 0 && get_func_namespace(fnoid) == nspid;
 }
 
-/*
- * Look at the triggers of one table that call "function" of schema "nspid":
- * what they fire for always, as bits of tgtype, before and after statements and
- * after rows.  "state" gets the tables of the count that they name, and which
- * transactions have made them what they are.
- *
- * Returns whether it is a table all of whose changes fire its own triggers.
- */
+/* Do all changes of this table fire its own triggers, and survive a crash? */
 static bool
-look_at_triggers(PoserCountState *state, Oid relid, const char *function, Oid nspid,
-				 int *before, int *after, int *after_row)
+is_independent(Relation rel)
 {
-	Relation rel = table_open(relid, AccessShareLock);
-	bool result = (rel->rd_rel->relkind == RELKIND_RELATION &&
-				   rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
-				   !rel->rd_rel->relispartition &&
-				   !has_subclass(relid) && !has_superclass(relid));
-	const int events = (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
-						TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE);
-	/* a copy, because any look-up in the catalogs may free the relcache's */
-	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
-	Relation catalog;
-	SysScanDesc scan;
-	ScanKeyData key;
-	HeapTuple tuple;
+	return rel->rd_rel->relkind == RELKIND_RELATION &&
+		   rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT &&
+		   !rel->rd_rel->relispartition &&
+		   !has_subclass(RelationGetRelid(rel)) && !has_superclass(RelationGetRelid(rel));
+}
 
-	*before = *after = *after_row = 0;
+/* The events, as bits of tgtype, for which a table's triggers fire always. */
+typedef struct TriggerEvents
+{
+	int before; /* each statement */
+	int after;
+	int after_row;
+} TriggerEvents;
+
+/*
+ * Collect the events of the triggers that call the function, and the tables of the count
+ * that they name.  A trigger that is disabled, or has a condition or a list of columns,
+ * does not fire always.  A trigger for rows may have a condition: it is only asked for
+ * rows whose key is updated.
+ */
+static TriggerEvents
+collect_events(PoserCountMaintenance *maintenance, Relation rel, const char *function)
+{
+	TriggerEvents result = {0};
+	/* A copy, because a look-up in the catalogs may free that of the relation cache. */
+	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
+
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
 	{
 		Trigger *tg = &triggers->triggers[i];
 
 		if ((tg->tgenabled != TRIGGER_FIRES_ON_ORIGIN && tg->tgenabled != TRIGGER_FIRES_ALWAYS) ||
-			tg->tgnattr != 0 || tg->tgnargs < 3 || !is_function(tg->tgfoid, function, nspid))
+			tg->tgnattr != 0 || tg->tgnargs < 3 ||
+			!is_function(tg->tgfoid, function, maintenance->nspid))
 			continue;
-		state->counts = get_relname_relid(tg->tgargs[0], nspid);
-		state->deltas = get_relname_relid(tg->tgargs[1], nspid);
+		maintenance->counts = get_relname_relid(tg->tgargs[0], maintenance->nspid);
+		maintenance->deltas = get_relname_relid(tg->tgargs[1], maintenance->nspid);
 		if (TRIGGER_FOR_ROW(tg->tgtype))
-			*after_row |= TRIGGER_FOR_AFTER(tg->tgtype) ? tg->tgtype & events : 0;
+			result.after_row |= TRIGGER_FOR_AFTER(tg->tgtype) ? tg->tgtype & ALL_EVENTS : 0;
 		else if (tg->tgqual == NULL && TRIGGER_FOR_BEFORE(tg->tgtype))
-			*before |= tg->tgtype & events;
+			result.before |= tg->tgtype & ALL_EVENTS;
 		else if (tg->tgqual == NULL && TRIGGER_FOR_AFTER(tg->tgtype))
-			*after |= tg->tgtype & events;
+			result.after |= tg->tgtype & ALL_EVENTS;
 	}
 	FreeTriggerDesc(triggers);
+	return result;
+}
 
-	catalog = table_open(TriggerRelationId, AccessShareLock);
+/*
+ * Collect the transactions that wrote the catalog rows of the triggers that call the
+ * function.  A snapshot that does not see one of them sees rows from before the counts
+ * were maintained.  Returns false if there are too many.
+ */
+static bool
+collect_xids(PoserCountMaintenance *maintenance, Relation rel, const char *function)
+{
+	bool result = true;
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	SysScanDesc scan;
+	ScanKeyData key;
+	HeapTuple tuple;
+
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ,
-				ObjectIdGetDatum(relid));
+				ObjectIdGetDatum(RelationGetRelid(rel)));
 	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		if (!is_function(((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid, function, nspid))
+		if (!is_function(((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid, function, maintenance->nspid))
 			continue;
-		if (state->num_xids == lengthof(state->xids))
+		if (maintenance->num_xids == lengthof(maintenance->xids))
 			result = false;
 		else
-			state->xids[state->num_xids++] = HeapTupleHeaderGetXmin(tuple->t_data);
+			maintenance->xids[maintenance->num_xids++] = HeapTupleHeaderGetXmin(tuple->t_data);
 	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * Do the table's triggers that call this function fire for all these events?  What is
+ * collected about them is added to "maintenance".
+ */
+static bool
+has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function,
+			 int before, int after, int after_row)
+{
+	Relation rel = table_open(relid, AccessShareLock);
+	TriggerEvents events = collect_events(maintenance, rel, function);
+	bool result = collect_xids(maintenance, rel, function) && is_independent(rel) &&
+				  events.before == before && events.after == after &&
+				  events.after_row == after_row;
+
 	table_close(rel, AccessShareLock);
 	return result;
 }
 
 /*
- * Whether every change of "child" and "parent" goes through the triggers that
- * count: each is an ordinary table on its own (rows that come through a
- * partitioned or parent table fire other triggers, or none) that a crash does
- * not empty, and all the triggers are there and enabled.
+ * Returns whether the triggers see every change of "child" and "parent".  For that all
+ * triggers must be there and enabled.  Each table must be an ordinary one, which is
+ * neither a partition nor inherits: rows that come through another table fire other
+ * triggers, or none.  And a crash must not empty it.  "nspid" is the schema of the
+ * triggers' functions.
  *
- * The caller holds a lock on both.  The result stays where it is as long as
- * the backend lives, but what it says may change.
+ * The caller holds a lock on both tables.  The result stays at its address until the
+ * session ends, but its content may change with the next call.
  */
-const PoserCountState *
-poser_count_state(Oid parent, Oid child, Oid nspid)
+const PoserCountMaintenance *
+poser_count_maintenance(Oid parent, Oid child, Oid nspid)
 {
-	PoserCountState *state = hash_search(count_states, &child, HASH_FIND, NULL);
-	PoserCountState looked_at = {.child = child, .parent = parent, .nspid = nspid};
+	PoserCountMaintenance *maintenance = hash_search(count_maintenances, &child, HASH_FIND, NULL);
+	PoserCountMaintenance looked_up = {.child = child, .parent = parent, .nspid = nspid};
 	uint64 started = poser_relation_changes();
-	int before;
-	int after;
-	int after_row;
 
-	if (state != NULL && state->valid && state->parent == parent && state->nspid == nspid)
-		return state;
+	if (maintenance != NULL && maintenance->valid && maintenance->parent == parent &&
+		maintenance->nspid == nspid)
+		return maintenance;
 
-	looked_at.maintained =
-		look_at_triggers(&looked_at, child, "poser_count_child", nspid, &before, &after, &after_row) &&
-		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
-				   TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
-		after == before &&
-		look_at_triggers(&looked_at, parent, "poser_count_parent", nspid, &before, &after, &after_row) &&
-		before == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE) &&
-		after == (TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE |
-				  TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE) &&
-		after_row == TRIGGER_TYPE_UPDATE &&
-		OidIsValid(looked_at.counts) && OidIsValid(looked_at.deltas);
+	looked_up.maintained =
+		has_triggers(&looked_up, child, "poser_count_child", ALL_EVENTS, ALL_EVENTS, 0) &&
+		has_triggers(&looked_up, parent, "poser_count_parent",
+					 TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE, ALL_EVENTS, TRIGGER_TYPE_UPDATE) &&
+		OidIsValid(looked_up.counts) && OidIsValid(looked_up.deltas);
 
-	/* what changed while we looked is looked at again the next time */
-	looked_at.valid = (started == poser_relation_changes());
-	state = hash_search(count_states, &child, HASH_ENTER, NULL);
-	*state = looked_at;
-	return state;
+	/* If a relation has changed since the look-up began, it is done again the next time. */
+	looked_up.valid = (started == poser_relation_changes());
+	maintenance = hash_search(count_maintenances, &child, HASH_ENTER, NULL);
+	*maintenance = looked_up;
+	return maintenance;
 }

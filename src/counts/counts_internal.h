@@ -1,0 +1,187 @@
+/*
+ * counts_internal.h
+ *	  What only the files of this folder share.
+ *
+ * A file uses those above it in this list:
+ *
+ *		count_catalog.c		which tables hold a count, and whether triggers maintain it
+ *		serve.c				whether a query may read the counts
+ *		count_table.c		the rows of one table of a count
+ *		settle.c			changing a count
+ *		count_changes.c		what a statement changes
+ *		count_trigger.c		the trigger functions
+ *		recount.c			comparing and rebuilding
+ */
+#ifndef POSER_COUNTS_INTERNAL_H
+#define POSER_COUNTS_INTERNAL_H
+
+#include "access/relscan.h"
+#include "common/hashfn.h"
+#include "utils/tuplesort.h"
+
+#include "counts/counts.h"
+
+/* The columns of both tables of a count. */
+#define COUNT_KEY 1
+#define COUNT_TOTAL 2
+#define COUNT_ACTIVE 3
+#define COUNT_NATTS 3
+
+/*
+ * One count: its two tables, and how its key compares.
+ */
+typedef struct PoserCount
+{
+	Oid counts;		  /* one settled row for each parent */
+	Oid counts_index; /* its unique index on the key */
+	Oid deltas;		  /* changes that are not settled yet */
+	Oid deltas_index; /* its index on the key */
+	Oid keytype;
+	Oid keycollation;
+	int16 keylen;
+	bool keybyval;
+	FmgrInfo *key_eq; /* in the type cache, which keeps it until the session ends */
+	FmgrInfo *key_hash;
+} PoserCount;
+
+/* The arguments of a count trigger, looked up. */
+typedef struct PoserCountTrigger
+{
+	Oid tgoid; /* hash key */
+	bool valid;
+	AttrNumber key;	 /* column of the trigger's table */
+	AttrNumber flag; /* another one; 0 on the parent */
+	Oid relid;		 /* the trigger's table */
+	PoserCount count;
+} PoserCountTrigger;
+
+/* Whether triggers maintain the counts of a child table, and since when. */
+typedef struct PoserCountMaintenance
+{
+	Oid child; /* hash key */
+	bool valid;
+	Oid parent;
+	Oid nspid; /* schema of the triggers' functions */
+	bool maintained;
+	Oid counts;
+	Oid deltas;
+	int num_xids;
+	TransactionId xids[24]; /* transactions that wrote the triggers' catalog rows */
+} PoserCountMaintenance;
+
+/* A number of children, or a change of it. */
+typedef struct Tally
+{
+	int64 total;
+	int64 active; /* those of them whose flag is true */
+} Tally;
+
+/* One of the two tables of a count, opened for writing. */
+typedef struct CountTable
+{
+	PoserDirectTable direct;
+	const PoserCount *count;
+	Snapshot snapshot; /* of the writer */
+	Oid relid;
+	Oid indexid; /* the index on the key */
+	Relation index;
+	IndexScanDesc scan;
+	BlockNumber nblocks;	/* the table's size; a place beyond it is out of date */
+	TupleTableSlot *found;	/* the row that a function has found */
+	TupleTableSlot *formed; /* the row to be written */
+} CountTable;
+
+/* A count, opened for writing. */
+typedef struct CountWriter
+{
+	const PoserCount *count;
+	CountTable settled;
+	CountTable deltas;
+	bool deltas_empty; /* no delta can be visible to the writer's snapshot */
+} CountWriter;
+
+/* What a statement changes, by key; see count_changes.c. */
+typedef struct CountChanges
+{
+	TriggerData *trigdata;
+	const PoserCount *count;
+	MemoryContext context; /* of the hash table and its keys */
+	struct changes_hash *hash;
+	Size limit;			  /* of the context's memory */
+	Tuplesortstate *sort; /* rows of (hash, key, total, active); NULL until it is needed */
+	TupleTableSlot *slot; /* for its rows */
+} CountChanges;
+
+static inline uint32
+hash_count_key(const PoserCount *count, Datum key)
+{
+	return murmurhash32(DatumGetUInt32(FunctionCall1Coll(count->key_hash, count->keycollation, key)));
+}
+
+static inline bool
+equal_count_keys(const PoserCount *count, Datum a, Datum b)
+{
+	return DatumGetBool(FunctionCall2Coll(count->key_eq, count->keycollation, a, b));
+}
+
+static inline bool
+tally_is_zero(Tally tally)
+{
+	return tally.total == 0 && tally.active == 0;
+}
+
+static inline Tally
+tally_add(Tally a, Tally b)
+{
+	return (Tally) {a.total + b.total, a.active + b.active};
+}
+
+/* count_catalog.c */
+extern void poser_count_catalog_init(void);
+extern void poser_count_describe(PoserCount *count, Oid counts, Oid deltas);
+extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
+extern const PoserCount *poser_count_locked(TriggerData *trigdata);
+extern const PoserCountMaintenance *poser_count_maintenance(Oid parent, Oid child, Oid nspid);
+
+/* serve.c */
+extern void poser_count_begin_statement(TriggerData *trigdata);
+extern void poser_count_end_statement(TriggerData *trigdata);
+extern void poser_count_note_replaced(Snapshot snapshot);
+extern void poser_count_note_inconsistent(CommandId from);
+
+/* count_table.c */
+extern void poser_count_open_table(CountTable *table, const PoserCount *count, Oid relid, Oid indexid,
+								   Snapshot snapshot);
+extern void poser_count_close_table(CountTable *table);
+extern Datum poser_count_found_key(CountTable *table);
+extern Tally poser_count_found_tally(CountTable *table);
+extern bool poser_count_found_is_own(CountTable *table);
+extern bool poser_count_found_is_visible(CountTable *table);
+extern bool poser_count_knows_row(CountTable *table, uint32 hash);
+extern bool poser_count_find_own_row(CountTable *table, Datum key, uint32 hash);
+extern bool poser_count_find_known_row(CountTable *table, Datum key, uint32 hash);
+extern bool poser_count_find_row(CountTable *table, Datum key, uint32 hash);
+extern void poser_count_begin_scan(CountTable *table, Datum key, Snapshot snapshot);
+extern bool poser_count_next_row(CountTable *table);
+extern bool poser_count_insert_row(CountTable *table, Datum key, uint32 hash, Tally tally);
+extern bool poser_count_update_row(CountTable *table, uint32 hash, Tally tally);
+extern bool poser_count_delete_row(CountTable *table);
+
+/* settle.c */
+extern void poser_count_open(CountWriter *writer, const PoserCount *count);
+extern void poser_count_close(CountWriter *writer);
+extern void poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change);
+extern Tally poser_count_take_deltas(CountWriter *writer, Datum key);
+extern void poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change);
+extern bool poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally);
+extern void poser_count_begin(CountWriter *writer, Datum key);
+extern void poser_count_end(CountWriter *writer, Datum key);
+extern void poser_count_reset_all(CountWriter *writer);
+extern void poser_count_end_all(CountWriter *writer);
+
+/* count_changes.c */
+extern void poser_count_begin_changes(CountChanges *changes, TriggerData *trigdata, const PoserCount *count);
+extern void poser_count_add_change(CountChanges *changes, Datum key, Tally tally);
+extern void poser_count_apply_changes(CountChanges *changes);
+
+#endif /* POSER_COUNTS_INTERNAL_H */

@@ -1,0 +1,288 @@
+/*
+ * recount.c
+ *	  Comparing the counts with the rows, and rebuilding them.
+ *
+ * poser_recount() works while other sessions write.  A count that is wrong in one
+ * snapshot is wrong by the same number in all later ones, until it is mended: a writer
+ * changes the count and the number of children alike, see settle.c.  Therefore a rebuild
+ * is a writer like any other.  It finds the differences under one snapshot, and adds them
+ * to the counts.  Two rebuilds at a time would both add them, so a rebuild takes a lock
+ * on the table of settled counts that only one transaction can have.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "counts/counts_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_recount);
+
+/* Rows of the comparison that are fetched at a time. */
+#define REBUILD_BATCH 1000
+
+/* A row of the comparison. */
+typedef struct Compared
+{
+	Datum key;
+	Tally live; /* the child's rows */
+	Tally kept; /* the count */
+	int64 parents;
+	int64 settled;
+	int64 deltas;
+} Compared;
+
+/*
+ * Returns a query for the keys whose count is not as it should be after a rebuild: that
+ * is wrong, lacks a settled row, has one without a parent or children, or has deltas.
+ * The query must be run with search_path = pg_catalog.  Its columns are those of
+ * Compared.  For the components of widgets it is
+ *
+ *		SELECT key,
+ *		       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,
+ *		       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,
+ *		       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas
+ *		  FROM (SELECT uuid AS key, 0 AS live_total, 0 AS live_active,
+ *		               0 AS kept_total, 0 AS kept_active,
+ *		               1 AS parents, 0 AS settled, 0 AS deltas
+ *		          FROM public.poser_widget
+ *		        UNION ALL
+ *		        SELECT widget_uuid, count(*), count(*) FILTER (WHERE active), 0, 0, 0, 0, 0
+ *		          FROM public.poser_component WHERE widget_uuid IS NOT NULL GROUP BY widget_uuid
+ *		        UNION ALL
+ *		        SELECT widget_uuid, 0, 0, total, active, 0, 1, 0 FROM public.poser_component_count
+ *		        UNION ALL
+ *		        SELECT widget_uuid, 0, 0, total, active, 0, 0, 1
+ *		          FROM public.poser_component_count_delta) AS counted
+ *		 GROUP BY key
+ *		HAVING sum(live_total) <> sum(kept_total)
+ *		    OR sum(live_active) <> sum(kept_active)
+ *		    OR sum(parents) > sum(settled)
+ *		    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)
+ *		    OR sum(deltas) > 0
+ */
+char *
+poser_count_comparison(Oid parent, const char *parent_key, Oid child, const char *child_key,
+					   const char *flag, Oid counts, Oid deltas)
+{
+	const char *key = quote_identifier(get_attname(counts, COUNT_KEY, false));
+	const char *total = quote_identifier(get_attname(counts, COUNT_TOTAL, false));
+	const char *active = quote_identifier(get_attname(counts, COUNT_ACTIVE, false));
+
+	return psprintf("SELECT key,\n"
+					"       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,\n"
+					"       sum(kept_total)::bigint AS kept_total, sum(kept_active)::bigint AS kept_active,\n"
+					"       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n"
+					"  FROM (SELECT %1$s AS key, 0 AS live_total, 0 AS live_active,\n"
+					"               0 AS kept_total, 0 AS kept_active,\n"
+					"               1 AS parents, 0 AS settled, 0 AS deltas\n"
+					"          FROM %2$s\n"
+					"        UNION ALL\n"
+					"        SELECT %3$s, count(*), count(*) FILTER (WHERE %4$s), 0, 0, 0, 0, 0\n"
+					"          FROM %5$s WHERE %3$s IS NOT NULL GROUP BY %3$s\n"
+					"        UNION ALL\n"
+					"        SELECT %6$s, 0, 0, %7$s, %8$s, 0, 1, 0 FROM %9$s\n"
+					"        UNION ALL\n"
+					"        SELECT %6$s, 0, 0, %7$s, %8$s, 0, 0, 1 FROM %10$s) AS counted\n"
+					" GROUP BY key\n"
+					"HAVING sum(live_total) <> sum(kept_total)\n"
+					"    OR sum(live_active) <> sum(kept_active)\n"
+					"    OR sum(parents) > sum(settled)\n"
+					"    OR (sum(parents) < sum(settled) AND sum(live_total) = 0)\n"
+					"    OR sum(deltas) > 0",
+					quote_identifier(parent_key), poser_relation_name(parent),
+					quote_identifier(child_key), quote_identifier(flag), poser_relation_name(child),
+					key, total, active, poser_relation_name(counts), poser_relation_name(deltas));
+}
+
+/* Read a row of the comparison; returns false if its key is null. */
+static bool
+read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
+{
+	int64 *const numbers[] = {&row->live.total, &row->live.active, &row->kept.total, &row->kept.active,
+							  &row->parents, &row->settled, &row->deltas};
+	bool isnull;
+
+	row->key = SPI_getbinval(tuple, desc, 1, &isnull);
+	if (isnull)
+		return false;
+	for (int i = 0; i < lengthof(numbers); i++)
+		*numbers[i] = DatumGetInt64(SPI_getbinval(tuple, desc, i + 2, &isnull));
+	return true;
+}
+
+/* Make the count of one key right.  Returns whether it was wrong. */
+static bool
+mend_count(CountWriter *writer, const Compared *row)
+{
+	Tally difference = {row->live.total - row->kept.total, row->live.active - row->kept.active};
+	bool wrong = !tally_is_zero(difference);
+	uint32 hash = hash_count_key(writer->count, row->key);
+
+	/* A parent without a settled row gets one, which holds the difference. */
+	if (row->settled == 0 && row->parents > 0 &&
+		poser_count_make_settled_row(writer, row->key, hash, difference))
+	{
+		difference = (Tally) {0, 0};
+		CommandCounterIncrement();
+	}
+
+	/*
+	 * Without a parent make no settled row: a session that inserts the parent would find
+	 * it in its way.  All deltas become one.
+	 */
+	if (row->settled == 0 && row->parents == 0)
+		poser_count_defer(writer, row->key, hash,
+						  tally_add(poser_count_take_deltas(writer, row->key), difference));
+	else if (row->deltas > 0 || !tally_is_zero(difference))
+		poser_count_change(writer, row->key, hash, difference);
+
+	/* A settled row without a parent and children is of no use. */
+	if (row->settled > 0 && row->parents == 0 && row->live.total == 0)
+	{
+		CommandCounterIncrement();
+		poser_count_end(writer, row->key);
+	}
+	return wrong;
+}
+
+/* Raises an error unless the table has a column of this name and type. */
+static void
+check_column(Oid relid, const char *column, Oid type)
+{
+	Relation rel = table_open(relid, NoLock);
+	AttrNumber attno = poser_find_column(rel, column, NULL);
+
+	if (TupleDescAttr(RelationGetDescr(rel), attno - 1)->atttypid != type)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("column \"%s\" of relation \"%s\" must be of type %s",
+						column, RelationGetRelationName(rel), format_type_be(type))));
+	table_close(rel, NoLock);
+}
+
+/*
+ * Make all counts in one pair of tables right, and settle all deltas that no other
+ * transaction holds.  Returns how many keys had a wrong count.  The current user must
+ * have the rights of the owner of all the tables.
+ */
+static int64
+rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
+		const char *flag, Oid counts, Oid deltas)
+{
+	Oid relations[] = {parent, child, counts, deltas};
+	PoserCount count;
+	CountWriter writer;
+	Snapshot latest;
+	Portal portal;
+	char *sql;
+	Oid save_userid;
+	int save_sec_context;
+	int64 wrong = 0;
+	CommandId first_cid;
+
+	/*
+	 * Lock the tables in the order of writers, so that there is no deadlock, and before
+	 * the snapshot is taken, so that it sees all rows of a table that is rewritten.
+	 */
+	LockRelationOid(child, AccessShareLock);
+	LockRelationOid(parent, AccessShareLock);
+	LockRelationOid(counts, ShareUpdateExclusiveLock);
+	LockRelationOid(deltas, AccessShareLock);
+
+	/* They can have been dropped or changed before they were locked. */
+	for (int i = 0; i < lengthof(relations); i++)
+		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relations[i])))
+			ereport(ERROR,
+					(errcode(ERRCODE_UNDEFINED_TABLE),
+					 errmsg("relation with OID %u does not exist", relations[i])));
+	poser_count_describe(&count, counts, deltas);
+	check_column(parent, parent_key, count.keytype);
+	check_column(child, child_key, count.keytype);
+	check_column(child, flag, BOOLOID);
+
+	/* The latest snapshot sees what an earlier rebuild has mended. */
+	sql = poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas);
+	poser_become_owner(child, &save_userid, &save_sec_context);
+	latest = RegisterSnapshot(GetLatestSnapshot());
+	PushActiveSnapshot(latest);
+	SPI_connect();
+	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql, .read_only = true});
+
+	/* Mend the counts while the query gives them: it does not see what is written. */
+	poser_count_open(&writer, &count);
+	first_cid = GetCurrentCommandId(false);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+		{
+			Compared row;
+
+			CHECK_FOR_INTERRUPTS();
+			if (read_compared(&row, SPI_tuptable->vals[i], SPI_tuptable->tupdesc) &&
+				mend_count(&writer, &row))
+				wrong++;
+		}
+		SPI_freetuptable(SPI_tuptable);
+	}
+	poser_count_close(&writer);
+
+	SPI_cursor_close(portal);
+	SPI_finish();
+	PopActiveSnapshot();
+	UnregisterSnapshot(latest);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	/*
+	 * Older snapshots, such as that of a REPEATABLE READ transaction, can lack what was
+	 * wrong.  They must not be used to read what has mended it.
+	 */
+	if (wrong > 0)
+		poser_count_note_inconsistent(first_cid);
+	return wrong;
+}
+
+/* The tables: parent, child, counts and deltas. */
+static const char *const recounted_tables[] = {
+	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
+
+/*
+ * poser_recount() returns bigint
+ *
+ * Makes all counts of components right.  The result is for how many widgets they were
+ * wrong.
+ */
+Datum
+poser_recount(PG_FUNCTION_ARGS)
+{
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Oid relids[lengthof(recounted_tables)];
+	Oid save_userid;
+	int save_sec_context;
+
+	PreventCommandIfReadOnly("poser_recount()");
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+	{
+		relids[i] = poser_relation_by_name(recounted_tables[i], nspid);
+		poser_check_owner(relids[i]);
+	}
+
+	/* The comparison runs with the rights of the child's owner.  It must see all rows. */
+	poser_become_owner(relids[1], &save_userid, &save_sec_context);
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+		poser_check_readable(relids[1], relids[i]);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	PG_RETURN_INT64(rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]));
+}
