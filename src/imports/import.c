@@ -29,7 +29,6 @@
  */
 #include "postgres.h"
 
-#include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 
@@ -143,7 +142,6 @@ static void
 write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	static const char *const names[] = {"create", "update", "delete"};
-	ReturnSetInfo *rsinfo = import->rsinfo;
 	DestReceiver *dest;
 	StringInfoData sql;
 
@@ -166,10 +164,7 @@ write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *col
 								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.c", false);
 	appendStringInfoString(&sql, " FROM poser_import_change AS c");
 
-	dest = CreateDestReceiver(DestTuplestore);
-	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
-									false, rsinfo->setDesc,
-									"result of the query does not match the function's result type");
+	dest = poser_result_receiver(import->rsinfo);
 	poser_import_execute(import, sql.data, dest, 0, NULL, NULL);
 	dest->rDestroy(dest);
 }

@@ -148,14 +148,8 @@ default_key(Relation source, Relation target)
 static Form_pg_attribute
 attribute(PoserImport *import, Relation rel, const char *name)
 {
-	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+	AttrNumber attno = poser_find_column(rel, name, import->source_name != NULL ? SOURCE_HINT : NULL);
 
-	if (attno <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel)),
-				 import->source_name != NULL ? errhint(SOURCE_HINT) : 0));
 	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
 }
 
@@ -164,36 +158,6 @@ bool
 poser_import_can_be_written(Form_pg_attribute att)
 {
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
-}
-
-/* Has a type, or has something in it, a cast to json of its own? */
-static bool
-has_cast_to_json(Oid type)
-{
-	CoercionPathType path;
-	Oid function;
-	Oid element;
-	bool result = false;
-
-	check_stack_depth();
-	type = getBaseType(type);
-	element = get_element_type(type);
-	if (OidIsValid(element))
-		return has_cast_to_json(element);
-	if (type < FirstNormalObjectId)
-		return false;
-	path = find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function);
-	if (path == COERCION_PATH_FUNC)
-		return true;
-	if (get_typtype(type) == TYPTYPE_COMPOSITE)
-	{
-		TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
-
-		for (int i = 0; i < desc->natts && !result; i++)
-			result = !TupleDescAttr(desc, i)->attisdropped && has_cast_to_json(TupleDescAttr(desc, i)->atttypid);
-		ReleaseTupleDesc(desc);
-	}
-	return result;
 }
 
 static bool
@@ -244,7 +208,7 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 	column->collation = att->attcollation;
 	column->len = att->attlen;
 	column->byval = att->attbyval;
-	column->as_text = has_cast_to_json(att->atttypid);
+	column->as_text = poser_has_json_cast(att->atttypid);
 	if (source == NULL)
 		return;
 
@@ -505,8 +469,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	import->target.rel = to;
 	MemoryContextSwitchTo(old_context);
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	SPI_connect();
 	MemoryContextSwitchTo(old_context);
 	return import;
 }

@@ -219,11 +219,7 @@ poser_import_compare(PoserImport *import)
 		TupleDescFinalize(desc);
 		import->change_desc = BlessTupleDesc(desc);
 		import->change_slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsVirtual);
-		import->changes.md.name = "poser_import_change";
-		import->changes.md.enrtype = ENR_NAMED_TUPLESTORE;
-		import->changes.md.tupdesc = import->change_desc;
-		if (SPI_register_relation(&import->changes) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register the changes of an import");
+		poser_register_rows(&import->changes, "poser_import_change", import->change_desc, NULL, 0);
 	}
 	MemoryContextSwitchTo(old_context);
 	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,

@@ -27,9 +27,7 @@ extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepo
 extern void poser_import_lock_target(PoserImport *import, bool exclusively);
 
 /* import_query.c */
-extern int64 poser_import_result_number(void);
 extern void poser_import_append_list(StringInfo sql, PoserImport *import, int first, const char *prefix);
-extern void poser_import_append_names(StringInfo sql, PoserImport *import, const char *alias);
 extern void poser_import_append_key(StringInfo sql, PoserImport *import);
 extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names);
 

@@ -84,11 +84,7 @@ begin_reading(PoserImport *import)
 							   import->extra[i], -1, 0);
 		TupleDescFinalize(desc);
 		import->row_desc = BlessTupleDesc(desc);
-		import->rows.md.name = "poser_import_row";
-		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
-		import->rows.md.tupdesc = import->row_desc;
-		if (SPI_register_relation(&import->rows) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register the rows of an import");
+		poser_register_rows(&import->rows, "poser_import_row", import->row_desc, NULL, 0);
 	}
 
 	if (import->rows.reldata != NULL)
@@ -341,7 +337,8 @@ read_source(PoserImport *import)
 	poser_import_progress(import, "reading", 0);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	poser_import_append_names(&sql, import, "s.");
+	for (int i = 0; i < import->ncolumns; i++)
+		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "", import->columns[i].name);
 	if (import->problems.rejects != NULL && import->careful)
 	{
 		appendStringInfoString(&sql, ", ");

@@ -92,81 +92,78 @@ statement(PoserImport *import, PoserImportOperation operation, const uint8 *colu
 }
 
 /*
- * The same for a row of a foreign table, whose wrapper may be able to hand a
- * statement with parameters over as it is.  $1, $2, ... are all columns.
+ * The statement that writes a row of a foreign table.  Its wrapper may be able to hand
+ * over a statement with parameters as it is.  "map" and "argtypes" get the column of the
+ * import and its type for each parameter; returns how many there are.
  */
-static SPIPlanPtr
-foreign_statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int *map)
+static int
+append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperation operation,
+						 const uint8 *columns, int *map, Oid *argtypes)
 {
-	StringInfoData sql;
-	Oid argtypes[MaxTupleAttributeNumber];
 	int nargs = 0;
 	const char *separator = "";
-	SPIPlanPtr result;
 
-	initStringInfo(&sql);
 	if (operation == POSER_IMPORT_UPDATE)
 	{
-		appendStringInfo(&sql, "UPDATE %s SET ", import->target.only_name);
+		/* UPDATE ONLY poser_widget SET active = $1 */
+		appendStringInfo(sql, "UPDATE %s SET ", import->target.only_name);
 		for (int i = import->nkeys; i < import->ncolumns; i++)
 			if (POSER_IMPORT_HAS(columns, i))
 			{
 				argtypes[nargs] = import->columns[i].type;
 				map[nargs++] = i;
-				appendStringInfo(&sql, "%s%s = $%d", separator, import->columns[i].name, nargs);
+				appendStringInfo(sql, "%s%s = $%d", separator, import->columns[i].name, nargs);
 				separator = ", ";
 			}
 	}
 	else
-		appendStringInfo(&sql, "DELETE FROM %s", import->target.only_name);
+		appendStringInfo(sql, "DELETE FROM %s", import->target.only_name);
+
+	/* WHERE uuid = $2 */
 	for (int i = 0; i < import->nkeys; i++)
 	{
 		argtypes[nargs] = import->columns[i].type;
 		map[nargs++] = i;
-		appendStringInfo(&sql, " %s %s %s $%d", i == 0 ? "WHERE" : "AND", import->columns[i].name,
+		appendStringInfo(sql, " %s %s %s $%d", i == 0 ? "WHERE" : "AND", import->columns[i].name,
 						 import->columns[i].equals, nargs);
 	}
-	result = SPI_prepare(sql.data, nargs, argtypes);
-	if (result == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	map[nargs] = -1;
-	return result;
+	return nargs;
 }
 
-/* Write rows of a foreign table; returns how many. */
+/* Write the rows in "poser_import_change" to a foreign table, one by one; returns how many. */
 static int64
 write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
-	int map[MaxTupleAttributeNumber + 1];
-	SPIPlanPtr plan;
-	TupleTableSlot *slot;
-	Datum *values;
-	char *nulls;
+	int *map = palloc(sizeof(int) * import->ncolumns);
+	Oid *argtypes = palloc(sizeof(Oid) * import->ncolumns);
+	Datum *values = palloc(sizeof(Datum) * import->ncolumns);
+	char *nulls = palloc(import->ncolumns);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
+	StringInfoData sql;
+	PoserQuery query = {.argtypes = argtypes, .values = values, .nulls = nulls};
 	int64 result = 0;
 
-	/* an own connection goes, with its plan, if a row fails */
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	plan = foreign_statement(import, operation, columns, map);
-	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
-	values = palloc(sizeof(Datum) * import->ncolumns);
-	nulls = palloc(import->ncolumns);
+	initStringInfo(&sql);
+	query.nargs = append_foreign_statement(&sql, import, operation, columns, map, argtypes);
+	query.sql = sql.data;
+
 	tuplestore_rescan(import->changes.reldata);
 	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 	{
+		MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+
 		CHECK_FOR_INTERRUPTS();
 		slot_getallattrs(slot);
-		for (int i = 0; map[i] >= 0; i++)
+		for (int i = 0; i < query.nargs; i++)
 		{
 			values[i] = slot->tts_values[CHANGE_NEW(map[i])];
 			nulls[i] = slot->tts_isnull[CHANGE_NEW(map[i])] ? 'n' : ' ';
 		}
-		if (SPI_execute_plan(plan, values, nulls, false, 0) < 0)
-			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-		result += SPI_processed;
+		result += poser_run(&query);
+		MemoryContextSwitchTo(old_context);
+		MemoryContextReset(import->row_context);
 	}
 	ExecDropSingleTupleTableSlot(slot);
-	SPI_finish();
 	return result;
 }
 
@@ -175,20 +172,17 @@ static bool
 is_there_by_now(PoserImport *import)
 {
 	StringInfoData sql;
-	SPIPlanPtr plan;
 	bool result;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT FROM poser_import_change AS c JOIN %s AS t ON ", import->target.only_name);
 	poser_import_append_join(&sql, import, "c", true);
-	plan = SPI_prepare(sql.data, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	if (SPI_execute_snapshot(plan, NULL, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) < 0)
-		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
-	result = (SPI_processed > 0);
+	result = poser_run(&(PoserQuery) {.sql = sql.data,
+									  .read_only = true,
+									  .once = true,
+									  .snapshot = GetLatestSnapshot(),
+									  .limit = 1}) > 0;
 	SPI_freetuptable(SPI_tuptable);
-	SPI_freeplan(plan);
 	return result;
 }
 
@@ -205,6 +199,7 @@ static int64
 count_changes_with(PoserImport *import, const char *fields)
 {
 	StringInfoData sql;
+	int64 result;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_import_change AS c JOIN %s AS t ON ",
@@ -212,7 +207,9 @@ count_changes_with(PoserImport *import, const char *fields)
 	poser_import_append_join(&sql, import, "c", true);
 	append_has_fields(&sql, import, fields);
 	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
-	return poser_import_result_number();
+	result = poser_result_int64(1, NULL);
+	SPI_freetuptable(SPI_tuptable);
+	return result;
 }
 
 /*
