@@ -18,7 +18,7 @@
 #define CHANGE_OLD(import, i) (2 + (import)->ncolumns + (i))
 
 /* import_problem.c */
-extern bool poser_import_is_of_a_row(const PoserImport *import, const ErrorData *error);
+extern bool poser_import_is_row_error(const PoserImport *import, const ErrorData *error);
 extern char *poser_import_problem_text(const PoserImportProblem *problem);
 extern char *poser_import_shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_source);
 extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepoint);

@@ -585,7 +585,7 @@ poser_import_apply(PoserImport *import, bool keep)
 			import->is_outdated = true;
 		else if (error != NULL)
 		{
-			if (import->careful || !poser_import_is_of_a_row(import, error))
+			if (import->careful || !poser_import_is_row_error(import, error))
 				ReThrowError(error);
 			FreeErrorData(error);
 			import->writing = false;
