@@ -37,4 +37,10 @@ extern int poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit
 /* import_compare.c */
 extern char poser_import_rank(PoserImport *import, PoserImportOperation operation);
 
+/* import_statement.c */
+extern bool poser_import_exists_by_now(PoserImport *import);
+extern void poser_import_serialization_error(void);
+extern void poser_import_write_changes(PoserImport *import, PoserImportOperation operation,
+									   const uint8 *columns, int64 nrows);
+
 #endif /* POSER_IMPORT_INTERNAL_H */

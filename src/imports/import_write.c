@@ -4,16 +4,13 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
-#include "utils/snapmgr.h"
 
 #include "imports/import_internal.h"
 
@@ -32,233 +29,6 @@
 /* Attempts without, and in all, if others change the rows under our hands. */
 #define ATTEMPTS_WITHOUT_LOCK 2
 #define MAX_ATTEMPTS 5
-
-/* Append the condition that a row of the target has these fields. */
-static void
-append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
-{
-	if (import->nkeys == import->ncolumns)
-		return;
-	appendStringInfoString(sql, " AND pg_catalog.record_image_eq(ROW(");
-	for (int i = import->nkeys; i < import->ncolumns; i++)
-		appendStringInfo(sql, "%st.%s", i > import->nkeys ? ", " : "", import->columns[i].name);
-	appendStringInfoString(sql, "), ROW(");
-	poser_import_append_list(sql, import, import->nkeys, fields);
-	appendStringInfoString(sql, "))");
-}
-
-/* The statement that writes the rows in "poser_import_change". */
-static char *
-statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
-{
-	StringInfoData sql;
-	const char *separator = "";
-
-	initStringInfo(&sql);
-	if (operation == POSER_IMPORT_CREATE)
-	{
-		StringInfoData values;
-
-		initStringInfo(&values);
-		appendStringInfo(&sql, "INSERT INTO %s (", import->target.name);
-		for (int i = 0; i < import->ncolumns; i++)
-		{
-			if (i >= import->nkeys && !POSER_IMPORT_HAS(columns, i))
-				continue;
-			appendStringInfo(&sql, "%s%s", separator, import->columns[i].name);
-			appendStringInfo(&values, "%sc.c%d", separator, i + 1);
-			separator = ", ";
-		}
-		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_import_change AS c", values.data);
-		return sql.data;
-	}
-
-	if (operation == POSER_IMPORT_UPDATE)
-	{
-		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target.only_name);
-		for (int i = import->nkeys; i < import->ncolumns; i++)
-			if (POSER_IMPORT_HAS(columns, i))
-			{
-				appendStringInfo(&sql, "%s%s = c.c%d", separator, import->columns[i].name, i + 1);
-				separator = ", ";
-			}
-		appendStringInfoString(&sql, " FROM poser_import_change AS c WHERE ");
-	}
-	else
-		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_import_change AS c WHERE ", import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	append_has_fields(&sql, import, "c.o");
-	return sql.data;
-}
-
-/*
- * The statement that writes a row of a foreign table.  Its wrapper may be able to hand
- * over a statement with parameters as it is.  "map" and "argtypes" get the column of the
- * import and its type for each parameter; returns how many there are.
- */
-static int
-append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperation operation,
-						 const uint8 *columns, int *map, Oid *argtypes)
-{
-	int nargs = 0;
-	const char *separator = "";
-
-	if (operation == POSER_IMPORT_UPDATE)
-	{
-		/* UPDATE ONLY poser_widget SET active = $1 */
-		appendStringInfo(sql, "UPDATE %s SET ", import->target.only_name);
-		for (int i = import->nkeys; i < import->ncolumns; i++)
-			if (POSER_IMPORT_HAS(columns, i))
-			{
-				argtypes[nargs] = import->columns[i].type;
-				map[nargs++] = i;
-				appendStringInfo(sql, "%s%s = $%d", separator, import->columns[i].name, nargs);
-				separator = ", ";
-			}
-	}
-	else
-		appendStringInfo(sql, "DELETE FROM %s", import->target.only_name);
-
-	/* WHERE uuid = $2 */
-	for (int i = 0; i < import->nkeys; i++)
-	{
-		argtypes[nargs] = import->columns[i].type;
-		map[nargs++] = i;
-		appendStringInfo(sql, " %s %s %s $%d", i == 0 ? "WHERE" : "AND", import->columns[i].name,
-						 import->columns[i].equals, nargs);
-	}
-	return nargs;
-}
-
-/* Write the rows in "poser_import_change" to a foreign table, one by one; returns how many. */
-static int64
-write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
-{
-	int *map = palloc(sizeof(int) * import->ncolumns);
-	Oid *argtypes = palloc(sizeof(Oid) * import->ncolumns);
-	Datum *values = palloc(sizeof(Datum) * import->ncolumns);
-	char *nulls = palloc(import->ncolumns);
-	TupleTableSlot *slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
-	StringInfoData sql;
-	PoserQuery query = {.argtypes = argtypes, .values = values, .nulls = nulls};
-	int64 result = 0;
-
-	initStringInfo(&sql);
-	query.nargs = append_foreign_statement(&sql, import, operation, columns, map, argtypes);
-	query.sql = sql.data;
-
-	tuplestore_rescan(import->changes.reldata);
-	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
-	{
-		MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
-
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		for (int i = 0; i < query.nargs; i++)
-		{
-			values[i] = slot->tts_values[CHANGE_NEW(map[i])];
-			nulls[i] = slot->tts_isnull[CHANGE_NEW(map[i])] ? 'n' : ' ';
-		}
-		result += poser_run(&query);
-		MemoryContextSwitchTo(old_context);
-		MemoryContextReset(import->row_context);
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	return result;
-}
-
-/* Has the target by now a row with the key of one in "poser_import_change", whatever our snapshot shows? */
-static bool
-is_there_by_now(PoserImport *import)
-{
-	StringInfoData sql;
-	bool result;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT FROM poser_import_change AS c JOIN %s AS t ON ", import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	result = poser_run(&(PoserQuery) {.sql = sql.data,
-									  .read_only = true,
-									  .once = true,
-									  .snapshot = GetLatestSnapshot(),
-									  .limit = 1}) > 0;
-	SPI_freetuptable(SPI_tuptable);
-	return result;
-}
-
-static void
-serialization_failure(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update")));
-}
-
-/* How many of the rows in "poser_import_change" have these fields in the target? */
-static int64
-count_changes_with(PoserImport *import, const char *fields)
-{
-	StringInfoData sql;
-	int64 result;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_import_change AS c JOIN %s AS t ON ",
-					 import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	append_has_fields(&sql, import, fields);
-	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
-	result = poser_result_int64(1, NULL);
-	SPI_freetuptable(SPI_tuptable);
-	return result;
-}
-
-/*
- * Write the rows in "poser_import_change".  If some of them have been changed by
- * others, import->is_outdated is set; if something else keeps them from being
- * written, it is an error.
- */
-static void
-write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
-{
-	int64 written;
-
-	/* where neither an index nor our snapshot keeps rows from being made twice */
-	if (operation == POSER_IMPORT_CREATE && !import->target.unique && IsolationUsesXactSnapshot() &&
-		import->target.relkind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
-		serialization_failure();
-
-	if (import->target.relkind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
-		written = write_foreign(import, operation, columns);
-	else
-	{
-		import->writing = true;
-		poser_import_execute(import, statement(import, operation, columns), NULL, 0, NULL, NULL);
-		import->writing = false;
-		written = SPI_processed;
-	}
-	if (written == nrows)
-		return;
-
-	if (operation != POSER_IMPORT_CREATE && import->target.relkind != RELKIND_FOREIGN_TABLE)
-	{
-		int64 before = count_changes_with(import, "c.o");
-
-		/* if it was not others, it was a foreign key's action or a trigger */
-		if (import->target.locked && operation == POSER_IMPORT_UPDATE && count_changes_with(import, "c.c") == nrows)
-			return;
-		if (import->target.locked && operation == POSER_IMPORT_DELETE && before == 0)
-			return;
-		if (written + before < nrows)
-		{
-			import->is_outdated = true;
-			return;
-		}
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-			 errmsg("a trigger, a rule or a policy of relation \"%s\" keeps it from being written",
-					import->target.label)));
-}
 
 /* Note what is wrong with the one row in "poser_import_change". */
 static void
@@ -298,7 +68,7 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *c
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
-		write_rows(import, operation, columns, nrows);
+		poser_import_write_changes(import, operation, columns, nrows);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
@@ -327,10 +97,10 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 
 	/* that somebody else has just made the row is no problem of this one */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && is_there_by_now(import))
+		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && poser_import_exists_by_now(import))
 	{
 		if (IsolationUsesXactSnapshot())
-			serialization_failure();
+			poser_import_serialization_error();
 		import->is_outdated = true;
 		return 0;
 	}
@@ -457,7 +227,7 @@ poser_import_write_rows(PoserImport *import, PoserImportOperation operation, con
 	else if (import->careful)
 		(void) write_carefully(import, operation, columns, import->changes.reldata, nrows, NULL);
 	else
-		write_rows(import, operation, columns, nrows);
+		poser_import_write_changes(import, operation, columns, nrows);
 }
 
 /* Hand the rows that have been gathered to the writer. */
