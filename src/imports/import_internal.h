@@ -1,17 +1,20 @@
 /*
  * import_internal.h
- *	  What the files of imports share with each other only.
+ *	  What only the files of imports share.
  */
 #ifndef POSER_IMPORT_INTERNAL_H
 #define POSER_IMPORT_INTERNAL_H
 
 #include "imports/imports.h"
 
-/* Columns of the rows read. */
+/* Columns of "poser_import_row". */
 #define ROW_NUMBER 0
 #define ROW_COLUMN(i) (1 + (i))
 
-/* Columns of the changes. */
+/*
+ * Columns of "poser_import_change": the tag says the operation and the columns to be
+ * written, see import_compare.c; for each column there are the new and the old value.
+ */
 #define CHANGE_TAG 0
 #define CHANGE_ROW 1
 #define CHANGE_NEW(i) (2 + (i))

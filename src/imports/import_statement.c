@@ -1,6 +1,17 @@
 /*
  * import_statement.c
  *	  The statements that write an import's rows.
+ *
+ * One INSERT, UPDATE or DELETE writes all rows in poser_import_change, with the
+ * privileges, policies and triggers of the caller.  A foreign table is updated and
+ * deleted from row by row, because foreign data wrappers do this best by a statement
+ * with parameters.
+ *
+ * The invariant: an UPDATE or DELETE writes a row only if it still is what it was
+ * compared as.  Its condition checks this for the row version that it locks.  If fewer
+ * rows are written than there are in poser_import_change, then either another
+ * transaction has changed the others, and the import compares again, or a trigger, rule
+ * or policy has kept them from being written, which is an error.
  */
 #include "postgres.h"
 
@@ -14,7 +25,16 @@
 
 #include "imports/import_internal.h"
 
-/* Append the condition that a row of the target has these fields. */
+/*
+ * SQL
+ */
+
+/*
+ * Append the condition that a row of the target has the fields called by the prefix, if
+ * there are fields.  For the prefix "c.o", their old values:
+ *
+ *	AND record_image_eq(ROW(t.description, t.active), ROW(c.o2, c.o3))
+ */
 static void
 append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
 {
@@ -28,7 +48,22 @@ append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
 	appendStringInfoString(sql, "))");
 }
 
-/* The statement that writes the rows in "poser_import_change". */
+/*
+ * Returns the statement that writes the rows in "poser_import_change".
+ *
+ *	INSERT INTO poser_widget (uuid, description, active) OVERRIDING SYSTEM VALUE
+ *	SELECT c.c1, c.c2, c.c3 FROM poser_import_change AS c
+ *
+ *	UPDATE ONLY poser_widget AS t SET active = c.c3
+ *	  FROM poser_import_change AS c
+ *	 WHERE c.c1 = t.uuid
+ *	   AND record_image_eq(ROW(t.description, t.active), ROW(c.o2, c.o3))
+ *
+ *	DELETE FROM ONLY poser_widget AS t
+ *	 USING poser_import_change AS c
+ *	 WHERE c.c1 = t.uuid
+ *	   AND record_image_eq(ROW(t.description, t.active), ROW(c.o2, c.o3))
+ */
 static char *
 build_statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
@@ -73,9 +108,13 @@ build_statement(PoserImport *import, PoserImportOperation operation, const uint8
 }
 
 /*
- * The statement that writes a row of a foreign table.  Its wrapper may be able to hand
- * over a statement with parameters as it is.  "map" and "argtypes" get the column of the
- * import and its type for each parameter; returns how many there are.
+ * Append the statement that updates or deletes a row of a foreign table.  "map" and
+ * "argtypes" get the import's column and its type for each parameter.  Returns the
+ * number of parameters.
+ *
+ *	UPDATE ONLY poser_widget SET active = $1 WHERE uuid = $2
+ *
+ *	DELETE FROM ONLY poser_widget WHERE uuid = $1
  */
 static int
 append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperation operation,
@@ -86,7 +125,6 @@ append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperati
 
 	if (operation == POSER_IMPORT_UPDATE)
 	{
-		/* UPDATE ONLY poser_widget SET active = $1 */
 		appendStringInfo(sql, "UPDATE %s SET ", import->target.only_name);
 		for (int i = import->nkeys; i < import->ncolumns; i++)
 			if (POSER_IMPORT_HAS(columns, i))
@@ -99,8 +137,6 @@ append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperati
 	}
 	else
 		appendStringInfo(sql, "DELETE FROM %s", import->target.only_name);
-
-	/* WHERE uuid = $2 */
 	for (int i = 0; i < import->nkeys; i++)
 	{
 		argtypes[nargs] = import->columns[i].type;
@@ -111,7 +147,14 @@ append_foreign_statement(StringInfo sql, PoserImport *import, PoserImportOperati
 	return nargs;
 }
 
-/* Write the rows in "poser_import_change" to a foreign table, one by one; returns how many. */
+/*
+ * Writing
+ */
+
+/*
+ * Update or delete the rows in "poser_import_change" in a foreign table, one by one.
+ * Returns how many rows were written.
+ */
 static int64
 write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
 {
@@ -148,13 +191,17 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *
 	return result;
 }
 
-/* Has the target by now a row with the key of one in "poser_import_change", whatever our snapshot shows? */
+/*
+ * Does the target have a row now with the key of one in "poser_import_change"?  The latest
+ * snapshot is used, so that rows count that the transaction's snapshot does not see.
+ */
 bool
 poser_import_exists_by_now(PoserImport *import)
 {
 	StringInfoData sql;
 	bool result;
 
+	/* SELECT FROM poser_import_change AS c JOIN ONLY poser_widget AS t ON c.c1 = t.uuid */
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT FROM poser_import_change AS c JOIN %s AS t ON ", import->target.only_name);
 	poser_import_append_join(&sql, import, "c", true);
@@ -167,6 +214,7 @@ poser_import_exists_by_now(PoserImport *import)
 	return result;
 }
 
+/* Raises the error that another transaction has written a row in the meantime. */
 void
 poser_import_serialization_error(void)
 {
@@ -175,13 +223,18 @@ poser_import_serialization_error(void)
 			 errmsg("could not serialize access due to concurrent update")));
 }
 
-/* How many of the rows in "poser_import_change" have these fields in the target? */
+/* How many of the rows in "poser_import_change" have the fields called by the prefix in the target? */
 static int64
 count_changes_with(PoserImport *import, const char *fields)
 {
 	StringInfoData sql;
 	int64 result;
 
+	/*
+	 * SELECT count(*)
+	 *	 FROM poser_import_change AS c JOIN ONLY poser_widget AS t
+	 *	   ON c.c1 = t.uuid AND record_image_eq(ROW(t.description, t.active), ROW(c.o2, c.o3))
+	 */
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_import_change AS c JOIN %s AS t ON ",
 					 import->target.only_name);
@@ -194,20 +247,21 @@ count_changes_with(PoserImport *import, const char *fields)
 }
 
 /*
- * Write the rows in "poser_import_change".  If some of them have been changed by
- * others, import->is_outdated is set; if something else keeps them from being
- * written, it is an error.
+ * Write the rows in "poser_import_change".  Sets import->is_outdated if another
+ * transaction has changed some of them since they were compared.  Raises an error if
+ * they are not written for another reason.
  */
 void
 poser_import_write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	int64 written;
 
-	/* where neither an index nor our snapshot keeps rows from being made twice */
+	/* without a unique index a row that the snapshot does not see would be made twice */
 	if (operation == POSER_IMPORT_CREATE && !import->target.unique && IsolationUsesXactSnapshot() &&
 		import->target.relkind != RELKIND_FOREIGN_TABLE && poser_import_exists_by_now(import))
 		poser_import_serialization_error();
 
+	/* each row should be written */
 	if (import->target.relkind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
 		written = write_foreign(import, operation, columns);
 	else
@@ -220,15 +274,17 @@ poser_import_write_changes(PoserImport *import, PoserImportOperation operation, 
 	if (written == nrows)
 		return;
 
+	/* why are there fewer? */
 	if (operation != POSER_IMPORT_CREATE && import->target.relkind != RELKIND_FOREIGN_TABLE)
 	{
 		int64 before = count_changes_with(import, "c.o");
 
-		/* if it was not others, it was a foreign key's action or a trigger */
+		/* no other transaction can write the table, so a trigger or a foreign key's action has written the rest */
 		if (import->target.locked && operation == POSER_IMPORT_UPDATE && count_changes_with(import, "c.c") == nrows)
 			return;
 		if (import->target.locked && operation == POSER_IMPORT_DELETE && before == 0)
 			return;
+		/* some rows were not written, and are no longer what they were */
 		if (written + before < nrows)
 		{
 			import->is_outdated = true;

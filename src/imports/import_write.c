@@ -1,6 +1,25 @@
 /*
  * import_write.c
- *	  Writing what an import has found to do.
+ *	  Writing what the comparison has found, and finding the rows that cannot be written.
+ *
+ * The comparison's sort gives groups of rows with the same operation and columns.  Each
+ * group, or at most MAX_ROWS_WRITTEN rows of it, is put into poser_import_change and
+ * handed to a writer.
+ *
+ * poser_import_apply() compares and writes in a subtransaction, and does both again as
+ * often as needed:
+ *
+ * - First without precaution.  If a row cannot be written, again in careful mode: a
+ *	 statement that fails is rolled back and run again with parts of its rows, until the
+ *	 rows that cannot be written are found, or POSER_IMPORT_TOLD_APART of them.  So the
+ *	 error names rows, whatever has refused them: a constraint, a trigger, an index.
+ *
+ * - If another transaction has changed a row since it was compared, again with a newer
+ *	 snapshot.  After ATTEMPTS_WITHOUT_LOCK such attempts other writers are locked out.
+ *	 They are locked out at once if no unique index ensures the key.
+ *
+ * The invariant: either all rows that are to be written are written, or none, and then
+ * there are problems or an error.
  */
 #include "postgres.h"
 
@@ -15,22 +34,26 @@
 #include "imports/import_internal.h"
 
 /*
- * Rows written by one statement.  More would let the queue of its row triggers,
- * those of foreign keys for instance, grow in memory.
+ * How many rows one statement writes.  Its events for row triggers, such as those of
+ * foreign keys, are queued in memory until its end.
  */
 #define MAX_ROWS_WRITTEN 100000
 
 /* Into how many parts rows are divided if they cannot be written together. */
 #define PARTS 8
 
-/* For a table that references itself: the search ends when so many rows have failed. */
+/* If the target references itself, the search ends when so many rows have failed. */
 #define MAX_ROWS_FAILED (10 * POSER_IMPORT_TOLD_APART)
 
-/* Attempts without, and in all, if others change the rows under our hands. */
+/* If other transactions change rows: attempts without locking these out, and in all. */
 #define ATTEMPTS_WITHOUT_LOCK 2
 #define MAX_ATTEMPTS 5
 
-/* Note what is wrong with the one row in "poser_import_change". */
+/*
+ * Careful mode
+ */
+
+/* Note the error of the only row in "poser_import_change" as a problem. */
 static void
 note_problem(PoserImport *import, ErrorData *error)
 {
@@ -41,21 +64,29 @@ note_problem(PoserImport *import, ErrorData *error)
 	if (!tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 		elog(ERROR, "row of an import is missing");
 	slot_getallattrs(slot);
+
+	/* under row-level security it is the policies that keep a row from being written */
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
 		check_enable_rls(import->target.relid, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	poser_import_describe(import, &problem, NULL, error);
-	/* rows that are only in the target come last */
+
+	/* a row that is only in the target has no number: it comes last */
 	problem.row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
 	problem.subject = poser_import_shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
 	if (slot->tts_isnull[CHANGE_ROW])
 		problem.subject = psprintf("%s, to be deleted", problem.subject);
 	poser_import_problem(import, &problem);
+
+	/* are these enough? */
 	import->problems.at_least = (import->problems.nrows >= POSER_IMPORT_TOLD_APART);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Write rows behind a savepoint; returns the error if that fails, or NULL. */
+/*
+ * Write rows in a subtransaction.  Returns NULL, or the error if it is about a row; then
+ * the subtransaction is rolled back.
+ */
 static ErrorData *
 try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 			 Tuplestorestate *rows, int64 nrows)
@@ -84,8 +115,9 @@ static int64 write_carefully(PoserImport *import, PoserImportOperation operation
 							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
 
 /*
- * These rows could not be written together: write them in parts, down to the
- * single row that is the problem.  Returns how many rows have failed.
+ * Write rows in parts after they could not be written together because of "error".  A
+ * single row is the one that has failed: it is noted as a problem or, if "failed" is not
+ * NULL, put there.  Returns how many rows have failed.
  */
 static int64
 write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -95,7 +127,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 	int64 result = 0;
 	int64 left = nrows;
 
-	/* that somebody else has just made the row is no problem of this one */
+	/* if another transaction has made the row in the meantime, it is not a problem: compare again */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
 		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && poser_import_exists_by_now(import))
 	{
@@ -110,7 +142,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		return 1;
 	}
 
-	/* queries have read pointers of their own, the first one stays where it is */
+	/* read by the store's first pointer; queries over the store have others and do not move it */
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows);
 	if (nrows == 1)
@@ -121,6 +153,8 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		ExecDropSingleTupleTableSlot(slot);
 		return 1;
 	}
+
+	/* parts of the same size, each in a store of its own */
 	for (int part = 0; part < PARTS && left > 0; part++)
 	{
 		int64 n = (left + PARTS - part - 1) / (PARTS - part);
@@ -142,12 +176,11 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 }
 
 /*
- * Write rows or, if that fails, parts of them.  A row that cannot be written is
- * noted as a problem, or put into "failed" if that is not NULL.  Returns how
- * many rows have failed.
+ * Write rows or, if that fails, parts of them.  A row that cannot be written is noted as
+ * a problem or, if "failed" is not NULL, put there.  Returns how many rows have failed.
  *
- * If import->problems.at_least is set afterwards, enough of them have been found, and the
- * other rows have not been tried.
+ * If problems.at_least is set afterwards, enough rows have failed, and the others have
+ * not been tried.
  */
 static int64
 write_carefully(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -168,9 +201,9 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const uint8
 }
 
 /*
- * The same for a table that references itself: a row that fails may only have
- * to wait for another one, so go on with those that failed as long as that
- * leads to anything.
+ * The same for a target that references itself.  A row can fail only because the row that
+ * it references has not been written yet.  So the rows that have failed are tried again,
+ * as long as at least one of them is written.
  */
 static void
 write_patiently(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -182,6 +215,8 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 
 	if (error == NULL)
 		return;
+
+	/* try the rows that have failed again, until none is left, or none can be written */
 	for (;;)
 	{
 		Tuplestorestate *failed = tuplestore_begin_heap(false, false, work_mem);
@@ -198,11 +233,13 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 			break;
 		nrows = nfailed;
 	}
+
 	if (import->problems.at_least)
 	{
 		/*
-		 * It is not known which of the rows only wait for others.  But the error of
-		 * all rows together is not about these, so it is the one to be raised.
+		 * Too many rows have failed to try all of them again, so it is not known
+		 * which of them only lack another row.  The error of all rows together is
+		 * not about these: written together, they have all rows they reference.
 		 */
 		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .subject = "A row"};
 
@@ -216,7 +253,14 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 	FreeErrorData(error);
 }
 
-/* Write what is gathered to the target; other operations than its are nothing to do. */
+/*
+ * Groups
+ */
+
+/*
+ * The writer of imports: write the rows in "poser_import_change" to the target.  It does
+ * nothing for an operation that writes no row.
+ */
 void
 poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -230,9 +274,9 @@ poser_import_write_rows(PoserImport *import, PoserImportOperation operation, con
 		poser_import_write_changes(import, operation, columns, nrows);
 }
 
-/* Hand the rows that have been gathered to the writer. */
+/* Hand a group of rows to the writer, as "poser_import_change". */
 static void
-write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
+write_group(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
 {
 	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"creating", "updating", "deleting"};
 	PoserImportOperation operation = poser_import_rank(import, VARDATA_ANY(tag)[0]);
@@ -246,7 +290,7 @@ write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nro
 	import->changes.reldata = NULL;
 }
 
-/* Do what the comparison has found, group by group. */
+/* Read the sort of the comparison, and hand its rows to the writer, group by group.  Ends the sort. */
 void
 poser_import_write(PoserImport *import)
 {
@@ -259,6 +303,8 @@ poser_import_write(PoserImport *import)
 
 	if (import->write == NULL)
 		import->write = poser_import_write_rows;
+
+	/* the slot and the sort outlive the groups, which have a memory context for each of them */
 	MemoryContextSwitchTo(import->context);
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
@@ -270,15 +316,19 @@ poser_import_write(PoserImport *import)
 		bytea *next = DatumGetByteaPP(slot_getattr(slot, CHANGE_TAG + 1, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
+
+		/* a group ends with its tag or when it is full; rows that reference each other stay together */
 		if (rows != NULL &&
 			((n >= MAX_ROWS_WRITTEN && !import->target.references_itself) ||
 			 memcmp(VARDATA_ANY(tag), VARDATA_ANY(next), VARSIZE_ANY_EXHDR(tag)) != 0))
 		{
-			write_gathered(import, tag, rows, n);
+			write_group(import, tag, rows, n);
 			tuplestore_end(rows);
 			rows = NULL;
 			MemoryContextReset(context);
 		}
+
+		/* the next group begins, or goes on */
 		if (rows == NULL)
 		{
 			n = 0;
@@ -290,7 +340,7 @@ poser_import_write(PoserImport *import)
 	}
 	if (rows != NULL)
 	{
-		write_gathered(import, tag, rows, n);
+		write_group(import, tag, rows, n);
 		tuplestore_end(rows);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -301,9 +351,15 @@ poser_import_write(PoserImport *import)
 }
 
 /*
- * Compare and write.  If others have changed rows between the two, or we and they
- * wait for each other, both are done again; if rows cannot be written, then carefully.  Returns false, with
- * nothing done, if there are problems.  Without "keep" it is only a try.
+ * Attempts
+ */
+
+/*
+ * Compare and write, as often as needed.  Returns false if there are problems; then
+ * nothing is written.  Without "keep" nothing is written in any case: it is a trial.
+ *
+ * Locks the target until the transaction ends, see poser_import_lock_target(); if nothing
+ * is written, this lock is released, too.
  */
 bool
 poser_import_apply(PoserImport *import, bool keep)
@@ -319,14 +375,18 @@ poser_import_apply(PoserImport *import, bool keep)
 		volatile bool done = false;
 		PoserSavepoint savepoint;
 
-		import->is_outdated = false;
+		/* one attempt, in a subtransaction and a memory context of its own */
+		import->is_outdated = import->writing = false;
 		poser_import_forget_problems(import);
 		MemoryContextSwitchTo(import->context);
 		poser_savepoint_set(&savepoint);
 		MemoryContextSwitchTo(context);
 		PG_TRY();
 		{
-			/* who waits for rows that we have written must not be waited for */
+			/*
+			 * Do not wait for other writers if this transaction has already written
+			 * the target: they may be waiting for its rows.
+			 */
 			poser_import_lock_target(import, !import->target.unique ||
 												 (attempt > ATTEMPTS_WITHOUT_LOCK && !import->target.written_before));
 			poser_import_compare(import);
@@ -345,25 +405,29 @@ poser_import_apply(PoserImport *import, bool keep)
 			error = poser_savepoint_catch_any(&savepoint);
 		}
 		PG_END_TRY();
-		/* what it has sorted on disk has gone with its resource owner */
+
+		/* the files of its sorts are gone with its resource owner */
 		MemoryContextSwitchTo(old_context);
 		MemoryContextDelete(context);
 		import->sort = import->matches = NULL;
 
+		/* a deadlock was ended by the rollback, so another attempt may succeed */
 		if (error != NULL && error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
 			!IsolationUsesXactSnapshot() && attempt < MAX_ATTEMPTS)
 			import->is_outdated = true;
 		else if (error != NULL)
 		{
+			/* find the rows that cannot be written */
 			if (import->careful || !poser_import_is_row_error(import, error))
 				ReThrowError(error);
 			FreeErrorData(error);
-			import->writing = false;
 			import->careful = true;
 			continue;
 		}
 		if (!import->is_outdated)
 			return done;
+
+		/* compare again, unless no other transaction can have changed the rows */
 		if (import->target.locked && error == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
