@@ -8,10 +8,10 @@
  * with parameters.
  *
  * The invariant: an UPDATE or DELETE writes a row only if it still is what it was
- * compared as.  Its condition checks this for the row version that it locks.  If fewer
- * rows are written than there are in poser_import_change, then either another
- * transaction has changed the others, and the import compares again, or a trigger, rule
- * or policy has kept them from being written, which is an error.
+ * compared as.  Its condition checks this for the row version that it locks.  Fewer rows
+ * may be written than there are in poser_import_change.  Then either another transaction
+ * has changed the missing ones, and the import compares again; or a trigger, a rule or a
+ * policy has kept them from being written, which is an error.
  */
 #include "postgres.h"
 
