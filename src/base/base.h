@@ -52,13 +52,14 @@ typedef struct PoserQuery
 	int nargs;
 	const Oid *argtypes;
 	const Datum *values;
-	const char *nulls;	/* as for SPI_execute_plan(); NULL if no value is null */
-	bool read_only;		/* use the active snapshot, and see no later command */
-	bool once;			/* keep no plan: for queries over transition tables or registered rows */
-	int cursor_options; /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
-	Snapshot snapshot;	/* if given, a statement that writes uses it instead of a new one */
-	long limit;			/* at most so many rows; 0 for all */
-	DestReceiver *dest; /* gets the rows; if NULL, they are in SPI_tuptable */
+	const char *nulls;	  /* as for SPI_execute_plan(); NULL if no value is null */
+	bool read_only;		  /* use the active snapshot, and see no later command */
+	bool once;			  /* keep no plan: for queries over transition tables or registered rows */
+	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
+	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
+	bool check_rewritten; /* with "once": see poser_run() */
+	long limit;			  /* at most so many rows; 0 for all */
+	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
 } PoserQuery;
 
 extern uint64 poser_run(const PoserQuery *query);

@@ -25,6 +25,7 @@
 #include "utils/memutils.h"
 #include "utils/plancache.h"
 #include "utils/resowner.h"
+#include "utils/snapmgr.h"
 
 #include "base/base.h"
 
@@ -207,19 +208,100 @@ run_saved(const PoserQuery *query, Portal *portal)
 }
 
 /*
+ * Returns the relations that a plan reads: those that the query names, those of views
+ * and policies, partitions and tables that inherit.  They are locked until the
+ * transaction ends.
+ */
+static List *
+relations_of(SPIPlanPtr plan, bool is_saved)
+{
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+	List *result = NIL;
+	ListCell *lc;
+
+	if (cached == NULL)
+		elog(ERROR, "SPI_plan_get_cached_plan failed");
+	foreach(lc, cached->stmt_list)
+	{
+		PlannedStmt *statement = lfirst_node(PlannedStmt, lc);
+
+		result = list_concat(result, statement->relationOids);
+	}
+	ReleaseCachedPlan(cached, is_saved ? CurrentResourceOwner : NULL);
+	return result;
+}
+
+/*
+ * Lock the tables that a plan reads.  If one was rewritten or emptied since the
+ * query's snapshot, push a newer snapshot and return true.  In REPEATABLE READ and
+ * SERIALIZABLE there is no newer one, and the function raises an error.
+ *
+ * In READ COMMITTED a query that is not read_only takes its snapshot later, after the
+ * locks, so there is nothing to do for it.
+ */
+static bool
+push_newer_snapshot(const PoserQuery *query, SPIPlanPtr plan)
+{
+	Snapshot snapshot;
+	bool result = false;
+	ListCell *lc;
+
+	if (!query->read_only && !IsolationUsesXactSnapshot())
+		return false;
+	snapshot = query->read_only ? GetActiveSnapshot() : GetTransactionSnapshot();
+	foreach(lc, relations_of(plan, false))
+	{
+		if (!poser_is_rewritten_or_emptied(lfirst_oid(lc), snapshot))
+			continue;
+		if (IsolationUsesXactSnapshot())
+			poser_rewritten_error(lfirst_oid(lc));
+		result = true;
+	}
+	if (result)
+		PushActiveSnapshot(GetTransactionSnapshot());
+	return result;
+}
+
+/* Run a query by a plan that is not kept. */
+static void
+run_once(const PoserQuery *query)
+{
+	bool has_snapshot = false;
+	SPIPlanPtr plan;
+
+	/* if this fails in a subtransaction, it leaves no plan in the memory of the SPI connection */
+	if (query->nargs == 0 && query->dest == NULL && query->snapshot == InvalidSnapshot && !query->check_rewritten)
+	{
+		int result = SPI_execute(query->sql, query->read_only, query->limit);
+
+		if (result < 0)
+			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(result));
+		return;
+	}
+
+	plan = prepare(query);
+	if (query->check_rewritten)
+		has_snapshot = push_newer_snapshot(query, plan);
+	execute(query, plan);
+	if (has_snapshot)
+		PopActiveSnapshot();
+	SPI_freeplan(plan);
+}
+
+/*
  * Run a query.  Returns how many rows it gave or changed, as SPI_processed does.
  * Without "dest" a query that gives rows leaves them in SPI_tuptable.
+ *
+ * With "check_rewritten" the tables that it reads are locked first.  If one of them was
+ * rewritten or emptied since the query's snapshot, the query uses a newer one; in
+ * REPEATABLE READ and SERIALIZABLE this is an error.
  */
 uint64
 poser_run(const PoserQuery *query)
 {
+	Assert(query->once || !query->check_rewritten);
 	if (query->once)
-	{
-		SPIPlanPtr plan = prepare(query);
-
-		execute(query, plan);
-		SPI_freeplan(plan);
-	}
+		run_once(query);
 	else
 		run_saved(query, NULL);
 	return SPI_processed;
@@ -297,12 +379,9 @@ poser_register_trigger_rows(TriggerData *trigdata)
 			 trigdata->tg_trigger->tgname);
 }
 
-/*
- * Returns the relations that a query reads: those that it names, those of policies,
- * partitions and tables that inherit.  They are locked until the transaction ends.
- */
+/* Returns the relations that a query reads by its saved plan. */
 static List *
-relations_of(const PoserQuery *query)
+relations_of_query(const PoserQuery *query)
 {
 	SavedPlan *saved = saved_plan(query);
 	List *result = NIL;
@@ -310,16 +389,7 @@ relations_of(const PoserQuery *query)
 	saved->users++;
 	PG_TRY();
 	{
-		CachedPlan *cached = SPI_plan_get_cached_plan(saved->plan);
-		ListCell *lc;
-
-		foreach(lc, cached->stmt_list)
-		{
-			PlannedStmt *statement = lfirst_node(PlannedStmt, lc);
-
-			result = list_concat(result, statement->relationOids);
-		}
-		ReleaseCachedPlan(cached, CurrentResourceOwner);
+		result = relations_of(saved->plan, true);
 	}
 	PG_FINALLY();
 	{
@@ -335,7 +405,7 @@ poser_lock_query_tables(const PoserQuery *query)
 {
 	ListCell *lc;
 
-	foreach(lc, relations_of(query))
+	foreach(lc, relations_of_query(query))
 	{
 		Oid relid = lfirst_oid(lc);
 
@@ -352,7 +422,7 @@ poser_find_rewritten(const PoserQuery *query, Snapshot snapshot, const Oid *othe
 {
 	ListCell *lc;
 
-	foreach(lc, relations_of(query))
+	foreach(lc, relations_of_query(query))
 	{
 		Oid relid = lfirst_oid(lc);
 		bool is_other = false;

@@ -1,35 +1,30 @@
 /*
  * import.c
- *	  Making the rows of a table those of another relation.
+ *	  poser_import() and poser_import_diff(): making the rows of a table those of another
+ *	  relation, and showing what that would do.
  *
- * An import has three steps, each of which takes rows one by one from the
- * executor and keeps no more of them in memory than work_mem allows:
+ * An import has three steps.  Each of them gets its rows one by one from the executor,
+ * and keeps no more of them in memory than work_mem allows.
  *
- * 1. The source is read, once.  Its values become those of the target's types,
- *	  as in an assignment; keys must not be null or occur twice.
- * 2. These rows are joined with the target by key, and compared: a value is the
- *	  same if its stored image is.  What differs goes into a sort, by what is to be
- *	  done and which columns are to be written.
- * 3. Each such group is written by plain INSERT, UPDATE or DELETE statements,
- *	  with the caller's own privileges.
+ * 1. Read (import_read.c).  The source is read once, and its values are coerced to the
+ *	  types of the target's columns.
+ * 2. Compare (import_compare.c).  The rows are joined with the target by key.  Those that
+ *	  differ go into a sort, by the operation and the columns to be written.
+ * 3. Write (import_write.c, import_statement.c).  Each group of the sort is written by
+ *	  plain INSERT, UPDATE or DELETE statements, with the privileges of the caller.
  *
- * Writers are not locked out, but nothing that they do meanwhile is lost: each
- * UPDATE and DELETE checks again, in its condition, that the row is what it was
- * compared as, and if one was not the second and third step are done again
- * with a newer snapshot.  Imports into one target wait for each other, so that
- * they cannot deadlock.  Where no index makes the key unique nothing else
- * would keep a row from being made twice, so other writers must wait then.
+ * Rows that cannot be read or written are problems (import_problem.c).  The import goes
+ * on until all problems are known, and raises one error about them.
  *
- * What is wrong with rows is found out where it shows: in the coercions, and
- * in the statements.  First they are run without any precaution.  If one fails,
- * then all is done again carefully: a statement that fails is rolled back to
- * a savepoint and run again with parts of its rows, until the rows that cannot
- * be written are found, or POSER_IMPORT_TOLD_APART of them.  So the error can
- * name a row, whatever refuses it (a constraint, a trigger, another unique key).
+ * The invariant: no change by another transaction is lost.  Other transactions can write
+ * the target between the second and the third step.  So each UPDATE and DELETE checks
+ * that a row still is what it was compared as.  If one is not, the second and third step
+ * are done again with a newer snapshot.  A new row with a key that another transaction
+ * has made, too, is refused by the unique index of the key.  If there is no such index,
+ * other writers are locked out from the second step on.
  */
 #include "postgres.h"
 
-#include "executor/tstoreReceiver.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 
@@ -38,7 +33,7 @@
 PG_FUNCTION_INFO_V1(poser_import);
 PG_FUNCTION_INFO_V1(poser_import_diff);
 
-/* The arguments of an import that limit it. */
+/* The arguments of poser_import(); the first four are those of poser_import_diff(), too. */
 enum
 {
 	ARG_SOURCE,
@@ -59,15 +54,15 @@ static const char *const argument_names[] = {
 	"source", "target", "key", "fields", "creates", "updates", "deletes",
 	"max_create", "max_update", "max_delete", "max_total"};
 
-/* Raise an error if there is more to do than the caller allows. */
+/* Raises an error if there is more to do than the caller allows. */
 static void
 check_limits(PoserImport *import)
 {
 	static const char *const verbs[] = {"create", "update", "delete", "change"};
-	int64 numbers[] = {import->found[POSER_IMPORT_CREATE], import->found[POSER_IMPORT_UPDATE],
-					   import->found[POSER_IMPORT_DELETE], 0};
+	const int64 *found = import->found;
+	const int64 numbers[] = {found[POSER_IMPORT_CREATE], found[POSER_IMPORT_UPDATE], found[POSER_IMPORT_DELETE],
+							 found[POSER_IMPORT_CREATE] + found[POSER_IMPORT_UPDATE] + found[POSER_IMPORT_DELETE]};
 
-	numbers[3] = numbers[0] + numbers[1] + numbers[2];
 	for (int i = 0; i < lengthof(numbers); i++)
 		if (numbers[i] > import->limits[i])
 			ereport(ERROR,
@@ -92,9 +87,11 @@ poser_import(PG_FUNCTION_ARGS)
 	bool nulls[4] = {false, false, false, false};
 	int64 limits[4];
 
+	/* all arguments but the key, the fields and the limits must be given */
 	for (int i = 0; i < lengthof(argument_names); i++)
 		if (i != ARG_KEY && i != ARG_FIELDS && i < ARG_MAX_CREATE)
 			poser_import_check_argument(PG_ARGISNULL(i), argument_names[i]);
+
 	for (int i = 0; i < lengthof(limits); i++)
 	{
 		limits[i] = PG_ARGISNULL(ARG_MAX_CREATE + i) ? PG_INT64_MAX : PG_GETARG_INT64(ARG_MAX_CREATE + i);
@@ -106,6 +103,7 @@ poser_import(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("poser_import()");
 	InitMaterializedSRF(fcinfo, 0);
 
+	/* read, compare and write */
 	(void) poser_relation_name(PG_GETARG_OID(ARG_SOURCE));
 	import = poser_import_begin("poser_import", PG_GETARG_OID(ARG_SOURCE), PG_GETARG_OID(ARG_TARGET),
 								PG_ARGISNULL(ARG_KEY) ? (Datum) 0 : PG_GETARG_DATUM(ARG_KEY),
@@ -128,6 +126,7 @@ poser_import(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 
+	/* what was done, in numbers */
 	values[0] = Int64GetDatum(import->found[POSER_IMPORT_CREATE]);
 	values[1] = Int64GetDatum(import->found[POSER_IMPORT_UPDATE]);
 	values[2] = Int64GetDatum(import->found[POSER_IMPORT_DELETE]);
@@ -138,17 +137,23 @@ poser_import(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* Give the rows in "poser_import_change" to the caller. */
+/*
+ * The writer of poser_import_diff(): put the rows in "poser_import_change" into the
+ * result.  For an update, only the columns that differ:
+ *
+ *	SELECT 'update'::text, jsonb_build_object('uuid', c.c1),
+ *		   jsonb_build_object('active', c.o3), jsonb_build_object('active', c.c3)
+ *	  FROM poser_import_change AS c
+ */
 static void
 write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	static const char *const names[] = {"create", "update", "delete"};
-	ReturnSetInfo *rsinfo = import->rsinfo;
-	DestReceiver *dest;
+	const uint8 *shown = (operation == POSER_IMPORT_UPDATE) ? columns : NULL;
+	DestReceiver *dest = poser_result_receiver(import->rsinfo);
 	StringInfoData sql;
 
-	if (operation > POSER_IMPORT_DELETE)
-		return;
+	Assert(operation <= POSER_IMPORT_DELETE);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT '%s'::pg_catalog.text, ", names[operation]);
 	poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "c.c", false);
@@ -156,20 +161,13 @@ write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *col
 	if (operation == POSER_IMPORT_CREATE)
 		appendStringInfoString(&sql, "NULL::pg_catalog.jsonb");
 	else
-		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns,
-								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.o", false);
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, shown, "c.o", false);
 	appendStringInfoString(&sql, ", ");
 	if (operation == POSER_IMPORT_DELETE)
 		appendStringInfoString(&sql, "NULL::pg_catalog.jsonb");
 	else
-		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns,
-								   operation == POSER_IMPORT_UPDATE ? columns : NULL, "c.c", false);
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, shown, "c.c", false);
 	appendStringInfoString(&sql, " FROM poser_import_change AS c");
-
-	dest = CreateDestReceiver(DestTuplestore);
-	SetTuplestoreDestReceiverParams(dest, rsinfo->setResult, rsinfo->econtext->ecxt_per_query_memory,
-									false, rsinfo->setDesc,
-									"result of the query does not match the function's result type");
 	poser_import_execute(import, sql.data, dest, 0, NULL, NULL);
 	dest->rDestroy(dest);
 }

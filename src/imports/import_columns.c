@@ -1,6 +1,15 @@
 /*
  * import_columns.c
- *	  What an import is from and to.
+ *	  What an import is from and to: the source, the target, and the columns that are
+ *	  compared.
+ *
+ * The columns are those of the key, by which rows are told apart, and the fields, which
+ * are written.  Each column of the target gets its value from the source's column with
+ * the same name, by the coercion of an assignment.  If there is none, a text is read by
+ * the input function of the target's type, as COPY does it.
+ *
+ * The invariant: both relations stay open and locked from the beginning to the end of
+ * an import.  So their columns do not change while it runs, whatever code it calls.
  */
 #include "postgres.h"
 
@@ -26,17 +35,17 @@
 
 #include "imports/import_internal.h"
 
-/* The hint if a source lacks a key or a column. */
+/* The hint if the source has no key, or lacks a column. */
 #define SOURCE_HINT \
 	"Name as \"key\" columns that both relations have, or import from a view that has the columns of the target."
 
 static bool
-is_relkind(char relkind, const char *kinds)
+has_relkind(char relkind, const char *kinds)
 {
 	return strchr(kinds, relkind) != NULL;
 }
 
-/* Raise an error if an argument is null. */
+/* Raises an error if an argument of a function is null. */
 void
 poser_import_check_argument(bool is_null, const char *name)
 {
@@ -46,9 +55,13 @@ poser_import_check_argument(bool is_null, const char *name)
 				 errmsg("%s must not be null", name)));
 }
 
-/* The texts in an array, NULL for a null array; no nulls, none twice. */
+/*
+ * Names
+ */
+
+/* Returns the names in an array of text, NIL for 0.  Raises an error if one is null or occurs twice. */
 static List *
-names_in(Datum array, const char *argument)
+read_names(Datum array, const char *argument)
 {
 	Datum *elements;
 	bool *nulls;
@@ -70,18 +83,23 @@ names_in(Datum array, const char *argument)
 					 errmsg("%s must not contain nulls", argument)));
 		name = TextDatumGetCString(elements[i]);
 		foreach(lc, result)
+		{
 			if (strcmp(lfirst(lc), name) == 0)
 				ereport(ERROR,
 						(errcode(ERRCODE_DUPLICATE_COLUMN),
 						 errmsg("column \"%s\" is in %s twice", name, argument)));
+		}
 		result = lappend(result, name);
 	}
 	return result;
 }
 
-/* The columns of a relation's primary key, or of its only unique index; NIL if there is none. */
+/*
+ * Returns the columns of a relation's primary key or, without "primary", of its only
+ * unique index.  NIL if there is none or, of unique indexes, more than one.
+ */
 static List *
-columns_of_key(Relation rel, bool primary)
+find_key_columns(Relation rel, bool primary)
 {
 	List *indexes = RelationGetIndexList(rel);
 	List *result = NIL;
@@ -108,32 +126,37 @@ columns_of_key(Relation rel, bool primary)
 	return n == 1 ? result : NIL;
 }
 
-/* Has the relation all these columns? */
+/* Does the relation have all these columns, and are there any? */
 static bool
 relation_has_columns(Oid relid, List *names)
 {
 	ListCell *lc;
 
 	foreach(lc, names)
+	{
 		if (get_attnum(relid, lfirst(lc)) <= 0)
 			return false;
+	}
 	return names != NIL;
 }
 
-/* The key if none is given: the target's, or else the source's if there is one. */
+/*
+ * Returns the columns of the key if the caller has named none: the target's primary key,
+ * the source's one if the target has its columns, or the target's only unique index.
+ */
 static List *
 default_key(Relation source, Relation target)
 {
-	List *result = columns_of_key(target, true);
+	List *result = find_key_columns(target, true);
 
 	if (result == NIL && source != NULL)
 	{
-		result = columns_of_key(source, true);
+		result = find_key_columns(source, true);
 		if (!relation_has_columns(RelationGetRelid(target), result))
 			result = NIL;
 	}
 	if (result == NIL)
-		result = columns_of_key(target, false);
+		result = find_key_columns(target, false);
 	if (result == NIL)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_COLUMN_REFERENCE),
@@ -144,56 +167,24 @@ default_key(Relation source, Relation target)
 	return result;
 }
 
-/* An attribute of the source or the target by name, an error if there is none. */
+/* Returns a column of the source or the target.  Raises an error if there is none. */
 static Form_pg_attribute
-attribute(PoserImport *import, Relation rel, const char *name)
+find_attribute(PoserImport *import, Relation rel, const char *name)
 {
-	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
+	AttrNumber attno = poser_find_column(rel, name, import->source_name != NULL ? SOURCE_HINT : NULL);
 
-	if (attno <= 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_COLUMN),
-				 errmsg("column \"%s\" of relation \"%s\" does not exist",
-						name, RelationGetRelationName(rel)),
-				 import->source_name != NULL ? errhint(SOURCE_HINT) : 0));
 	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
 }
 
-/* Can a column be given values? */
+/*
+ * Columns
+ */
+
+/* Can a statement set the column? */
 bool
 poser_import_can_be_written(Form_pg_attribute att)
 {
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
-}
-
-/* Has a type, or has something in it, a cast to json of its own? */
-static bool
-has_cast_to_json(Oid type)
-{
-	CoercionPathType path;
-	Oid function;
-	Oid element;
-	bool result = false;
-
-	check_stack_depth();
-	type = getBaseType(type);
-	element = get_element_type(type);
-	if (OidIsValid(element))
-		return has_cast_to_json(element);
-	if (type < FirstNormalObjectId)
-		return false;
-	path = find_coercion_pathway(JSONOID, type, COERCION_EXPLICIT, &function);
-	if (path == COERCION_PATH_FUNC)
-		return true;
-	if (get_typtype(type) == TYPTYPE_COMPOSITE)
-	{
-		TupleDesc desc = lookup_rowtype_tupdesc(type, -1);
-
-		for (int i = 0; i < desc->natts && !result; i++)
-			result = !TupleDescAttr(desc, i)->attisdropped && has_cast_to_json(TupleDescAttr(desc, i)->atttypid);
-		ReleaseTupleDesc(desc);
-	}
-	return result;
 }
 
 static bool
@@ -206,8 +197,8 @@ is_in_key(PoserImport *import, Form_pg_attribute att)
 }
 
 /*
- * An expression by which the type's input function reads a text, as COPY does.
- * NULL if the value is not of a text type.
+ * Returns an expression that reads a text by the input function of the column's type, as
+ * COPY does it.  NULL if the value is not of a text type.
  */
 static Node *
 coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
@@ -226,12 +217,15 @@ coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
 								 COERCION_ASSIGNMENT, COERCE_IMPLICIT_CAST, -1);
 }
 
-/* Describe the target's column, and how the source's value becomes one. */
-static void
-add_column(PoserImport *import, Relation source, Relation target, const char *name)
+/*
+ * Add a column of the target, and the coercion that makes a value of the source one of
+ * this column.
+ */
+static PoserImportColumn *
+add_column(PoserImport *import, const char *name)
 {
 	PoserImportColumn *column = &import->columns[import->ncolumns++];
-	Form_pg_attribute att = attribute(import, target, name);
+	Form_pg_attribute att = find_attribute(import, import->target.rel, name);
 	Form_pg_attribute from;
 	CaseTestExpr *value;
 	Node *expr;
@@ -244,13 +238,13 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 	column->collation = att->attcollation;
 	column->len = att->attlen;
 	column->byval = att->attbyval;
-	column->as_text = has_cast_to_json(att->atttypid);
-	if (source == NULL)
-		return;
+	column->as_text = poser_has_json_cast(att->atttypid);
+	if (import->source_rel == NULL)
+		return column;
 
-	from = attribute(import, source, name);
+	/* how its value comes from the source */
+	from = find_attribute(import, import->source_rel, name);
 	column->source_type = from->atttypid;
-
 	value = makeNode(CaseTestExpr);
 	value->typeId = from->atttypid;
 	value->typeMod = from->atttypmod;
@@ -263,11 +257,13 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" of relation \"%s\" is of type %s, which cannot be assigned to type %s of relation \"%s\"",
-						name, RelationGetRelationName(source),
+						name, import->source_label,
 						format_type_with_typemod(from->atttypid, from->atttypmod),
 						format_type_with_typemod(att->atttypid, att->atttypmod),
-						RelationGetRelationName(target)),
+						import->target.label),
 				 errhint(SOURCE_HINT)));
+
+	/* a change of the type alone costs nothing */
 	while (IsA(expr, RelabelType))
 		expr = (Node *) ((RelabelType *) expr)->arg;
 	if (!IsA(expr, CaseTestExpr))
@@ -275,11 +271,12 @@ add_column(PoserImport *import, Relation source, Relation target, const char *na
 		column->coerce = ExecPrepareExpr((Expr *) expr, import->estate);
 		import->coerces = true;
 	}
+	return column;
 }
 
-/* How the column of a key is compared. */
+/* Find how a column of the key is compared and hashed. */
 static void
-describe_key(PoserImportColumn *column)
+set_key_operators(PoserImportColumn *column)
 {
 	TypeCacheEntry *type = lookup_type_cache(column->type, TYPECACHE_EQ_OPR |
 															   TYPECACHE_HASH_EXTENDED_PROC_FINFO);
@@ -294,16 +291,17 @@ describe_key(PoserImportColumn *column)
 		column->hash = &type->hash_extended_proc_finfo;
 }
 
-/* Are keys that are the same to an index of these columns, if there is one, those that are to us? */
+/*
+ * Does an index of the key's columns use the same equality as the import?  An index with
+ * another operator class or collation may take two keys for the same that the import
+ * takes for different, or the other way round.
+ */
 static bool
-sees_to_key(PoserImport *import, Oid indexid)
+has_same_equality(PoserImport *import, Oid indexid)
 {
-	Relation index;
+	Relation index = index_open(indexid, AccessShareLock);
 	bool result = true;
 
-	if (!OidIsValid(indexid))
-		return false;
-	index = index_open(indexid, AccessShareLock);
 	for (int i = 0; i < import->nkeys; i++)
 	{
 		PoserImportColumn *column = &import->columns[i];
@@ -324,13 +322,15 @@ sees_to_key(PoserImport *import, Oid indexid)
 
 /* Does the table have a foreign key to itself? */
 static bool
-has_key_to_itself(Relation rel)
+references_itself(Relation rel)
 {
 	ListCell *lc;
 
 	foreach(lc, RelationGetFKeyList(rel))
+	{
 		if (lfirst_node(ForeignKeyCacheInfo, lc)->confrelid == RelationGetRelid(rel))
 			return true;
+	}
 	return false;
 }
 
@@ -340,7 +340,11 @@ compare_columns(const void *a, const void *b)
 	return ((const PoserImportColumn *) a)->attno - ((const PoserImportColumn *) b)->attno;
 }
 
-/* The current user must have something to write there, or else nothing is to be locked. */
+/*
+ * Opening
+ */
+
+/* The caller must have some privilege to write the table, before anything is locked. */
 static void
 check_may_write(Oid relid)
 {
@@ -351,7 +355,7 @@ check_may_write(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
-/* Open and lock a relation.  While this waits, the relation may be renamed, or dropped, which is an error. */
+/* Open and lock a relation.  Raises an error if it is dropped while this waits for the lock. */
 static Relation
 open_locked(Oid relid)
 {
@@ -365,107 +369,106 @@ open_locked(Oid relid)
 	return result;
 }
 
-/*
- * Begin an import by "function" from the relation "source", InvalidOid if the
- * rows come from elsewhere, into "target".  "key" and "fields" are arrays of
- * names, or 0.
- *
- * Between this and poser_import_end() there is a connection to SPI.  The result
- * lives in a context of its own in the current one.
- */
-PoserImport *
-poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datum fields, bool writes)
+static void
+open_target(PoserImport *import, Oid relid, bool writes)
 {
-	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "import", ALLOCSET_DEFAULT_SIZES);
-	MemoryContext old_context = MemoryContextSwitchTo(context);
-	PoserImport *import = palloc0(sizeof(PoserImport));
-	Relation from = NULL;
-	Relation to;
-	List *names;
-	List *field_names;
-	ListCell *lc;
-	AttrNumber keys[INDEX_MAX_KEYS];
-	bool immediate = false;
-	bool found_some = false;
-
-	import->function = function;
-	import->context = context;
-	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
-	import->problems.context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
-	import->read_only = !writes;
-	import->estate = CreateExecutorState();
-	import->phase = "reading";
-	import->creates = import->updates = true;
+	PoserImportTarget *target = &import->target;
 
 	/* an OID may be of no relation, which is an error here */
-	(void) poser_relation_name(target);
-	if (!is_relkind(get_rel_relkind(target), "rpf"))
+	(void) poser_relation_name(relid);
+	if (!has_relkind(get_rel_relkind(relid), "rpf"))
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot import into relation \"%s\"", get_rel_name(target)),
+				 errmsg("cannot import into relation \"%s\"", get_rel_name(relid)),
 				 errdetail("It is not a table or foreign table.")));
 	if (writes)
-		check_may_write(target);
-	/* stronger locks come in their order, see poser_import_lock_target() */
-	to = open_locked(target);
-	import->target.relid = target;
-	import->target.name = poser_relation_name(target);
-	import->target.written_before = CheckRelationLockedByMe(to, RowExclusiveLock, true);
-	import->target.relkind = to->rd_rel->relkind;
-	import->target.label = pstrdup(RelationGetRelationName(to));
-	import->target.only_name = import->target.name;
-	if (import->target.relkind != RELKIND_PARTITIONED_TABLE)
-		import->target.only_name = psprintf("ONLY %s", import->target.name);
-	if (OidIsValid(source))
+		check_may_write(relid);
+
+	/* the locks for writing come later, see poser_import_lock_target() */
+	target->rel = open_locked(relid);
+	target->relid = relid;
+	target->written_before = CheckRelationLockedByMe(target->rel, RowExclusiveLock, true);
+	target->relkind = target->rel->rd_rel->relkind;
+	target->references_itself = references_itself(target->rel);
+	target->label = pstrdup(RelationGetRelationName(target->rel));
+	target->name = poser_relation_name(relid);
+	target->only_name = target->name;
+	if (target->relkind != RELKIND_PARTITIONED_TABLE)
+		target->only_name = psprintf("ONLY %s", target->name);
+}
+
+static void
+open_source(PoserImport *import, Oid relid)
+{
+	Relation rel = open_locked(relid);
+	bool found_some = false;
+
+	import->source_rel = rel;
+	import->source_name = poser_relation_name(relid);
+	if (!has_relkind(rel->rd_rel->relkind, "rpfvm"))
+		ereport(ERROR,
+				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				 errmsg("cannot import from relation \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("It is not a table, foreign table, view or materialized view.")));
+	import->source_label = pstrdup(RelationGetRelationName(rel));
+	import->source_shown = psprintf("\"%s\"", import->source_label);
+
+	/* better than an error about the key */
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
-		from = open_locked(source);
-		import->source_name = poser_relation_name(source);
-		if (!is_relkind(from->rd_rel->relkind, "rpfvm"))
-			ereport(ERROR,
-					(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-					 errmsg("cannot import from relation \"%s\"", RelationGetRelationName(from)),
-					 errdetail("It is not a table, foreign table, view or materialized view.")));
-		import->source_label = pstrdup(RelationGetRelationName(from));
-		import->source_shown = psprintf("\"%s\"", import->source_label);
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
 
-		for (int i = 0; i < RelationGetDescr(from)->natts; i++)
-		{
-			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(from), i);
-
-			found_some = found_some || (!att->attisdropped && get_attnum(target, NameStr(att->attname)) > 0);
-		}
-		if (!found_some)
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_COLUMN),
-					 errmsg("relations \"%s\" and \"%s\" have no column in common",
-							import->source_label, import->target.label),
-					 errhint(SOURCE_HINT)));
+		found_some = found_some ||
+					 (!att->attisdropped && get_attnum(import->target.relid, NameStr(att->attname)) > 0);
 	}
+	if (!found_some)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_COLUMN),
+				 errmsg("relations \"%s\" and \"%s\" have no column in common",
+						import->source_label, import->target.label),
+				 errhint(SOURCE_HINT)));
+}
 
-	import->columns = palloc0(sizeof(PoserImportColumn) * (RelationGetDescr(to)->natts + 1));
+/* Add the columns of the key: those named in the array, or the default. */
+static void
+add_key(PoserImport *import, Datum key)
+{
+	List *names = read_names(key, "key");
+	AttrNumber attnos[INDEX_MAX_KEYS];
+	bool immediate = false;
+	ListCell *lc;
 
-	/* the key */
-	names = names_in(key, "key");
 	if (names == NIL)
-		names = default_key(from, to);
+		names = default_key(import->source_rel, import->target.rel);
 	if (list_length(names) > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
 				 errmsg("a key cannot have more than %d columns", INDEX_MAX_KEYS)));
 	foreach(lc, names)
 	{
-		add_column(import, from, to, lfirst(lc));
-		describe_key(&import->columns[import->ncolumns - 1]);
-		keys[import->nkeys++] = import->columns[import->ncolumns - 1].attno;
+		PoserImportColumn *column = add_column(import, lfirst(lc));
+
+		set_key_operators(column);
+		attnos[import->nkeys++] = column->attno;
 	}
 	if (import->target.relkind != RELKIND_FOREIGN_TABLE)
-		import->target.unique = sees_to_key(import, poser_unique_index(to, import->nkeys, keys, &immediate)) && immediate;
-
-	/* the fields: those given, or all that both have */
-	field_names = names_in(fields, "fields");
-	foreach(lc, field_names)
 	{
-		Form_pg_attribute att = attribute(import, to, lfirst(lc));
+		Oid index = poser_unique_index(import->target.rel, import->nkeys, attnos, &immediate);
+
+		import->target.unique = OidIsValid(index) && immediate && has_same_equality(import, index);
+	}
+}
+
+/* Add the fields: the columns named in the array, or without an array all that both relations have. */
+static void
+add_fields(PoserImport *import, Datum fields)
+{
+	TupleDesc desc = RelationGetDescr(import->target.rel);
+	ListCell *lc;
+
+	foreach(lc, read_names(fields, "fields"))
+	{
+		Form_pg_attribute att = find_attribute(import, import->target.rel, lfirst(lc));
 
 		if (is_in_key(import, att))
 			continue;
@@ -474,43 +477,78 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 					(errcode(ERRCODE_GENERATED_ALWAYS),
 					 errmsg("column \"%s\" of relation \"%s\" cannot be written, for it is always generated",
 							NameStr(att->attname), import->target.label)));
-		add_column(import, from, to, lfirst(lc));
+		(void) add_column(import, lfirst(lc));
 	}
-	for (int i = 0; DatumGetPointer(fields) == NULL && i < RelationGetDescr(to)->natts; i++)
+	for (int i = 0; DatumGetPointer(fields) == NULL && i < desc->natts; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(to), i);
+		Form_pg_attribute att = TupleDescAttr(desc, i);
 
 		if (!att->attisdropped && !is_in_key(import, att) && poser_import_can_be_written(att) &&
-			(from == NULL || get_attnum(source, NameStr(att->attname)) > 0))
-			add_column(import, from, to, NameStr(att->attname));
+			(import->source_rel == NULL ||
+			 get_attnum(RelationGetRelid(import->source_rel), NameStr(att->attname)) > 0))
+			(void) add_column(import, NameStr(att->attname));
 	}
+
+	/* in the order of the table, whatever the order of the names */
 	qsort(import->columns + import->nkeys, import->ncolumns - import->nkeys,
 		  sizeof(PoserImportColumn), compare_columns);
 	if (2 + 2 * import->ncolumns > MaxTupleAttributeNumber)
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
 				 errmsg("cannot compare more than %d columns", (MaxTupleAttributeNumber - 2) / 2)));
-	import->target.references_itself = has_key_to_itself(to);
+}
 
+/*
+ * Begin an import by a function of this name, from the relation "source" into the table
+ * "target".  "source" is InvalidOid if the rows come from elsewhere.  "key" and "fields"
+ * are arrays of column names, or 0.  "writes" is whether the function can write.
+ *
+ * Both relations get an AccessShareLock until the transaction ends.  The import lives in
+ * a memory context of its own under the current one.  From here to poser_import_end()
+ * there is a connection to SPI.
+ */
+PoserImport *
+poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datum fields, bool writes)
+{
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "import", ALLOCSET_DEFAULT_SIZES);
+	MemoryContext old_context = MemoryContextSwitchTo(context);
+	PoserImport *import = palloc0(sizeof(PoserImport));
+
+	import->function = function;
+	import->context = context;
+	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
+	import->problems.context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
+	import->read_only = !writes;
+	import->estate = CreateExecutorState();
+	import->creates = import->updates = true;
+	for (int i = 0; i < lengthof(import->limits); i++)
+		import->limits[i] = PG_INT64_MAX;
+
+	/* the relations and their columns */
+	open_target(import, target, writes);
+	if (OidIsValid(source))
+		open_source(import, source);
+	import->columns = palloc0(sizeof(PoserImportColumn) * (RelationGetDescr(import->target.rel)->natts + 1));
+	add_key(import, key);
+	add_fields(import, fields);
+
+	/* what pg_stat_activity shows, which progress is put in front of */
+	import->phase = "reading";
 	import->activity = "";
 	if (MyBEEntry != NULL)
 	{
 		import->activity = pstrdup(MyBEEntry->st_activity_raw);
 		import->query_id = MyBEEntry->st_query_id;
 	}
-	for (int i = 0; i < lengthof(import->limits); i++)
-		import->limits[i] = PG_INT64_MAX;
-	/* they stay open, so that no code that we run can make them something else */
-	import->source_rel = from;
-	import->target.rel = to;
-	MemoryContextSwitchTo(old_context);
 
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
+	/* SPI_finish() returns to the present memory context; SPI_connect() leaves it */
+	MemoryContextSwitchTo(old_context);
+	SPI_connect();
 	MemoryContextSwitchTo(old_context);
 	return import;
 }
 
+/* End an import, and free it.  The locks stay until the transaction ends. */
 void
 poser_import_end(PoserImport *import)
 {
@@ -525,9 +563,11 @@ poser_import_end(PoserImport *import)
 }
 
 /*
- * Keep other imports away from the target until the transaction ends; and
- * other writers, too, if no index keeps them from making rows twice.  Imports
- * must hold no lock that conflicts with the latter before they have the first.
+ * Lock the target for writing until the transaction ends.
+ *
+ * Take the import lock first: a lock on the object, which only imports take.  So imports
+ * into one table wait for each other, and cannot deadlock.  Then lock the table, with
+ * "exclusively" against all other writers.
  */
 void
 poser_import_lock_target(PoserImport *import, bool exclusively)
@@ -535,7 +575,8 @@ poser_import_lock_target(PoserImport *import, bool exclusively)
 	const AclMode modes = ACL_UPDATE | ACL_DELETE | ACL_TRUNCATE;
 
 	LockDatabaseObject(RelationRelationId, import->target.relid, 0, ExclusiveLock);
-	/* as LOCK TABLE has it, not anybody who may insert something can lock others out */
+
+	/* the privilege to insert is not enough to lock out other writers; LOCK TABLE has the same rule */
 	if (pg_class_aclmask(import->target.relid, GetUserId(), modes, ACLMASK_ANY) == 0)
 		exclusively = false;
 	import->target.locked = exclusively && import->target.relkind != RELKIND_FOREIGN_TABLE;

@@ -1,6 +1,21 @@
 /*
  * import_compare.c
  *	  Comparing the rows of an import with its target.
+ *
+ * One query joins the rows read with the target by key.  For each row of its result a
+ * function decides what is to be done: decide_by_difference() here, another one for
+ * batches.  Two values are the same if their stored images are.
+ *
+ * The rows for which there is something to do go into a sort by a tag and the row's
+ * number.  The tag has the rank of the operation and the columns to be written.  So the
+ * sort gives groups of rows that one statement can write, in the order in which they
+ * must be written.
+ *
+ * If no unique index ensures the target's key, a row may match several rows of the
+ * target.  This is a problem, because it is not known which one is meant.
+ *
+ * The invariant: the sort has the old values of each row as the query's snapshot saw
+ * them.  The writer finds out whether they have changed since.
  */
 #include "postgres.h"
 
@@ -17,6 +32,10 @@
 
 #include "imports/import_internal.h"
 
+/*
+ * Deciding
+ */
+
 /* Are two values of a column the same? */
 bool
 poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Datum other, bool other_isnull)
@@ -26,7 +45,10 @@ poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Dat
 	return datum_image_eq(value, other, column->byval, column->len);
 }
 
-/* What an import does with a row. */
+/*
+ * What is to be done for a row of the comparison: (row, c1, ..., x1, ..., there, t.c1, ...).
+ * "row" is null if the source does not have it, and "there" if the target does not.
+ */
 static PoserImportOperation
 decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 {
@@ -40,6 +62,8 @@ decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 		memset(columns, 0xFF, POSER_IMPORT_BYTES(import));
 		return POSER_IMPORT_CREATE;
 	}
+
+	/* it is in both: which fields differ? */
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 		if (!poser_import_same(&import->columns[i],
 							   slot->tts_values[ROW_COLUMN(i)], slot->tts_isnull[ROW_COLUMN(i)],
@@ -51,7 +75,13 @@ decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 	return result;
 }
 
-/* The order in which they are done. */
+/*
+ * The order in which operations are done: rows are deleted first, so that their unique
+ * values are free for other rows.  But if the target references itself, they are deleted
+ * last, because other rows may reference them before they are updated.
+ *
+ * The rank of a rank is the operation again.
+ */
 char
 poser_import_rank(PoserImport *import, PoserImportOperation operation)
 {
@@ -60,6 +90,7 @@ poser_import_rank(PoserImport *import, PoserImportOperation operation)
 	return operation;
 }
 
+/* Did the caller ask for the operation? */
 static bool
 is_wanted(PoserImport *import, PoserImportOperation operation)
 {
@@ -76,7 +107,43 @@ is_wanted(PoserImport *import, PoserImportOperation operation)
 	}
 }
 
-/* Take a row of the comparison. */
+/*
+ * Comparing
+ */
+
+/* Put a row of the comparison into the sort: (tag, row, c1, ..., o1, ...). */
+static void
+sort_change(PoserImport *import, TupleTableSlot *slot, bytea *tag)
+{
+	const int there = import->row_desc->natts;
+	const bool is_delete = slot->tts_isnull[ROW_NUMBER];
+	TupleTableSlot *change = import->change_slot;
+
+	ExecClearTuple(change);
+	change->tts_values[CHANGE_TAG] = PointerGetDatum(tag);
+	change->tts_isnull[CHANGE_TAG] = false;
+	change->tts_values[CHANGE_ROW] = slot->tts_values[ROW_NUMBER];
+	change->tts_isnull[CHANGE_ROW] = slot->tts_isnull[ROW_NUMBER];
+	for (int i = 0; i < import->ncolumns; i++)
+	{
+		const int new = CHANGE_NEW(i);
+		const int old = CHANGE_OLD(import, i);
+		const int from = is_delete ? there + 1 + i : ROW_COLUMN(i);
+
+		/* a row that is only in the target has its key as new values, so that the statement finds it */
+		change->tts_isnull[new] = slot->tts_isnull[from] || (is_delete && i >= import->nkeys);
+		change->tts_values[new] =
+			poser_import_flatten(&import->columns[i], slot->tts_values[from], change->tts_isnull[new]);
+		change->tts_isnull[old] = slot->tts_isnull[there + 1 + i];
+		change->tts_values[old] =
+			poser_import_flatten(&import->columns[i], slot->tts_values[there + 1 + i], change->tts_isnull[old]);
+	}
+	ExecStoreVirtualTuple(change);
+	tuplesort_puttupleslot(import->sort, change);
+	ExecClearTuple(change);
+}
+
+/* Receive a row of the comparison. */
 static bool
 receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -85,46 +152,25 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	const int tag_size = VARHDRSZ + 1 + 2 * POSER_IMPORT_BYTES(import);
 	bytea *tag = palloc0(tag_size);
-	char *mark = VARDATA(tag);
 	PoserImportOperation operation;
 
+	/* the tag: the rank, the columns, and another set of columns for a batch */
 	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
-	operation = import->decide(import, slot, (uint8 *) mark + 1);
-	mark[0] = poser_import_rank(import, operation);
+	operation = import->decide(import, slot, (uint8 *) VARDATA(tag) + 1);
+	VARDATA(tag)
+	[0] = poser_import_rank(import, operation);
+
 	if (!import->target.unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
+	/* of unchanged rows only batches want more than their number */
 	if (is_wanted(import, operation))
 	{
 		import->found[operation]++;
-		if (operation != POSER_IMPORT_UNCHANGED || import->decide != decide_by_difference || import->problems.rejects != NULL)
-		{
-			TupleTableSlot *change = import->change_slot;
-
-			ExecClearTuple(change);
-			change->tts_values[CHANGE_TAG] = PointerGetDatum(tag);
-			change->tts_isnull[CHANGE_TAG] = false;
-			change->tts_values[CHANGE_ROW] = slot->tts_values[ROW_NUMBER];
-			change->tts_isnull[CHANGE_ROW] = slot->tts_isnull[ROW_NUMBER];
-			for (int i = 0; i < import->ncolumns; i++)
-			{
-				int from = slot->tts_isnull[ROW_NUMBER] ? there + 1 + i : ROW_COLUMN(i);
-
-				/* of a row that is only there, the new values are none, but for its key */
-				change->tts_isnull[CHANGE_NEW(i)] = slot->tts_isnull[from] ||
-													(slot->tts_isnull[ROW_NUMBER] && i >= import->nkeys);
-				change->tts_values[CHANGE_NEW(i)] =
-					poser_import_flatten(&import->columns[i], slot->tts_values[from], change->tts_isnull[CHANGE_NEW(i)]);
-				change->tts_isnull[CHANGE_OLD(import, i)] = slot->tts_isnull[there + 1 + i];
-				change->tts_values[CHANGE_OLD(import, i)] =
-					poser_import_flatten(&import->columns[i], slot->tts_values[there + 1 + i],
-										 slot->tts_isnull[there + 1 + i]);
-			}
-			ExecStoreVirtualTuple(change);
-			tuplesort_puttupleslot(import->sort, change);
-			ExecClearTuple(change);
-		}
+		if (operation != POSER_IMPORT_UNCHANGED || import->decide != decide_by_difference ||
+			import->problems.rejects != NULL)
+			sort_change(import, slot, tag);
 	}
 	MemoryContextSwitchTo(old_context);
 	MemoryContextReset(import->row_context);
@@ -132,11 +178,11 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* Note the rows that more than one row of the target matches. */
+/* Note the rows that match more than one row of the target as problems. */
 static void
 check_matches(PoserImport *import)
 {
-	/* if rows of a batch are to be marked, more of them are named */
+	/* a batch wants a problem for each row, an error names only the first ones */
 	int limit = import->problems.all != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
 	int64 *twice = palloc(sizeof(int64) * limit);
 	Datum *rows = palloc(sizeof(Datum) * limit);
@@ -150,6 +196,8 @@ check_matches(PoserImport *import)
 	import->matches = NULL;
 	if (n == 0)
 		return;
+
+	/* fetch their keys: SELECT r.row, r.c1, r.c2, r.c3 FROM poser_import_row AS r WHERE r.row = ANY ($1) ORDER BY r.row */
 	for (int i = 0; i < n; i++)
 		rows[i] = Int64GetDatum(twice[i]);
 	args[0] = PointerGetDatum(construct_array(rows, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
@@ -160,6 +208,7 @@ check_matches(PoserImport *import)
 	poser_import_execute(import, sql.data, NULL, 1, argtypes, args);
 	if (SPI_processed != n)
 		elog(ERROR, "rows of an import are missing");
+
 	for (int i = 0; i < n; i++)
 	{
 		Datum values[INDEX_MAX_KEYS];
@@ -177,30 +226,27 @@ check_matches(PoserImport *import)
 		poser_import_problem(import, &problem);
 	}
 	SPI_freetuptable(SPI_tuptable);
+
+	/* an error counts the other rows as well */
 	if (import->problems.all == NULL)
 		poser_import_more_problems(import, total - n);
 	else
 		import->problems.at_least = total > n;
 }
 
-/*
- * Compare the rows with the target.  What there is to do is in import->sort
- * afterwards, and counted in import->found.
- */
-void
-poser_import_compare(PoserImport *import)
+/* Make the stores for the rows of the comparison, in the current memory context. */
+static void
+begin_comparing(PoserImport *import)
 {
-	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 	AttrNumber sort_columns[] = {CHANGE_TAG + 1, CHANGE_ROW + 1};
 	Oid sort_operators[] = {ByteaLessOperator, Int8LessOperator};
 	Oid sort_collations[] = {InvalidOid, InvalidOid};
 	bool nulls_first[] = {false, false};
-	StringInfoData sql;
 
-	if (import->decide == NULL)
-		import->decide = decide_by_difference;
+	/* (tag, row, c1, ..., o1, ...) */
 	if (import->change_desc == NULL)
 	{
+		MemoryContext old_context = MemoryContextSwitchTo(import->context);
 		TupleDesc desc = CreateTemplateTupleDesc(2 + 2 * import->ncolumns);
 
 		TupleDescInitEntry(desc, CHANGE_TAG + 1, "tag", BYTEAOID, -1, 0);
@@ -219,13 +265,10 @@ poser_import_compare(PoserImport *import)
 		TupleDescFinalize(desc);
 		import->change_desc = BlessTupleDesc(desc);
 		import->change_slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsVirtual);
-		import->changes.md.name = "poser_import_change";
-		import->changes.md.enrtype = ENR_NAMED_TUPLESTORE;
-		import->changes.md.tupdesc = import->change_desc;
-		if (SPI_register_relation(&import->changes) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register the changes of an import");
+		poser_register_rows(&import->changes, "poser_import_change", import->change_desc, NULL, 0);
+		MemoryContextSwitchTo(old_context);
 	}
-	MemoryContextSwitchTo(old_context);
+
 	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,
 										sort_operators, sort_collations, nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);
@@ -233,39 +276,81 @@ poser_import_compare(PoserImport *import)
 		import->matches = tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
 												work_mem, NULL, TUPLESORT_NONE);
 	memset(import->found, 0, sizeof(import->found));
+}
 
-	poser_import_progress(import, "comparing", 0);
-	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT r.*, t.there, ");
-	poser_import_append_list(&sql, import, 0, "t.c");
-	/* only rows that are to be deleted are missed in the source */
-	appendStringInfoString(&sql, " FROM poser_import_row AS r");
+/*
+ * Append the query that joins the rows with the target:
+ *
+ *	SELECT r.*, t.there, t.c1, t.c2, t.c3
+ *	  FROM poser_import_row AS r
+ *	  LEFT JOIN (SELECT true AS there, t.uuid AS c1, t.description AS c2, t.active AS c3
+ *				   FROM ONLY poser_widget AS t) AS t ON r.c1 = t.c1
+ *
+ * If rows are deleted, it finds rows that are only in the target, too; rows with a null
+ * key are left alone:
+ *
+ *	  FULL JOIN (SELECT ... FROM ONLY poser_widget AS t WHERE t.uuid IS DISTINCT FROM NULL) AS t ...
+ *
+ * If rows with duplicate keys are skipped:
+ *
+ *	  FROM poser_import_row AS r
+ *	  LEFT JOIN (SELECT q.row
+ *				   FROM (SELECT row, count(*) OVER (PARTITION BY c1) AS n FROM poser_import_row) AS q
+ *				  WHERE q.n > 1) AS d ON d.row = r.row
+ *	  LEFT JOIN (...) AS t ON r.c1 = t.c1
+ *	 WHERE d.row IS NULL
+ */
+static void
+append_comparison(StringInfo sql, PoserImport *import)
+{
+	appendStringInfoString(sql, "SELECT r.*, t.there, ");
+	poser_import_append_list(sql, import, 0, "t.c");
+	appendStringInfoString(sql, " FROM poser_import_row AS r");
 	if (import->skips_duplicates)
 	{
-		appendStringInfoString(&sql, " LEFT JOIN (SELECT q.row FROM (SELECT row, pg_catalog.count(*) OVER (PARTITION BY ");
-		poser_import_append_key(&sql, import);
-		appendStringInfoString(&sql,
+		appendStringInfoString(sql, " LEFT JOIN (SELECT q.row FROM (SELECT row, pg_catalog.count(*) OVER (PARTITION BY ");
+		poser_import_append_key(sql, import);
+		appendStringInfoString(sql,
 							   ") AS n FROM poser_import_row) AS q WHERE q.n OPERATOR(pg_catalog.>) 1) AS d"
 							   " ON d.row OPERATOR(pg_catalog.=) r.row");
 	}
-	appendStringInfo(&sql, " %s JOIN (SELECT true AS there", import->deletes ? "FULL" : "LEFT");
+	appendStringInfo(sql, " %s JOIN (SELECT true AS there", import->deletes ? "FULL" : "LEFT");
 	for (int i = 0; i < import->ncolumns; i++)
-		appendStringInfo(&sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
-	appendStringInfo(&sql, " FROM %s AS t", import->target.only_name);
+		appendStringInfo(sql, ", t.%s AS c%d", import->columns[i].name, i + 1);
+	appendStringInfo(sql, " FROM %s AS t", import->target.only_name);
 	for (int i = 0; import->deletes && i < import->nkeys; i++)
-		appendStringInfo(&sql, " %s t.%s IS DISTINCT FROM NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
-	appendStringInfoString(&sql, ") AS t ON ");
-	poser_import_append_join(&sql, import, "r", false);
+		appendStringInfo(sql, " %s t.%s IS DISTINCT FROM NULL", i == 0 ? "WHERE" : "AND", import->columns[i].name);
+	appendStringInfoString(sql, ") AS t ON ");
+	poser_import_append_join(sql, import, "r", false);
 	if (import->skips_duplicates)
-		appendStringInfoString(&sql, " WHERE d.row IS NULL");
+		appendStringInfoString(sql, " WHERE d.row IS NULL");
+}
+
+/*
+ * Compare the rows with the target.  Afterwards import->sort has the rows for which there
+ * is something to do, and import->found their numbers.  Rows that match more than one
+ * row of the target are problems.
+ */
+void
+poser_import_compare(PoserImport *import)
+{
+	DestReceiver *receiver = poser_import_receiver(import, receive_compared_row);
+	StringInfoData sql;
+
+	if (import->decide == NULL)
+		import->decide = decide_by_difference;
+	begin_comparing(import);
+	poser_import_progress(import, "comparing", 0);
+	initStringInfo(&sql);
+	append_comparison(&sql, import);
 	if (import->decide == decide_by_difference)
-		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
+		poser_import_execute(import, sql.data, receiver, 0, NULL, NULL);
 	else
 	{
-		/* a batch compares values that have been text */
+		/* a batch compares values as text, too */
 		int level = poser_begin_text_settings();
 
-		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_compared_row), 0, NULL, NULL);
+		poser_import_execute(import, sql.data, receiver, 0, NULL, NULL);
 		AtEOXact_GUC(true, level);
 	}
 	if (!import->target.unique)

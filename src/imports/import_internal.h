@@ -1,24 +1,27 @@
 /*
  * import_internal.h
- *	  What the files of imports share with each other only.
+ *	  What only the files of imports share.
  */
 #ifndef POSER_IMPORT_INTERNAL_H
 #define POSER_IMPORT_INTERNAL_H
 
 #include "imports/imports.h"
 
-/* Columns of the rows read. */
+/* Columns of "poser_import_row". */
 #define ROW_NUMBER 0
 #define ROW_COLUMN(i) (1 + (i))
 
-/* Columns of the changes. */
+/*
+ * Columns of "poser_import_change": the tag says the operation and the columns to be
+ * written, see import_compare.c; for each column there are the new and the old value.
+ */
 #define CHANGE_TAG 0
 #define CHANGE_ROW 1
 #define CHANGE_NEW(i) (2 + (i))
 #define CHANGE_OLD(import, i) (2 + (import)->ncolumns + (i))
 
 /* import_problem.c */
-extern bool poser_import_is_of_a_row(const PoserImport *import, const ErrorData *error);
+extern bool poser_import_is_row_error(const PoserImport *import, const ErrorData *error);
 extern char *poser_import_problem_text(const PoserImportProblem *problem);
 extern char *poser_import_shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_source);
 extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepoint);
@@ -27,9 +30,7 @@ extern ErrorData *poser_import_catch(PoserImport *import, PoserSavepoint *savepo
 extern void poser_import_lock_target(PoserImport *import, bool exclusively);
 
 /* import_query.c */
-extern int64 poser_import_result_number(void);
 extern void poser_import_append_list(StringInfo sql, PoserImport *import, int first, const char *prefix);
-extern void poser_import_append_names(StringInfo sql, PoserImport *import, const char *alias);
 extern void poser_import_append_key(StringInfo sql, PoserImport *import);
 extern void poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names);
 
@@ -38,5 +39,11 @@ extern int poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit
 
 /* import_compare.c */
 extern char poser_import_rank(PoserImport *import, PoserImportOperation operation);
+
+/* import_statement.c */
+extern bool poser_import_exists_by_now(PoserImport *import);
+extern void poser_import_serialization_error(void);
+extern void poser_import_write_changes(PoserImport *import, PoserImportOperation operation,
+									   const uint8 *columns, int64 nrows);
 
 #endif /* POSER_IMPORT_INTERNAL_H */

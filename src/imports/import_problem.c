@@ -1,6 +1,15 @@
 /*
  * import_problem.c
- *	  Problems of rows, their kinds, and the detail of the error about them.
+ *	  What is wrong with rows, and the error that says so.
+ *
+ * A problem is noted for each row that cannot be imported, and the import goes on with
+ * the next row.  At the end one error tells about all rows.  There can be a million of
+ * them.  So problems with the same columns and the same kind of reason are counted
+ * together, and only the first few are kept.  If there are more than POSER_IMPORT_KINDS
+ * kinds, the rows of the others are only counted.
+ *
+ * The number of rows in problems.nrows is exact, unless at_least is set.  For a batch
+ * all problems are also kept as rows, in problems.all.
  */
 #include "postgres.h"
 
@@ -13,32 +22,40 @@
 
 #include "imports/import_internal.h"
 
-/* The longest key or such that is shown in a message, in bytes. */
+/* The longest value that a message shows, in bytes. */
 #define MAX_SHOWN 100
 
-/* The longest text that is kept of a problem, in bytes. */
+/* The longest text of a problem that is kept, in bytes. */
 #define MAX_MESSAGE 500
 
-/* How many offenders of each kind are named if there are several. */
+/* How many rows of each kind the error names if there are several kinds. */
 #define NAMED_OF_MANY_KINDS 3
 
-/* How the server's own message for it begins. */
+/* How the server's message begins if a policy refuses a row. */
 #define POLICY_MESSAGE "new row violates row-level security policy"
 
-/* Does an error say something of a row? */
+/*
+ * Errors of rows
+ */
+
+/*
+ * Is the error about the row that was being coerced or written?  Otherwise it is about
+ * the whole import, for instance a missing privilege or a lack of memory, and it is
+ * raised as it is.
+ */
 bool
-poser_import_is_of_a_row(const PoserImport *import, const ErrorData *error)
+poser_import_is_row_error(const PoserImport *import, const ErrorData *error)
 {
-	/* what a policy refuses has the code of what is not permitted at all */
+	/* a missing privilege is not about a row, but a policy is, and has the same SQLSTATE */
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return error->message_id != NULL &&
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
-	/* some types' input functions say so, indexes of what is too long, and what users make up */
+	/* input functions of some types, indexes (of a value that is too long), and SQLSTATEs that users define */
 	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
 		(import->writing && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
 		strchr("IJKLMNOPQRSTUVWYZ", unpack_sql_state(error->sqlerrcode)[0]) != NULL)
 		return true;
-	/* of objects that a value names, or without a code of its own */
+	/* a value can name an object that is missing, and some input functions set no SQLSTATE */
 	if (import->coercing && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
 							 error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
 							 error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
@@ -57,7 +74,25 @@ poser_import_is_of_a_row(const PoserImport *import, const ErrorData *error)
 	}
 }
 
-/* "who, columns: reason (detail)" */
+/*
+ * Called in PG_CATCH(): roll back to the savepoint, and return the error if it is about
+ * a row.  Any other error is raised again.
+ */
+ErrorData *
+poser_import_catch(PoserImport *import, PoserSavepoint *savepoint)
+{
+	ErrorData *error = poser_savepoint_catch_any(savepoint);
+
+	if (!poser_import_is_row_error(import, error))
+		ReThrowError(error);
+	return error;
+}
+
+/*
+ * Noting problems
+ */
+
+/* Returns "subject, columns: reason (detail)". */
 char *
 poser_import_problem_text(const PoserImportProblem *problem)
 {
@@ -73,7 +108,7 @@ poser_import_problem_text(const PoserImportProblem *problem)
 	return text.data;
 }
 
-/* A copy of a text, cut to MAX_MESSAGE bytes; NULL for NULL. */
+/* Returns a copy of a text, cut to MAX_MESSAGE bytes; NULL for NULL. */
 static char *
 copy_text(const char *text)
 {
@@ -89,7 +124,7 @@ copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 {
 	*copy = *problem;
 	copy->subject = copy_text(problem->subject);
-	/* copied whole, because kinds are compared by it */
+	/* not cut, because kinds are compared by it */
 	copy->columns = problem->columns != NULL ? pstrdup(problem->columns) : NULL;
 	copy->reason = copy_text(problem->reason);
 	copy->detail = copy_text(problem->detail);
@@ -106,9 +141,9 @@ free_problem(PoserImportProblem *problem)
 		pfree(unconstify(char *, problem->detail));
 }
 
-/* Find the kind of a problem, or make it; NULL if there are too many kinds. */
+/* Find the kind of a problem, or make it.  Returns NULL if there are too many kinds. */
 static PoserImportKind *
-kind_of(PoserImport *import, const PoserImportProblem *problem)
+find_kind(PoserImport *import, const PoserImportProblem *problem)
 {
 	PoserImportKind *result;
 
@@ -130,9 +165,9 @@ kind_of(PoserImport *import, const PoserImportProblem *problem)
 	return result;
 }
 
-/* Shorten a kind's reason to the beginning that it has in common with this one. */
+/* Cut the reason of a kind to the beginning that it has in common with this one. */
 static void
-share_reason(PoserImportKind *kind, const char *reason)
+shorten_reason(PoserImportKind *kind, const char *reason)
 {
 	char *shared = unconstify(char *, kind->common.reason);
 	int n = 0;
@@ -145,7 +180,7 @@ share_reason(PoserImportKind *kind, const char *reason)
 	kind->varies = true;
 }
 
-/* Keep a problem if it is among the first ones of its kind. */
+/* Keep a problem if its row is among the first ones of the kind. */
 static void
 keep_sample(PoserImportKind *kind, const PoserImportProblem *problem)
 {
@@ -162,12 +197,13 @@ keep_sample(PoserImportKind *kind, const PoserImportProblem *problem)
 	kind->nsamples++;
 }
 
-/* Note that something is wrong with a row. */
+/* Note a problem, and count its rows.  The problem is copied. */
 void
 poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 {
 	MemoryContext old_context;
 
+	/* a batch wants all problems */
 	if (import->problems.all != NULL)
 	{
 		Datum values[] = {Int64GetDatum(problem->row), CStringGetTextDatum(poser_import_problem_text(problem))};
@@ -177,23 +213,25 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 		pfree(DatumGetPointer(values[1]));
 	}
 
+	/* the error has the SQLSTATE of the first row's problem */
 	if (import->problems.nrows == 0 || problem->row < import->problems.first_row)
 	{
 		import->problems.first_row = problem->row;
 		import->problems.first_sqlstate = problem->sqlstate;
 	}
+
 	old_context = MemoryContextSwitchTo(import->problems.context);
-	import->problems.last_kind = kind_of(import, problem);
+	import->problems.last_kind = find_kind(import, problem);
 	if (import->problems.last_kind != NULL)
 	{
-		share_reason(import->problems.last_kind, problem->reason);
+		shorten_reason(import->problems.last_kind, problem->reason);
 		keep_sample(import->problems.last_kind, problem);
 	}
 	MemoryContextSwitchTo(old_context);
 	poser_import_more_problems(import, problem->nrows);
 }
 
-/* Add rows to the number of those that have the last problem. */
+/* Count more rows that have the same kind of problem as the last one. */
 void
 poser_import_more_problems(PoserImport *import, int64 nrows)
 {
@@ -202,6 +240,7 @@ poser_import_more_problems(PoserImport *import, int64 nrows)
 		import->problems.last_kind->nrows += nrows;
 }
 
+/* Forget all problems, before rows are read or written again. */
 void
 poser_import_forget_problems(PoserImport *import)
 {
@@ -214,6 +253,10 @@ poser_import_forget_problems(PoserImport *import)
 		tuplestore_clear(import->problems.all);
 }
 
+/*
+ * The error
+ */
+
 static int
 compare_kinds(const void *a, const void *b)
 {
@@ -223,13 +266,20 @@ compare_kinds(const void *a, const void *b)
 	return row < other ? -1 : (row > other ? 1 : 0);
 }
 
-/* Append how many rows have this problem, and which are the first ones. */
+/*
+ * Append how many rows have this kind of problem, and the first ones:
+ *
+ *	3 rows, column "uuid": value too long for type character varying(32)
+ *	  Key (uuid)=(...)
+ *	  and 2 more
+ */
 static void
 append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
 {
 	bool says_reason = kind->varies || kind->common.title != NULL;
 	int64 more = kind->nrows;
 
+	/* what all rows of the kind have in common */
 	appendStringInfo(text, INT64_FORMAT " %s", kind->nrows, kind->nrows == 1 ? "row" : "rows");
 	if (kind->common.columns != NULL)
 		appendStringInfo(text, ", %s", kind->common.columns);
@@ -238,6 +288,7 @@ append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
 	else
 		appendStringInfo(text, ": %s%s", kind->common.reason, kind->varies ? "..." : "");
 
+	/* the first rows, and what only they have */
 	for (int i = 0; i < Min(nsamples, kind->nsamples); i++)
 	{
 		const PoserImportProblem *sample = &kind->samples[i];
@@ -253,7 +304,7 @@ append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
 		appendStringInfo(text, "\n  and " INT64_FORMAT " more", more);
 }
 
-/* The problems, kind by kind, in the order of the rows. */
+/* Returns the detail of the error: the problems, kind by kind, ordered by their first rows. */
 char *
 poser_import_detail(PoserImport *import)
 {
@@ -276,7 +327,7 @@ poser_import_detail(PoserImport *import)
 	return detail.data;
 }
 
-/* If there are problems, raise them. */
+/* Raises an error if there are problems. */
 void
 poser_import_raise(PoserImport *import)
 {
@@ -291,7 +342,11 @@ poser_import_raise(PoserImport *import)
 				 errhint("Nothing has been changed.")));
 }
 
-/* A text, not too long. */
+/*
+ * Parts of problems
+ */
+
+/* Returns a text as a message shows it: at most MAX_SHOWN bytes.  A short text is returned itself. */
 char *
 poser_import_shown(char *text)
 {
@@ -300,9 +355,9 @@ poser_import_shown(char *text)
 	return text;
 }
 
-/* A value as text, not too long. */
+/* Returns a value's text as a message shows it. */
 static char *
-shown(Oid type, Datum value, bool isnull)
+show_value(Oid type, Datum value, bool isnull)
 {
 	Oid output;
 	bool is_varlena;
@@ -313,7 +368,7 @@ shown(Oid type, Datum value, bool isnull)
 	return poser_import_shown(OidOutputFunctionCall(output, value));
 }
 
-/* "Key (a, b)=(1, 2)" */
+/* Returns "Key (a, b)=(1, 2)".  With "of_source" the values are of the source's types. */
 char *
 poser_import_shown_key(PoserImport *import, const Datum *values, const bool *nulls, bool of_source)
 {
@@ -326,25 +381,27 @@ poser_import_shown_key(PoserImport *import, const Datum *values, const bool *nul
 	appendStringInfoString(&text, ")=(");
 	for (int i = 0; i < import->nkeys; i++)
 		appendStringInfo(&text, "%s%s", i > 0 ? ", " : "",
-						 shown(of_source ? import->columns[i].source_type : import->columns[i].type,
-							   values[i], nulls[i]));
+						 show_value(of_source ? import->columns[i].source_type : import->columns[i].type,
+									values[i], nulls[i]));
 	appendStringInfoChar(&text, ')');
 	return text.data;
 }
 
-/* Columns as a problem names them: 'column "a"' or 'columns "a", "b"'. */
+/* Returns 'column "a"' or 'columns "a", "b"' for names that are quoted already. */
 static char *
-shown_columns(int n, const char *names)
+name_columns(int n, const char *names)
 {
 	return psprintf("column%s %s", n > 1 ? "s" : "", names);
 }
 
+/* Returns 'column "a"' for a column of the import. */
 char *
 poser_import_column(PoserImport *import, int i)
 {
-	return shown_columns(1, psprintf("\"%s\"", import->columns[i].label));
+	return name_columns(1, psprintf("\"%s\"", import->columns[i].label));
 }
 
+/* Returns 'columns "a", "b"' for the fields in a set of columns. */
 char *
 poser_import_columns(PoserImport *import, const uint8 *columns)
 {
@@ -355,12 +412,12 @@ poser_import_columns(PoserImport *import, const uint8 *columns)
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 		if (POSER_IMPORT_HAS(columns, i))
 			appendStringInfo(&names, "%s\"%s\"", n++ > 0 ? ", " : "", import->columns[i].label);
-	return shown_columns(n, names.data);
+	return name_columns(n, names.data);
 }
 
-/* The columns that a constraint of the target is on, or NULL. */
+/* Returns 'columns "a", "b"' for the columns of a constraint of the target, or NULL. */
 static char *
-columns_of_constraint(PoserImport *import, const char *name)
+name_constraint_columns(PoserImport *import, const char *name)
 {
 	Oid constraint = get_relation_constraint_oid(import->target.relid, name, true);
 	StringInfoData text;
@@ -379,44 +436,36 @@ columns_of_constraint(PoserImport *import, const char *name)
 		if (column != NULL)
 			appendStringInfo(&text, "%s\"%s\"", n++ > 0 ? ", " : "", column);
 	}
-	return n > 0 ? shown_columns(n, text.data) : NULL;
+	return n > 0 ? name_columns(n, text.data) : NULL;
 }
 
 /*
- * Describe an error in a problem, which then points into the error.  "column" is
- * the column that the error comes from, NULL if that is not known.
+ * Set what a problem has from an error: all but its row and subject.  The problem points
+ * into the error, which must live as long.  "column" is the column that was being
+ * coerced, or NULL.
  */
 void
 poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column, const ErrorData *error)
 {
 	bool is_ours = true;
 
+	/* the error may be about a table that a trigger has written; a partition's name also differs from the target's */
 	if (error->table_name != NULL && strcmp(error->table_name, import->target.label) != 0 &&
 		import->target.relkind != RELKIND_PARTITIONED_TABLE)
 		is_ours = false;
 	if (column == NULL && is_ours && error->column_name != NULL)
 		column = error->column_name;
-	problem->sqlstate = error->sqlerrcode;
 	if (column != NULL)
-		problem->columns = shown_columns(1, psprintf("\"%s\"", column));
+		problem->columns = name_columns(1, psprintf("\"%s\"", column));
 	else if (is_ours && error->constraint_name != NULL)
-		problem->columns = columns_of_constraint(import, error->constraint_name);
+		problem->columns = name_constraint_columns(import, error->constraint_name);
+
+	problem->sqlstate = error->sqlerrcode;
 	problem->reason = error->message;
-	/* which key of the other row it is */
+	/* it says which key the other row has or should have */
 	if (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION || error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
 		problem->detail = error->detail;
-	/* the message before values are put into it */
+	/* the message without the values in it, and the constraint, tell kinds apart */
 	problem->kind = psprintf("%s %s", error->message_id != NULL ? error->message_id : "",
 							 error->constraint_name != NULL ? error->constraint_name : "");
-}
-
-/* The same, but it is raised again unless it says something of a row. */
-ErrorData *
-poser_import_catch(PoserImport *import, PoserSavepoint *savepoint)
-{
-	ErrorData *error = poser_savepoint_catch_any(savepoint);
-
-	if (!poser_import_is_of_a_row(import, error))
-		ReThrowError(error);
-	return error;
 }

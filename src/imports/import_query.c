@@ -1,24 +1,40 @@
 /*
  * import_query.c
- *	  Queries of an import: progress, running them, and parts of their SQL.
+ *	  Queries of an import: their progress, running them, and parts of their SQL.
+ *
+ * The queries of an import read three kinds of relations: the source, the target, and
+ * the rows that the import has registered as poser_import_row and
+ * poser_import_change.  Registered rows have their columns by number: c1 is the first
+ * column of the key, and columns of the target are called so, too, where the target is
+ * read by a subquery.  So two names can never be the same.
+ *
+ * The files of this folder show each statement as it looks for an import from
+ * supplier_widget into poser_widget with the key uuid (c1) and the fields description
+ * (c2) and active (c3).  In these comments an operator stands for OPERATOR(pg_catalog...),
+ * and functions and types have no schema.
  */
 #include "postgres.h"
 
-#include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
-#include "utils/plancache.h"
-#include "utils/snapmgr.h"
+#include "utils/memutils.h"
 
 #include "imports/import_internal.h"
 
 /* Rows between two reports of progress. */
 #define PROGRESS_INTERVAL 10000
 
+/* pg_proc limits a call to 100 arguments: so many names and values. */
+#define MAX_OBJECT_MEMBERS 50
+
 /*
- * Show in pg_stat_activity what we are doing, before what the client has asked for.
+ * Progress
+ */
+
+/*
+ * Report a phase and its number of rows: pg_stat_activity shows them in front of the
+ * client's own query.  Without "phase" the phase stays what it is.
  */
 void
 poser_import_progress(PoserImport *import, const char *phase, int64 rows)
@@ -34,7 +50,7 @@ poser_import_progress(PoserImport *import, const char *phase, int64 rows)
 	pfree(activity);
 }
 
-/* One more row has been taken. */
+/* Count a row of the present phase. */
 void
 poser_import_count(PoserImport *import)
 {
@@ -43,7 +59,7 @@ poser_import_count(PoserImport *import)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Show again what the session was doing. */
+/* Report again what the session was doing before the import. */
 void
 poser_import_restore_activity(PoserImport *import)
 {
@@ -52,128 +68,69 @@ poser_import_restore_activity(PoserImport *import)
 }
 
 /*
- * Lock all relations that a plan reads, among them partitions and the tables of
- * views.  A relation that was rewritten since the snapshot would look empty.  In
- * READ COMMITTED a newer snapshot is then pushed, which the caller pops, and the
- * result is true.  In REPEATABLE READ and SERIALIZABLE it is an error.
- *
- * A function that writes needs none of this in READ COMMITTED: SPI takes a new
- * snapshot for each query, after the locks.
+ * Running
  */
-static bool
-check_rewritten(PoserImport *import, SPIPlanPtr plan)
-{
-	Snapshot snapshot;
-	CachedPlan *planned;
-	ListCell *lc;
-	ListCell *lc2;
-	bool result = false;
 
-	if (!import->read_only && !IsolationUsesXactSnapshot())
-		return false;
-	snapshot = import->read_only ? GetActiveSnapshot() : GetTransactionSnapshot();
-	planned = SPI_plan_get_cached_plan(plan);
-	if (planned == NULL)
-		elog(ERROR, "SPI_plan_get_cached_plan failed");
-	foreach(lc, planned->stmt_list)
-	{
-		PlannedStmt *statement = lfirst_node(PlannedStmt, lc);
-
-		foreach(lc2, statement->relationOids)
-		{
-			if (!poser_is_rewritten_or_emptied(lfirst_oid(lc2), snapshot))
-				continue;
-			if (IsolationUsesXactSnapshot())
-				poser_rewritten_error(lfirst_oid(lc2));
-			result = true;
-		}
-	}
-	ReleaseCachedPlan(planned, NULL);
-	if (result)
-		PushActiveSnapshot(GetTransactionSnapshot());
-	return result;
-}
-
-/* Run a query, and give its rows to "dest" if that is not NULL. */
+/*
+ * Run a query.  Its rows go to "dest" or, if that is NULL, into SPI_tuptable.
+ * SPI_processed is their number, or the number of rows that the statement has written.
+ *
+ * The tables that a query reads must not have been rewritten since its snapshot: the
+ * import would take them for empty, and delete rows.  A query without parameters and
+ * receiver reads only registered rows and the target, which the comparison has checked
+ * before.
+ */
 void
 poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 					 int nargs, Oid *argtypes, Datum *values)
 {
-	SPIExecuteOptions options = {0};
-	SPIPlanPtr plan;
-	bool has_snapshot;
+	/* a receiver that sets savepoints or coerces values cannot do so beside parallel workers */
+	bool parallel = !import->careful && !import->coerces;
 
-	/* of a statement that fails nothing must stay in memory */
-	if (nargs == 0 && dest == NULL)
-	{
-		if (SPI_execute(query, import->read_only, 0) < 0)
-			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(SPI_result));
-		return;
-	}
-
-	/* what we do with each row need not be what can be done while others work for us in parallel */
-	plan = SPI_prepare_cursor(query, nargs, argtypes,
-							  import->careful || import->coerces ? 0 : CURSOR_OPT_PARALLEL_OK);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
-	if (nargs > 0)
-	{
-		options.params = makeParamList(nargs);
-		for (int i = 0; i < nargs; i++)
-		{
-			options.params->params[i].value = values[i];
-			options.params->params[i].isnull = false;
-			options.params->params[i].pflags = PARAM_FLAG_CONST;
-			options.params->params[i].ptype = argtypes[i];
-		}
-	}
-	options.read_only = import->read_only;
-	options.dest = dest;
-	has_snapshot = check_rewritten(import, plan);
-	if (SPI_execute_plan_extended(plan, &options) < 0)
-		elog(ERROR, "SPI_execute_plan_extended failed: %s", SPI_result_code_string(SPI_result));
-	if (has_snapshot)
-		PopActiveSnapshot();
-	SPI_freeplan(plan);
-}
-
-/* The first value of the last query's first row. */
-int64
-poser_import_result_number(void)
-{
-	bool isnull;
-	int64 result = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-
-	SPI_freetuptable(SPI_tuptable);
-	return result;
+	(void) poser_run(&(PoserQuery) {.sql = query,
+									.nargs = nargs,
+									.argtypes = argtypes,
+									.values = values,
+									.read_only = import->read_only,
+									.once = true,
+									.cursor_options = parallel ? CURSOR_OPT_PARALLEL_OK : 0,
+									.check_rewritten = (nargs > 0 || dest != NULL),
+									.dest = dest});
 }
 
 static void
-no_startup(DestReceiver *self, int operation, TupleDesc desc)
+start_nothing(DestReceiver *self, int operation, TupleDesc desc)
 {
 }
 
 static void
-no_shutdown(DestReceiver *self)
+end_nothing(DestReceiver *self)
 {
 }
 
-/* A receiver that hands each row to a function. */
+/*
+ * Returns a receiver that calls the function for each row.  It is a
+ * PoserImportReceiver, and lives as long as the import.
+ */
 DestReceiver *
 poser_import_receiver(PoserImport *import, bool (*receive)(TupleTableSlot *slot, DestReceiver *self))
 {
 	PoserImportReceiver *result = MemoryContextAllocZero(import->context, sizeof(PoserImportReceiver));
 
 	result->pub.receiveSlot = receive;
-	result->pub.rStartup = no_startup;
-	result->pub.rShutdown = no_shutdown;
-	result->pub.rDestroy = no_shutdown;
+	result->pub.rStartup = start_nothing;
+	result->pub.rShutdown = end_nothing;
+	result->pub.rDestroy = end_nothing;
 	result->pub.mydest = DestNone;
 	result->import = import;
 	return &result->pub;
 }
 
-/* Append "c1, c2, ..." with a prefix, for the columns from "first" on. */
+/*
+ * Parts of SQL
+ */
+
+/* Append the numbered names of the columns from "first" on, such as "c.c2, c.c3" for the prefix "c.c". */
 void
 poser_import_append_list(StringInfo sql, PoserImport *import, int first, const char *prefix)
 {
@@ -181,13 +138,7 @@ poser_import_append_list(StringInfo sql, PoserImport *import, int first, const c
 		appendStringInfo(sql, "%s%s%d", i > first ? ", " : "", prefix, i + 1);
 }
 
-void
-poser_import_append_names(StringInfo sql, PoserImport *import, const char *alias)
-{
-	for (int i = 0; i < import->ncolumns; i++)
-		appendStringInfo(sql, "%s%s%s", i > 0 ? ", " : "", alias, import->columns[i].name);
-}
-
+/* Append the numbered names of the key's columns: "c1". */
 void
 poser_import_append_key(StringInfo sql, PoserImport *import)
 {
@@ -195,7 +146,10 @@ poser_import_append_key(StringInfo sql, PoserImport *import)
 		appendStringInfo(sql, "%sc%d", i > 0 ? ", " : "", i + 1);
 }
 
-/* Append the condition that the keys are the same; names of "t" may be the table's own. */
+/*
+ * Append the condition that rows have the same key: "r.c1 = t.uuid" with "own_names",
+ * otherwise "r.c1 = t.c1".
+ */
 void
 poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, bool own_names)
 {
@@ -211,10 +165,11 @@ poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, 
 }
 
 /*
- * Append a column's value, called by this expression, as it is to be in an object.
+ * Append the value that a column has in a JSON object.  "value" is an expression for the
+ * column's value.
  *
- * A type's own cast to json need not be undone by its input function, and may
- * be anybody's code: such types are in an object by their text.
+ * The value of a type with an own cast to json is put in as text.  Such a cast may be
+ * any user's code, and the type's input function need not read its result.
  */
 void
 poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value)
@@ -226,9 +181,11 @@ poser_import_append_value(StringInfo sql, PoserImport *import, int column, const
 }
 
 /*
- * Append an object of the columns from "first" to before "last" that are in
- * "columns", NULL for all: their names and the values called by the prefix and
- * number, or name.
+ * Append an expression for a JSON object with the names and values of the columns from
+ * "first" to before "last", or of those among them that are in "columns".  The values
+ * are called by the prefix and the column's number or, with "by_name", its name.
+ *
+ *	jsonb_build_object('description', c.c2, 'active', c.c3)
  */
 void
 poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
@@ -238,13 +195,13 @@ poser_import_append_object(StringInfo sql, PoserImport *import, int first, int l
 
 	for (int i = first; i < last; i++)
 	{
+		bool begins = (n % MAX_OBJECT_MEMBERS == 0);
+
 		if (columns != NULL && !POSER_IMPORT_HAS(columns, i))
 			continue;
-		/* a function has at most 100 arguments */
-		if (n % 50 == 0)
+		if (begins)
 			appendStringInfoString(sql, n == 0 ? "pg_catalog.jsonb_build_object(" : ") OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object(");
-		appendStringInfo(sql, "%s%s, ", n % 50 == 0 ? "" : ", ",
-						 quote_literal_cstr(import->columns[i].label));
+		appendStringInfo(sql, "%s%s, ", begins ? "" : ", ", quote_literal_cstr(import->columns[i].label));
 		poser_import_append_value(sql, import, i,
 								  by_name ? psprintf("%s%s", prefix, import->columns[i].name)
 										  : psprintf("%s%d", prefix, i + 1));

@@ -1,6 +1,21 @@
 /*
  * import_read.c
- *	  Reading the rows of an import.
+ *	  Reading the rows of an import, and finding keys that occur more than once.
+ *
+ * The source is read by one query.  Each of its rows gets a number, its values are
+ * coerced to the types of the target's columns as in an assignment, and it is put into
+ * the tuplestore poser_import_row.  A key must not be null or occur twice.  Batches read
+ * their rows in another way, and use the same functions to add them.
+ *
+ * First the rows are read without precaution.  Only if a coercion fails is all read
+ * again carefully: then each coercion runs in a subtransaction, and each row that cannot
+ * be read is noted as a problem.
+ *
+ * Duplicate keys are found by their hashes.  While rows are added, the hashes of their
+ * keys go into a sort.  Only if a hash occurs twice does a query compare the keys.
+ *
+ * The invariant: if there is no problem after reading, poser_import_row has all rows of
+ * the source, and each key once.
  */
 #include "postgres.h"
 
@@ -17,7 +32,14 @@
 
 #include "imports/import_internal.h"
 
-/* What is kept must not depend on what others may remove. */
+/*
+ * Adding rows
+ */
+
+/*
+ * Returns a value that is still there if another transaction deletes its row: a value
+ * out of line is fetched.  "isnull" is whether the value is null.
+ */
 Datum
 poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull)
 {
@@ -26,7 +48,11 @@ poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull)
 	return value;
 }
 
-/* Evaluate a coercion; if it fails and that is of the row, return false and the error. */
+/*
+ * Replace a value by the result of an expression over it.  In careful mode an error that
+ * is about the row is returned: then the result is false and *error is set.  Other errors
+ * are raised.
+ */
 bool
 poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull, ErrorData **error)
 {
@@ -60,13 +86,14 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 	return result;
 }
 
-/* Get ready for rows to be added. */
+/* Make the stores for the rows empty, and forget their problems. */
 static void
 begin_reading(PoserImport *import)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 	bool hashable = true;
 
+	/* (row, c1, c2, ..., x1, ...) */
 	if (import->row_desc == NULL)
 	{
 		TupleDesc desc = CreateTemplateTupleDesc(1 + import->ncolumns + import->nextra);
@@ -84,22 +111,21 @@ begin_reading(PoserImport *import)
 							   import->extra[i], -1, 0);
 		TupleDescFinalize(desc);
 		import->row_desc = BlessTupleDesc(desc);
-		import->rows.md.name = "poser_import_row";
-		import->rows.md.enrtype = ENR_NAMED_TUPLESTORE;
-		import->rows.md.tupdesc = import->row_desc;
-		if (SPI_register_relation(&import->rows) != SPI_OK_REL_REGISTER)
-			elog(ERROR, "could not register the rows of an import");
+		poser_register_rows(&import->rows, "poser_import_row", import->row_desc, NULL, 0);
 	}
 
+	/* the rows */
 	if (import->rows.reldata != NULL)
 		tuplestore_end(import->rows.reldata);
-	if (import->hashes != NULL)
-		tuplesort_end(import->hashes);
 	import->rows.reldata = tuplestore_begin_heap(false, false, work_mem);
 	import->nrows = 0;
 	poser_import_forget_problems(import);
 	if (import->problems.rejects != NULL)
 		tuplestore_clear(import->problems.rejects);
+
+	/* the hashes of their keys, if all columns of the key have a hash function */
+	if (import->hashes != NULL)
+		tuplesort_end(import->hashes);
 	for (int i = 0; i < import->nkeys; i++)
 		hashable = hashable && import->columns[i].hash != NULL;
 	import->hashes = hashable ? tuplesort_begin_datum(INT8OID, Int8LessOperator, InvalidOid, false,
@@ -108,7 +134,10 @@ begin_reading(PoserImport *import)
 	MemoryContextSwitchTo(old_context);
 }
 
-/* Add a row, whose key has no nulls. */
+/*
+ * Add a row.  "values" and "nulls" are its number, the columns of the import, and the
+ * caller's own columns.  The key has no nulls.
+ */
 void
 poser_import_add_row(PoserImport *import, Datum *values, bool *nulls)
 {
@@ -128,8 +157,12 @@ poser_import_add_row(PoserImport *import, Datum *values, bool *nulls)
 }
 
 /*
- * Which numbers of a sort occur twice?  "twice" gets the first of them, up to
- * "limit", and "total" how many they are.  Returns how many were put there.
+ * Duplicate keys
+ */
+
+/*
+ * Find the numbers that occur more than once in a sort.  "total" gets how many there
+ * are, and "twice" the smallest ones, at most "limit".  Returns how many "twice" has.
  */
 int
 poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total)
@@ -164,7 +197,10 @@ poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *to
 	return n;
 }
 
-/* Note that the key of a row occurs several times.  The problem stands for "noted" rows of this key. */
+/*
+ * Note the problem that the key of a row occurs several times.  The problem stands for
+ * "noted" rows with this key.
+ */
 static void
 note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const Datum *values, const bool *nulls)
 {
@@ -180,7 +216,7 @@ note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const D
 	poser_import_problem(import, &problem);
 }
 
-/* Take a row (row, number of rows, key) whose key is that of others, too. */
+/* Receive a row that is not the only one with its key: (row, number of rows with this key, key). */
 static bool
 receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -196,13 +232,7 @@ receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/*
- * All rows have been added: note those whose keys occur more than once as
- * problems.
- *
- * That the keys' hashes are all different is quickly seen.  If they are not,
- * then a query says whether it is the keys.
- */
+/* After all rows have been added: note the rows with duplicate keys as problems. */
 void
 poser_import_check_keys(PoserImport *import)
 {
@@ -211,6 +241,8 @@ poser_import_check_keys(PoserImport *import)
 	StringInfoData sql;
 
 	import->rows.md.enrtuples = import->nrows;
+
+	/* if all hashes are different, so are all keys */
 	if (import->hashes != NULL)
 	{
 		(void) poser_import_find_twice(import->hashes, NULL, 0, &total);
@@ -220,10 +252,16 @@ poser_import_check_keys(PoserImport *import)
 			return;
 	}
 
-	/* who wants all problems wants them of all rows */
 	initStringInfo(&sql);
 	if (import->problems.all != NULL)
 	{
+		/*
+		 * A batch wants a problem for each row.
+		 *
+		 *	SELECT r.row, r.n, c1
+		 *	  FROM (SELECT *, count(*) OVER (PARTITION BY c1) AS n FROM poser_import_row) AS r
+		 *	 WHERE r.n > 1
+		 */
 		appendStringInfoString(&sql, "SELECT r.row, r.n, ");
 		poser_import_append_key(&sql, import);
 		appendStringInfoString(&sql, " FROM (SELECT *, pg_catalog.count(*) OVER (PARTITION BY ");
@@ -232,6 +270,16 @@ poser_import_check_keys(PoserImport *import)
 		poser_import_execute(import, sql.data, poser_import_receiver(import, receive_duplicate), 0, NULL, NULL);
 		return;
 	}
+
+	/*
+	 * An error names the first keys only: each with its first row and its number of rows,
+	 * and the number of rows of all such keys.
+	 *
+	 *	SELECT sum(count(*)) OVER ()::int8, min(r.row), count(*), c1
+	 *	  FROM poser_import_row AS r
+	 *	 GROUP BY c1 HAVING count(*) > 1
+	 *	 ORDER BY min(r.row) LIMIT 5
+	 */
 	appendStringInfoString(&sql,
 						   "SELECT pg_catalog.sum(pg_catalog.count(*)) OVER ()::pg_catalog.int8,"
 						   " pg_catalog.min(r.row), pg_catalog.count(*), ");
@@ -261,20 +309,26 @@ poser_import_check_keys(PoserImport *import)
 			more = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 		more -= times;
 	}
-	/* those that were not fetched are problems as well */
+	/* the rows of the keys that the query left out */
 	if (more > 0)
 		poser_import_more_problems(import, more);
 	SPI_freetuptable(SPI_tuptable);
 }
 
-/* Take a row that cannot be read, if somebody wants it. */
+/*
+ * Reading the source
+ */
+
+/*
+ * Keep a row that cannot be read, for a batch: (row, text, key, new).  Its key and its
+ * fields as JSON stand behind the columns of the import, in careful mode only.
+ */
 static void
 reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *problem)
 {
 	Datum values[4] = {Int64GetDatum(problem->row), CStringGetTextDatum(poser_import_problem_text(problem))};
 	bool nulls[4] = {false, false};
 
-	/* its values as they came are only there when reading with care */
 	if (import->problems.rejects == NULL || !import->careful)
 		return;
 	values[2] = slot_getattr(slot, import->ncolumns + 1, &nulls[2]);
@@ -282,7 +336,7 @@ reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *
 	tuplestore_putvalues(import->problems.rejects, import->problems.reject_desc, values, nulls);
 }
 
-/* Take a row of the source. */
+/* Receive a row of the source: its columns of the import, and what reject_row() needs. */
 static bool
 receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -296,6 +350,8 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 	slot_getallattrs(slot);
 	values[ROW_NUMBER] = Int64GetDatum(row);
 	nulls[ROW_NUMBER] = false;
+
+	/* make the values those of the target's columns, until there is a problem */
 	for (int i = 0; i < import->ncolumns && problem.reason == NULL; i++)
 	{
 		PoserImportColumn *column = &import->columns[i];
@@ -319,6 +375,7 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 		values[ROW_COLUMN(i)] = poser_import_flatten(column, value, isnull || problem.reason != NULL);
 		nulls[ROW_COLUMN(i)] = isnull;
 	}
+
 	if (problem.reason == NULL)
 		poser_import_add_row(import, values, nulls);
 	else
@@ -333,15 +390,28 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+/* Read the source: the rows that can be read are added, the others are problems. */
 static void
 read_source(PoserImport *import)
 {
 	StringInfoData sql;
 
 	poser_import_progress(import, "reading", 0);
+
+	/*
+	 * SELECT s.uuid, s.description, s.active FROM supplier_widget AS s
+	 *
+	 * For a batch, in careful mode:
+	 *
+	 *	SELECT s.uuid, s.description, s.active,
+	 *		   jsonb_build_object('uuid', s.uuid),
+	 *		   jsonb_build_object('description', s.description, 'active', s.active)
+	 *	  FROM supplier_widget AS s
+	 */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	poser_import_append_names(&sql, import, "s.");
+	for (int i = 0; i < import->ncolumns; i++)
+		appendStringInfo(&sql, "%ss.%s", i > 0 ? ", " : "", import->columns[i].name);
 	if (import->problems.rejects != NULL && import->careful)
 	{
 		appendStringInfoString(&sql, ", ");
@@ -355,8 +425,8 @@ read_source(PoserImport *import)
 }
 
 /*
- * Read the rows: those of the source, unless the caller has something else.
- * What is wrong with them are problems afterwards.
+ * Read the rows, by import->read() or from the source.  The rows that cannot be read, and
+ * those with duplicate keys, are problems afterwards.
  */
 void
 poser_import_read(PoserImport *import)
@@ -367,8 +437,11 @@ poser_import_read(PoserImport *import)
 	if (import->read == NULL)
 		import->read = read_source;
 	import->careful = import->coercing = import->writing = false;
-	/* the store must belong to the resource owner that will read it */
+
+	/* before the savepoint, so that the store's files belong to the outer transaction */
 	begin_reading(import);
+
+	/* read without precaution; this can fail only if there is something to coerce */
 	if (!import->coerces)
 		import->read(import);
 	else
@@ -381,18 +454,19 @@ poser_import_read(PoserImport *import)
 		}
 		PG_CATCH();
 		{
-			/* it might be an error of the source's own, which then comes again */
+			/* if this is an error of the source's own, it is raised when the source is read again */
 			FreeErrorData(poser_import_catch(import, &savepoint));
 			import->coercing = false;
 			again = true;
 		}
 		PG_END_TRY();
 	}
-	/* who wants the rows that cannot be read gets them only with care */
+
+	/* read carefully, also if a batch wants the rows that cannot be read */
 	again = again || (import->problems.rejects != NULL && import->problems.nrows > 0);
 	if (again)
 	{
-		/* what it has sorted on disk has been rolled back */
+		/* the rollback may have removed the files of this sort */
 		import->hashes = NULL;
 		begin_reading(import);
 		import->careful = true;

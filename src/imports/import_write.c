@@ -1,269 +1,59 @@
 /*
  * import_write.c
- *	  Writing what an import has found to do.
+ *	  Writing what the comparison has found, and finding the rows that cannot be written.
+ *
+ * The comparison's sort gives groups of rows with the same operation and columns.  Each
+ * group, or at most MAX_ROWS_WRITTEN rows of it, is put into poser_import_change and
+ * handed to a writer.
+ *
+ * poser_import_apply() compares and writes in a subtransaction, and does both again as
+ * often as needed:
+ *
+ * - First without precaution.  If a row cannot be written, again in careful mode: a
+ *	 statement that fails is rolled back and run again with parts of its rows, until the
+ *	 rows that cannot be written are found, or POSER_IMPORT_TOLD_APART of them.  So the
+ *	 error names rows, whatever has refused them: a constraint, a trigger, an index.
+ *
+ * - If another transaction has changed a row since it was compared, again with a newer
+ *	 snapshot.  After ATTEMPTS_WITHOUT_LOCK such attempts other writers are locked out.
+ *	 They are locked out at once if no unique index ensures the key.
+ *
+ * The invariant: either all rows that are to be written are written, or none, and then
+ * there are problems or an error.
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
 #include "executor/executor.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
-#include "utils/snapmgr.h"
 
 #include "imports/import_internal.h"
 
 /*
- * Rows written by one statement.  More would let the queue of its row triggers,
- * those of foreign keys for instance, grow in memory.
+ * How many rows one statement writes.  Its events for row triggers, such as those of
+ * foreign keys, are queued in memory until its end.
  */
 #define MAX_ROWS_WRITTEN 100000
 
 /* Into how many parts rows are divided if they cannot be written together. */
 #define PARTS 8
 
-/* For a table that references itself: the search ends when so many rows have failed. */
+/* If the target references itself, the search ends when so many rows have failed. */
 #define MAX_ROWS_FAILED (10 * POSER_IMPORT_TOLD_APART)
 
-/* Attempts without, and in all, if others change the rows under our hands. */
+/* If other transactions change rows: attempts without locking these out, and in all. */
 #define ATTEMPTS_WITHOUT_LOCK 2
 #define MAX_ATTEMPTS 5
 
-/* Append the condition that a row of the target has these fields. */
-static void
-append_has_fields(StringInfo sql, PoserImport *import, const char *fields)
-{
-	if (import->nkeys == import->ncolumns)
-		return;
-	appendStringInfoString(sql, " AND pg_catalog.record_image_eq(ROW(");
-	for (int i = import->nkeys; i < import->ncolumns; i++)
-		appendStringInfo(sql, "%st.%s", i > import->nkeys ? ", " : "", import->columns[i].name);
-	appendStringInfoString(sql, "), ROW(");
-	poser_import_append_list(sql, import, import->nkeys, fields);
-	appendStringInfoString(sql, "))");
-}
-
-/* The statement that writes the rows in "poser_import_change". */
-static char *
-statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
-{
-	StringInfoData sql;
-	const char *separator = "";
-
-	initStringInfo(&sql);
-	if (operation == POSER_IMPORT_CREATE)
-	{
-		StringInfoData values;
-
-		initStringInfo(&values);
-		appendStringInfo(&sql, "INSERT INTO %s (", import->target.name);
-		for (int i = 0; i < import->ncolumns; i++)
-		{
-			if (i >= import->nkeys && !POSER_IMPORT_HAS(columns, i))
-				continue;
-			appendStringInfo(&sql, "%s%s", separator, import->columns[i].name);
-			appendStringInfo(&values, "%sc.c%d", separator, i + 1);
-			separator = ", ";
-		}
-		appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_import_change AS c", values.data);
-		return sql.data;
-	}
-
-	if (operation == POSER_IMPORT_UPDATE)
-	{
-		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target.only_name);
-		for (int i = import->nkeys; i < import->ncolumns; i++)
-			if (POSER_IMPORT_HAS(columns, i))
-			{
-				appendStringInfo(&sql, "%s%s = c.c%d", separator, import->columns[i].name, i + 1);
-				separator = ", ";
-			}
-		appendStringInfoString(&sql, " FROM poser_import_change AS c WHERE ");
-	}
-	else
-		appendStringInfo(&sql, "DELETE FROM %s AS t USING poser_import_change AS c WHERE ", import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	append_has_fields(&sql, import, "c.o");
-	return sql.data;
-}
-
 /*
- * The same for a row of a foreign table, whose wrapper may be able to hand a
- * statement with parameters over as it is.  $1, $2, ... are all columns.
+ * Careful mode
  */
-static SPIPlanPtr
-foreign_statement(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int *map)
-{
-	StringInfoData sql;
-	Oid argtypes[MaxTupleAttributeNumber];
-	int nargs = 0;
-	const char *separator = "";
-	SPIPlanPtr result;
 
-	initStringInfo(&sql);
-	if (operation == POSER_IMPORT_UPDATE)
-	{
-		appendStringInfo(&sql, "UPDATE %s SET ", import->target.only_name);
-		for (int i = import->nkeys; i < import->ncolumns; i++)
-			if (POSER_IMPORT_HAS(columns, i))
-			{
-				argtypes[nargs] = import->columns[i].type;
-				map[nargs++] = i;
-				appendStringInfo(&sql, "%s%s = $%d", separator, import->columns[i].name, nargs);
-				separator = ", ";
-			}
-	}
-	else
-		appendStringInfo(&sql, "DELETE FROM %s", import->target.only_name);
-	for (int i = 0; i < import->nkeys; i++)
-	{
-		argtypes[nargs] = import->columns[i].type;
-		map[nargs++] = i;
-		appendStringInfo(&sql, " %s %s %s $%d", i == 0 ? "WHERE" : "AND", import->columns[i].name,
-						 import->columns[i].equals, nargs);
-	}
-	result = SPI_prepare(sql.data, nargs, argtypes);
-	if (result == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	map[nargs] = -1;
-	return result;
-}
-
-/* Write rows of a foreign table; returns how many. */
-static int64
-write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *columns)
-{
-	int map[MaxTupleAttributeNumber + 1];
-	SPIPlanPtr plan;
-	TupleTableSlot *slot;
-	Datum *values;
-	char *nulls;
-	int64 result = 0;
-
-	/* an own connection goes, with its plan, if a row fails */
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	plan = foreign_statement(import, operation, columns, map);
-	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
-	values = palloc(sizeof(Datum) * import->ncolumns);
-	nulls = palloc(import->ncolumns);
-	tuplestore_rescan(import->changes.reldata);
-	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
-	{
-		CHECK_FOR_INTERRUPTS();
-		slot_getallattrs(slot);
-		for (int i = 0; map[i] >= 0; i++)
-		{
-			values[i] = slot->tts_values[CHANGE_NEW(map[i])];
-			nulls[i] = slot->tts_isnull[CHANGE_NEW(map[i])] ? 'n' : ' ';
-		}
-		if (SPI_execute_plan(plan, values, nulls, false, 0) < 0)
-			elog(ERROR, "SPI_execute_plan failed: %s", SPI_result_code_string(SPI_result));
-		result += SPI_processed;
-	}
-	ExecDropSingleTupleTableSlot(slot);
-	SPI_finish();
-	return result;
-}
-
-/* Has the target by now a row with the key of one in "poser_import_change", whatever our snapshot shows? */
-static bool
-is_there_by_now(PoserImport *import)
-{
-	StringInfoData sql;
-	SPIPlanPtr plan;
-	bool result;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT FROM poser_import_change AS c JOIN %s AS t ON ", import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	plan = SPI_prepare(sql.data, 0, NULL);
-	if (plan == NULL)
-		elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
-	if (SPI_execute_snapshot(plan, NULL, NULL, GetLatestSnapshot(), InvalidSnapshot, true, false, 1) < 0)
-		elog(ERROR, "SPI_execute_snapshot failed: %s", SPI_result_code_string(SPI_result));
-	result = (SPI_processed > 0);
-	SPI_freetuptable(SPI_tuptable);
-	SPI_freeplan(plan);
-	return result;
-}
-
-static void
-serialization_failure(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
-			 errmsg("could not serialize access due to concurrent update")));
-}
-
-/* How many of the rows in "poser_import_change" have these fields in the target? */
-static int64
-count_changes_with(PoserImport *import, const char *fields)
-{
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT pg_catalog.count(*) FROM poser_import_change AS c JOIN %s AS t ON ",
-					 import->target.only_name);
-	poser_import_append_join(&sql, import, "c", true);
-	append_has_fields(&sql, import, fields);
-	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
-	return poser_import_result_number();
-}
-
-/*
- * Write the rows in "poser_import_change".  If some of them have been changed by
- * others, import->is_outdated is set; if something else keeps them from being
- * written, it is an error.
- */
-static void
-write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
-{
-	int64 written;
-
-	/* where neither an index nor our snapshot keeps rows from being made twice */
-	if (operation == POSER_IMPORT_CREATE && !import->target.unique && IsolationUsesXactSnapshot() &&
-		import->target.relkind != RELKIND_FOREIGN_TABLE && is_there_by_now(import))
-		serialization_failure();
-
-	if (import->target.relkind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
-		written = write_foreign(import, operation, columns);
-	else
-	{
-		import->writing = true;
-		poser_import_execute(import, statement(import, operation, columns), NULL, 0, NULL, NULL);
-		import->writing = false;
-		written = SPI_processed;
-	}
-	if (written == nrows)
-		return;
-
-	if (operation != POSER_IMPORT_CREATE && import->target.relkind != RELKIND_FOREIGN_TABLE)
-	{
-		int64 before = count_changes_with(import, "c.o");
-
-		/* if it was not others, it was a foreign key's action or a trigger */
-		if (import->target.locked && operation == POSER_IMPORT_UPDATE && count_changes_with(import, "c.c") == nrows)
-			return;
-		if (import->target.locked && operation == POSER_IMPORT_DELETE && before == 0)
-			return;
-		if (written + before < nrows)
-		{
-			import->is_outdated = true;
-			return;
-		}
-	}
-	ereport(ERROR,
-			(errcode(ERRCODE_TRIGGERED_ACTION_EXCEPTION),
-			 errmsg("a trigger, a rule or a policy of relation \"%s\" keeps it from being written",
-					import->target.label)));
-}
-
-/* Note what is wrong with the one row in "poser_import_change". */
+/* Note the error of the only row in "poser_import_change" as a problem. */
 static void
 note_problem(PoserImport *import, ErrorData *error)
 {
@@ -274,21 +64,29 @@ note_problem(PoserImport *import, ErrorData *error)
 	if (!tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 		elog(ERROR, "row of an import is missing");
 	slot_getallattrs(slot);
+
+	/* under row-level security it is the policies that keep a row from being written */
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
 		check_enable_rls(import->target.relid, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	poser_import_describe(import, &problem, NULL, error);
-	/* rows that are only in the target come last */
+
+	/* a row that is only in the target has no number: it comes last */
 	problem.row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
 	problem.subject = poser_import_shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
 	if (slot->tts_isnull[CHANGE_ROW])
 		problem.subject = psprintf("%s, to be deleted", problem.subject);
 	poser_import_problem(import, &problem);
+
+	/* are these enough? */
 	import->problems.at_least = (import->problems.nrows >= POSER_IMPORT_TOLD_APART);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Write rows behind a savepoint; returns the error if that fails, or NULL. */
+/*
+ * Write rows in a subtransaction.  Returns NULL, or the error if it is about a row; then
+ * the subtransaction is rolled back.
+ */
 static ErrorData *
 try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
 			 Tuplestorestate *rows, int64 nrows)
@@ -301,7 +99,7 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *c
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
-		write_rows(import, operation, columns, nrows);
+		poser_import_write_changes(import, operation, columns, nrows);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
@@ -317,8 +115,9 @@ static int64 write_carefully(PoserImport *import, PoserImportOperation operation
 							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
 
 /*
- * These rows could not be written together: write them in parts, down to the
- * single row that is the problem.  Returns how many rows have failed.
+ * Write rows in parts after they could not be written together because of "error".  A
+ * single row is the one that has failed: it is noted as a problem or, if "failed" is not
+ * NULL, put there.  Returns how many rows have failed.
  */
 static int64
 write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -328,12 +127,12 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 	int64 result = 0;
 	int64 left = nrows;
 
-	/* that somebody else has just made the row is no problem of this one */
+	/* if another transaction has made the row in the meantime, it is not a problem: compare again */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
-		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && is_there_by_now(import))
+		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && poser_import_exists_by_now(import))
 	{
 		if (IsolationUsesXactSnapshot())
-			serialization_failure();
+			poser_import_serialization_error();
 		import->is_outdated = true;
 		return 0;
 	}
@@ -343,7 +142,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		return 1;
 	}
 
-	/* queries have read pointers of their own, the first one stays where it is */
+	/* read by the store's first pointer; queries over the store have others and do not move it */
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows);
 	if (nrows == 1)
@@ -354,6 +153,8 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		ExecDropSingleTupleTableSlot(slot);
 		return 1;
 	}
+
+	/* parts of the same size, each in a store of its own */
 	for (int part = 0; part < PARTS && left > 0; part++)
 	{
 		int64 n = (left + PARTS - part - 1) / (PARTS - part);
@@ -375,12 +176,11 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 }
 
 /*
- * Write rows or, if that fails, parts of them.  A row that cannot be written is
- * noted as a problem, or put into "failed" if that is not NULL.  Returns how
- * many rows have failed.
+ * Write rows or, if that fails, parts of them.  A row that cannot be written is noted as
+ * a problem or, if "failed" is not NULL, put there.  Returns how many rows have failed.
  *
- * If import->problems.at_least is set afterwards, enough of them have been found, and the
- * other rows have not been tried.
+ * If problems.at_least is set afterwards, enough rows have failed, and the others have
+ * not been tried.
  */
 static int64
 write_carefully(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -401,9 +201,9 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const uint8
 }
 
 /*
- * The same for a table that references itself: a row that fails may only have
- * to wait for another one, so go on with those that failed as long as that
- * leads to anything.
+ * The same for a target that references itself.  A row can fail only because the row that
+ * it references has not been written yet.  So the rows that have failed are tried again,
+ * as long as at least one of them is written.
  */
 static void
 write_patiently(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -415,6 +215,8 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 
 	if (error == NULL)
 		return;
+
+	/* try the rows that have failed again, until none is left, or none can be written */
 	for (;;)
 	{
 		Tuplestorestate *failed = tuplestore_begin_heap(false, false, work_mem);
@@ -431,11 +233,13 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 			break;
 		nrows = nfailed;
 	}
+
 	if (import->problems.at_least)
 	{
 		/*
-		 * It is not known which of the rows only wait for others.  But the error of
-		 * all rows together is not about these, so it is the one to be raised.
+		 * Too many rows have failed to try all of them again, so it is not known
+		 * which of them only lack another row.  The error of all rows together is
+		 * not about these: written together, they have all rows they reference.
 		 */
 		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .subject = "A row"};
 
@@ -449,7 +253,14 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 	FreeErrorData(error);
 }
 
-/* Write what is gathered to the target; other operations than its are nothing to do. */
+/*
+ * Groups
+ */
+
+/*
+ * The writer of imports: write the rows in "poser_import_change" to the target.  It does
+ * nothing for an operation that writes no row.
+ */
 void
 poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -460,12 +271,12 @@ poser_import_write_rows(PoserImport *import, PoserImportOperation operation, con
 	else if (import->careful)
 		(void) write_carefully(import, operation, columns, import->changes.reldata, nrows, NULL);
 	else
-		write_rows(import, operation, columns, nrows);
+		poser_import_write_changes(import, operation, columns, nrows);
 }
 
-/* Hand the rows that have been gathered to the writer. */
+/* Hand a group of rows to the writer, as "poser_import_change". */
 static void
-write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
+write_group(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
 {
 	static const char *const phases[POSER_IMPORT_OPERATIONS] = {"creating", "updating", "deleting"};
 	PoserImportOperation operation = poser_import_rank(import, VARDATA_ANY(tag)[0]);
@@ -479,7 +290,7 @@ write_gathered(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nro
 	import->changes.reldata = NULL;
 }
 
-/* Do what the comparison has found, group by group. */
+/* Read the sort of the comparison, and hand its rows to the writer, group by group.  Ends the sort. */
 void
 poser_import_write(PoserImport *import)
 {
@@ -492,6 +303,8 @@ poser_import_write(PoserImport *import)
 
 	if (import->write == NULL)
 		import->write = poser_import_write_rows;
+
+	/* the slot and the sort outlive the groups, which have a memory context for each of them */
 	MemoryContextSwitchTo(import->context);
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
@@ -503,15 +316,19 @@ poser_import_write(PoserImport *import)
 		bytea *next = DatumGetByteaPP(slot_getattr(slot, CHANGE_TAG + 1, &isnull));
 
 		CHECK_FOR_INTERRUPTS();
+
+		/* a group ends with its tag or when it is full; rows that reference each other stay together */
 		if (rows != NULL &&
 			((n >= MAX_ROWS_WRITTEN && !import->target.references_itself) ||
 			 memcmp(VARDATA_ANY(tag), VARDATA_ANY(next), VARSIZE_ANY_EXHDR(tag)) != 0))
 		{
-			write_gathered(import, tag, rows, n);
+			write_group(import, tag, rows, n);
 			tuplestore_end(rows);
 			rows = NULL;
 			MemoryContextReset(context);
 		}
+
+		/* the next group begins, or goes on */
 		if (rows == NULL)
 		{
 			n = 0;
@@ -523,7 +340,7 @@ poser_import_write(PoserImport *import)
 	}
 	if (rows != NULL)
 	{
-		write_gathered(import, tag, rows, n);
+		write_group(import, tag, rows, n);
 		tuplestore_end(rows);
 	}
 	ExecDropSingleTupleTableSlot(slot);
@@ -534,9 +351,15 @@ poser_import_write(PoserImport *import)
 }
 
 /*
- * Compare and write.  If others have changed rows between the two, or we and they
- * wait for each other, both are done again; if rows cannot be written, then carefully.  Returns false, with
- * nothing done, if there are problems.  Without "keep" it is only a try.
+ * Attempts
+ */
+
+/*
+ * Compare and write, as often as needed.  Returns false if there are problems; then
+ * nothing is written.  Without "keep" nothing is written in any case: it is a trial.
+ *
+ * Locks the target until the transaction ends, see poser_import_lock_target(); if nothing
+ * is written, this lock is released, too.
  */
 bool
 poser_import_apply(PoserImport *import, bool keep)
@@ -552,14 +375,18 @@ poser_import_apply(PoserImport *import, bool keep)
 		volatile bool done = false;
 		PoserSavepoint savepoint;
 
-		import->is_outdated = false;
+		/* one attempt, in a subtransaction and a memory context of its own */
+		import->is_outdated = import->writing = false;
 		poser_import_forget_problems(import);
 		MemoryContextSwitchTo(import->context);
 		poser_savepoint_set(&savepoint);
 		MemoryContextSwitchTo(context);
 		PG_TRY();
 		{
-			/* who waits for rows that we have written must not be waited for */
+			/*
+			 * Do not wait for other writers if this transaction has already written
+			 * the target: they may be waiting for its rows.
+			 */
 			poser_import_lock_target(import, !import->target.unique ||
 												 (attempt > ATTEMPTS_WITHOUT_LOCK && !import->target.written_before));
 			poser_import_compare(import);
@@ -578,25 +405,29 @@ poser_import_apply(PoserImport *import, bool keep)
 			error = poser_savepoint_catch_any(&savepoint);
 		}
 		PG_END_TRY();
-		/* what it has sorted on disk has gone with its resource owner */
+
+		/* the files of its sorts are gone with its resource owner */
 		MemoryContextSwitchTo(old_context);
 		MemoryContextDelete(context);
 		import->sort = import->matches = NULL;
 
+		/* a deadlock was ended by the rollback, so another attempt may succeed */
 		if (error != NULL && error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
 			!IsolationUsesXactSnapshot() && attempt < MAX_ATTEMPTS)
 			import->is_outdated = true;
 		else if (error != NULL)
 		{
-			if (import->careful || !poser_import_is_of_a_row(import, error))
+			/* find the rows that cannot be written */
+			if (import->careful || !poser_import_is_row_error(import, error))
 				ReThrowError(error);
 			FreeErrorData(error);
-			import->writing = false;
 			import->careful = true;
 			continue;
 		}
 		if (!import->is_outdated)
 			return done;
+
+		/* compare again, unless no other transaction can have changed the rows */
 		if (import->target.locked && error == NULL)
 			ereport(ERROR,
 					(errcode(ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION),
