@@ -1,6 +1,13 @@
 /*
  * batch_refresh.c
- *	  Finding out what executing a batch would do.
+ *	  poser_batch_refresh(): finding out what executing a batch would do.
+ *
+ * A refresh compares the batch with its target and writes what it finds into the
+ * rows of the batch: their operation, conflicts and errors, and old values that
+ * they lack.  Errors come from two sources.  Some rows cannot be read, for instance
+ * because a value does not fit.  Others are refused by constraints or triggers of
+ * the target.  To find the latter, the refresh writes the rows to the target behind
+ * a savepoint and rolls this back.
  */
 #include "postgres.h"
 
@@ -12,10 +19,14 @@
 
 PG_FUNCTION_INFO_V1(poser_batch_refresh);
 
-/* May the caller do to the target what there is to do? */
+/*
+ * May the caller write to the target what the comparison has found?  Privileges on
+ * some of the columns are enough here.
+ */
 static bool
-may_write(PoserImport *import)
+may_write(const PoserImport *import)
 {
+	/* by PoserImportOperation */
 	static const AclMode modes[] = {ACL_INSERT, ACL_UPDATE, ACL_DELETE};
 
 	for (int i = 0; i < lengthof(modes); i++)
@@ -27,56 +38,66 @@ may_write(PoserImport *import)
 	return true;
 }
 
-/* Refresh a batch; returns how many rows cannot be executed. */
+/* Refresh a batch.  Returns how many of its rows have an error or a conflict. */
 static int64
 refresh(PoserImport *import)
 {
 	PoserBatch *batch = import->private;
-	Tuplestorestate *of_reading;
-	int64 nof_reading;
-	int64 conflicts;
+	Tuplestorestate *reading_problems;
+	int64 nreading_problems;
+	int64 nconflicts;
 
-	poser_batch_collect_problems(import, false);
+	poser_batch_collect_problems(import);
 	poser_import_read(import);
 
-	/* of rows with one key nothing can be said but that */
+	/*
+	 * Keep the problems of reading until the end, when they overwrite what else was
+	 * found for these rows.  If a key occurs more than once, this is the only problem
+	 * of its rows: they are not compared.
+	 */
 	import->skips_duplicates = (import->problems.nrows > 0);
-	of_reading = import->problems.all;
-	nof_reading = import->problems.nrows;
+	reading_problems = import->problems.all;
+	nreading_problems = import->problems.nrows;
 	import->problems.all = tuplestore_begin_heap(false, false, work_mem);
-	batch->verdicts.reldata = import->problems.all;
+	batch->problems.reldata = import->problems.all;
+
 	do
 	{
-		bool ambiguous;
+		bool is_ambiguous;
+		int64 nwrites;
 
+		/* compare, and write the findings into the batch */
 		poser_import_forget_problems(import);
 		poser_import_compare(import);
-		ambiguous = (import->problems.nrows > 0);
-		conflicts = poser_batch_count_conflicts(import);
+		is_ambiguous = (import->problems.nrows > 0);
+		nconflicts = poser_batch_count_conflicts(import);
 		import->write = poser_batch_write_findings;
 		poser_import_write(import);
 
-		/* what constraints and triggers say of the rest is found out by trying */
-		if (!ambiguous &&
-			import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] +
-					import->found[POSER_IMPORT_DELETE] >
-				0 &&
-			may_write(import))
+		/* try to write the target, unless rows match several of its rows */
+		nwrites = import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] +
+				  import->found[POSER_IMPORT_DELETE];
+		if (!is_ambiguous && nwrites > 0 && may_write(import))
 		{
 			import->write = poser_import_write_rows;
 			(void) poser_import_apply(import, false);
 		}
 		if (import->problems.nrows > 0)
-			poser_batch_write_verdicts(import);
-		/* others may have come between the two */
-	} while (poser_batch_count_conflicts(import) != conflicts);
+			poser_batch_write_problems(import);
 
-	batch->verdicts.reldata = of_reading;
-	import->problems.nrows = nof_reading;
-	if (nof_reading > 0)
-		poser_batch_write_verdicts(import);
-	tuplestore_end(of_reading);
-	batch->verdicts.reldata = import->problems.all;
+		/*
+		 * poser_import_apply() has compared the rows again.  If it has found another
+		 * number of conflicts, other transactions have changed the target since.
+		 */
+	} while (poser_batch_count_conflicts(import) != nconflicts);
+
+	/* the problems of reading */
+	batch->problems.reldata = reading_problems;
+	import->problems.nrows = nreading_problems;
+	if (nreading_problems > 0)
+		poser_batch_write_problems(import);
+	tuplestore_end(reading_problems);
+	batch->problems.reldata = import->problems.all;
 	return poser_batch_count_bad_rows(import);
 }
 
