@@ -1,13 +1,19 @@
 /*
  * check.c
- *	  poser_check(), which finds what is wrong and changes nothing.
+ *	  poser_check(): finding what is wrong, without changing anything.
  *
- * Each check is one query that gives a row (object, problem) for each problem
- * it finds; $1 is the OID of the extension's schema, $2 the version that it has
- * here.  What is expected, and from which version on, stands in the query.  The function's search_path is pg_catalog alone.
+ * Each check is one query.  It returns a row (object, problem) for each problem
+ * that it finds.  $1 is the OID of the extension's schema, $2 the installed version
+ * of the extension.  The queries are in check_structure.c and check_rows.c.  They
+ * need no qualified names, because the search_path of the function is pg_catalog
+ * alone.
  *
- * What users may add (columns, indexes, constraints, triggers) or choose (how
- * the foreign key acts) is no problem.
+ * Users may add columns, indexes, constraints and triggers, and choose what the
+ * foreign key does.  None of this is a problem.
+ *
+ * The checks of rows run only if their tables have the columns that they read, and
+ * if the owner of poser_component may read all their rows.  Otherwise the checks of
+ * the structure have reported the reason.
  */
 #include "postgres.h"
 
@@ -19,62 +25,94 @@
 #include "executor/spi.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "check/check_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_check);
 
-/* Add a query's rows to the function's result; returns how many. */
-uint64
-poser_check_add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid, const char *version)
+/* What the rows of a relation are read for. */
+typedef enum Part
 {
-	Oid argtypes[] = {OIDOID, TEXTOID};
-	Datum values[] = {ObjectIdGetDatum(nspid), CStringGetTextDatum(version)};
-	SPIExecuteOptions options = {0};
+	COUNTS,
+	HISTORY,
+	BATCHES,
+	CONSUMERS
+} Part;
 
-	options.params = poser_params(lengthof(argtypes), argtypes, values, NULL);
-	options.read_only = true;
-	options.dest = poser_result_receiver(rsinfo);
-	if (SPI_execute_extended(query, &options) < 0)
-		elog(ERROR, "SPI_execute_extended failed: %s", SPI_result_code_string(SPI_result));
-	options.dest->rDestroy(options.dest);
-	return SPI_processed;
+/*
+ * The relations that are read, in the order in which they are locked.  A part is
+ * checked only if all its relations are of this kind, unless that is '\0', and have
+ * these columns.  The columns that the counts need are checked with the structure.
+ */
+static const struct
+{
+	Part part;
+	const char *name;
+	char relkind;
+	struct
+	{
+		const char *name;
+		Oid type;
+	} columns[6];
+} relations[] = {
+	{COUNTS, "poser_widget"},
+	{COUNTS, "poser_component"},
+	{COUNTS, "poser_component_count"},
+	{COUNTS, "poser_component_count_delta"},
+	{HISTORY, "poser_widget_version", RELKIND_RELATION, {{"uuid", VARCHAROID}, {"transaction_id", INT8OID}, {"operation_type", INT2OID}, {"change_id", INT8OID}}},
+	{HISTORY, "poser_component_version", RELKIND_RELATION, {{"uuid", VARCHAROID}, {"transaction_id", INT8OID}, {"operation_type", INT2OID}, {"change_id", INT8OID}}},
+	{HISTORY, "poser_transaction", RELKIND_RELATION, {{"id", INT8OID}, {"xact", XID8OID}}},
+	{HISTORY, "poser_version_horizon", RELKIND_RELATION, {{"transaction_id", INT8OID}, {"change_id", INT8OID}}},
+	{HISTORY, "poser_change_id_seq", RELKIND_SEQUENCE, {{"last_value", INT8OID}}},
+	{HISTORY, "poser_widget", RELKIND_RELATION, {{"uuid", VARCHAROID}}},
+	{HISTORY, "poser_component", RELKIND_RELATION, {{"uuid", VARCHAROID}}},
+	{BATCHES, "poser_batch", '\0', {{"uuid", VARCHAROID}, {"id", INT8OID}, {"row_count", INT8OID}}},
+	{BATCHES, "poser_batch_row", '\0', {{"batch_uuid", VARCHAROID}, {"sequence", INT8OID}, {"removed", BOOLOID}}},
+	{BATCHES, "poser_batch_id_seq", RELKIND_SEQUENCE},
+	{CONSUMERS, "poser_datasync_consumer", '\0', {{"consumer", NAMEOID}, {"handler", TEXTOID}, {"roles", NAMEARRAYOID}, {"confirmed", INT8OID}, {"from_snapshot", PG_SNAPSHOTOID}, {"to_snapshot", PG_SNAPSHOTOID}}}};
+
+/*
+ * Raises an error unless the caller has the rights of the owners of the relations of
+ * counts and history.
+ */
+static void
+check_owners(Oid nspid)
+{
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		Oid relid = get_relname_relid(relations[i].name, nspid);
+
+		if (OidIsValid(relid) && (relations[i].part == COUNTS || relations[i].part == HISTORY))
+			poser_check_owner(relid);
+	}
 }
 
 /*
- * The installed version of the extension that a function belongs to.  If it is
- * unknown, a very high version is returned, so that all objects are checked.
+ * Lock all relations that are read, so that they are not rewritten in the meantime.
+ * The caller takes the transaction's snapshot afterwards.
  */
-static char *
-installed_version(Oid fnoid)
+static void
+lock_relations(Oid nspid)
 {
-	Oid argtypes[] = {OIDOID};
-	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
-	char *result = NULL;
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		Oid relid = get_relname_relid(relations[i].name, nspid);
+		ListCell *lc;
 
-	if (SPI_execute_with_args("SELECT substring(extversion, '^[0-9]+(?:[.][0-9]+)*') FROM pg_extension WHERE oid = $1",
-							  lengthof(argtypes), argtypes, values, NULL, true, 1) == SPI_OK_SELECT &&
-		SPI_processed > 0)
-		result = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	return result != NULL ? result : "2147483647";
+		if (!OidIsValid(relid))
+			continue;
+		foreach(lc, poser_lock_tree(relid))
+		{
+			poser_check_transaction_snapshot(lfirst_oid(lc));
+		}
+	}
 }
 
-/* Is a version 1.minor, or a later one? */
-static bool
-is_from(const char *version, int minor)
-{
-	int numbers[] = {0, 0};
-
-	(void) sscanf(version, "%d.%d", &numbers[0], &numbers[1]);
-	return numbers[0] > 1 || (numbers[0] == 1 && numbers[1] >= minor);
-}
-
+/* Has the relation a column of this name and type? */
 static bool
 has_column(Oid relid, const char *name, Oid type)
 {
@@ -83,192 +121,139 @@ has_column(Oid relid, const char *name, Oid type)
 	return attno > 0 && get_atttype(relid, attno) == type;
 }
 
-/* The tables, parent, child, counts and deltas. */
-static const char *const tables[] = {
-	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
-
-/* Those of the history, which must have these columns to be looked at. */
-static const struct
-{
-	const char *name;
-	char kind;
-	const char *columns[4];
-	Oid types[4];
-} history_tables[] = {
-	{"poser_widget_version", RELKIND_RELATION, {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
-	{"poser_component_version", RELKIND_RELATION, {"uuid", "transaction_id", "operation_type", "change_id"}, {VARCHAROID, INT8OID, INT2OID, INT8OID}},
-	{"poser_transaction", RELKIND_RELATION, {"id", "xact"}, {INT8OID, XID8OID}},
-	{"poser_version_horizon", RELKIND_RELATION, {"transaction_id", "change_id"}, {INT8OID, INT8OID}},
-	{"poser_change_id_seq", RELKIND_SEQUENCE, {"last_value"}, {INT8OID}},
-	{"poser_widget", RELKIND_RELATION, {"uuid"}, {VARCHAROID}},
-	{"poser_component", RELKIND_RELATION, {"uuid"}, {VARCHAROID}}};
-
-/* Relations of batches and consumers. */
-static const char *const other_relations[] = {
-	"poser_batch", "poser_batch_row", "poser_batch_id_seq", "poser_datasync_consumer"};
-
-/* May the current user read all rows of this relation of the schema? */
+/*
+ * Can the rows of a part be checked: are its relations as they must be, and may the
+ * current user read all their rows?
+ */
 static bool
-is_readable(const char *name, Oid nspid)
+can_check(Part part, Oid nspid)
 {
-	Oid relid = get_relname_relid(name, nspid);
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		Oid relid = get_relname_relid(relations[i].name, nspid);
 
-	return OidIsValid(relid) && poser_may_read(relid);
+		if (relations[i].part != part)
+			continue;
+		if (!OidIsValid(relid) || !poser_may_read(relid))
+			return false;
+		if (relations[i].relkind != '\0' && get_rel_relkind(relid) != relations[i].relkind)
+			return false;
+		for (int j = 0; j < lengthof(relations[i].columns) && relations[i].columns[j].name != NULL; j++)
+			if (!has_column(relid, relations[i].columns[j].name, relations[i].columns[j].type))
+				return false;
+	}
+	return true;
 }
 
 /*
- * Lock a relation, if it exists, so that it is not rewritten while it is read.
- * In READ COMMITTED the caller then takes a new snapshot, which sees all its rows.
- * In REPEATABLE READ and SERIALIZABLE it is an error if the relation was rewritten
- * since the transaction's snapshot.
+ * Returns the installed version of the extension that a function belongs to.  If it
+ * cannot be known, this is a very high version, so that all objects are checked.
  */
-static void
-lock_relation(const char *name, Oid nspid)
+static char *
+installed_version(Oid fnoid)
 {
-	Oid relid = get_relname_relid(name, nspid);
-	List *locked;
-	ListCell *lc;
+	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
+	char *result = NULL;
 
-	if (!OidIsValid(relid))
-		return;
-	locked = poser_lock_tree(relid);
-	if (!IsolationUsesXactSnapshot())
-		return;
-	foreach(lc, locked)
-	{
-		poser_check_rewritten(lfirst_oid(lc), GetActiveSnapshot());
-	}
+	/* without what follows the numbers, such as "dev" */
+	if (poser_run(&(PoserQuery) {
+			.sql = "SELECT substring(extversion, '^[0-9]+(?:[.][0-9]+)*') FROM pg_extension WHERE oid = $1",
+			.nargs = lengthof(argtypes),
+			.argtypes = argtypes,
+			.values = values,
+			.read_only = true,
+			.once = true,
+			.limit = 1}) > 0)
+		result = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	return result != NULL ? result : "2147483647";
 }
 
-/* Lock all relations that are read. */
-static void
-lock_relations(Oid nspid)
-{
-	for (int i = 0; i < lengthof(tables); i++)
-		lock_relation(tables[i], nspid);
-	for (int i = 0; i < lengthof(history_tables); i++)
-		lock_relation(history_tables[i].name, nspid);
-	for (int i = 0; i < lengthof(other_relations); i++)
-		lock_relation(other_relations[i], nspid);
-}
-
-/* Raises an error unless the current user owns all of the tables there are. */
+/* Is the installed version 1.minor or a later one? */
 static bool
-find_history(Oid nspid)
+is_from(const PoserCheck *check, int minor)
 {
-	bool result = true;
+	int numbers[] = {0, 0};
 
-	for (int i = 0; i < lengthof(history_tables); i++)
-	{
-		Oid relid = get_relname_relid(history_tables[i].name, nspid);
+	(void) sscanf(check->version, "%d.%d", &numbers[0], &numbers[1]);
+	return numbers[0] > 1 || (numbers[0] == 1 && numbers[1] >= minor);
+}
 
-		if (!OidIsValid(relid))
-		{
-			result = false;
-			continue;
-		}
-		poser_check_owner(relid);
-		if (get_rel_relkind(relid) != history_tables[i].kind)
-			result = false;
-		for (int j = 0; j < lengthof(history_tables[i].columns); j++)
-			if (history_tables[i].columns[j] != NULL &&
-				!has_column(relid, history_tables[i].columns[j], history_tables[i].types[j]))
-				result = false;
-	}
+/* Run a check, and add the problems that it finds to the result; returns how many. */
+uint64
+poser_check_run(const PoserCheck *check, const char *sql)
+{
+	Oid argtypes[] = {OIDOID, TEXTOID};
+	Datum values[] = {ObjectIdGetDatum(check->nspid), CStringGetTextDatum(check->version)};
+	DestReceiver *dest = poser_result_receiver(check->rsinfo);
+	uint64 result;
+
+	/* checks are rare, so their plans need not take the places of others */
+	result = poser_run(&(PoserQuery) {
+		.sql = sql,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.read_only = true,
+		.once = true,
+		.dest = dest});
+	dest->rDestroy(dest);
 	return result;
-}
-
-/* Are the batches' tables there, with the columns that are counted? */
-static bool
-find_batches(Oid nspid)
-{
-	Oid batches = get_relname_relid("poser_batch", nspid);
-	Oid rows = get_relname_relid("poser_batch_row", nspid);
-
-	return is_readable("poser_batch", nspid) && is_readable("poser_batch_row", nspid) &&
-		   is_readable("poser_batch_id_seq", nspid) && has_column(batches, "uuid", VARCHAROID) &&
-		   has_column(batches, "id", INT8OID) && has_column(batches, "row_count", INT8OID) &&
-		   has_column(rows, "batch_uuid", VARCHAROID) &&
-		   has_column(rows, "sequence", INT8OID) && has_column(rows, "removed", BOOLOID) &&
-		   get_rel_relkind(get_relname_relid("poser_batch_id_seq", nspid)) == RELKIND_SEQUENCE;
-}
-
-/* Is the consumers' table there, with the columns that are looked at? */
-static bool
-find_consumers(Oid nspid)
-{
-	Oid consumers = get_relname_relid("poser_datasync_consumer", nspid);
-
-	return is_readable("poser_datasync_consumer", nspid) && poser_is_owner(consumers, GetUserId()) && has_column(consumers, "consumer", NAMEOID) &&
-		   has_column(consumers, "handler", TEXTOID) && has_column(consumers, "roles", NAMEARRAYOID) &&
-		   has_column(consumers, "confirmed", INT8OID) && has_column(consumers, "from_snapshot", PG_SNAPSHOTOID) && has_column(consumers, "to_snapshot", PG_SNAPSHOTOID);
 }
 
 /*
  * poser_check() returns table (object text, problem text)
  *
- * The caller must have the rights of the owners of all tables.  Rows are checked
- * as the owner of poser_component, who sees all of them even under FORCE ROW LEVEL
- * SECURITY.  If the tables have different owners, and the owner of poser_component
- * may not read a table, then this is reported as a problem.  The checks that read
- * the rows of that table are left out.
+ * The caller must have the rights of the owners of the tables.  Rows are checked
+ * with the rights of the owner of poser_component, who sees all of them even under
+ * FORCE ROW LEVEL SECURITY.  If tables have different owners, and the owner of
+ * poser_component may not read one of them, this is reported as a problem.
  */
 Datum
 poser_check(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid relids[lengthof(tables)];
-	bool complete = true;
-	bool has_history;
-	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	PoserCheck check = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo, .nspid = nspid};
+	Oid component;
 	Oid save_userid;
 	int save_sec_context;
-	char *version;
 	int level;
 
-	/* the owner alone may make others wait */
-	for (int i = 0; i < lengthof(tables); i++)
-		if (OidIsValid(get_relname_relid(tables[i], nspid)))
-			poser_check_owner(get_relname_relid(tables[i], nspid));
+	/* only an owner may lock the relations; they can change before the lock is there */
+	check_owners(nspid);
 	lock_relations(nspid);
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		relids[i] = get_relname_relid(tables[i], nspid);
-		if (OidIsValid(relids[i]))
-			poser_check_owner(relids[i]);
-		else
-			complete = false;
-	}
-	has_history = find_history(nspid);
+	check_owners(nspid);
+
 	/* in READ COMMITTED this snapshot is newer than the locks */
 	PushActiveSnapshot(GetTransactionSnapshot());
-
 	InitMaterializedSRF(fcinfo, 0);
-	if (OidIsValid(relids[1]))
-		poser_become_owner(relids[1], &save_userid, &save_sec_context);
+
+	/* act as the owner of poser_component */
+	component = get_relname_relid("poser_component", nspid);
+	if (OidIsValid(component))
+		poser_become_owner(component, &save_userid, &save_sec_context);
 	else
 		GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	for (int i = 0; i < lengthof(tables); i++)
-		complete = complete && poser_may_read(relids[i]);
-	for (int i = 0; i < lengthof(history_tables); i++)
-		has_history = has_history && is_readable(history_tables[i].name, nspid);
 
-	/* what is expected is written without quotes */
+	/* the queries compare names and types with text that has no quotes */
 	level = NewGUCNestLevel();
 	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
-	version = installed_version(fcinfo->flinfo->fn_oid);
+	check.schema = quote_identifier(get_namespace_name(nspid));
+	check.version = installed_version(fcinfo->flinfo->fn_oid);
 
-	/* without its columns a table cannot be counted */
-	if (poser_check_structure(rsinfo, nspid, version) && complete)
-		poser_check_counts(rsinfo, nspid, version, relids[0], relids[1], relids[2], relids[3]);
-	if (has_history && is_from(version, 2))
-		poser_check_history(rsinfo, nspid, version);
-	if (is_from(version, 3) && find_batches(nspid))
-		poser_check_batches(rsinfo, nspid, version);
-	if (has_history && is_from(version, 4) && find_consumers(nspid))
-		poser_check_consumers(rsinfo, nspid, version);
+	/* the structure, and the rows as far as it allows to read them */
+	if (poser_check_structure(&check) && can_check(COUNTS, nspid))
+		poser_check_counts(&check);
+	if (is_from(&check, 2) && can_check(HISTORY, nspid))
+		poser_check_history(&check);
+	if (is_from(&check, 3) && can_check(BATCHES, nspid))
+		poser_check_batches(&check);
+	if (is_from(&check, 4) && can_check(HISTORY, nspid) && can_check(CONSUMERS, nspid) &&
+		poser_is_owner(get_relname_relid("poser_datasync_consumer", nspid), GetUserId()))
+		poser_check_consumers(&check);
 
+	/* back to the caller's settings and rights */
 	SPI_finish();
 	AtEOXact_GUC(true, level);
 	SetUserIdAndSecContext(save_userid, save_sec_context);

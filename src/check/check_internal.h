@@ -1,6 +1,6 @@
 /*
  * check_internal.h
- *	  What the files of this folder share.
+ *	  What the files of the check share with each other only.
  */
 #ifndef POSER_CHECK_INTERNAL_H
 #define POSER_CHECK_INTERNAL_H
@@ -9,18 +9,25 @@
 
 #include "base/base.h"
 
+/* A call of poser_check(). */
+typedef struct PoserCheck
+{
+	ReturnSetInfo *rsinfo; /* gets the problems */
+	Oid nspid;			   /* the schema of the extension */
+	const char *schema;	   /* its name, quoted */
+	const char *version;   /* the version that is installed */
+} PoserCheck;
+
 /* check.c */
-extern uint64 poser_check_add_problems(ReturnSetInfo *rsinfo, const char *query, Oid nspid,
-									   const char *version);
+extern uint64 poser_check_run(const PoserCheck *check, const char *sql);
 
 /* check_structure.c */
-extern bool poser_check_structure(ReturnSetInfo *rsinfo, Oid nspid, const char *version);
+extern bool poser_check_structure(const PoserCheck *check);
 
 /* check_rows.c */
-extern void poser_check_counts(ReturnSetInfo *rsinfo, Oid nspid, const char *version, Oid parent,
-							   Oid child, Oid counts, Oid deltas);
-extern void poser_check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version);
-extern void poser_check_batches(ReturnSetInfo *rsinfo, Oid nspid, const char *version);
-extern void poser_check_consumers(ReturnSetInfo *rsinfo, Oid nspid, const char *version);
+extern void poser_check_counts(const PoserCheck *check);
+extern void poser_check_history(const PoserCheck *check);
+extern void poser_check_batches(const PoserCheck *check);
+extern void poser_check_consumers(const PoserCheck *check);
 
 #endif /* POSER_CHECK_INTERNAL_H */

@@ -1,6 +1,9 @@
 /*
  * check_rows.c
- *	  Are the rows of the tables right: counts, history, batches, consumers?
+ *	  Checking the rows of the extension's tables: counts, history, batches and
+ *	  consumers.
+ *
+ * The queries qualify columns of tables, because users may add columns of any name.
  */
 #include "postgres.h"
 
@@ -12,7 +15,11 @@
 #include "counts/counts.h"
 #include "versions/versions.h"
 
-/* %s is the comparison of counts, see poser_count_append_comparison() */
+/*
+ * Counts
+ */
+
+/* %s is the query of poser_count_append_comparison(). */
 static const char *const check_counts =
 	"SELECT format('widget %%s', key),\n"
 	"       CASE WHEN live_total <> kept_total\n"
@@ -25,13 +32,45 @@ static const char *const check_counts =
 	"    OR parents > settled\n"
 	" ORDER BY key COLLATE \"C\"";
 
+/* Check the counts of all widgets. */
+void
+poser_check_counts(const PoserCheck *check)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	poser_count_append_comparison(&sql, get_relname_relid("poser_widget", check->nspid), "uuid",
+								  get_relname_relid("poser_component", check->nspid), "widget_uuid", "active",
+								  get_relname_relid("poser_component_count", check->nspid),
+								  get_relname_relid("poser_component_count_delta", check->nspid));
+	poser_check_run(check, psprintf(check_counts, sql.data));
+}
+
 /*
- * The following checks are of the history of one table.  Columns of tables are
- * qualified, because users may add columns of any name.  %1$s is the schema,
- * quoted; %2$s the table of versions; %3$s its key column; %4$s a literal, what to
- * call a row; %5$s a literal, the qualified name of the table of versions.
- * poser_record_versions() corrects wrong operations except deletes, because it
- * removes no versions.
+ * History
+ */
+
+/*
+ * Rows that differ from the last version in their history.  %1$s is a literal, what
+ * to call a row; %2$s is the key; %3$s is the query of
+ * poser_history_append_comparison().
+ */
+static const char *const check_last_versions =
+	"SELECT format('%%s %%s', %1$s, compared.%2$s),\n"
+	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
+	"            WHEN operation = 1 THEN 'differs from its last version'\n"
+	"            WHEN operation_type = 2 THEN 'is there, but its history ends in a delete'\n"
+	"            ELSE 'has no version' END\n"
+	"  FROM (%3$s) AS compared\n"
+	" ORDER BY compared.%2$s::text COLLATE \"C\"";
+
+/*
+ * Versions with an operation that cannot follow the one before.  %1$s is the
+ * schema, %2$s the table of versions, %3$s its key column; %4$s is a literal, what
+ * to call a row, and %5$s a literal, the qualified name of the table of versions.
+ *
+ * poser_record_versions() corrects these operations.  It does not correct a delete
+ * of a row that was not there, because it removes no versions.
  */
 static const char *const check_operations =
 	"SELECT format('%%s %%s', %4$s, version.key),\n"
@@ -49,12 +88,15 @@ static const char *const check_operations =
 	" WHERE operation_type NOT BETWEEN 0 AND 2\n"
 	"    OR (before IN (0, 1) AND operation_type = 0)\n"
 	"    OR (before = 2 AND operation_type <> 0)\n"
-	/* what was before the first version may have been pruned */
+	/* versions before the first one may have been pruned */
 	"    OR (before IS NULL AND operation_type <> 0\n"
 	"        AND change_id > COALESCE((SELECT max(h.change_id) FROM %1$s.poser_version_horizon AS h), 0))\n"
 	" ORDER BY change_id";
 
-/* %3$s is a literal, the name of the table of versions */
+/*
+ * Transactions that are missing.  %1$s is the schema, %2$s the table of versions,
+ * and %3$s a literal, its name.
+ */
 static const char *const check_transactions =
 	"SELECT format('transaction %%s', version.transaction_id),\n"
 	"       format('is missing, and %%s has changes of it', %3$s)\n"
@@ -62,24 +104,17 @@ static const char *const check_transactions =
 	" WHERE NOT EXISTS (SELECT FROM %1$s.poser_transaction AS t WHERE t.id = version.transaction_id)\n"
 	" ORDER BY version.transaction_id";
 
-/* %1$s is a literal, what to call a row; %2$s its key; %3$s the comparison of the table with its history */
-static const char *const check_last_versions =
-	"SELECT format('%%s %%s', %1$s, compared.%2$s),\n"
-	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
-	"            WHEN operation = 1 THEN 'differs from its last version'\n"
-	"            WHEN operation_type = 2 THEN 'is there, but its history ends in a delete'\n"
-	"            ELSE 'has no version' END\n"
-	"  FROM (%3$s) AS compared\n"
-	" ORDER BY compared.%2$s::text COLLATE \"C\"";
-
-/* Of all the history; %1$s is the schema, quoted, %2$s its greatest id. */
+/*
+ * The sequence of ids, and transaction IDs.  %1$s is the schema; %2$s is a list of
+ * the greatest ids in the tables of the history.
+ */
 static const char *const check_ids =
 	"SELECT 'sequence poser_change_id_seq',\n"
 	"       format('is behind: %%s is in use', greatest_id)\n"
 	"  FROM (SELECT greatest(%2$s) AS greatest_id) AS used,\n"
 	"       %1$s.poser_change_id_seq\n"
 	" WHERE greatest_id >= last_value + is_called::int\n"
-	/* a subscriber's is, until it becomes the writer */
+	/* on a subscriber the sequence is behind until the subscriber becomes the writer */
 	"   AND NOT EXISTS (SELECT FROM pg_subscription_rel\n"
 	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
 	"                                      WHERE relnamespace = $1 AND relname = 'poser_transaction'))\n"
@@ -90,7 +125,71 @@ static const char *const check_ids =
 	"   AND t.xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
 	" ORDER BY 1";
 
-/* Of batches; %1$s is the schema, quoted. */
+/* Add the columns of a table that are not recorded. */
+static void
+add_unrecorded_columns(const PoserCheck *check, const PoserVersioned *versioned)
+{
+	Relation rel = table_open(versioned->relid, AccessShareLock);
+
+	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+		bool is_recorded = false;
+		Datum values[2];
+		bool nulls[2] = {false, false};
+
+		for (int j = 0; j < versioned->natts; j++)
+			is_recorded = is_recorded || versioned->source[j] == i + 1;
+		/* a virtual generated column has no value of its own to record */
+		if (is_recorded || att->attisdropped ||
+			(att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED))
+			continue;
+		values[0] = CStringGetTextDatum(psprintf("column %s of %s", NameStr(att->attname),
+												 RelationGetRelationName(rel)));
+		values[1] = CStringGetTextDatum(psprintf("is not recorded: %s has no such column of its type",
+												 get_rel_name(versioned->versions)));
+		tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
+	}
+	table_close(rel, AccessShareLock);
+}
+
+/* Check the history of all tables that have one. */
+void
+poser_check_history(const PoserCheck *check)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	StringInfoData ids;
+
+	poser_versioned_describe_all(tables, check->nspid);
+	initStringInfo(&ids);
+	appendStringInfo(&ids, "(SELECT max(t.id) FROM %s.poser_transaction AS t)", check->schema);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		char *name = get_rel_name(tables[i].versions);
+		char *qualified_name = poser_relation_name(tables[i].versions);
+		const char *versions = quote_identifier(name);
+		const char *key = quote_identifier(get_attname(tables[i].versions, tables[i].keys[0], false));
+		const char *label = quote_literal_cstr(poser_versioned_label(i));
+		StringInfoData comparison;
+
+		add_unrecorded_columns(check, &tables[i]);
+		initStringInfo(&comparison);
+		poser_history_append_comparison(&comparison, &tables[i]);
+		poser_check_run(check, psprintf(check_last_versions, label, psprintf("column_%d", tables[i].keys[0]),
+										comparison.data));
+		poser_check_run(check, psprintf(check_operations, check->schema, versions, key, label,
+										quote_literal_cstr(qualified_name)));
+		poser_check_run(check, psprintf(check_transactions, check->schema, versions, quote_literal_cstr(name)));
+		appendStringInfo(&ids, ", (SELECT max(v.change_id) FROM %s.%s AS v)", check->schema, versions);
+	}
+	poser_check_run(check, psprintf(check_ids, check->schema, ids.data));
+}
+
+/*
+ * Batches
+ */
+
+/* %1$s is the schema. */
 static const char *const check_batches =
 	"SELECT format('batch %%s', b.uuid),\n"
 	"       format('row_count is %%s instead of %%s', b.row_count, count(r.sequence))\n"
@@ -108,7 +207,18 @@ static const char *const check_batches =
 	"HAVING max(b.id) >= (SELECT s.last_value + s.is_called::int FROM %1$s.poser_batch_id_seq AS s)\n"
 	" ORDER BY 1, 2";
 
-/* Of consumers; %1$s is the schema, quoted. */
+/* Check row counts and targets of batches, and the sequence of their ids. */
+void
+poser_check_batches(const PoserCheck *check)
+{
+	poser_check_run(check, psprintf(check_batches, check->schema));
+}
+
+/*
+ * Consumers
+ */
+
+/* %1$s is the schema. */
 static const char *const check_consumers =
 	"SELECT format('consumer %%s', c.consumer), 'is at a transaction that is yet to come'\n"
 	"  FROM %1$s.poser_datasync_consumer AS c\n"
@@ -136,90 +246,9 @@ static const char *const check_consumers =
 	" WHERE granted.role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = granted.role)\n"
 	" ORDER BY 1, 2";
 
-/* Check the counts: those of "child" for "parent". */
+/* Check positions, handlers and roles of consumers. */
 void
-poser_check_counts(ReturnSetInfo *rsinfo, Oid nspid, const char *version, Oid parent, Oid child,
-				   Oid counts, Oid deltas)
+poser_check_consumers(const PoserCheck *check)
 {
-	StringInfoData sql;
-
-	initStringInfo(&sql);
-	poser_count_append_comparison(&sql, parent, "uuid", child, "widget_uuid", "active", counts, deltas);
-	poser_check_add_problems(rsinfo, psprintf(check_counts, sql.data), nspid, version);
-}
-
-/* Check the batches. */
-void
-poser_check_batches(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
-{
-	poser_check_add_problems(rsinfo, psprintf(check_batches, quote_identifier(get_namespace_name(nspid))),
-							 nspid, version);
-}
-
-/* Check the consumers of datasync. */
-void
-poser_check_consumers(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
-{
-	poser_check_add_problems(rsinfo, psprintf(check_consumers, quote_identifier(get_namespace_name(nspid))),
-							 nspid, version);
-}
-
-/* Columns of the table that are not recorded. */
-static void
-add_unrecorded_columns(ReturnSetInfo *rsinfo, const PoserVersioned *versioned)
-{
-	Relation rel = table_open(versioned->relid, AccessShareLock);
-
-	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-		bool recorded = att->attisdropped;
-		Datum values[2];
-		bool isnull[2] = {false, false};
-
-		for (int j = 0; j < versioned->natts; j++)
-			recorded = recorded || versioned->source[j] == i + 1;
-		/* what is not stored cannot be recorded, and follows from the rest */
-		if (recorded || (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED))
-			continue;
-		values[0] = CStringGetTextDatum(psprintf("column %s of %s", NameStr(att->attname),
-												 RelationGetRelationName(rel)));
-		values[1] = CStringGetTextDatum(psprintf("is not recorded: %s has no such column of its type",
-												 get_rel_name(versioned->versions)));
-		tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, isnull);
-	}
-	table_close(rel, AccessShareLock);
-}
-
-/* The history: is it that of the rows, and whole? */
-void
-poser_check_history(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
-{
-	const char *schema = quote_identifier(get_namespace_name(nspid));
-	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	StringInfoData ids;
-
-	poser_versioned_describe_all(tables, nspid);
-	initStringInfo(&ids);
-	appendStringInfo(&ids, "(SELECT max(t.id) FROM %s.poser_transaction AS t)", schema);
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-	{
-		char *name = get_rel_name(tables[i].versions);
-		char *whole_name = poser_relation_name(tables[i].versions);
-		const char *versions = quote_identifier(name);
-		const char *key = quote_identifier(get_attname(tables[i].versions, tables[i].keys[0], false));
-		const char *label = quote_literal_cstr(poser_versioned_label(i));
-		StringInfoData sql;
-
-		appendStringInfo(&ids, ", (SELECT max(v.change_id) FROM %s.%s AS v)", schema, versions);
-		add_unrecorded_columns(rsinfo, &tables[i]);
-		initStringInfo(&sql);
-		poser_history_append_comparison(&sql, &tables[i]);
-		poser_check_add_problems(rsinfo, psprintf(check_last_versions, label, psprintf("column_%d", tables[i].keys[0]), sql.data),
-								 nspid, version);
-		poser_check_add_problems(rsinfo, psprintf(check_operations, schema, versions, key, label, quote_literal_cstr(whole_name)),
-								 nspid, version);
-		poser_check_add_problems(rsinfo, psprintf(check_transactions, schema, versions, quote_literal_cstr(name)), nspid, version);
-	}
-	poser_check_add_problems(rsinfo, psprintf(check_ids, schema, ids.data), nspid, version);
+	poser_check_run(check, psprintf(check_consumers, check->schema));
 }

@@ -1,14 +1,21 @@
 /*
  * check_structure.c
- *	  Are the relations of the extension as they were made?
+ *	  Checking that the extension's relations are as its scripts have made them.
+ *
+ * Each query has the list of what it expects, with the version of the extension
+ * that an object is there from.
  */
 #include "postgres.h"
 
 #include "check/check_internal.h"
 
-/* Does the installed version have this object?  Versions are compared as numbers: 1.10 comes after 1.9. */
+/* Does the installed version have the object "expected"?  As numbers, 1.10 is later than 1.9. */
 #define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
 
+/*
+ * Columns.  Kind 'r' is a column of a table that is NOT NULL, 'n' one that may be
+ * null, 'v' a column of a view, 'c' one of a composite type.
+ */
 static const char *const check_columns =
 	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
@@ -154,7 +161,8 @@ static const char *const check_columns =
 	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
-static const char *const check_foreign_columns =
+/* Columns that were added to the counts' tables, which Poser writes by position. */
+static const char *const check_extra_columns =
 	"SELECT format('column %s of %s', a.attname, c.relname), 'does not belong there'\n"
 	"  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid\n"
 	" WHERE c.relnamespace = $1\n"
@@ -163,6 +171,7 @@ static const char *const check_foreign_columns =
 	"   AND a.attname NOT IN ('widget_uuid', 'total', 'active')\n"
 	" ORDER BY c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
 
+/* Relations that are missing, or of another kind, persistence or inheritance. */
 static const char *const check_relations =
 	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'sequence' END, expected.name),\n"
 	"       CASE WHEN c.oid IS NULL THEN 'is missing'\n"
@@ -204,6 +213,7 @@ static const char *const check_relations =
 	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid)))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
+/* Views whose owner may not read the table behind them. */
 static const char *const check_view_owner =
 	"SELECT format('view %s', v.relname),\n"
 	"       format('belongs to %s, who may not read %s', v.relowner::regrole, c.relname)\n"
@@ -217,6 +227,7 @@ static const char *const check_view_owner =
 	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
 	" ORDER BY v.relname COLLATE \"C\"";
 
+/* Tables of datasync that have another owner than the history, and row-level security on consumers. */
 static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
@@ -231,7 +242,7 @@ static const char *const check_table_owner =
 	" WHERE " IS_EXPECTED " AND c.relrowsecurity\n"
 	" ORDER BY 1, 2";
 
-/* Relations whose rows are checked, and that the owner of poser_component may not read.  Run as that owner. */
+/* Relations whose rows are checked, and that the owner of poser_component may not read.  It runs as that owner. */
 static const char *const check_readable =
 	"SELECT format('table %s', t.relname), format('belongs to %s, who may not read %s', t.relowner::regrole, c.relname)\n"
 	"  FROM pg_class AS t\n"
@@ -246,6 +257,7 @@ static const char *const check_readable =
 	"        OR row_security_active(c.oid))\n"
 	" ORDER BY c.relname COLLATE \"C\"";
 
+/* Keys and foreign keys. */
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN con.oid IS NULL THEN 'is missing'\n"
@@ -282,7 +294,11 @@ static const char *const check_constraints =
 	"        AND con.confrelid = COALESCE(r.oid, 0)) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
-/* With pg_get_indexdef() an index that was dropped since the snapshot, and made again, would have no columns. */
+/*
+ * Indexes.  The columns come from pg_attribute: pg_get_indexdef() would show no
+ * columns for an index that another session has dropped and made again since the
+ * snapshot was taken.
+ */
 static const char *const check_indexes =
 	"SELECT format('index %s', expected.name),\n"
 	"       CASE WHEN i.indexrelid IS NULL THEN 'is missing'\n"
@@ -319,6 +335,7 @@ static const char *const check_indexes =
 	"                    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) = expected.cols) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
+/* Triggers.  "enabled" has the values of tgenabled that are right. */
 static const char *const check_triggers =
 	"SELECT format('trigger %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN t.oid IS NULL THEN 'is missing'\n"
@@ -391,12 +408,14 @@ static const char *const check_triggers =
 	"        AND encode(t.tgargs, 'escape') = arguments.args) IS NOT TRUE\n"
 	" ORDER BY relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
+/* The sequence of change ids, which must count by 1, without a cache or a cycle. */
 static const char *const check_sequence =
 	"SELECT 'sequence poser_change_id_seq', 'has been changed'\n"
 	"  FROM pg_class AS c JOIN pg_sequence AS s ON s.seqrelid = c.oid\n"
 	" WHERE c.relnamespace = $1 AND c.relname = 'poser_change_id_seq'\n"
 	"   AND (seqtypid <> 'int8'::regtype OR seqincrement <> 1 OR seqcache <> 1 OR seqcycle)";
 
+/* Row-level security of batches. */
 static const char *const check_policies =
 	"SELECT format('table %s', expected.name),\n"
 	"       CASE WHEN c.relrowsecurity THEN format('has no policy %s', expected.policy)\n"
@@ -414,21 +433,23 @@ static const char *const check_policies =
 	" ORDER BY expected.name COLLATE \"C\"";
 
 static const char *const structure_checks[] = {
-	check_relations, check_columns, check_foreign_columns, check_view_owner, check_table_owner, check_readable,
+	check_relations, check_columns, check_extra_columns, check_view_owner, check_table_owner, check_readable,
 	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
 /*
- * Check the relations, their columns, constraints, indexes, triggers and policies.
- * Returns whether all columns are as they should be.
+ * Check the structure.  Returns whether all columns are as they should be.
  */
 bool
-poser_check_structure(ReturnSetInfo *rsinfo, Oid nspid, const char *version)
+poser_check_structure(const PoserCheck *check)
 {
 	bool result = true;
 
 	for (int i = 0; i < lengthof(structure_checks); i++)
-		if (poser_check_add_problems(rsinfo, structure_checks[i], nspid, version) > 0 &&
-			structure_checks[i] == check_columns)
+	{
+		uint64 nproblems = poser_check_run(check, structure_checks[i]);
+
+		if (structure_checks[i] == check_columns && nproblems > 0)
 			result = false;
+	}
 	return result;
 }
