@@ -40,7 +40,7 @@ PG_FUNCTION_INFO_V1(poser_batch_row_guard);
 /* An UPDATE of poser_batch by this module is running. */
 static bool writing_header = false;
 
-/* The uuid of a batch that this module writes findings into, even if it is complete; or NULL. */
+/* The uuid of the batch that this module is writing findings into, or NULL.  Its rows may change. */
 const char *poser_batch_marked = NULL;
 
 /* Statements that write poser_batch_row and whose AFTER trigger has not fired yet. */
@@ -206,8 +206,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 }
 
 /*
- * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The
- * caller acts as an owner.
+ * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller
+ * has taken the rights of an owner, and is between SPI_connect() and SPI_finish().
  */
 void
 poser_batch_update_header(const PoserQuery *query)
@@ -302,7 +302,6 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	 */
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 	{
-		poser_check_owner(RelationGetRelid(trigdata->tg_relation));
 		poser_batch_update_header(&(PoserQuery) {
 			.sql = psprintf("UPDATE %s SET row_count = 0"
 							" WHERE row_count OPERATOR(pg_catalog.<>) 0",
@@ -335,7 +334,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	batches = SPI_tuptable;
 	poser_check_type(batches->tupdesc, 1, VARCHAROID);
 
-	/* a batch counts as changed also if it has as many rows as before */
+	/* batches that have as many rows as before are checked, too */
 	for (uint64 i = 0; i < nbatches; i++)
 	{
 		bool isnull;
@@ -350,10 +349,10 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 /*
  * poser_batch_row_guard() returns trigger
  *
- * BEFORE and AFTER statements that write poser_batch_row.  The BEFORE trigger has
- * two tasks.  In a restore it waits until the headers have arrived, to which the
- * rows refer.  And it notes the statement: a statement that does not run to its end
- * fires no AFTER trigger, and then the transaction must not commit.
+ * BEFORE and AFTER each statement that writes poser_batch_row.  The BEFORE trigger
+ * has two tasks.  In a restore it waits for the headers that the rows refer to.  And
+ * it notes that the statement has begun.  A statement that does not run to its end
+ * fires no AFTER trigger, and then its transaction must not commit.
  */
 Datum
 poser_batch_row_guard(PG_FUNCTION_ARGS)
