@@ -88,6 +88,7 @@ extern bool poser_is_rewritten(Oid relid, Snapshot snapshot);
 extern bool poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot);
 extern void poser_rewritten_error(Oid relid);
 extern void poser_check_rewritten(Oid relid, Snapshot snapshot);
+extern void poser_check_transaction_snapshot(Oid relid);
 extern List *poser_lock_tree(Oid relid);
 extern void poser_lock_to_read(const Oid *relids, int n);
 

@@ -202,6 +202,19 @@ poser_check_rewritten(Oid relid, Snapshot snapshot)
 }
 
 /*
+ * For a function that takes the transaction's snapshot after it has locked a table.
+ * In READ COMMITTED that snapshot is newer than the lock, and there is nothing to
+ * check.  In REPEATABLE READ and SERIALIZABLE it is an error if the table was
+ * rewritten since the snapshot was taken.
+ */
+void
+poser_check_transaction_snapshot(Oid relid)
+{
+	if (IsolationUsesXactSnapshot())
+		poser_check_rewritten(relid, GetTransactionSnapshot());
+}
+
+/*
  * Lock a table for reading, and the tables that inherit from it.  Returns all of
  * them, or NIL if the table was dropped while this waited for the lock.
  */

@@ -1,18 +1,20 @@
 /*
  * widget.c
- *	  Reading widgets with their component counts.
+ *	  Widgets: their summaries with component counts, and their history.
  *
- * What a widget's summary is stands in the view poser_widget_summary.  The
- * functions here run queries over it, and return only what these return.  So
- * privileges, row-level security and all other rules of the planner and executor
- * apply to them as to any query.
+ * The view poser_widget_summary defines what the summary of a widget is.  The
+ * functions that read summaries run queries over this view and return only what
+ * these return.  So privileges, row-level security and the rules of the planner and
+ * the executor apply to them as to any query.
+ *
+ * The functions of the history name the tables and keys of widgets and components.
+ * All else is in versions/.
  */
 #include "postgres.h"
 
+#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
-#include "access/table.h"
-#include "access/transam.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
@@ -35,25 +37,30 @@ PG_FUNCTION_INFO_V1(poser_widget_revert);
 
 #define MAX_PAGE_SIZE 1000
 
-/* The last look that found no rewritten table of the summaries, see rewritten_table(). */
+/*
+ * The last time that no table of the summaries was found to be rewritten, see
+ * find_rewritten().
+ */
 static struct
 {
 	Oid nspid;
-	Oid userid;			/* the user whose policies applied */
-	uint64 changes;		/* poser_relation_changes() then */
-	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first look */
+	Oid userid;			/* the current user, because policies can name other tables */
+	uint64 changes;		/* poser_relation_changes() at that time */
+	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first time */
 } last_look;
 
-/* %s is the schema, quoted */
+/* %s is the schema. */
 static const char *const get_query =
 	"SELECT uuid, description, active, component_count, active_component_count\n"
 	"  FROM %s.poser_widget_summary\n"
 	" WHERE uuid OPERATOR(pg_catalog.=) $1";
 
 /*
- * The page's keys are found first, so that the counts are looked up for these
- * only even where they are counted live.  The limit is constant, for the
- * planner to see that it is small; the caller takes no more than it wants.
+ * The inner query finds the keys of the page first.  So the counts are looked up
+ * only for these widgets, even where the view counts their components itself.
+ *
+ * The limit is a constant, MAX_PAGE_SIZE, so that the planner sees that it is
+ * small.  The caller fetches only as many rows as it wants.
  */
 static const char *const list_query =
 	"SELECT summary.uuid, summary.description, summary.active,\n"
@@ -77,15 +84,17 @@ static const char *const list_query =
  * poser_component_live_from(widget regclass, component regclass)
  * returns varchar
  *
- * For the view: NULL if the maintained counts are what the current user would
- * count now, otherwise the least key there is, from which on the view counts
- * the components themselves.  That the answer is a bound and not a boolean
- * lets the planner know how many rows to expect of the counting: it evaluates
- * the function for its estimate.
+ * Called by the view: from which widget on, in the order of uuids, does the view
+ * count the components itself?  The result is NULL for none, if the maintained
+ * counts are what the current user would count now.  Otherwise it is the least
+ * uuid, for all widgets.
  *
- * The tables are those that the view was made over.  Should other relations
- * have got their names since, then a count would be one of something else than
- * the user sees: an error.
+ * The planner calls the function when it estimates how many rows the view counts.
+ * It could not use a boolean for this.
+ *
+ * The arguments are the tables that the view was made over.  It is an error if
+ * other relations now have their names.  The view would then count the components
+ * of another table than the one that the user sees under this name.
  */
 Datum
 poser_component_live_from(PG_FUNCTION_ARGS)
@@ -113,16 +122,19 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 
 /*
  * Returns a table that the query over the summaries reads and that was rewritten
- * since the snapshot was taken; InvalidOid if there is none.  The query has just been
- * run, so that its tables are locked.
+ * since the snapshot was taken, or InvalidOid.  The query has just run, so its
+ * tables are locked.
  *
- * If no table was rewritten since one snapshot, none was since a later one, as long as
- * the session receives no invalidation.  Then nothing is looked up.  A snapshot is
- * later if its xmin is not before the other one's xmax.  The tables of the counts are
- * left out: if they were rewritten, the view counts the components themselves.
+ * If no table was rewritten since one snapshot, no table was rewritten since a later
+ * snapshot, as long as the session receives no invalidation of a relation.  In this
+ * case nothing is looked up.  A snapshot is later if its xmin is not before the
+ * other one's xmax.
+ *
+ * The tables of the counts are left out: if they were rewritten, the view counts the
+ * components itself.
  */
 static Oid
-rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Snapshot snapshot)
+find_rewritten(Oid nspid, const PoserQuery *query, Snapshot snapshot)
 {
 	uint64 changes = poser_relation_changes();
 	bool unchanged = TransactionIdIsValid(last_look.xmax) && last_look.changes == changes &&
@@ -135,7 +147,7 @@ rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Sn
 
 	counts[0] = get_relname_relid("poser_component_count", nspid);
 	counts[1] = get_relname_relid("poser_component_count_delta", nspid);
-	result = poser_query_rewritten(query, 0, nargs, argtypes, snapshot, counts, lengthof(counts));
+	result = poser_find_rewritten(query, snapshot, counts, lengthof(counts));
 	if (OidIsValid(result))
 		return result;
 
@@ -149,38 +161,48 @@ rewritten_table(Oid nspid, const char *query, int nargs, const Oid *argtypes, Sn
 }
 
 /*
- * Run a query over the summaries for a set-returning function; at most "limit"
- * rows, 0 for all.
+ * Run a query over the summaries for a set-returning function.  The SQL has %s for
+ * the schema; "limit" is 0 for all rows.
  */
 static void
-return_summaries(FunctionCallInfo fcinfo, const char *query,
-				 int nargs, const Oid *argtypes, const Datum *values, const char *nulls, long limit)
+return_summaries(FunctionCallInfo fcinfo, const char *sql, int nargs, const Oid *argtypes,
+				 const Datum *values, const char *nulls, long limit)
 {
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	const char *schema = quote_identifier(get_namespace_name(nspid));
-	DestReceiver *dest;
+	PoserQuery query = {
+		.nargs = nargs,
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+		.limit = limit};
 
 	InitMaterializedSRF(fcinfo, MAT_SRF_USE_EXPECTED_DESC);
-	if (SPI_connect() != SPI_OK_CONNECT)
-		elog(ERROR, "SPI_connect failed");
-	query = psprintf(query, schema, schema);
-	dest = poser_result_receiver((ReturnSetInfo *) fcinfo->resultinfo);
-	poser_execute_for(dest, query, 0, nargs, argtypes, values, nulls, limit);
+	SPI_connect();
+	query.sql = psprintf(sql, schema, schema);
+	query.dest = poser_result_receiver(rsinfo);
+	(void) poser_run(&query);
 
-	/* the query may have waited for a rewrite, and then have read with the older snapshot */
-	if (OidIsValid(rewritten_table(nspid, query, nargs, argtypes, GetActiveSnapshot())))
+	/*
+	 * The query may have waited for a rewrite, and then have read with the older
+	 * snapshot.  Run it again with a newer one.  In REPEATABLE READ and SERIALIZABLE
+	 * there is no newer one, and this is an error.
+	 */
+	if (OidIsValid(find_rewritten(nspid, &query, GetActiveSnapshot())))
 	{
 		Oid relid;
 
 		PushActiveSnapshot(GetTransactionSnapshot());
-		relid = rewritten_table(nspid, query, nargs, argtypes, GetActiveSnapshot());
+		relid = find_rewritten(nspid, &query, GetActiveSnapshot());
 		if (OidIsValid(relid))
 			poser_check_rewritten(relid, GetActiveSnapshot());
-		tuplestore_clear(((ReturnSetInfo *) fcinfo->resultinfo)->setResult);
-		poser_execute_for(dest, query, 0, nargs, argtypes, values, nulls, limit);
+		tuplestore_clear(rsinfo->setResult);
+		(void) poser_run(&query);
 		PopActiveSnapshot();
 	}
-	dest->rDestroy(dest);
+	query.dest->rDestroy(query.dest);
 	SPI_finish();
 }
 
@@ -227,9 +249,9 @@ poser_widget_list(PG_FUNCTION_ARGS)
  * History
  */
 
-/* The same for the schema of the function that is called. */
+/* Describe the versioned tables in the schema of the function that is called. */
 static void
-describe_for(FunctionCallInfo fcinfo, PoserVersioned *tables)
+describe_tables(FunctionCallInfo fcinfo, PoserVersioned *tables)
 {
 	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
 }
@@ -245,7 +267,7 @@ poser_widget_history(PG_FUNCTION_ARGS)
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	PoserHistory *history;
 
-	describe_for(fcinfo, tables);
+	describe_tables(fcinfo, tables);
 	history = poser_history_begin(fcinfo, &tables[POSER_WIDGET], with_components ? 2 : 1);
 	poser_history_add(history, &tables[POSER_WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	if (with_components)
@@ -263,7 +285,7 @@ poser_component_history(PG_FUNCTION_ARGS)
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	PoserHistory *history;
 
-	describe_for(fcinfo, tables);
+	describe_tables(fcinfo, tables);
 	history = poser_history_begin(fcinfo, &tables[POSER_COMPONENT], 1);
 	poser_history_add(history, &tables[POSER_COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	poser_history_end(history);
@@ -278,7 +300,7 @@ poser_widget_as_of(PG_FUNCTION_ARGS)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 
-	describe_for(fcinfo, tables);
+	describe_tables(fcinfo, tables);
 	poser_history_as_of(fcinfo, &tables[POSER_WIDGET], PG_GETARG_TIMESTAMPTZ(0));
 	return (Datum) 0;
 }
@@ -291,7 +313,7 @@ poser_component_as_of(PG_FUNCTION_ARGS)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 
-	describe_for(fcinfo, tables);
+	describe_tables(fcinfo, tables);
 	poser_history_as_of(fcinfo, &tables[POSER_COMPONENT], PG_GETARG_TIMESTAMPTZ(0));
 	return (Datum) 0;
 }
@@ -311,7 +333,7 @@ poser_widget_revert(PG_FUNCTION_ARGS)
 					(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 					 errmsg("uuid, transaction_id and with_components must not be null")));
 	PreventCommandIfReadOnly("poser_widget_revert()");
-	describe_for(fcinfo, tables);
+	describe_tables(fcinfo, tables);
 	PG_RETURN_INT64(poser_history_revert(&tables[POSER_WIDGET], PG_GETARG_DATUM(0), VARCHAROID, PG_GETARG_INT64(1),
 										 PG_GETARG_BOOL(2) ? &tables[POSER_COMPONENT] : NULL, "widget_uuid"));
 }

@@ -1,0 +1,105 @@
+/*
+ * batch_internal.h
+ *	  What the files of batches share with each other only.
+ */
+#ifndef POSER_BATCH_INTERNAL_H
+#define POSER_BATCH_INTERNAL_H
+
+#include "imports/imports.h"
+
+/* A batch that is being populated, refreshed or executed: the "private" of its import. */
+typedef struct PoserBatch
+{
+	/* its header, which is locked */
+	const char *schema; /* of the extension, quoted */
+	Oid relid;			/* of poser_batch */
+	Datum uuid;			/* varchar */
+	int64 id;
+	Oid target;
+	Datum key; /* text[], or 0 if it is null */
+	bool complete;
+
+	/* populating */
+	int64 last_sequence; /* of the rows that are written */
+	EphemeralNamedRelationData rejects;
+
+	/* populating and refreshing */
+	EphemeralNamedRelationData problems;
+
+	/* refreshing and executing */
+	ExprState *to_record; /* makes a JSON object a record of the target's type */
+
+	/* executing */
+	bool skips_conflicts;
+	bool is_refused; /* has conflicts, and does not skip them */
+} PoserBatch;
+
+/*
+ * What a row of a batch asks for.  Its columns "operation", "old" and "new" say it
+ * together, see batch_read.c.
+ */
+typedef enum PoserBatchIntention
+{
+	POSER_BATCH_CREATE,
+	POSER_BATCH_UPDATE,	   /* if the row of the target is as the old values say */
+	POSER_BATCH_OVERWRITE, /* whatever the row of the target is; or create it */
+	POSER_BATCH_DELETE,
+	POSER_BATCH_NOTHING
+} PoserBatchIntention;
+
+/*
+ * Columns of the rows that are read from a batch: its sequence, a new value for
+ * each column of the import, an old value for each, the sets of those that the row
+ * of the batch really has, and its intention.  The key is among the new values.
+ */
+#define ROW_SEQUENCE 0
+#define ROW_NEW(i) (1 + (i))
+#define ROW_OLD(import, i) (1 + (import)->ncolumns + (i))
+#define ROW_NEW_SET(import) (1 + 2 * (import)->ncolumns)
+#define ROW_OLD_SET(import) (2 + 2 * (import)->ncolumns)
+#define ROW_INTENTION(import) (3 + 2 * (import)->ncolumns)
+#define ROW_COLUMNS(import) (4 + 2 * (import)->ncolumns)
+
+/* Columns of the comparison behind these: a null if the target has no such row, and its values. */
+#define ROW_FOUND(import) ROW_COLUMNS(import)
+#define ROW_CURRENT(import, i) (5 + 2 * (import)->ncolumns + (i))
+
+/* The operations that a row of a batch can have: the first ones of PoserImportOperation. */
+#define POSER_BATCH_OPERATIONS 4
+
+/* batch.c */
+extern const char *const poser_batch_operations[POSER_BATCH_OPERATIONS];
+
+extern char *poser_batch_name(int64 id, Datum uuid);
+extern void poser_batch_executed_error(const char *name, const char *detail);
+extern void poser_batch_complete_error(const char *name);
+extern Oid poser_batch_lock_table(const char *name, Oid nspid);
+extern void poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows);
+extern void poser_batch_check_mutable(const PoserBatch *batch);
+extern void poser_batch_write_header(const PoserBatch *batch, const char *assignments, int nargs,
+									 const Oid *argtypes, const Datum *values);
+extern void poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserImport *import,
+									 int64 bad, const char *bad_name);
+extern void poser_batch_check_width(const PoserImport *import);
+extern uint64 poser_batch_query(PoserImport *import, const char *sql, DestReceiver *dest);
+extern void poser_batch_collect_problems(PoserImport *import);
+extern void poser_batch_write_problems(PoserImport *import);
+extern int64 poser_batch_count_bad_rows(PoserImport *import);
+
+/* batch_guard.c */
+extern const char *poser_batch_marked;
+
+extern void poser_batch_update_header(const PoserQuery *query);
+
+/* batch_read.c */
+extern PoserImport *poser_batch_begin(PoserBatch *batch, const char *function, bool writes);
+
+/* batch_compare.c */
+extern PoserImportOperation poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns);
+extern int64 poser_batch_count_conflicts(const PoserImport *import);
+extern void poser_batch_write_findings(PoserImport *import, PoserImportOperation operation,
+									   const uint8 *columns, int64 nrows);
+extern void poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation,
+									   const uint8 *columns, int64 nrows);
+
+#endif /* POSER_BATCH_INTERNAL_H */

@@ -1,0 +1,211 @@
+/*
+ * batch_populate.c
+ *	  poser_batch_populate(): filling a batch from a source.
+ *
+ * The source is compared with the target as for an import.  For each row that is
+ * found to differ, or not to differ, a row of the batch is written instead of the
+ * target.  Rows of the source that cannot be read become rows with status "error"
+ * and the values as they came, for a user to correct.
+ *
+ * The sequence of a row is its number in the source.  Rows that only the target
+ * has follow, with the operation "delete".
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "batches/batch_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_batch_populate);
+
+/*
+ * Make a store for rows of the source that cannot be read.  Queries read it as
+ * poser_import_reject (row, text, key, new).  The caller ends the store.
+ */
+static void
+collect_rejects(PoserImport *import)
+{
+	PoserBatch *batch = import->private;
+	MemoryContext old_context = MemoryContextSwitchTo(import->context);
+	TupleDesc desc = CreateTemplateTupleDesc(4);
+
+	TupleDescInitEntry(desc, 1, "row", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, 2, "text", TEXTOID, -1, 0);
+	TupleDescInitEntry(desc, 3, "key", JSONBOID, -1, 0);
+	TupleDescInitEntry(desc, 4, "new", JSONBOID, -1, 0);
+	TupleDescFinalize(desc);
+	import->problems.reject_desc = BlessTupleDesc(desc);
+	import->problems.rejects = tuplestore_begin_heap(false, false, work_mem);
+	poser_register_rows(&batch->rejects, "poser_import_reject", import->problems.reject_desc,
+						import->problems.rejects, 0);
+	MemoryContextSwitchTo(old_context);
+}
+
+/*
+ * Write a row of the batch for each row in "poser_import_change": the writer of
+ * this import.
+ */
+static void
+write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
+{
+	PoserBatch *batch = import->private;
+	bool is_delete = (operation == POSER_IMPORT_DELETE);
+	const uint8 *fields = is_delete ? NULL : columns;
+	StringInfoData sql;
+
+	/*
+	 * For rows that differ in their description:
+	 *
+	 * INSERT INTO poser.poser_batch_row (batch_uuid, sequence, operation, key, old, new)
+	 * SELECT $1, c.row, 'update', jsonb_build_object('uuid', c.c1),
+	 *        jsonb_build_object('description', c.o3), jsonb_build_object('description', c.c3)
+	 *   FROM poser_import_change AS c
+	 *
+	 * A row to be created has no old values, and a row to be deleted no new ones.  A
+	 * row to be deleted has all fields as old values.  Its sequence is
+	 * row_number() OVER () + 1000, if 1000 is the last one so far.
+	 */
+	Assert(operation < POSER_BATCH_OPERATIONS);
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "INSERT INTO %s.poser_batch_row (batch_uuid, sequence, operation, key, old, new) SELECT $1, ",
+					 batch->schema);
+	if (is_delete)
+	{
+		appendStringInfo(&sql, "pg_catalog.row_number() OVER () OPERATOR(pg_catalog.+) " INT64_FORMAT,
+						 batch->last_sequence);
+		batch->last_sequence += nrows;
+	}
+	else
+		appendStringInfoString(&sql, "c.row");
+	appendStringInfo(&sql, ", '%s', ", poser_batch_operations[operation]);
+	poser_import_append_object(&sql, import, 0, import->nkeys, NULL, "c.c", false);
+	appendStringInfoString(&sql, ", ");
+	if (operation == POSER_IMPORT_CREATE)
+		appendStringInfoString(&sql, "NULL");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, fields, "c.o", false);
+	appendStringInfoString(&sql, ", ");
+	if (is_delete)
+		appendStringInfoString(&sql, "NULL");
+	else
+		poser_import_append_object(&sql, import, import->nkeys, import->ncolumns, fields, "c.c", false);
+	appendStringInfoString(&sql, " FROM poser_import_change AS c");
+	poser_batch_query(import, sql.data, NULL);
+}
+
+/* Read the source, compare it with the target, and write the rows of the batch. */
+static void
+populate(PoserImport *import)
+{
+	PoserBatch *batch = import->private;
+	int64 nrejects;
+
+	poser_batch_collect_problems(import);
+	collect_rejects(import);
+	poser_import_read(import);
+	batch->last_sequence = import->done;
+	nrejects = import->done - import->nrows;
+	poser_import_compare(import);
+	poser_import_write(import);
+
+	/*
+	 * INSERT INTO poser.poser_batch_row
+	 *        (batch_uuid, sequence, operation, key, new, status, status_text)
+	 * SELECT $1, row, 'update', key, new, 'error', text FROM poser_import_reject
+	 */
+	batch->rejects.md.enrtuples = nrejects;
+	if (nrejects > 0)
+		poser_batch_query(import,
+						  psprintf("INSERT INTO %s.poser_batch_row"
+								   "       (batch_uuid, sequence, operation, key, new, status, status_text)"
+								   "SELECT $1, row, 'update', key, new, 'error', text FROM poser_import_reject",
+								   batch->schema),
+						  NULL);
+
+	/* other problems, such as a key that occurs twice, concern rows that have been written */
+	if (import->problems.nrows > nrejects)
+		poser_batch_write_problems(import);
+}
+
+/* Returns the names of the key's columns as text[]. */
+static Datum
+key_names(const PoserImport *import)
+{
+	Datum *names = palloc(sizeof(Datum) * import->nkeys);
+
+	for (int i = 0; i < import->nkeys; i++)
+		names[i] = CStringGetTextDatum(import->columns[i].label);
+	return PointerGetDatum(construct_array(names, import->nkeys, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/*
+ * poser_batch_populate(batch varchar, source regclass, key text[], fields text[], deletes boolean)
+ * returns bigint
+ */
+Datum
+poser_batch_populate(PG_FUNCTION_ARGS)
+{
+	PoserBatch batch;
+	PoserImport *import;
+	Oid argtypes[] = {VARCHAROID, TEXTARRAYOID};
+	Datum values[lengthof(argtypes)];
+
+	/* arguments, and the batch */
+	poser_import_check_argument(PG_ARGISNULL(0), "batch");
+	poser_import_check_argument(PG_ARGISNULL(1), "source");
+	poser_import_check_argument(PG_ARGISNULL(4), "deletes");
+	PreventCommandIfReadOnly("poser_batch_populate()");
+	(void) poser_relation_name(PG_GETARG_OID(1));
+	poser_batch_lock(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), false);
+	poser_batch_check_mutable(&batch);
+
+	/* an import that only reads the target, but whose queries see the rows that it writes */
+	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
+								PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2),
+								PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3), false);
+	poser_batch_check_width(import);
+	import->read_only = false;
+	import->private = &batch;
+	import->write = write_changes;
+	import->deletes = PG_GETARG_BOOL(4);
+
+	/*
+	 * The batch must be empty.
+	 *
+	 * SELECT FROM poser.poser_batch_row WHERE batch_uuid = $1 LIMIT 1
+	 */
+	if (poser_batch_query(import,
+						  psprintf("SELECT FROM %s.poser_batch_row"
+								   " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 LIMIT 1",
+								   batch.schema),
+						  NULL) > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("%s has rows already", poser_batch_name(batch.id, batch.uuid)),
+				 errhint("Delete them first, or make another batch.")));
+
+	/* fill it */
+	PG_TRY();
+	{
+		populate(import);
+		values[0] = batch.uuid;
+		values[1] = key_names(import);
+		poser_batch_write_header(&batch, "key = $2", lengthof(argtypes), argtypes, values);
+		poser_batch_write_status(&batch, "populated", import, poser_batch_count_bad_rows(import), "errors");
+	}
+	PG_FINALLY();
+	{
+		poser_import_restore_activity(import);
+	}
+	PG_END_TRY();
+	tuplestore_end(import->problems.all);
+	tuplestore_end(import->problems.rejects);
+	poser_import_end(import);
+	PG_RETURN_INT64(batch.last_sequence);
+}
