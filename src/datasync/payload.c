@@ -23,7 +23,7 @@
 #include "utils/typcache.h"
 
 #include "base/base.h"
-#include "datasync/payload.h"
+#include "datasync/consumer.h"
 
 typedef enum PayloadKind
 {
