@@ -1,10 +1,19 @@
 /*
  * change.c
- *	  Reading the changes of a window, and confirming them.
+ *	  Delivering the changes of a window, and confirming them.
+ *
+ * Each version of a row is a change.  A query reads the changes of the window from the
+ * history, in the order of change_id, and leaves out those that the consumer's own
+ * handler has made.  Its rows go straight into a tuplestore, with the row that was
+ * changed as jsonb, see payload.c.
+ *
+ * A client calls poser_datasync_changes() and, when it has done its work,
+ * poser_datasync_confirm().  What is delivered and not confirmed is delivered again
+ * by the next call, the same and in the same order.  poser_datasync_skip() confirms one
+ * change without delivering it, and keeps a record of it.
  */
 #include "postgres.h"
 
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -25,19 +34,29 @@ PG_FUNCTION_INFO_V1(poser_datasync_confirm);
 PG_FUNCTION_INFO_V1(poser_datasync_skip);
 
 /*
- * Are the casts of a type the system's?  Who owns another type may have made some,
- * which must not run with the owner's rights.
+ * The query for changes
  */
-static bool
-is_cast_safely(Oid type)
-{
-	return getBaseType(type) < FirstNormalObjectId;
-}
 
 /*
- * Append a query for the changes of all tables, as poser_change has them, but
- * with the payload as a record, each with its condition "where", in the order of
- * change_id.  The payload can be left out.
+ * Append a query for the changes of all tables that fulfil the condition "where".  It
+ * has a branch for each table, each in the order of change_id.  The payload is the
+ * changed row as a record, or null if it is not wanted.
+ *
+ * A key's cast to text must be the server's code, because the owner runs the query.
+ * A key of another type is written by its output function.  For poser_widget:
+ *
+ *		(SELECT v.change_id, v.transaction_id, 'poser_widget'::pg_catalog.name AS payload_type,
+ *				v.uuid::pg_catalog.text AS payload_key,
+ *				v.operation_type OPERATOR(pg_catalog.=) 2::pg_catalog.int2 AS deletion,
+ *				(payload.*)::pg_catalog.record AS payload
+ *		   FROM poser.poser_widget_version AS v,
+ *				LATERAL (SELECT v.uuid, v.description, v.active) AS payload
+ *		  WHERE [where]
+ *		  ORDER BY v.change_id)
+ *
+ * Columns of the version table that the table does not have are not in the payload.
+ * The key of a table with several key columns is pg_catalog.jsonb_build_array(v.a,
+ * v.b)::pg_catalog.text.
  */
 static void
 append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, bool with_payload)
@@ -52,13 +71,18 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 						 "        ",
 						 i == 0 ? "" : "\n UNION ALL\n ",
 						 quote_literal_cstr(get_rel_name(versioned->relid)));
+
+		/* the key */
 		if (versioned->nkeys > 1)
 			appendStringInfoString(sql, "pg_catalog.jsonb_build_array(");
 		for (int j = 0; j < versioned->nkeys; j++)
-			appendStringInfo(sql,
-							 is_cast_safely(get_atttype(versioned->versions, versioned->keys[j])) ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
+		{
+			bool castable = poser_has_system_casts(get_atttype(versioned->versions, versioned->keys[j]));
+
+			appendStringInfo(sql, castable ? "%sv.%s" : "%spg_catalog.format('%%s', v.%s)",
 							 j == 0 ? "" : ", ",
 							 quote_identifier(get_attname(versioned->versions, versioned->keys[j], false)));
+		}
 		appendStringInfo(sql,
 						 "%s::pg_catalog.text AS payload_key,\n"
 						 "        v.operation_type OPERATOR(pg_catalog.=) 2::pg_catalog.int2 AS deletion,\n"
@@ -68,6 +92,8 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 						 versioned->nkeys > 1 ? ")" : "",
 						 with_payload ? "(payload.*)::pg_catalog.record" : "NULL::pg_catalog.record",
 						 poser_relation_name(versioned->versions));
+
+		/* the columns that the table and its versions have in common */
 		for (int j = 0; j < versioned->natts; j++)
 			if (versioned->source[j] != 0)
 			{
@@ -83,25 +109,30 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 	}
 }
 
-/* The values of $1 to $4; $1 is nobody, if he gets his own, too. */
+/*
+ * Set the parameters $1 to $4 of IS_NOT_OWN, IS_NOT_SEEN and the queries around them.
+ * If the consumer gets its own handler's changes, $1 is the empty name, which no
+ * transaction has.
+ */
 void
 poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls)
 {
-	static NameData nobody;
+	static NameData empty;
 
-	values[0] = NameGetDatum(consumer->own_changes ? &nobody : consumer->name);
+	values[0] = NameGetDatum(consumer->own_changes ? &empty : consumer->name);
 	poser_snapshot_parameter(consumer->from, &values[1], &nulls[1]);
 	poser_snapshot_parameter(consumer->to, &values[2], &nulls[2]);
 	values[3] = Int64GetDatum(consumer->own_after);
 }
 
 /*
- * The same for what is to be shown: joins keep the order of change_id, and values
- * are written alike whatever the session's settings.  AtEOXact_GUC() of the level
- * that is returned ends all of it.
+ * As poser_begin_reading(), for a query that returns changes.  Joins keep the order of
+ * change_id, so that the first rows come without sorting the window.  The text of a
+ * value does not depend on the session's settings.  AtEOXact_GUC(true, level) ends all
+ * of it.
  */
 static int
-begin_showing(void)
+begin_delivery(void)
 {
 	static const PoserSetting settings[] = {
 		{"enable_nestloop", "on"},
@@ -123,27 +154,28 @@ begin_showing(void)
 }
 
 /*
- * What takes changes from the executor: into a tuplestore, with their payload as
- * jsonb, noting the first and the last.
+ * Receiving its rows
  */
+
+/* Receives changes from the executor and puts them into a tuplestore. */
 typedef struct ChangeReceiver
 {
 	DestReceiver pub;
 	Tuplestorestate *store;
 	TupleDesc desc; /* of poser_change */
-	Datum *values;	/* of one */
+	Datum *values;	/* of one change */
 	bool *nulls;
-	PoserPayload *payloads;
-	MemoryContext context; /* of the receiver */
-	MemoryContext row;
-	int64 first;
+	PoserPayload *payloads; /* in "context" */
+	MemoryContext context;
+	MemoryContext row; /* reset after each change */
+	int64 first;	   /* the first and the last change_id received */
 	int64 last;
 	int64 n;
 } ChangeReceiver;
 
-/* The receiver's methods: before the first change, for each, and after the last */
+/* The rStartup method. */
 static void
-start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
+start_receiving(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
 	ChangeReceiver *receiver = (ChangeReceiver *) self;
 
@@ -152,10 +184,11 @@ start_changes(DestReceiver *self, int operation, TupleDesc typeinfo)
 	receiver->payloads = NULL;
 	receiver->values = palloc0(receiver->desc->natts * sizeof(Datum));
 	receiver->nulls = palloc(receiver->desc->natts * sizeof(bool));
-	/* columns that somebody has added stay null */
+	/* a user may have added columns to poser_change, and they are null */
 	memset(receiver->nulls, true, receiver->desc->natts * sizeof(bool));
 }
 
+/* The receiveSlot method. */
 static bool
 receive_change(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -181,15 +214,42 @@ receive_change(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
+/* The rShutdown and rDestroy methods. */
 static void
-end_changes(DestReceiver *self)
+stop_receiving(DestReceiver *self)
 {
 }
 
 static const DestReceiver change_receiver = {
-	receive_change, start_changes, end_changes, end_changes, DestTuplestore};
+	receive_change, start_receiving, stop_receiving, stop_receiving, DestTuplestore};
 
-/* Read the next changes of the window. */
+/* Returns the row type of poser_change. */
+TupleDesc
+poser_change_desc(PoserConsumer *consumer)
+{
+	static const Oid types[CHANGE_COLUMNS] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, NAMEOID, TEXTOID, BOOLOID, JSONBOID};
+	Oid relid = poser_relation_by_name("poser_change", consumer->nspid);
+	TupleDesc result = lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
+
+	/* a dropped column stays in the descriptor, and poser_check_type() finds it */
+	Assert(result->natts >= lengthof(types));
+	for (int i = 0; i < lengthof(types); i++)
+		poser_check_type(result, i + 1, types[i]);
+	return result;
+}
+
+/*
+ * Give the next changes of the open window to the receiver, at most "limit" of them.
+ *
+ *		SELECT v.change_id, v.transaction_id, t.issued_at, t.username,
+ *			   v.payload_type, v.payload_key, v.deletion, v.payload
+ *		  FROM ([append_changes(): changes after "confirmed" ($5), up to "last_change" ($6)]) AS v
+ *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *		 WHERE [to_snapshot ($3) sees t] AND [IS_NOT_SEEN] AND [IS_NOT_OWN]
+ *		 ORDER BY v.change_id
+ *
+ * The plan is a generic one, for all windows, that returns its first rows soon.
+ */
 static void
 read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit,
 			bool with_payload)
@@ -212,8 +272,8 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
 					 " WHERE pg_catalog.pg_visible_in_snapshot(t.xact, $3)\n"
-					 "   AND " NOT_BEFORE "\n"
-					 "   AND " NOT_ITS_OWN "\n"
+					 "   AND " IS_NOT_SEEN "\n"
+					 "   AND " IS_NOT_OWN "\n"
 					 " ORDER BY v.change_id",
 					 poser_relation_name(tables[0].transactions));
 
@@ -221,33 +281,29 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 	values[4] = Int64GetDatum(consumer->confirmed);
 	values[5] = Int64GetDatum(consumer->last_change);
 
-	level = begin_showing();
-	poser_execute_for(&receiver->pub, sql.data, CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
-					  lengthof(argtypes), argtypes, values, nulls, limit);
+	level = begin_delivery();
+	poser_run(&(PoserQuery) {
+		.sql = sql.data,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+		.cursor_options = CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
+		.limit = limit,
+		.dest = &receiver->pub,
+	});
 	AtEOXact_GUC(true, level);
 }
 
-/* The row type of poser_change. */
-TupleDesc
-poser_change_desc(PoserConsumer *consumer)
-{
-	static const Oid types[CHANGE_COLUMNS] = {INT8OID, INT8OID, TIMESTAMPTZOID, TEXTOID, NAMEOID, TEXTOID, BOOLOID, JSONBOID};
-	Oid relid = poser_relation_by_name("poser_change", consumer->nspid);
-	TupleDesc result = lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
-
-	/* columns can only be added */
-	Assert(result->natts >= lengthof(types));
-	for (int i = 0; i < lengthof(types); i++)
-		poser_check_type(result, i + 1, types[i]);
-	return result;
-}
-
 /*
- * Put the next changes of the consumer into the store, at most "limit" of them.
- * Returns how many; the first and the last are in *first and *last.
+ * Put the next changes of the consumer into the store, at most "limit" of them, and
+ * returns how many; *first and *last are the change_ids of the first and the last.
+ * They are the unconfirmed changes of the open window.  If no window is open, the next
+ * one is opened.
  *
- * They are those of the open window that are not confirmed; or else another
- * window is opened.  Not all of them need be delivered; the consumer is not saved.
+ * To be called as the owner.  The caller saves the consumer, and says which of the
+ * changes are delivered.
  */
 int64
 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
@@ -257,6 +313,7 @@ poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit
 	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
 	bool described = false;
 
+	/* poser_window_open() reads this table before it describes the history */
 	poser_lock_to_read(&transactions, 1);
 	for (;;)
 	{
@@ -267,17 +324,18 @@ poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit
 				return 0;
 		}
 		else if (!described)
-			poser_datasync_describe(tables, consumer->nspid);
+			poser_describe_history(tables, consumer->nspid);
 		described = true;
 
 		read_window(consumer, tables, &receiver, limit, with_payload);
 		if (receiver.n > 0)
 			break;
-		/* there was nothing in it for this consumer */
+		/* the rest of the window has only the handler's own changes, so look at the next one */
 		poser_window_close(consumer);
-		poser_renew_snapshot();
+		poser_consumer_renew_snapshot();
 	}
 
+	/* these are the last changes of the window, so the last one closes it when it is confirmed */
 	if (receiver.n < limit && consumer->last_change != receiver.last)
 	{
 		consumer->last_change = receiver.last;
@@ -289,10 +347,10 @@ poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit
 }
 
 /*
- * Working for a consumer
+ * Functions for clients
  */
 
-/* The second argument of those that give changes. */
+/* Returns the argument max_changes, the second one of a function. */
 int64
 poser_max_changes_argument(FunctionCallInfo fcinfo)
 {
@@ -316,7 +374,7 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	int64 first;
 	int64 last;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_changes()");
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_changes()");
 	limit = poser_max_changes_argument(fcinfo);
 	InitMaterializedSRF(fcinfo, 0);
 	poser_consumer_open(&consumer, false);
@@ -327,21 +385,32 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-/* The last change that may have been pruned.  A newer snapshot may replace the active one, see poser_lock_to_read(). */
+/*
+ * Returns the greatest change_id that may have been pruned, or 0.  A newer snapshot may
+ * replace the active one, see poser_lock_to_read().
+ */
 int64
 poser_last_pruned_change(Oid nspid)
 {
 	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
 
 	poser_lock_to_read(&horizon, 1);
-	poser_execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_datasync_relation(nspid, "poser_version_horizon")),
-				  0, NULL, NULL, NULL, true);
-	return poser_datasync_int64(1);
+	poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(horizon)),
+		.read_only = true,
+	});
+	return poser_result_int64(1, NULL);
 }
 
 /*
- * Is a change among those that were delivered and not confirmed?  Raises an error
- * if it is neither that nor confirmed already.
+ * Returns true if the change is delivered and not confirmed, and false if it is
+ * confirmed.  Raises an error if it is not delivered.
+ *
+ *		SELECT [the position sees t], [to_snapshot ($3) sees t]
+ *		  FROM (SELECT transaction_id FROM poser.poser_widget_version WHERE change_id = $5
+ *				UNION ALL SELECT transaction_id FROM poser.poser_component_version WHERE change_id = $5) AS v
+ *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *		 WHERE [IS_NOT_OWN]
  */
 static bool
 is_delivered(PoserConsumer *consumer, int64 change_id)
@@ -352,17 +421,19 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 	char nulls[] = "     ";
 	StringInfoData sql;
 	bool found;
-	bool before = false;
-	bool within = false;
+	bool is_seen = false;
+	bool is_in_window = false;
+	bool confirmed;
 
-	/* as a rule it is the last one of those */
+	/* as a rule a client confirms the last change that was delivered */
 	if (poser_window_is_open(consumer) && change_id == consumer->delivered && change_id > consumer->confirmed)
 		return true;
 
-	poser_datasync_describe(tables, consumer->nspid);
+	/* look it up in the history */
+	poser_describe_history(tables, consumer->nspid);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT NOT " NOT_BEFORE ",\n"
+						   "SELECT NOT " IS_NOT_SEEN ",\n"
 						   "       COALESCE(pg_catalog.pg_visible_in_snapshot(t.xact, $3), false)\n"
 						   "  FROM (");
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
@@ -371,29 +442,38 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
-					 " WHERE " NOT_ITS_OWN,
+					 " WHERE " IS_NOT_OWN,
 					 poser_relation_name(tables[0].transactions));
 	poser_consumer_parameters(consumer, values, nulls);
 	values[4] = Int64GetDatum(change_id);
-	found = poser_execute(sql.data, lengthof(argtypes), argtypes, values, nulls, true) > 0;
+	found = poser_run(&(PoserQuery) {
+				.sql = sql.data,
+				.nargs = lengthof(argtypes),
+				.argtypes = argtypes,
+				.values = values,
+				.nulls = nulls,
+				.read_only = true,
+			}) > 0;
 	if (found)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[0];
 		TupleDesc desc = SPI_tuptable->tupdesc;
 		bool isnull;
 
-		before = DatumGetBool(SPI_getbinval(tuple, desc, 1, &isnull));
-		within = !before && DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
+		is_seen = DatumGetBool(SPI_getbinval(tuple, desc, 1, &isnull));
+		is_in_window = !is_seen && DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
 	}
 	else
-		/* it may have been pruned since */
-		before = change_id > 0 && change_id <= poser_last_pruned_change(consumer->nspid);
+		/* it may have been pruned, and only confirmed changes are */
+		is_seen = change_id > 0 && change_id <= poser_last_pruned_change(consumer->nspid);
 
-	if (within && change_id > consumer->confirmed && change_id <= consumer->delivered)
+	if (is_in_window && change_id > consumer->confirmed && change_id <= consumer->delivered)
 		return true;
-	/* what has been restored is confirmed up to there, whatever its transaction */
-	if (!before && !(within && change_id <= consumer->confirmed) &&
-		!(found && consumer->from == NULL && !poser_window_is_open(consumer) && change_id <= consumer->confirmed))
+
+	/* after a restore there may be no snapshot, and the position is "confirmed" alone */
+	confirmed = is_seen || (is_in_window && change_id <= consumer->confirmed) ||
+				(found && consumer->from == NULL && !poser_window_is_open(consumer) && change_id <= consumer->confirmed);
+	if (!confirmed)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("change %lld has not been delivered to consumer \"%s\"",
@@ -409,8 +489,9 @@ poser_datasync_confirm(PG_FUNCTION_ARGS)
 {
 	PoserConsumer consumer;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_confirm()");
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_confirm()");
 	poser_consumer_open(&consumer, false);
+	/* the greatest change_id of an empty result is null, and there is nothing to confirm */
 	if (!PG_ARGISNULL(1))
 	{
 		if (is_delivered(&consumer, PG_GETARG_INT64(1)))
@@ -436,8 +517,9 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 	int64 first;
 	int64 last;
 	int64 change_id;
+	char *sql;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_skip()");
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_skip()");
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
@@ -448,8 +530,12 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 				 errmsg("a reason must be given")));
 	change_id = PG_GETARG_INT64(1);
 
+	/*
+	 * It must be the next change.  Two changes are fetched, to find out whether it is
+	 * the last one of the window.  The payload is left out: it may be the payload that
+	 * raises an error.
+	 */
 	poser_consumer_open(&consumer, false);
-	/* two, to know whether it is the last of the window; that they cannot be shown is no reason to keep them */
 	store = tuplestore_begin_heap(false, false, work_mem);
 	if (poser_fetch_changes(&consumer, store, 2, false, &first, &last) == 0 || first != change_id)
 		ereport(ERROR,
@@ -458,6 +544,7 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 						(long long) change_id, NameStr(*consumer.name))));
 	tuplestore_end(store);
 
+	/* record it, with the handler's error if it has failed at this change */
 	namestrcpy(&role, GetUserNameFromId(GetOuterUserId(), false));
 	values[0] = NameGetDatum(consumer.name);
 	values[1] = Int64GetDatum(change_id);
@@ -470,10 +557,11 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 		values[5] = CStringGetTextDatum(consumer.last_error);
 		nulls[5] = ' ';
 	}
-	poser_execute(psprintf("INSERT INTO %s (consumer, change_id, reason, skipped_at, username, role_name, error)\n"
-						   "VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6)",
-						   poser_datasync_relation(consumer.nspid, "poser_datasync_skipped")),
-				  lengthof(argtypes), argtypes, values, nulls, false);
+	sql = psprintf("INSERT INTO %s (consumer, change_id, reason, skipped_at, username, role_name, error)\n"
+				   "VALUES ($1, $2, $3, pg_catalog.clock_timestamp(), $4, $5, $6)",
+				   poser_datasync_relation_name(consumer.nspid, "poser_datasync_skipped"));
+	poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls});
+
 	poser_window_confirm(&consumer, change_id);
 	poser_consumer_save(&consumer);
 	poser_consumer_become_caller(&consumer);

@@ -1,6 +1,17 @@
 /*
  * consumer.c
- *	  The rows of consumers: reading, writing and locking them.
+ *	  A consumer's row: reading, writing and locking it, and acting as its owner.
+ *
+ * poser_datasync_consumer has a row for each consumer: its position in the history
+ * and what its handler has come to.  No role but the owner has privileges on the
+ * table.  A function that works for a consumer checks that its caller is allowed to,
+ * and then acts as the owner: it reads and writes the table, and reads the history,
+ * with the owner's rights.  The caller must be the owner, or be a member of a role in
+ * the consumer's column "roles".
+ *
+ * A consumer has one worker at a time.  A function that moves the position locks the
+ * consumer until the end of its transaction, and reads the position only then.  So
+ * no other session moves the position in between.
  */
 #include "postgres.h"
 
@@ -25,14 +36,14 @@
 
 PoserRunningHandler *poser_running_handlers = NULL;
 
-/* The consumer whose row we are writing, or NULL. */
-static const PoserConsumer *writing = NULL;
+/* The consumer whose row poser_consumer_update() is writing, or NULL. */
+static const PoserConsumer *updated_consumer = NULL;
 
 /*
  * Acting as the owner
  */
 
-/* What the transaction may see now. */
+/* Returns the newest snapshot that the transaction may use. */
 static Snapshot
 current_snapshot(void)
 {
@@ -40,9 +51,12 @@ current_snapshot(void)
 }
 
 /*
- * Act as the owner of the table of consumers, with SPI and a new snapshot.  The
- * table is locked before the snapshot is taken, so that the snapshot sees all rows.
- * If the transaction cannot have a newer one, a rewrite since then is an error.
+ * Act as the owner of the consumer's table, connect to SPI and push a snapshot.  The
+ * table is locked before the snapshot is taken: so the snapshot sees all of its rows,
+ * even if the table has just been rewritten.  In REPEATABLE READ and SERIALIZABLE the
+ * snapshot is the transaction's, and it is an error if the table was rewritten since.
+ *
+ * poser_consumer_become_caller() undoes it, and so does an error.
  */
 void
 poser_consumer_become_owner(PoserConsumer *consumer)
@@ -53,7 +67,7 @@ poser_consumer_become_owner(PoserConsumer *consumer)
 	poser_check_rewritten(consumer->relid, GetActiveSnapshot());
 }
 
-/* Go back to the caller, whom poser_consumer_become_owner() was called by. */
+/* Undo poser_consumer_become_owner(). */
 void
 poser_consumer_become_caller(PoserConsumer *consumer)
 {
@@ -62,51 +76,26 @@ poser_consumer_become_caller(PoserConsumer *consumer)
 	SetUserIdAndSecContext(consumer->caller, consumer->caller_context);
 }
 
-/* See what has been written since, also by ourselves. */
+/* Replace the active snapshot, so that it sees what has been written since, also by this command. */
 void
-poser_renew_snapshot(void)
+poser_consumer_renew_snapshot(void)
 {
 	PopActiveSnapshot();
 	PushActiveSnapshot(current_snapshot());
 }
 
-/* A number in the first row of the last result; 0 for null. */
-int64
-poser_datasync_int64(int column)
-{
-	bool isnull;
-	Datum value;
+/*
+ * Finding a consumer
+ */
 
-	if (SPI_processed == 0)
-		return 0;
-	poser_check_type(SPI_tuptable->tupdesc, column, INT8OID);
-	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &isnull);
-	return isnull ? 0 : DatumGetInt64(value);
-}
-
-/* The qualified name of a relation of ours. */
+/* Returns the qualified name of one of the extension's relations, for use in SQL. */
 char *
-poser_datasync_relation(Oid nspid, const char *name)
+poser_datasync_relation_name(Oid nspid, const char *name)
 {
 	return poser_relation_name(poser_relation_by_name(name, nspid));
 }
 
-/*
- * Rows of consumers
- */
-
-/* A consumer that is not looked up yet. */
-void
-poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid)
-{
-	memset(consumer, 0, sizeof(PoserConsumer));
-	consumer->name = name;
-	consumer->nspid = get_rel_namespace(relid);
-	consumer->relid = relid;
-	consumer->context = CurrentMemoryContext;
-}
-
-/* The table of consumers that is beside a function. */
+/* Returns the table of consumers in the schema of the function that is called. */
 Oid
 poser_consumer_table(FunctionCallInfo fcinfo)
 {
@@ -114,8 +103,9 @@ poser_consumer_table(FunctionCallInfo fcinfo)
 }
 
 /*
- * The table of consumers of the extension that has this table of transactions, or
- * InvalidOid: before 1.4 another relation may have the name.
+ * Returns the table of consumers that belongs to the same extension as this table of
+ * transactions, or InvalidOid.  Before 1.4 the extension has none, and a relation of
+ * a user may have the name.
  */
 Oid
 poser_consumer_table_beside(Oid transactions)
@@ -129,9 +119,23 @@ poser_consumer_table_beside(Oid transactions)
 	return InvalidOid;
 }
 
-/* The consumer that a function was called for. */
+/* Make a struct for a consumer whose row is not read yet. */
 void
-poser_consumer_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, const char *function)
+poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid)
+{
+	memset(consumer, 0, sizeof(PoserConsumer));
+	consumer->name = name;
+	consumer->nspid = get_rel_namespace(relid);
+	consumer->relid = relid;
+	consumer->context = CurrentMemoryContext;
+}
+
+/*
+ * Make a struct for the consumer in a function's first argument.  Raises an error if
+ * it is null, or if the transaction is read-only; "function" is for the message.
+ */
+void
+poser_consumer_from_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, const char *function)
 {
 	PreventCommandIfReadOnly(function);
 	if (PG_ARGISNULL(0))
@@ -149,7 +153,11 @@ no_such_consumer(PoserConsumer *consumer)
 			 errmsg("consumer \"%s\" does not exist", NameStr(*consumer->name))));
 }
 
-/* The value in a column of a row that has been taken apart; 0 or NULL for null. */
+/*
+ * Reading and writing its row
+ */
+
+/* The value in a column of a deformed row; 0 or NULL for null. */
 #define INT64_AT(column) (nulls[(column) -1] ? 0 : DatumGetInt64(values[(column) -1]))
 #define XID8_AT(column) \
 	(nulls[(column) -1] ? 0 : U64FromFullTransactionId(DatumGetFullTransactionId(values[(column) -1])))
@@ -157,9 +165,12 @@ no_such_consumer(PoserConsumer *consumer)
 #define SNAPSHOT_AT(column) (nulls[(column) -1] ? NULL : PG_DETOAST_DATUM_COPY(values[(column) -1]))
 
 /*
- * Read the row of the consumer.  Where a snapshot is for the whole transaction,
- * the row can be locked, so that it is an error if another session has changed it
- * since.
+ * Read the consumer's row with the active snapshot.  Raises an error if there is no
+ * such row.  To be called as the owner.
+ *
+ * With "lock" and in REPEATABLE READ or SERIALIZABLE the row is locked, too.  This
+ * raises a serialization failure if another session has changed the row since the
+ * transaction's snapshot was taken.
  */
 void
 poser_consumer_read(PoserConsumer *consumer, bool lock)
@@ -171,20 +182,24 @@ poser_consumer_read(PoserConsumer *consumer, bool lock)
 	Datum values[lengthof(types)];
 	bool nulls[lengthof(types)];
 	MemoryContext old;
+	char *sql;
 
 	lock = lock && IsolationUsesXactSnapshot();
-	if (poser_execute(psprintf("SELECT handler, runas, own_changes,\n"
-							   "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
-							   "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id, own_after\n"
-							   "  FROM %s\n"
-							   " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
-							   poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : ""),
-					  lengthof(argtypes), argtypes, &name, NULL, !lock) == 0)
+	sql = psprintf("SELECT handler, runas, own_changes,\n"
+				   "       from_snapshot, to_snapshot, confirmed, delivered, last_change,\n"
+				   "       settled, next_settled, next_settled_xact, attempts, last_error, failed_change_id, own_after\n"
+				   "  FROM %s\n"
+				   " WHERE consumer OPERATOR(pg_catalog.=) $1%s",
+				   poser_relation_name(consumer->relid), lock ? " FOR NO KEY UPDATE" : "");
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &name, .read_only = !lock}) == 0)
 		no_such_consumer(consumer);
+
+	/* a user may have changed the columns' types */
 	for (int i = 0; i < lengthof(types); i++)
 		poser_check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
 
+	/* copies, because the row is freed */
 	old = MemoryContextSwitchTo(consumer->context);
 	consumer->handler = TEXT_AT(1);
 	consumer->runas = TEXT_AT(2);
@@ -207,36 +222,35 @@ poser_consumer_read(PoserConsumer *consumer, bool lock)
 }
 
 /*
- * Update the row of the consumer; returns whether it was there, and the query's
- * condition true.
+ * Run a statement that updates the consumer's row.  Returns whether it has updated
+ * one.  Meanwhile poser_consumer_is_updating() is true.
  */
 bool
-poser_consumer_update(PoserConsumer *consumer, const char *query, int nargs, const Oid *argtypes, const Datum *values,
-					  const char *nulls)
+poser_consumer_update(PoserConsumer *consumer, const PoserQuery *query)
 {
 	bool result;
 
-	writing = consumer;
+	updated_consumer = consumer;
 	PG_TRY();
 	{
-		result = poser_execute(query, nargs, argtypes, values, nulls, false) > 0;
+		result = poser_run(query) > 0;
 	}
 	PG_FINALLY();
 	{
-		writing = NULL;
+		updated_consumer = NULL;
 	}
 	PG_END_TRY();
 	return result;
 }
 
-/* Is the row of a consumer of this table being written by poser_consumer_update()? */
+/* Is poser_consumer_update() writing a row of this table? */
 bool
 poser_consumer_is_updating(Oid relid)
 {
-	return writing != NULL && writing->relid == relid;
+	return updated_consumer != NULL && updated_consumer->relid == relid;
 }
 
-/* A snapshot as a parameter of a query. */
+/* Set a query's parameter to a snapshot, or to null if it is NULL. */
 void
 poser_snapshot_parameter(struct varlena *snapshot, Datum *value, char *null)
 {
@@ -244,7 +258,7 @@ poser_snapshot_parameter(struct varlena *snapshot, Datum *value, char *null)
 	*null = snapshot == NULL ? 'n' : ' ';
 }
 
-/* Write where the consumer is. */
+/* Write the consumer's row, if the struct was changed.  Raises an error if the row is gone. */
 void
 poser_consumer_save(PoserConsumer *consumer)
 {
@@ -252,9 +266,13 @@ poser_consumer_save(PoserConsumer *consumer)
 							INT8OID, INT8OID, XID8OID, BOOLOID, INT4OID, TEXTOID, BOOLOID, INT8OID};
 	Datum values[lengthof(argtypes)];
 	char nulls[] = "              ";
+	char *sql;
+	PoserQuery query;
 
+	/* a call that has found nothing new writes nothing */
 	if (!consumer->changed)
 		return;
+
 	values[0] = NameGetDatum(consumer->name);
 	poser_snapshot_parameter(consumer->from, &values[1], &nulls[1]);
 	poser_snapshot_parameter(consumer->to, &values[2], &nulls[2]);
@@ -269,27 +287,31 @@ poser_consumer_save(PoserConsumer *consumer)
 	values[10] = Int32GetDatum(consumer->attempts);
 	values[11] = consumer->last_error == NULL ? (Datum) 0 : CStringGetTextDatum(consumer->last_error);
 	nulls[11] = consumer->last_error == NULL ? 'n' : ' ';
-	values[12] = BoolGetDatum(consumer->failed);
+	values[12] = BoolGetDatum(consumer->has_failed);
 	values[13] = Int64GetDatum(consumer->failed_change);
 	nulls[13] = consumer->failed_change == 0 ? 'n' : ' ';
-	if (!poser_consumer_update(consumer,
-							   psprintf("UPDATE %s\n"
-										"   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
-										"       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
-										"       last_confirmed_at = CASE WHEN $10 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
-										"       attempts = $11, last_error = $12,\n"
-										"       last_failed_at = CASE WHEN $13 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
-										"       failed_change_id = $14\n"
-										" WHERE consumer OPERATOR(pg_catalog.=) $1",
-										poser_relation_name(consumer->relid)),
-							   lengthof(argtypes), argtypes, values, nulls))
+	sql = psprintf("UPDATE %s\n"
+				   "   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
+				   "       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
+				   "       last_confirmed_at = CASE WHEN $10 THEN pg_catalog.clock_timestamp() ELSE last_confirmed_at END,\n"
+				   "       attempts = $11, last_error = $12,\n"
+				   "       last_failed_at = CASE WHEN $13 THEN pg_catalog.clock_timestamp() ELSE last_failed_at END,\n"
+				   "       failed_change_id = $14\n"
+				   " WHERE consumer OPERATOR(pg_catalog.=) $1",
+				   poser_relation_name(consumer->relid));
+	query = (PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls};
+	if (!poser_consumer_update(consumer, &query))
 		no_such_consumer(consumer);
 	consumer->changed = false;
 }
 
 /*
- * Raises an error unless the caller has been granted the consumer, who is not the
- * owner.
+ * Taking hold of a consumer
+ */
+
+/*
+ * Raises an error unless the caller is a member of a role in the consumer's column
+ * "roles", or "public" is one of them.  To be called as the owner.
  */
 static void
 check_granted(PoserConsumer *consumer)
@@ -301,10 +323,11 @@ check_granted(PoserConsumer *consumer)
 	bool *nulls;
 	bool isnull;
 	int n = 0;
+	char *sql;
 
-	if (poser_execute(psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
-							   poser_relation_name(consumer->relid)),
-					  lengthof(argtypes), argtypes, &name, NULL, true) == 0)
+	sql = psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
+				   poser_relation_name(consumer->relid));
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &name, .read_only = true}) == 0)
 		no_such_consumer(consumer);
 	poser_check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
@@ -312,6 +335,7 @@ check_granted(PoserConsumer *consumer)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
+		/* a role may have been dropped since */
 		const char *role = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
 		Oid roleid = get_role_oid(role, true);
 
@@ -326,8 +350,11 @@ check_granted(PoserConsumer *consumer)
 }
 
 /*
- * Lock the consumer until the end of the transaction.  The lock is one of an
- * object that belongs to the table; it needs no transaction id.
+ * Lock the consumer until the end of the transaction.  Never waits: raises an error if
+ * another session has the lock, or if this session is running the consumer's handler.
+ *
+ * It is a lock on an object, namely the table and a hash of the name.  Unlike a lock
+ * on a row it writes nothing and needs no transaction id.
  */
 void
 poser_consumer_lock(PoserConsumer *consumer)
@@ -336,8 +363,9 @@ poser_consumer_lock(PoserConsumer *consumer)
 												   strlen(NameStr(*consumer->name)), 0));
 	LOCKTAG tag;
 
-	for (PoserRunningHandler *outer = poser_running_handlers; outer != NULL; outer = outer->outer)
-		if (namestrcmp(outer->name, NameStr(*consumer->name)) == 0)
+	/* this session's own lock would not stop it */
+	for (PoserRunningHandler *handler = poser_running_handlers; handler != NULL; handler = handler->outer)
+		if (namestrcmp(handler->consumer, NameStr(*consumer->name)) == 0)
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
 					 errmsg("consumer \"%s\" is running its handler in this session",
@@ -352,8 +380,8 @@ poser_consumer_lock(PoserConsumer *consumer)
 }
 
 /*
- * Become the owner, and take hold of a consumer that the caller may work for; or
- * that he may do with what he likes, if that is only for the owner.
+ * Check that the caller may work for the consumer (with "only_owner": that it has the
+ * owner's rights), become the owner, lock the consumer and read its row.
  */
 void
 poser_consumer_open(PoserConsumer *consumer, bool only_owner)
@@ -366,7 +394,7 @@ poser_consumer_open(PoserConsumer *consumer, bool only_owner)
 	if (!is_owner)
 		check_granted(consumer);
 	poser_consumer_lock(consumer);
-	/* whoever had the lock may have moved it on */
-	poser_renew_snapshot();
+	/* the last holder of the lock may have moved the position */
+	poser_consumer_renew_snapshot();
 	poser_consumer_read(consumer, true);
 }

@@ -1,6 +1,16 @@
 /*
  * handler.c
- *	  Giving changes to handlers.
+ *	  poser_datasync_run(): delivering changes to a handler.
+ *
+ * A handler is a function of one argument, a change.  poser_datasync_run() fetches
+ * changes as the owner and calls the handler for each, as the role that has called
+ * poser_datasync_run().  Each call runs in a subtransaction.  If it raises an error,
+ * the subtransaction is rolled back and the run stops at this change: the error is
+ * written into the consumer's row and is a WARNING for the caller, and the changes
+ * before it stay confirmed.
+ *
+ * What the handlers write and the new position commit in the same transaction.  Neither
+ * of them is ever there without the other.
  */
 #include "postgres.h"
 
@@ -29,10 +39,18 @@
 
 PG_FUNCTION_INFO_V1(poser_datasync_run);
 
-/* The name of a function that can be a handler, qualified. */
+/*
+ * Finding and calling a handler
+ */
+
+/*
+ * Returns the qualified name of a function.  Raises an error if the function does not
+ * exist or cannot be a handler.
+ */
 char *
 poser_handler_name(Oid fnoid, Oid nspid)
 {
+	static const PoserSetting settings[] = {{"quote_all_identifiers", "off"}};
 	HeapTuple tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(fnoid));
 	Form_pg_proc form;
 	char *result;
@@ -43,11 +61,12 @@ poser_handler_name(Oid fnoid, Oid nspid)
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("function with OID %u does not exist", fnoid)));
 	form = (Form_pg_proc) GETSTRUCT(tuple);
-	/* as poser_check() expects it, whatever the session's settings */
-	level = NewGUCNestLevel();
-	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+
+	/* poser_check() compares the name, which must not depend on the session's settings */
+	level = poser_begin_settings(settings, lengthof(settings));
 	result = quote_qualified_identifier(get_namespace_name(form->pronamespace), NameStr(form->proname));
 	AtEOXact_GUC(true, level);
+
 	if (form->prokind != PROKIND_FUNCTION || form->proretset || isAnyTempNamespace(form->pronamespace) ||
 		form->pronargs != 1 ||
 		form->proargtypes.values[0] != get_rel_type_id(poser_relation_by_name("poser_change", nspid)))
@@ -59,32 +78,10 @@ poser_handler_name(Oid fnoid, Oid nspid)
 	return result;
 }
 
-/* Call the handler, whose result may be null. */
-static void
-call_function(FmgrInfo *handler, Datum change)
-{
-	LOCAL_FCINFO(fcinfo, 1);
-
-	InitFunctionCallInfoData(*fcinfo, handler, 1, InvalidOid, NULL, NULL);
-	fcinfo->args[0].value = change;
-	fcinfo->args[0].isnull = false;
-	(void) FunctionCallInvoke(fcinfo);
-}
-
-/* Check deferred constraints, and have them checked at once from now on. */
-static void
-check_constraints(void)
-{
-	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
-
-	stmt->constraints = NIL;
-	stmt->deferred = false;
-	AfterTriggerSetState(stmt);
-}
-
 /*
- * Find the handler, which the caller must be allowed to call.  It is looked up
- * by its name and its very argument, so that no other function is taken for it.
+ * Find the consumer's handler, which the current user must be allowed to call.  It is
+ * looked up by its name and by exactly its argument type, so that no other function of
+ * the same name is called.  *handler lives as long as the consumer.
  */
 static void
 find_handler(PoserConsumer *consumer, Oid type, FmgrInfo *handler)
@@ -105,13 +102,35 @@ find_handler(PoserConsumer *consumer, Oid type, FmgrInfo *handler)
 	fmgr_info_cxt(fnoid, handler, consumer->context);
 }
 
+/* Call a function with one argument.  Unlike FunctionCall1() it allows a null result. */
+static void
+call_function(FmgrInfo *function, Datum argument)
+{
+	LOCAL_FCINFO(fcinfo, 1);
+
+	InitFunctionCallInfoData(*fcinfo, function, 1, InvalidOid, NULL, NULL);
+	fcinfo->args[0].value = argument;
+	fcinfo->args[0].isnull = false;
+	(void) FunctionCallInvoke(fcinfo);
+}
+
+/* As SET CONSTRAINTS ALL IMMEDIATE: check deferred constraints, now and after each statement to come. */
+static void
+check_constraints(void)
+{
+	ConstraintsSetStmt *stmt = makeNode(ConstraintsSetStmt);
+
+	stmt->constraints = NIL;
+	stmt->deferred = false;
+	AfterTriggerSetState(stmt);
+}
+
 /*
- * Call the handler for one change, in a subtransaction.  Returns the error that
- * it has been rolled back for, or NULL.
+ * Call the handler for one change, in a subtransaction.  Returns NULL, or the error for
+ * which the subtransaction was rolled back.
  *
- * It is found with the first change, so that it is its error if it is not there;
- * and again should it have dropped itself.  A cancel is its error, too: it ends
- * what is done for the change, and the rest is done soon.
+ * An error in finding the handler is treated as the handler's own.  So is a cancel: it
+ * ends the work for this change, and poser_datasync_run() then ends soon.
  */
 static ErrorData *
 call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
@@ -123,18 +142,23 @@ call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
-		int level = NewGUCNestLevel();
+		const PoserSetting runas = {"poser.runas", consumer->runas};
+		int level = poser_begin_settings(&runas, consumer->runas != NULL ? 1 : 0);
 
-		if (consumer->runas != NULL)
-			(void) set_config_option("poser.runas", consumer->runas, PGC_USERSET, PGC_S_SESSION,
-									 GUC_ACTION_SAVE, true, 0, false);
+		/* from here on changes are recorded as the handler's */
 		poser_handling_consumer = NameStr(*consumer->name);
+
+		/* find it for the first change, and again if it has dropped itself */
 		if (!OidIsValid(handler->fn_oid) || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(handler->fn_oid)))
 			find_handler(consumer, type, handler);
+
+		/* the handler sees what it has written for the changes before */
 		CommandCounterIncrement();
 		PushActiveSnapshot(GetTransactionSnapshot());
 		call_function(handler, change);
 		PopActiveSnapshot();
+
+		/* a violated constraint is an error of this change, not of the commit */
 		check_constraints();
 		AtEOXact_GUC(true, level);
 		poser_handling_consumer = outer;
@@ -150,13 +174,13 @@ call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 }
 
 /*
- * Call the handler for all changes in the store.  Returns the last one for which
- * it was done, or 0; if it stopped before the end, the error is in *error, and
- * the change that it is about in *failed.
+ * Call the handler for the changes in the store, until it raises an error.  Returns the
+ * change_id of the last change that was handled, or 0, and adds their number to
+ * *handled.  If there was an error, it is in *error, and the change_id in *failed.
  */
 static int64
-call_handlers(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store, TupleDesc desc,
-			  int64 *handled, ErrorData **error, int64 *failed)
+call_for_all(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store, TupleDesc desc,
+			 int64 *handled, ErrorData **error, int64 *failed)
 {
 	PoserRunningHandler self = {consumer->name, poser_running_handlers};
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser change", ALLOCSET_DEFAULT_SIZES);
@@ -167,6 +191,7 @@ call_handlers(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store
 	poser_running_handlers = &self;
 	PG_TRY();
 	{
+		/* what the transaction has written before is no matter of the handler's */
 		check_constraints();
 		while (*error == NULL && tuplestore_gettupleslot(store, true, false, slot))
 		{
@@ -196,17 +221,22 @@ call_handlers(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store
 	return last;
 }
 
-/* Can an error be about a value that cannot be shown? */
+/*
+ * Running a handler
+ */
+
+/* Can a value that cannot be made into a payload be the reason for an error? */
 static bool
-is_of_a_value(const ErrorData *error)
+is_about_a_value(const ErrorData *error)
 {
 	return ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_DATA_EXCEPTION ||
 		   ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_PROGRAM_LIMIT_EXCEEDED;
 }
 
 /*
- * Fetch changes for the handler, as the owner.  Returns how many; with an error
- * about a value, which is caught, 0, and the consumer is what it was.
+ * Fetch changes for the handler, as the owner, by poser_fetch_changes().  Catches an
+ * error about a value: then *error is set, the result is 0, and the consumer is what it
+ * was before.
  */
 static int64
 fetch_for_handler(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
@@ -228,7 +258,7 @@ fetch_for_handler(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, 
 	{
 		*consumer = before;
 		*error = poser_savepoint_catch_any(&savepoint);
-		if (!is_of_a_value(*error))
+		if (!is_about_a_value(*error))
 			ReThrowError(*error);
 	}
 	PG_END_TRY();
@@ -251,13 +281,18 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 	int64 handled = 0;
 	int64 failed = 0;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_run()");
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_run()");
 	limit = poser_max_changes_argument(fcinfo);
-	/* a handler's statement might have to record what that one has done, in the handler's name */
+
+	/*
+	 * Recording a handler's statement may first record what the statement that calls
+	 * us has changed, and would record it as the handler's.
+	 */
 	if (poser_version_is_busy())
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("poser_datasync_run() cannot be called by a statement that changes a table with history")));
+
 	poser_consumer_open(&consumer, false);
 	poser_consumer_become_caller(&consumer);
 	if (consumer.handler == NULL)
@@ -267,7 +302,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 	desc = poser_change_desc(&consumer);
 	turn = AllocSetContextCreate(consumer.context, "poser handlers", ALLOCSET_DEFAULT_SIZES);
 
-	/* what the handler does, and that it has done it, is of one transaction: saved at the end */
+	/* a turn for each window, or for each change if payloads are made one by one */
 	while (handled < limit && error == NULL)
 	{
 		int64 wanted = one_by_one ? 1 : limit - handled;
@@ -282,13 +317,14 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
 		if (error != NULL && wanted > 1)
 		{
-			/* up to the change that cannot be shown, all others can be handled */
+			/* one payload cannot be made: go on one by one, and handle the changes before it */
 			one_by_one = true;
 			FreeErrorData(error);
 			error = NULL;
 		}
 		else if (error != NULL)
 		{
+			/* it is this one: find out its change_id without the payload */
 			ErrorData *none = NULL;
 
 			if (fetch_for_handler(&consumer, store, 1, false, &failed, &last, &none) == 0)
@@ -296,11 +332,12 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		}
 		else if (n == 0)
 			limit = handled;
-		else if ((last = call_handlers(&consumer, &handler, store, desc, &handled, &error, &failed)) > 0)
+		else if ((last = call_for_all(&consumer, &handler, store, desc, &handled, &error, &failed)) > 0)
 			poser_window_confirm(&consumer, last);
 		tuplestore_end(store);
 	}
 
+	/* save the position once, at the end: it commits with the handlers' work */
 	MemoryContextSwitchTo(consumer.context);
 	poser_consumer_become_owner(&consumer);
 	if (error != NULL)
@@ -308,7 +345,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		poser_window_deliver(&consumer, failed);
 		consumer.attempts++;
 		consumer.last_error = error->message != NULL ? error->message : "unknown error";
-		consumer.failed = true;
+		consumer.has_failed = true;
 		consumer.failed_change = failed;
 		consumer.changed = true;
 	}

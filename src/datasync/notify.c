@@ -1,6 +1,14 @@
 /*
  * notify.c
- *	  NOTIFY for consumers that ask for it.
+ *	  NOTIFY poser_datasync, for consumers that ask for it.
+ *
+ * While a consumer has "notify", each transaction that has recorded a change notifies
+ * before it commits.  Transactions that notify commit one after the other, and cannot
+ * be prepared.  So none notifies unless a consumer asks for it.
+ *
+ * Each session keeps in mind whether a consumer asks for it.  Triggers on the table of
+ * consumers invalidate the table's relcache entry when this may have changed, and then
+ * each session looks again before its next commit.
  */
 #include "postgres.h"
 
@@ -23,14 +31,14 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 
 #define CHANNEL "poser_datasync"
 
-/* Whether a consumer asks for NOTIFY, as far as this session knows. */
-static Oid notify_relid = InvalidOid;
-static bool notify_known = false;
+/* Whether a consumer asks for NOTIFY. */
 static bool notify_wanted = false;
+static bool notify_known = false;	  /* else look again */
+static Oid notify_relid = InvalidOid; /* the table of consumers in which we have looked, or InvalidOid */
 
 /*
- * poser_datasync_changed() after statements that may change which consumers ask
- * for NOTIFY: all sessions hear of it when they are to commit next.
+ * poser_datasync_changed() is a trigger after statements that may change which consumers
+ * ask for NOTIFY.  All sessions look again before their next commit.
  */
 Datum
 poser_datasync_changed(PG_FUNCTION_ARGS)
@@ -41,7 +49,7 @@ poser_datasync_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* Look again with the next commit, if the relation is the consumers'. */
+/* The relcache callback: look again if it is the table of consumers. */
 static void
 forget_notify(Datum arg, Oid relid)
 {
@@ -50,9 +58,12 @@ forget_notify(Datum arg, Oid relid)
 }
 
 /*
- * Look whether a consumer asks for NOTIFY; *certain says whether that is so until
- * somebody says otherwise.  What others have not committed counts, and so does a
- * table that cannot be looked at now: a NOTIFY too many does no harm.
+ * Returns whether a consumer in this table asks for NOTIFY.  *certain is whether the
+ * answer holds until the table's relcache entry is invalidated.
+ *
+ * A superfluous NOTIFY does no harm, and a missing one does.  So the answer is true in
+ * case of doubt: if the table cannot be locked at once, and if an uncommitted row asks
+ * for NOTIFY.
  */
 static bool
 look_for_notify(Oid relid, bool *certain)
@@ -64,21 +75,24 @@ look_for_notify(Oid relid, bool *certain)
 	TableScanDesc scan;
 	bool result = false;
 
+	/* a commit must not wait for a lock on this table */
 	*certain = false;
-	/* nobody waits for this at his commit */
 	if (!ConditionalLockRelationOid(relid, AccessShareLock))
 		return true;
 	rel = try_relation_open(relid, NoLock);
 	if (rel == NULL)
 		return false;
 
+	/*
+	 * A dirty snapshot sees uncommitted rows.  And in a SERIALIZABLE transaction it
+	 * takes no predicate lock, which might make the transaction fail.
+	 */
 	*certain = true;
 	column = SPI_fnumber(RelationGetDescr(rel), "notify");
-	/* it is no read that a SERIALIZABLE transaction would have to answer for */
 	InitDirtySnapshot(snapshot);
 	slot = table_slot_create(rel, NULL);
 	scan = table_beginscan(rel, &snapshot, 0, NULL, SO_NONE);
-	/* a column that is not what it should be is poser_check()'s to tell, not every writer's */
+	/* if the column is missing or has another type, poser_check() reports it: it is no error for a writer */
 	while (column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
 		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
@@ -87,7 +101,7 @@ look_for_notify(Oid relid, bool *certain)
 		CHECK_FOR_INTERRUPTS();
 		if (!DatumGetBool(slot_getattr(slot, column, &isnull)))
 			continue;
-		/* what is not committed may be undone, of which nobody hears */
+		/* a rollback of the row's transaction would invalidate nothing */
 		*certain = (result && *certain) || !TransactionIdIsValid(snapshot.xmin);
 		result = true;
 	}
@@ -98,9 +112,9 @@ look_for_notify(Oid relid, bool *certain)
 }
 
 /*
- * A transaction that has changed something is about to be committed: notify if a
- * consumer asks for it.  NOTIFY has commits wait for each other.  A transaction that
- * has notified could not be prepared.
+ * The callback for a transaction's events.  Before it commits, notify if it has recorded
+ * a change and a consumer asks for NOTIFY.  The payload is the id of its last row in
+ * poser_transaction.  A transaction that is prepared does not notify.
  */
 static void
 notify_before_commit(XactEvent event, void *arg)
@@ -113,6 +127,8 @@ notify_before_commit(XactEvent event, void *arg)
 	transaction_id = poser_version_last_written(&transactions);
 	if (transaction_id == 0)
 		return;
+
+	/* learn of what other sessions have committed */
 	AcceptInvalidationMessages();
 	if (!notify_known)
 	{
@@ -128,6 +144,7 @@ notify_before_commit(XactEvent event, void *arg)
 	}
 }
 
+/* Register the callbacks, when the module is loaded. */
 void
 poser_notify_init(void)
 {

@@ -1,6 +1,10 @@
 /*
  * pending.c
- *	  What consumers have not confirmed.
+ *	  The changes that a consumer has not confirmed.
+ *
+ * The view poser_datasync_status shows their number and age for each consumer.  Pruning
+ * keeps them: it asks, by poser_first_needed_hook, for the first transaction that any
+ * consumer still needs.
  */
 #include "postgres.h"
 
@@ -22,12 +26,28 @@
 
 PG_FUNCTION_INFO_V1(poser_datasync_pending);
 
+/* The setting poser.datasync_stale_after, in seconds. */
 static int stale_after;
 
 /*
- * How many changes the consumer has not confirmed, as the active snapshot sees
- * it; if there are any, when the oldest transaction of them was issued, and the
- * least id of one.
+ * Returns how many changes the consumer has not confirmed, as the active snapshot sees
+ * the history.  If there are any, *oldest is the time of the oldest of their
+ * transactions, and *transaction_id is the least of their transactions' ids.  To be
+ * called as the owner, with the tables described and locked.
+ *
+ *		SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)
+ *		  FROM (SELECT change_id, transaction_id FROM poser.poser_widget_version
+ *				 WHERE change_id > $5
+ *				UNION ALL
+ *				SELECT change_id, transaction_id FROM poser.poser_component_version
+ *				 WHERE change_id > $5) AS v
+ *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *		 WHERE [IS_NOT_SEEN]
+ *		   AND ([there is no to_snapshot ($3)] OR v.change_id > [confirmed: $6]
+ *				OR NOT [to_snapshot sees t])
+ *		   AND [IS_NOT_OWN]
+ *
+ * $5 is a change_id after which all of them come, so that an index finds them.
  */
 static int64
 count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
@@ -36,21 +56,25 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 	Datum values[lengthof(argtypes)];
 	char nulls[] = "      ";
 	StringInfoData sql;
-	struct varlena *seen = poser_window_is_open(consumer) ? consumer->to : consumer->from;
-	int64 least = consumer->confirmed;
+	struct varlena *last_snapshot = poser_window_is_open(consumer) ? consumer->to : consumer->from;
+	int64 after = consumer->confirmed;
 	int64 result;
 	int level;
 	bool isnull;
 
-	/* what is confirmed in the window, or by a restore, is by its change_id */
-	if (seen != NULL)
+	/*
+	 * Those in an open window come after "confirmed", and all others after the first
+	 * transaction that the last snapshot does not see.  Without a snapshot all come
+	 * after "confirmed".
+	 */
+	if (last_snapshot != NULL)
 	{
-		int64 first = poser_first_unseen_transaction(consumer->nspid, seen, NULL);
+		int64 first = poser_first_unseen_transaction(consumer->nspid, last_snapshot, NULL);
 
 		if (first == 0 && !poser_window_is_open(consumer))
 			return 0;
-		if (!poser_window_is_open(consumer) || (first > 0 && first < least))
-			least = first;
+		if (!poser_window_is_open(consumer) || (first > 0 && first < after))
+			after = first;
 	}
 
 	initStringInfo(&sql);
@@ -63,24 +87,32 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 	appendStringInfo(&sql,
 					 ") AS v\n"
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
-					 " WHERE " NOT_BEFORE "\n"
+					 " WHERE " IS_NOT_SEEN "\n"
 					 "   AND ($3 IS NULL OR v.change_id OPERATOR(pg_catalog.>) $6\n"
 					 "        OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $3))\n"
-					 "   AND " NOT_ITS_OWN,
+					 "   AND " IS_NOT_OWN,
 					 poser_relation_name(tables[0].transactions));
 	poser_consumer_parameters(consumer, values, nulls);
-	values[4] = Int64GetDatum(least);
+	values[4] = Int64GetDatum(after);
 	values[5] = Int64GetDatum(consumer->confirmed);
-	/* planned for these values: there may be none or millions */
+
+	/* no plan is kept: there may be no such changes or millions, so these values decide about the plan */
 	level = poser_begin_reading();
-	if (SPI_execute_with_args(sql.data, lengthof(argtypes), (Oid *) argtypes, values, nulls, true, 0) != SPI_OK_SELECT)
-		elog(ERROR, "SPI_execute_with_args failed: %s", SPI_result_code_string(SPI_result));
+	poser_run(&(PoserQuery) {
+		.sql = sql.data,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+		.once = true,
+	});
 	AtEOXact_GUC(true, level);
-	result = poser_datasync_int64(1);
+	result = poser_result_int64(1, NULL);
 	if (result > 0)
 	{
 		*oldest = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
-		*transaction_id = poser_datasync_int64(3);
+		*transaction_id = poser_result_int64(3, NULL);
 	}
 	return result;
 }
@@ -88,7 +120,8 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 /*
  * poser_datasync_pending(consumer name) returns record
  *
- * For whoever may read poser_datasync_status, which calls it for each consumer.
+ * The view poser_datasync_status calls it for each consumer.  The caller needs the
+ * privilege to read a column of the view.
  */
 Datum
 poser_datasync_pending(PG_FUNCTION_ARGS)
@@ -108,6 +141,8 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 		PG_RETURN_NULL();
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
+
+	/* a table's privilege is enough, and so is a column's */
 	poser_consumer_init(&consumer, PG_GETARG_NAME(0), poser_consumer_table(fcinfo));
 	status = poser_relation_by_name("poser_datasync_status", consumer.nspid);
 	if (!poser_is_owner(consumer.relid, GetUserId()) &&
@@ -115,16 +150,17 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 		pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
 
+	/* count with the snapshot of the calling query, so that its rows belong together */
 	poser_consumer_become_owner(&consumer);
-	/* what the query sees */
 	PushActiveSnapshot(snapshot);
 	poser_lock_to_read(&consumer.relid, 1);
 	poser_consumer_read(&consumer, false);
-	poser_datasync_describe(tables, consumer.nspid);
+	poser_describe_history(tables, consumer.nspid);
 	pending = count_pending(&consumer, tables, &oldest, &transaction_id);
 	PopActiveSnapshot();
 	poser_consumer_become_caller(&consumer);
 
+	/* pending, oldest, age, stale, transaction_id */
 	values[0] = Int64GetDatum(pending);
 	values[3] = BoolGetDatum(false);
 	if (pending > 0)
@@ -141,9 +177,8 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 }
 
 /*
- * The least id of a transaction with changes that a consumer has not confirmed,
- * or PG_INT64_MAX.  To be called between SPI_connect() and SPI_finish(), with the
- * owner's rights and with the tables locked.
+ * This is poser_first_needed_hook, see versions.h.  Returns the least id of a
+ * transaction with changes that a consumer has not confirmed, or PG_INT64_MAX.
  */
 static int64
 first_needed(const PoserVersioned *tables)
@@ -151,12 +186,16 @@ first_needed(const PoserVersioned *tables)
 	Oid relid = poser_consumer_table_beside(tables[0].transactions);
 	SPITupleTable *consumers;
 	int64 result = PG_INT64_MAX;
+	char *sql;
 
 	if (!OidIsValid(relid))
 		return result;
+
+	/* not the transaction's snapshot: a consumer may have been added since */
 	LockRelationOid(relid, AccessShareLock);
 	PushActiveSnapshot(GetLatestSnapshot());
-	poser_execute(psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), 0, NULL, NULL, NULL, true);
+	sql = psprintf("SELECT consumer FROM %s", poser_relation_name(relid));
+	poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
 	consumers = SPI_tuptable;
 	for (uint64 i = 0; i < consumers->numvals; i++)
 	{
@@ -176,6 +215,7 @@ first_needed(const PoserVersioned *tables)
 	return result;
 }
 
+/* Define the setting and set the hook, when the module is loaded. */
 void
 poser_pending_init(void)
 {

@@ -1,6 +1,8 @@
 /*
  * subscription.c
- *	  Adding and dropping consumers.
+ *	  Adding and dropping consumers, and allowing roles to work for them.
+ *
+ * Only the owner of the table of consumers may call these functions.
  */
 #include "postgres.h"
 
@@ -20,7 +22,9 @@ PG_FUNCTION_INFO_V1(poser_datasync_grant);
 PG_FUNCTION_INFO_V1(poser_datasync_revoke);
 
 /*
- * An older snapshot must not have changes after it that have been pruned since.
+ * Raises an error if changes have been pruned that the active snapshot still sees.  A
+ * consumer with this snapshot as its position may need changes that were pruned, too.
+ * To be called as the owner, and with a lock that keeps pruning from going on.
  */
 static void
 check_not_pruned(PoserConsumer *consumer)
@@ -36,10 +40,13 @@ check_not_pruned(PoserConsumer *consumer)
 }
 
 /*
- * A consumer may begin with a copy of the tables, which the transaction makes with
- * its snapshot.  It gets the changes that this snapshot does not see.  A table that
- * was rewritten since the snapshot would look empty to the copy, so it is an error.
- * The tables are locked, so that none is rewritten before the copy is made.
+ * Make sure that the transaction can copy the tables with its snapshot.
+ *
+ * In REPEATABLE READ and SERIALIZABLE a consumer can begin with a copy of the tables:
+ * the transaction copies them, and the consumer gets the changes that the transaction's
+ * snapshot does not see.  To the copy a table that was rewritten since the snapshot
+ * would look empty, so this is an error.  The tables are locked, so that none is
+ * rewritten before the copy is made.
  */
 static void
 check_copy(Oid nspid)
@@ -64,8 +71,10 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	PoserConsumer consumer;
 	char *start;
 	char *runas = NULL;
+	char *sql;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_add()");
+	/* check the arguments */
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_add()");
 	poser_check_owner(consumer.relid);
 	if (NameStr(*consumer.name)[0] == '\0')
 		ereport(ERROR,
@@ -98,29 +107,37 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	values[3] = PG_GETARG_DATUM(4);
 	values[4] = PG_GETARG_DATUM(5);
 
+	/* Stop pruning until the consumer is committed: pruning keeps only what it sees a consumer need. */
 	poser_consumer_lock(&consumer);
-	/* pruning must not go on that does not know of it */
 	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
 	poser_consumer_become_owner(&consumer);
 	check_not_pruned(&consumer);
-	/* before it is in its table, so that our own transaction may be none of those that are running */
+
+	/*
+	 * Take the position before the row is inserted.  The INSERT gives the transaction
+	 * an id, which the snapshot would list as running, and later calls are cheaper if
+	 * the snapshot lists none.
+	 */
 	if (strcmp(start, "now") == 0)
 	{
 		if (IsolationUsesXactSnapshot())
 			check_copy(consumer.nspid);
-		consumer.from = poser_take_position(&consumer);
+		consumer.from = poser_take_snapshot(&consumer);
 		consumer.changed = true;
 	}
-	/* what a former consumer of its name has changed is not its own */
+
+	/* a former consumer may have had the name: transactions of its handler are not this one's own */
 	values[5] = Int64GetDatum(poser_last_change_id(consumer.nspid));
-	if (poser_execute(psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
-							   "VALUES ($1, $2, $3, $4, $5, $6)\n"
-							   "ON CONFLICT DO NOTHING",
-							   poser_relation_name(consumer.relid)),
-					  lengthof(argtypes), argtypes, values, nulls, false) == 0)
+	sql = psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
+				   "VALUES ($1, $2, $3, $4, $5, $6)\n"
+				   "ON CONFLICT DO NOTHING",
+				   poser_relation_name(consumer.relid));
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls}) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));
+
+	/* the trigger poser_datasync_arrive removes the snapshot of a row that is inserted, so it is written by an UPDATE */
 	poser_consumer_save(&consumer);
 	poser_consumer_become_caller(&consumer);
 	PG_RETURN_VOID();
@@ -135,37 +152,43 @@ poser_datasync_drop(PG_FUNCTION_ARGS)
 	const Oid argtypes[] = {NAMEOID};
 	Datum values[lengthof(argtypes)];
 	PoserConsumer consumer;
+	char *sql;
 
-	poser_consumer_argument(&consumer, fcinfo, "poser_datasync_drop()");
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_drop()");
 	poser_consumer_open(&consumer, true);
 	values[0] = NameGetDatum(consumer.name);
-	poser_execute(psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
-						   poser_relation_name(consumer.relid)),
-				  lengthof(argtypes), argtypes, values, NULL, false);
+	sql = psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1", poser_relation_name(consumer.relid));
+	poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values});
 	poser_consumer_become_caller(&consumer);
 	PG_RETURN_VOID();
 }
 
-/* Change who may work for a consumer. */
+/*
+ * Change a consumer's column "roles" by an UPDATE.  "format" is the statement with %s
+ * for the table; its parameters are the function's arguments: $1 is the consumer, and
+ * $2 is the role.
+ */
 static void
-change_roles(FunctionCallInfo fcinfo, const char *function, const char *query)
+change_roles(FunctionCallInfo fcinfo, const char *function, const char *format)
 {
 	const Oid argtypes[] = {NAMEOID, NAMEOID};
 	Datum values[lengthof(argtypes)];
 	PoserConsumer consumer;
+	char *sql;
 
-	poser_consumer_argument(&consumer, fcinfo, function);
+	poser_consumer_from_argument(&consumer, fcinfo, function);
 	poser_check_owner(consumer.relid);
 	if (PG_ARGISNULL(1))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("role must not be null")));
 	poser_consumer_become_owner(&consumer);
+	/* only to raise the error if there is no such consumer */
 	poser_consumer_read(&consumer, false);
 	values[0] = NameGetDatum(consumer.name);
 	values[1] = PG_GETARG_DATUM(1);
-	(void) poser_consumer_update(&consumer, psprintf(query, poser_relation_name(consumer.relid)),
-								 lengthof(argtypes), argtypes, values, NULL);
+	sql = psprintf(format, poser_relation_name(consumer.relid));
+	(void) poser_consumer_update(&consumer, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values});
 	poser_consumer_become_caller(&consumer);
 }
 
@@ -175,6 +198,7 @@ change_roles(FunctionCallInfo fcinfo, const char *function, const char *query)
 Datum
 poser_datasync_grant(PG_FUNCTION_ARGS)
 {
+	/* it must be a role, or "public" */
 	if (!PG_ARGISNULL(1) && strcmp(NameStr(*PG_GETARG_NAME(1)), "public") != 0)
 		(void) get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
 	change_roles(fcinfo, "poser_datasync_grant()",

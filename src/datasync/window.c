@@ -1,29 +1,56 @@
 /*
  * window.c
- *	  The positions of consumers, and what comes next.
+ *	  Positions in the history, and windows of changes.
  *
- * The history is what there is to give: a consumer is a name and a position in
- * it.  Changes have an order, change_id, but get it before they are committed,
- * so that nobody can say "up to here" by it alone.  Nor by transaction ids: of
- * two transactions the younger can be over before the older has made its last
- * changes.  By snapshots one can.  A position is a snapshot; what it has seen is
- * confirmed.  The next window is what a later one has seen and it has not, and
- * is given in the order of change_id; once all of it is confirmed, the later
- * snapshot is the position.  Who is running when the one is taken comes in a
- * window after it; so no change is missed, and nobody waits for anybody.  Who
- * changes a row has waited for those who changed it before, has a greater
- * change_id, and is seen by no snapshot that does not see them: in one window or
- * in several, the changes of a row come in their order.
+ * A consumer gets every change at least once.  The history keeps all changes, so a
+ * consumer needs no queue of its own, only a position in the history.
  *
- * Snapshots mean something in one cluster only.  What is kept for a restore is a
- * change_id, "settled": what the position has not seen comes after it.  It is got
- * from the sequence, at a moment when nobody who is running has taken ids from it;
- * or else later: whoever gets his transaction id after the sequence has been looked
- * at takes his ids of changes from it later, too.
+ * Position.  A position is a snapshot.  Every change that the snapshot sees is
+ * confirmed, and every other change is still to come.  A change_id alone could not be
+ * a position: a transaction draws its change_ids from a sequence before it commits.
+ * When change 5 is visible, change 3 may belong to a transaction that is still
+ * running.  A transaction id has the same problem.
  *
- * Consumers are read and written as the owner of their table, and so is history
- * for them.  Who may work for a consumer is written in its row.  A handler is
- * called as whoever calls poser_datasync_run().
+ * Window.  When a consumer asks for changes, a second snapshot is taken.  The window
+ * is the set of changes that the second snapshot sees and the position does not.  The
+ * changes of a window are delivered in the order of change_id, in one call or in
+ * several, and "confirmed" is the last change of the window that is confirmed.  When
+ * all of them are confirmed, the second snapshot becomes the position, and the window
+ * is closed.  The changes of a transaction that is running when a snapshot is taken
+ * come in a later window.  So no change is lost, and no session waits for another.
+ *
+ * An example with three transactions A, B and C.  (The transactions' own ids, which
+ * come from the same sequence, are left out.)
+ *
+ *		A makes change 1.
+ *		B makes change 2 and commits.
+ *		C makes change 3.
+ *		The consumer opens a window.  Its snapshot sees B alone: the window is 2.
+ *		A makes change 4 and commits.
+ *		The consumer confirms 2, which closes the window, and opens the next one.
+ *		Its snapshot sees A and B, and the position sees B: the window is 1, 4.
+ *		C commits.
+ *		The consumer confirms 4 and opens the next window, which is 3.
+ *
+ * The consumer gets 2, then 1 and 4, then 3.  If its position were "after change 2",
+ * change 1 would be lost.
+ *
+ * Order.  The changes of one row come in the order in which they were made, in one
+ * window or in several.  A second writer of a row waits for the first.  So its change
+ * has the greater change_id, and every snapshot that sees the second sees the first.
+ *
+ * Settled.  A snapshot has a meaning only in the cluster in which it was taken.  When a
+ * consumer is restored or replicated elsewhere, its position has to be a change_id,
+ * from which some changes may be delivered again.  This is "settled": each change that
+ * the consumer's last snapshot does not see has a greater change_id.  (The last
+ * snapshot is the window's if a window is open, and otherwise the position.)  The
+ * value is found whenever a snapshot is taken.  The sequence is read first; let it be
+ * at V.  If no transaction is running that has drawn from it, the snapshot sees all
+ * changes up to V that will ever be visible, and V is settled at once.  Otherwise V is
+ * kept as "next_settled", together with N, the next transaction id.  A transaction gets
+ * its transaction id before it draws change_ids, so changes up to V belong to
+ * transactions before N.  V is settled when a snapshot is taken for which all
+ * transactions before N have ended.
  */
 #include "postgres.h"
 
@@ -49,7 +76,7 @@
 PG_FUNCTION_INFO_V1(poser_datasync_arrive);
 
 /*
- * Snapshots
+ * Snapshots as values
  */
 
 static int
@@ -63,7 +90,7 @@ compare_xids(const void *a, const void *b)
 	return x < y ? -1 : 1;
 }
 
-/* A transaction id of about now, with its epoch. */
+/* Add the epoch to a transaction id that is not far from the next one. */
 static uint64
 full_xid(TransactionId xid, FullTransactionId next)
 {
@@ -71,8 +98,9 @@ full_xid(TransactionId xid, FullTransactionId next)
 }
 
 /*
- * The active snapshot as a value that can be kept, in which our own transaction
- * is running, too; *xmin is the first that is.
+ * Returns the active snapshot as a pg_snapshot, in the current memory context.  The
+ * transaction itself is one that is running, so that the snapshot does not see its
+ * changes.  *xmin is the first transaction that is running.
  */
 static struct varlena *
 copy_snapshot(uint64 *xmin)
@@ -85,6 +113,7 @@ copy_snapshot(uint64 *xmin)
 	int n = 0;
 	StringInfoData text;
 
+	/* a snapshot does not list its own transaction */
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
 		xids[n++] = full_xid(snapshot->xip[i], next);
 	if (TransactionIdIsValid(own) && full_xid(own, next) < xmax)
@@ -92,6 +121,7 @@ copy_snapshot(uint64 *xmin)
 	qsort(xids, n, sizeof(uint64), compare_xids);
 	*xmin = n > 0 ? xids[0] : xmax;
 
+	/* the text of a pg_snapshot: xmin:xmax:xid,xid... */
 	initStringInfo(&text);
 	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", *xmin, xmax);
 	for (int i = 0; i < n; i++)
@@ -99,63 +129,19 @@ copy_snapshot(uint64 *xmin)
 	return (struct varlena *) DatumGetPointer(DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(text.data)));
 }
 
-/* Where the sequence of changes is. */
-int64
-poser_last_change_id(Oid nspid)
-{
-	poser_execute(psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
-						   "  FROM %s",
-						   poser_datasync_relation(nspid, "poser_change_id_seq")),
-				  0, NULL, NULL, NULL, true);
-	return poser_datasync_int64(1);
-}
-
 /*
  * Queries over the history
+ *
+ * The caller acts as the owner.  The queries use the active snapshot.
  */
 
-/* A column of a table of ours, by name; an error if it is not what it was made as. */
-static int
-column_of(Relation rel, const char *name, Oid type)
-{
-	int column = SPI_fnumber(RelationGetDescr(rel), name);
-
-	if (column <= 0 || SPI_gettypeid(RelationGetDescr(rel), column) != type)
-		poser_structure_error(rel);
-	return column;
-}
-
 /*
- * Describe all tables that have a history, and lock the tables of versions and of
- * transactions, to be read with the active snapshot, see poser_lock_to_read().
- * Check the types of the transactions' columns: with other types the query would
- * need a cast, which could be one that another user has made.
- */
-void
-poser_datasync_describe(PoserVersioned *tables, Oid nspid)
-{
-	static const struct
-	{
-		const char *name;
-		Oid type;
-	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
-	Relation rel;
-
-	poser_versioned_describe_all(tables, nspid);
-	rel = table_open(tables[0].transactions, AccessShareLock);
-	for (int i = 0; i < lengthof(columns); i++)
-		(void) column_of(rel, columns[i].name, columns[i].type);
-	table_close(rel, NoLock);
-
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		poser_lock_to_read(&tables[i].versions, 1);
-	poser_lock_to_read(&tables[0].transactions, 1);
-}
-
-/*
- * Have the planner go by the indexes: what comes first is wanted, and statistics
- * do not tell it where in their order we are.  That something is hidden from the
- * owner is an error, and no gap.  AtEOXact_GUC() ends it.
+ * Begin settings for such a query, until AtEOXact_GUC(true, level) with the level that
+ * is returned.
+ *
+ * The planner has to use the indexes: only the first rows in their order are wanted,
+ * and statistics do not tell it how far the consumer is.  With row_security off a row
+ * that a policy hides from the owner is an error, and not a gap.
  */
 int
 poser_begin_reading(void)
@@ -167,58 +153,115 @@ poser_begin_reading(void)
 }
 
 /*
- * The least id of a transaction that the snapshot "from" has not seen; and "to"
- * has, if it is not NULL.  0 if there is none.
+ * Describe all tables that have a history.  Lock the tables of versions and of
+ * transactions, to be read with the active snapshot, which may be replaced by a newer
+ * one, see poser_lock_to_read().
+ *
+ * Raises an error if a column of poser_transaction has another type than it was made
+ * with.  The queries would need a cast then, and a user may have made that cast.
+ */
+void
+poser_describe_history(PoserVersioned *tables, Oid nspid)
+{
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
+	Relation rel;
+
+	poser_versioned_describe_all(tables, nspid);
+	rel = table_open(tables[0].transactions, AccessShareLock);
+	for (int i = 0; i < lengthof(columns); i++)
+		(void) poser_column(rel, columns[i].name, columns[i].type);
+	table_close(rel, NoLock);
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		poser_lock_to_read(&tables[i].versions, 1);
+	poser_lock_to_read(&tables[0].transactions, 1);
+}
+
+/* Returns the last value that the sequence of change_ids has given. */
+int64
+poser_last_change_id(Oid nspid)
+{
+	char *sql = psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
+						 "  FROM %s",
+						 poser_datasync_relation_name(nspid, "poser_change_id_seq"));
+
+	poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
+	return poser_result_int64(1, NULL);
+}
+
+/*
+ * Returns the least id of a transaction in the history that the snapshot "from" does
+ * not see, or 0 if there is none.  If "to" is not NULL, only transactions that "to"
+ * sees count.
+ *
+ * The index on xact finds them: a snapshot does not see the transactions from its xmax
+ * on, nor those in its list.  OFFSET 0 keeps the planner from taking the least id by
+ * walking through the index on id.
  */
 int64
 poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 {
 	const Oid argtypes[] = {PG_SNAPSHOTOID, PG_SNAPSHOTOID};
-	const char *transactions = poser_datasync_relation(nspid, "poser_transaction");
+	const char *transactions = poser_datasync_relation_name(nspid, "poser_transaction");
 	Datum values[lengthof(argtypes)];
 	char nulls[] = "  ";
-	int level = poser_begin_reading();
+	char *sql;
+	int level;
 
+	sql = psprintf("SELECT pg_catalog.min(id)\n"
+				   "  FROM (SELECT id, xact FROM %s\n"
+				   "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
+				   "        UNION ALL\n"
+				   "        SELECT id, xact FROM %s\n"
+				   "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
+				   "        OFFSET 0) AS t\n"
+				   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
+				   transactions, transactions);
 	poser_snapshot_parameter(from, &values[0], &nulls[0]);
 	poser_snapshot_parameter(to, &values[1], &nulls[1]);
-	poser_execute(psprintf("SELECT pg_catalog.min(id)\n"
-						   "  FROM (SELECT id, xact FROM %s\n"
-						   "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
-						   "        UNION ALL\n"
-						   "        SELECT id, xact FROM %s\n"
-						   "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
-						   "        OFFSET 0) AS t\n"
-						   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
-						   transactions, transactions),
-				  lengthof(argtypes), argtypes, values, nulls, true);
+	level = poser_begin_reading();
+	poser_run(&(PoserQuery) {
+		.sql = sql,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+	});
 	AtEOXact_GUC(true, level);
-	return poser_datasync_int64(1);
+	return poser_result_int64(1, NULL);
 }
 
 /*
- * Is there no transaction that a snapshot has not seen, as far as that is found
- * out at little cost?  It is when none was running then.
+ * Does the snapshot see every transaction in the history?  This is a cheap test for
+ * the usual case, in which no transaction was running when the snapshot was taken.
+ * In other cases it returns false.
  */
 static bool
-is_newest(Oid nspid, struct varlena *snapshot)
+sees_everything(Oid nspid, struct varlena *snapshot)
 {
 	const Oid argtypes[] = {XID8OID};
 	Datum xmin = DirectFunctionCall1(pg_snapshot_xmin, PointerGetDatum(snapshot));
 	Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(snapshot));
+	char *sql;
 	bool result;
 	int level;
 
 	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
 		return false;
+	sql = psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
+				   poser_datasync_relation_name(nspid, "poser_transaction"));
 	level = poser_begin_reading();
-	result = poser_execute(psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
-									poser_datasync_relation(nspid, "poser_transaction")),
-						   lengthof(argtypes), argtypes, &xmax, NULL, true) == 0;
+	result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &xmax, .read_only = true}) == 0;
 	AtEOXact_GUC(true, level);
 	return result;
 }
 
-/* The greatest change_id that can be seen. */
+/* Returns the greatest change_id in the history, or 0. */
 static int64
 greatest_change(const PoserVersioned *tables)
 {
@@ -226,40 +269,40 @@ greatest_change(const PoserVersioned *tables)
 
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
-		poser_execute(psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions)),
-					  0, NULL, NULL, NULL, true);
-		result = Max(result, poser_datasync_int64(1));
+		char *sql = psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions));
+
+		poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
+		result = Max(result, poser_result_int64(1, NULL));
 	}
 	return result;
 }
 
 /*
- * Windows
+ * Taking a snapshot
  */
 
-/* Is there a window? */
-bool
-poser_window_is_open(const PoserConsumer *consumer)
+/*
+ * Has no running transaction, ours included, drawn a change_id?  A transaction locks
+ * poser_transaction before it draws its first one, and keeps the lock until it ends.
+ */
+static bool
+is_sequence_at_rest(Oid nspid)
 {
-	return consumer->to != NULL;
-}
+	LOCKTAG tag;
+	int n;
 
-/* All changes in the window are confirmed. */
-void
-poser_window_close(PoserConsumer *consumer)
-{
-	consumer->from = consumer->to;
-	consumer->to = NULL;
-	consumer->changed = true;
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, poser_relation_by_name("poser_transaction", nspid));
+	pfree(GetLockConflicts(&tag, ShareLock, &n));
+	return n == 0 && !poser_version_is_writing();
 }
 
 /*
- * "value" is where the sequence was before "next" was the next transaction id.
- * What the consumer's last snapshot has not seen is of transactions from "xmin"
- * on.
+ * Move "settled" on, as the head of this file explains.  All transactions before
+ * "xmin" have ended for the consumer's new snapshot.  The sequence was at "value" when
+ * no transaction had the id "next" yet.
  */
 static void
-note_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
+advance_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
 {
 	if (consumer->next_settled_xact != 0 && consumer->next_settled_xact <= xmin)
 	{
@@ -279,49 +322,59 @@ note_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
 }
 
 /*
- * Has no transaction that is running, ours among them, got an id of a change here?
- * Whoever gets one has locked poser_transaction before, until he has ended.
- */
-static bool
-nobody_writes(Oid nspid)
-{
-	LOCKTAG tag;
-	int n;
-
-	SET_LOCKTAG_RELATION(tag, MyDatabaseId, poser_relation_by_name("poser_transaction", nspid));
-	pfree(GetLockConflicts(&tag, ShareLock, &n));
-	return n == 0 && !poser_version_is_writing();
-}
-
-/*
- * Take a snapshot of now for the consumer, in its memory.
+ * Take a new snapshot for the consumer, and move its "settled" on.  The snapshot
+ * becomes the active one, and is returned as a pg_snapshot in the consumer's memory.
  */
 struct varlena *
-poser_take_position(PoserConsumer *consumer)
+poser_take_snapshot(PoserConsumer *consumer)
 {
+	/* in this order: the sequence, the locks, the next transaction id, the snapshot */
 	int64 value = poser_last_change_id(consumer->nspid);
-	bool quiet = nobody_writes(consumer->nspid);
+	bool at_rest = is_sequence_at_rest(consumer->nspid);
 	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
-	MemoryContext old = MemoryContextSwitchTo(consumer->context);
+	MemoryContext old;
 	struct varlena *result;
 	uint64 xmin;
 
-	poser_renew_snapshot();
+	poser_consumer_renew_snapshot();
+	old = MemoryContextSwitchTo(consumer->context);
 	result = copy_snapshot(&xmin);
 	MemoryContextSwitchTo(old);
-	/* who had an id of up to "value" was over then, so that the snapshot sees him */
-	if (quiet)
+
+	/* the transactions that have drawn ids up to "value" had ended before the snapshot */
+	if (at_rest)
 	{
 		consumer->settled = value;
 		consumer->next_settled_xact = 0;
 	}
 	else
-		note_settled(consumer, xmin, value, next);
+		advance_settled(consumer, xmin, value, next);
 	return result;
 }
 
 /*
- * Open the next window, if there is something in it; "tables" is described then.
+ * Windows
+ */
+
+/* Has the consumer an open window? */
+bool
+poser_window_is_open(const PoserConsumer *consumer)
+{
+	return consumer->to != NULL;
+}
+
+/* All changes of the window are confirmed: its snapshot becomes the position. */
+void
+poser_window_close(PoserConsumer *consumer)
+{
+	consumer->from = consumer->to;
+	consumer->to = NULL;
+	consumer->changed = true;
+}
+
+/*
+ * Open the next window.  Returns whether there is one; then "tables" is described, and
+ * the active snapshot is the window's.  An error leaves the consumer as it was.
  */
 bool
 poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
@@ -332,24 +385,24 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	int64 last;
 
 	Assert(!poser_window_is_open(consumer));
-	/* what is done most often, and mostly in vain, comes first */
+	/* Most calls find nothing new.  Test this first, by the active snapshot. */
 	if (consumer->from != NULL &&
-		(is_newest(consumer->nspid, consumer->from) ||
+		(sees_everything(consumer->nspid, consumer->from) ||
 		 poser_first_unseen_transaction(consumer->nspid, consumer->from, to) == 0) &&
 		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin ||
 		 consumer->next_settled <= consumer->settled))
 		return false;
 
-	/* before the snapshot of the window is taken, so that it sees all rows */
-	poser_datasync_describe(tables, consumer->nspid);
-	to = poser_take_position(consumer);
+	/* lock the tables before the window's snapshot is taken, so that it sees all rows */
+	poser_describe_history(tables, consumer->nspid);
+	to = poser_take_snapshot(consumer);
 	if (consumer->from != NULL)
 	{
-		/* a transaction's changes come after it */
+		/* a transaction draws its own id before its change_ids, so all changes come after it */
 		first = poser_first_unseen_transaction(consumer->nspid, consumer->from, to);
-		/* nothing but that all is settled */
 		if (first == 0)
 		{
+			/* only "settled" has moved */
 			consumer->from = to;
 			consumer->changed = true;
 			return false;
@@ -357,7 +410,7 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	}
 	last = greatest_change(tables);
 
-	/* all of it, or an error has come before */
+	/* nothing fails from here on */
 	consumer->to = to;
 	consumer->confirmed = consumer->delivered = first;
 	consumer->last_change = last;
@@ -365,7 +418,7 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	return true;
 }
 
-/* The consumer has been given the changes of the window up to this one. */
+/* The changes of the window up to this one are delivered. */
 void
 poser_window_deliver(PoserConsumer *consumer, int64 change_id)
 {
@@ -376,7 +429,7 @@ poser_window_deliver(PoserConsumer *consumer, int64 change_id)
 	}
 }
 
-/* It is done with them. */
+/* The changes of the window up to this one are confirmed; the last one closes the window. */
 void
 poser_window_confirm(PoserConsumer *consumer, int64 change_id)
 {
@@ -393,37 +446,58 @@ poser_window_confirm(PoserConsumer *consumer, int64 change_id)
 }
 
 /*
- * Restoring and replicating consumers
+ * Consumers from other clusters
  */
 
 /*
- * poser_datasync_arrive() before each row that is inserted, or that replication
- * updates: transaction ids mean something only in the cluster where they were
- * given, so the position becomes one without them.
+ * poser_datasync_arrive() is a trigger before each row of poser_datasync_consumer that
+ * is inserted or that replication updates.
+ *
+ * Such a row may come from another cluster, by a restore or by replication, and the
+ * snapshots and transaction ids in it mean nothing here.  So the position becomes a
+ * change_id: from_snapshot is null, and "confirmed" says after which change the
+ * consumer goes on.
  */
 Datum
 poser_datasync_arrive(PG_FUNCTION_ARGS)
 {
+	enum
+	{
+		CONFIRMED,
+		DELIVERED,
+		LAST_CHANGE,
+		SETTLED,
+		FROM_SNAPSHOT, /* this and the following are nullable */
+		TO_SNAPSHOT,
+		NEXT_SETTLED,
+		NEXT_SETTLED_XACT,
+		POSITION_COLUMNS
+	};
 	static const struct
 	{
 		const char *name;
 		Oid type;
-	} attributes[] = {
-		{"confirmed", INT8OID}, {"delivered", INT8OID}, {"last_change", INT8OID}, {"settled", INT8OID}, /* not null */
-		{"from_snapshot", PG_SNAPSHOTOID},
-		{"to_snapshot", PG_SNAPSHOTOID},
-		{"next_settled", INT8OID},
-		{"next_settled_xact", XID8OID}};
+	} columns[POSITION_COLUMNS] = {
+		[CONFIRMED] = {"confirmed", INT8OID},
+		[DELIVERED] = {"delivered", INT8OID},
+		[LAST_CHANGE] = {"last_change", INT8OID},
+		[SETTLED] = {"settled", INT8OID},
+		[FROM_SNAPSHOT] = {"from_snapshot", PG_SNAPSHOTOID},
+		[TO_SNAPSHOT] = {"to_snapshot", PG_SNAPSHOTOID},
+		[NEXT_SETTLED] = {"next_settled", INT8OID},
+		[NEXT_SETTLED_XACT] = {"next_settled_xact", XID8OID},
+	};
 	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	TriggerEvent event = trigdata->tg_event;
 	Relation rel = trigdata->tg_relation;
 	TupleDesc desc = RelationGetDescr(rel);
 	HeapTuple tuple = TRIGGER_FIRED_BY_UPDATE(event) ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
-	int columns[lengthof(attributes)];
-	Datum values[lengthof(attributes)];
-	bool isnull[lengthof(attributes)] = {false};
-	int64 confirmed;
-	int column;
+	int attnos[POSITION_COLUMNS];
+	Datum values[POSITION_COLUMNS];
+	bool isnull[POSITION_COLUMNS];
+	int64 position;
+	int notify;
+	bool ignored;
 
 	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
 		!(TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event)))
@@ -431,36 +505,45 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
 						trigdata->tg_trigger->tgname)));
-	/* sessions that have looked hear of it; statements' triggers do not fire for replication */
-	column = column_of(rel, "notify", BOOLOID);
+
+	/*
+	 * Have all sessions look again which consumers ask for NOTIFY, as
+	 * poser_datasync_changed() does.  Replication fires no triggers for statements.
+	 */
+	notify = poser_column(rel, "notify", BOOLOID);
 	if (TRIGGER_FIRED_BY_INSERT(event) ||
-		heap_getattr(tuple, column, desc, &isnull[0]) != heap_getattr(trigdata->tg_trigtuple, column, desc, &isnull[0]))
+		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored))
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
 
-	/* when all of a table's triggers have been enabled, this one fires for what is no replication */
+	/* The trigger for UPDATE is for replication.  ALTER TABLE can have enabled it for all updates. */
 	if (TRIGGER_FIRED_BY_UPDATE(event) &&
 		(poser_consumer_is_updating(RelationGetRelid(rel)) ||
 		 SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA))
 		return PointerGetDatum(tuple);
 
-	for (int i = 0; i < lengthof(attributes); i++)
+	for (int i = 0; i < POSITION_COLUMNS; i++)
 	{
-		columns[i] = column_of(rel, attributes[i].name, attributes[i].type);
-		values[i] = heap_getattr(tuple, columns[i], desc, &isnull[i]);
-		/* the constraint will say so */
-		if (i < 4 && isnull[i])
+		attnos[i] = poser_column(rel, columns[i].name, columns[i].type);
+		values[i] = heap_getattr(tuple, attnos[i], desc, &isnull[i]);
+		/* the constraint NOT NULL raises the error */
+		if (i < FROM_SNAPSHOT && isnull[i])
 			return PointerGetDatum(tuple);
 	}
 
-	/* what is not confirmed comes after this; where there has been no snapshot it says so itself */
-	confirmed = DatumGetInt64(values[0]);
-	if (!isnull[5])
-		confirmed = Min(confirmed, DatumGetInt64(values[3]));
-	else if (!isnull[4])
-		confirmed = DatumGetInt64(values[3]);
-	for (int i = 0; i < 4; i++)
-		values[i] = Int64GetDatum(confirmed);
-	for (int i = 4; i < lengthof(attributes); i++)
+	/*
+	 * Every change that is not confirmed has a greater change_id than this.  In an open
+	 * window such a change comes after "confirmed", and after the window it comes
+	 * after "settled".  With no snapshot at all, "confirmed" is the position already.
+	 */
+	position = DatumGetInt64(values[CONFIRMED]);
+	if (!isnull[TO_SNAPSHOT])
+		position = Min(position, DatumGetInt64(values[SETTLED]));
+	else if (!isnull[FROM_SNAPSHOT])
+		position = DatumGetInt64(values[SETTLED]);
+
+	for (int i = 0; i < FROM_SNAPSHOT; i++)
+		values[i] = Int64GetDatum(position);
+	for (int i = FROM_SNAPSHOT; i < POSITION_COLUMNS; i++)
 		isnull[i] = true;
-	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, lengthof(attributes), columns, values, isnull));
+	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, POSITION_COLUMNS, attnos, values, isnull));
 }
