@@ -40,17 +40,19 @@
  * has the greater change_id, and every snapshot that sees the second sees the first.
  *
  * Settled.  A snapshot has a meaning only in the cluster in which it was taken.  When a
- * consumer is restored or replicated elsewhere, its position has to be a change_id,
- * from which some changes may be delivered again.  This is "settled": each change that
- * the consumer's last snapshot does not see has a greater change_id.  (The last
- * snapshot is the window's if a window is open, and otherwise the position.)  The
- * value is found whenever a snapshot is taken.  The sequence is read first; let it be
- * at V.  If no transaction is running that has drawn from it, the snapshot sees all
- * changes up to V that will ever be visible, and V is settled at once.  Otherwise V is
- * kept as "next_settled", together with N, the next transaction id.  A transaction gets
- * its transaction id before it draws change_ids, so changes up to V belong to
- * transactions before N.  V is settled when a snapshot is taken for which all
- * transactions before N have ended.
+ * consumer is restored or replicated elsewhere, its position becomes a change_id, and
+ * some changes may be delivered again.  For this the consumer keeps "settled": each
+ * change that its last snapshot does not see has a greater change_id.  (The last
+ * snapshot is the window's if a window is open, and otherwise the position.)  "settled"
+ * is found when a snapshot is taken:
+ *
+ * 1. Read the sequence; let its value be V.
+ * 2. If no running transaction has drawn a change_id, V is settled.  The new snapshot
+ *    sees each change up to V, unless its transaction was rolled back.
+ * 3. Otherwise keep V as "next_settled" and the next transaction id, N, as
+ *    "next_settled_xact".  A transaction gets its transaction id before it draws
+ *    change_ids, so all changes up to V belong to transactions before N.  V is settled
+ *    once a snapshot is taken when all transactions before N have ended.
  */
 #include "postgres.h"
 
