@@ -48,7 +48,9 @@
  *
  * 1. Read the sequence; let its value be V.
  * 2. If no running transaction has drawn a change_id, V is settled.  The new snapshot
- *    sees each change up to V, unless its transaction was rolled back.
+ *    sees each change up to V, unless its transaction was rolled back.  (In REPEATABLE
+ *    READ the snapshot may be older than that: then the id of the first transaction
+ *    that it does not see is settled.)
  * 3. Otherwise keep V as "next_settled" and the next transaction id, N, as
  *    "next_settled_xact".  A transaction gets its transaction id before it draws
  *    change_ids, so all changes up to V belong to transactions before N.  V is settled
@@ -324,6 +326,25 @@ advance_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
 }
 
 /*
+ * Returns what is settled for a snapshot that may be older than the value of the
+ * sequence: the greatest change_id up to "value" after which all changes come that the
+ * snapshot does not see.  All transactions that have drawn ids up to "value" have ended.
+ */
+static int64
+settled_for_older_snapshot(Oid nspid, struct varlena *snapshot, int64 value)
+{
+	int64 first;
+
+	/* lock the table before the snapshot is taken, so that it sees all rows */
+	LockRelationOid(poser_relation_by_name("poser_transaction", nspid), AccessShareLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	first = poser_first_unseen_transaction(nspid, snapshot, NULL);
+	PopActiveSnapshot();
+	/* a transaction's changes come after its id */
+	return first > 0 && first < value ? first : value;
+}
+
+/*
  * Take a new snapshot for the consumer, and move its "settled" on.  The snapshot
  * becomes the active one, and is returned as a pg_snapshot in the consumer's memory.
  */
@@ -343,10 +364,14 @@ poser_take_snapshot(PoserConsumer *consumer)
 	result = copy_snapshot(&xmin);
 	MemoryContextSwitchTo(old);
 
-	/* the transactions that have drawn ids up to "value" had ended before the snapshot */
+	/*
+	 * At rest, all transactions that have drawn ids up to "value" had ended, so a new
+	 * snapshot sees them.  In REPEATABLE READ and SERIALIZABLE it is the transaction's,
+	 * which does not see those that have committed since it was taken.
+	 */
 	if (at_rest)
 	{
-		consumer->settled = value;
+		consumer->settled = IsolationUsesXactSnapshot() ? settled_for_older_snapshot(consumer->nspid, result, value) : value;
 		consumer->next_settled_xact = 0;
 	}
 	else
