@@ -25,6 +25,7 @@ _PG_init(void)
 	poser_version_init();
 	poser_count_init();
 	poser_batch_init();
-	poser_datasync_init();
+	poser_pending_init();
+	poser_notify_init();
 	MarkGUCPrefixReserved("poser");
 }

@@ -5,8 +5,10 @@
 #ifndef POSER_DATASYNC_H
 #define POSER_DATASYNC_H
 
-#include "versions/versions.h"
+/* pending.c */
+extern void poser_pending_init(void);
 
-extern void poser_datasync_init(void);
+/* notify.c */
+extern void poser_notify_init(void);
 
 #endif /* POSER_DATASYNC_H */

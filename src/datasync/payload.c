@@ -1,19 +1,21 @@
 /*
  * payload.c
- *	  Making jsonb of rows, for those who are given changes.
+ *	  The payload of a change: a row as jsonb.
  *
- * A payload is what to_jsonb() makes of a row, but that values of types which are
- * not the system's are written as text.  That function finds out for every row
- * what the columns are, which is most of what draining would cost; so here it is
- * done once, and it is asked for the values of unusual types only.
+ * A payload is what to_jsonb() makes of a row, with one exception.  A value whose type
+ * is not the server's, see poser_is_system_type(), is written as text by the type's
+ * output function.  to_jsonb() would use the type's cast to json if there is one, and
+ * the cast's function would run with the owner's rights.
+ *
+ * to_jsonb() looks up the columns and their types anew for each row, which would take
+ * most of the time of a delivery.  So the columns of a row type are looked up once
+ * here, and to_jsonb() is called only for values of less common types.
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/transam.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
@@ -22,9 +24,9 @@
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
-#include "base/base.h"
-#include "datasync/payload.h"
+#include "datasync/consumer.h"
 
+/* What becomes of a value. */
 typedef enum PayloadKind
 {
 	PAYLOAD_TEXT,
@@ -33,61 +35,31 @@ typedef enum PayloadKind
 	PAYLOAD_INT2,
 	PAYLOAD_INT4,
 	PAYLOAD_INT8,
-	PAYLOAD_JSON,	/* by to_jsonb() */
-	PAYLOAD_WRITTEN /* by its output function */
+	PAYLOAD_JSON,  /* to_jsonb() makes it */
+	PAYLOAD_OUTPUT /* text that the type's output function makes */
 } PayloadKind;
 
 typedef struct PayloadColumn
 {
-	int attno;
-	JsonbValue key;
+	int attno;		/* from 0 */
+	JsonbValue key; /* its name */
 	PayloadKind kind;
-	FmgrInfo function;
+	FmgrInfo function; /* to_jsonb() or the output function */
 } PayloadColumn;
 
-/* The columns of one table's rows, in the order of jsonb's keys. */
+/* The columns of a row type. */
 struct PoserPayload
 {
-	int32 typmod; /* of the record */
+	int32 typmod; /* of records with these columns */
 	TupleDesc desc;
 	int ncolumns;
-	PayloadColumn *columns;
-	Datum *values;
+	PayloadColumn *columns; /* in the order of the keys in a jsonb object */
+	Datum *values;			/* of one row */
 	bool *nulls;
 	PoserPayload *next;
 };
 
-/*
- * Is a type made of the system's own ones only?  Of others to_jsonb() would use a
- * cast to json, which whoever owns the type may have made; it must not run with
- * the owner's rights.  That there is none now, which is all that an import asks,
- * is not enough: it could be made meanwhile.
- */
-static bool
-is_system_type(Oid type)
-{
-	Oid element;
-
-	check_stack_depth();
-	type = getBaseType(type);
-	element = get_element_type(type);
-	if (OidIsValid(element))
-		return is_system_type(element);
-	if (type_is_rowtype(type))
-	{
-		TupleDesc desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
-		bool result = (desc != NULL);
-
-		for (int i = 0; result && i < desc->natts; i++)
-			result = TupleDescAttr(desc, i)->attisdropped || is_system_type(TupleDescAttr(desc, i)->atttypid);
-		if (desc != NULL)
-			ReleaseTupleDesc(desc);
-		return result;
-	}
-	return type < FirstNormalObjectId;
-}
-
-/* How values of a type are made. */
+/* What becomes of the values of a type? */
 static PayloadKind
 payload_kind(Oid type)
 {
@@ -108,11 +80,11 @@ payload_kind(Oid type)
 		case INT8OID:
 			return PAYLOAD_INT8;
 		default:
-			return is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_WRITTEN;
+			return poser_is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_OUTPUT;
 	}
 }
 
-/* As jsonb sorts the keys of an object: the shorter first. */
+/* Sort columns as jsonb sorts keys: by length first. */
 static int
 compare_columns(const void *a, const void *b)
 {
@@ -124,7 +96,7 @@ compare_columns(const void *a, const void *b)
 	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
 }
 
-/* Describe the rows that are records with this typmod. */
+/* Look up the columns of records with this typmod.  The result is in the current memory context. */
 static PoserPayload *
 describe_payload(int32 typmod)
 {
@@ -149,6 +121,7 @@ describe_payload(int32 typmod)
 		column->kind = payload_kind(att->atttypid);
 		if (column->kind == PAYLOAD_JSON)
 		{
+			/* to_jsonb() finds out its argument's type from an expression */
 			Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
 
 			fmgr_info(F_TO_JSONB, &column->function);
@@ -156,7 +129,7 @@ describe_payload(int32 typmod)
 													 COERCE_EXPLICIT_CALL),
 							   &column->function);
 		}
-		else if (column->kind == PAYLOAD_WRITTEN)
+		else if (column->kind == PAYLOAD_OUTPUT)
 		{
 			Oid output;
 			bool is_varlena;
@@ -169,7 +142,7 @@ describe_payload(int32 typmod)
 	return result;
 }
 
-/* The value of a column, in memory of the row's. */
+/* Make a value that is not null into jsonb.  The result may point into the value. */
 static void
 put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 {
@@ -204,7 +177,7 @@ put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 			result->type = jbvNumeric;
 			result->val.numeric = int64_to_numeric(DatumGetInt64(value));
 			break;
-		case PAYLOAD_WRITTEN:
+		case PAYLOAD_OUTPUT:
 			result->type = jbvString;
 			result->val.string.val = OutputFunctionCall(&column->function, value);
 			result->val.string.len = strlen(result->val.string.val);
@@ -224,8 +197,9 @@ put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 }
 
 /*
- * The object with a record's columns, in the current memory context.  What is found
- * out about such records is added to *payloads, in "context".
+ * Returns the payload of a record, in the current memory context.  *payloads is a list
+ * of the row types known so far; a new row type is added to it in "context", which must
+ * live as long as the list.
  */
 Datum
 poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
@@ -236,6 +210,7 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	HeapTupleData tuple;
 	JsonbInState state = {0};
 
+	/* the columns of this row type */
 	while (payload != NULL && payload->typmod != typmod)
 		payload = payload->next;
 	if (payload == NULL)
@@ -248,6 +223,7 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 		MemoryContextSwitchTo(old);
 	}
 
+	/* the values, and an object of them */
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;

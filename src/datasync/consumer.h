@@ -1,0 +1,122 @@
+/*
+ * consumer.h
+ *	  What the files of datasync share: a consumer, and what is done with it.
+ *
+ * window.c explains positions and windows.
+ */
+#ifndef POSER_CONSUMER_H
+#define POSER_CONSUMER_H
+
+#include "fmgr.h"
+#include "utils/tuplestore.h"
+
+#include "versions/versions.h"
+
+/* A consumer while a function works for it. */
+typedef struct PoserConsumer
+{
+	Oid nspid;			   /* the extension's schema */
+	Oid relid;			   /* poser_datasync_consumer */
+	Name name;			   /* its key */
+	MemoryContext context; /* holds strings and snapshots of this struct */
+	Oid caller;			   /* the user to go back to, see poser_consumer_become_caller() */
+	int caller_context;	   /* and the security context */
+
+	/* Columns of its row.  0 and NULL stand for null, unless noted. */
+	char *handler;
+	char *runas;
+	bool own_changes;		  /* the consumer also gets its own handler's changes */
+	int64 own_after;		  /* the consumer was added after this transaction_id or change_id */
+	struct varlena *from;	  /* from_snapshot, the position; NULL at the beginning */
+	struct varlena *to;		  /* to_snapshot, the end of the open window; NULL if none is open */
+	int64 confirmed;		  /* a change_id in the window, or one in the history if "from" is NULL */
+	int64 delivered;		  /* the last change of the window that was delivered */
+	int64 last_change;		  /* no change of the window has a greater change_id */
+	int64 settled;			  /* a position without snapshots, see window.c */
+	int64 next_settled;		  /* the next value of "settled" */
+	uint64 next_settled_xact; /* once all transactions before this one have ended */
+	int32 attempts;			  /* of the handler at "failed_change" */
+	char *last_error;		  /* of the handler */
+	int64 failed_change;	  /* failed_change_id */
+
+	/* What poser_consumer_save() has to do. */
+	bool changed;		/* write the columns */
+	bool has_confirmed; /* set last_confirmed_at to now */
+	bool has_failed;	/* set last_failed_at to now */
+} PoserConsumer;
+
+/* A consumer whose handler this session is running. */
+typedef struct PoserRunningHandler
+{
+	Name consumer;
+	struct PoserRunningHandler *outer; /* the handler that has called this one, or NULL */
+} PoserRunningHandler;
+
+/* consumer.c */
+extern PoserRunningHandler *poser_running_handlers; /* the innermost first */
+
+extern void poser_consumer_become_owner(PoserConsumer *consumer);
+extern void poser_consumer_become_caller(PoserConsumer *consumer);
+extern void poser_consumer_renew_snapshot(void);
+extern Oid poser_consumer_table(FunctionCallInfo fcinfo);
+extern Oid poser_consumer_table_beside(Oid transactions);
+extern void poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid);
+extern void poser_consumer_from_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, const char *function);
+extern void poser_consumer_read(PoserConsumer *consumer, bool lock);
+extern bool poser_consumer_update(PoserConsumer *consumer, const PoserQuery *query);
+extern bool poser_consumer_is_updating(Oid relid);
+extern void poser_consumer_save(PoserConsumer *consumer);
+extern void poser_consumer_lock(PoserConsumer *consumer);
+extern void poser_consumer_open(PoserConsumer *consumer, bool only_owner);
+extern void poser_snapshot_parameter(struct varlena *snapshot, Datum *value, char *null);
+extern char *poser_datasync_relation_name(Oid nspid, const char *name);
+
+/* window.c */
+extern int poser_begin_reading(void);
+extern void poser_describe_history(PoserVersioned *tables, Oid nspid);
+extern int64 poser_last_change_id(Oid nspid);
+extern int64 poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to);
+extern struct varlena *poser_take_snapshot(PoserConsumer *consumer);
+extern bool poser_window_is_open(const PoserConsumer *consumer);
+extern bool poser_window_open(PoserConsumer *consumer, PoserVersioned *tables);
+extern void poser_window_close(PoserConsumer *consumer);
+extern void poser_window_deliver(PoserConsumer *consumer, int64 change_id);
+extern void poser_window_confirm(PoserConsumer *consumer, int64 change_id);
+
+/* payload.c */
+typedef struct PoserPayload PoserPayload;
+
+extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
+
+/* change.c */
+
+/* Columns of poser_change. */
+#define CHANGE_ID 1
+#define CHANGE_PAYLOAD 8
+#define CHANGE_COLUMNS 8
+
+/*
+ * Conditions on a row "t" of poser_transaction.  poser_consumer_parameters() sets
+ * their parameters: $1 is the consumer's name, $2 its from_snapshot and $4 its
+ * own_after.  ($3 is its to_snapshot.)
+ */
+
+/* The consumer's own handler has not made the transaction's changes. */
+#define IS_NOT_OWN \
+	"(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1" \
+	" OR t.id OPERATOR(pg_catalog.<=) $4)"
+
+/* The position does not see the transaction. */
+#define IS_NOT_SEEN "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
+
+extern void poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls);
+extern TupleDesc poser_change_desc(PoserConsumer *consumer);
+extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
+								 int64 *first, int64 *last);
+extern int64 poser_last_pruned_change(Oid nspid);
+extern int64 poser_max_changes_argument(FunctionCallInfo fcinfo);
+
+/* handler.c */
+extern char *poser_handler_name(Oid fnoid, Oid nspid);
+
+#endif /* POSER_CONSUMER_H */

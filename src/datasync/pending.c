@@ -1,0 +1,228 @@
+/*
+ * pending.c
+ *	  The changes that a consumer has not confirmed.
+ *
+ * The view poser_datasync_status shows their number and age for each consumer.  Pruning
+ * keeps them: it asks, by poser_first_needed_hook, for the first transaction that any
+ * consumer still needs.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+#include "datasync/consumer.h"
+#include "datasync/datasync.h"
+
+PG_FUNCTION_INFO_V1(poser_datasync_pending);
+
+/* The setting poser.datasync_stale_after, in seconds. */
+static int stale_after;
+
+/*
+ * Returns how many changes the consumer has not confirmed, as the active snapshot sees
+ * the history.  If there are any, *oldest is the time of the oldest of their
+ * transactions, and *transaction_id is the least of their transactions' ids.  To be
+ * called as the owner, with the tables described and locked.
+ *
+ *		SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)
+ *		  FROM (SELECT change_id, transaction_id FROM poser.poser_widget_version
+ *				 WHERE change_id > $5
+ *				UNION ALL
+ *				SELECT change_id, transaction_id FROM poser.poser_component_version
+ *				 WHERE change_id > $5) AS v
+ *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *		 WHERE [IS_NOT_SEEN]
+ *		   AND ([there is no to_snapshot ($3)] OR v.change_id > [confirmed: $6]
+ *				OR NOT [to_snapshot sees t])
+ *		   AND [IS_NOT_OWN]
+ *
+ * $5 is a change_id after which all of them come, so that an index finds them.
+ */
+static int64
+count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
+{
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "      ";
+	StringInfoData sql;
+	struct varlena *last_snapshot = poser_window_is_open(consumer) ? consumer->to : consumer->from;
+	int64 after = consumer->confirmed;
+	int64 result;
+	int level;
+	bool isnull;
+
+	/*
+	 * Those in an open window come after "confirmed", and all others after the first
+	 * transaction that the last snapshot does not see.  Without a snapshot all come
+	 * after "confirmed".
+	 */
+	if (last_snapshot != NULL)
+	{
+		int64 first = poser_first_unseen_transaction(consumer->nspid, last_snapshot, NULL);
+
+		if (first == 0 && !poser_window_is_open(consumer))
+			return 0;
+		if (!poser_window_is_open(consumer) || (first > 0 && first < after))
+			after = first;
+	}
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql, "SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)\n  FROM (");
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		appendStringInfo(&sql,
+						 "%sSELECT change_id, transaction_id FROM %s\n"
+						 "         WHERE change_id OPERATOR(pg_catalog.>) $5",
+						 i == 0 ? "" : "\n        UNION ALL\n        ", poser_relation_name(tables[i].versions));
+	appendStringInfo(&sql,
+					 ") AS v\n"
+					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
+					 " WHERE " IS_NOT_SEEN "\n"
+					 "   AND ($3 IS NULL OR v.change_id OPERATOR(pg_catalog.>) $6\n"
+					 "        OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $3))\n"
+					 "   AND " IS_NOT_OWN,
+					 poser_relation_name(tables[0].transactions));
+	poser_consumer_parameters(consumer, values, nulls);
+	values[4] = Int64GetDatum(after);
+	values[5] = Int64GetDatum(consumer->confirmed);
+
+	/* no plan is kept: there may be no such changes or millions, so these values decide about the plan */
+	level = poser_begin_reading();
+	poser_run(&(PoserQuery) {
+		.sql = sql.data,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+		.once = true,
+	});
+	AtEOXact_GUC(true, level);
+	result = poser_result_int64(1, NULL);
+	if (result > 0)
+	{
+		*oldest = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 2, &isnull));
+		*transaction_id = poser_result_int64(3, NULL);
+	}
+	return result;
+}
+
+/*
+ * poser_datasync_pending(consumer name) returns record
+ *
+ * The view poser_datasync_status calls it for each consumer.  The caller needs the
+ * privilege to read a column of the view.
+ */
+Datum
+poser_datasync_pending(PG_FUNCTION_ARGS)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	PoserConsumer consumer;
+	Datum values[5];
+	bool isnull[5] = {false, true, true, false, true};
+	TupleDesc desc;
+	Snapshot snapshot = GetActiveSnapshot();
+	Oid status;
+	TimestampTz oldest;
+	int64 pending;
+	int64 transaction_id;
+
+	if (PG_ARGISNULL(0))
+		PG_RETURN_NULL();
+	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+		elog(ERROR, "return type must be a row type");
+
+	/* a table's privilege is enough, and so is a column's */
+	poser_consumer_init(&consumer, PG_GETARG_NAME(0), poser_consumer_table(fcinfo));
+	status = poser_relation_by_name("poser_datasync_status", consumer.nspid);
+	if (!poser_is_owner(consumer.relid, GetUserId()) &&
+		pg_class_aclcheck(status, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+		pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
+
+	/* count with the snapshot of the calling query, so that its rows belong together */
+	poser_consumer_become_owner(&consumer);
+	PushActiveSnapshot(snapshot);
+	poser_lock_to_read(&consumer.relid, 1);
+	poser_consumer_read(&consumer, false);
+	poser_describe_history(tables, consumer.nspid);
+	pending = count_pending(&consumer, tables, &oldest, &transaction_id);
+	PopActiveSnapshot();
+	poser_consumer_become_caller(&consumer);
+
+	/* pending, oldest, age, stale, transaction_id */
+	values[0] = Int64GetDatum(pending);
+	values[3] = BoolGetDatum(false);
+	if (pending > 0)
+	{
+		TimestampTz now = GetCurrentTimestamp();
+
+		values[1] = TimestampTzGetDatum(oldest);
+		values[2] = DirectFunctionCall2(timestamp_mi, TimestampTzGetDatum(now), TimestampTzGetDatum(oldest));
+		values[3] = BoolGetDatum(now - oldest > (int64) stale_after * USECS_PER_SEC);
+		values[4] = Int64GetDatum(transaction_id);
+		memset(isnull, false, sizeof(isnull));
+	}
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, isnull)));
+}
+
+/*
+ * This is poser_first_needed_hook, see versions.h.  Returns the least id of a
+ * transaction with changes that a consumer has not confirmed, or PG_INT64_MAX.
+ */
+static int64
+first_needed(const PoserVersioned *tables)
+{
+	Oid relid = poser_consumer_table_beside(tables[0].transactions);
+	SPITupleTable *consumers;
+	int64 result = PG_INT64_MAX;
+	char *sql;
+
+	if (!OidIsValid(relid))
+		return result;
+
+	/* not the transaction's snapshot: a consumer may have been added since */
+	LockRelationOid(relid, AccessShareLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	sql = psprintf("SELECT consumer FROM %s", poser_relation_name(relid));
+	poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
+	consumers = SPI_tuptable;
+	for (uint64 i = 0; i < consumers->numvals; i++)
+	{
+		PoserConsumer consumer;
+		TimestampTz oldest;
+		int64 transaction_id;
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		poser_check_type(consumers->tupdesc, 1, NAMEOID);
+		poser_consumer_init(&consumer, DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull)), relid);
+		poser_consumer_read(&consumer, false);
+		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)
+			result = Min(result, transaction_id);
+	}
+	PopActiveSnapshot();
+	return result;
+}
+
+/* Define the setting and set the hook, when the module is loaded. */
+void
+poser_pending_init(void)
+{
+	DefineCustomIntVariable("poser.datasync_stale_after",
+							"How old a change must be for a consumer that has not confirmed it to be stale.",
+							"In poser_datasync_status and poser_datasync_stale().",
+							&stale_after, 3600, 0, INT_MAX, PGC_USERSET, GUC_UNIT_S,
+							NULL, NULL, NULL);
+	poser_first_needed_hook = first_needed;
+}

@@ -1,0 +1,222 @@
+/*
+ * subscription.c
+ *	  Adding and dropping consumers, and allowing roles to work for them.
+ *
+ * Only the owner of the table of consumers may call these functions.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/snapmgr.h"
+
+#include "datasync/consumer.h"
+
+PG_FUNCTION_INFO_V1(poser_datasync_add);
+PG_FUNCTION_INFO_V1(poser_datasync_drop);
+PG_FUNCTION_INFO_V1(poser_datasync_grant);
+PG_FUNCTION_INFO_V1(poser_datasync_revoke);
+
+/*
+ * Raises an error if changes have been pruned that the active snapshot still sees.  A
+ * consumer with this snapshot as its position may need changes that were pruned, too.
+ * To be called as the owner, and with a lock that keeps pruning from going on.
+ */
+static void
+check_not_pruned(PoserConsumer *consumer)
+{
+	int64 seen = poser_last_pruned_change(consumer->nspid);
+
+	PushActiveSnapshot(GetLatestSnapshot());
+	if (poser_last_pruned_change(consumer->nspid) != seen)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to versions that have been pruned")));
+	PopActiveSnapshot();
+}
+
+/*
+ * Make sure that the transaction can copy the tables with its snapshot.
+ *
+ * In REPEATABLE READ and SERIALIZABLE a consumer can begin with a copy of the tables:
+ * the transaction copies them, and the consumer gets the changes that the transaction's
+ * snapshot does not see.  To the copy a table that was rewritten since the snapshot
+ * would look empty, so this is an error.  The tables are locked, so that none is
+ * rewritten before the copy is made.
+ */
+static void
+check_copy(Oid nspid)
+{
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+
+	poser_versioned_describe_all(tables, nspid);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		poser_lock_to_read(&tables[i].relid, 1);
+}
+
+/*
+ * poser_datasync_add(consumer name, start text, handler regprocedure, runas text,
+ *					  notify boolean, own_changes boolean)
+ */
+Datum
+poser_datasync_add(PG_FUNCTION_ARGS)
+{
+	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "      ";
+	PoserConsumer consumer;
+	char *start;
+	char *runas = NULL;
+	char *sql;
+
+	/* check the arguments */
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_add()");
+	poser_check_owner(consumer.relid);
+	if (NameStr(*consumer.name)[0] == '\0')
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("consumer must have a name")));
+	if (PG_ARGISNULL(1) || PG_ARGISNULL(4) || PG_ARGISNULL(5))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("start, notify and own_changes must not be null")));
+	start = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	if (strcmp(start, "now") != 0 && strcmp(start, "beginning") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("start must be \"now\" or \"beginning\"")));
+	values[0] = NameGetDatum(consumer.name);
+	nulls[1] = nulls[2] = 'n';
+	if (!PG_ARGISNULL(2))
+	{
+		values[1] = CStringGetTextDatum(poser_handler_name(PG_GETARG_OID(2), consumer.nspid));
+		nulls[1] = ' ';
+	}
+	if (!PG_ARGISNULL(3))
+		runas = text_to_cstring(PG_GETARG_TEXT_PP(3));
+	if (runas != NULL && runas[0] != '\0')
+	{
+		poser_check_setting("poser.runas", runas);
+		values[2] = CStringGetTextDatum(runas);
+		nulls[2] = ' ';
+	}
+	values[3] = PG_GETARG_DATUM(4);
+	values[4] = PG_GETARG_DATUM(5);
+
+	/* Stop pruning until the consumer is committed: pruning keeps only what it sees a consumer need. */
+	poser_consumer_lock(&consumer);
+	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
+	poser_consumer_become_owner(&consumer);
+	check_not_pruned(&consumer);
+
+	/*
+	 * Take the position before the row is inserted.  The INSERT gives the transaction
+	 * an id, which the snapshot would list as running, and later calls are cheaper if
+	 * the snapshot lists none.
+	 */
+	if (strcmp(start, "now") == 0)
+	{
+		if (IsolationUsesXactSnapshot())
+			check_copy(consumer.nspid);
+		consumer.from = poser_take_snapshot(&consumer);
+		consumer.changed = true;
+	}
+
+	/* a former consumer may have had the name: transactions of its handler are not this one's own */
+	values[5] = Int64GetDatum(poser_last_change_id(consumer.nspid));
+	sql = psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
+				   "VALUES ($1, $2, $3, $4, $5, $6)\n"
+				   "ON CONFLICT DO NOTHING",
+				   poser_relation_name(consumer.relid));
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls}) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_DUPLICATE_OBJECT),
+				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));
+
+	/* the trigger poser_datasync_arrive removes the snapshot of a row that is inserted, so it is written by an UPDATE */
+	poser_consumer_save(&consumer);
+	poser_consumer_become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_datasync_drop(consumer name)
+ */
+Datum
+poser_datasync_drop(PG_FUNCTION_ARGS)
+{
+	const Oid argtypes[] = {NAMEOID};
+	Datum values[lengthof(argtypes)];
+	PoserConsumer consumer;
+	char *sql;
+
+	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_drop()");
+	poser_consumer_open(&consumer, true);
+	values[0] = NameGetDatum(consumer.name);
+	sql = psprintf("DELETE FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1", poser_relation_name(consumer.relid));
+	poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values});
+	poser_consumer_become_caller(&consumer);
+	PG_RETURN_VOID();
+}
+
+/*
+ * Change a consumer's column "roles" by an UPDATE.  "format" is the statement with %s
+ * for the table; its parameters are the function's arguments: $1 is the consumer, and
+ * $2 is the role.
+ */
+static void
+change_roles(FunctionCallInfo fcinfo, const char *function, const char *format)
+{
+	const Oid argtypes[] = {NAMEOID, NAMEOID};
+	Datum values[lengthof(argtypes)];
+	PoserConsumer consumer;
+	char *sql;
+
+	poser_consumer_from_argument(&consumer, fcinfo, function);
+	poser_check_owner(consumer.relid);
+	if (PG_ARGISNULL(1))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("role must not be null")));
+	poser_consumer_become_owner(&consumer);
+	/* only to raise the error if there is no such consumer */
+	poser_consumer_read(&consumer, false);
+	values[0] = NameGetDatum(consumer.name);
+	values[1] = PG_GETARG_DATUM(1);
+	sql = psprintf(format, poser_relation_name(consumer.relid));
+	(void) poser_consumer_update(&consumer, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values});
+	poser_consumer_become_caller(&consumer);
+}
+
+/*
+ * poser_datasync_grant(consumer name, role name)
+ */
+Datum
+poser_datasync_grant(PG_FUNCTION_ARGS)
+{
+	/* it must be a role, or "public" */
+	if (!PG_ARGISNULL(1) && strcmp(NameStr(*PG_GETARG_NAME(1)), "public") != 0)
+		(void) get_role_oid(NameStr(*PG_GETARG_NAME(1)), false);
+	change_roles(fcinfo, "poser_datasync_grant()",
+				 "UPDATE %s SET roles = pg_catalog.array_append(roles, $2)\n"
+				 " WHERE consumer OPERATOR(pg_catalog.=) $1\n"
+				 "   AND NOT $2 OPERATOR(pg_catalog.=) ANY (roles)");
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_datasync_revoke(consumer name, role name)
+ */
+Datum
+poser_datasync_revoke(PG_FUNCTION_ARGS)
+{
+	change_roles(fcinfo, "poser_datasync_revoke()",
+				 "UPDATE %s SET roles = pg_catalog.array_remove(roles, $2)\n"
+				 " WHERE consumer OPERATOR(pg_catalog.=) $1\n"
+				 "   AND $2 OPERATOR(pg_catalog.=) ANY (roles)");
+	PG_RETURN_VOID();
+}

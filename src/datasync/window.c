@@ -1,0 +1,576 @@
+/*
+ * window.c
+ *	  Positions in the history, and windows of changes.
+ *
+ * A consumer gets every change at least once.  The history keeps all changes, so a
+ * consumer needs no queue of its own, only a position in the history.
+ *
+ * Position.  A position is a snapshot.  Every change that the snapshot sees is
+ * confirmed, and every other change is still to come.  A change_id alone could not be
+ * a position: a transaction draws its change_ids from a sequence before it commits.
+ * When change 5 is visible, change 3 may belong to a transaction that is still
+ * running.  A transaction id has the same problem.
+ *
+ * Window.  When a consumer asks for changes, a second snapshot is taken.  The window
+ * is the set of changes that the second snapshot sees and the position does not.  The
+ * changes of a window are delivered in the order of change_id, in one call or in
+ * several, and "confirmed" is the last change of the window that is confirmed.  When
+ * all of them are confirmed, the second snapshot becomes the position, and the window
+ * is closed.  The changes of a transaction that is running when a snapshot is taken
+ * come in a later window.  So no change is lost, and no session waits for another.
+ *
+ * An example with three transactions A, B and C.  (The transactions' own ids, which
+ * come from the same sequence, are left out.)
+ *
+ *		A makes change 1.
+ *		B makes change 2 and commits.
+ *		C makes change 3.
+ *		The consumer opens a window.  Its snapshot sees B alone: the window is 2.
+ *		A makes change 4 and commits.
+ *		The consumer confirms 2, which closes the window, and opens the next one.
+ *		Its snapshot sees A and B, and the position sees B: the window is 1, 4.
+ *		C commits.
+ *		The consumer confirms 4 and opens the next window, which is 3.
+ *
+ * The consumer gets 2, then 1 and 4, then 3.  If its position were "after change 2",
+ * change 1 would be lost.
+ *
+ * Order.  The changes of one row come in the order in which they were made, in one
+ * window or in several.  A second writer of a row waits for the first.  So its change
+ * has the greater change_id, and every snapshot that sees the second sees the first.
+ *
+ * Settled.  A snapshot has a meaning only in the cluster in which it was taken.  When a
+ * consumer is restored or replicated elsewhere, its position becomes a change_id, and
+ * some changes may be delivered again.  For this the consumer keeps "settled": each
+ * change that its last snapshot does not see has a greater change_id.  (The last
+ * snapshot is the window's if a window is open, and otherwise the position.)  "settled"
+ * is found when a snapshot is taken:
+ *
+ * 1. Read the sequence; let its value be V.
+ * 2. If no running transaction has drawn a change_id, V is settled.  The new snapshot
+ *    sees each change up to V, unless its transaction was rolled back.  (In REPEATABLE
+ *    READ the snapshot may be older than that: then the id of the first transaction
+ *    that it does not see is settled.)
+ * 3. Otherwise keep V as "next_settled" and the next transaction id, N, as
+ *    "next_settled_xact".  A transaction gets its transaction id before it draws
+ *    change_ids, so all changes up to V belong to transactions before N.  V is settled
+ *    once a snapshot is taken when all transactions before N have ended.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/transam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "commands/trigger.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
+
+#include "datasync/consumer.h"
+
+PG_FUNCTION_INFO_V1(poser_datasync_arrive);
+
+/*
+ * Snapshots as values
+ */
+
+static int
+compare_xids(const void *a, const void *b)
+{
+	uint64 x = *(const uint64 *) a;
+	uint64 y = *(const uint64 *) b;
+
+	if (x == y)
+		return 0;
+	return x < y ? -1 : 1;
+}
+
+/* Add the epoch to a transaction id that is not far from the next one. */
+static uint64
+full_xid(TransactionId xid, FullTransactionId next)
+{
+	return U64FromFullTransactionId(next) - (uint32) (XidFromFullTransactionId(next) - xid);
+}
+
+/*
+ * Returns the active snapshot as a pg_snapshot, in the current memory context.  The
+ * transaction itself is one that is running, so that the snapshot does not see its
+ * changes.  *xmin is the first transaction that is running.
+ */
+static struct varlena *
+copy_snapshot(uint64 *xmin)
+{
+	Snapshot snapshot = GetActiveSnapshot();
+	FullTransactionId next = ReadNextFullTransactionId();
+	TransactionId own = GetTopTransactionIdIfAny();
+	uint64 xmax = full_xid(snapshot->xmax, next);
+	uint64 *xids = palloc((snapshot->xcnt + 1) * sizeof(uint64));
+	int n = 0;
+	StringInfoData text;
+
+	/* a snapshot does not list its own transaction */
+	for (uint32 i = 0; i < snapshot->xcnt; i++)
+		xids[n++] = full_xid(snapshot->xip[i], next);
+	if (TransactionIdIsValid(own) && full_xid(own, next) < xmax)
+		xids[n++] = full_xid(own, next);
+	qsort(xids, n, sizeof(uint64), compare_xids);
+	*xmin = n > 0 ? xids[0] : xmax;
+
+	/* the text of a pg_snapshot: xmin:xmax:xid,xid... */
+	initStringInfo(&text);
+	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", *xmin, xmax);
+	for (int i = 0; i < n; i++)
+		appendStringInfo(&text, "%s" UINT64_FORMAT, i == 0 ? "" : ",", xids[i]);
+	return (struct varlena *) DatumGetPointer(DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(text.data)));
+}
+
+/*
+ * Queries over the history
+ *
+ * The caller acts as the owner.  The queries use the active snapshot.
+ */
+
+/*
+ * Begin settings for such a query, until AtEOXact_GUC(true, level) with the level that
+ * is returned.
+ *
+ * The planner has to use the indexes: only the first rows in their order are wanted,
+ * and statistics do not tell it how far the consumer is.  With row_security off a row
+ * that a policy hides from the owner is an error, and not a gap.
+ */
+int
+poser_begin_reading(void)
+{
+	static const PoserSetting settings[] = {
+		{"enable_seqscan", "off"}, {"enable_bitmapscan", "off"}, {"enable_indexscan", "on"}, {"row_security", "off"}};
+
+	return poser_begin_settings(settings, lengthof(settings));
+}
+
+/*
+ * Describe all tables that have a history.  Lock the tables of versions and of
+ * transactions, to be read with the active snapshot, which may be replaced by a newer
+ * one, see poser_lock_to_read().
+ *
+ * Raises an error if a column of poser_transaction has another type than it was made
+ * with.  The queries would need a cast then, and a user may have made that cast.
+ */
+void
+poser_describe_history(PoserVersioned *tables, Oid nspid)
+{
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
+	Relation rel;
+
+	poser_versioned_describe_all(tables, nspid);
+	rel = table_open(tables[0].transactions, AccessShareLock);
+	for (int i = 0; i < lengthof(columns); i++)
+		(void) poser_column(rel, columns[i].name, columns[i].type);
+	table_close(rel, NoLock);
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		poser_lock_to_read(&tables[i].versions, 1);
+	poser_lock_to_read(&tables[0].transactions, 1);
+}
+
+/* Returns the last value that the sequence of change_ids has given. */
+int64
+poser_last_change_id(Oid nspid)
+{
+	char *sql = psprintf("SELECT CASE WHEN is_called THEN last_value ELSE last_value OPERATOR(pg_catalog.-) 1 END\n"
+						 "  FROM %s",
+						 poser_datasync_relation_name(nspid, "poser_change_id_seq"));
+
+	poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
+	return poser_result_int64(1, NULL);
+}
+
+/*
+ * Returns the least id of a transaction in the history that the snapshot "from" does
+ * not see, or 0 if there is none.  If "to" is not NULL, only transactions that "to"
+ * sees count.
+ *
+ * The index on xact finds them: a snapshot does not see the transactions from its xmax
+ * on, nor those in its list.  OFFSET 0 keeps the planner from taking the least id by
+ * walking through the index on id.
+ */
+int64
+poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to)
+{
+	const Oid argtypes[] = {PG_SNAPSHOTOID, PG_SNAPSHOTOID};
+	const char *transactions = poser_datasync_relation_name(nspid, "poser_transaction");
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "  ";
+	char *sql;
+	int level;
+
+	sql = psprintf("SELECT pg_catalog.min(id)\n"
+				   "  FROM (SELECT id, xact FROM %s\n"
+				   "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
+				   "        UNION ALL\n"
+				   "        SELECT id, xact FROM %s\n"
+				   "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
+				   "        OFFSET 0) AS t\n"
+				   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
+				   transactions, transactions);
+	poser_snapshot_parameter(from, &values[0], &nulls[0]);
+	poser_snapshot_parameter(to, &values[1], &nulls[1]);
+	level = poser_begin_reading();
+	poser_run(&(PoserQuery) {
+		.sql = sql,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.nulls = nulls,
+		.read_only = true,
+	});
+	AtEOXact_GUC(true, level);
+	return poser_result_int64(1, NULL);
+}
+
+/*
+ * Does the snapshot see every transaction in the history?  This is a cheap test for
+ * the usual case, in which no transaction was running when the snapshot was taken.
+ * In other cases it returns false.
+ */
+static bool
+sees_everything(Oid nspid, struct varlena *snapshot)
+{
+	const Oid argtypes[] = {XID8OID};
+	Datum xmin = DirectFunctionCall1(pg_snapshot_xmin, PointerGetDatum(snapshot));
+	Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(snapshot));
+	char *sql;
+	bool result;
+	int level;
+
+	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
+		return false;
+	sql = psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
+				   poser_datasync_relation_name(nspid, "poser_transaction"));
+	level = poser_begin_reading();
+	result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &xmax, .read_only = true}) == 0;
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
+/* Returns the greatest change_id in the history, or 0. */
+static int64
+greatest_change(const PoserVersioned *tables)
+{
+	int64 result = 0;
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		char *sql = psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions));
+
+		poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
+		result = Max(result, poser_result_int64(1, NULL));
+	}
+	return result;
+}
+
+/*
+ * Taking a snapshot
+ */
+
+/*
+ * Has no running transaction, ours included, drawn a change_id?  A transaction locks
+ * poser_transaction before it draws its first one, and keeps the lock until it ends.
+ */
+static bool
+is_sequence_at_rest(Oid nspid)
+{
+	LOCKTAG tag;
+	int n;
+
+	SET_LOCKTAG_RELATION(tag, MyDatabaseId, poser_relation_by_name("poser_transaction", nspid));
+	pfree(GetLockConflicts(&tag, ShareLock, &n));
+	return n == 0 && !poser_version_is_writing();
+}
+
+/*
+ * Move "settled" on, as the head of this file explains.  All transactions before
+ * "xmin" have ended for the consumer's new snapshot.  The sequence was at "value" when
+ * no transaction had the id "next" yet.
+ */
+static void
+advance_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
+{
+	if (consumer->next_settled_xact != 0 && consumer->next_settled_xact <= xmin)
+	{
+		consumer->settled = consumer->next_settled;
+		consumer->next_settled_xact = 0;
+	}
+	if (next <= xmin)
+	{
+		consumer->settled = value;
+		consumer->next_settled_xact = 0;
+	}
+	else if (consumer->next_settled_xact == 0 && consumer->settled < value)
+	{
+		consumer->next_settled = value;
+		consumer->next_settled_xact = next;
+	}
+}
+
+/*
+ * Returns what is settled for a snapshot that may be older than the value of the
+ * sequence: the greatest change_id up to "value" after which all changes come that the
+ * snapshot does not see.  All transactions that have drawn ids up to "value" have ended.
+ */
+static int64
+settled_for_older_snapshot(Oid nspid, struct varlena *snapshot, int64 value)
+{
+	int64 first;
+
+	/* lock the table before the snapshot is taken, so that it sees all rows */
+	LockRelationOid(poser_relation_by_name("poser_transaction", nspid), AccessShareLock);
+	PushActiveSnapshot(GetLatestSnapshot());
+	first = poser_first_unseen_transaction(nspid, snapshot, NULL);
+	PopActiveSnapshot();
+	/* a transaction's changes come after its id */
+	return first > 0 && first < value ? first : value;
+}
+
+/*
+ * Take a new snapshot for the consumer, and move its "settled" on.  The snapshot
+ * becomes the active one, and is returned as a pg_snapshot in the consumer's memory.
+ */
+struct varlena *
+poser_take_snapshot(PoserConsumer *consumer)
+{
+	/* in this order: the sequence, the locks, the next transaction id, the snapshot */
+	int64 value = poser_last_change_id(consumer->nspid);
+	bool at_rest = is_sequence_at_rest(consumer->nspid);
+	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
+	MemoryContext old;
+	struct varlena *result;
+	uint64 xmin;
+
+	poser_consumer_renew_snapshot();
+	old = MemoryContextSwitchTo(consumer->context);
+	result = copy_snapshot(&xmin);
+	MemoryContextSwitchTo(old);
+
+	/*
+	 * At rest, all transactions that have drawn ids up to "value" had ended, so a new
+	 * snapshot sees them.  In REPEATABLE READ and SERIALIZABLE it is the transaction's,
+	 * which does not see those that have committed since it was taken.
+	 */
+	if (at_rest)
+	{
+		consumer->settled = IsolationUsesXactSnapshot() ? settled_for_older_snapshot(consumer->nspid, result, value) : value;
+		consumer->next_settled_xact = 0;
+	}
+	else
+		advance_settled(consumer, xmin, value, next);
+	return result;
+}
+
+/*
+ * Windows
+ */
+
+/* Has the consumer an open window? */
+bool
+poser_window_is_open(const PoserConsumer *consumer)
+{
+	return consumer->to != NULL;
+}
+
+/* All changes of the window are confirmed: its snapshot becomes the position. */
+void
+poser_window_close(PoserConsumer *consumer)
+{
+	consumer->from = consumer->to;
+	consumer->to = NULL;
+	consumer->changed = true;
+}
+
+/*
+ * Open the next window.  Returns whether there is one; then "tables" is described, and
+ * the active snapshot is the window's.  An error leaves the consumer as it was.
+ */
+bool
+poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
+{
+	uint64 xmin;
+	struct varlena *to = copy_snapshot(&xmin);
+	int64 first = consumer->confirmed;
+	int64 last;
+
+	Assert(!poser_window_is_open(consumer));
+	/* Most calls find nothing new.  Test this first, by the active snapshot. */
+	if (consumer->from != NULL &&
+		(sees_everything(consumer->nspid, consumer->from) ||
+		 poser_first_unseen_transaction(consumer->nspid, consumer->from, to) == 0) &&
+		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin ||
+		 consumer->next_settled <= consumer->settled))
+		return false;
+
+	/* lock the tables before the window's snapshot is taken, so that it sees all rows */
+	poser_describe_history(tables, consumer->nspid);
+	to = poser_take_snapshot(consumer);
+	if (consumer->from != NULL)
+	{
+		/* a transaction draws its own id before its change_ids, so all changes come after it */
+		first = poser_first_unseen_transaction(consumer->nspid, consumer->from, to);
+		if (first == 0)
+		{
+			/* only "settled" has moved */
+			consumer->from = to;
+			consumer->changed = true;
+			return false;
+		}
+	}
+	last = greatest_change(tables);
+
+	/* nothing fails from here on */
+	consumer->to = to;
+	consumer->confirmed = consumer->delivered = first;
+	consumer->last_change = last;
+	consumer->changed = true;
+	return true;
+}
+
+/* The changes of the window up to this one are delivered. */
+void
+poser_window_deliver(PoserConsumer *consumer, int64 change_id)
+{
+	if (consumer->delivered < change_id)
+	{
+		consumer->delivered = change_id;
+		consumer->changed = true;
+	}
+}
+
+/* The changes of the window up to this one are confirmed; the last one closes the window. */
+void
+poser_window_confirm(PoserConsumer *consumer, int64 change_id)
+{
+	Assert(poser_window_is_open(consumer) && change_id > consumer->confirmed);
+	poser_window_deliver(consumer, change_id);
+	consumer->confirmed = change_id;
+	consumer->has_confirmed = true;
+	consumer->attempts = 0;
+	consumer->last_error = NULL;
+	consumer->failed_change = 0;
+	consumer->changed = true;
+	if (change_id == consumer->last_change)
+		poser_window_close(consumer);
+}
+
+/*
+ * Consumers from other clusters
+ */
+
+/*
+ * poser_datasync_arrive() is a trigger before each row of poser_datasync_consumer that
+ * is inserted or that replication updates.
+ *
+ * Such a row may come from another cluster, by a restore or by replication, and the
+ * snapshots and transaction ids in it mean nothing here.  So the position becomes a
+ * change_id: from_snapshot is null, and "confirmed" says after which change the
+ * consumer goes on.
+ */
+Datum
+poser_datasync_arrive(PG_FUNCTION_ARGS)
+{
+	enum
+	{
+		CONFIRMED,
+		DELIVERED,
+		LAST_CHANGE,
+		SETTLED,
+		FROM_SNAPSHOT, /* this and the following are nullable */
+		TO_SNAPSHOT,
+		NEXT_SETTLED,
+		NEXT_SETTLED_XACT,
+		POSITION_COLUMNS
+	};
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} columns[POSITION_COLUMNS] = {
+		[CONFIRMED] = {"confirmed", INT8OID},
+		[DELIVERED] = {"delivered", INT8OID},
+		[LAST_CHANGE] = {"last_change", INT8OID},
+		[SETTLED] = {"settled", INT8OID},
+		[FROM_SNAPSHOT] = {"from_snapshot", PG_SNAPSHOTOID},
+		[TO_SNAPSHOT] = {"to_snapshot", PG_SNAPSHOTOID},
+		[NEXT_SETTLED] = {"next_settled", INT8OID},
+		[NEXT_SETTLED_XACT] = {"next_settled_xact", XID8OID},
+	};
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	TriggerEvent event = trigdata->tg_event;
+	Relation rel = trigdata->tg_relation;
+	TupleDesc desc = RelationGetDescr(rel);
+	HeapTuple tuple = TRIGGER_FIRED_BY_UPDATE(event) ? trigdata->tg_newtuple : trigdata->tg_trigtuple;
+	int attnos[POSITION_COLUMNS];
+	Datum values[POSITION_COLUMNS];
+	bool isnull[POSITION_COLUMNS];
+	int64 position;
+	int notify;
+	bool ignored;
+
+	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
+		!(TRIGGER_FIRED_BY_INSERT(event) || TRIGGER_FIRED_BY_UPDATE(event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must fire before each row of INSERT or UPDATE",
+						trigdata->tg_trigger->tgname)));
+
+	/*
+	 * Have all sessions look again which consumers ask for NOTIFY, as
+	 * poser_datasync_changed() does.  Replication fires no triggers for statements.
+	 */
+	notify = poser_column(rel, "notify", BOOLOID);
+	if (TRIGGER_FIRED_BY_INSERT(event) ||
+		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored))
+		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
+
+	/* The trigger for UPDATE is for replication.  ALTER TABLE can have enabled it for all updates. */
+	if (TRIGGER_FIRED_BY_UPDATE(event) &&
+		(poser_consumer_is_updating(RelationGetRelid(rel)) ||
+		 SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA))
+		return PointerGetDatum(tuple);
+
+	for (int i = 0; i < POSITION_COLUMNS; i++)
+	{
+		attnos[i] = poser_column(rel, columns[i].name, columns[i].type);
+		values[i] = heap_getattr(tuple, attnos[i], desc, &isnull[i]);
+		/* the constraint NOT NULL raises the error */
+		if (i < FROM_SNAPSHOT && isnull[i])
+			return PointerGetDatum(tuple);
+	}
+
+	/*
+	 * Every change that is not confirmed has a greater change_id than this.  In an open
+	 * window such a change comes after "confirmed", and after the window it comes
+	 * after "settled".  With no snapshot at all, "confirmed" is the position already.
+	 */
+	position = DatumGetInt64(values[CONFIRMED]);
+	if (!isnull[TO_SNAPSHOT])
+		position = Min(position, DatumGetInt64(values[SETTLED]));
+	else if (!isnull[FROM_SNAPSHOT])
+		position = DatumGetInt64(values[SETTLED]);
+
+	for (int i = 0; i < FROM_SNAPSHOT; i++)
+		values[i] = Int64GetDatum(position);
+	for (int i = FROM_SNAPSHOT; i < POSITION_COLUMNS; i++)
+		isnull[i] = true;
+	return PointerGetDatum(heap_modify_tuple_by_cols(tuple, desc, POSITION_COLUMNS, attnos, values, isnull));
+}
