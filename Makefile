@@ -25,10 +25,11 @@ PG_CONFIG ?= pg_config
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 
-# Headers are not rules' prerequisites by themselves; and a build outside the tree
-# needs the directories of its objects.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*/*.h) | $(sort $(dir $(OBJS)))
-$(sort $(dir $(OBJS))):
+# Every object depends on every header.  A build outside the tree needs the folders
+# of its objects; their names are absolute, or VPATH would find those of the tree.
+FOLDERS = $(addprefix $(CURDIR)/,$(sort $(dir $(OBJS))))
+$(OBJS) $(OBJS:.o=.bc): $(wildcard $(srcdir)/src/*/*.h) | $(FOLDERS)
+$(FOLDERS):
 	mkdir -p $@
 
 .PHONY: prove_installcheck

@@ -1,10 +1,14 @@
 /*
  * compat.h
- *	  What differs between the major versions of PostgreSQL.
+ *	  Differences between the major versions of PostgreSQL.
  *
- * The code is written for the newest major version.  This file gives older ones
- * what they lack: functions get the arguments that they have there.  No other file
- * looks at PG_VERSION_NUM.
+ * The code is written for the newest major version, which is 19.  For older ones
+ * this file defines what they lack.  Where only the arguments of a function
+ * differ, a macro with the function's name takes those of 19 and passes on those
+ * that the older function has.  The header that declares the function must be
+ * included before, because the macro would change the declaration, too.
+ *
+ * No other file looks at PG_VERSION_NUM, and test/run check-static makes sure.
  */
 #ifndef POSER_COMPAT_H
 #define POSER_COMPAT_H
@@ -15,16 +19,20 @@
 #include "executor/executor.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
-#include "utils/hsearch.h"
 #include "utils/jsonb.h"
 #include "utils/regproc.h"
 #include "utils/tuplesort.h"
+
+/* The headers above include these only before 19. */
+#include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
 #if PG_VERSION_NUM < 190000
 
+/* 19 wants to know when a tuple descriptor that is made by hand is complete. */
 #define TupleDescFinalize(desc) ((void) 0)
 
+/* 19 adds flags to the functions that begin a scan, and options to those that write. */
 #define SO_NONE 0
 #define table_beginscan(rel, snapshot, nkeys, keys, flags) \
 	table_beginscan(rel, snapshot, nkeys, keys)
@@ -33,6 +41,7 @@
 #define table_tuple_delete(rel, tid, cid, options, snapshot, crosscheck, wait, tmfd) \
 	table_tuple_delete(rel, tid, cid, snapshot, crosscheck, wait, tmfd, false)
 
+/* 18 added the pointer to what counts a scan's index searches. */
 #if PG_VERSION_NUM >= 180000
 #define index_beginscan(rel, index, snapshot, instrument, nkeys, norderbys, flags) \
 	index_beginscan(rel, index, snapshot, instrument, nkeys, norderbys)
@@ -41,6 +50,7 @@
 	index_beginscan(rel, index, snapshot, nkeys, norderbys)
 #endif
 
+/* 19 has flags where older versions have a bool for each; the last one came with 16. */
 #define EIIT_IS_UPDATE (1 << 0)
 #define EIIT_NO_DUPE_ERROR (1 << 1)
 #define EIIT_ONLY_SUMMARIZING (1 << 2)
@@ -55,7 +65,7 @@
 						  ((flags) &EIIT_NO_DUPE_ERROR) != 0, conflict, arbiters)
 #endif
 
-/* Before 19 each call returns what is complete so far. */
+/* 19 keeps the value that is being built in one struct, and its last call returns nothing. */
 typedef struct JsonbInState
 {
 	JsonbValue *result;
@@ -68,17 +78,21 @@ typedef struct JsonbInState
 
 #if PG_VERSION_NUM < 160000
 
-/* Before 16 an index that only summarizes is like any other. */
+/* Since 16 table_tuple_update() can ask for new entries in summarizing indexes only. */
 typedef bool TU_UpdateIndexes;
 #define TU_None false
 #define UPDATES_ONLY_SUMMARIZING(indexes) false
 
-/* Poser asks for the owner of relations only, and for privileges on schemas and functions. */
+/* Since 16 one function serves every class of objects.  Here are the classes that Poser asks about. */
 #define object_ownercheck(classid, objectid, roleid) pg_class_ownercheck(objectid, roleid)
 #define object_aclcheck(classid, objectid, roleid, mode) \
 	((classid) == NamespaceRelationId ? pg_namespace_aclcheck(objectid, roleid, mode) \
 									  : pg_proc_aclcheck(objectid, roleid, mode))
+
+/* 16 renamed this function. */
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
+
+/* 16 added the context for errors that are not to be raised, and whether to copy the value. */
 #define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
 #define tuplesort_getdatum(sort, forward, copy, value, isnull, abbrev) \
 	tuplesort_getdatum(sort, forward, value, isnull, abbrev)

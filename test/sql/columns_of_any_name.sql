@@ -26,7 +26,13 @@ SELECT DISTINCT attname, true FROM pg_attribute
    AND attnum > 0
     ON CONFLICT DO NOTHING;
 SELECT count(*) > 150 AS many FROM name;
-SET standard_conforming_strings = off;
+-- PostgreSQL 19 refuses the value off.
+DO $$
+BEGIN
+	SET standard_conforming_strings = off;
+EXCEPTION WHEN feature_not_supported THEN
+END
+$$;
 CREATE PROCEDURE add_columns(relation regclass, own boolean) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('ALTER TABLE %s ', relation) ||
