@@ -4,22 +4,10 @@
 \set VERBOSITY terse
 CREATE EXTENSION poser;
 
--- The rows of a table as they are, to tell later how many of these very rows are
--- still there, and how many others.
-CREATE TABLE seen (relation regclass, place text);
-CREATE PROCEDURE look(relation regclass) LANGUAGE plpgsql AS $$
-BEGIN
-	DELETE FROM seen WHERE seen.relation = $1;
-	EXECUTE format('INSERT INTO seen SELECT %s, concat_ws('' '', tableoid, ctid, xmin) FROM %s', $1::oid, $1);
-END
-$$;
-CREATE FUNCTION untouched(relation regclass, OUT untouched bigint, OUT written bigint) LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE format('SELECT count(place), count(*) - count(place)
-					  FROM %s AS r LEFT JOIN seen ON relation = %s AND place = concat_ws('' '', r.tableoid, r.ctid, r.xmin)', $1, $1::oid)
-	   INTO untouched, written;
-END
-$$;
+-- Procedure look(), function untouched().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/places.sql'
+\i :file
 
 --
 -- Values: what they are in the target is what is compared
