@@ -19,7 +19,7 @@ our @EXPORT = qw(
   new_node create_database lines_as fails_as counts_exact make_deltas
   make_history history_exact history_goes_on make_batches batches_go_on
   make_consumers consumers_go_on contents
-  waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
+  start_session sqlstate waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
 # The sums as they are kept, settled row and deltas together.
@@ -617,7 +617,27 @@ $sequence
 EOF
 }
 
-# Comes back when a session of this application_name waits for a lock.
+# Starts a statement in a new session of database "db", under an application_name.
+# It returns once the session has begun, and does not wait for the statement.
+sub start_session
+{
+	my ($node, $name, $statement) = @_;
+	my $session = $node->background_psql('db', on_error_stop => 0);
+
+	$session->query_until(qr/begun/, join("\n",
+		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
+	return $session;
+}
+
+# Waits until that statement has ended, and returns its SQLSTATE.
+sub sqlstate
+{
+	my ($session) = @_;
+	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
+	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
+}
+
+# Returns when a session of this application_name waits for a lock.
 sub waits_for_lock
 {
 	my ($node, $application) = @_;

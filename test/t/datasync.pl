@@ -103,6 +103,17 @@ sub insert_widget
 	return;
 }
 
+# Each change that history has, as a consumer is given it.
+my $versions = <<'EOF';
+SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
+FROM poser_widget_version v
+UNION ALL
+SELECT change_id, 'poser_component', uuid, operation_type = 2,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
+FROM poser_component_version v
+EOF
+
 # A test: a consumer has been given each change, unless it was skipped, as history
 # has it, and nothing else; those of each row in order; none twice, or if "twice" is
 # set, some may have come before and after row "mark" of what it has kept; and the
@@ -115,14 +126,7 @@ sub received_exact
 	my $twice = $params{twice} ? ', later' : '';
 	my $result = $server->safe_psql($dbname, <<"EOF");
 WITH version AS (
-	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
-		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
-	FROM poser_widget_version v
-	UNION ALL
-	SELECT change_id, 'poser_component', uuid, operation_type = 2,
-		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
-	FROM poser_component_version v
-), live AS (
+$versions), live AS (
 	SELECT 'poser_widget' AS payload_type, uuid AS payload_key, to_jsonb(w) AS payload FROM poser_widget w
 	UNION ALL
 	SELECT 'poser_component', uuid, to_jsonb(c) FROM poser_component c
@@ -486,20 +490,11 @@ SELECT drain(c, 10) FROM unnest('{all,skipper,across}'::name[]) c;
 EOF
 lines_as($node, 'source', 'clerk', q{SELECT poser_datasync_run('worker')});
 write_some($node, 'source', 'first');
-my $all_versions = <<'EOF';
-SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
-	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
-FROM poser_widget_version v
-UNION ALL
-SELECT change_id, 'poser_component', uuid, operation_type = 2,
-	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
-FROM poser_component_version v
-EOF
 $node->safe_psql('source', <<"EOF");
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT poser_datasync_add('now');
 INSERT INTO received (consumer, change_id, payload_type, payload_key, deletion, payload)
-SELECT 'now', * FROM ($all_versions) v ORDER BY change_id;
+SELECT 'now', * FROM ($versions) v ORDER BY change_id;
 COMMIT;
 SELECT poser_datasync_add('idle');
 EOF

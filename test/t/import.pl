@@ -204,30 +204,11 @@ $node->safe_psql('db', q{UPDATE poser_widget SET description = 'Exported' WHERE 
 import_fails(q{'poser_widget', 'hq_widgets'}, '[0-9A-Z]{5}', qr/hq_widgets/, 'a table that is not to be written');
 $node->safe_psql('db', q{ALTER FOREIGN TABLE hq_widgets OPTIONS (DROP updatable)});
 
-# Starts a statement in a session of its own, which comes to be called so.
-sub start_session
-{
-	my ($name, $statement) = @_;
-	my $session = $node->background_psql('db', on_error_stop => 0);
-
-	$session->query_until(qr/begun/, join("\n",
-		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
-	return $session;
-}
-
-# Comes back when that has ended, with its SQLSTATE.
-sub sqlstate
-{
-	my ($session) = @_;
-	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
-	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
-}
-
 # Who changes a row there before it is written is not overwritten.
 my $export = q{SELECT * FROM poser_import('poser_widget', 'hq_widgets')};
 my $writer = $remote->background_psql('db');
 $writer->query_safe(q{BEGIN; UPDATE poser_widget SET description = 'Of HQ' WHERE uuid = 'w2'});
-my $session = start_session('importer', $export);
+my $session = start_session($node, 'importer', $export);
 waits_for_lock($remote, 'postgres_fdw');
 $writer->query_safe('COMMIT');
 is(sqlstate($session), '40001', 'a row that is changed there meanwhile is an error');
@@ -240,7 +221,7 @@ is(import_rows(q{'poser_widget', 'hq_widgets'}), '0|1|0|503', 'the next export w
 $node->safe_psql('db', q{UPDATE poser_widget SET description = 'Exported' WHERE uuid LIKE 'x1%'});
 my @before = map { places($_) } $node, $remote;
 $writer->query_safe(q{BEGIN; LOCK TABLE poser_widget});
-$session = start_session('exporter', $export);
+$session = start_session($node, 'exporter', $export);
 waits_for_lock($remote, 'postgres_fdw');
 like($node->safe_psql('db', q{SELECT query FROM pg_stat_activity WHERE application_name = 'exporter'}),
 	qr{^/\* poser_import into hq_widgets: comparing, 0 rows \*/ \Q$export\E}, 'that it is comparing can be seen');
@@ -252,7 +233,7 @@ is_deeply([ map { places($_) } $node, $remote ], \@before, 'nothing is changed')
 
 # A crash here leaves nothing there.
 $writer->query_safe(q{BEGIN; SELECT FROM poser_widget WHERE uuid = 'x199' FOR UPDATE});
-$session = start_session('exporter', $export);
+$session = start_session($node, 'exporter', $export);
 waits_for_lock($remote, 'postgres_fdw');
 $node->stop('immediate');
 eval { $session->quit };

@@ -21,25 +21,6 @@ SELECT count(*) FROM poser_widget_version;
 EOF
 }
 
-# Starts a statement in a session of its own, which comes to be called so.
-sub start_session
-{
-	my ($name, $statement) = @_;
-	my $session = $node->background_psql('db', on_error_stop => 0);
-
-	$session->query_until(qr/begun/, join("\n",
-		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
-	return $session;
-}
-
-# Comes back when that has ended, with its SQLSTATE.
-sub sqlstate
-{
-	my ($session) = @_;
-	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
-	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
-}
-
 # Whoever wants to pass a gate that somebody holds waits there.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget SELECT 'x' || n, 'Widget ' || n FROM generate_series(1, 500) n;
@@ -102,7 +83,7 @@ foreach my $gate (1 .. 5)
 
 	foreach my $function ('pg_cancel_backend', 'pg_terminate_backend')
 	{
-		my $session = start_session('importer', "SET ROLE importer;\n$import");
+		my $session = start_session($node, 'importer', "SET ROLE importer;\n$import");
 		waits_for_lock($node, 'importer');
 		like(activity(), qr{\A/\* poser_import into poser_widget: $told rows \*/ \Q$import\E;\z},
 			"$phase: that it is can be seen");
@@ -133,7 +114,7 @@ foreach my $case (
 	[ 'busy', q{SELECT * FROM poser_import_diff('endless', 'poser_widget', '{uuid}')}, q{query ~ 'reading, [1-9]'}, 'reading' ])
 {
 	my ($name, $statement, $condition, $phase) = @$case;
-	my $session = start_session('importer', $statement);
+	my $session = start_session($node, 'importer', $statement);
 	wait_until($condition);
 	like(activity(), qr{\A/\* poser_import(_diff)? into poser_widget: $phase, \d+ rows \*/ }, "$name: that it is can be seen");
 	signal_importer('pg_cancel_backend');
@@ -149,7 +130,7 @@ $holder->query_safe('ROLLBACK');
 # In the middle of creating, after all updates and deletes, with what has been
 # written on disk.
 $holder->query_safe(q{SELECT pg_advisory_lock(5)});
-my $session = start_session('importer', $import);
+my $session = start_session($node, 'importer', $import);
 waits_for_lock($node, 'importer');
 like(activity(), qr/creating/, 'stopped while it is creating');
 $node->safe_psql('db', 'CHECKPOINT');
@@ -168,7 +149,7 @@ my $batch = q{SELECT b, md5(string_agg(r::text, '' ORDER BY sequence))
 my $as_populated = $node->safe_psql('db', $batch);
 $holder = $node->background_psql('db', on_error_stop => 0);
 $holder->query_safe(q{SELECT pg_advisory_lock(5)});
-$session = start_session('importer', q{SELECT * FROM poser_batch_execute('b')});
+$session = start_session($node, 'importer', q{SELECT * FROM poser_batch_execute('b')});
 waits_for_lock($node, 'importer');
 like(activity(), qr/poser_batch_execute into poser_widget: creating/, 'stopped while a batch is executed');
 $node->safe_psql('db', 'CHECKPOINT');
@@ -233,7 +214,7 @@ CREATE TRIGGER attempt BEFORE DELETE ON poser_widget FOR EACH ROW EXECUTE FUNCTI
 EOF
 $holder = $node->background_psql('db');
 $holder->query_safe('SELECT pg_advisory_lock(100 + n) FROM generate_series(1, 3) n');
-$session = start_session('importer', $import);
+$session = start_session($node, 'importer', $import);
 my @writers;
 foreach my $attempt (1 .. 3)
 {
@@ -242,7 +223,7 @@ foreach my $attempt (1 .. 3)
 	is( $node->safe_psql('db', q{SELECT count(*) FROM pg_locks
 			WHERE relation = 'poser_widget'::regclass AND mode = 'ShareRowExclusiveLock' AND granted}),
 		$attempt == 3 ? 1 : 0, "attempt $attempt: whether the table is locked");
-	push @writers, start_session("writer $attempt", "UPDATE poser_widget SET description = 'Written $attempt' WHERE uuid = 'x300'");
+	push @writers, start_session($node, "writer $attempt", "UPDATE poser_widget SET description = 'Written $attempt' WHERE uuid = 'x300'");
 	if ($attempt == 3) { waits_for_lock($node, 'writer 3'); }
 	else { $writers[-1]->query_safe('SELECT'); }
 	$holder->query_safe("SELECT pg_advisory_unlock(100 + $attempt)");
