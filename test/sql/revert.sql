@@ -120,6 +120,28 @@ SELECT poser_widget_revert('lamp', :t5);
 TABLE poser_widget;
 SELECT * FROM poser_check();
 
+-- A column that is added with NOT NULL and a default is NULL in all older versions.
+-- A revert to one of them is refused, as the column's constraint says.
+INSERT INTO poser_widget (uuid, description) VALUES ('vase', 'Vase');
+SELECT now_at() AS older \gset
+ALTER TABLE poser_widget ADD COLUMN stock int NOT NULL DEFAULT 7;
+ALTER TABLE poser_widget_version ADD COLUMN stock int;
+SELECT poser_record_versions();
+SELECT now_at() AS newer \gset
+UPDATE poser_widget SET description = 'Big vase', stock = 8 WHERE uuid = 'vase';
+SELECT poser_widget_revert('vase', :older);
+SELECT description, stock FROM poser_widget WHERE uuid = 'vase';
+DELETE FROM poser_widget WHERE uuid = 'vase';
+SELECT poser_widget_revert('vase', :older);
+SELECT count(*) FROM poser_widget WHERE uuid = 'vase';
+-- Versions that are recorded after that have a value, and can be reverted to.
+SELECT poser_widget_revert('vase', :newer);
+SELECT description, stock FROM poser_widget WHERE uuid = 'vase';
+SELECT * FROM poser_check();
+DELETE FROM poser_widget WHERE uuid = 'vase';
+ALTER TABLE poser_widget DROP COLUMN stock;
+ALTER TABLE poser_widget_version DROP COLUMN stock;
+
 --
 -- Errors, which change nothing
 --

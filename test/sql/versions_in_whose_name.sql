@@ -160,7 +160,8 @@ SET poser.comment = ' ';
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'five');
 RESET poser.comment;
 TABLE changes;
--- within a transaction
+-- within a transaction: what SET LOCAL sets is gone at its end, so that the next
+-- transaction of the session (w7) is in the session user's name
 CALL start_afresh();
 BEGIN;
 SET LOCAL poser.runas = 'alice';
@@ -179,6 +180,7 @@ SET LOCAL poser.comment = 'afterthought';
 INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six');
 COMMIT;
 INSERT INTO poser_widget (uuid, description) VALUES ('w7', 'seven');
+SELECT current_setting('poser.runas') AS runas, current_setting('poser.comment') AS comment;
 TABLE changes;
 SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
 -- for a function, also in the midst of a statement

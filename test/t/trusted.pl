@@ -60,6 +60,18 @@ SELECT * FROM poser_check();
 EOF
 counts_exact($node, 'db', 'the owner\'s database');
 
+# Of its database's settings, the owner can change only those that the server knows.
+# It knows the extension's own in a session that has called one of its functions.
+create_database($node, 'settings', owner => 'owner');
+my $set_comment = q{ALTER DATABASE settings SET poser.comment = 'for the database'};
+fails_as($node, 'settings', 'owner', '42501', $set_comment, 'a setting in a session that has not used the extension');
+fails_as($node, 'settings', 'owner', '42501', "LOAD 'poser'", 'loading the library');
+lines_as($node, 'settings', 'owner', "SELECT poser_uuid();\n$set_comment");
+is( lines_as($node, 'settings', 'writer', 'SHOW poser.comment'), 'for the database', 'the setting holds in new sessions');
+lines_as($node, 'settings', 'owner', 'SELECT poser_uuid(); ALTER DATABASE settings RESET poser.comment');
+is( lines_as($node, 'settings', 'writer', q{SELECT coalesce(current_setting('poser.comment', true), 'none')}), 'none',
+	'and is gone when the owner resets it');
+
 # So much for 1.1; with 1.2 there is history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
 my @batches = ('poser_batch', 'poser_batch_row');
