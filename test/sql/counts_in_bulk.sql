@@ -1,5 +1,5 @@
--- Component counts of statements that change more widgets than fit in memory,
--- which are counted in several goes.
+-- Component counts of statements that change more widgets than fit in memory: the
+-- changes are applied in several parts.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
@@ -20,13 +20,13 @@ SET hash_mem_multiplier = 1;
 
 INSERT INTO poser_widget (uuid, description) SELECT 'w' || i, i FROM generate_series(1, 5000) AS i;
 
--- each widget comes again and again, far from its other components
+-- each widget occurs again and again, far apart
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description, active)
 SELECT 'c' || i, 'w' || 1 + i % 5000, '', '', i % 3 = 0 FROM generate_series(1, 20000) AS i;
 TABLE sums;
 SELECT count(*) FROM count_differences;
 
--- half of them change, all of them move on, a quarter goes
+-- half of the components change, all of them move to the next widget, a quarter goes
 UPDATE poser_component SET active = NOT active WHERE right(uuid, 1) IN ('0', '2', '4', '6', '8');
 TABLE sums;
 SELECT count(*) FROM count_differences;
@@ -51,8 +51,8 @@ SELECT count(*) FROM count_differences;
 COMMIT;
 SELECT count(*) FROM count_differences;
 
--- one transaction that changes each count many times, more of them than a
--- transaction remembers
+-- One transaction changes each count many times, and more counts than a transaction
+-- remembers.
 INSERT INTO poser_widget (uuid, description) SELECT 'v' || i, i FROM generate_series(1, 12000) AS i;
 BEGIN;
 INSERT INTO poser_component (widget_uuid, item_code, description) SELECT uuid, '', '' FROM poser_widget;
@@ -64,7 +64,7 @@ COMMIT;
 TABLE sums;
 SELECT count(*) FROM count_differences;
 
--- widgets and components at once, and both again
+-- widgets and components in one query, and both again
 WITH widget AS (
 	INSERT INTO poser_widget (uuid, description) SELECT 'u' || i, i FROM generate_series(1, 3000) AS i RETURNING uuid)
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
