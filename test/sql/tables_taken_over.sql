@@ -1,9 +1,9 @@
--- Taking over the tables that an application of Rattail's already has: they move to
--- another schema, the extension makes its own tables, and imports copy the rows.
+-- Taking over the tables that a Rattail application already has: they move to another
+-- schema, the extension makes its own tables, and imports copy the rows.
 
 \set VERBOSITY sqlstate
 
--- The tables of Rattail's guide, as SQLAlchemy makes them: defaults are the models'.
+-- The tables of Rattail's guide, as SQLAlchemy makes them: defaults are in the models.
 CREATE TABLE poser_widget (
 	uuid varchar(32) NOT NULL,
 	description varchar(255) NOT NULL,
@@ -60,10 +60,10 @@ INSERT INTO transaction (issued_at) VALUES ('2024-01-31 12:00');
 INSERT INTO poser_widget_version SELECT *, 1, NULL, 0 FROM poser_widget;
 INSERT INTO poser_component_version SELECT *, 1, NULL, 0 FROM poser_component;
 
--- The extension does not take over tables that are there.
+-- CREATE EXTENSION fails on existing tables.
 CREATE EXTENSION poser;
 
--- They go to another schema, with their indexes, constraints and sequences.
+-- They move to another schema, with their indexes, constraints and sequences.
 CREATE SCHEMA legacy;
 ALTER TABLE poser_widget SET SCHEMA legacy;
 ALTER TABLE poser_component SET SCHEMA legacy;
@@ -93,7 +93,7 @@ SELECT uuid, component_count, active_component_count, total, total_active
  WHERE (component_count, active_component_count) IS DISTINCT FROM (total, total_active);
 SELECT * FROM poser_check();
 
--- The new history begins with the imports.  The old one stays as it is.
+-- The new history begins with the imports.  The old history is unchanged.
 SELECT username, comment, count(*)
   FROM (SELECT transaction_id, operation_type FROM poser_widget_version
         UNION ALL
@@ -102,7 +102,7 @@ SELECT username, comment, count(*)
  WHERE operation_type = 0 GROUP BY username, comment;
 SELECT (SELECT count(*) FROM legacy.poser_widget_version) AS widgets,
        (SELECT count(*) FROM legacy.poser_component_version) AS components;
--- What is imported once more is unchanged.
+-- A second import finds all rows unchanged.
 SELECT * FROM poser_import('legacy.poser_widget', 'poser_widget', deletes => true);
 SELECT * FROM poser_import('legacy.poser_component', 'poser_component', deletes => true);
 

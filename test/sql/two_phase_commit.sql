@@ -16,7 +16,7 @@ CREATE EXTENSION poser;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 
--- A prepared transaction holds the counts of what it has changed.
+-- A prepared transaction locks the settled counts that it has changed.
 BEGIN;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SAVEPOINT a;
@@ -28,7 +28,7 @@ PREPARE TRANSACTION 'regress_poser_1';
 TABLE shown;
 TABLE count_differences;
 
--- Others write nevertheless, of which there are deltas as long as it is there.
+-- Other transactions can still write.  They leave deltas until it ends.
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
 VALUES ('w1', '', '', false), ('w2', '', '', false);
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
@@ -36,7 +36,7 @@ TABLE shown;
 SELECT widget_uuid, sum(total) AS total, sum(active) AS active
   FROM poser_component_count_delta GROUP BY widget_uuid ORDER BY widget_uuid;
 
--- So does a second one, which comes before the first.
+-- A second prepared transaction commits before the first.
 BEGIN;
 DELETE FROM poser_component WHERE NOT active AND widget_uuid = 'w1';
 PREPARE TRANSACTION 'regress_poser_2';
@@ -56,7 +56,7 @@ DELETE FROM poser_component WHERE widget_uuid = 'w1';
 TABLE shown;
 TABLE count_differences;
 
--- One that is rolled back, and only deletes.
+-- A prepared transaction that only deletes is rolled back.
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 DELETE FROM poser_component;
 DELETE FROM poser_widget WHERE uuid = 'w3';
@@ -70,7 +70,7 @@ TABLE shown;
 SELECT poser_recount();
 TABLE count_differences;
 
--- Truncated.
+-- A prepared TRUNCATE.
 BEGIN;
 TRUNCATE poser_component;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w3', '', '');

@@ -15,8 +15,8 @@ CREATE EXTENSION poser;
 
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 
--- What a prepared transaction has changed is seen when it is committed, with the
--- rest of it.
+-- The versions of a prepared transaction become visible at its commit, like its other
+-- rows.
 BEGIN;
 SET LOCAL poser.runas = 'alice';
 UPDATE poser_widget SET description = 'prepared' WHERE uuid = 'w1';
@@ -29,7 +29,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (
 PREPARE TRANSACTION 'regress_poser_1';
 TABLE changes;
 TABLE wrong_histories;
--- the session begins another one, which is not the same
+-- The session's next transaction is another one.
 UPDATE poser_widget SET description = 'meanwhile' WHERE uuid = 'w3';
 TABLE changes;
 COMMIT PREPARED 'regress_poser_1';
@@ -37,7 +37,7 @@ TABLE changes;
 SELECT username = 'alice' AS alice, count(*) FROM poser_transaction GROUP BY username = 'alice' ORDER BY 1;
 TABLE wrong_histories;
 
--- One that is rolled back has changed nothing.
+-- A prepared transaction that is rolled back has changed nothing.
 BEGIN;
 DELETE FROM poser_component;
 DELETE FROM poser_widget;
@@ -48,7 +48,7 @@ PREPARE TRANSACTION 'regress_poser_2';
 ROLLBACK PREPARED 'regress_poser_1';
 TABLE changes;
 COMMIT PREPARED 'regress_poser_2';
--- the one that is committed last has changes of lower ids than others
+-- The change that is committed last can have the lowest id.
 BEGIN;
 UPDATE poser_widget SET description = 'first' WHERE uuid = 'w4';
 PREPARE TRANSACTION 'regress_poser_1';
@@ -57,7 +57,7 @@ COMMIT PREPARED 'regress_poser_1';
 SELECT operation, uuid, "values" FROM changes OFFSET 7;
 TABLE wrong_histories;
 
--- Truncated.
+-- A prepared TRUNCATE.
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 TRUNCATE poser_widget, poser_component;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'again');

@@ -1,6 +1,6 @@
--- Versions in the midst of a statement: triggers of users', and functions that a
--- statement calls, write the same rows, or other rows of the same table, before
--- the statement is recorded.
+-- Versions in the middle of a statement: users' triggers, and functions that a
+-- statement calls, write its rows or other rows of its table before the statement is
+-- recorded.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -11,14 +11,14 @@ CREATE EXTENSION poser;
 \set file :test '/include/versions.sql'
 \i :file
 
--- The same row by row, for the order of what is done to different rows does not matter.
+-- The same sorted by row: different rows may be changed in any order.
 CREATE VIEW by_row AS
 SELECT transaction, relation, operation, uuid, "values"
   FROM (SELECT *, row_number() OVER () AS place FROM changes) AS placed
  ORDER BY relation, uuid, place;
 
--- A function for triggers, which executes what its arguments say, once; "new" and
--- "old" are the row's keys.
+-- A trigger function that executes its arguments once.  "new" and "old" stand for the
+-- row's keys.
 CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() = 1 THEN
@@ -33,23 +33,23 @@ END
 $$;
 
 --
--- AFTER ROW: the row is there, and its change has not been recorded
+-- AFTER ROW: the row is written, and its change is not yet recorded
 --
--- its update
+-- it is updated
 CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new');
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- its delete
+-- it is deleted
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid = new');
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- both, and an insert once more
+-- updated, deleted, and inserted again
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new',
 						 'DELETE FROM poser_widget WHERE uuid = new',
@@ -58,7 +58,7 @@ CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- another key for it
+-- its key changes
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET uuid = uuid || ''0'' WHERE uuid = new');
 CALL start_afresh();
@@ -67,7 +67,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- after an update: one more, the delete, a return to what it was, another key
+-- after an update: another update, a delete, the old values, another key
 CREATE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid = new');
 CALL start_afresh();
@@ -96,7 +96,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two')
 UPDATE poser_widget SET description = 'updated';
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- of the key, whose old one gets a row again
+-- after an update of the key: the old key is inserted again
 CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
 CALL start_afresh();
@@ -106,7 +106,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- after a delete: it comes again, the same or another; another goes, too
+-- after a delete: the row is inserted again, the same or another; another row goes, too
 CREATE TRIGGER act AFTER DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
 CALL start_afresh();
@@ -133,7 +133,7 @@ TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
 --
--- BEFORE ROW: others are written, and the row itself is changed or left out
+-- BEFORE ROW: other rows are written, and the row itself is changed or skipped
 --
 CREATE TRIGGER act BEFORE UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid <> new');
@@ -149,7 +149,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two')
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'instead'), ('w2', 'two'), ('w3', 'three');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- which is what upserts do, too
+-- An upsert takes the same path.
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'once more') ON CONFLICT (uuid) DO UPDATE SET description = 'not this';
 SELECT operation, uuid, "values" FROM by_row WHERE uuid = 'w1';
 TABLE wrong_histories;
@@ -177,7 +177,7 @@ UPDATE poser_widget SET description = CASE uuid WHEN 'w1' THEN 'skip' ELSE 'upda
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP FUNCTION alter_or_skip CASCADE;
--- a row that is to be updated or deleted is gone by then
+-- a row is deleted before the statement reaches it
 CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid > old');
 CALL start_afresh();
@@ -189,7 +189,7 @@ TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
 --
--- Statement triggers, that come before those of the extension or after them
+-- Statement triggers that fire before or after those of the extension
 --
 CREATE PROCEDURE with_triggers(event text, variadic actions text[]) LANGUAGE plpgsql AS $$
 BEGIN
@@ -223,7 +223,7 @@ TABLE wrong_histories;
 DROP TRIGGER a3 ON poser_widget;
 DROP TRIGGER z4 ON poser_widget;
 
--- of TRUNCATE: what they write before it is gone, what they write after it stays
+-- TRUNCATE: what triggers write before it is gone, what they write after it stays
 CALL start_afresh();
 CALL with_triggers('TRUNCATE',
 	'INSERT INTO poser_widget (uuid, description) VALUES (''a1'', '''')',
@@ -234,7 +234,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 TRUNCATE poser_widget CASCADE;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- of a row that is there again, or was changed before
+-- TRUNCATE of a row that is inserted again, or was updated before
 DROP TRIGGER a1 ON poser_widget;
 DROP TRIGGER z2 ON poser_widget;
 DROP TRIGGER a3 ON poser_widget;
@@ -252,7 +252,7 @@ DROP TRIGGER a1 ON poser_widget;
 DROP TRIGGER z2 ON poser_widget;
 DROP TRIGGER a3 ON poser_widget;
 DROP TRIGGER z4 ON poser_widget;
--- of an empty table
+-- TRUNCATE of an empty table
 CALL start_afresh();
 CALL with_triggers('TRUNCATE', '', 'INSERT INTO poser_widget (uuid, description) VALUES (''z2'', '''')');
 TRUNCATE poser_widget CASCADE;
@@ -274,7 +274,7 @@ CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 -- another row of the table
 UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w2''') WHERE uuid = 'w1';
--- the row itself, or one that it comes to later, is an error
+-- an update of the same row, or of one that the statement reaches later, is an error
 UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w1''') WHERE uuid = 'w1';
 UPDATE poser_widget SET description = write('DELETE FROM poser_widget WHERE uuid = ''w3''') WHERE uuid IN ('w2', 'w3');
 SELECT operation, uuid, "values" FROM by_row;
@@ -285,7 +285,7 @@ SELECT 'n' || i, write(format('INSERT INTO poser_widget (uuid, description) VALU
 DELETE FROM poser_widget WHERE uuid LIKE 'f_' AND write('UPDATE poser_widget SET active = NOT active WHERE uuid = ''n1''') = 'written';
 SELECT operation, uuid, "values" FROM by_row WHERE uuid NOT LIKE 'w_';
 TABLE wrong_histories;
--- the key that the statement has taken or left
+-- the key that the statement has taken or freed
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 INSERT INTO poser_widget (uuid, description)
@@ -302,7 +302,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six')
 RETURNING write('DELETE FROM poser_widget WHERE uuid = ''w6''');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- upserts within upserts
+-- upserts in upserts
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 INSERT INTO poser_widget (uuid, description)
@@ -315,7 +315,7 @@ SELECT 'w4', write('INSERT INTO poser_widget (uuid, description) VALUES (''w4'',
 	ON CONFLICT DO NOTHING;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- truncated in mid-statement it cannot be
+-- TRUNCATE in the middle of a statement is refused
 UPDATE poser_widget SET description = write('TRUNCATE poser_widget CASCADE');
 
 --
@@ -330,7 +330,8 @@ updated AS (
 INSERT INTO poser_widget SELECT deleted.uuid, updated.description, false FROM deleted, updated;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- a row goes, another one takes its key, and a trigger changes that before either is recorded
+-- A row is deleted, another takes its key, and a trigger updates that one before either
+-- is recorded.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
@@ -342,7 +343,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- the part that deletes has come first, and is recorded when the other rows are there
+-- The deleting part starts first, and is recorded when the other rows are there.
 CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE false');
 CALL start_afresh();
@@ -357,7 +358,8 @@ DROP TRIGGER act ON poser_widget;
 --
 -- Both tables at once
 --
--- a component brings its widget along and counts in its description; the last one takes it along
+-- Components insert their widgets and count in their descriptions.  The last one that
+-- is deleted deletes its widget.
 CREATE FUNCTION make_widget() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO poser_widget (uuid, description) VALUES (NEW.widget_uuid, '1')
@@ -380,7 +382,7 @@ DELETE FROM poser_component WHERE widget_uuid = 'w1';
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP FUNCTION make_widget, drop_widget CASCADE;
--- a trigger for the table of the other one, which fails and is caught
+-- A trigger writes to the other table, fails, and is caught.
 CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() > 1 THEN

@@ -1,5 +1,5 @@
--- Versions in transactions: several changes of one row, savepoints, errors that
--- are caught, isolation levels.
+-- Versions in transactions: several changes of one row, savepoints, caught errors,
+-- isolation levels.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
@@ -31,7 +31,7 @@ DELETE FROM poser_widget WHERE uuid = 'w1';
 COMMIT;
 TABLE changes;
 TABLE wrong_histories;
--- one row of poser_transaction for each of them, which has the transaction's xact
+-- Each transaction has one row in poser_transaction, with its xact.
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 UPDATE poser_widget SET active = false;
@@ -41,7 +41,7 @@ COMMIT;
 SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
 
 --
--- What is rolled back has not been
+-- A rollback leaves no versions
 --
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -53,9 +53,9 @@ BEGIN;
 UPDATE poser_widget SET description = 'undone';
 SELECT 1 / 0;
 COMMIT;
--- an error at the end of the statement, when its versions have been written
+-- an error at the end of the statement, after its versions were written
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'none', '1', '');
--- and at its second row
+-- an error at its second row
 INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two'), ('w1', 'is there');
 TABLE changes;
 SELECT count(*) FROM poser_transaction;
@@ -79,7 +79,7 @@ COMMIT;
 TABLE changes;
 TABLE wrong_histories;
 
--- the transaction's own row is rolled back with the savepoint, and comes again
+-- The transaction's own row is rolled back with the savepoint, and written again.
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -93,7 +93,7 @@ SELECT count(*) FROM poser_transaction;
 COMMIT;
 TABLE changes;
 TABLE wrong_histories;
--- from any depth, released or not
+-- savepoints at any depth, released or not
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -121,7 +121,7 @@ COMMIT;
 SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
--- after one that was rolled back with all that it wrote there is nothing
+-- All writes were rolled back to a savepoint: the transaction leaves nothing.
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -162,7 +162,7 @@ $$;
 SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
--- a statement of which a row fails, at its end and in between
+-- a nested statement fails, at its end and in between
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 CREATE FUNCTION write_and_fail(uuid varchar) RETURNS varchar LANGUAGE plpgsql AS $$
@@ -201,11 +201,11 @@ SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
 DROP PROCEDURE commit_each;
--- statements sent together are one transaction
+-- Statements sent in one message are one transaction.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one')\; UPDATE poser_widget SET active = false\; DELETE FROM poser_widget;
 TABLE changes;
--- chained ones are two
+-- Chained transactions are two.
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 COMMIT AND CHAIN;
@@ -233,8 +233,8 @@ TABLE changes;
 COMMIT;
 TABLE wrong_histories;
 
--- Constraints that are looked at in the end, and triggers that write then: one
--- transaction still.
+-- Deferred constraints, and triggers that write at the commit: it is still one
+-- transaction.
 CALL start_afresh();
 ALTER TABLE poser_component ALTER CONSTRAINT poser_component_fk_widget DEFERRABLE INITIALLY DEFERRED;
 CREATE FUNCTION write_at_the_end() RETURNS trigger LANGUAGE plpgsql AS $$
