@@ -1,6 +1,6 @@
-# What the TAP tests share: a cluster, statements as another role, a history,
-# batches, consumers, and the questions that most of them ask: whether every count
-# is exact, and whether history is what has happened.
+# Shared by the TAP tests: a cluster, statements as another role; a history, batches
+# and consumers; and the checks that most tests make: all counts are exact, and the
+# history is what has happened.
 
 package PoserTest;
 
@@ -12,7 +12,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# Whoever runs the tests, the superuser is called postgres.
+# The superuser is called postgres, whatever the name of the system's user.
 $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
@@ -22,7 +22,7 @@ our @EXPORT = qw(
   start_session sqlstate waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
-# The sums as they are kept, settled row and deltas together.
+# The maintained sums: settled row and deltas together.
 use constant MAINTAINED => q{
 	SELECT widget_uuid, sum(total) AS total, sum(active) AS active
 	FROM (SELECT widget_uuid, total, active FROM poser_component_count
@@ -30,7 +30,7 @@ use constant MAINTAINED => q{
 		  SELECT widget_uuid, total, active FROM poser_component_count_delta) s
 	GROUP BY widget_uuid};
 
-# All that the one sequence has given, as far as it was kept.
+# All ids in the tables that come from the one sequence.
 use constant IDS => q{
 	SELECT id FROM poser_transaction
 	UNION ALL
@@ -38,14 +38,14 @@ use constant IDS => q{
 	UNION ALL
 	SELECT change_id FROM poser_component_version};
 
-# What batches are for and from, beside widgets and components.
+# Target and source of batches, beside widgets and components.
 use constant BATCH_TABLES => q{
 	CREATE TABLE "batch ""target""" (id int, day date, price numeric(10,2), tags text[],
 		PRIMARY KEY (day, id));
 	CREATE TABLE batch_source (uuid varchar(32), description text);};
 
-# What consumers have been given, kept by a client and by a handler; and after which
-# change one has begun that is given what comes from now on.
+# What consumers have got, stored by a client (take_changes) and by a handler
+# (keep_change).  given_from has the last change before a consumer that begins now.
 use constant CONSUMER_OBJECTS => q{
 	CREATE TABLE given (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, consumer name, change_id bigint);
 	CREATE TABLE given_from (consumer name PRIMARY KEY, change_id bigint);
@@ -73,7 +73,7 @@ use constant CONSUMER_OBJECTS => q{
 	END
 	$$;};
 
-# A started cluster; extra arguments go to init(), "conf" to postgresql.conf.
+# A started cluster.  Extra arguments go to init(), "conf" goes to postgresql.conf.
 sub new_node
 {
 	my ($name, %params) = @_;
@@ -111,7 +111,7 @@ EOF
 	return;
 }
 
-# The output of statements run by a role; the test dies if one fails.
+# The output of statements that a role runs.  The test dies if one fails.
 sub lines_as
 {
 	my ($node, $dbname, $role, $sql) = @_;
@@ -134,8 +134,8 @@ sub fails_as
 	return;
 }
 
-# Two tests: the counts that are shown and those that are kept are what a live
-# count gives, for each of at least so many widgets; poser_check() is content.
+# Two tests: for each widget, the shown and the maintained counts are those of a live
+# count, and there are at least "widgets" of them; poser_check() finds no problem.
 sub counts_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -169,11 +169,10 @@ EOF
 	return;
 }
 
-# A test, which does not ask poser_check(): history ends in the rows as they are,
-# or in their deletion; each operation is one that could follow the one before,
-# or the versions before it have been pruned; its transaction is known, and one
-# of this cluster; no id is there twice, nor will be.  There are at least so many
-# versions.
+# A test, without poser_check():  Each history ends in the row as it is, or in its
+# delete.  Each operation can follow the one before, or versions before it were pruned.
+# Each version has a transaction, of this cluster.  No id is there twice, and the
+# sequence is past all of them.  There are at least "versions" versions.
 sub history_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -234,10 +233,9 @@ EOF
 	return;
 }
 
-# Leaves deltas behind in a database: two prepared transactions hold the settled
-# rows of all widgets, each having added a component to each, while another
-# adds one more.  The names of the transactions begin with the database's; the
-# caller ends them.
+# Leaves deltas in a database: two prepared transactions lock the settled rows of all
+# widgets and have added a component to each; a third transaction adds one more.  The
+# names of the prepared ones begin with the database's name.  The caller ends them.
 sub make_deltas
 {
 	my ($node, $dbname) = @_;
@@ -253,7 +251,7 @@ EOF
 	return;
 }
 
-# Another role than the tables' owner, which may write widgets and components.
+# A role that is not the tables' owner, and may write widgets and components.
 sub make_writer
 {
 	my ($node, $dbname, $role) = @_;
@@ -268,8 +266,8 @@ EOF
 }
 
 # Makes a history of its own widgets and components, by the tables' owner and by
-# another role, in several names: of all operations, with changes of keys,
-# savepoints, going back, and pruning half-way.  Two tests.
+# another role, in several names: all operations, changed keys, savepoints, reverts,
+# and pruning in the middle.  Two tests.
 sub make_history
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -336,7 +334,7 @@ EOF
 	return;
 }
 
-# Two tests: what is written now is recorded, under ids that have not been there.
+# Two tests: new writes are recorded, under new ids.
 sub history_goes_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -381,8 +379,8 @@ EOF
 }
 
 # Makes batches, by the tables' owner and by another role: an open one with edits,
-# errors, a conflict and a removed row, one of another table, one that is complete, one
-# that has been executed without what was in conflict, and an empty one.  A test.
+# errors, a conflict and a removed row; one of another table; a complete one; one that
+# was executed without its conflict; an empty one.  A test.
 sub make_batches
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -436,8 +434,8 @@ EOF
 	return;
 }
 
-# Tests: such batches go on to be edited, compared and executed.  They leave as
-# many widgets and components as there were.
+# Tests: these batches are edited, compared and executed.  The number of widgets and
+# components is the same at the end.
 sub batches_go_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -493,9 +491,9 @@ EOF
 	return;
 }
 
-# Makes consumers, by the tables' owner: one that is half-way through what it has
-# been given, one whose handler has kept, skipped and failed, and one that has begun
-# just now; where there is a history.  A test.
+# Makes consumers, by the tables' owner: "polled" has confirmed a part of what it got,
+# the handler of "handled" has stored, skipped and failed, and "late" begins now.  There
+# must be a history.  A test.
 sub make_consumers
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -522,9 +520,9 @@ EOF
 	return;
 }
 
-# Tests: such consumers go on, and have then been given each change that history
-# has, those of each row in order; none twice, unless "twice" is set, as after a
-# restore.  "attempts" is how often the handler has failed.
+# Tests: these consumers go on, and get all changes of the history, those of a row in
+# order, and none twice unless "twice" is set, as after a restore.  "attempts" is the
+# number of times that the handler has failed.
 sub consumers_go_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -585,9 +583,9 @@ EOF
 	return;
 }
 
-# Everything in Poser's tables, as a role sees it, and where the sequences are;
-# counts whatever has been settled.  xact is left out unless asked for, and with it
-# where consumers are; and the sequences can be.
+# All rows of Poser's tables as a role sees them, and the sequences' positions; counts
+# as sums, settled or not.  Without "xact", xact and the consumers' positions are left
+# out; with "no_sequence", the sequences.
 sub contents
 {
 	my ($node, $dbname, %params) = @_;

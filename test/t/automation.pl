@@ -1,6 +1,6 @@
-# pg_cron runs what there is to run regularly: an import from a file, a consumer's
-# handler, and pruning, each in its name, over connections and in background
-# workers.  A handler that fails stops its consumer until it works again.
+# pg_cron runs what must run regularly: an import from a file, a consumer's handler, and
+# pruning, each in its own name, over connections and in background workers.  A handler
+# that fails stops its consumer until it works again.
 
 use strict;
 use warnings;
@@ -41,9 +41,9 @@ sub wait_until
 	return;
 }
 
-# Before anything is scheduled "hq" has changes to be given to a handler, which will
-# fail at the one of "b", and "slow" has them, too.  The handler writes to the
-# server's own tables for each change of a widget, by the role "worker".
+# At the start there are changes for "hq", whose handler fails at the change of "b",
+# and for "slow".  The handler, as role "worker", writes to the server's own tables for
+# each change of a widget.
 sub new_server
 {
 	my ($name, $conf) = @_;
@@ -101,7 +101,7 @@ EOF
 
 my @nodes = (new_server('connections', ''), new_server('background_workers', 'cron.use_background_workers = on'));
 
-# Seconds are for pg_cron 1.5 and later.
+# pg_cron knows schedules in seconds since 1.5.
 my $version = $nodes[0]->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'});
 my ($major, $minor) = split /[.-]/, $version;
 my $schedule = $major > 1 || $minor >= 5 ? '2 seconds' : '* * * * *';
@@ -113,14 +113,14 @@ foreach my $node (@nodes)
 	  foreach sort keys %commands;
 }
 
-# How often a job has been run so far and done what it should.
+# How often a job has run and succeeded so far.
 sub times_run
 {
 	my ($command) = @_;
 	return "(SELECT count(*) FROM cron.job_run_details WHERE status = 'succeeded' AND command = \$\$$command\$\$)";
 }
 
-# The first time, all of them have something to do.
+# At the first run, all jobs have something to do.
 foreach my $node (@nodes)
 {
 	my $name = $node->name;
@@ -184,7 +184,7 @@ EOF
 			FROM poser_component_version JOIN poser_transaction t ON t.id = transaction_id GROUP BY 1, 2, 3}),
 		'datasync|worker|hq|13|a a b c a b c a d d a b e', "$name: what the handler has written is in its name, and marked");
 
-	# The handler's changes are not its own consumer's, but another's.
+	# The handler's changes are not given to its own consumer, but to another.
 	is($node->safe_psql('db', 'SELECT consumer FROM poser_datasync_status WHERE holds_pruning'), 'slow',
 		"$name: pruning waits for who is slow");
 	my $changes = q{FROM poser_datasync_changes('slow', 10000) WITH ORDINALITY};

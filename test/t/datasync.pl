@@ -1,7 +1,6 @@
-# Consumers over what happens to servers.  What was confirmed stays confirmed, and
-# what was not comes again: after crashes, prepared transactions, a failover and a
-# dump.  Transactions that go on hold nothing back but what they change themselves.
-# LISTEN hears of each transaction once.
+# Consumers on servers that fail.  What was confirmed stays confirmed, and what was not
+# comes again: after crashes, prepared transactions, a failover and a dump.  Long
+# transactions delay only their own changes.  LISTEN hears of each transaction once.
 
 use strict;
 use warnings;
@@ -14,14 +13,14 @@ use PostgreSQL::Test::Utils;
 use PoserTest;
 use Test::More;
 
-# What a consumer gets twice after a restore depends on who else was at work when it
-# looked; here it is to be nobody.
+# What a consumer gets twice after a restore depends on the transactions that ran when
+# its position was taken.  Here none runs, not even autovacuum.
 my $node = new_node('primary', allows_streaming => 1, conf => "max_connections = 40\nautovacuum = off");
 $node->safe_psql('postgres', 'CREATE ROLE clerk LOGIN');
 
-# A client that keeps what it is given, in the same database.  take() keeps and
-# confirms the first so many of a chunk; drain() all there is, chunk by chunk, and
-# returns how many.  work() is a handler, which keeps what it is given for "worker".
+# A client that stores what it gets in the same database.  take() stores and confirms
+# the first changes of a chunk.  drain() takes all there is, chunk by chunk, and returns
+# the number.  work() is a handler, which stores what "worker" gets.
 use constant CLIENT => <<'EOF';
 CREATE TABLE received (n bigint GENERATED ALWAYS AS IDENTITY, consumer name, change_id bigint,
 	payload_type name, payload_key text, deletion boolean, payload jsonb);
@@ -76,7 +75,7 @@ sub make_database
 	return;
 }
 
-# The next changes for a consumer: all of them, and which rows they are of.
+# The next changes for a consumer: all of them, and their rows' keys.
 sub changes
 {
 	my ($server, $dbname, $consumer, $max) = @_;
@@ -103,7 +102,7 @@ sub insert_widget
 	return;
 }
 
-# Each change that history has, as a consumer is given it.
+# Each change of the history, as a consumer gets it.
 my $versions = <<'EOF';
 SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
 	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
@@ -114,10 +113,10 @@ SELECT change_id, 'poser_component', uuid, operation_type = 2,
 FROM poser_component_version v
 EOF
 
-# A test: a consumer has been given each change, unless it was skipped, as history
-# has it, and nothing else; those of each row in order; none twice, or if "twice" is
-# set, some may have come before and after row "mark" of what it has kept; and the
-# last of each row are a copy of the tables.
+# A test: a consumer has got each change of the history that it has not skipped, and
+# nothing else; the changes of each row in order; none twice.  With "twice", changes may
+# have come both before and after row "mark" of what it has stored.  The last change of
+# each row makes a copy of the tables.
 sub received_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -224,8 +223,8 @@ ROLLBACK;
 DELETE FROM poser_component WHERE uuid = :client_id || ' ' || (21 - :n);
 EOF
 
-# The postmaster and all its processes are killed under load, with a window that
-# is half confirmed.
+# The postmaster and all its processes are killed under load.  Half of a window was
+# confirmed.
 foreach my $round (1, 2)
 {
 	my $load = IPC::Run::start(
@@ -299,7 +298,7 @@ is(drain($node, 'prepared', 'c', 1), 1, 'another one, and what came after it');
 $node->safe_psql('prepared', q{ROLLBACK PREPARED 'held'});
 is(keys_of($node, 'prepared', 'c'), '', 'ROLLBACK PREPARED: nothing comes of it');
 
-# A consumer's own transaction.
+# A consumer's own prepared transaction.
 $node->safe_psql('prepared', q{UPDATE poser_widget SET active = NOT active WHERE uuid IN ('first', 'second', 'after')});
 $delivered = changes($node, 'prepared', 'c', 10);
 foreach my $end ('ROLLBACK', 'COMMIT')
@@ -357,8 +356,8 @@ $here->query_safe('COMMIT');
 is(keys_of($node, 'long', 'c'), 'long a long', 'its own changes come when it is over');
 drain($node, 'long', 'c', 1);
 
-# The youngest of three transactions makes a row, the oldest changes it, and only
-# that between them goes on.
+# The youngest of three transactions makes a row, the oldest changes it, and only the
+# third one is still open.
 $here->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $younger->query_safe('BEGIN; SELECT pg_current_xact_id()');
 insert_widget('long', 'row');
@@ -382,7 +381,7 @@ $writer = $node->background_psql('notify');
 my $newest = 'SELECT max(id) FROM poser_transaction';
 my $marks = 0;
 
-# The payloads that the listener has got since the last time: all before a mark.
+# The payloads that the listener has got since the last call: all before a mark.
 sub heard
 {
 	my $mark = 'mark ' . ++$marks;
@@ -393,8 +392,8 @@ sub heard
 	return join ' ', grep { $_ ne $mark } $output =~ /"poser_datasync" with payload "([^"]*)"/g;
 }
 
-# A test of what is heard when the writer, whose session has seen all before, has
-# done this: the newest transaction's id, or nothing.
+# A test of what is heard after the writer, a session that has seen all earlier changes,
+# has run this: the id of the newest transaction, or nothing.
 sub hears
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -446,7 +445,7 @@ $_->quit foreach $listener, $writer;
 make_database('source');
 make_history($node, 'source', 'postgres');
 
-# Changes of all kinds, under names of their own.
+# Changes of all kinds, to rows with names of their own.
 sub write_some
 {
 	my ($server, $dbname, $tag) = @_;
@@ -475,10 +474,10 @@ EOF
 
 my $written = 4 + 4 + 1 + 1 + 1 + 2 + 2;
 
-# Consumers in all states: "never" polled, "half" of a window confirmed, "all"
-# confirmed, one with a handler that fails, one that has skipped a change and goes
-# on, one from now on, which begins with a copy of what there is, and one that has
-# confirmed what was made after what it has not been given.
+# Consumers in all states: "never" has polled nothing; "half" has confirmed half of a
+# window; "all" has confirmed all; "worker" has a handler that fails; "skipper" has
+# skipped a change and goes on; "now" begins with a copy of the tables; "across" has
+# confirmed a change that was made after one that it has not got.
 $node->safe_psql('source', <<'EOF');
 SELECT poser_datasync_add(c, 'beginning') FROM unnest('{never,half,all,skipper,across}'::name[]) c;
 SELECT poser_datasync_add('worker', 'beginning', 'work(poser_change)', 'datasync', notify => true);
@@ -508,8 +507,8 @@ EOF
 $node->safe_psql('source', qq{SELECT poser_datasync_skip('skipper', $poison, E'it\\tis "poisonous", \\\\N');
 	SELECT take('skipper', 5, 2)});
 
-# What the first session writes comes after what the second one does, and is over
-# while that is not.
+# The first session's change is later than the second's, and commits while the second
+# is open.
 my ($one, $two) = map { $node->background_psql('source') } 1, 2;
 $one->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $two->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('two', 'Made before')});
@@ -544,8 +543,8 @@ foreach my $form (sort keys %restore)
 	command_ok([ 'pg_dump', @{ $restore{$form}[0] }, $node->connstr('source') ], "pg_dump for $form");
 }
 
-# The same cluster has greater transaction ids than the dump knows, and the other
-# one has smaller ones.
+# The dump's cluster has greater transaction ids than the dump, the other cluster has
+# smaller ones.
 foreach my $server ($node, $other)
 {
 	foreach my $form (sort keys %restore)
@@ -590,7 +589,7 @@ foreach my $server ($node, $other)
 			'0||', "$name: nobody has anything left to do");
 		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: nor any error");
 
-		# From here on it is as ever.
+		# From here on everything is as usual.
 		$mark = $query->('SELECT max(n) FROM received');
 		write_some($server, 'target', 'third');
 		is(drain($server, 'target', $_, 4), $written, "$name: $_ goes on with what is new, once")
