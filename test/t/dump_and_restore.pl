@@ -1,7 +1,7 @@
-# Rows, their history, batches and consumers come through pg_dump as they were, in any
-# schema, by superuser and by owner, plain, parallel and as data only; counts are
-# right on the other side with no further step, and batches and consumers go on.
-# Nobody else can pass for a restore.
+# pg_dump and a restore keep rows, history, batches and consumers as they are: in any
+# schema, by superuser and by owner, plain, parallel and as data only.  The counts are
+# right after it without a further step, and batches and consumers go on.  No other
+# role's writes can look like a restore.
 
 use strict;
 use warnings;
@@ -16,9 +16,9 @@ my $node = new_node('dump');
 my $directory = PostgreSQL::Test::Utils::tempdir();
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 
-# Widgets and components with what makes text formats stumble, and deltas; and a
-# larger table, which a parallel pg_restore takes up first, so that components
-# come while there are no widgets yet.
+# Widgets and components with values that text formats must escape, and deltas; and a
+# larger table, which a parallel pg_restore loads first, so that components are loaded
+# while there are no widgets yet.
 sub fill
 {
 	my ($dbname, $role) = @_;
@@ -57,7 +57,7 @@ EOF
 
 my $source;
 
-# Makes an empty database of the given role's, restores into it and compares.
+# Makes an empty database that the role owns, restores into it and compares.
 sub restored
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -72,7 +72,7 @@ sub restored
 		"$name: all is the same");
 	counts_exact($node, 'target', $name, widgets => 312);
 	history_exact($node, 'target', $name, versions => 2000);
-	# xact is that of the transaction in which the row has come
+	# each row has the xact of the transaction that has inserted it
 	is( $node->safe_psql('target', 'SELECT count(*), count(*) FILTER
 			(WHERE xact::text <> xmin::text) FROM poser_transaction'),
 		"$source->{transactions}|0", "$name: xact is of this cluster");
@@ -159,7 +159,7 @@ foreach (
 	command_ok([ 'pg_dump', '--data-only', '-T', '*.ballast', '-f', $data, $connstr ],
 		"$about: pg_dump --data-only");
 	restored("$about: --data-only", $role, sub {
-		# the targets of batches are to be there, and what consumers are given
+		# the batches' targets, and the tables and functions of the consumers, must exist
 		lines_as($node, 'target', $role, <<"EOF" . BATCH_TABLES . CONSUMER_OBJECTS);
 SET client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS "$schema";
@@ -171,8 +171,8 @@ EOF
 	});
 }
 
-# Rows that come without their widgets are refused, and wait for nobody who loads
-# nothing: not for a session that has a transaction open.
+# Rows without their widgets are refused.  They wait only for sessions that load, not for
+# one with an open transaction.
 create_database($node, 'alone');
 my $idle = $node->background_psql('alone');
 $idle->query_safe('BEGIN; SELECT count(*) FROM poser_widget');
@@ -182,7 +182,7 @@ fails_as($node, 'alone', 'postgres', '23503', q{SET row_security = off;
 	'components without widgets beside an open transaction');
 $idle->quit;
 
-# A dump of version 1.1 has no history: what there is now is its beginning.
+# A dump of version 1.1 has no history: its rows are the beginning of the history.
 create_database($node, 'older', version => '1.1');
 $node->safe_psql('older', <<'EOF');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock'), ('b', 'Bell');
@@ -209,8 +209,8 @@ is( $node->safe_psql('newer', q{SELECT operation, changed, description, username
 	FROM poser_widget_history('b')}),
 	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
 
-# One of version 1.2 has all but batches and consumers, and of 1.3 all but consumers:
-# they are given all of it.
+# Version 1.2 has no batches and no consumers, version 1.3 has no consumers.  A new
+# consumer gets the whole history.
 foreach my $version ('1.2', '1.3')
 {
 	my $dbname = 'version_' . $version =~ tr/./_/r;
@@ -233,7 +233,7 @@ foreach my $version ('1.2', '1.3')
 	consumers_go_on($node, $dbname, "from version $version");
 }
 
-# A session that has the settings of a restore, and what it has written since:
+# Gives a session the settings of a restore.  recorded() returns what was written since:
 # each version's operation and values.
 my $as_restore = <<'EOF';
 SET row_security = off;
@@ -262,7 +262,7 @@ SET search_path = '' SET row_security = off AS
 $$BEGIN INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, 'by a function'); END$$;
 EOF
 
-# Not so a writer who is not the owner, not even by the owner's functions.
+# A writer that is not the owner is no restore, not even through the owner's functions.
 lines_as($node, 'guarded', 'writer', $as_restore . <<'EOF');
 INSERT INTO public.poser_widget (uuid, description) VALUES ('a', 'by a writer');
 COPY public.poser_widget (uuid, description) FROM STDIN;
@@ -281,7 +281,7 @@ is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer who sets what a restore sets is r
 EOF
 counts_exact($node, 'guarded', 'a writer who sets what a restore sets', widgets => 5);
 
-# Nor the owner with one of the two settings.
+# Nor is the owner with only one of the two settings.
 lines_as($node, 'guarded', 'owner', <<'EOF');
 SET row_security = off;
 INSERT INTO poser_widget (uuid, description) VALUES ('f', 'by the owner');
@@ -295,7 +295,7 @@ is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner who sets one
 EOF
 counts_exact($node, 'guarded', 'the owner who sets one of two', widgets => 7);
 
-# Of the owner with both, INSERT and COPY bring no versions, all else does.
+# The owner with both: INSERT and COPY make no versions, other commands do.
 my $before = recorded();
 lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
 INSERT INTO public.poser_widget (uuid, description) VALUES ('h', 'restored');

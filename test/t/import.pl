@@ -1,6 +1,6 @@
-# Imports from CSV files by file_fdw, from and to another server by postgres_fdw:
-# what is the same is not touched there either, and of what fails, is cancelled or
-# crashes nothing is left on either side.
+# Imports from CSV files with file_fdw, from and to another server with postgres_fdw.
+# Equal rows are not written there either.  An import that fails, is cancelled or
+# crashes leaves nothing on either side.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ sub widgets
 	return $server->safe_psql('db', 'SELECT w FROM poser_widget w ORDER BY uuid COLLATE "C"');
 }
 
-# The same, with where the rows are, and how many versions there have been.
+# The same with the rows' places, and the number of versions.
 sub places
 {
 	my ($server) = @_;
@@ -44,8 +44,8 @@ SELECT count(*) FROM poser_widget_version;
 EOF
 }
 
-# Three tests: an import fails with this SQLSTATE and says so, and on neither
-# server anything is changed.
+# Three tests: an import fails with this SQLSTATE and message, and changes nothing on
+# either server.
 sub import_fails
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -174,7 +174,7 @@ is(import_rows(q{'poser_component', 'hq_components', '{item_code}', deletes => t
 is($remote->safe_psql('db', q{SELECT count(*), count(*) FILTER (WHERE description = 'Changed') FROM poser_component}),
 	'300|100', 'the other server has it');
 
-# What fails there changes nothing, here or there.
+# An error there changes nothing, here or there.
 $remote->safe_psql('db', q{ALTER TABLE poser_widget ADD CONSTRAINT own CHECK (description <> 'Refused')});
 $node->safe_psql('db', <<'EOF');
 UPDATE poser_widget SET active = NOT active WHERE uuid IN ('x1', 'x2');
@@ -204,7 +204,8 @@ $node->safe_psql('db', q{UPDATE poser_widget SET description = 'Exported' WHERE 
 import_fails(q{'poser_widget', 'hq_widgets'}, '[0-9A-Z]{5}', qr/hq_widgets/, 'a table that is not to be written');
 $node->safe_psql('db', q{ALTER FOREIGN TABLE hq_widgets OPTIONS (DROP updatable)});
 
-# Who changes a row there before it is written is not overwritten.
+# Another session changes a row there before it is written: the change is not
+# overwritten.
 my $export = q{SELECT * FROM poser_import('poser_widget', 'hq_widgets')};
 my $writer = $remote->background_psql('db');
 $writer->query_safe(q{BEGIN; UPDATE poser_widget SET description = 'Of HQ' WHERE uuid = 'w2'});

@@ -1,5 +1,5 @@
-# A long import shows what it is doing, can be cancelled at any point, leaves
-# nothing after a crash, and finds its way while others write.
+# A long import shows its progress, can be cancelled at any point, leaves nothing after
+# a crash, and succeeds while other sessions write.
 
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use Test::More;
 my $node = new_node('import');
 create_database($node, 'db');
 
-# All widgets, where they are, and how many versions there have been.
+# All widgets with their places, and the number of versions.
 sub places
 {
 	return $node->safe_psql('db', <<'EOF');
@@ -21,7 +21,7 @@ SELECT count(*) FROM poser_widget_version;
 EOF
 }
 
-# Whoever wants to pass a gate that somebody holds waits there.
+# A session that passes a gate waits there while another session holds it.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget SELECT 'x' || n, 'Widget ' || n FROM generate_series(1, 500) n;
 CREATE FUNCTION pass(gate integer) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -50,7 +50,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget TO importer;
 GRANT SELECT ON gated, endless TO importer;
 EOF
 
-# The query that the importer's session shows.
+# The query that pg_stat_activity shows for the importer's session.
 sub activity
 {
 	return $node->safe_psql('db', q{SELECT query FROM pg_stat_activity WHERE application_name = 'importer'});
@@ -106,7 +106,7 @@ foreach my $gate (1 .. 5)
 	$holder->quit;
 }
 
-# Also while it waits for a row, and while it is busy.
+# The same while it waits for a row, and while it works.
 my $holder = $node->background_psql('db');
 $holder->query_safe(q{BEGIN; SELECT FROM poser_widget WHERE uuid = 'x300' FOR UPDATE});
 foreach my $case (
@@ -127,8 +127,7 @@ $holder->query_safe('ROLLBACK');
 #
 # Crash
 #
-# In the middle of creating, after all updates and deletes, with what has been
-# written on disk.
+# While it creates rows, after all updates and deletes, with its writes on disk.
 $holder->query_safe(q{SELECT pg_advisory_lock(5)});
 my $session = start_session($node, 'importer', $import);
 waits_for_lock($node, 'importer');
@@ -139,7 +138,7 @@ foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
 $node->start;
 is(places(), $before, 'a crash leaves nothing of an import');
 
-# The same while a batch is executed: it has not been.
+# The same during a batch's execution: the batch has not been executed.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
 SELECT poser_batch_populate('b', 'list', '{uuid}', deletes => true);
@@ -166,7 +165,7 @@ is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|300
 is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'which is executed by that');
 
 #
-# While others write: each import finds its way, and no change is lost
+# While others write: each import succeeds, and no change is lost
 #
 $node->safe_psql('db', <<'EOF');
 DELETE FROM poser_widget WHERE uuid NOT LIKE '%00';
@@ -198,8 +197,8 @@ is($node->safe_psql('db', q{SELECT uuid, description FROM poser_widget EXCEPT AL
 is($node->safe_psql('db', q{SELECT uuid, description FROM list EXCEPT ALL SELECT uuid, description FROM poser_widget}), '',
 	'and lacks none');
 
-# A row that is changed each time before it is written: the third time the
-# table is locked before the rows are compared, and who changes it then waits.
+# A row changes each time before it is written.  At the third attempt the import locks
+# the table before it compares, and writers of the row wait.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget VALUES ('w1', 'Surplus');
 UPDATE poser_widget SET description = 'Old' WHERE uuid = 'x300';

@@ -1,6 +1,6 @@
-# A statement that a procedural language runs only until it has returned so many
-# rows fires no trigger at its end.  What it has written is not counted, so it
-# must not stay.
+# A procedural language can stop a statement after a number of rows.  Then the triggers
+# at the statement's end do not fire, its writes are not counted, and they must not
+# stay.
 
 use strict;
 use warnings;

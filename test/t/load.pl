@@ -1,7 +1,6 @@
-# Many clients write components of few widgets at all isolation levels: no count
-# and no version is lost, nobody deadlocks or fails on their account, and what
-# deltas there are go with the next write or with poser_recount().  Pruning beside
-# them changes nothing of what it is to leave.
+# Many clients write components of few widgets at all isolation levels.  No count and no
+# version is lost, no client deadlocks or fails because of them, and the next writes or
+# poser_recount() settle all deltas.  Pruning at the same time removes only what it may.
 
 use strict;
 use warnings;
@@ -25,8 +24,7 @@ sub deltas
 		'SELECT count(*) FROM poser_component_count_delta');
 }
 
-# Each client has components of its own, so that clients can only meet in the
-# counts of the widgets.
+# Each client has its own components, so clients meet only in the widgets' counts.
 sub mixed
 {
 	my ($level) = @_;
@@ -64,14 +62,14 @@ COMMIT;
 EOF
 }
 
-# Prunes what is old at this moment, at most so many versions.
+# Prunes what is old now, at most so many versions.
 sub prune
 {
 	my ($limit) = @_;
 	return pgbench_file("prune_$limit", "SELECT poser_prune_versions('0', $limit);\n") . '@2';
 }
 
-# Runs pgbench; no transaction fails, and the server's log has no such error.
+# Runs pgbench.  No transaction fails, and the server's log has no error of this kind.
 sub load
 {
 	my ($name, $options, $trouble, @files) = @_;
@@ -106,15 +104,15 @@ load('all writes, read committed',
 load('all writes, repeatable read',
 	'-c 12 -j 2 -t 400', $any, mixed('repeatable read'));
 
-# At SERIALIZABLE, updates of neighbouring rows may fail as they would without
-# any trigger, and are tried again.
+# At SERIALIZABLE, updates of neighbouring rows can fail, as they would without any
+# trigger, and are tried again.
 load(
 	'all writes, all levels',
 	'-c 12 -j 2 -t 400 --max-tries=10000',
 	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
 	mixed('read committed'), mixed('repeatable read'), mixed('serializable'));
 
-# Each row is or was there at every moment, so pruning leaves a version of it.
+# Each row exists or existed at every moment, so pruning leaves a version of it.
 my $rows = q{SELECT count(DISTINCT uuid) FROM poser_component_version};
 my $versions = 'SELECT count(*) FROM poser_component_version';
 my ($rows_before, $versions_before) = map { $node->safe_psql('db', $_) } ($rows, $versions);

@@ -134,7 +134,7 @@ foreach my $version (@versions)
 		next if $number{$since} > $number{$version};
 		is($node->safe_psql($dbname, $sql), $expected, "in $version $what");
 	}
-	# a session's statistics arrive when it ends, which psql does not wait for
+	# psql does not wait until its session's statistics have arrived
 	ok( $node->poll_query_until($dbname, <<'EOF', ''), "in $version each function was called");
 SELECT p.oid::regprocedure
 FROM pg_depend JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid

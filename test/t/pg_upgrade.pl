@@ -1,7 +1,7 @@
-# pg_upgrade from an older PostgreSQL takes rows, counts, history, batches and
-# consumers along, and everything goes on.  The older one is that of
-# POSER_OLD_PG_CONFIG, or else the newest that lies beside the one under test; it must
-# have the extension, too.
+# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches and consumers,
+# and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
+# newest one next to the tested one is taken.  The extension must be installed there,
+# too.
 
 use strict;
 use warnings;
@@ -43,13 +43,13 @@ plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.4: there is no
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
 my @locale = ('--encoding=UTF8', '--locale=C', '--username=postgres');
-# the default of 18
+# 18's default
 push @locale, '--no-data-checksums' if $new_major >= 18;
 my $old = PostgreSQL::Test::Cluster->new('old', install_path => dirname($old_bindir));
 $old->init(extra => [ grep { $_ ne '--no-data-checksums' || major($old_pg_config) >= 18 } @locale ]);
 $old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
-# so that there are transaction ids that the new cluster would take for its own
-# future if it did not go on from the old one's
+# so that the new cluster would take some transaction ids for future ones, if it did not
+# continue the old cluster's
 command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transaction ids');
 $old->start;
 $old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');

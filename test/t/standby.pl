@@ -1,5 +1,5 @@
-# A physical standby answers all reads, deltas or not, history too, changes
-# nothing, and goes on counting and recording after its promotion.
+# A physical standby answers all reads, of counts with or without deltas and of the
+# history, and changes nothing.  After its promotion it goes on counting and recording.
 
 use strict;
 use warnings;
@@ -25,7 +25,7 @@ SELECT w.uuid, n::text, 'Part ' || n, n > 2
 FROM poser_widget w, generate_series(1, 10) n WHERE n <= w.uuid::int * 2;
 EOF
 
-# History of several transactions, which their comments tell apart.
+# A history of several transactions, which have different comments.
 foreach (
 	[ 'added',   q{INSERT INTO poser_widget (uuid, description) VALUES ('6', 'Widget 6');
 		INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
@@ -41,11 +41,11 @@ foreach (
 
 my @comments = qw(added changed moved removed);
 
-# The time of one of them, and its number.
+# SQL for the time and the id of a transaction.
 sub issued_at { return "(SELECT issued_at FROM poser_transaction WHERE comment = '$_[0]')" }
 sub transaction_id { return "(SELECT id FROM poser_transaction WHERE comment = '$_[0]')" }
 
-# What all the reads give, each set of rows after its query.
+# The results of all reads, each after its query.
 sub reads
 {
 	my ($node) = @_;
@@ -64,8 +64,7 @@ sub reads
 			"SELECT * FROM poser_component_as_of($at) ORDER BY uuid") } @comments;
 }
 
-# The standby has caught up, is read-only, and reads are what they are on the
-# primary; three more tests.
+# Four tests: the standby has caught up, is read-only, and reads as the primary does.
 sub same_reads
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -117,7 +116,7 @@ cmp_ok(
 	$standby->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta'),
 	'>', 0, 'there were deltas to read');
 
-# What writes cannot run, and says so.
+# What writes fails with an error.
 foreach (
 	[ 'poser_recount()',         'SELECT poser_recount()' ],
 	[ 'poser_record_versions()', 'SELECT poser_record_versions()' ],
@@ -132,8 +131,7 @@ foreach (
 		"$function on a standby says what is the matter");
 }
 
-# The last transaction is prepared on the primary and committed on what was its
-# standby.
+# The last transaction is prepared on the primary and committed on the promoted standby.
 $primary->stop;
 $standby->promote;
 counts_exact($standby, 'db', 'promoted', widgets => 5);

@@ -1,5 +1,5 @@
-# A database owner who is no superuser creates, uses, grants, protects, updates,
-# dumps and drops the extension, and has its history and its consumers for himself.
+# A database owner that is no superuser creates, uses, grants, protects, updates, dumps
+# and drops the extension, and owns its history and its consumers.
 
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ CREATE ROLE writer LOGIN;
 CREATE ROLE stranger LOGIN;
 EOF
 
-# Who owns each of the extension's members.
+# The owners of the extension's members.
 sub owners
 {
 	my ($dbname) = @_;
@@ -72,7 +72,7 @@ lines_as($node, 'settings', 'owner', 'SELECT poser_uuid(); ALTER DATABASE settin
 is( lines_as($node, 'settings', 'writer', q{SELECT coalesce(current_setting('poser.comment', true), 'none')}), 'none',
 	'and is gone when the owner resets it');
 
-# So much for 1.1; with 1.2 there is history.
+# That was version 1.1.  Since 1.2 there is a history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
 my @batches = ('poser_batch', 'poser_batch_row');
 my @consumers = ('poser_datasync_consumer', 'poser_datasync_skipped');
@@ -97,7 +97,7 @@ EOF
 counts_exact($node, 'db', 'the owner\'s database with history');
 history_exact($node, 'db', 'the owner\'s database with history', versions => 3);
 
-# Others read when he says so, and only then.
+# Other roles read only with a grant.
 fails_as($node, 'db', 'reader', '42501', $_, "without a grant, $_") foreach @reads;
 lines_as($node, 'db', 'owner',
 	'GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO reader WITH GRANT OPTION');
@@ -122,7 +122,7 @@ fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a
 	'a reader, history of components without a grant');
 lines_as($node, 'db', 'owner', 'REVOKE SELECT ON poser_widget_version FROM reader');
 
-# A writer needs nothing on the bookkeeping, and gets nothing on it.
+# A writer needs no privilege on the bookkeeping, and gets none.
 lines_as($node, 'db', 'owner',
 	'GRANT INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer');
 lines_as($node, 'db', 'writer', <<'EOF');
@@ -157,8 +157,8 @@ WHERE role_name <> 'owner'
 EOF
 history_exact($node, 'db', 'with a writer', versions => 11);
 
-# Consumers are his to make, and to grant: who works for one needs nothing else, and
-# a handler is called as him.
+# The owner makes and grants consumers.  A worker needs no other privilege.  A handler
+# runs as the owner.
 lines_as($node, 'db', 'owner', <<'EOF');
 CREATE TABLE pushed (n bigint GENERATED ALWAYS AS IDENTITY, change poser_change, by name DEFAULT current_user);
 GRANT INSERT ON pushed TO second;
@@ -207,7 +207,7 @@ counts_exact($node, 'db', 'with consumers', widgets => 2);
 is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'and the owner checks');
 lines_as($node, 'db', 'owner', q{SELECT poser_datasync_drop('client'), poser_datasync_drop('hq'); DROP TABLE pushed; DROP FUNCTION push});
 
-# Row-level security: each sees the counts of what he may see.
+# Row-level security: each role sees the counts of the rows that it may see.
 lines_as($node, 'db', 'owner', <<'EOF');
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
 VALUES ('a', '6', 'Bezel', false), ('a', '7', 'Glass', true);
@@ -241,7 +241,7 @@ CREATE EXTENSION poser;
 SELECT EXISTS (SELECT FROM poser_widget_summary);
 EOF
 
-# Whoever updates it, and whatever way it came, the same roles own the same.
+# Owners are the same after an update by any role, on any way.
 create_database($node, 'fresh', owner => 'owner');
 create_database($node, 'by_superuser', owner => 'owner', version => '1.0');
 $node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
@@ -255,8 +255,8 @@ like(owners('fresh'), qr/^$_\|owner$/m, "the owner owns $_")
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners($_), owners('fresh'), "owners after a superuser's update: $_") foreach 'by_superuser', 'by_superuser_later';
 
-# Batches are his, and others' who have been granted the tables, whoever has
-# updated it; they are purged by him.  Consumers are his.
+# After an update by any role, the owner and roles with grants on the tables have
+# batches, the owner purges them, and the owner has the consumers.
 foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 {
 	make_batches($node, $dbname, 'owner');
@@ -272,8 +272,8 @@ foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: and no longer do");
 }
 
-# The script runs as a superuser, but nothing of the owner's does.  If it did, that
-# would be seen also after a rollback: the trap takes a number from a sequence.
+# The script runs as a superuser, but none of the owner's code does.  Otherwise the trap
+# would show it, also after a rollback: it takes a number from a sequence.
 sub set_trap
 {
 	my ($dbname) = @_;
@@ -292,7 +292,7 @@ EOF
 	return;
 }
 
-# A test: it has not been sprung.
+# A test: no code of the owner's has run as a superuser.
 sub not_trapped
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -317,9 +317,9 @@ fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '
 	'update with a flag that is no boolean');
 not_trapped('hostile', 'and the owner is no superuser');
 
-# A column that is only recorded, of another type, does not keep it from being
-# updated; it is not recorded then.  Types, casts, policies, indexes, triggers and
-# operators of the owner's lie in wait.
+# A recorded column of another type does not stop an update.  The column is not recorded
+# then.  The owner has made types, casts, policies, indexes, triggers and operators that
+# are traps.
 foreach my $role ('owner', 'postgres')
 {
 	my $dbname = "hostile_for_$role";
@@ -377,8 +377,8 @@ EOF
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
 
-# History and consumers are the owner's tables, too.  Nothing that he has put on them
-# runs as a superuser who updates, or makes consumers and works for them.
+# The owner also owns the tables of history and consumers.  None of its code on them runs
+# as the superuser that updates, or makes consumers and works for them.
 foreach my $role ('owner', 'postgres')
 {
 	my $dbname = "hostile_history_for_$role";

@@ -1,5 +1,5 @@
-# A prepared transaction's components are counted from its COMMIT PREPARED on and
-# never before, over a restart too, and it keeps no other writer waiting.
+# A prepared transaction's components are counted from its COMMIT PREPARED on, also
+# after a restart.  No other writer waits for it.
 
 use strict;
 use warnings;
@@ -25,7 +25,7 @@ sub counts
 		FROM poser_widget_get('$uuid')");
 }
 
-# A write to both widgets that would fail if it had to wait.
+# A write to both widgets, which fails if it has to wait.
 sub add_to_both
 {
 	$node->safe_psql('db', q{SET lock_timeout = '20s';
@@ -40,8 +40,9 @@ sub deltas
 		'SELECT count(*) FROM poser_component_count_delta');
 }
 
-# Inserts, a flag, a move and a delete, the third transaction one with what the
-# second has not settled; after each PREPARE the session goes on writing.
+# Prepared: inserts, an update of active, a move and a delete.  The third transaction
+# adds to a count that the second has not settled.  The session writes after each
+# PREPARE.
 $node->safe_psql('db', <<'EOF');
 SET lock_timeout = '20s';
 BEGIN;

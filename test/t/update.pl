@@ -1,7 +1,7 @@
-# A database updated from any earlier version with rows in place is, by the catalogs,
-# what a new one is, its counts are right, each row has a first version, it has
-# batches, and consumers are given all of that; an update rolled back leaves it as it
-# was, and who writes meanwhile waits.
+# A database that is updated from any earlier version with rows in it has the same
+# catalogs as a new one, its counts are right, each row has a first version, it has
+# batches, and a consumer gets all of that.  A rolled back update changes nothing, and
+# writers wait for an update.
 
 use strict;
 use warnings;
@@ -14,9 +14,8 @@ use Test::More;
 my $node = new_node('update');
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 
-# All that the catalogs know of the extension, one fact a line, without OIDs and
-# without the pg_attver with which newer minor releases mark each relation's
-# columns.
+# All that the catalogs know of the extension, one fact a line, without OIDs, and without
+# pg_attver, with which newer minor releases mark each relation's columns.
 my $facts = <<'EOF';
 SET search_path = pg_catalog;
 SET jit = off;
@@ -158,7 +157,7 @@ sub facts
 	return split /\n/, $node->safe_psql($dbname, $facts);
 }
 
-# What only one of two lists has, marked with its side.
+# The lines that only one of two lists has, marked with the list.
 sub differences
 {
 	my ($left, $right) = @_;
@@ -196,7 +195,7 @@ foreach (
 	create_database($node, $updated, schema => $schema, owner => $role, version => $version);
 	lines_as($node, $updated, $role, $rows);
 
-	# The dry run.
+	# An update that is rolled back.
 	my @before = facts($updated);
 	my $before = lines_as($node, $updated, $role, $contents);
 	is( lines_as($node, $updated, $role, <<'EOF'), '100|810', "$about: an update in a transaction shows the counts");
@@ -217,7 +216,7 @@ VALUES ('late', '1', 'In the same session');
 EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
-	# On the way, all others are the same, too.
+	# Each version on the way has the same catalogs as a new database.
 	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3') : ())
 	{
 		my $between_fresh = "fresh_$between" =~ tr/./_/r;
@@ -237,7 +236,7 @@ EOF
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
-	# from 1.2 on they have been recorded as they came
+	# versions were recorded from 1.2 on
 	my ($transactions, $comment) =
 	  $version ge '1.2' ? (4, '') : (1, 'history begins with version 1.2 of extension "poser"');
 	is( $node->safe_psql($updated, <<'EOF'), "912|912|0|$transactions", "$about: each row has one first version");
@@ -270,7 +269,7 @@ EOF
 		"@kinds", "$about: the comparison sees all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
 
-	# Both work alike.
+	# Both work in the same way.
 	foreach my $dbname ($fresh, $updated)
 	{
 		lines_as($node, $dbname, $role, $rows);
@@ -285,8 +284,8 @@ EOF
 	}
 }
 
-# Nothing of the users' own is in the way of the update, and it fires no trigger of
-# theirs and hides nothing from itself.
+# Users' objects do not stop the update.  It fires no trigger of theirs, and sees rows
+# that policies hide.
 create_database($node, 'lived_in', version => '1.0', owner => 'owner');
 lines_as($node, 'lived_in', 'owner', $rows . <<'EOF');
 CREATE INDEX ON poser_component (widget_uuid);
@@ -323,7 +322,7 @@ counts_exact($node, 'lived_in', 'a column of history', widgets => 100,
 	problems => join("\n", @problems[0, 1]));
 history_exact($node, 'lived_in', 'a column of history', versions => 960);
 
-# What the script says of its own transaction it says of nothing else.
+# The comment that the script sets for its own transaction is not used later.
 create_database($node, 'commented', version => '1.1');
 $node->safe_psql('commented', <<'EOF');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
@@ -346,8 +345,8 @@ EOF
 is( $node->safe_psql('commented', q{SELECT operation, coalesce(comment, 'none') FROM poser_widget_history('b')}),
 	'insert|none', 'after CREATE EXTENSION there is none if the session has none');
 
-# The update waits for who has written, and who writes then waits for it, with
-# what he has planned before, too; nothing is lost.
+# The update waits for a transaction that has written, and later writers wait for the
+# update, with a prepared statement, too.  No change is lost.
 foreach (
 	[ '1.1', "a|0|prepared|f\na|1|executed|t\nfirst|0||f\nthird|0||t" ],
 	[ '1.3', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
@@ -407,7 +406,7 @@ EOF
 	history_exact($node, $dbname, $about, versions => 4);
 }
 
-# None of these goes unnoticed.
+# The comparison of catalogs notices each of these changes.
 my @base = facts('updated');
 foreach (
 	'ALTER TABLE poser_component ADD colour text',

@@ -1,5 +1,5 @@
-# Transaction ids beyond 32 bits are recorded as they are; history and going back
-# do not depend on them, and in another cluster they are that cluster's.
+# Transaction ids beyond 32 bits are recorded as they are.  History and reverts do not
+# depend on them, and in another cluster they are replaced by that cluster's.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ my $node = new_node('wide');
 create_database($node, 'db');
 my $history = q{SELECT operation, changed, description, comment FROM poser_widget_history('a')};
 
-# Before.
+# Before the change of the ids.
 $node->safe_psql('db', <<'EOF');
 SET poser.comment = 'narrow';
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
@@ -24,8 +24,8 @@ $node->stop;
 command_ok([ 'pg_resetwal', '-e', 1, $node->data_dir ], 'the next transaction id has more than 32 bits');
 $node->start;
 
-# After.  Each xact is that which the session was told, whichever subtransaction
-# has made the row.
+# After it.  Each xact is the id that the session has seen, whichever subtransaction has
+# made the row.
 my $expected = $node->safe_psql('db', <<'EOF');
 SET poser.comment = 'wide';
 BEGIN;
@@ -68,7 +68,7 @@ history_goes_on($node, 'db', 'wide');
 counts_exact($node, 'db', 'gone back');
 history_exact($node, 'db', 'gone back', versions => 8);
 
-# In a new cluster, where all of them are yet to come.
+# In a new cluster, where all of these ids are in the future.
 my $other = new_node('narrow');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/wide.sql';
 command_ok([ 'pg_dump', '-f', $dump, $node->connstr('db') ], 'pg_dump');
