@@ -186,16 +186,16 @@ EOF
 
 	# The handler's changes are not given to its own consumer, but to another.
 	is($node->safe_psql('db', 'SELECT consumer FROM poser_datasync_status WHERE holds_pruning'), 'slow',
-		"$name: pruning waits for who is slow");
+		"$name: pruning waits for the slow consumer");
 	my $changes = q{FROM poser_datasync_changes('slow', 10000) WITH ORDINALITY};
 	is( $node->safe_psql('db', "SELECT change_id, payload_key, deletion, payload $changes
 			WHERE payload_type = 'poser_widget' ORDER BY ordinality"),
 		$node->safe_psql('db', 'SELECT change_id, payload_key, deletion, payload FROM pushed ORDER BY n'),
-		"$name: who is given all of it, as it was");
+		"$name: it gets all changes as they were");
 	is($node->safe_psql('db', "SELECT count(*) $changes WHERE payload_type = 'poser_component'"), 13,
 		"$name: and what the handler has written");
 	$node->safe_psql('db', "SELECT poser_datasync_confirm('slow', max(change_id)) $changes");
-	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 8, "$name: then nobody needs it any more");
+	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 8, "$name: after that no consumer needs them");
 	counts_exact($node, 'db', $name, widgets => 4);
 	history_exact($node, 'db', $name, versions => 19);
 }

@@ -312,7 +312,7 @@ EOF
 	{
 		my ($rc, $stdout, $stderr) = $node->psql('prepared',
 			"\\set VERBOSITY verbose\nSELECT * FROM poser_datasync_changes('c')");
-		like($stderr, qr/ERROR:  55P03: .*^HINT:  /ms, "prepared by a consumer$restarted: nobody else can work for it");
+		like($stderr, qr/ERROR:  55P03: .*^HINT:  /ms, "prepared by a consumer$restarted: no other worker can work for it");
 		fails_as($node, 'prepared', 'postgres', '55P03', "SELECT poser_datasync_$_",
 			"prepared by a consumer$restarted, poser_datasync_$_")
 		  foreach q{confirm('c', 1)}, q{run('c')}, q{skip('c', 1, 'why')}, q{drop('c')};
@@ -570,12 +570,12 @@ foreach my $server ($node, $other)
 				FROM poser_datasync_status WHERE consumer = 'worker'}),
 			't|t|broken at Poison', "$name: privileges on the status, and what the handler had said");
 		is($query->(q{SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM poser_datasync_status WHERE pending = 0}),
-			'all', "$name: who has nothing to do");
+			'all', "$name: a consumer without changes to get");
 		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: what is pending is kept");
 
 		my $mark = $query->('SELECT max(n) FROM received');
-		is(drain($server, 'target', 'all', 10), 0, "$name: who has confirmed all gets nothing");
-		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: who has begun at some time gets what came later");
+		is(drain($server, 'target', 'all', 10), 0, "$name: a consumer that has confirmed all gets nothing");
+		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: a consumer that began later gets what came after that");
 		drain($server, 'target', $_, 10) foreach qw(never half skipper across now);
 		fails_as($server, 'target', 'clerk', '42501', q{SELECT * FROM poser_datasync_changes('never')},
 			"$name: a role that may not work for that consumer");
@@ -586,7 +586,7 @@ foreach my $server ($node, $other)
 		received_exact($server, 'target', $_, $name, mark => $mark, twice => 1)
 		  foreach qw(never half all skipper across now worker);
 		is( $query->(q{SELECT count(*), max(last_error), max(attempts) FROM poser_datasync_status WHERE pending > 0}),
-			'0||', "$name: nobody has anything left to do");
+			'0||', "$name: no consumer has anything left to do");
 		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: nor any error");
 
 		# From here on everything is as usual.
@@ -599,7 +599,7 @@ foreach my $server ($node, $other)
 		  foreach qw(never all now worker);
 		counts_exact($server, 'target', $name, widgets => 5);
 		history_exact($server, 'target', $name, versions => 3 * $written);
-		cmp_ok($query->(q{SELECT poser_prune_versions('0')}), '>', 0, "$name: nobody holds pruning back");
+		cmp_ok($query->(q{SELECT poser_prune_versions('0')}), '>', 0, "$name: no consumer holds pruning back");
 	}
 }
 
@@ -631,7 +631,7 @@ $status = q{SELECT consumer, handler, notify, pending, oldest, stale, holds_prun
 	last_error, last_failed_at, failed_change_id FROM poser_datasync_status ORDER BY 1};
 is($standby->safe_psql('failover', $status), $node->safe_psql('failover', $status), 'the status can be read on a standby');
 is($standby->safe_psql('failover', q{SELECT * FROM poser_datasync_stale('0')}), "half\nnever\nworker",
-	'and who has not been there for some time');
+	'and a consumer that has been away');
 foreach (
 	[ 'changes', q{('half')} ],
 	[ 'confirm', q{('half', 1)} ],

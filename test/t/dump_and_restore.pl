@@ -135,7 +135,7 @@ foreach (
 	is( lines_as($node, 'target', 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
 		0, "$about: a writer is still granted a consumer, which has gone on");
 	is( lines_as($node, 'target', 'writer', 'SELECT uuid FROM poser_batch ORDER BY uuid'),
-		"complete\nempty\nexecuted\nopen", "$about: a writer sees the batches that he may");
+		"complete\nempty\nexecuted\nopen", "$about: a writer sees only some of the batches");
 
 	my $parallel = "$directory/$dbname.dir";
 	command_ok([ 'pg_dump', '-Fd', '-j2', '-f', $parallel, $connstr ],
@@ -272,14 +272,14 @@ SELECT public.add_widget('c');
 SELECT public.add_as_restore('d');
 EOF
 lines_as($node, 'guarded', 'writer', q{SELECT add_as_restore('e')});
-is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer who sets what a restore sets is recorded');
+is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer with the settings of a restore is recorded');
 0|a|by a writer|writer
 0|b|copied|writer
 0|c|by a function|writer
 0|d|by a function|writer
 0|e|by a function|writer
 EOF
-counts_exact($node, 'guarded', 'a writer who sets what a restore sets', widgets => 5);
+counts_exact($node, 'guarded', 'a writer with the settings of a restore', widgets => 5);
 
 # Nor is the owner with only one of the two settings.
 lines_as($node, 'guarded', 'owner', <<'EOF');
@@ -289,11 +289,11 @@ RESET row_security;
 SET search_path = '';
 INSERT INTO public.poser_widget (uuid, description) VALUES ('g', 'by the owner');
 EOF
-is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner who sets one of two is recorded');
+is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner with one of the two settings is recorded');
 0|f|by the owner|owner
 0|g|by the owner|owner
 EOF
-counts_exact($node, 'guarded', 'the owner who sets one of two', widgets => 7);
+counts_exact($node, 'guarded', 'the owner with one of the two settings', widgets => 7);
 
 # The owner with both: INSERT and COPY make no versions, other commands do.
 my $before = recorded();

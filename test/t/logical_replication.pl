@@ -124,7 +124,7 @@ SQL
 	],
 	'<', \undef, '>', '/dev/null', '2>', \my $trouble);
 $publisher->poll_query_until('db', q{SELECT count(*) > 50 FROM poser_component_version WHERE uuid LIKE 'beside%'})
-  or die 'nobody writes';
+  or die 'no writer has begun';
 my $connstr = $publisher->connstr . ' dbname=db user=postgres';
 $subscriber->safe_psql('db', "CREATE SUBSCRIPTION sub CONNECTION '$connstr' PUBLICATION pub");
 $writers->finish;
@@ -196,7 +196,7 @@ caught_up('changed');
 consumers_go_on($publisher, 'db', 'publisher');
 caught_up('consumed');
 $worker->finish;
-is($worker->full_result(0) || $worker_trouble, '', 'who works for the subscriber\'s consumer has not failed');
+is($worker->full_result(0) || $worker_trouble, '', 'the worker of the subscriber\'s consumer has not failed');
 arrived_exact('consumed');
 cmp_ok($publisher->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the publisher prunes');
 make_deltas($publisher, 'db');
@@ -228,7 +228,7 @@ $subscriber->wait_for_subscription_sync($publisher, 'other', 'other');
 my ($writer, $listener) = map { $subscriber->background_psql('other') } 1 .. 2;
 $listener->query_safe('LISTEN poser_datasync');
 foreach (
-	[ q{SELECT 'nothing'}, 'nobody asks', 0 ],
+	[ q{SELECT 'nothing'}, 'no consumer asks', 0 ],
 	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer comes that does', 1 ],
 	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'it no longer does', 0 ],
 	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'it does again', 1 ])

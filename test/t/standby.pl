@@ -64,7 +64,7 @@ sub reads
 			"SELECT * FROM poser_component_as_of($at) ORDER BY uuid") } @comments;
 }
 
-# Four tests: the standby has caught up, is read-only, and reads as the primary does.
+# Five tests: the standby has caught up, is read-only, and reads as the primary does.
 sub same_reads
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;

@@ -565,7 +565,7 @@ SELECT consumer, (change).change_id, (change).payload_type, (change).payload_key
 FROM given GROUP BY 1, 2, 3, 4;
 SELECT change_id, 'only to', string_agg(consumer, ', ') FROM change
 GROUP BY 1 HAVING count(*) <> 3 ORDER BY 1 LIMIT 10;
-SELECT change_id, 'to nobody' FROM (
+SELECT change_id, 'to no consumer' FROM (
 	SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
 WHERE change_id NOT IN (SELECT change_id FROM change) ORDER BY 1 LIMIT 10;
 SELECT change_id, 'to', consumer, 'after', before FROM (

@@ -147,7 +147,7 @@ fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
 	'SELECT poser_recount()',
 	'SELECT poser_record_versions()',
 	q{SELECT poser_prune_versions('0')});
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'writer|writer|5|6', 'a writer\'s changes are recorded in his name');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'writer|writer|5|6', 'a writer\'s changes are recorded in its name');
 SELECT min(username), max(role_name), count(DISTINCT t.id), count(DISTINCT v.uuid)
 FROM poser_transaction t
 JOIN (SELECT uuid, transaction_id FROM poser_widget_version
@@ -170,7 +170,7 @@ EOF
 my $client = q{SELECT count(*) FROM poser_datasync_changes('client')};
 is(lines_as($node, 'db', 'owner', 'SELECT consumer, pending, holds_pruning FROM poser_datasync_status ORDER BY consumer'),
 	"client|11|t\nhq|11|t", 'the owner has consumers');
-is(lines_as($node, 'db', 'stranger', $client), 11, 'a stranger who is granted one is given history');
+is(lines_as($node, 'db', 'stranger', $client), 11, 'another role with a grant on a consumer gets the history');
 fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
   foreach ($client,
 	q{SELECT poser_datasync_confirm('client', 1)},
@@ -187,7 +187,7 @@ fails_as($node, 'db', 'stranger', '42501', $_, "a stranger, $_")
 	'SELECT * FROM poser_widget_version', 'SELECT * FROM poser_datasync_status');
 is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'what they have not confirmed is not pruned');
 is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'another runs the handler');
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'and it is called as him, for all in their order');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'and it runs as the owner, for all changes in their order');
 SELECT min(by), count(*), bool_and(change_id > before)
 FROM (SELECT by, (change).change_id, lag((change).change_id, 1, 0::bigint) OVER (ORDER BY n) AS before FROM pushed) p;
 EOF
@@ -200,9 +200,9 @@ UPDATE poser_widget SET description = 'Tower clock' WHERE uuid = 'a';
 EOF
 fails_as($node, 'db', 'stranger', '42501', $client, 'after it is revoked');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer}),
-	"client|1\nhq|1", 'who is granted the status sees it');
+	"client|1\nhq|1", 'a role with a grant on the status sees it');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer FROM poser_datasync_stale('0') ORDER BY 1}),
-	"client\nhq", 'and who is stale');
+	"client\nhq", 'and the stale consumers');
 counts_exact($node, 'db', 'with consumers', widgets => 2);
 is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'and the owner checks');
 lines_as($node, 'db', 'owner', q{SELECT poser_datasync_drop('client'), poser_datasync_drop('hq'); DROP TABLE pushed; DROP FUNCTION push});
@@ -215,8 +215,8 @@ ALTER TABLE poser_component ENABLE ROW LEVEL SECURITY;
 CREATE POLICY active_only ON poser_component FOR SELECT TO reader USING (active);
 EOF
 is(lines_as($node, 'db', 'owner', $get), '3|2', 'the owner counts all components');
-is(lines_as($node, 'db', 'reader', $get), '2|2', 'a reader those that a policy shows him');
-is(lines_as($node, 'db', 'second', $get), '0|0', 'another, for whom there is no policy, none');
+is(lines_as($node, 'db', 'reader', $get), '2|2', 'a reader gets those that a policy shows');
+is(lines_as($node, 'db', 'second', $get), '0|0', 'a reader without a policy gets none');
 lines_as($node, 'db', 'owner', <<'EOF');
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
 CREATE POLICY clock_only ON poser_widget FOR SELECT TO reader USING (uuid = 'a');
@@ -230,7 +230,7 @@ counts_exact($node, 'db', 'row-level security', widgets => 2);
 command_ok(
 	[ 'pg_dump', '-f', PostgreSQL::Test::Utils::tempdir() . '/owner.sql',
 		'-U', 'owner', $node->connstr('db') ],
-	'the owner dumps his database');
+	'the owner dumps the database');
 lines_as($node, 'db', 'owner', 'DROP EXTENSION poser');
 is( $node->safe_psql('db', q{SELECT relname FROM pg_class WHERE relname LIKE '%poser%'
 	UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE '%poser%'
