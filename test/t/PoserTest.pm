@@ -16,10 +16,12 @@ use Test::More;
 $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
-  new_node create_database lines_as fails_as counts_exact make_deltas
-  make_history history_exact history_goes_on make_batches batches_go_on
-  make_consumers consumers_go_on contents
-  start_session sqlstate waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
+  new_node create_database lines_as fails_as
+  start_session sqlstate waits_for_lock pgbench_file
+  counts_exact history_exact contents
+  make_deltas make_history history_goes_on make_batches batches_go_on
+  make_consumers consumers_go_on
+  MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
 # The maintained sums: settled row and deltas together.
@@ -72,6 +74,10 @@ use constant CONSUMER_OBJECTS => q{
 		INSERT INTO given (consumer, change_id) VALUES ('handled', change.change_id);
 	END
 	$$;};
+
+#
+# Clusters, statements and sessions
+#
 
 # A started cluster.  Extra arguments go to init(), "conf" goes to postgresql.conf.
 sub new_node
@@ -134,6 +140,54 @@ sub fails_as
 	return;
 }
 
+# Starts a statement in a new session of database "db", under an application_name.
+# It returns once the session has begun, and does not wait for the statement.
+sub start_session
+{
+	my ($node, $name, $statement) = @_;
+	my $session = $node->background_psql('db', on_error_stop => 0);
+
+	$session->query_until(qr/begun/, join("\n",
+		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
+	return $session;
+}
+
+# Waits until that statement has ended, and returns its SQLSTATE.
+sub sqlstate
+{
+	my ($session) = @_;
+	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
+	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
+}
+
+# Returns when a session of this application_name waits for a lock.
+sub waits_for_lock
+{
+	my ($node, $application) = @_;
+
+	$node->poll_query_until('postgres', <<"EOF") or die "$application does not wait";
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE application_name = '$application' AND wait_event_type = 'Lock'
+EOF
+	return;
+}
+
+# Writes a pgbench script into the test's temporary directory.
+sub pgbench_file
+{
+	my ($name, $content) = @_;
+	our $directory //= PostgreSQL::Test::Utils::tempdir();
+	my $file = "$directory/$name";
+
+	unlink $file;
+	append_to_file($file, $content);
+	return $file;
+}
+
+#
+# Checks of a database
+#
+
 # Two tests: for each widget, the shown and the maintained counts are those of a live
 # count, and there are at least "widgets" of them; poser_check() finds no problem.
 sub counts_exact
@@ -169,7 +223,7 @@ EOF
 	return;
 }
 
-# A test, without poser_check():  Each history ends in the row as it is, or in its
+# A test, without poser_check().  Each history ends in the row as it is, or in its
 # delete.  Each operation can follow the one before, or versions before it were pruned.
 # Each version has a transaction, of this cluster.  No id is there twice, and the
 # sequence is past all of them.  There are at least "versions" versions.
@@ -232,6 +286,42 @@ EOF
 	is($result, '', "$name: history is what has happened");
 	return;
 }
+
+# All rows of Poser's tables as a role sees them, and the sequences' positions; counts
+# as sums, settled or not.  Without "xact", xact and the consumers' positions are left
+# out; with "no_sequence", the sequences.
+sub contents
+{
+	my ($node, $dbname, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $kept = MAINTAINED;
+	my $without = $params{xact} ? '' : q{- 'xact'};
+	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
+		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
+	my $sequence = $params{no_sequence} ? '' :
+	  'SELECT last_value, is_called FROM poser_change_id_seq;
+	   SELECT last_value, is_called FROM poser_batch_id_seq;';
+
+	return lines_as($node, $dbname, $role, <<"EOF");
+SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
+SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
+SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
+SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
+SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
+SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
+SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
+SELECT to_json(h) FROM poser_version_horizon h;
+SELECT to_json(b) FROM poser_batch b ORDER BY id;
+SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
+SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
+SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
+$sequence
+EOF
+}
+
+#
+# Data, and what goes on with it
+#
 
 # Leaves deltas in a database: two prepared transactions lock the settled rows of all
 # widgets and have added a component to each; a third transaction adds one more.  The
@@ -581,82 +671,6 @@ HAVING count(*) <> 3;
 EOF
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: and poser_check() finds nothing");
 	return;
-}
-
-# All rows of Poser's tables as a role sees them, and the sequences' positions; counts
-# as sums, settled or not.  Without "xact", xact and the consumers' positions are left
-# out; with "no_sequence", the sequences.
-sub contents
-{
-	my ($node, $dbname, %params) = @_;
-	my $role = $params{role} // 'postgres';
-	my $kept = MAINTAINED;
-	my $without = $params{xact} ? '' : q{- 'xact'};
-	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
-		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
-	my $sequence = $params{no_sequence} ? '' :
-	  'SELECT last_value, is_called FROM poser_change_id_seq;
-	   SELECT last_value, is_called FROM poser_batch_id_seq;';
-
-	return lines_as($node, $dbname, $role, <<"EOF");
-SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
-SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
-SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
-SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
-SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
-SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
-SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
-SELECT to_json(h) FROM poser_version_horizon h;
-SELECT to_json(b) FROM poser_batch b ORDER BY id;
-SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
-SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
-SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
-$sequence
-EOF
-}
-
-# Starts a statement in a new session of database "db", under an application_name.
-# It returns once the session has begun, and does not wait for the statement.
-sub start_session
-{
-	my ($node, $name, $statement) = @_;
-	my $session = $node->background_psql('db', on_error_stop => 0);
-
-	$session->query_until(qr/begun/, join("\n",
-		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
-	return $session;
-}
-
-# Waits until that statement has ended, and returns its SQLSTATE.
-sub sqlstate
-{
-	my ($session) = @_;
-	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
-	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
-}
-
-# Returns when a session of this application_name waits for a lock.
-sub waits_for_lock
-{
-	my ($node, $application) = @_;
-
-	$node->poll_query_until('postgres', <<"EOF") or die "$application does not wait";
-SELECT count(*) > 0 FROM pg_stat_activity
-WHERE application_name = '$application' AND wait_event_type = 'Lock'
-EOF
-	return;
-}
-
-# Writes a pgbench script into the test's temporary directory.
-sub pgbench_file
-{
-	my ($name, $content) = @_;
-	our $directory //= PostgreSQL::Test::Utils::tempdir();
-	my $file = "$directory/$name";
-
-	unlink $file;
-	append_to_file($file, $content);
-	return $file;
 }
 
 1;
