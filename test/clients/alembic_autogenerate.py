@@ -1,7 +1,7 @@
-# Alembic's autogenerate, comparing a whole database with the seed's models,
-# proposes to drop the extension's own tables and an index.  With the filter it
-# proposes nothing.  The filter hides nothing else: tables and indexes of one's own
-# that no model has, and columns that the models have.
+# Alembic's autogenerate compares a whole database with the seed's models, and proposes
+# to drop the extension's own tables and indexes.  With the filter it proposes nothing.
+# The filter hides nothing else: it does propose to drop a user's tables and indexes that
+# no model has, and to add columns that the models have.
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata

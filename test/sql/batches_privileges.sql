@@ -10,7 +10,7 @@ CREATE ROLE regress_poser_nobody;
 CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
 GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
 DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database()); END $$;
--- Batches must not get what such defaults grant.
+-- Batches must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_maker;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

@@ -16,7 +16,7 @@ BEGIN
 	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
 END
 $$;
--- Such defaults change nothing.
+-- These default privileges have no effect on the extension.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner REVOKE USAGE ON TYPES FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;

@@ -1,7 +1,7 @@
 -- Drift, and what poser_check() says about it.
 
 -- Counts are wrong because the triggers did not run: what reads do, and how
--- poser_recount() mends counts.  Version 1.1 has nothing else that can drift.
+-- poser_recount() mends counts.  In version 1.1 only counts can drift.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.1';

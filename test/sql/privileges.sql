@@ -16,7 +16,7 @@ BEGIN
 	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
 END
 $$;
--- The bookkeeping must not get what such defaults grant.
+-- The bookkeeping must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_poser_reader;
 -- It must have what they revoke.

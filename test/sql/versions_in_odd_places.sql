@@ -1,5 +1,5 @@
--- History tables that are something else, NULL keys, types with a length: there is an
--- error or the right result, never a crash.
+-- Relations of another kind in place of the history's tables, NULL keys, types with a
+-- length: there is an error or the right result, never a crash.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;

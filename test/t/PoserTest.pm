@@ -458,7 +458,7 @@ poser_component|update|second
 poser_component|insert|first
 poser_widget|insert|first
 EOF
-	is( lines_as($node, $dbname, $role, <<"EOF"), 5, "$name: with greater ids");
+	is( lines_as($node, $dbname, $role, <<"EOF"), 5, "$name: new changes have greater ids");
 SELECT count(DISTINCT t.id) FROM poser_transaction t
 JOIN (SELECT transaction_id, change_id FROM poser_widget_version
 	  UNION ALL
@@ -567,7 +567,7 @@ batch 3|New
 batch 4|Old
 batch 5|Edited
 EOF
-	is( lines_as($node, $dbname, $role, <<'EOF'), "1|1|1|0|0\n0|1|0|0|0\nt", "$name: and so do others");
+	is( lines_as($node, $dbname, $role, <<'EOF'), "1|1|1|0|0\n0|1|0|0|0\nt", "$name: other batches go on");
 SELECT * FROM poser_batch_execute('other');
 SELECT * FROM poser_batch_execute('complete');
 DELETE FROM poser_widget WHERE uuid = 'batch 5';
@@ -577,7 +577,7 @@ SELECT id > :last FROM poser_batch WHERE uuid = 'goes on';
 DELETE FROM poser_batch WHERE uuid = 'goes on';
 EOF
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'),
-		'', "$name: batches have gone on, and poser_check() finds nothing");
+		'', "$name: poser_check() finds nothing after the batches went on");
 	return;
 }
 
@@ -606,7 +606,7 @@ SELECT poser_datasync_run('handled');
 SELECT poser_datasync_run('handled', 1);
 EOF
 	is( lines_as($node, $dbname, 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
-		3, "$dbname: a consumer is given what it does not confirm");
+		3, "$dbname: a consumer gets what it does not confirm");
 	return;
 }
 
@@ -638,7 +638,7 @@ DO $$ BEGIN
 	WHILE poser_datasync_run('handled', 100) > 0 LOOP END LOOP;
 END $$;
 EOF
-	is( lines_as($node, $dbname, $role, <<"EOF"), '', "$name: and are given all that they have not confirmed");
+	is( lines_as($node, $dbname, $role, <<"EOF"), '', "$name: consumers get all that they have not confirmed");
 WITH version AS (
 	SELECT change_id, 'widget' AS kind, uuid FROM poser_widget_version
 	UNION ALL
@@ -669,7 +669,7 @@ UNION ALL
 SELECT format('consumers are %s', string_agg(consumer, ', ' ORDER BY consumer)) FROM poser_datasync_consumer
 HAVING count(*) <> 3;
 EOF
-	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: and poser_check() finds nothing");
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: poser_check() finds nothing after the consumers went on");
 	return;
 }
 

@@ -82,10 +82,10 @@ sub survived
 
 	is( $node->safe_psql('db', "SELECT operation, description, changed
 		FROM poser_widget_history('committed $name')"),
-		"update|changed|{description}\ninsert||", "$name: what was committed is in history");
+		"update|changed|{description}\ninsert||", "$name: committed changes are in the history");
 	is( $node->safe_psql('db', q{SELECT uuid FROM poser_widget_version WHERE uuid LIKE 'uncommitted%'
 		UNION ALL SELECT uuid FROM poser_component_version WHERE description LIKE 'uncommitted%'}),
-		'', "$name: what was not is not");
+		'', "$name: uncommitted changes are not in the history");
 	counts_exact($node, 'db', $name, widgets => $widgets);
 	history_exact($node, 'db', $name, versions => 1000);
 	return;

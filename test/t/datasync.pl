@@ -182,7 +182,7 @@ DELETE FROM poser_widget WHERE uuid = 'w3';
 COMMIT;
 EOF
 my $status = q{SELECT consumer, pending, oldest, last_confirmed_at FROM poser_datasync_status ORDER BY 1};
-is(drain($node, 'crash', 'all', 4), 13, 'all is confirmed');
+is(drain($node, 'crash', 'all', 4), 13, 'a consumer has confirmed all');
 is($node->safe_psql('crash', q{SELECT take('half', 8, 5)}), 5, 'five of eight changes are confirmed');
 my $delivered = changes($node, 'crash', 'half', 8);
 like($delivered, qr/\A\d+\|.*\|w6\|.*(\n.*){7}\z/, 'the next eight begin with the sixth');
@@ -194,10 +194,10 @@ my $before = $node->safe_psql('crash', $status);
 $node->stop('immediate');
 $session->quit;
 $node->start;
-is($node->safe_psql('crash', $status), $before, 'a crash leaves each consumer where it was');
-is(changes($node, 'crash', 'half', 8), $delivered, 'what was delivered and not confirmed comes again');
-is(changes($node, 'crash', 'open', 3), $first, 'what was confirmed in a transaction that is lost does, too');
-is(drain($node, 'crash', 'all', 4), 0, 'what was confirmed does not');
+is($node->safe_psql('crash', $status), $before, 'a crash does not move a consumer');
+is(changes($node, 'crash', 'half', 8), $delivered, 'after a crash, delivered changes that were not confirmed come again');
+is(changes($node, 'crash', 'open', 3), $first, 'after a crash, changes confirmed by a lost transaction come again');
+is(drain($node, 'crash', 'all', 4), 0, 'after a crash, confirmed changes do not come again');
 $node->safe_psql('crash', q{SELECT take('half', 2, 1)});
 $node->stop('immediate');
 $node->start;
@@ -254,7 +254,7 @@ foreach my $round (1, 2)
 	$node->start;
 	like(slurp_file($node->logfile, $offset), qr/not properly shut down.*redo (?:done|is not required)/s,
 		"killed server $round: it has recovered");
-	is(changes($node, 'crash', 'half', 10000), $delivered, "killed server $round: what was delivered comes again");
+	is(changes($node, 'crash', 'half', 10000), $delivered, "killed server $round: delivered changes that were not confirmed come again");
 	$node->safe_psql('crash', q{SELECT format('COMMIT PREPARED %L', gid) FROM pg_prepared_xacts \gexec});
 	drain($node, 'crash', 'half', 1000);
 	drain($node, 'crash', 'all', 10000) if $round == 2;
@@ -275,28 +275,28 @@ insert_widget('prepared', 'between');
 $writer->query_safe(q{INSERT INTO poser_widget (uuid, description) VALUES ('second', ''); PREPARE TRANSACTION 'held'});
 $writer->quit;
 insert_widget('prepared', 'later');
-is(keys_of($node, 'prepared', 'c'), 'earlier between later', 'nothing comes of a prepared transaction, and others do');
-is(drain($node, 'prepared', 'c', 2), 3, 'and can be confirmed');
-is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 0, 'then none is pending');
+is(keys_of($node, 'prepared', 'c'), 'earlier between later', 'changes of a prepared transaction do not come, others do');
+is(drain($node, 'prepared', 'c', 2), 3, 'changes after those of a prepared transaction can be confirmed');
+is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 0, 'a prepared transaction\'s changes are not pending');
 $node->stop('immediate');
 $node->start;
-is(keys_of($node, 'prepared', 'c'), '', 'after a crash, too');
+is(keys_of($node, 'prepared', 'c'), '', 'after a crash, changes of a prepared transaction do not come');
 insert_widget('prepared', 'latest');
-is(keys_of($node, 'prepared', 'c'), 'latest', 'but what has come since');
+is(keys_of($node, 'prepared', 'c'), 'latest', 'after a crash, later changes come');
 $node->safe_psql('prepared', q{COMMIT PREPARED 'held'; UPDATE poser_widget SET active = false WHERE uuid = 'first'});
 is(keys_of($node, 'prepared', 'c'), 'latest', 'what was delivered does not become another for COMMIT PREPARED');
-is(drain($node, 'prepared', 'c', 1), 4, 'it comes next');
+is(drain($node, 'prepared', 'c', 1), 4, 'after COMMIT PREPARED its changes come next');
 is( $node->safe_psql('prepared', q{SELECT string_agg(payload_key, ' ' ORDER BY n) FROM received}),
-	'earlier between later latest first second first', 'in its order');
+	'earlier between later latest first second first', 'its changes come in their order');
 is(keys_of($node, 'prepared', 'other'), 'earlier first between second later latest first',
-	'another consumer gets all in the order in which it was made');
+	'another consumer gets all changes in the order of their ids');
 received_exact($node, 'prepared', 'c', 'COMMIT PREPARED');
 
 $node->safe_psql('prepared', q{BEGIN; DELETE FROM poser_widget; PREPARE TRANSACTION 'held'});
 insert_widget('prepared', 'after');
-is(drain($node, 'prepared', 'c', 1), 1, 'another one, and what came after it');
+is(drain($node, 'prepared', 'c', 1), 1, 'changes come while another transaction is prepared');
 $node->safe_psql('prepared', q{ROLLBACK PREPARED 'held'});
-is(keys_of($node, 'prepared', 'c'), '', 'ROLLBACK PREPARED: nothing comes of it');
+is(keys_of($node, 'prepared', 'c'), '', 'ROLLBACK PREPARED: none of its changes comes');
 
 # A consumer's own prepared transaction.
 $node->safe_psql('prepared', q{UPDATE poser_widget SET active = NOT active WHERE uuid IN ('first', 'second', 'after')});
@@ -317,8 +317,8 @@ EOF
 			"prepared by a consumer$restarted, poser_datasync_$_")
 		  foreach q{confirm('c', 1)}, q{run('c')}, q{skip('c', 1, 'why')}, q{drop('c')};
 		is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 3,
-			"prepared by a consumer$restarted: its status is that before");
-		is(keys_of($node, 'prepared', 'other') =~ s/ .*//r, 'earlier', "prepared by a consumer$restarted: another one works");
+			"prepared by a consumer$restarted: the status is as before");
+		is(keys_of($node, 'prepared', 'other') =~ s/ .*//r, 'earlier', "prepared by a consumer$restarted: another consumer works");
 		if (!$restarted)
 		{
 			$node->stop('immediate');
@@ -327,7 +327,7 @@ EOF
 	}
 	$node->safe_psql('prepared', "$end PREPARED 'consumer'");
 	is(changes($node, 'prepared', 'c', 10),
-		$end eq 'COMMIT' ? $delivered =~ s/\A(?:.*\n){2}//r : $delivered, "$end PREPARED: it goes on from there");
+		$end eq 'COMMIT' ? $delivered =~ s/\A(?:.*\n){2}//r : $delivered, "$end PREPARED: the consumer goes on from there");
 }
 drain($node, 'prepared', $_, 3) foreach 'c', 'other';
 received_exact($node, 'prepared', $_, 'prepared by a consumer') foreach 'c', 'other';
@@ -345,15 +345,15 @@ $node->safe_psql('neighbour', q{BEGIN; INSERT INTO poser_widget (uuid, descripti
 my ($reader, $here, $younger) = map { $node->background_psql('long') } 1 .. 3;
 $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM poser_widget');
 insert_widget('long', 'a');
-is(drain($node, 'long', 'c', 1), 1, 'transactions in another database and readers hold nothing back');
+is(drain($node, 'long', 'c', 1), 1, 'transactions in another database and readers delay no change');
 $here->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('long', '')});
 insert_widget('long', 'b');
-is(drain($node, 'long', 'c', 1), 1, 'nor does one in the same database');
+is(drain($node, 'long', 'c', 1), 1, 'an open transaction in the same database delays no change of others');
 $here->query_safe(q{UPDATE poser_widget SET active = false WHERE uuid IN ('a', 'long')});
 insert_widget('long', 'c');
-is(drain($node, 'long', 'c', 1), 1, 'however long it is');
+is(drain($node, 'long', 'c', 1), 1, 'a long transaction delays no change of others');
 $here->query_safe('COMMIT');
-is(keys_of($node, 'long', 'c'), 'long a long', 'its own changes come when it is over');
+is(keys_of($node, 'long', 'c'), 'long a long', 'a long transaction\'s changes come after its commit');
 drain($node, 'long', 'c', 1);
 
 # The youngest of three transactions makes a row, the oldest changes it, and only the
@@ -362,10 +362,10 @@ $here->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $younger->query_safe('BEGIN; SELECT pg_current_xact_id()');
 insert_widget('long', 'row');
 $here->query_safe(q{UPDATE poser_widget SET description = 'Changed' WHERE uuid = 'row'; COMMIT});
-is(keys_of($node, 'long', 'c'), 'row row', 'what an older transaction has changed comes after what it has seen');
+is(keys_of($node, 'long', 'c'), 'row row', 'the change of an older transaction comes after the change that it has seen');
 drain($node, 'long', 'c', 1);
 $younger->query_safe(q{UPDATE poser_widget SET description = 'Changed again' WHERE uuid = 'row'; COMMIT});
-is(drain($node, 'long', 'c', 1), 1, 'and before what was changed later');
+is(drain($node, 'long', 'c', 1), 1, 'one more change comes after both');
 received_exact($node, 'long', 'c', 'long transactions');
 $elsewhere->query_safe('COMMIT');
 $node->safe_psql('neighbour', q{COMMIT PREPARED 'elsewhere'});
@@ -405,38 +405,38 @@ sub hears
 }
 
 my $insert = q{INSERT INTO poser_widget (description) VALUES ('')};
-hears($insert, 0, 'without a consumer, nothing');
+hears($insert, 0, 'no consumer: no notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('quiet', notify => false)});
-hears($insert, 0, 'nor with one that does not ask for it');
+hears($insert, 0, 'a consumer that does not ask for it: no notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('alert', notify => true)});
-hears($insert, 1, 'a transaction is heard of once one asks for it');
+hears($insert, 1, 'a consumer asks for it: a transaction notifies');
 is($node->safe_psql('notify', q{SELECT max(transaction_id) FROM poser_datasync_changes('alert')}),
-	$node->safe_psql('notify', $newest), 'NOTIFY: and its changes are there');
+	$node->safe_psql('notify', $newest), 'NOTIFY: its changes come');
 hears("BEGIN; $insert; $insert; UPDATE poser_widget SET active = NOT active; DELETE FROM poser_widget; COMMIT",
-	1, 'once, whatever it does');
+	1, 'a transaction notifies once for all its changes');
 hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SET LOCAL poser.runas = 'bob'; $insert; COMMIT",
-	1, 'once, in however many names: the newest');
+	1, 'a transaction in several names notifies once, of the newest');
 is($node->safe_psql('notify', 'SELECT count(*) FROM poser_transaction GROUP BY xact ORDER BY xact::text::bigint DESC LIMIT 1'),
-	2, 'NOTIFY: there were two');
-hears("BEGIN; $insert; ROLLBACK", 0, 'nothing after a rollback');
-hears("BEGIN; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 0, 'nothing of a savepoint that was rolled back');
+	2, 'NOTIFY: the transaction had two names');
+hears("BEGIN; $insert; ROLLBACK", 0, 'a rollback notifies of nothing');
+hears("BEGIN; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 0, 'a savepoint that was rolled back notifies of nothing');
 hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SAVEPOINT s; SET LOCAL poser.runas = 'bob'; $insert; ROLLBACK TO s; COMMIT",
-	1, 'what a savepoint that was rolled back leaves');
-hears("BEGIN; SAVEPOINT s; $insert; RELEASE s; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 1, 'and of one that was released');
-hears('CREATE TABLE mine AS SELECT 1', 0, 'nothing of what is not Poser\'s');
+	1, 'the changes before a savepoint that was rolled back notify');
+hears("BEGIN; SAVEPOINT s; $insert; RELEASE s; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 1, 'the changes in a released savepoint notify');
+hears('CREATE TABLE mine AS SELECT 1', 0, 'other tables notify of nothing');
 hears("BEGIN; $insert; PREPARE TRANSACTION 'notify'", 0, 'PREPARE TRANSACTION is possible');
-hears(q{COMMIT PREPARED 'notify'}, 0, 'and not heard of');
-hears($insert, 1, 'but what follows is');
+hears(q{COMMIT PREPARED 'notify'}, 0, 'COMMIT PREPARED does not notify');
+hears($insert, 1, 'the next transaction notifies');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('alarm', notify => true)});
-hears($insert, 1, 'once, however many ask for it');
+hears($insert, 1, 'several consumers that ask for it: one notification');
 $node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = false WHERE consumer = 'alert'});
-hears($insert, 1, 'as long as one does');
+hears($insert, 1, 'one consumer that still asks for it: a notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_drop('alarm')});
-hears($insert, 0, 'nothing once none does');
+hears($insert, 0, 'no consumer asks for it any more: no notification');
 $node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = true WHERE consumer = 'alert'});
-hears($insert, 1, 'until one does again');
+hears($insert, 1, 'a consumer asks for it again: a notification');
 drain($node, 'notify', $_, 5) foreach 'quiet', 'alert';
-is(heard(), '', 'NOTIFY: nothing of consuming');
+is(heard(), '', 'NOTIFY: consuming does not notify');
 $_->quit foreach $listener, $writer;
 
 #
@@ -520,7 +520,7 @@ is( $node->safe_psql('source', q{SELECT string_agg(payload_key, ' ') FROM receiv
 	WHERE consumer = 'across' AND payload_key IN ('one', 'two')}),
 	'one', 'a change is confirmed, and one before it is not');
 drain($node, 'source', 'all', 10);
-is(drain($node, 'source', 'all', 10), 0, 'a server where nothing goes on');
+is(drain($node, 'source', 'all', 10), 0, 'no change comes without writers');
 received_exact($node, 'source', 'all', 'before a dump');
 my $consumers = q{SELECT consumer, handler, runas, notify, own_changes, roles FROM poser_datasync_consumer ORDER BY 1};
 my $skipped = 'SELECT * FROM poser_datasync_skipped';
@@ -568,31 +568,31 @@ foreach my $server ($node, $other)
 		  foreach $consumers, $skipped;
 		is( lines_as($server, 'target', 'clerk', q{SELECT pending > 0, attempts > 0, last_error
 				FROM poser_datasync_status WHERE consumer = 'worker'}),
-			't|t|broken at Poison', "$name: privileges on the status, and what the handler had said");
+			't|t|broken at Poison', "$name: the status has its privileges and the handler's error");
 		is($query->(q{SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM poser_datasync_status WHERE pending = 0}),
 			'all', "$name: a consumer without changes to get");
-		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: what is pending is kept");
+		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: pruning keeps pending changes");
 
 		my $mark = $query->('SELECT max(n) FROM received');
 		is(drain($server, 'target', 'all', 10), 0, "$name: a consumer that has confirmed all gets nothing");
 		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: a consumer that began later gets what came after that");
 		drain($server, 'target', $_, 10) foreach qw(never half skipper across now);
 		fails_as($server, 'target', 'clerk', '42501', q{SELECT * FROM poser_datasync_changes('never')},
-			"$name: a role that may not work for that consumer");
+			"$name: a role without a grant on the consumer");
 		$query->('DELETE FROM broken');
 		is(lines_as($server, 'target', 'clerk', q{SELECT poser_datasync_run('worker', 100000)}),
 			$query->(qq{SELECT count(*) FROM received WHERE consumer = 'worker' AND n > $mark}),
-			"$name: the handler goes on to work, for the role that may");
+			"$name: the handler goes on, for the role with a grant");
 		received_exact($server, 'target', $_, $name, mark => $mark, twice => 1)
 		  foreach qw(never half all skipper across now worker);
 		is( $query->(q{SELECT count(*), max(last_error), max(attempts) FROM poser_datasync_status WHERE pending > 0}),
 			'0||', "$name: no consumer has anything left to do");
-		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: nor any error");
+		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: no consumer has an error");
 
 		# From here on everything is as usual.
 		$mark = $query->('SELECT max(n) FROM received');
 		write_some($server, 'target', 'third');
-		is(drain($server, 'target', $_, 4), $written, "$name: $_ goes on with what is new, once")
+		is(drain($server, 'target', $_, 4), $written, "$name: $_ gets new changes once")
 		  foreach qw(never half all skipper across now idle);
 		is($query->(q{SELECT poser_datasync_run('worker')}), $written, "$name: worker, too");
 		received_exact($server, 'target', $_, "$name, written to", mark => $mark, twice => 1)
@@ -623,7 +623,7 @@ $writer->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES
 $node->safe_psql('failover', q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('prepared', '');
 	PREPARE TRANSACTION 'failover'});
 write_some($node, 'failover', 'second');
-is(drain($node, 'failover', 'all', 100), $written, 'while a transaction goes on, and another is prepared');
+is(drain($node, 'failover', 'all', 100), $written, 'changes come while one transaction is open and another is prepared');
 $delivered = changes($node, 'failover', 'half', 1000);
 
 $node->wait_for_catchup($standby);
@@ -631,7 +631,7 @@ $status = q{SELECT consumer, handler, notify, pending, oldest, stale, holds_prun
 	last_error, last_failed_at, failed_change_id FROM poser_datasync_status ORDER BY 1};
 is($standby->safe_psql('failover', $status), $node->safe_psql('failover', $status), 'the status can be read on a standby');
 is($standby->safe_psql('failover', q{SELECT * FROM poser_datasync_stale('0')}), "half\nnever\nworker",
-	'and a consumer that has been away');
+	'stale consumers can be read on a standby');
 foreach (
 	[ 'changes', q{('half')} ],
 	[ 'confirm', q{('half', 1)} ],
@@ -647,24 +647,24 @@ foreach (
 		"\\set VERBOSITY verbose\nSELECT poser_datasync_$function$arguments");
 
 	like($stderr, qr/ERROR:  25006: cannot execute poser_datasync_$function\(\) (?:in a read-only transaction|during recovery)$/m,
-		"poser_datasync_$function() on a standby says what is the matter");
+		"poser_datasync_$function() on a standby fails with a clear message");
 }
 
 $node->stop('immediate');
 eval { $writer->quit };
 $standby->promote;
-is(changes($standby, 'failover', 'half', 1000), $delivered, 'promoted: what was delivered and not confirmed comes again');
-is(drain($standby, 'failover', 'all', 100), 0, 'what was confirmed does not');
-is(drain($standby, 'failover', 'half', 3), 2 * $written - 4, 'the rest of a window can be had, and the next one');
+is(changes($standby, 'failover', 'half', 1000), $delivered, 'promoted: delivered changes that were not confirmed come again');
+is(drain($standby, 'failover', 'all', 100), 0, 'promoted: confirmed changes do not come again');
+is(drain($standby, 'failover', 'half', 3), 2 * $written - 4, 'promoted: the rest of a window comes, and the next window');
 $standby->safe_psql('failover', q{COMMIT PREPARED 'failover'; DELETE FROM broken});
-is(drain($standby, 'failover', $_, 5), 1, "$_ gets what was prepared") foreach 'half', 'all';
-is(drain($standby, 'failover', 'never', 5), 1 + 2 * $written, 'never gets all');
-cmp_ok($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), '>', $written, 'and the handler goes on');
+is(drain($standby, 'failover', $_, 5), 1, "promoted: $_ gets the prepared transaction's changes") foreach 'half', 'all';
+is(drain($standby, 'failover', 'never', 5), 1 + 2 * $written, 'promoted: "never" gets all changes');
+cmp_ok($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), '>', $written, 'promoted: the handler goes on');
 write_some($standby, 'failover', 'third');
-is(drain($standby, 'failover', $_, 5), $written, "$_ gets what is new") foreach qw(half all never);
+is(drain($standby, 'failover', $_, 5), $written, "promoted: $_ gets new changes") foreach qw(half all never);
 is($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), $written, 'worker, too');
 received_exact($standby, 'failover', $_, 'promoted') foreach qw(half all never worker);
-is($standby->safe_psql('failover', q{SELECT count(*) FROM received WHERE payload_key = 'lost'}), 0, 'nothing of what was lost');
+is($standby->safe_psql('failover', q{SELECT count(*) FROM received WHERE payload_key = 'lost'}), 0, 'promoted: no change of the lost transaction comes');
 counts_exact($standby, 'failover', 'promoted', widgets => 5);
 history_exact($standby, 'failover', 'promoted', versions => 3 * $written);
 

@@ -409,7 +409,7 @@ sub crash
 	$node->poll_query_until('db', 'SELECT true') or die 'no restart';
 	like(slurp_file($node->logfile, $offset), qr/redo (?:done|is not required)/, 'the server has recovered');
 	@left = prepared();
-	is(scalar(grep { $_ eq "$prepared->{name} kept" } @left), 1, 'what was prepared still is');
+	is(scalar(grep { $_ eq "$prepared->{name} kept" } @left), 1, 'prepared transactions survive the crash');
 	see_positions();
 	end_some();
 	return;
@@ -619,17 +619,17 @@ $elsewhere = begin_elsewhere();
 my $last = begin_long('kept');
 round() while writing();
 $_->finish foreach @writers;
-is(written('to the end', 'out'), 4, 'the writers come to their end');
+is(written('to the end', 'out'), 4, 'the writers have finished');
 end_some() while @left;
-is(join("\n", prepared()), '', 'and so does all that was prepared');
+is(join("\n", prepared()), '', 'no transaction is left prepared');
 ok($node->poll_query_until('db', 'SELECT sum(pending) = 0 FROM poser_datasync_status'),
-	'what is still running keeps nothing back');
+	'an open transaction delays no change of others');
 end_long($last, 'COMMIT');
 append_to_file("$directory/over", '');
 waitpid $_, 0 foreach @processes;
 see_positions();
 is(join(' ', ask($elsewhere, 'SELECT pg_current_xact_id(); COMMIT;')), $elsewhere->{xact},
-	'nor has a transaction in another database');
+	'an open transaction in another database delays no change');
 $node->safe_psql('elsewhere', "COMMIT PREPARED 'elsewhere'");
 $elsewhere->{run}->finish;
 
@@ -638,7 +638,7 @@ my $transactions = written('^BEGIN$', 'out');
 my $aborted = $transactions - written('^(?:COMMIT|PREPARE TRANSACTION)$', 'out');
 note "$aborted of $transactions aborted";
 cmp_ok($aborted, '>', 20, 'transactions were aborted');
-cmp_ok(written('^ROLLBACK$', 'out'), '>', $aborted + 20, 'and parts of others');
+cmp_ok(written('^ROLLBACK$', 'out'), '>', $aborted + 20, 'parts of transactions were rolled back');
 foreach (
 	[ '^COMMIT$', 'commits' ], [ '^PREPARE TRANSACTION$', 'prepared transactions' ],
 	[ '^COMMIT PREPARED$', 'committed ones' ], [ '^ROLLBACK PREPARED$', 'aborted ones' ],
@@ -649,8 +649,8 @@ foreach (
 	cmp_ok(written($_->[0], 'out'), '>', 10, "there were $_->[1]");
 }
 is(written('ERROR:  (?!23503|23505|25P02|3B001|40001|40P01|42704|55P03)', 'err'),
-	0, 'and no errors but those of such transactions');
-unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal (?:6|11)\b/, 'nothing has broken');
+	0, 'only expected errors occurred');
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal (?:6|11)\b/, 'the server log has no crash but those of the test');
 counts_exact($node, 'db', 'in the end', widgets => 8);
 history_exact($node, 'db', 'in the end', versions => 2000);
 
@@ -678,28 +678,28 @@ foreach my $consumer (qw(first second late fresh handled))
 		push @problems, map { "is older: $_" } grep { $before{ $xact{ change_id($_) } } } values %{ $feed{first} };
 		@missing = grep { !$after{ $xact{$_} } } @missing;
 		cmp_ok(scalar(grep { $xact{$_} < $since } @missing), '>', 0,
-			"$consumer: is due changes of transactions that were running when it began");
+			"$consumer: transactions were running when it began");
 	}
 
-	is(first_few(@problems), '', "$consumer: what comes is right, and in order");
+	is(first_few(@problems), '', "$consumer: the changes are right and in order");
 	is(first_few(grep { !$feed{first}{$_} } sort { $a <=> $b } @missing), '', "$consumer: nothing is missing");
-	cmp_ok(scalar(keys %{ $feed{first} }), '>', 1000, "$consumer: that is a lot");
+	cmp_ok(scalar(keys %{ $feed{first} }), '>', 1000, "$consumer: there were many changes");
 	is($feed{again}, undef, "$consumer: once") if $consumer eq 'handled';
 	is( difference(rows($consumer eq 'handled' ? 'db' : 'copies', $consumer), rows('db', 'public')),
-		'', "$consumer: the copy is as the tables are");
-	unlike(join("\n", values %{ $feed{first} }), qr/.*rolled back.*/, "$consumer: nothing was rolled back");
+		'', "$consumer: the copy is equal to the tables");
+	unlike(join("\n", values %{ $feed{first} }), qr/.*rolled back.*/, "$consumer: nothing that was rolled back has come");
 	unlike($log, qr/unexpectedly.*|gave up/, "$consumer: nothing unexpected");
 	$crashes{$_}++ foreach $log =~ /^crashed (.*)/mg;
 	$again += $feed{again} // 0;
 	$lower += $feed{lower} // 0;
 }
-is(first_few(@backwards), '', 'no position has gone back');
+is(first_few(@backwards), '', 'no position has moved backwards');
 cmp_ok($crashes{$_} // 0, '>', 0, "a consumer has crashed: $_")
   foreach ('delivered', 'applying', 'applied', 'confirming', 'handling', 'terminated', 'with the server',
 	'for another session');
 note explain({ %crashes, again => $again, lower => $lower, changes => scalar(keys %change) });
 cmp_ok($again, '>', 100, 'changes have come again');
-cmp_ok($lower, '>', 10, 'and after others with a greater change_id');
+cmp_ok($lower, '>', 10, 'changes have come after others with a greater change_id');
 
 diag("POSER_TEST_SEED=$seed") unless Test::More->builder->is_passing;
 done_testing();

@@ -69,7 +69,7 @@ sub restored
 	$node->safe_psql('postgres',
 		"ALTER DATABASE target SET search_path = $source->{search_path}");
 	is(contents($node, 'target', role => $role), $source->{contents},
-		"$name: all is the same");
+		"$name: all contents are equal");
 	counts_exact($node, 'target', $name, widgets => 312);
 	history_exact($node, 'target', $name, versions => 2000);
 	# each row has the xact of the transaction that has inserted it
@@ -78,7 +78,7 @@ sub restored
 		"$source->{transactions}|0", "$name: xact is of this cluster");
 	batches_go_on($node, 'target', $name, role => $role);
 	history_goes_on($node, 'target', $name, role => $role);
-	history_exact($node, 'target', "$name, written to", versions => 2000);
+	history_exact($node, 'target', "$name, after more writes", versions => 2000);
 	consumers_go_on($node, 'target', $name, role => $role, twice => 1);
 	return;
 }
@@ -125,7 +125,7 @@ foreach (
 			'SELECT count(*), sum(component_count) FROM poser_widget_summary'),
 		$node->safe_psql($dbname,
 			'SELECT (SELECT count(*) FROM poser_widget), count(*) FROM poser_component'),
-		"$about: a reader still reads");
+		"$about: a reader can still read");
 	my $history = q{SELECT * FROM poser_widget_history('history 1')};
 	is(lines_as($node, 'target', 'reader', $history),
 		$node->safe_psql($dbname, $history), "$about: history, too");
@@ -133,7 +133,7 @@ foreach (
 	  foreach 'poser_component_version', 'poser_batch', 'poser_batch_row',
 	  'poser_datasync_consumer', 'poser_datasync_skipped', 'poser_datasync_status';
 	is( lines_as($node, 'target', 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
-		0, "$about: a writer is still granted a consumer, which has gone on");
+		0, "$about: a writer still has its grant on a consumer, which has gone on");
 	is( lines_as($node, 'target', 'writer', 'SELECT uuid FROM poser_batch ORDER BY uuid'),
 		"complete\nempty\nexecuted\nopen", "$about: a writer sees only some of the batches");
 
@@ -167,7 +167,7 @@ CREATE EXTENSION poser SCHEMA "$schema";
 SET search_path = "$schema";
 EOF
 		command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $data, $_[0] ],
-			"$about: psql of the data");
+			"$about: psql restores the data");
 	});
 }
 
@@ -195,19 +195,19 @@ $node->safe_psql('postgres', 'CREATE DATABASE newer TEMPLATE template0');
 command_ok(
 	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $older, $node->connstr('newer') ],
 	'a dump of version 1.1, restored where 1.4 is the default');
-is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'rows have come without versions');
+is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'the rows have no versions');
 SELECT (SELECT count(*) FROM poser_widget), (SELECT count(*) FROM poser_component);
 SELECT (SELECT count(*) FROM poser_widget_version), (SELECT count(*) FROM poser_component_version);
 SELECT count(*) FROM poser_transaction;
 EOF
 is( $node->safe_psql('newer', 'SELECT object FROM poser_check() ORDER BY 1'),
-	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() says so');
-is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() mends it');
+	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() reports rows without versions');
+is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() makes the missing versions');
 counts_exact($node, 'newer', 'mended', widgets => 2);
 history_exact($node, 'newer', 'mended', versions => 5);
 is( $node->safe_psql('newer', q{SELECT operation, changed, description, username, comment
 	FROM poser_widget_history('b')}),
-	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
+	'insert||Bell|postgres|recorded by poser_record_versions()', 'the history begins with these versions');
 
 # Version 1.2 has no batches and no consumers, version 1.3 has no consumers.  A new
 # consumer gets the whole history.
@@ -303,10 +303,10 @@ COPY public.poser_widget (uuid, description) FROM STDIN;
 i	restored
 \.
 EOF
-is(recorded(), $before, 'rows that the owner restores are not');
+is(recorded(), $before, 'rows that the owner restores are not recorded');
 is($node->safe_psql('guarded', 'SELECT object FROM poser_check() ORDER BY 1'),
-	"widget h\nwidget i", 'poser_check() says so if their versions do not come');
-is($node->safe_psql('guarded', 'SELECT poser_record_versions()'), 2, 'and they can be recorded');
+	"widget h\nwidget i", 'poser_check() reports restored rows without versions');
+is($node->safe_psql('guarded', 'SELECT poser_record_versions()'), 2, 'poser_record_versions() records them');
 $before = recorded();
 lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
 UPDATE public.poser_widget SET description = 'changed' WHERE uuid = 'a';

@@ -86,12 +86,12 @@ foreach my $gate (1 .. 5)
 		my $session = start_session($node, 'importer', "SET ROLE importer;\n$import");
 		waits_for_lock($node, 'importer');
 		like(activity(), qr{\A/\* poser_import into poser_widget: $told rows \*/ \Q$import\E;\z},
-			"$phase: that it is can be seen");
+			"$phase: pg_stat_activity shows the phase");
 		signal_importer($function);
 		if ($function eq 'pg_cancel_backend')
 		{
 			wait_until(q{state = 'idle'});
-			is(activity(), "$import;", "$phase: cancelled, the query is shown as it is");
+			is(activity(), "$import;", "$phase: cancelled, the session's own query is shown");
 			is(sqlstate($session), '57014', "$phase: cancelled");
 			$session->quit;
 		}
@@ -116,7 +116,7 @@ foreach my $case (
 	my ($name, $statement, $condition, $phase) = @$case;
 	my $session = start_session($node, 'importer', $statement);
 	wait_until($condition);
-	like(activity(), qr{\A/\* poser_import(_diff)? into poser_widget: $phase, \d+ rows \*/ }, "$name: that it is can be seen");
+	like(activity(), qr{\A/\* poser_import(_diff)? into poser_widget: $phase, \d+ rows \*/ }, "$name: pg_stat_activity shows it");
 	signal_importer('pg_cancel_backend');
 	is(sqlstate($session), '57014', "$name: cancelled");
 	$session->quit;
@@ -156,13 +156,13 @@ $node->stop('immediate');
 foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
 $node->start;
 is(places(), $before, 'a crash leaves nothing of an execution');
-is($node->safe_psql('db', $batch), $as_populated, 'and the batch as it was');
+is($node->safe_psql('db', $batch), $as_populated, 'a crash leaves the batch as it was');
 
-is($node->safe_psql('db', $import), '29500|250|250|0', 'the same import, without a crash');
+is($node->safe_psql('db', $import), '29500|250|250|0', 'the same import succeeds without a crash');
 is($node->safe_psql('db', q{SELECT count(*) FROM poser_widget w JOIN list l USING (uuid, description)}), '29750',
-	'does it all');
-is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|30000|0', 'and leaves the batch nothing to do');
-is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'which is executed by that');
+	'the import does all that the crash has undone');
+is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|30000|0', 'the batch has nothing left to do');
+is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'the batch counts as executed');
 
 #
 # While others write: each import succeeds, and no change is lost
@@ -190,12 +190,12 @@ $node->command_ok(
 	],
 	'imports succeed while others write');
 cmp_ok($node->safe_psql('db', q{SELECT count(*) FROM poser_transaction WHERE username = 'importer'}), '>', 10,
-	'and have had something to do');
+	'the imports had changes to write');
 $node->safe_psql('db', $import);
 is($node->safe_psql('db', q{SELECT uuid, description FROM poser_widget EXCEPT ALL SELECT uuid, description FROM list}), '',
-	'the last one leaves no row that it should not');
+	'after the last import no surplus row is left');
 is($node->safe_psql('db', q{SELECT uuid, description FROM list EXCEPT ALL SELECT uuid, description FROM poser_widget}), '',
-	'and lacks none');
+	'after the last import no row is missing');
 
 # A row changes each time before it is written.  At the third attempt the import locks
 # the table before it compares, and writers of the row wait.
@@ -227,10 +227,10 @@ foreach my $attempt (1 .. 3)
 	else { $writers[-1]->query_safe('SELECT'); }
 	$holder->query_safe("SELECT pg_advisory_unlock(100 + $attempt)");
 }
-like($session->query('SELECT'), qr/^0\|1\|1\|/m, 'the third attempt does it');
+like($session->query('SELECT'), qr/^0\|1\|1\|/m, 'the third attempt succeeds');
 $writers[-1]->query_safe('SELECT');
 is( $node->safe_psql('db', q{SELECT description FROM poser_widget_history('x300') LIMIT 4}),
-	"Written 3\nListed\nWritten 2\nWritten 1", 'and all have written what they wanted to');
+	"Written 3\nListed\nWritten 2\nWritten 1", 'all writers\' changes are there');
 $_->quit foreach $holder, $session, @writers;
 
 counts_exact($node, 'db', 'in the end', widgets => 250);

@@ -85,7 +85,7 @@ sub load
 		[qr/^(?!.*(?:aborted|ERROR))/s],
 		"$name: no transaction fails");
 	unlike(slurp_file($node->logfile, $offset),
-		$trouble, "$name: nothing of it in the log");
+		$trouble, "$name: no such error in the log");
 	counts_exact($node, 'db', $name, widgets => 3);
 	history_exact($node, 'db', $name, versions => 1000);
 	return;
@@ -120,16 +120,16 @@ load(
 	'pruning beside writers, read committed',
 	'-c 12 -j 2 -t 400', $any, mixed('read committed') . '@100', prune(50), prune(100000));
 cmp_ok($node->safe_psql('db', $rows), '>=', $rows_before, 'pruning leaves a version of each row');
-cmp_ok($node->safe_psql('db', $versions), '<', $versions_before, 'it has removed others');
+cmp_ok($node->safe_psql('db', $versions), '<', $versions_before, 'pruning has removed other versions');
 load(
 	'pruning beside writers, all levels',
 	'-c 12 -j 2 -t 400 --max-tries=10000',
 	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
 	prune(50), map { mixed($_) . '@40' } 'read committed', 'repeatable read', 'serializable');
-cmp_ok($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the rest is pruned when all is over');
+cmp_ok($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'pruning after the load removes the rest');
 is( $node->safe_psql('db', q{SELECT (SELECT count(*) FROM poser_component_version),
 	(SELECT count(DISTINCT uuid) FROM poser_component_version)}) =~ s/^(\d+)\|\1$/same/r,
-	'same', 'to one version of each row');
+	'same', 'one version of each row is left');
 counts_exact($node, 'db', 'pruned', widgets => 3);
 history_exact($node, 'db', 'pruned', versions => 1000);
 
@@ -148,7 +148,7 @@ $node->safe_psql('db', "COMMIT PREPARED 'db_1'; ROLLBACK PREPARED 'db_2'");
 cmp_ok(deltas(), '>', 0, 'writers that met leave deltas');
 is($node->safe_psql('db', 'SELECT poser_recount()'),
 	0, 'poser_recount() finds no count wrong');
-is(deltas(), 0, 'and leaves no delta');
+is(deltas(), 0, 'poser_recount() leaves no delta');
 counts_exact($node, 'db', 'counted anew', widgets => 3);
 
 done_testing();

@@ -32,7 +32,7 @@ sub caught_up
 	history_exact($subscriber, 'db', "$name, subscriber", versions => 20, sequence_behind => 1);
 	counts_exact($subscriber, 'db', "$name, subscriber", widgets => 3);
 	is( $subscriber->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
-		0, "$name, subscriber: xact is of the transaction that has brought the row");
+		0, "$name, subscriber: xact is that of the replicating transaction");
 	# on the publisher they have got what is in "given"
 	is( $subscriber->safe_psql('db', <<"EOF"), '', "$name: the publisher's consumers would go on here");
 BEGIN;
@@ -70,7 +70,7 @@ sub arrived_exact
 	my ($name) = @_;
 
 	$subscriber->safe_psql('db', 'DO $$ BEGIN WHILE take_arrived(1000) > 0 LOOP END LOOP; END $$');
-	is( $subscriber->safe_psql('db', <<'EOF'), '', "$name: the subscriber's consumer has been given it");
+	is( $subscriber->safe_psql('db', <<'EOF'), '', "$name: the subscriber's consumer has got all changes");
 WITH version AS (
 	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion
 	FROM poser_widget_version
@@ -208,7 +208,7 @@ $publisher->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(trans
 	FROM poser_component_version WHERE operation_type <> 2), true)});
 caught_up('gone back');
 cmp_ok($subscriber->safe_psql('db', 'SELECT count(*) FROM poser_component'),
-	'>', 0, 'and there are components again');
+	'>', 0, 'components are inserted again');
 $publisher->safe_psql('db', 'TRUNCATE poser_widget, poser_component');
 $publisher->safe_psql('db', q{INSERT INTO poser_widget (uuid, description)
 	SELECT 'after ' || n, '' FROM generate_series(1, 3) n});
@@ -229,9 +229,9 @@ my ($writer, $listener) = map { $subscriber->background_psql('other') } 1 .. 2;
 $listener->query_safe('LISTEN poser_datasync');
 foreach (
 	[ q{SELECT 'nothing'}, 'no consumer asks', 0 ],
-	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer comes that does', 1 ],
-	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'it no longer does', 0 ],
-	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'it does again', 1 ])
+	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer that asks for NOTIFY is inserted', 1 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'the consumer no longer asks', 0 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'the consumer asks again', 1 ])
 {
 	my ($sql, $name, $notified) = @$_;
 	$publisher->safe_psql('other', $sql);
@@ -262,7 +262,7 @@ SELECT setval('poser_change_id_seq',
                        (SELECT max(change_id) FROM poser_component_version)));
 SQL
 $subscriber->safe_psql('db', q{SELECT poser_datasync_drop('local')});
-is(contents($subscriber, 'db', no_sequence => 1), $ids, 'nothing is lost');
+is(contents($subscriber, 'db', no_sequence => 1), $ids, 'no change is lost');
 counts_exact($subscriber, 'db', 'taken over', widgets => 3);
 history_exact($subscriber, 'db', 'taken over', versions => 20);
 history_goes_on($subscriber, 'db', 'taken over');
@@ -270,7 +270,7 @@ consumers_go_on($subscriber, 'db', 'taken over', twice => 1, attempts => 0);
 cmp_ok(
 	$subscriber->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
 		FROM poser_component_version WHERE operation_type <> 2 AND widget_uuid = 'r1'), true)}),
-	'>', 1, 'what the publisher has removed comes back');
+	'>', 1, 'a deleted widget of the publisher\'s is reverted');
 counts_exact($subscriber, 'db', 'goes on', widgets => 4);
 history_exact($subscriber, 'db', 'goes on', versions => 25);
 

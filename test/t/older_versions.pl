@@ -148,7 +148,7 @@ EOF
 	$node->safe_psql($dbname, 'ALTER EXTENSION poser UPDATE');
 	is($node->safe_psql($dbname, $rows), $before, "updated from $version rows are as they were");
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "updated from $version nothing is wrong");
-	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version it goes on");
+	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version writing goes on");
 SELECT poser_datasync_add('updated') \gset
 UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w1';
 SELECT count(*) FROM poser_datasync_changes('updated');

@@ -88,8 +88,8 @@ foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
 	is(contents($new, $dbname, xact => 1), $before{$dbname},
-		"$dbname: everything is the same, xact and where consumers are, too");
-	is($new->safe_psql($dbname, $changes), $given{$dbname}, "$dbname: a consumer is given the same again");
+		"$dbname: all contents are equal, xact and the consumers' positions, too");
+	is($new->safe_psql($dbname, $changes), $given{$dbname}, "$dbname: a consumer gets the same changes again");
 	counts_exact($new, $dbname, "$dbname, upgraded", widgets => 3);
 	history_exact($new, $dbname, "$dbname, upgraded", versions => 20);
 	batches_go_on($new, $dbname, "$dbname, upgraded", role => $role);
@@ -98,9 +98,9 @@ foreach (@databases)
 	cmp_ok(
 		lines_as($new, $dbname, $role, q{SELECT poser_widget_revert('history 6',
 			(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true)}),
-		'==', 1, "$dbname: what was removed before comes back");
-	counts_exact($new, $dbname, "$dbname, goes on", widgets => 3);
-	history_exact($new, $dbname, "$dbname, goes on", versions => 25);
+		'==', 1, "$dbname: a widget deleted before the upgrade is reverted");
+	counts_exact($new, $dbname, "$dbname, after the upgrade", widgets => 3);
+	history_exact($new, $dbname, "$dbname, after the upgrade", versions => 25);
 }
 
 done_testing();

@@ -497,9 +497,9 @@ foreach my $name (sort keys %log)
 	note "$name\n", $log =~ s/^(?:DONE|MET).*\n//mgr if $log =~ /^PROBLEM/m;
 }
 note explain({ done => \%done, met => \%met, disturbed => \%disturbed });
-is(first_few(@problems), '', 'no session meets what it need not expect');
+is(first_few(@problems), '', 'no session has met an unexpected error');
 is(first_few(slurp_file($node->logfile) =~ /^.*(?:terminated by signal|PANIC|TRAP|(?:ERROR|FATAL):  XX).*/mg),
-	'', 'nor does the server');
+	'', 'the server has met no unexpected error');
 cmp_ok(sum0(@done{ grep { /^poser_|^[A-Z]/ } keys %done }), '>', 0, 'tables were rewritten');
 cmp_ok($done{$_} // 0, '>', 0, "a session $_")
   foreach ('writes', 'consumes', 'consumes, and confirms later', 'handles');
@@ -551,13 +551,13 @@ EOF
 
 foreach my $table ('poser_widget', 'poser_component')
 {
-	same_rows("SELECT * FROM $table", "SELECT * FROM ${table}_as_of(clock_timestamp())", "$table is what it is as of now");
-	same_rows("SELECT * FROM $table", "SELECT * FROM $_.$table", "$table is what $_ has made of it")
+	same_rows("SELECT * FROM $table", "SELECT * FROM ${table}_as_of(clock_timestamp())", "$table is equal to its state as of now");
+	same_rows("SELECT * FROM $table", "SELECT * FROM $_.$table", "$table is equal to the copy of $_")
 	  foreach qw(first second handled);
 }
 
 # All consumers have got the same changes, also of versions pruned since.
-is($node->safe_psql('db', <<'EOF'), '', 'each consumer is given each change, those of a row in order');
+is($node->safe_psql('db', <<'EOF'), '', 'each consumer has got each change, those of a row in order');
 SET client_min_messages = error;
 CREATE TEMP TABLE change AS
 SELECT consumer, (change).change_id, (change).payload_type, (change).payload_key, min(n) AS n, count(*) AS times,
@@ -574,7 +574,7 @@ WHERE before > change_id ORDER BY 1 LIMIT 10;
 SELECT change_id, 'to', consumer, 'again' FROM change WHERE times > 1 AND consumer <> 'second' LIMIT 10;
 SELECT change_id, 'to', consumer, 'otherwise' FROM change WHERE contents > 1 LIMIT 10;
 EOF
-is($node->safe_psql('db', <<'EOF'), '', 'nothing was rolled back, and what is to be kept was not deleted');
+is($node->safe_psql('db', <<'EOF'), '', 'consumers got no rolled back change and no delete of a row named keep');
 SELECT change FROM given WHERE (change).payload->>'description' = 'rolled back'
 	OR (change).payload_key ~ '^keep' AND (change).deletion AND (change).username <> 'truncate' LIMIT 10
 EOF

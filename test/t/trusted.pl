@@ -70,14 +70,14 @@ lines_as($node, 'settings', 'owner', "SELECT poser_uuid();\n$set_comment");
 is( lines_as($node, 'settings', 'writer', 'SHOW poser.comment'), 'for the database', 'the setting holds in new sessions');
 lines_as($node, 'settings', 'owner', 'SELECT poser_uuid(); ALTER DATABASE settings RESET poser.comment');
 is( lines_as($node, 'settings', 'writer', q{SELECT coalesce(current_setting('poser.comment', true), 'none')}), 'none',
-	'and is gone when the owner resets it');
+	'the owner resets the setting');
 
 # That was version 1.1.  Since 1.2 there is a history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
 my @batches = ('poser_batch', 'poser_batch_row');
 my @consumers = ('poser_datasync_consumer', 'poser_datasync_skipped');
 my @history = ('poser_transaction', 'poser_widget_version', 'poser_component_version', 'poser_version_horizon');
-is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner goes on with history');
+is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner uses the history');
 SET poser.runas = 'importer';
 UPDATE poser_widget SET description = 'Wall clock';
 SELECT operation, changed, username, role_name FROM poser_widget_history('a');
@@ -158,7 +158,7 @@ EOF
 history_exact($node, 'db', 'with a writer', versions => 11);
 
 # The owner makes and grants consumers.  A worker needs no other privilege.  A handler
-# runs as the owner.
+# runs as the worker's role.
 lines_as($node, 'db', 'owner', <<'EOF');
 CREATE TABLE pushed (n bigint GENERATED ALWAYS AS IDENTITY, change poser_change, by name DEFAULT current_user);
 GRANT INSERT ON pushed TO second;
@@ -185,14 +185,14 @@ fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
 fails_as($node, 'db', 'stranger', '42501', $_, "a stranger, $_")
   foreach (q{SELECT poser_datasync_run('hq')}, q{SELECT poser_datasync_drop('client')},
 	'SELECT * FROM poser_widget_version', 'SELECT * FROM poser_datasync_status');
-is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'what they have not confirmed is not pruned');
-is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'another runs the handler');
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'and it runs as the owner, for all changes in their order');
+is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'pruning keeps changes that consumers have not confirmed');
+is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'the other role runs the handler');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'the handler runs as the worker\'s role, for all changes in their order');
 SELECT min(by), count(*), bool_and(change_id > before)
 FROM (SELECT by, (change).change_id, lag((change).change_id, 1, 0::bigint) OVER (ORDER BY n) AS before FROM pushed) p;
 EOF
 lines_as($node, 'db', 'stranger', q{SELECT poser_datasync_confirm('client', max(change_id)) FROM poser_datasync_changes('client')});
-cmp_ok(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, 'then it is');
+cmp_ok(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, 'pruning removes confirmed changes');
 lines_as($node, 'db', 'owner', <<'EOF');
 SELECT poser_datasync_revoke('client', 'stranger');
 GRANT SELECT ON poser_datasync_status TO stranger;
@@ -202,9 +202,9 @@ fails_as($node, 'db', 'stranger', '42501', $client, 'after it is revoked');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer}),
 	"client|1\nhq|1", 'a role with a grant on the status sees it');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer FROM poser_datasync_stale('0') ORDER BY 1}),
-	"client\nhq", 'and the stale consumers');
+	"client\nhq", 'a role with a grant on the status sees stale consumers');
 counts_exact($node, 'db', 'with consumers', widgets => 2);
-is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'and the owner checks');
+is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'poser_check() of the owner finds nothing');
 lines_as($node, 'db', 'owner', q{SELECT poser_datasync_drop('client'), poser_datasync_drop('hq'); DROP TABLE pushed; DROP FUNCTION push});
 
 # Row-level security: each role sees the counts of the rows that it may see.
@@ -223,7 +223,7 @@ CREATE POLICY clock_only ON poser_widget FOR SELECT TO reader USING (uuid = 'a')
 EOF
 is(lines_as($node, 'db', 'reader', $_), '2|2', "a policy on widgets, $_") foreach ($count, $list);
 is(lines_as($node, 'db', 'reader', q{SELECT count(*) FROM poser_widget_get('b')}),
-	0, 'and a widget hidden by it is not there');
+	0, 'a widget that a policy hides cannot be read');
 counts_exact($node, 'db', 'row-level security', widgets => 2);
 
 # Dump and drop.
@@ -235,8 +235,8 @@ lines_as($node, 'db', 'owner', 'DROP EXTENSION poser');
 is( $node->safe_psql('db', q{SELECT relname FROM pg_class WHERE relname LIKE '%poser%'
 	UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE '%poser%'
 	UNION ALL SELECT typname FROM pg_type WHERE typname LIKE '%poser%'}),
-	'', 'and drops the extension, of which nothing stays');
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'f', 'and creates it again, with no rows');
+	'', 'the owner drops the extension, and nothing of it stays');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'f', 'the owner creates it again, without rows');
 CREATE EXTENSION poser;
 SELECT EXISTS (SELECT FROM poser_widget_summary);
 EOF
@@ -269,7 +269,7 @@ foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 	is(lines_as($node, $dbname, 'owner', 'SELECT uuid FROM poser_batch'), 'empty', "$dbname: what has not been executed stays");
 	counts_exact($node, $dbname, "$dbname: batches");
 	history_exact($node, $dbname, "$dbname: batches", versions => 10);
-	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: and no longer do");
+	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: consumers that have confirmed all do not hold pruning");
 }
 
 # The script runs as a superuser, but none of the owner's code does.  Otherwise the trap
@@ -315,7 +315,7 @@ INSERT INTO poser_component (widget_uuid, item_code, description, active) VALUES
 EOF
 fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '1.1'},
 	'update with a flag that is no boolean');
-not_trapped('hostile', 'and the owner is no superuser');
+not_trapped('hostile', 'a refused update: no code of the owner\'s ran as a superuser');
 
 # A recorded column of another type does not stop an update.  The column is not recorded
 # then.  The owner has made types, casts, policies, indexes, triggers and operators that
@@ -354,8 +354,8 @@ CREATE OPERATOR < (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_
 CREATE OPERATOR <> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_operator);
 EOF
 	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
-	not_trapped($dbname, "updated by $role, the owner is no superuser");
-	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "updated by $role: what can be recorded is");
+	not_trapped($dbname, "updated by $role: no code of the owner's ran as a superuser");
+	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "updated by $role: rows are recorded");
 SELECT operation, widget_uuid, item_code, description, active FROM poser_component_history('a1');
 SELECT poser_record_versions();
 SELECT * FROM poser_check();
@@ -370,8 +370,8 @@ EOF
 	lines_as($node, $dbname, 'owner', q{UPDATE poser_component SET description = 'second', item_code = '1', active = false});
 	is( lines_as($node, $dbname, 'postgres', q{SELECT operation, changed, active
 			FROM poser_component_history('a1')}),
-		"update|{active}|f\ninsert||t", "updated by $role: it goes on");
-	not_trapped($dbname, 'nor when a superuser reads, records and checks');
+		"update|{active}|f\ninsert||t", "updated by $role: recording goes on");
+	not_trapped($dbname, 'no code of the owner\'s runs when a superuser reads, records and checks');
 	$node->safe_psql($dbname, 'INSERT INTO poser_component (widget_uuid, item_code, description) '
 		. q{VALUES ('a', '1', ''); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
@@ -401,7 +401,7 @@ CREATE POLICY springs ON poser_transaction USING (become_superuser());
 CREATE POLICY springs ON poser_widget_version USING (become_superuser());
 EOF
 	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
-	not_trapped($dbname, "1.3 updated by $role, the owner is no superuser");
+	not_trapped($dbname, "1.3 updated by $role: no code of the owner's ran as a superuser");
 	lines_as($node, $dbname, 'owner', <<'EOF');
 CREATE TRIGGER springs BEFORE INSERT OR UPDATE OR DELETE ON poser_datasync_consumer EXECUTE FUNCTION springs_by_trigger();
 CREATE TRIGGER springs AFTER INSERT ON poser_datasync_skipped EXECUTE FUNCTION springs_by_trigger();
@@ -432,7 +432,7 @@ Wall clock|good
 table poser_datasync_consumer|has row-level security enabled
 t
 EOF
-	not_trapped($dbname, 'nor when a superuser makes consumers and works for them');
+	not_trapped($dbname, 'no code of the owner\'s runs when a superuser makes consumers and works for them');
 	$node->safe_psql($dbname, q{INSERT INTO poser_datasync_consumer (consumer) VALUES ('d'); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }

@@ -204,8 +204,8 @@ ALTER EXTENSION poser UPDATE;
 SELECT count(*), sum(component_count) FROM poser_widget_summary;
 ROLLBACK;
 EOF
-	is(differences(\@before, [ facts($updated) ]), '', "$about: rolled back, the catalogs are as before");
-	is(lines_as($node, $updated, $role, $contents), $before, "$about: and so are the rows");
+	is(differences(\@before, [ facts($updated) ]), '', "$about: a rolled back update leaves the catalogs as before");
+	is(lines_as($node, $updated, $role, $contents), $before, "$about: a rolled back update leaves the rows as before");
 	lines_as($node, $updated, $role, <<'EOF');
 BEGIN;
 ALTER EXTENSION poser UPDATE;
@@ -231,7 +231,7 @@ EOF
 	is(lines_as($node, $updated, $role, $contents), $before, "$about: updated, the rows are as before");
 	counts_exact($node, $updated, "$about: updated", widgets => 101);
 	is($node->safe_psql($updated, 'SELECT count(*) FROM poser_component_count_delta'),
-		0, "$about: and all are settled");
+		0, "$about: updated, all counts are settled");
 	is($node->safe_psql($updated, q{SELECT component_count, active_component_count
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
@@ -246,9 +246,9 @@ FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
 	  SELECT uuid, operation_type, transaction_id FROM poser_component_version) v
 EOF
 	is( $node->safe_psql($updated, 'SELECT DISTINCT username, role_name, comment FROM poser_transaction'),
-		"$role|$role|$comment", "$about: of as many transactions, which say so");
+		"$role|$role|$comment", "$about: the update's transactions have a comment");
 	history_exact($node, $updated, "$about: updated", versions => 912);
-	is( lines_as($node, $updated, $role, <<'EOF'), '912|912|t|0', "$about: a consumer is given each, in order");
+	is( lines_as($node, $updated, $role, <<'EOF'), '912|912|t|0', "$about: a consumer gets each version, in order");
 SELECT poser_datasync_add('updated', 'beginning') \gset
 SELECT count(*), count(DISTINCT payload_key), bool_and(change_id > before AND NOT deletion),
 	(SELECT count(*) FROM (
@@ -266,7 +266,7 @@ EOF
 	my @kinds = ('config table', qw(column comment constraint depends function index member policy
 		privileges relation sequence trigger type view));
 	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
-		"@kinds", "$about: the comparison sees all kinds of objects");
+		"@kinds", "$about: the comparison has all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
 
 	# Both work in the same way.
@@ -303,7 +303,7 @@ ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 EOF
 my ($rc, $stdout, $stderr) = $node->psql('lived_in', 'ALTER EXTENSION poser UPDATE',
 	connstr => $node->connstr('lived_in') . ' user=owner');
-is($stderr, '', 'the users have indexes, a view, columns, triggers and policies of their own: updated');
+is($stderr, '', 'a database with users\' indexes, view, columns, triggers and policies is updated');
 my $unrecorded = 'is not recorded: poser_%s_version has no such column of its type';
 my @problems = map { "column $_->[1] of poser_$_->[0]|" . sprintf($unrecorded, $_->[0]) }
   [ 'widget', 'operation_type' ], [ 'widget', 'change_id' ], [ 'component', 'size' ];
@@ -317,7 +317,7 @@ UPDATE poser_component SET size = 1 WHERE item_code = '1';
 ALTER TABLE poser_component_version ADD size int;
 EOF
 is(lines_as($node, 'lived_in', 'owner', 'SELECT poser_record_versions()'),
-	50, 'a column that history gets later is recorded then');
+	50, 'a column that the versions get later is recorded from then on');
 counts_exact($node, 'lived_in', 'a column of history', widgets => 100,
 	problems => join("\n", @problems[0, 1]));
 history_exact($node, 'lived_in', 'a column of history', versions => 960);
@@ -352,7 +352,7 @@ foreach (
 	[ '1.3', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
 {
 	my ($version, $recorded) = @$_;
-	my $about = "from $version: writers that have waited";
+	my $about = "from $version: writers that waited";
 	my $dbname = 'waiting_' . $version =~ tr/./_/r;
 
 	create_database($node, $dbname, version => $version);
@@ -396,7 +396,7 @@ FROM (SELECT uuid, operation_type, description, transaction_id, change_id FROM p
 JOIN poser_transaction ON id = transaction_id
 ORDER BY uuid, change_id
 EOF
-	is( $node->safe_psql($dbname, <<'EOF'), '0', "$about: a consumer made by the update is given all of it");
+	is( $node->safe_psql($dbname, <<'EOF'), '0', "$about: a consumer made in the update's transaction gets all changes");
 SELECT count(*)
 FROM (SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
 FULL JOIN poser_datasync_changes('c') c USING (change_id)
@@ -496,7 +496,7 @@ foreach (
 	my $change = $_;
 	my $changed = $node->safe_psql('updated', "SET allow_system_table_mods = on;
 		BEGIN; $change;\n$facts\nROLLBACK;");
-	isnt(differences(\@base, [ split /\n/, $changed ]), '', "a difference is seen: $change");
+	isnt(differences(\@base, [ split /\n/, $changed ]), '', "the comparison notices: $change");
 }
 
 done_testing();

@@ -48,22 +48,22 @@ PREPARE TRANSACTION 'wide';
 COMMIT PREPARED 'wide';
 EOF
 is($node->safe_psql('db', q{SELECT xact FROM poser_transaction WHERE comment = 'wide' ORDER BY id}),
-	$expected, 'each transaction has its own');
+	$expected, 'each transaction has its own xact');
 is( $node->safe_psql('db', q{SELECT comment, xact::text::numeric > 4294967296, count(*)
 	FROM poser_transaction GROUP BY 1, 2 ORDER BY 1}),
-	"narrow|f|2\nwide|t|3", 'beyond 32 bits, and those before are as they were');
+	"narrow|f|2\nwide|t|3", 'new ids are beyond 32 bits, older ones are unchanged');
 counts_exact($node, 'db', 'wide');
 history_exact($node, 'db', 'wide', versions => 5);
 is($node->safe_psql('db', $history), "update|{description}|Wall clock|wide\ninsert||Clock|narrow",
-	'history goes over the border');
+	'the history has changes from before and after');
 is( $node->safe_psql('db', q{SELECT description FROM poser_widget_as_of(
 	(SELECT max(issued_at) FROM poser_transaction WHERE comment = 'narrow'))}),
-	'Clock', 'so does the state as of a time before it');
+	'Clock', 'the state as of an earlier time is right');
 is( $node->safe_psql('db', q{SELECT poser_widget_revert('a',
 	(SELECT max(id) FROM poser_transaction WHERE comment = 'narrow'), true)}),
-	3, 'and going back');
+	3, 'a revert to a state from before');
 is($node->safe_psql('db', 'SELECT uuid, description FROM poser_component'),
-	'a1|Hand', 'to what was there');
+	'a1|Hand', 'the revert brings back the earlier rows');
 history_goes_on($node, 'db', 'wide');
 counts_exact($node, 'db', 'gone back');
 history_exact($node, 'db', 'gone back', versions => 8);
@@ -75,9 +75,9 @@ command_ok([ 'pg_dump', '-f', $dump, $node->connstr('db') ], 'pg_dump');
 $other->safe_psql('postgres', 'CREATE DATABASE db TEMPLATE template0');
 command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $other->connstr('db') ],
 	'restored into a cluster with small transaction ids');
-is(contents($other, 'db'), contents($node, 'db'), 'all is the same there');
+is(contents($other, 'db'), contents($node, 'db'), 'all contents are equal');
 is( $other->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
-	0, 'but for xact, which is of the transaction that has brought it');
+	0, 'xact is that of the restoring transaction');
 counts_exact($other, 'db', 'restored');
 history_exact($other, 'db', 'restored', versions => 8);
 
