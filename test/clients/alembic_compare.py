@@ -1,6 +1,5 @@
-# Alembic, comparing the seed's models with the extension's two tables, finds
-# nothing to migrate, an additional index aside.  So that this means something,
-# a model that was changed is found different.
+# Alembic compares the seed's models with the extension's two tables and finds nothing
+# to migrate; indexes that no model has are ignored here.  A changed model does differ.
 
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
@@ -26,7 +25,7 @@ def difference(metadata):
 
 
 def changed(change):
-    """The seed's metadata, copied, after the given change."""
+    """A changed copy of the seed's metadata."""
     metadata = sa.MetaData()
     for table in model.Widget.metadata.sorted_tables:
         if table.name in TABLES:

@@ -1,12 +1,12 @@
-# A worked client of datasync: it keeps the tables of a second database as those
-# of the first are.  It waits for notifications, applies what has come, and
-# confirms it.  Whenever it is killed, the next one goes on where it was, and
-# nothing is lost.
+# An example of a datasync client: it keeps the tables of a second database equal
+# to those of the first.  It waits for notifications, applies new changes, and
+# confirms them.  If it is killed, the next client goes on from there, and no
+# change is lost.
 #
 #   datasync.py CONSUMER SOURCE TARGET [CHUNK [TIMEOUT]]
 #
-# SOURCE and TARGET are libpq's connection strings.  Without arguments it is a
-# test: clients that work while they are killed at random and at the worst moment.
+# SOURCE and TARGET are libpq's connection strings.  Without arguments it runs a
+# test: clients work and are killed, at random and at the worst moment.
 
 import concurrent.futures
 import os
@@ -21,8 +21,8 @@ import psycopg2
 import psycopg2.errors
 import psycopg2.extensions
 
-# How a row is applied.  Either statement may be executed again: what comes twice,
-# and comes in order, ends with the same row.
+# How a row is applied.  Changes can come twice.  They come in order, so the row is
+# the same at the end.
 UPSERT = {
     "poser_widget": """
         INSERT INTO poser_widget
@@ -47,11 +47,11 @@ DELETE = {
 
 def work(consumer, source, target, chunk=500, timeout=60):
     """
-    Does all that there is to do, and waits for more, until it is killed.
+    Applies all changes, and waits for more, until it is killed.
     """
     source = psycopg2.connect(source)
     target = psycopg2.connect(target)
-    # Before the first look, so that nothing falls between the two
+    # Before the first poll, so that no notification is missed
     with source, source.cursor() as cursor:
         cursor.execute("LISTEN poser_datasync")
     while True:
@@ -59,15 +59,15 @@ def work(consumer, source, target, chunk=500, timeout=60):
             if not apply(consumer, source, target, int(chunk)):
                 wait(source, float(timeout))
         except psycopg2.errors.LockNotAvailable:
-            # Another is at work, or the server has not noticed yet that it died
+            # Another worker is active, or the server still has a killed one's session
             time.sleep(0.05)
 
 
 def apply(consumer, source, target, chunk):
     """
-    Applies the next changes, at most so many, and returns how many there were.
-    The source's transaction, which keeps others from working for the same
-    consumer, is the last to end.
+    Applies the next changes, at most "chunk", and returns their number.  The
+    transaction in the source ends last: until then no other worker can work for
+    the consumer.
     """
     with source, source.cursor() as cursor:
         cursor.execute(
@@ -82,7 +82,7 @@ def apply(consumer, source, target, chunk):
                         there.execute(DELETE[table], (key,))
                     else:
                         there.execute(UPSERT[table], (row,))
-            # Who is killed here has applied what he has not confirmed
+            # A client that is killed here has applied changes without confirming
             if "DATASYNC_KILL" in os.environ:
                 os.kill(os.getpid(), signal.SIGKILL)
             cursor.execute("SELECT poser_datasync_confirm(%s, %s)",
@@ -92,8 +92,8 @@ def apply(consumer, source, target, chunk):
 
 def wait(source, timeout):
     """
-    Until changes are committed, which notifies us; COMMIT PREPARED does not, so
-    that we look after so many seconds anyhow.
+    Waits for a notification of committed changes.  COMMIT PREPARED sends none, so
+    the wait ends after "timeout" seconds.
     """
     source.poll()       # what came with the answer to COMMIT
     if not source.notifies:
@@ -120,7 +120,8 @@ here = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 database = here.execute(sa.text("SELECT current_database()")).scalar()
 copy = database + "_copy"
 role = database + "_worker"
-# In the worker's role; whoever runs this test may connect as himself alone
+# The worker's role is set after connecting: the test's user may be the only one that
+# can connect
 source = psycopg2.extensions.make_dsn(
     dbname=database, options=f"-c role={role}")
 target = psycopg2.extensions.make_dsn(dbname=copy)
@@ -145,7 +146,7 @@ def start(*arguments, **environment):
 
 def kill(worker):
     """
-    Unless it has done so itself; it ends in no other way.
+    Kills the worker, unless it has killed itself.  It must not end in another way.
     """
     worker.kill()
     assert worker.wait() == -signal.SIGKILL, worker.returncode
@@ -191,7 +192,7 @@ def same():
 
 def forbidden(query):
     """
-    To the worker.
+    The worker's role has no right to run the query.
     """
     connection = psycopg2.connect(source)
     try:
@@ -204,7 +205,7 @@ def forbidden(query):
         connection.close()
 
 
-# Transactions of several writers, which get into each other's way
+# Transactions of several writers, which conflict with each other
 STATEMENTS = (
     "INSERT INTO poser_widget (uuid, description) VALUES (:w, :text)"
     " ON CONFLICT (uuid) DO UPDATE SET description = excluded.description",
@@ -220,7 +221,7 @@ STATEMENTS = (
     "UPDATE poser_component SET widget_uuid = :v WHERE widget_uuid = :w",
     "DELETE FROM poser_component WHERE widget_uuid = :w",
 )
-CONFLICTS = ("23503", "23505", "40P01")  # keys of others', and deadlocks
+CONFLICTS = ("23503", "23505", "40P01")  # other writers' keys, and deadlocks
 
 
 def write(seed):
@@ -252,8 +253,7 @@ def write(seed):
 
 
 def test():
-    # A widget that was there before, one that is there no more, and one that
-    # never was
+    # A widget from before the consumer, a deleted one, and one that was rolled back
     with Session() as s:
         s.add(model.Widget(uuid="clock", description="Clock", components=[
             model.Component(item_code=str(n), description=f"Gear {n}")
@@ -267,8 +267,8 @@ def test():
         s.flush()
         s.rollback()
 
-    # The target has no foreign key: changes that come again pass through states
-    # that are over.
+    # The target has no foreign key: changes that come again lead through older
+    # states.
     do(f'CREATE DATABASE "{copy}" TEMPLATE template0')
     with psycopg2.connect(target) as there, there.cursor() as cursor:
         cursor.execute("""
@@ -286,7 +286,7 @@ def test():
             )""")
     there.close()
 
-    # The worker may work for the consumer, and that is all.
+    # The worker's role may only work for the consumer.
     do(f'CREATE ROLE "{role}"')
     do("SELECT poser_datasync_add('copy', 'beginning', notify => true)")
     do("SELECT poser_datasync_grant('copy', :role)", role=role)
@@ -298,8 +298,7 @@ def test():
             "SELECT poser_datasync_changes('another')"):
         forbidden(query)
 
-    # All that has happened so far, by one who does not live to confirm it: all has
-    # been applied, and comes again
+    # A worker applies all changes and is killed before it confirms: they come again
     assert pending() == 1203
     worker = start("2000", DATASYNC_KILL="yes")
     until(worker.poll)
@@ -310,7 +309,7 @@ def test():
     until(done)
     assert same()
 
-    # One who waits for an hour is told at once.
+    # A worker with a timeout of an hour is notified at once.
     with Session() as s:
         for n in range(5):
             s.get(model.Widget, "clock").description = f"Clock {n}"
@@ -319,8 +318,8 @@ def test():
             assert same()
     assert worker.poll() is None
 
-    # Who began first need not be done first: his second statement is after all
-    # that another has done meanwhile, whoever else is still at it.
+    # The first transaction to begin need not be the first to commit.  Its second
+    # statement follows another transaction's commit, while a third one is open.
     with Session() as first, Session() as second, Session() as third:
         first.execute(sa.text("UPDATE poser_widget SET active = false"))
         third.execute(sa.text("SELECT pg_current_xact_id()"))
@@ -335,8 +334,8 @@ def test():
     assert same()
     kill(worker)
 
-    # Writers, and two workers, which are replaced every now and then; every
-    # second one dies as soon as it has applied something
+    # Writers and two workers.  The workers are replaced now and then, and every
+    # second one kills itself after it has applied a change.
     with concurrent.futures.ThreadPoolExecutor() as executor:
         writers = [executor.submit(write, seed) for seed in range(3)]
         turn = 0
@@ -351,12 +350,12 @@ def test():
     for worker in list(workers):
         kill(worker)
 
-    # One who is left alone makes both the same.
+    # A single worker makes both databases equal.
     start("50", "1")
     until(done)
     assert same()
 
-    # A prepared transaction notifies nobody.
+    # A prepared transaction sends no notification.
     if int(value("SHOW max_prepared_transactions")) > 0:
         s = psycopg2.connect("")
         s.tpc_begin(database)

@@ -1,6 +1,6 @@
-# What an ORM does to widgets and components is counted: the summary view mapped
-# as a class, and the function called with a bound parameter, give at each step
-# what len(widget.components) gives.
+# An ORM's writes are counted.  At each step the summary view, mapped as a class, and
+# the function, called with a bound parameter, give the same as
+# len(widget.components).
 
 import sqlalchemy as sa
 
@@ -23,7 +23,7 @@ class Summary(Base):
 
 
 def counts(s, widget):
-    """Both counts, the same by the view, the function and the objects."""
+    """Both counts: view, function and objects must agree."""
     s.flush()
     s.expire_all()
     row = s.get(Summary, widget.uuid)

@@ -1,6 +1,6 @@
-# Sessions of an ORM that say in whose name they work have their history told by
-# the functions: who, why, what was changed and in which transaction; a state of
-# the past is read as objects, and gone back to.
+# An ORM's sessions set the name that they work in.  The history's functions return
+# the name, the reason, the changed columns and the transaction of each change.  An
+# earlier state is read as objects, and reverted to.
 
 import sqlalchemy as sa
 from sqlalchemy import orm
@@ -38,7 +38,7 @@ COMPONENT = FIXED + (
 
 @sa.event.listens_for(Session, "after_begin")
 def in_the_name_of(session, transaction, connection):
-    """SET LOCAL takes no parameters; with true, set_config is the same."""
+    """Like SET LOCAL, which takes no parameters."""
     for name, value in session.info.items():
         connection.execute(
             sa.text("SELECT set_config(:name, :value, true)"),
@@ -50,7 +50,7 @@ def session(**info):
 
 
 def history(s, function, columns, *args):
-    """The versions, newest first as the function gives them."""
+    """The versions as the function returns them, newest first."""
     s.flush()
     table = function(*args).table_valued(*columns)
     return s.execute(sa.select(table)).all()
@@ -68,7 +68,7 @@ def scalar(s, query, **parameters):
     return s.execute(sa.text(query), parameters).scalar()
 
 
-# one transaction, two flushes: two versions, and who and why
+# one transaction with two flushes: two versions, with name and reason
 s = session(runas="alice", comment="opening")
 me, backend = s.execute(sa.text("SELECT session_user, pg_backend_pid()")).one()
 clock = model.Widget(description="Clock")
@@ -92,8 +92,8 @@ assert [r.active for r in rows] == [True, True]
 opened = rows[0].transaction_id
 s.close()
 
-# a session that says nothing works in its user's name; the name of the one
-# before, which had the same connection, is gone
+# a session without a name works in its user's name; the earlier session's name is
+# gone from the same connection
 s = session()
 assert scalar(s, "SELECT pg_backend_pid()") == backend
 clock = s.get(model.Widget, key)
@@ -105,7 +105,7 @@ assert told([newest]) == [("update", ["active"], "Wall clock")]
 assert newest.transaction_id > opened
 closed = newest.transaction_id
 
-# an UPDATE that changes nothing adds nothing, nor does one that is taken back
+# an UPDATE that changes nothing makes no version, nor does a change that is undone
 # before the flush
 transactions = scalar(s, "SELECT count(*) FROM poser_transaction")
 assert s.query(model.Widget).update(
@@ -117,8 +117,8 @@ assert len(widget_history(s, key)) == 3
 assert scalar(s, "SELECT count(*) FROM poser_transaction") == transactions
 s.close()
 
-# a savepoint and a transaction that are rolled back leave nothing, and what
-# is done after the one is recorded
+# a savepoint and a transaction that are rolled back leave nothing; later changes are
+# recorded
 s = session(runas="bob", comment="rehearsal")
 clock = s.get(model.Widget, key)
 savepoint = s.begin_nested()
@@ -184,8 +184,7 @@ assert sorted((r.item_code, r.operation) for r in rows[3:]
     ("1", "insert"), ("1", "update"), ("2", "insert"), ("2", "update")]
 s.close()
 
-# the past as objects: of the states after three of the transactions, which are
-# given times of their own
+# earlier states as objects: after three of the transactions, which get distinct times
 s = session()
 times = {}
 for n, transaction in enumerate(
@@ -199,7 +198,7 @@ s.commit()
 
 
 def as_of(cls, transaction):
-    """All as they were, in no session, for they are not to be written."""
+    """All objects as they were, detached, so that they cannot be written."""
     with Session() as past:
         objects = past.query(cls).from_statement(
             sa.text(f"SELECT * FROM {cls.__tablename__}_as_of(:at)")
@@ -225,7 +224,7 @@ assert states(hatched) == (
 assert states(gone[0].transaction_id) == ([], [])
 s.close()
 
-# back again: the objects are there once more, and so is what happened between
+# a revert: the objects exist again, and the history has all that came between
 s = session(runas="dave", comment="regret")
 assert scalar(s, "SELECT poser_widget_revert(:uuid, :transaction, true)",
               uuid=key, transaction=hatched) == 3
@@ -239,7 +238,7 @@ assert {(r.operation, r.username, r.comment) for r in rows[:3]} \
     == {("insert", "dave", "regret")}
 assert len({r.transaction_id for r in rows[:3]}) == 1
 
-# further back, in the session that has the objects: what came since goes
+# a revert to an earlier state, in the session that has the objects
 assert scalar(s, "SELECT poser_widget_revert(:uuid, :transaction, true)",
               uuid=key, transaction=opened) == 2
 s.expire_all()
@@ -250,7 +249,7 @@ assert scalar(s, "SELECT poser_widget_revert(:uuid, :transaction, true)",
               uuid=key, transaction=opened) == 0
 s.commit()
 
-# a transaction that there never was is the driver's error, and changes nothing
+# an unknown transaction is an error of the driver, and changes nothing
 try:
     scalar(s, "SELECT poser_widget_revert(:uuid, :transaction)",
            uuid=key, transaction=-1)

@@ -1,7 +1,6 @@
-# An ORM program that imports through a staging table, and one that has batches
-# reviewed: header and rows are mapped as classes, edited as objects, and executed.
-# What is refused arrives as the exception that its SQLSTATE stands for, with the
-# names of the offenders.
+# A program with an ORM imports through a staging table, and has batches reviewed:
+# header and rows are mapped as classes, edited as objects, and executed.  What the
+# server refuses arrives as the exception for its SQLSTATE, and names the wrong rows.
 
 import datetime
 
@@ -17,7 +16,7 @@ from poser.db import model
 
 class Batch(Base):
     """
-    An import under review.  What has a FetchedValue is the database's to say.
+    An import under review.  The database sets columns with a FetchedValue.
     """
     __tablename__ = "poser_batch"
 
@@ -49,7 +48,7 @@ class Batch(Base):
 
 class BatchRow(Base):
     """
-    What is to be done to one row of the batch's target.
+    A change of one row of the batch's target.
     """
     __tablename__ = "poser_batch_row"
 
@@ -115,9 +114,9 @@ def widgets():
 
 def refused(exception, name, query, *offenders, **parameters):
     """
-    In a savepoint: the exception is of this class, its cause of the driver's
-    class of this name, its message has the offenders' names.  The driver's
-    exception is returned.
+    Runs a query that must fail, in a savepoint: with an exception of this class,
+    for an exception of the driver with this class name, and with these words in its
+    message.  Returns the driver's exception.
     """
     savepoint = s.begin_nested()
     try:
@@ -134,7 +133,7 @@ def refused(exception, name, query, *offenders, **parameters):
     return error
 
 
-# One session, on one connection, which the temporary tables live in
+# One session on one connection, which has the temporary tables
 connection = engine.connect()
 s = Session(bind=connection, info={"runas": "importer"})
 
@@ -153,7 +152,7 @@ stage(staging,
       ("bell", "red", "Bell", True),
       ("lamp", None, "Lamp", False))
 
-# the difference as objects of Python
+# the differences as objects of Python
 assert rows(
     "SELECT * FROM poser_import_diff('staging', 'poser_widget',"
     " deletes => true) ORDER BY key") == [
@@ -164,7 +163,7 @@ assert rows(
     ("create", {"uuid": "lamp"},
      None, {"description": "Lamp", "active": False})]
 
-# the import; who has the objects sees them changed
+# the import; a session that has the objects sees the changes after a refresh
 clock = s.get(model.Widget, "clock")
 assert clock.description == "Clock"
 before = dict(rows("SELECT uuid, xmin::text FROM poser_widget"))
@@ -183,7 +182,7 @@ after = dict(rows("SELECT uuid, xmin::text FROM poser_widget"))
 assert {uuid for uuid in after if after[uuid] != before.get(uuid)} \
     == {"clock", "lamp"}
 
-# widgets and their components are one transaction, in one name
+# widgets and their components in one transaction, under one name
 stage(parts, ("hand", "clock", "Hand"), ("shade", "lamp", "Shade"))
 assert value("SELECT * FROM poser_import('staging', 'poser_widget',"
              " deletes => true)") == (0, 0, 1, 3)
@@ -205,7 +204,7 @@ assert rows(
 assert value("SELECT component_count FROM poser_widget_get('lamp')") == 1
 s.commit()
 
-# what is refused, and what the exception is
+# errors, and their exceptions
 state = widgets()
 IMPORT = "SELECT * FROM poser_import('staging', 'poser_widget')"
 stage(staging,
@@ -215,7 +214,7 @@ e = refused(sa.exc.IntegrityError, "UniqueViolation", IMPORT, "uuid", "nail")
 assert e.pgcode == "23505"
 assert "staging" in e.diag.message_primary
 assert "poser_widget" in e.diag.message_primary
-stage(staging, (None, None, "Nobody", True))
+stage(staging, (None, None, "No key", True))
 refused(sa.exc.IntegrityError, "NotNullViolation", IMPORT, "uuid")
 stage(staging,
       ("bell", None, "Small bell", True), ("hook", None, None, True))
@@ -232,7 +231,7 @@ assert e.diag.message_detail.startswith('7 rows, column "description": ')
 # problems are counted by kind, and all rows of a duplicate key are counted
 stage(staging,
       ("nail", None, "Nail", True), ("nail", None, "Long nail", True),
-      ("long", None, "x" * 256, True), (None, None, "Nobody", True))
+      ("long", None, "x" * 256, True), (None, None, "No key", True))
 e = refused(sa.exc.IntegrityError, "UniqueViolation", IMPORT,
             "2 rows: ", '1 row, column "description": ',
             '1 row, column "uuid": ')
@@ -271,7 +270,7 @@ s.execute(sa.text("SET LOCAL ROLE pg_read_all_data"))
 refused(sa.exc.ProgrammingError, "InsufficientPrivilege", IMPORT,
         "poser_widget")
 savepoint.rollback()
-# nothing of it has happened, and the session goes on
+# nothing was changed, and the session goes on
 assert widgets() == state
 assert value(IMPORT) == (2, 0, 0, 0)
 s.rollback()
@@ -323,7 +322,7 @@ bell.new["description"] = "Tubular bell"
 clock.removed = True
 batch.rows.append(BatchRow(sequence=6, key={"uuid": "hook"},
                            new={"description": "Hook"}))
-# and one corrected for the worse
+# and one gets a wrong value
 nail.new["description"] = "Nail " * 60
 batch.notes = "reviewed"
 batch.params["checked"] = True
@@ -348,7 +347,7 @@ assert value("SELECT poser_batch_refresh(:batch)", batch=key) == 0
 s.refresh(nail)
 assert (nail.status, nail.status_text) == ("ready", None)
 
-# complete: the rows are not to be changed any more
+# complete: the rows can no longer be changed
 batch.complete = True
 s.flush()
 assert batch.is_mutable is False
@@ -365,7 +364,7 @@ savepoint.rollback()
 assert bell.new == {"description": "Tubular bell"}
 s.commit()
 
-# executed, in the name of who did it
+# executed, in the name of the session that executes it
 s.info["runas"] = "alice"
 result = s.execute(sa.select(
     sa.func.poser_batch_execute(key).table_valued(
@@ -384,7 +383,7 @@ assert value(
     "SELECT username, operation, changed, description"
     " FROM poser_widget_history('bell') LIMIT 1") \
     == ("alice", "update", ["description"], "Tubular bell")
-# once
+# only once
 refused(sa.exc.OperationalError, "ObjectNotInPrerequisiteState", EXECUTE,
         batch=key)
 refused(sa.exc.ProgrammingError, "UndefinedObject", EXECUTE, "no such",
@@ -392,7 +391,7 @@ refused(sa.exc.ProgrammingError, "UndefinedObject", EXECUTE, "no such",
 s.commit()
 
 #
-# A batch whose widgets others have changed since
+# A batch of widgets that another session has changed since
 #
 stage(staging,
       ("bell", None, "Bell", True), ("clock", None, "Clock", True),
@@ -417,7 +416,7 @@ for name in "description", "Tubular bell", "Bob's bell":
     assert name in bell.status_text, bell.status_text
 s.commit()
 
-# not over what he did, but the others
+# the row in conflict is skipped, the others are written
 assert value("SELECT * FROM poser_batch_execute(:batch,"
              " skip_conflicts => true)", batch=key) == (0, 2, 0, 0, 1)
 s.expire_all()
@@ -427,7 +426,7 @@ hook = s.get(model.Widget, "hook")
 assert (hook.description, hook.active) == ("Iron hook", False)
 s.rollback()
 
-# or over it, if somebody says so
+# or the other change is overwritten, on request
 s.refresh(bell)
 bell.old = None
 assert value("SELECT poser_batch_refresh(:batch)", batch=key) == 0
@@ -437,7 +436,7 @@ assert value(EXECUTE, batch=key) == (0, 3, 0, 0, 0)
 s.commit()
 assert widgets()[0] == ("bell", "Bell", True)
 
-# deleted, the one as an object with its rows, the other as one of long ago
+# one batch is deleted as an object with its rows, the other is purged by age
 s.delete(batch)
 s.commit()
 assert s.query(BatchRow).filter_by(batch_uuid=key).count() == 0

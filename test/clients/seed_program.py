@@ -1,5 +1,5 @@
-# The seed's program, word for word: a widget with one component is stored and
-# found again.
+# The program of Rattail's guide, word for word: it stores a widget with one component
+# and finds it again.
 
 from rattail.db import Session
 from poser.db import model

@@ -1,5 +1,5 @@
-# An ORM may also leave the key and the flag to the database: the values come
-# back with RETURNING, and are of the form the model's own have.
+# An ORM may leave key and active to the database's defaults: the values come back with
+# RETURNING, and have the same form as the model's own.
 
 import re
 
@@ -13,7 +13,7 @@ Base = orm.declarative_base()
 
 class Widget(Base):
     """
-    A widget whose defaults are the database's.
+    A widget with the database's defaults.
     """
     __tablename__ = "poser_widget"
 

@@ -1,5 +1,5 @@
--- A batch, from its making to its end: staged, reviewed, compared again, executed
--- once; of components by their code, of widgets, and of a table of other types.
+-- A batch from its making to its end: it is staged, reviewed, compared again, and
+-- executed once. Targets are components by their code, widgets, and another table.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
@@ -36,16 +36,16 @@ SET poser.runas = 'bob';
 SELECT poser_batch_populate(:'batch', 'staging', key => '{item_code,widget_uuid}', deletes => true);
 TABLE batches;
 TABLE staged;
--- only once, and it has changed nothing
+-- A batch is populated only once.  Populating has not written to the target.
 \set VERBOSITY sqlstate
 SELECT poser_batch_populate(:'batch', 'staging', key => '{item_code,widget_uuid}');
 \set VERBOSITY terse
 SELECT count(*) FROM poser_component JOIN before USING (uuid) WHERE poser_component.xmin::text = was;
--- the source is not needed any more
+-- The batch no longer needs its source.
 TRUNCATE staging;
 
--- the review: corrections, one of a row that was the same, of a field that was not in
--- the source, a row that is not to be executed, one by hand
+-- The review: values are corrected, one of them in an unchanged row, one in a field
+-- that the source lacks; two rows are removed from the batch, one is added by hand.
 UPDATE poser_batch_row SET new = new || '{"description": "Long cable"}' WHERE batch_uuid = :'batch' AND key @> '{"item_code": "cable"}';
 UPDATE poser_batch_row SET new = '{"description": "Light bulb"}' WHERE batch_uuid = :'batch' AND key @> '{"item_code": "bulb"}';
 UPDATE poser_batch_row SET new = new || '{"active": false}' WHERE batch_uuid = :'batch' AND key @> '{"item_code": "shade"}';
@@ -56,13 +56,13 @@ UPDATE poser_batch SET description = 'Prices', notes = 'reviewed', params = para
 SELECT poser_batch_refresh(:'batch');
 TABLE batches;
 TABLE staged;
--- once more is the same
+-- A second refresh finds the same.
 CREATE TEMPORARY TABLE refreshed AS TABLE poser_batch_row;
 SELECT poser_batch_refresh(:'batch');
 (TABLE refreshed EXCEPT TABLE poser_batch_row) UNION ALL (TABLE poser_batch_row EXCEPT TABLE refreshed);
 SELECT count(*) FROM poser_component JOIN before USING (uuid) WHERE poser_component.xmin::text = was;
 
--- complete: its rows cannot be changed, nor can it be compared again
+-- The batch is complete: its rows cannot be changed or compared again.
 UPDATE poser_batch SET complete = true WHERE uuid = :'batch';
 SELECT complete, is_mutable FROM batches;
 \set VERBOSITY sqlstate
@@ -75,7 +75,8 @@ UPDATE poser_batch_row SET removed = removed WHERE batch_uuid = :'batch';
 UPDATE poser_batch SET complete = true WHERE uuid = :'batch';
 \set VERBOSITY terse
 
--- executed: those that differ and are not removed, in one transaction, in one name
+-- Execution writes the rows that differ and are not removed, in one transaction and
+-- under one name.
 SET poser.runas = 'carol';
 SET poser.comment = 'by batch';
 SELECT * FROM poser_batch_execute(:'batch');
@@ -85,13 +86,13 @@ TABLE batches;
 SELECT executed > created AS later FROM poser_batch;
 SELECT sequence, operation, status, status_text, removed FROM staged;
 SELECT widget_uuid, item_code, description, active FROM poser_component ORDER BY widget_uuid, item_code;
--- the others are the same rows as before
+-- The other rows are not written.
 SELECT uuid FROM poser_component JOIN before USING (uuid) WHERE poser_component.xmin::text = was ORDER BY uuid;
 SELECT username, comment, count(DISTINCT transaction_id), array_agg(item_code || ' ' || operation_type ORDER BY item_code)
   FROM poser_component_version JOIN poser_transaction ON id = transaction_id GROUP BY username, comment ORDER BY comment;
 SELECT uuid, component_count FROM poser_widget_list();
 SELECT * FROM poser_check();
--- once
+-- A batch is executed only once.
 SELECT executed FROM poser_batch \gset
 \set VERBOSITY sqlstate
 SELECT * FROM poser_batch_execute(:'batch');
@@ -110,28 +111,28 @@ INSERT INTO poser_widget (uuid, description, active) VALUES ('w1', 'Widget 1', f
 SELECT poser_batch_create('poser_widget') AS batch \gset
 SELECT poser_batch_populate(batch => :'batch', source => 'source');
 SELECT key, row_count, description, params FROM batches WHERE id = 2;
--- keys are edited like anything else: what was to be made is another one
+-- A key can be edited: another row is created.
 UPDATE poser_batch_row SET key = '{"uuid": "w40"}' WHERE batch_uuid = :'batch' AND sequence = 4;
 SELECT poser_batch_refresh(:'batch');
 SELECT sequence, operation, key, old, new, status, status_text FROM staged WHERE id = 2;
 SELECT * FROM poser_batch_execute(:'batch');
 SELECT * FROM poser_widget ORDER BY uuid;
 SELECT executed_by FROM batches WHERE id = 2;
--- all the same: nothing is written; fields may be named
+-- Nothing differs, so nothing is written.  The fields can be named.
 SELECT poser_batch_create('poser_widget') AS batch \gset
 SELECT poser_batch_populate(:'batch', 'poser_widget', fields => '{active}');
 SELECT operation, count(*), min(old::text), max(new::text) FROM staged WHERE id = 3 GROUP BY operation;
 SELECT max(id) AS last FROM poser_transaction \gset
 SELECT * FROM poser_batch_execute(:'batch');
 SELECT max(id) = :last AS "nothing written" FROM poser_transaction;
--- no rows at all
+-- a batch without rows
 SELECT poser_batch_create('poser_widget') AS batch \gset
 SELECT poser_batch_refresh(:'batch');
 SELECT poser_batch_populate(:'batch', 'poser_widget_summary', key => '{uuid}');
 DELETE FROM poser_batch_row WHERE batch_uuid = :'batch';
 SELECT * FROM poser_batch_execute(:'batch');
 SELECT row_count, executed FROM batches WHERE id = 4;
--- by hand, before anybody has said what the key is: the primary key
+-- Rows are made by hand, and the batch has no key: the primary key is used.
 INSERT INTO poser_batch (uuid, target) VALUES ('by hand', 'poser_widget');
 INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES
 	('by hand', 1, 'update', '{"uuid": "w1"}', '{"active": true}'), ('by hand', 2, 'delete', '{"uuid": "w3"}', NULL),
@@ -172,7 +173,7 @@ SELECT target, key FROM batches WHERE id = 6;
 \x on
 SELECT sequence, operation, key, old, new, status FROM staged WHERE id = 6 ORDER BY sequence;
 \x off
--- corrected, in other words, too
+-- a value may be corrected in another spelling
 UPDATE poser_batch_row SET new = new || '{"price": "2.5", "new": "says \"new\""}' WHERE batch_uuid = :'batch' AND sequence = 2;
 UPDATE poser_batch_row SET new = '{"price": 1.500, "tags": ["a", "b c", null]}' WHERE batch_uuid = :'batch' AND sequence = 1;
 SELECT poser_batch_refresh(:'batch');
@@ -181,7 +182,7 @@ UPDATE "new ""list""" SET price = 2.5 WHERE price = 2;
 SELECT * FROM poser_batch_execute(:'batch');
 SELECT "Item No", "from", price, number, total, "new" FROM "Price ""list""" ORDER BY 2, 1;
 SELECT * FROM poser_import_diff('"new ""list"""', '"Price ""list"""', deletes => true);
--- what is staged says the same under other settings
+-- What is staged has the same meaning under other settings.
 UPDATE "new ""list""" SET weight = 0.1::float8 + 0.2::float8, seen = '2024-06-07 08:09:10+00', raw = '\x5c00', for_days = '[2023-02-01,2023-04-03)';
 UPDATE "Price ""list""" SET weight = 0.3;
 SET extra_float_digits = 0;
@@ -201,7 +202,7 @@ RESET TimeZone;
 SELECT * FROM poser_import_diff('"new ""list"""', '"Price ""list"""', deletes => true);
 
 --
--- Purged, when it was executed so long ago
+-- Purging: batches that were executed long enough ago
 --
 UPDATE poser_batch SET executed = executed - interval '2 days' WHERE id IN (1, 3);
 UPDATE poser_batch SET created = created - interval '2 days';
@@ -215,7 +216,7 @@ SELECT poser_batch_purge('-1 day');
 SELECT poser_batch_purge(NULL);
 
 --
--- row_count, at all times
+-- row_count follows every change of the rows
 --
 INSERT INTO poser_batch (uuid, target) VALUES ('b1', 'poser_widget'), ('b2', 'poser_widget');
 INSERT INTO poser_batch_row (batch_uuid, sequence, key, removed)
@@ -255,7 +256,7 @@ ROLLBACK;
 DELETE FROM poser_batch WHERE uuid = 'b1';
 TABLE row_counts;
 SELECT count(*) FROM poser_batch_row WHERE batch_uuid = 'b1';
--- nobody sets it
+-- It cannot be set.
 UPDATE poser_batch SET row_count = 7;
 SELECT * FROM poser_check();
 TRUNCATE poser_batch CASCADE;
@@ -264,7 +265,7 @@ DROP TABLE staging, before, refreshed, "Price ""list""", "new ""list""";
 DROP TYPE size;
 DROP VIEW batches, staged, row_counts, source;
 
--- a column that has become of another type is not read, or written, as what it was
+-- A column of the batches' tables with another type is neither read nor written.
 INSERT INTO poser_batch (uuid, target, key) VALUES ('b', 'poser_widget', '{uuid}');
 BEGIN;
 ALTER TABLE poser_batch ALTER key TYPE text USING 'uuid';

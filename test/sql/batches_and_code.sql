@@ -1,5 +1,5 @@
 -- Code that runs while a batch is compared or executed: casts, triggers and domains
--- of the target.  It neither gets past what guards batches nor keeps them from working.
+-- of the target.  It cannot bypass the guards of batches, and batches still work.
 
 SET client_min_messages = warning;
 CREATE EXTENSION poser;
@@ -9,8 +9,8 @@ CREATE SCHEMA regress_poser_code AUTHORIZATION regress_poser_clerk;
 SET ROLE regress_poser_clerk;
 SET search_path = regress_poser_code, public;
 
--- A type with a cast to json that writes to a batch that has been executed: the
--- cast is not used, the type's text is.
+-- A type with a cast to json that writes to an executed batch: the type's text is
+-- used instead of the cast.
 CREATE TYPE mood AS ENUM ('good', 'bad', 'better');
 CREATE TABLE pet (id int PRIMARY KEY, mood mood, moods mood[], name text);
 INSERT INTO pet VALUES (1, 'good', '{good}', 'cat'), (2, 'good', NULL, 'dog');
@@ -59,7 +59,7 @@ SELECT * FROM poser_batch_execute('more');
 DROP TRIGGER meddle ON pet;
 SELECT executed, (SELECT new FROM poser_batch_row WHERE batch_uuid = uuid) FROM poser_batch WHERE uuid = 'more';
 
--- A domain that allows no null, of a column that the batch does not know of.
+-- A domain with NOT NULL: the batch does not set that column.
 CREATE DOMAIN always AS text NOT NULL;
 CREATE TABLE strict (id int PRIMARY KEY, name text, a always DEFAULT 'a');
 INSERT INTO strict VALUES (1, 'one', 'b');
@@ -69,7 +69,7 @@ SELECT poser_batch_populate('strict', 'loose'), poser_batch_refresh('strict');
 SELECT * FROM poser_batch_execute('strict');
 SELECT * FROM strict ORDER BY id;
 
--- A check that begins subtransactions, which no parallel query could do.
+-- A check that begins subtransactions, which a parallel query cannot do.
 CREATE FUNCTION is_number(text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
 	PERFORM $1::int;
@@ -93,7 +93,7 @@ RESET min_parallel_table_scan_size;
 RESET parallel_tuple_cost;
 RESET parallel_setup_cost;
 
--- Operators of somebody else's, which come first in the search_path.
+-- Another role's operators, which come first in the search_path.
 RESET ROLE;
 CREATE FUNCTION raises(text, text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'hostile'; END $$;
 CREATE OPERATOR = (FUNCTION = raises, LEFTARG = text, RIGHTARG = text);
@@ -124,7 +124,7 @@ DROP OPERATOR regress_poser_code.|| (jsonb, jsonb);
 DROP OPERATOR regress_poser_code.-> (jsonb, text);
 SET ROLE regress_poser_clerk;
 
--- MERGE changes rows of batches like anything else.
+-- MERGE changes rows of batches as other statements do.
 INSERT INTO poser_batch (uuid, target) VALUES ('merged', 'strict');
 MERGE INTO poser_batch_row AS r USING generate_series(1, 4) AS n ON r.batch_uuid = 'merged' AND r.sequence = n
 WHEN NOT MATCHED THEN INSERT (batch_uuid, sequence, key) VALUES ('merged', n, jsonb_build_object('id', n));
@@ -135,7 +135,7 @@ WHEN MATCHED AND n < 4 THEN UPDATE SET removed = true;
 SET ROLE regress_poser_clerk;
 SELECT row_count FROM poser_batch WHERE uuid = 'merged';
 
--- What a reviewed batch's rows mean stays as it was.
+-- The meaning of a reviewed batch's rows does not change.
 \set VERBOSITY terse
 INSERT INTO poser_batch (uuid, target, key) VALUES ('reviewed', 'pet', '{id}');
 UPDATE poser_batch SET key = '{name}' WHERE uuid = 'reviewed';

@@ -1,6 +1,6 @@
--- Batches whose rows conflict with what others have changed since, or have errors:
--- what is said of each, how it is resolved, and that a refused execution changes
--- nothing.
+-- Batches with conflicts, because other sessions have changed the target since, or
+-- with errors: what each row says, how it is resolved, and that a refused execution
+-- changes nothing.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
@@ -11,7 +11,7 @@ CREATE VIEW components AS
 SELECT item_code, widget_uuid, description, active FROM poser_component ORDER BY item_code, widget_uuid;
 CREATE TABLE staging (item_code text, widget_uuid text, description text, active bool);
 
--- A batch "b" of all that can be done, and then what others do.
+-- Batch "b" has every kind of row.  Then other sessions change the target.
 CREATE PROCEDURE stage() LANGUAGE plpgsql AS $$
 BEGIN
 	DELETE FROM poser_batch;
@@ -38,7 +38,7 @@ SELECT code, operation, old, new, status FROM staged ORDER BY code;
 SELECT array_agg(sequence) FROM staged;
 CALL others_change();
 
--- An execution finds them itself, and changes nothing.
+-- The execution finds the conflicts itself, and changes nothing.
 CREATE TABLE before AS TABLE poser_component;
 CREATE TABLE rows_before AS TABLE poser_batch_row;
 \set VERBOSITY default
@@ -48,9 +48,9 @@ SELECT * FROM poser_batch_execute('b');
 (TABLE rows_before EXCEPT TABLE poser_batch_row) UNION ALL (TABLE poser_batch_row EXCEPT TABLE rows_before);
 SELECT executed, executed_by, is_mutable FROM poser_batch;
 
--- Comparing again says what each was and what it is now: n1, s2, u1, u2, u5 and d1
--- conflict.  What others have made as the batch wants it (n2, u3, d2) is not to be
--- done any more; what they have changed elsewhere (s1, u4, u6) is theirs.
+-- A refresh says for each row what it was and what it is now.  n1, s2, u1, u2, u5 and
+-- d1 conflict.  n2, u3 and d2 are already what the batch wants, and are not to be
+-- written any more.  s1, u4 and u6 have been changed in other fields, which stay.
 SELECT poser_batch_refresh('b');
 SELECT code, operation, status, status_text FROM staged ORDER BY code;
 SELECT code, old, new FROM staged ORDER BY code;
@@ -60,7 +60,7 @@ SELECT * FROM poser_batch_execute('b');
 \set VERBOSITY terse
 (TABLE before EXCEPT TABLE poser_component) UNION ALL (TABLE poser_component EXCEPT TABLE before);
 
--- Setting the status oneself resolves nothing.
+-- A status that is set by hand resolves nothing.
 UPDATE poser_batch_row SET status = 'ready', status_text = NULL;
 SELECT poser_batch_refresh('b');
 UPDATE poser_batch_row SET status = 'ready', status_text = NULL;
@@ -68,8 +68,8 @@ UPDATE poser_batch_row SET status = 'ready', status_text = NULL;
 SELECT * FROM poser_batch_execute('b');
 \set VERBOSITY terse
 
--- Resolved: theirs is kept (u1), written over (u5, d1, n1, s2), or made as they have
--- it now (u2, which becomes a new row).
+-- Ways to resolve: keep the other change (u1), overwrite it (u5, d1, n1, s2), or adapt
+-- to it (u2, which becomes a new row).
 BEGIN;
 UPDATE poser_batch_row SET removed = true WHERE key ->> 'item_code' = 'u1';
 UPDATE poser_batch_row SET old = NULL WHERE key ->> 'item_code' IN ('u5', 'd1', 'u2');
@@ -81,32 +81,32 @@ SELECT * FROM poser_batch_execute('b');
 TABLE components;
 SELECT code, status, removed FROM staged WHERE status <> 'ready' OR removed;
 ROLLBACK;
--- the old value may be left out of one field, or be set to what is there
+-- The old value may be left out for one field, or be set to the present value.
 BEGIN;
 UPDATE poser_batch_row SET old = old - 'description' WHERE key ->> 'item_code' = 'u5';
 UPDATE poser_batch_row SET old = '{"description": "theirs"}' WHERE key ->> 'item_code' = 'u1';
 UPDATE poser_batch_row SET removed = true WHERE status = 'conflict' AND key ->> 'item_code' NOT IN ('u1', 'u5');
 SELECT poser_batch_refresh('b');
 SELECT code, operation, status, old, new FROM staged WHERE code IN ('u1', 'u5');
--- and resolving is undone when they change it once more
+-- One more change of the target makes it a conflict again.
 UPDATE poser_component SET description = 'theirs again' WHERE item_code = 'u5';
 SELECT poser_batch_refresh('b');
 SELECT code, status, status_text FROM staged WHERE status <> 'ready' AND NOT removed;
 ROLLBACK;
--- nothing need be compared again before it is executed
+-- The execution does not need a refresh before it.
 BEGIN;
 UPDATE poser_batch_row SET removed = true WHERE key ->> 'item_code' IN ('u1', 'u2', 'u5', 'd1', 'n1', 's2');
 SELECT * FROM poser_batch_execute('b');
 TABLE components;
 ROLLBACK;
 
--- Skipped, if asked; all others are done, and none is done later.
+-- skip_conflicts: all other rows are written, and the skipped ones never are.
 SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
 SELECT code, operation, status, status_text FROM staged ORDER BY code;
 TABLE components;
 SELECT executed IS NOT NULL AS executed, is_mutable FROM poser_batch;
 SELECT * FROM poser_check();
--- all of them
+-- all rows skipped
 CALL stage();
 DELETE FROM poser_batch_row WHERE key ->> 'item_code' NOT IN ('u1', 'd1');
 CALL others_change();
@@ -114,8 +114,8 @@ SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
 SELECT code, status FROM staged;
 SELECT * FROM poser_batch_execute('b', true);
 
--- A row that has nothing to write is unchanged, however often it is compared: only
--- one that says so deletes.
+-- A row with nothing to write stays unchanged at every refresh.  Only a row with the
+-- operation "delete" deletes.
 CALL stage();
 UPDATE poser_batch_row SET new = NULL WHERE key ->> 'item_code' ~ '[su]';
 UPDATE poser_batch_row SET old = NULL WHERE key ->> 'item_code' IN ('s2', 'u2');
@@ -124,7 +124,7 @@ SELECT poser_batch_refresh('b'), poser_batch_refresh('b');
 SELECT * FROM poser_batch_execute('b');
 TABLE components;
 
--- Values that JSON has other words for do not conflict by that, and NULL is a value.
+-- Other spellings of the same JSON value are no conflict, and NULL is a value.
 CREATE TABLE stock (id int PRIMARY KEY, text json, a int[], n numeric, note text, at timestamptz);
 INSERT INTO stock VALUES (1, '{"a":  1, "a": 1.0}', '[0:1]={1,2}', 1.0, NULL, '2024-01-02 03:04:05.678901+00'),
 	(2, '{"a":  1, "a": 1.0}', '[0:1]={1,2}', 1.0, NULL, '-infinity'), (3, 'null', NULL, NULL, 'kept', NULL);
@@ -159,20 +159,20 @@ INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_component');
 SELECT poser_batch_populate('b', 'staging', '{item_code,widget_uuid}', '{description,size}');
 SELECT row_count FROM poser_batch;
 SELECT sequence, operation, key, left(new ->> 'description', 20) AS description, new -> 'size' AS size, status, status_text FROM poser_batch_row ORDER BY sequence;
--- tried out, others are found; the rows that are good are so still
+-- A refresh tries to write, and finds more errors.  Good rows stay "ready".
 SELECT poser_batch_refresh('b');
 SELECT sequence, operation, code, status, status_text FROM staged;
 SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
 CREATE TABLE errors AS SELECT sequence, status, status_text FROM staged;
 \set VERBOSITY default
 SELECT * FROM poser_batch_execute('b');
--- conflicts can be skipped, errors cannot
+-- Conflicts can be skipped, errors cannot.
 SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
 \set VERBOSITY terse
 TABLE errors EXCEPT SELECT sequence, status, status_text FROM staged;
 SELECT executed FROM poser_batch;
 SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
--- each is mended in its way, or removed
+-- Each error is mended in its own way, or its row is removed.
 UPDATE poser_batch_row SET new = new || '{"description": "mended"}' WHERE sequence IN (1, 2);
 INSERT INTO poser_widget (uuid, description) VALUES ('none', 'No longer unknown');
 UPDATE poser_batch_row SET new = jsonb_set(new, '{size}', to_jsonb(sequence)) WHERE sequence IN (4, 8, 12);
@@ -182,9 +182,8 @@ UPDATE poser_batch_row SET removed = true WHERE sequence = 7;
 SELECT poser_batch_refresh('b');
 SELECT sequence, operation, code, status, status_text FROM staged WHERE status <> 'ready';
 
--- Edits that are wrong: a value that is none of the type, a field that there is not,
--- that is of the key or generated, a key of other columns, no key, the key of
--- another row.
+-- Wrong edits: a value not of the type; a field that does not exist, is generated or
+-- is of the key; a key of other columns; no key; the key of another row.
 CREATE TABLE good AS TABLE poser_batch_row;
 UPDATE poser_batch_row SET new = new || '{"size": "eleven"}' WHERE sequence = 1;
 UPDATE poser_batch_row SET new = new || '{"colour": "red", "weight": 1}' WHERE sequence = 2;
@@ -197,7 +196,7 @@ UPDATE poser_batch_row SET old = old || '{"price": 1}' WHERE sequence = 11;
 UPDATE poser_batch_row SET new = NULL WHERE sequence = 12;
 SELECT poser_batch_refresh('b');
 SELECT sequence, operation, key, status, status_text FROM poser_batch_row WHERE NOT removed ORDER BY sequence;
--- what is no object, or no operation, is not even staged
+-- What is no object, or no operation, cannot even be staged.
 UPDATE poser_batch_row SET new = '[]' WHERE sequence = 1;
 UPDATE poser_batch_row SET old = 'null' WHERE sequence = 1;
 UPDATE poser_batch_row SET key = '"e1"' WHERE sequence = 1;
@@ -206,7 +205,7 @@ UPDATE poser_batch_row SET status = 'fine' WHERE sequence = 1;
 UPDATE poser_batch_row AS r SET key = good.key, old = good.old, new = good.new FROM good WHERE r.sequence = good.sequence;
 SELECT poser_batch_refresh('b');
 
--- What only the execution comes to know is the one error, of all offenders.
+-- An error that only the execution finds is reported once, for all its rows.
 ALTER TABLE poser_component ADD CONSTRAINT is_tiny CHECK (size < 9);
 \set VERBOSITY default
 SELECT * FROM poser_batch_execute('b');
@@ -218,8 +217,8 @@ SELECT * FROM poser_batch_execute('b');
 SELECT item_code, widget_uuid, description, size FROM poser_component WHERE size IS NOT NULL ORDER BY size;
 SELECT count(DISTINCT transaction_id) FROM poser_component_version WHERE description = 'mended';
 
--- A text for a boolean: what is none comes to the review as a row with an error. What
--- is counted when it is refreshed is what is counted when it is refused.
+-- Text for a boolean: what is not a boolean becomes a row with an error.  A refresh
+-- and a refused execution count the same errors.
 CREATE TABLE answers (uuid text, description text, active text);
 INSERT INTO answers VALUES ('a1', 'One', 'yes'), ('a2', 'Two', 'maybe'), ('a3', 'Three', 'off'), ('a3', 'Third', 'off'), ('a4', 'Four', 'perhaps');
 INSERT INTO poser_batch (uuid, target) VALUES ('answers', 'poser_widget');
@@ -235,7 +234,7 @@ DELETE FROM poser_batch_row WHERE batch_uuid = 'answers' AND sequence = 4;
 SELECT poser_batch_refresh('answers');
 SELECT * FROM poser_batch_execute('answers');
 SELECT * FROM poser_widget WHERE uuid ~ '^a' ORDER BY uuid;
--- more rows that the target refuses than are told apart
+-- more refused rows than are told apart
 INSERT INTO poser_batch (uuid, target, key) VALUES ('many', 'poser_component', '{uuid}');
 INSERT INTO poser_batch_row (batch_uuid, sequence, key, new)
 SELECT 'many', n, jsonb_build_object('uuid', n), '{"description": "", "item_code": "", "widget_uuid": "nowhere"}' FROM generate_series(1, 600) AS n;
@@ -244,7 +243,7 @@ SELECT status FROM poser_batch WHERE uuid = 'many';
 SELECT status, count(*), min(sequence), max(sequence) FROM poser_batch_row WHERE batch_uuid = 'many' GROUP BY status ORDER BY status;
 SELECT * FROM poser_batch_execute('many');
 
--- of what it is about itself
+-- wrong arguments
 \set VERBOSITY sqlstate
 SELECT poser_batch_create(NULL);
 SELECT poser_batch_create('components');
@@ -264,7 +263,7 @@ SELECT poser_batch_populate(:'batch', 'staging', '{item_code,widget_uuid}', '{co
 SELECT poser_batch_populate(:'batch', 'staging', '{item_code,item_code}');
 SELECT poser_batch_populate(:'batch', 'staging', '{item_code,NULL}');
 SELECT row_count, key FROM poser_batch WHERE uuid = :'batch';
--- a target that is no more: nothing can be done, but something said
+-- A target that was dropped: each call says so.
 INSERT INTO poser_batch (uuid, target) VALUES ('gone', 'stock');
 DROP TABLE stock;
 SELECT poser_batch_populate('gone', 'new_stock');

@@ -1,5 +1,5 @@
--- Who can make, see, edit, execute and purge batches; what of them nobody can
--- change; and what row-level security leaves of them.
+-- Which roles may make, see, edit, execute and purge batches, what no role can
+-- change, and what row-level security leaves visible.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -10,7 +10,7 @@ CREATE ROLE regress_poser_nobody;
 CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
 GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
 DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database()); END $$;
--- what such defaults grant, batches must not have
+-- Batches must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_maker;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
@@ -34,13 +34,13 @@ SET ROLE regress_poser_owner;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'Two'), ('w3', 'Three');
 CREATE TABLE staging (uuid text, description text);
 INSERT INTO staging VALUES ('w1', 'one'), ('w4', 'four');
--- each batch has a name of its own
+-- Each batch has its own name.
 CREATE VIEW seen WITH (security_invoker = true) AS
 SELECT uuid, role_name, row_count, (SELECT count(*) FROM poser_batch_row WHERE batch_uuid = uuid) AS rows_seen, executed IS NOT NULL AS executed
   FROM poser_batch ORDER BY uuid;
 GRANT SELECT ON seen TO PUBLIC;
 
--- Nobody can do anything.
+-- A role without grants can do nothing.
 SET ROLE regress_poser_nobody;
 TABLE poser_batch;
 TABLE poser_batch_row;
@@ -50,14 +50,14 @@ SELECT setval('poser_batch_id_seq', 1);
 SELECT poser_batch_refresh('a');
 SELECT * FROM poser_batch_execute('a');
 SELECT poser_batch_purge('0');
--- nor have the triggers on tables of his own
+-- nor can it put the triggers on its own tables
 CREATE TEMPORARY TABLE mine (batch_uuid varchar(32), removed bool);
 CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows EXECUTE FUNCTION poser_batch_row_guard();
 CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION poser_batch_guard();
 DROP TABLE mine;
 
--- A maker needs the batches' tables, no sequence; and, to compare, the source and the
--- target; to execute, what he does to the target.
+-- The maker of a batch needs the batches' tables, but no sequence.  It needs SELECT on
+-- source and target to compare, and the target's other privileges to execute.
 SET ROLE regress_poser_owner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON poser_batch, poser_batch_row TO regress_poser_maker, regress_poser_other;
 SET ROLE regress_poser_maker;
@@ -79,14 +79,14 @@ GRANT SELECT ON poser_widget TO regress_poser_maker;
 SET ROLE regress_poser_maker;
 SELECT poser_batch_populate('of maker', 'staging', deletes => true);
 SELECT row_count FROM poser_batch;
--- he may not write
+-- It may not write the target.
 SELECT * FROM poser_batch_execute('of maker');
 SET ROLE regress_poser_owner;
 SELECT uuid, executed FROM poser_batch;
 SELECT * FROM poser_widget ORDER BY uuid;
 GRANT INSERT, UPDATE ON poser_widget TO regress_poser_maker;
 SET ROLE regress_poser_maker;
--- a row that he may not delete
+-- It may not delete from the target.
 SELECT * FROM poser_batch_execute('of maker');
 SELECT * FROM poser_batch_execute('of maker', skip_conflicts => true);
 DELETE FROM poser_batch_row WHERE operation = 'delete';
@@ -97,7 +97,7 @@ SET ROLE regress_poser_owner;
 SELECT username, role_name, uuid, operation_type FROM poser_widget_version AS v JOIN poser_transaction AS t ON t.id = transaction_id
  WHERE role_name = 'regress_poser_maker' ORDER BY uuid;
 
--- What is executed stays as it is: 55000, but for the owner.
+-- An executed batch stays as it is (55000), except for the owner.
 SET ROLE regress_poser_maker;
 UPDATE poser_batch SET notes = 'afterthought';
 UPDATE poser_batch SET complete = true;
@@ -120,7 +120,7 @@ SELECT uuid, is_mutable FROM poser_batch ORDER BY uuid;
 DELETE FROM poser_batch WHERE uuid = 'of maker';
 ROLLBACK;
 
--- What of a batch is not for users to say: 42501, or 428C9.
+-- Users cannot set these columns of a batch: 42501 or 428C9.
 SET ROLE regress_poser_maker;
 UPDATE poser_batch SET row_count = 0 WHERE uuid = 'second';
 UPDATE poser_batch SET is_mutable = true WHERE uuid = 'second';
@@ -136,7 +136,7 @@ UPDATE poser_batch SET description = 'new', status = 'new', notes = 'new', param
 UPDATE poser_batch SET description = 'newer' WHERE uuid = 'second';
 UPDATE poser_batch SET complete = false WHERE uuid = 'second';
 TABLE seen;
--- a row_count that is given is not believed, nor are names, nor an execution
+-- Given values for row_count, the names and the execution are ignored.
 INSERT INTO poser_batch (uuid, target, row_count, created_by, role_name, executed, executed_by)
 VALUES ('pretended', 'poser_widget', 7, 'other', 'regress_poser_other', now(), 'other');
 INSERT INTO poser_batch (uuid, target, created_by, role_name) VALUES ('pretended', 'poser_widget', 'other', 'regress_poser_other');
@@ -146,7 +146,7 @@ SELECT uuid, row_count FROM poser_batch WHERE uuid = 'pretended, too';
 DELETE FROM poser_batch WHERE uuid ~ 'pretended';
 SET ROLE regress_poser_owner;
 UPDATE poser_batch SET row_count = 7 WHERE uuid = 'second';
--- the settings of a restore are of no use to him
+-- The settings of a restore do not help the maker.
 SET ROLE regress_poser_maker;
 BEGIN;
 SET LOCAL row_security = off;
@@ -154,10 +154,10 @@ SELECT set_config('search_path', '', true);
 INSERT INTO regress_poser.poser_batch (uuid, target, role_name, created_by, row_count)
 VALUES ('restored', 'regress_poser.poser_widget', 'regress_poser_other', '', 7);
 ROLLBACK;
--- what he has not made is made neither by a row nor by its key
+-- A row cannot refer to a batch that does not exist.
 INSERT INTO poser_batch_row (batch_uuid, sequence, key) VALUES ('none', 1, '{}');
 
--- Another sees none of it, not even that it is there, and can do nothing to it.
+-- Another role sees none of the batch, and can do nothing to it.
 SET ROLE regress_poser_other;
 TABLE seen;
 SELECT count(*) FROM poser_batch_row;
@@ -172,7 +172,7 @@ SELECT * FROM poser_batch_execute('second');
 SELECT poser_batch_purge('0');
 INSERT INTO poser_batch (uuid, target) VALUES ('of other', 'poser_component');
 SELECT poser_batch_refresh('of other');
--- once he may see all of the target, he does
+-- A role that may read all of the target sees the batches of others.
 SET ROLE regress_poser_owner;
 GRANT SELECT (uuid) ON poser_widget TO regress_poser_other;
 SET ROLE regress_poser_other;
@@ -186,7 +186,7 @@ UPDATE poser_batch SET notes = 'seen by another' WHERE uuid = 'second';
 UPDATE poser_batch SET notes = 'seen by another' WHERE uuid = 'of maker';
 SELECT poser_batch_refresh('second');
 SELECT * FROM poser_batch_execute('second');
--- with grants for some of it
+-- with some of the grants
 SET ROLE regress_poser_owner;
 REVOKE INSERT, UPDATE, DELETE ON poser_batch, poser_batch_row FROM regress_poser_other;
 SET ROLE regress_poser_other;
@@ -195,15 +195,15 @@ UPDATE poser_batch_row SET removed = true;
 UPDATE poser_batch SET notes = '';
 SELECT poser_batch_refresh('second');
 SELECT poser_batch_create('poser_widget');
--- who may edit rows, and see batches: the count is kept for him
+-- With the right to edit rows and to see batches, row_count follows its edits.
 SET ROLE regress_poser_owner;
 GRANT INSERT, UPDATE, DELETE ON poser_batch_row TO regress_poser_other;
 SET ROLE regress_poser_other;
 UPDATE poser_batch_row SET removed = true WHERE batch_uuid = 'second' AND sequence = 1;
 TABLE seen;
 
--- Row-level security on the target: whoever does not see all of it sees his own
--- batches alone, and in them compares and writes what he may.
+-- Row-level security on the target: a role that it applies to sees only its own
+-- batches.  There it compares and writes only the rows that it may.
 SET ROLE regress_poser_owner;
 GRANT SELECT, INSERT, UPDATE, DELETE ON poser_batch TO regress_poser_other;
 GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget TO regress_poser_maker, regress_poser_other;
@@ -228,7 +228,7 @@ SET ROLE regress_poser_owner;
 TABLE seen;
 SELECT * FROM poser_widget ORDER BY uuid;
 
--- Purging is the owner's, who sees all of them.
+-- Only the owner, which sees all batches, purges.
 SET ROLE regress_poser_maker;
 SELECT poser_batch_purge('0');
 SET ROLE regress_poser_nobody;
@@ -236,7 +236,7 @@ SELECT poser_batch_purge('0');
 SET ROLE regress_poser_owner;
 SELECT poser_batch_purge('0');
 TABLE seen;
--- forced on him, too, the counts stay right
+-- With row-level security forced on the owner, too, row_count stays right.
 ALTER TABLE poser_batch FORCE ROW LEVEL SECURITY;
 ALTER TABLE poser_batch_row FORCE ROW LEVEL SECURITY;
 SET ROLE regress_poser_maker;

@@ -1,6 +1,6 @@
--- Users may add columns of any name to the extension's tables, to be recorded or
--- not.  No query of the extension takes them for what it calls so itself.  The
--- schema's name and standard_conforming_strings = off try what stands in quotes.
+-- Users may add columns of any name to the extension's tables, recorded or not.  No
+-- query of the extension confuses them with names that it uses itself.  The schema's
+-- name and standard_conforming_strings = off test the quoting.
 
 SET client_min_messages = warning;
 CREATE SCHEMA regress_poser;
@@ -8,7 +8,7 @@ CREATE EXTENSION poser SCHEMA regress_poser;
 ALTER SCHEMA regress_poser RENAME TO "Regress Poser '%s\.1";
 SET search_path = "Regress Poser '%s\.1";
 
--- what the queries call tables and columns, the columns of the extension's tables, and hostile names
+-- names that the queries give to tables and columns, the extension's own columns, hostile names
 CREATE TABLE name (name pg_catalog.name PRIMARY KEY, is_column boolean NOT NULL DEFAULT false);
 INSERT INTO name (name)
 SELECT * FROM unnest('{action,batch,before,belongs,c,c1,c2,compared,consumer,counted,d,deletes,deltas,differs,
@@ -36,7 +36,7 @@ $$;
 CREATE PROCEDURE add_columns(relation regclass, own boolean) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format('ALTER TABLE %s ', relation) ||
-		-- a result of a function has that name and type
+		-- a function's result has this name and this type
 		(SELECT string_agg(format('ADD COLUMN %I pg_catalog.%I', name, CASE name WHEN 'relation' THEN 'name' ELSE 'text' END), ', ' ORDER BY name) FROM name
 		  WHERE (own OR name NOT IN ('change_id', 'operation_type', 'transaction_id'))
 		    AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation AND attname = name));
@@ -54,7 +54,7 @@ CALL add_columns('poser_datasync_consumer', true);
 CALL add_columns('poser_datasync_skipped', true);
 SELECT * FROM poser_check();
 
--- a statement that gives all columns that were added a value
+-- makes a statement that sets all added columns
 CREATE FUNCTION own_columns(relation regclass) RETURNS SETOF pg_catalog.name LANGUAGE sql STABLE AS $$
 	SELECT attname FROM pg_attribute
 	 WHERE attrelid = relation AND atttypid IN ('text'::regtype, 'name'::regtype) AND NOT attisdropped ORDER BY attnum
@@ -76,7 +76,7 @@ CALL set_all('poser_widget', 'second');
 CALL set_all('poser_component', 'second');
 SELECT * FROM poser_check();
 SELECT operation, cardinality(changed) = (SELECT count(*) FROM own_columns('poser_widget')) AS all FROM poser_widget_history('w1');
--- "relation" is the table's name
+-- "relation" is the name of the table
 SELECT operation, relation, uuid, widget_uuid FROM poser_widget_history('w1', true);
 SELECT operation, uuid FROM poser_component_history('c1');
 SELECT uuid, operation, live, last, relation, "%s %1$s", "it's" FROM poser_widget_as_of(:'then') ORDER BY uuid;
@@ -129,7 +129,7 @@ SELECT 'b', row_number() OVER (ORDER BY name), 'update', '{"uuid": "w1"}', jsonb
 SELECT * FROM poser_batch_execute('b');
 SELECT * FROM poser_check();
 
--- A bypass of each column by itself, in a row of its own
+-- Each column is changed past the triggers, in its own row.
 INSERT INTO poser_widget (uuid, description) SELECT 'of ' || name, '' FROM own_columns('poser_widget') AS name;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) SELECT 'of ' || name, 'w1', '', '' FROM own_columns('poser_component') AS name;
 SET session_replication_role = replica;
@@ -154,7 +154,7 @@ SELECT name FROM own_columns('poser_widget') AS name WHERE (SELECT changed[1] FR
 DELETE FROM poser_component WHERE uuid LIKE 'of %';
 DELETE FROM poser_widget WHERE uuid LIKE 'of %';
 
--- Of all at once, and of rows
+-- all columns at once, and whole rows
 SET session_replication_role = replica;
 CALL set_all('poser_widget', 'past');
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', '');

@@ -3,33 +3,10 @@
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.  It is to be empty whenever
--- nobody else writes.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
-
-CREATE VIEW shown AS
-SELECT uuid, component_count AS total, active_component_count AS active
-  FROM poser_widget_summary
- ORDER BY uuid;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', ''), ('w3', '');
 TABLE shown;
@@ -59,19 +36,19 @@ UPDATE poser_component SET widget_uuid = 'w2', active = false WHERE uuid = 'c2';
 TABLE shown;
 TABLE count_differences;
 
--- many rows, in both directions at once
+-- many rows, moved in both directions by one statement
 UPDATE poser_component
    SET widget_uuid = CASE widget_uuid WHEN 'w1' THEN 'w2' ELSE 'w1' END
  WHERE widget_uuid IN ('w1', 'w2');
 TABLE shown;
 TABLE count_differences;
 
--- a key that is taken, a widget that is not there
+-- a duplicate key, a widget that does not exist
 UPDATE poser_component SET uuid = 'c1', active = true WHERE uuid = 'c2';
 UPDATE poser_component SET widget_uuid = 'none';
 TABLE count_differences;
 
--- What does not matter to the counts does not touch them.
+-- Changes of other columns do not touch the counts.
 CREATE TEMPORARY TABLE before AS
 SELECT ctid AS place, xmin::text AS writer, * FROM poser_component_count;
 UPDATE poser_component SET description = 'changed', item_code = '4711';
@@ -96,7 +73,7 @@ TABLE shown;
 TABLE count_differences;
 
 --
--- Widgets: a new key, another's key, one with components, one without
+-- Widgets: a new key, a duplicate key, one with components, one without
 --
 UPDATE poser_widget SET uuid = 'w4' WHERE uuid = 'w3';
 UPDATE poser_widget SET uuid = 'w1' WHERE uuid = 'w4';
@@ -129,7 +106,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
 TABLE shown;
 TABLE count_differences;
 
--- nothing but updates, nothing at all, one row twice
+-- only updates, nothing at all, one row twice
 INSERT INTO poser_component AS component (uuid, widget_uuid, item_code, description) VALUES
 	('c5', 'w1', '', ''),
 	('c6', 'w1', '', '')
@@ -192,7 +169,7 @@ DELETE FROM poser_widget;
 TABLE shown;
 TABLE count_differences;
 
--- a widget and its components, whichever is written first
+-- a widget and its components, in either order
 WITH widget AS (
 	INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '') RETURNING uuid)
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
@@ -205,7 +182,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w3', '');
 TABLE shown;
 TABLE count_differences;
 
--- components twice, in different ways
+-- components twice, by different operations
 WITH inserted AS (
 	INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
 	VALUES ('c1', 'w1', '', ''), ('c2', 'w2', '', '')),
@@ -215,7 +192,7 @@ UPDATE poser_component SET widget_uuid = 'w3', active = false WHERE uuid IN ('cw
 TABLE shown;
 TABLE count_differences;
 
--- and in the same way: with each other, and from one to the other
+-- components twice, by the same operation: two INSERTs, two UPDATEs
 WITH more AS (
 	INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
 	VALUES ('c3', 'w1', '', '') RETURNING *),
@@ -232,7 +209,7 @@ SELECT 'x' || uuid, 'w3', '', '', true FROM more;
 TABLE shown;
 TABLE count_differences;
 
--- components go to a new widget, and their old one goes, in one query
+-- components move to a new widget and their old one is deleted, in one query
 WITH moved AS (
 	UPDATE poser_component SET widget_uuid = 'w4' WHERE widget_uuid = 'w3'),
 gone AS (
@@ -262,7 +239,7 @@ w6	5	-
 \.
 TABLE shown;
 
--- one that fails at its last row leaves nothing
+-- a COPY that fails at its last row leaves nothing
 COPY poser_component (widget_uuid, item_code, description) FROM STDIN;
 w6	6	-
 w6	7	-

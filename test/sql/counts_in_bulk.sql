@@ -1,30 +1,13 @@
--- Component counts of statements that change more widgets than fit in memory,
--- which are counted in several goes.
+-- Component counts of statements that change more widgets than fit in memory: the
+-- changes are applied in several parts.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
 CREATE VIEW sums AS
 SELECT count(*) AS widgets, sum(component_count) AS total,
@@ -37,13 +20,13 @@ SET hash_mem_multiplier = 1;
 
 INSERT INTO poser_widget (uuid, description) SELECT 'w' || i, i FROM generate_series(1, 5000) AS i;
 
--- each widget comes again and again, far from its other components
+-- each widget occurs again and again, far apart
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description, active)
 SELECT 'c' || i, 'w' || 1 + i % 5000, '', '', i % 3 = 0 FROM generate_series(1, 20000) AS i;
 TABLE sums;
 SELECT count(*) FROM count_differences;
 
--- half of them change, all of them move on, a quarter goes
+-- half of the components change, all of them move to the next widget, a quarter goes
 UPDATE poser_component SET active = NOT active WHERE right(uuid, 1) IN ('0', '2', '4', '6', '8');
 TABLE sums;
 SELECT count(*) FROM count_differences;
@@ -68,8 +51,8 @@ SELECT count(*) FROM count_differences;
 COMMIT;
 SELECT count(*) FROM count_differences;
 
--- one transaction that changes each count many times, more of them than a
--- transaction remembers
+-- One transaction changes each count many times, and more counts than a transaction
+-- remembers.
 INSERT INTO poser_widget (uuid, description) SELECT 'v' || i, i FROM generate_series(1, 12000) AS i;
 BEGIN;
 INSERT INTO poser_component (widget_uuid, item_code, description) SELECT uuid, '', '' FROM poser_widget;
@@ -81,7 +64,7 @@ COMMIT;
 TABLE sums;
 SELECT count(*) FROM count_differences;
 
--- widgets and components at once, and both again
+-- widgets and components in one query, and both again
 WITH widget AS (
 	INSERT INTO poser_widget (uuid, description) SELECT 'u' || i, i FROM generate_series(1, 3000) AS i RETURNING uuid)
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
@@ -97,5 +80,5 @@ TRUNCATE poser_component;
 TABLE sums;
 SELECT count(*) FROM count_differences;
 
-DROP VIEW count_differences, sums;
+DROP VIEW count_differences, shown, sums;
 DROP EXTENSION poser;

@@ -1,38 +1,16 @@
--- Component counts in the midst of a statement: functions that write and read,
--- triggers of users' that read at any point of it.
+-- Component counts in the middle of a statement: functions that write and read, and
+-- users' triggers that read at any point of it.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
-CREATE VIEW shown AS
-SELECT uuid, component_count AS total, active_component_count AS active
-  FROM poser_widget_summary
- ORDER BY uuid;
-
--- What a reader counts by itself.
+-- What a reader counts itself.
 CREATE VIEW counted AS
 SELECT widget.uuid,
        count(component.uuid) AS total,
@@ -67,8 +45,8 @@ BEGIN
 END
 $$;
 
--- A volatile function sees what has been written, a stable one and the query
--- itself see what there was when the query began.
+-- A volatile function sees what has been written.  A stable function and the query
+-- itself see the state at the start of the query.
 SELECT i, add_component('w1') AS added, stable_count('w1'), volatile_count('w1'),
        (SELECT total FROM shown WHERE uuid = 'w1' AND i > 0) AS shown,
        (SELECT total FROM counted WHERE uuid = 'w1' AND i > 0) AS counted
@@ -79,8 +57,8 @@ SELECT uuid, total, add_component_sql(uuid) AS w, add_component_sql('w1') AS w1 
 TABLE shown;
 TABLE count_differences;
 
--- An INSERT whose rows come from functions that insert, too: what its own rows
--- make is not there for any of them.
+-- An INSERT of rows that come from functions, which insert as well: none of them sees
+-- the INSERT's own rows.
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
 SELECT 'c' || i, 'w2', add_component('w2')::text, stable_count('w2')::text
   FROM generate_series(1, 3) AS i;
@@ -92,7 +70,7 @@ RETURNING uuid, stable_count('w1'), volatile_count('w1'), volatile_count('w2');
 TABLE shown;
 TABLE count_differences;
 
--- A block of PL/pgSQL, in one transaction at two levels of isolation.
+-- A block of PL/pgSQL is one transaction.  It runs at two isolation levels.
 CREATE PROCEDURE write_and_read() LANGUAGE plpgsql AS $$
 DECLARE
 	n bigint;
@@ -134,7 +112,7 @@ BEGIN
 	RETURN CASE WHEN TG_OP = 'DELETE' THEN OLD ELSE NEW END;
 END
 $$;
--- the same in the snapshot of the statement
+-- the same with the statement's snapshot
 CREATE FUNCTION look_stable() RETURNS trigger LANGUAGE plpgsql STABLE AS $$
 BEGIN
 	IF EXISTS (SELECT uuid, total, active FROM counted
@@ -175,8 +153,8 @@ BEGIN
 END
 $$;
 
--- Two rows: each is seen as soon as it is there, and all of it before and after
--- the counting.
+-- Two rows: each is visible as soon as it is inserted, and both are counted whether
+-- the extension's trigger has run or not.
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description, active)
 VALUES ('c1', 'w1', '', '', true), ('c2', 'w1', '', '', false);
 SELECT at, total, active FROM log ORDER BY n;
@@ -189,7 +167,7 @@ SELECT at, total, active FROM log ORDER BY n;
 TRUNCATE log;
 TABLE count_differences;
 
--- All other kinds of statement; an error would say where counts differ.
+-- All other kinds of statement.  Counts that differ raise an error.
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
 	('c1', 'w1', '', ''), ('c2', 'w2', '', ''), ('c3', 'w2', '', '');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
@@ -235,7 +213,7 @@ DROP FUNCTION look, look_stable CASCADE;
 --
 -- Triggers that write
 --
--- a component brings its widget along, and the first one a second one
+-- a component inserts its widget first, and a first component inserts a second one
 CREATE FUNCTION make_widget() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO poser_widget (uuid, description) VALUES (NEW.widget_uuid, '') ON CONFLICT DO NOTHING;
@@ -262,7 +240,7 @@ TABLE shown;
 TABLE count_differences;
 DROP FUNCTION make_widget, make_spare CASCADE;
 
--- the last component takes its widget along
+-- the delete of the last component deletes its widget
 CREATE FUNCTION drop_widget() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	DELETE FROM poser_widget
@@ -299,7 +277,7 @@ TABLE shown;
 TABLE count_differences;
 DROP FUNCTION choose CASCADE;
 
--- one that fails now and then: what its nested statement did is undone
+-- a trigger that sometimes fails: the work of its nested statement is undone
 CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() > 1 THEN
@@ -326,7 +304,7 @@ TABLE shown;
 TABLE count_differences;
 DROP FUNCTION fail_sometimes CASCADE;
 
--- an updatable view, and a rule that does something also
+-- an updatable view, and a rule with a second statement
 CREATE VIEW passive AS
 SELECT * FROM poser_component WHERE NOT active;
 UPDATE passive SET active = true;

@@ -4,32 +4,10 @@
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
-
-CREATE VIEW shown AS
-SELECT uuid, component_count AS total, active_component_count AS active
-  FROM poser_widget_summary
- ORDER BY uuid;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
@@ -86,7 +64,7 @@ COMMIT;
 TABLE shown;
 TABLE count_differences;
 
--- A savepoint's first write, before any other of the transaction, undone.
+-- A savepoint is rolled back that has the transaction's first write.
 BEGIN;
 SAVEPOINT a;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
@@ -96,7 +74,7 @@ COMMIT;
 TABLE shown;
 TABLE count_differences;
 
--- A widget made, undone and made again.
+-- A widget is made, undone and made again.
 BEGIN;
 SAVEPOINT a;
 INSERT INTO poser_widget (uuid, description) VALUES ('w3', '');
@@ -116,8 +94,7 @@ TABLE count_differences;
 --
 -- Errors
 --
--- at a row, after some rows; at the end of the statement; in the middle of a
--- transaction that goes on
+-- at one row after others; at the end of the statement; in a transaction that goes on
 BEGIN;
 SAVEPOINT a;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
@@ -131,7 +108,7 @@ TABLE shown;
 COMMIT;
 TABLE count_differences;
 
--- caught in PL/pgSQL: every third of a hundred inserts fails
+-- caught in PL/pgSQL: every third of 100 inserts fails
 DO $$
 BEGIN
 	FOR i IN 1..100 LOOP
@@ -147,7 +124,7 @@ $$;
 TABLE shown;
 TABLE count_differences;
 
--- raised by a trigger that comes after the counting
+-- raised by a trigger that fires after the counting
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE EXCEPTION USING ERRCODE = 'P0042';
@@ -189,7 +166,7 @@ DROP FUNCTION refuse();
 TABLE shown;
 TABLE count_differences;
 
--- After an error in mid-statement the maintained counts are read as before.
+-- After an error in the middle of a statement, maintained counts are read as before.
 BEGIN;
 SAVEPOINT a;
 UPDATE poser_component SET uuid = 'c1' WHERE widget_uuid = 'w1';
@@ -199,7 +176,7 @@ INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', 
 TABLE count_differences;
 ROLLBACK;
 
--- A thousand single inserts, with savepoints among them.
+-- A thousand inserts of one row, with savepoints between them.
 BEGIN;
 DO $$
 BEGIN
@@ -263,7 +240,7 @@ SELECT * FROM poser_check();
 COMMIT;
 
 --
--- Cursors see the counts of the moment when they were opened
+-- A cursor sees the counts of the moment when it was opened
 --
 CREATE VIEW counted AS
 SELECT widget.uuid, count(component.uuid) AS total
@@ -294,7 +271,7 @@ FETCH ALL FROM kept_get;
 CLOSE ALL;
 TABLE count_differences;
 
--- the same in a transaction with one snapshot for all of its queries
+-- the same in a transaction that has one snapshot for all queries
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 DECLARE by_list CURSOR FOR SELECT uuid, component_count FROM poser_widget_list();
 DECLARE by_view CURSOR FOR SELECT uuid, total FROM shown;
@@ -306,7 +283,7 @@ ROLLBACK TO a;
 TABLE count_differences;
 COMMIT;
 
--- and over a loop that writes as it reads
+-- and in a loop over counts that writes
 DO $$
 DECLARE
 	widget record;
@@ -322,8 +299,8 @@ $$;
 TABLE shown;
 TABLE count_differences;
 
--- TRUNCATE does not keep what an older snapshot would see of the components:
--- neither do the counts.
+-- After a TRUNCATE an older snapshot no longer sees the components.  The same holds
+-- for the counts.
 CREATE FUNCTION counted(widget varchar) RETURNS bigint LANGUAGE sql STABLE AS
 	'SELECT count(*) FROM poser_component WHERE widget_uuid = widget';
 BEGIN;

@@ -1,12 +1,12 @@
--- Snapshots that are taken while a statement is under way, and used when it is
--- over; and what triggers do in the middle of a TRUNCATE.
+-- Snapshots that are taken in the middle of a statement and used after it, and
+-- triggers that fire in the middle of a TRUNCATE.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '', '');
 
--- A cursor that a trigger opens sees the row, and so must its count.
+-- A cursor that a trigger opens sees the inserted row, so its count must include it.
 CREATE FUNCTION open_cursor() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	opened refcursor := TG_WHEN || TG_LEVEL;
@@ -28,14 +28,13 @@ FETCH ALL FROM "BEFORESTATEMENT";
 FETCH ALL FROM "BEFOREROW";
 FETCH ALL FROM "AFTERROW";
 FETCH ALL FROM "AFTERSTATEMENT";
--- a new snapshot is past all that, and read from what is kept
+-- A new snapshot is later than the statement, and reads the maintained counts.
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 SELECT count(*) AS kept FROM poser_component_count_settled;
 COMMIT;
 DROP FUNCTION open_cursor() CASCADE;
 
--- Such a cursor may be read after any number of statements, with or without a
--- change of a count.
+-- Such a cursor is read after many statements, which change counts or do not.
 CREATE FUNCTION open_cursor() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
 	opened refcursor := 'opened';
@@ -63,9 +62,9 @@ SELECT component_count, (SELECT count(*) FROM poser_component_count_settled WHER
 ROLLBACK;
 DROP FUNCTION open_cursor() CASCADE;
 
--- Whether counts are kept is decided once for a snapshot, and stays, whatever the
--- transaction does meanwhile: the parts of one query must agree.  In the loop a
--- block that fails makes every snapshot newer than the one before.
+-- Each snapshot decides once whether it reads maintained counts.  Later work of the
+-- transaction does not change that, for all parts of a query must agree.  In the loop
+-- a block fails, which makes every snapshot newer than the one before.
 INSERT INTO poser_widget (uuid, description) SELECT 'n' || g, '' FROM generate_series(1001, 2200) AS g;
 CREATE FUNCTION differing_decisions(many integer, grantee name = NULL) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -106,7 +105,7 @@ DROP FUNCTION differing_decisions, insert_many;
 DROP ROLE regress_poser_reader;
 DELETE FROM poser_widget WHERE uuid LIKE 'n%';
 
--- What a trigger writes when the counts have been set to zero goes with the rest.
+-- A trigger writes after the counts were set to zero: its row is truncated, too.
 CREATE FUNCTION write() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w2', '', '');
@@ -118,7 +117,7 @@ TRUNCATE poser_component;
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 SELECT * FROM poser_check();
 DROP TRIGGER z ON poser_component;
--- What a trigger writes when the table is empty again stays, and is counted.
+-- A trigger writes after the table was emptied: its row stays and is counted.
 CREATE TRIGGER a AFTER TRUNCATE ON poser_component EXECUTE FUNCTION write();
 CREATE TRIGGER z AFTER TRUNCATE ON poser_component EXECUTE FUNCTION write();
 TRUNCATE poser_component;
@@ -127,8 +126,8 @@ SELECT * FROM poser_check();
 DROP FUNCTION write() CASCADE;
 TRUNCATE poser_component;
 
--- A loop over the counts that writes: what the loop reads stays what it was,
--- whichever way its query joins.
+-- A loop over the counts writes: what the loop reads does not change, whatever join
+-- its query uses.
 INSERT INTO poser_widget (uuid, description) SELECT 'n' || g, '' FROM generate_series(100, 299) AS g;
 CREATE FUNCTION loop_and_write(method text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
@@ -173,8 +172,8 @@ DROP FUNCTION loop_and_write;
 DELETE FROM poser_component;
 DELETE FROM poser_widget WHERE uuid LIKE 'n%';
 
--- A policy that reads counts itself, while another schema comes into being:
--- poser_widget_get() within poser_widget_get().
+-- A policy reads counts, and another schema is created: poser_widget_get() runs
+-- within poser_widget_get().
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 CREATE ROLE regress_poser_nested;
 GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO regress_poser_nested;

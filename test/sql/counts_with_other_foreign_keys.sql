@@ -1,37 +1,15 @@
--- Component counts where the foreign key is not as it was made: cascading,
--- deferred, setting NULL, or gone.
+-- Component counts with another foreign key than the extension's: one that cascades,
+-- is deferred, sets NULL, or is gone.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
-CREATE VIEW shown AS
-SELECT uuid, component_count AS total, active_component_count AS active
-  FROM poser_widget_summary
- ORDER BY uuid;
-
--- How many of them are kept for widgets that are not there.
+-- Maintained counts for widgets that do not exist.
 CREATE VIEW kept_without_widget AS
 SELECT widget_uuid, sum(total) AS total, sum(active) AS active
   FROM (TABLE poser_component_count UNION ALL TABLE poser_component_count_delta) AS kept
@@ -68,7 +46,7 @@ SELECT count(*) FROM poser_component;
 TABLE count_differences;
 TABLE kept_without_widget;
 
--- in one transaction, with a reader at each step, and undone
+-- in one transaction, read after each step, and undone
 CALL start_again();
 BEGIN;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w3', '', '');
@@ -88,7 +66,7 @@ COMMIT;
 TABLE shown;
 TABLE count_differences;
 
--- triggers see the right counts at each step of the cascade
+-- triggers read the right counts at each step of the cascade
 CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF EXISTS (SELECT
@@ -123,7 +101,7 @@ SET client_min_messages = warning;
 DROP FUNCTION look CASCADE;
 RESET client_min_messages;
 
--- what a row trigger keeps from being deleted by the cascade stays, and counts
+-- a row trigger keeps components from the cascade: they stay and are counted
 CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RETURN NULL;
@@ -145,7 +123,7 @@ TABLE shown;
 TABLE count_differences;
 
 --
--- ON DELETE SET NULL, with components of no widget
+-- ON DELETE SET NULL: some components have no widget
 --
 ALTER TABLE poser_component ALTER widget_uuid DROP NOT NULL,
 	DROP CONSTRAINT poser_component_fk_widget,
@@ -183,7 +161,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w4', '');
 TABLE shown;
 TABLE count_differences;
 COMMIT;
--- a widget before its components
+-- a widget is deleted before its components
 BEGIN;
 DELETE FROM poser_widget WHERE uuid = 'w1';
 TABLE shown;
@@ -192,7 +170,7 @@ DELETE FROM poser_component WHERE uuid = 'c1';
 DELETE FROM poser_component WHERE widget_uuid = 'w1';
 TABLE kept_without_widget;
 COMMIT;
--- a new key, widget first
+-- a new key for a widget, before its components get it
 BEGIN;
 UPDATE poser_widget SET uuid = 'w1' WHERE uuid = 'w2';
 TABLE shown;
@@ -201,7 +179,7 @@ TABLE shown;
 COMMIT;
 TABLE shown;
 TABLE count_differences;
--- a widget that goes and comes back finds its components
+-- a deleted widget that is inserted again has its components
 BEGIN;
 DELETE FROM poser_widget;
 INSERT INTO poser_widget (uuid, description) SELECT 'w' || i, 'back' FROM generate_series(1, 4) AS i;
@@ -222,7 +200,7 @@ DELETE FROM poser_widget WHERE uuid = 'w1';
 UPDATE poser_component SET widget_uuid = 'w2' WHERE uuid = 'o3';
 TABLE shown;
 SELECT * FROM kept_without_widget ORDER BY widget_uuid;
--- whoever comes to have that key, has the components
+-- a new widget with this key has the components
 INSERT INTO poser_widget (uuid, description) VALUES ('w9', ''), ('w1', '');
 TABLE shown;
 SELECT * FROM kept_without_widget ORDER BY widget_uuid;

@@ -1,4 +1,4 @@
--- Consumers: what they are given, and what they confirm.
+-- Consumers: which changes they get, and how they confirm them.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
@@ -11,14 +11,14 @@ SET poser.runas = 'alice';
 INSERT INTO poser_widget (uuid, description) VALUES ('lamp', 'Lamp'), ('chair', 'Chair');
 SET poser.runas = 'bob';
 
--- From now on, or from the beginning.
+-- A consumer begins now, or at the beginning.
 SELECT poser_datasync_add('erp');
 SELECT poser_datasync_add('shop', 'beginning');
 SELECT * FROM poser_datasync_changes('erp');
 SELECT change_id, username, issued_at <= now() AS issued, payload_type, payload_key, deletion, payload
   FROM poser_datasync_changes('shop');
 
--- A change is the row as it was after it; a deletion the last that it was.
+-- A change has the row after it.  A deletion has the last values of the row.
 BEGIN;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('foot', 'lamp', '001', 'Foot');
 UPDATE poser_component SET description = 'Feet', active = false;
@@ -37,14 +37,14 @@ SELECT change_id, username, payload_type, payload_key, deletion, payload FROM po
 SELECT count(DISTINCT transaction_id) FROM poser_datasync_changes('erp');
 SELECT * FROM status;
 
--- The same again, until it is confirmed; a part of it, too.
+-- Changes come again until they are confirmed.  A part can be confirmed.
 SELECT change_id FROM poser_datasync_changes('erp', 2);
 SELECT change_id FROM poser_datasync_changes('erp', 1);
 SELECT poser_datasync_confirm('erp', 6);
 SELECT change_id, payload_key, deletion FROM poser_datasync_changes('erp', 3);
 SELECT * FROM status WHERE consumer = 'erp';
 
--- What comes meanwhile is given once all of that is confirmed.
+-- Newer changes come after all of the delivered ones are confirmed.
 INSERT INTO poser_widget (uuid, description) VALUES ('sofa', 'Sofa');
 SELECT change_id FROM poser_datasync_changes('erp');
 SELECT * FROM status WHERE consumer = 'erp';
@@ -52,11 +52,11 @@ SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes
 SELECT change_id, payload_key FROM poser_datasync_changes('erp');
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
 SELECT change_id FROM poser_datasync_changes('erp');
--- no rows, nothing to confirm
+-- There are no rows, so there is nothing to confirm.
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
 SELECT * FROM status;
 
--- Confirming again does nothing; what was not delivered cannot be confirmed.
+-- Confirming again does nothing.  Only what was delivered can be confirmed.
 SELECT poser_datasync_confirm('erp', 6);
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_widget_version;
 INSERT INTO poser_widget (uuid, description) VALUES ('bed', 'Bed'), ('desk', 'Desk');
@@ -67,15 +67,14 @@ SELECT poser_datasync_confirm('erp', 1000000);
 SELECT poser_datasync_confirm('erp', -1);
 SELECT poser_datasync_confirm('erp', min(change_id)) FROM poser_datasync_changes('erp');
 SELECT change_id, payload_key FROM poser_datasync_changes('erp');
--- the id of a transaction is none of a change
+-- A transaction's id is no change.
 SELECT poser_datasync_confirm('erp', max(id)) FROM poser_transaction;
--- the other has been delivered two, long ago
+-- Two changes were delivered to the other consumer before.
 SELECT poser_datasync_confirm('shop', 3);
 SELECT poser_datasync_confirm('shop', 6);
 SELECT change_id FROM poser_datasync_changes('shop', 4);
 
--- In a transaction: its own changes come when it has been committed, and so
--- does what it has confirmed.
+-- In a transaction: its own changes, and what it confirms, count after its commit.
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('rug', 'Rug');
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
@@ -97,11 +96,11 @@ ROLLBACK;
 SELECT payload_key FROM poser_datasync_changes('erp');
 SELECT poser_datasync_drop('late');
 
--- In one statement, while it writes
+-- in a statement that writes
 WITH written AS (INSERT INTO poser_widget (uuid, description) VALUES ('clock', 'Clock') RETURNING uuid)
 SELECT payload_key, uuid FROM written LEFT JOIN poser_datasync_changes('erp') ON payload_key = uuid;
 
--- A savepoint that is rolled back takes with it what was confirmed and skipped.
+-- A rollback to a savepoint undoes what was confirmed and skipped after it.
 BEGIN;
 SAVEPOINT s;
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp', 1);
@@ -126,7 +125,7 @@ TRUNCATE poser_widget, poser_component;
 SELECT payload_key, deletion, payload ->> 'description' AS description, payload -> 'active' AS active
   FROM poser_datasync_changes('erp') ORDER BY payload_key, change_id;
 
--- Pruning leaves what a consumer needs, and one that has all confirmed needs nothing.
+-- Pruning keeps what a consumer needs.  A consumer that has confirmed all needs nothing.
 SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes('erp');
 SELECT * FROM status;
 SELECT poser_prune_versions('0');
@@ -137,9 +136,9 @@ SELECT poser_prune_versions('0') > 0 AS pruned, (SELECT count(*) FROM poser_data
 SELECT poser_datasync_drop('shop');
 SELECT poser_prune_versions('0') > 0 AS pruned;
 SELECT count(*) = count(DISTINCT uuid) AS last_ones FROM poser_widget_version;
--- a change that has been pruned is confirmed all the same
+-- A pruned change can still be confirmed.
 SELECT poser_datasync_confirm('erp', 6);
--- a consumer from the beginning gets what is left
+-- A consumer from the beginning gets the changes that are left.
 SELECT poser_datasync_add('shop', 'beginning');
 SELECT count(*) = (SELECT count(*) FROM poser_widget_version) + (SELECT count(*) FROM poser_component_version) AS all
   FROM poser_datasync_changes('shop', 100000);
@@ -158,7 +157,7 @@ SELECT consumer FROM poser_datasync_stale();
 SET poser.datasync_stale_after = -1;
 RESET poser.datasync_stale_after;
 
--- Other tables' rows and keys
+-- Rows and keys of tables with other columns
 CREATE TYPE mood AS ENUM ('sad', 'ok');
 CREATE DOMAIN price AS numeric(10, 2);
 ALTER TABLE poser_widget ADD COLUMN "Mood ""x""" mood, ADD COLUMN price price, ADD COLUMN at timestamptz, ADD COLUMN raw bytea, ADD COLUMN tags text[], ADD COLUMN doc jsonb, ADD COLUMN unrecorded int;
@@ -168,7 +167,7 @@ SELECT poser_datasync_confirm('erp', max(change_id)) FROM poser_datasync_changes
 INSERT INTO poser_widget (uuid, description, "Mood ""x""", price, at, raw, tags, doc, unrecorded)
 VALUES ('odd', '"', 'sad', 1.5, '2026-01-02 03:04:05+00', '\x00ff', '{a,NULL}', '{"a": [1, null]}', 1), ('none', '', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
 SELECT payload_key, jsonb_pretty(payload) FROM poser_datasync_changes('erp');
--- the same whatever the session's settings
+-- the same under any settings of the session
 SET DateStyle = 'German';
 SET TimeZone = 'Asia/Tokyo';
 SET bytea_output = 'escape';
@@ -179,7 +178,7 @@ RESET TimeZone;
 RESET bytea_output;
 RESET extra_float_digits;
 
--- of all types, what to_jsonb() makes of the row
+-- values of all types: a payload has what to_jsonb() makes of the row
 CREATE DOMAIN code AS varchar(10);
 CREATE DOMAIN small AS int2;
 CREATE TYPE pair AS (a int, b text);
@@ -267,7 +266,7 @@ ROLLBACK;
 BEGIN READ ONLY;
 SELECT consumer, pending FROM poser_datasync_status;
 ROLLBACK;
--- a name is cut where names are
+-- A name is cut at the length of a name.
 SELECT poser_datasync_add(repeat('x', 70)::name);
 SELECT length(consumer) FROM poser_datasync_consumer WHERE consumer LIKE 'x%';
 SELECT poser_datasync_changes(repeat('x', 64)::name);

@@ -35,7 +35,7 @@ SELECT change_id, key, deletion, runas, role = current_user AS role FROM handled
 SELECT * FROM status;
 SELECT current_setting('poser.runas') = '' AS "as before";
 
--- At an error it stops; what came before stays.
+-- An error ends the call.  The changes before it stay handled.
 INSERT INTO poison VALUES ('e', 'raise');
 SELECT poser_datasync_run('hq');
 SELECT * FROM status;
@@ -44,21 +44,21 @@ INSERT INTO poser_widget (uuid, description) VALUES ('f', 'F');
 DELETE FROM poser_widget WHERE uuid = 'a';
 SELECT poser_datasync_run('hq');
 SELECT * FROM status;
--- what was delivered to the handler comes to a client, too
+-- A client gets the changes that were delivered to the handler.
 SELECT change_id, payload_key FROM poser_datasync_changes('hq', 1);
--- it goes on by itself
+-- Without the error it goes on.
 DELETE FROM poison;
 SELECT poser_datasync_run('hq');
 SELECT * FROM status;
 SELECT change_id, key, deletion FROM handled WHERE n > 4 ORDER BY n;
 SELECT poser_datasync_run('hq');
 
--- Other errors: its message, and not the transaction's end
+-- Other errors: the message is recorded, and a handler cannot end the transaction.
 INSERT INTO poison VALUES ('g', 'divide'), ('h', 'commit');
 INSERT INTO poser_widget (uuid, description) VALUES ('g', 'G'), ('h', 'H'), ('i', 'I');
 SELECT poser_datasync_run('hq');
 SELECT * FROM status;
--- passed over, and a record of it
+-- A change is skipped, which leaves a record.
 SELECT poser_datasync_skip('hq', change_id + 1, 'another') FROM poser_datasync_changes('hq', 1);
 SET poser.runas = 'carol';
 SELECT poser_datasync_skip('hq', change_id, 'nobody divides by 0') FROM poser_datasync_changes('hq', 1);
@@ -71,15 +71,15 @@ SELECT poser_datasync_run('hq');
 SELECT consumer, change_id, reason, username, role_name = current_user AS role, error, skipped_at <= clock_timestamp() AS at
   FROM poser_datasync_skipped ORDER BY change_id;
 SELECT key FROM handled WHERE key > 'f' ORDER BY n;
--- one that was only ever skipped
+-- a change that is skipped before it was delivered
 INSERT INTO poser_widget (uuid, description) VALUES ('j', 'J'), ('k', 'K');
 SELECT poser_datasync_skip('hq', max(change_id) - 1, 'not wanted') FROM poser_widget_version;
--- the next one has not been delivered
+-- The next change has not been delivered.
 SELECT poser_datasync_confirm('hq', max(change_id)) FROM poser_widget_version;
 SELECT poser_datasync_run('hq');
 SELECT change_id = (SELECT max(change_id) - 1 FROM poser_widget_version) AS j, error FROM poser_datasync_skipped ORDER BY change_id DESC LIMIT 1;
 
--- A cancel while the handler runs is an error as any other, and ends the call.
+-- A cancel while the handler runs is an error like others, and ends the call.
 INSERT INTO poison VALUES ('m', 'cancel');
 INSERT INTO poser_widget (uuid, description) VALUES ('l', 'L'), ('m', 'M');
 SELECT poser_datasync_run('hq');
@@ -88,7 +88,7 @@ SELECT count(*) FROM handled WHERE key IN ('l', 'm');
 DELETE FROM poison;
 SELECT poser_datasync_run('hq');
 
--- It is one transaction with what the handler does.
+-- The call and the handler's work are one transaction.
 INSERT INTO poser_widget (uuid, description) VALUES ('n', 'N');
 BEGIN;
 SELECT poser_datasync_run('hq');
@@ -96,7 +96,7 @@ ROLLBACK;
 SELECT count(*) FROM handled WHERE key = 'n';
 SELECT poser_datasync_run('hq');
 
--- What the handler does to Poser's own tables is attributed, marked, and not given
+-- The handler's changes of Poser's own tables are attributed, marked, and not given
 -- back to its consumer.
 CREATE FUNCTION handle_here(poser_change) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
@@ -134,18 +134,18 @@ RESET poser.runas;
 SELECT poser_datasync_drop('here');
 SELECT poser_datasync_drop('all');
 
--- What a former consumer of its name has changed is given to one that begins anew.
+-- A new consumer gets what an earlier consumer of the same name has changed.
 SELECT poser_datasync_add('here', 'beginning', handler => 'handle_here(poser_change)');
 SELECT payload_type, payload ->> 'description' AS description FROM poser_datasync_changes('here', 1000)
  WHERE payload_key = 'own' OR payload ->> 'widget_uuid' = 'own';
 SELECT poser_datasync_drop('here');
 
--- It cannot be run in the middle of a statement whose changes are to be recorded.
+-- It cannot run in the middle of a statement whose changes are to be recorded.
 CREATE FUNCTION run_hq() RETURNS text LANGUAGE sql AS $$SELECT 'ran ' || poser_datasync_run('hq')$$;
 UPDATE poser_widget SET description = run_hq() WHERE uuid = 'own';
 SELECT poser_datasync_run('hq') > 0 AS ran;
 
--- An error that is of no change is one of the call, and leaves the consumer as it was.
+-- An error that belongs to no change fails the call and leaves the consumer as it was.
 INSERT INTO poser_widget (uuid, description) VALUES ('later', '');
 ALTER TABLE poser_widget_version RENAME change_id TO other;
 SELECT poser_datasync_run('hq');
@@ -155,7 +155,7 @@ SELECT poser_datasync_run('hq') > 0 AS ran;
 SELECT pending FROM status WHERE consumer = 'hq';
 SELECT count(*) FROM handled WHERE key = 'later';
 
--- A handler cannot get in its own consumer's way, but can see to another's.
+-- A handler cannot change its own consumer, but others.
 CREATE FUNCTION meddle(poser_change) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF ($1).payload_key = 'other' THEN
@@ -186,7 +186,7 @@ SELECT poser_datasync_run('meddler');
 SELECT poser_datasync_drop('meddler');
 SELECT * FROM status;
 
--- Deferred constraints are checked with each change, and so are the errors found.
+-- Deferred constraints are checked after each change, so their errors are found there.
 CREATE TABLE odd (key text PRIMARY KEY, parent text REFERENCES odd DEFERRABLE INITIALLY DEFERRED);
 CREATE FUNCTION defer(poser_change) RETURNS void LANGUAGE sql AS $$
 	SET CONSTRAINTS odd_parent_fkey DEFERRED;
@@ -200,7 +200,7 @@ SELECT * FROM odd ORDER BY key;
 SELECT pending, attempts, last_error FROM status WHERE consumer = 'deferred';
 SELECT poser_datasync_drop('deferred');
 
--- A handler is one function, looked up by its name and argument.
+-- A handler is one function, found by its name and argument type.
 CREATE SCHEMA "Odd.""place";
 CREATE FUNCTION "Odd.""place"."odd name("(poser_change) RETURNS int LANGUAGE sql AS 'SELECT 1';
 CREATE FUNCTION handle(record) RETURNS void LANGUAGE plpgsql AS 'BEGIN PERFORM 1 / 0; END';
@@ -231,8 +231,8 @@ UPDATE poser_datasync_consumer SET handler = 'public.handle_here' WHERE consumer
 SELECT poser_datasync_run('hq');
 SELECT * FROM poser_check();
 
--- A change that cannot be shown is an error of its own; it can be passed over.  Nor
--- is anybody's cast used to show one.
+-- A change that has no payload is an error of that change, and can be skipped.  No
+-- user's cast is used to make a payload.
 CREATE TYPE mood AS ENUM ('ok');
 CREATE FUNCTION shown(mood) RETURNS json LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''a cast was used''; END';
 CREATE CAST (mood AS json) WITH FUNCTION shown(mood);
@@ -255,7 +255,7 @@ SELECT poser_datasync_add('last', handler => 'last_one(poser_change)');
 INSERT INTO poser_widget (uuid, description) VALUES ('2nd', ''), ('3rd', '');
 SELECT poser_datasync_run('last');
 
--- Nor is anybody's cast used for a key: its owner is another than the tables'.
+-- Nor is a user's cast used for a key.  Its owner is not the owner of the tables.
 SET client_min_messages = warning;
 CREATE ROLE regress_poser_typist;
 RESET client_min_messages;
@@ -278,8 +278,7 @@ DROP CAST (typist.key AS text);
 DROP OWNED BY regress_poser_typist;
 DROP ROLE regress_poser_typist;
 
--- Tables and types that have been changed are an error, but for columns that have
--- been added.
+-- Changed tables and types are an error, but added columns are none.
 CREATE EXTENSION poser;
 SELECT poser_datasync_add('here', 'beginning');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', '');

@@ -1,4 +1,4 @@
--- Datasync: who may make consumers, work for them, and watch them.
+-- Datasync: which roles may make consumers, work for them, and watch them.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -16,7 +16,7 @@ BEGIN
 	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
 END
 $$;
--- what such defaults take away or grant is as it should be all the same
+-- These default privileges have no effect on the extension.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner REVOKE USAGE ON TYPES FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
@@ -29,14 +29,14 @@ ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner GRANT EXECUTE ON FUNCTIONS
 REVOKE ALL ON ALL TABLES IN SCHEMA regress_poser FROM PUBLIC;
 SET search_path = regress_poser, public;
 
--- The owner, who is no superuser
+-- the owner, which is no superuser
 SET ROLE regress_poser_owner;
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'A'), ('b', 'B');
 SELECT poser_datasync_add('erp', 'beginning');
 SELECT payload_key FROM poser_datasync_changes('erp', 1);
 SELECT consumer, pending FROM poser_datasync_status;
 
--- Nobody else
+-- no other role
 SET ROLE regress_poser_erp;
 SELECT poser_datasync_changes('erp');
 SELECT poser_datasync_confirm('erp', 2);
@@ -56,7 +56,7 @@ SELECT * FROM poser_datasync_status;
 SELECT poser_datasync_pending('erp');
 SELECT poser_datasync_stale();
 
--- Who has been granted the consumer works for it, and needs nothing else.
+-- A role with a grant on the consumer works for it, and needs nothing else.
 SET ROLE regress_poser_owner;
 SELECT poser_datasync_grant('erp', 'regress_poser_erp');
 SELECT poser_datasync_grant('erp', 'regress_poser_erp');
@@ -70,7 +70,7 @@ SELECT * FROM poser_widget_version;
 SELECT * FROM poser_transaction;
 SELECT poser_datasync_drop('erp');
 SELECT poser_datasync_grant('erp', 'regress_poser_nobody');
--- so do members of the role
+-- so do members of that role
 SET ROLE regress_poser_member;
 SELECT payload_key FROM poser_datasync_changes('erp');
 SET ROLE regress_poser_nobody;
@@ -90,7 +90,7 @@ SELECT change_id, reason, username = session_user AS username, role_name FROM po
 SET ROLE regress_poser_owner;
 SELECT change_id, reason, username = session_user AS username, role_name FROM poser_datasync_skipped;
 
--- All rows are given, whatever is hidden from whoever fetches them, or the owner.
+-- A consumer gets all rows, also those that policies hide from its role or the owner.
 SELECT poser_datasync_grant('erp', 'regress_poser_erp');
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 CREATE POLICY own ON poser_widget USING (false) WITH CHECK (true);
@@ -107,7 +107,7 @@ ALTER TABLE poser_widget DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY
 ALTER TABLE poser_widget_version DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE poser_transaction DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY;
 
--- Watching is a privilege on the view, or on columns of it.
+-- Watching needs a privilege on the view, or on columns of it.
 GRANT SELECT ON poser_datasync_status TO regress_poser_watcher;
 SET ROLE regress_poser_watcher;
 SELECT consumer, pending, stale FROM poser_datasync_status;
@@ -121,7 +121,7 @@ SET ROLE regress_poser_watcher;
 SELECT consumer, pending FROM poser_datasync_status;
 SELECT consumer, last_error FROM poser_datasync_status;
 
--- A handler runs as whoever runs it, with his privileges and in his name.
+-- A handler runs as the calling role, with its privileges and in its name.
 RESET ROLE;
 CREATE TABLE public.handled (key text, role name DEFAULT current_user);
 CREATE FUNCTION handle(poser_change) RETURNS void LANGUAGE sql AS
@@ -155,7 +155,7 @@ SELECT poser_datasync_run('hq');
 RESET ROLE;
 SELECT key, CASE role WHEN session_user THEN 'definer' ELSE role END FROM handled ORDER BY key;
 
--- Nobody puts the triggers on tables of his own.
+-- A role cannot put the triggers on its own tables.
 SET ROLE regress_poser_nobody;
 CREATE TEMPORARY TABLE mine (notify bool);
 CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION poser_datasync_arrive();
@@ -164,7 +164,7 @@ SELECT poser_datasync_arrive();
 DROP TABLE mine;
 RESET ROLE;
 
--- Before 1.4 another relation may have the name of the consumers' table: it is none.
+-- Before 1.4 another relation can have the name of the consumers' table.  It is ignored.
 DROP EXTENSION poser CASCADE;
 DROP TABLE handled;
 SET ROLE regress_poser_owner;

@@ -1,7 +1,7 @@
--- What drifts, and what poser_check() says.
+-- Drift, and what poser_check() says about it.
 
--- Counts, because the triggers did not run: what reads do, and how poser_recount()
--- mends them.  Version 1.1, which has nothing else that drifts.
+-- Counts are wrong because the triggers did not run: what reads do, and how
+-- poser_recount() mends counts.  In version 1.1 only counts can drift.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.1';
@@ -20,7 +20,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
 SELECT * FROM poser_check();
 
 --
--- session_replication_role = replica, as for rows that come by replication
+-- session_replication_role = replica, as for replicated rows
 --
 SET session_replication_role = replica;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description, active) VALUES
@@ -30,7 +30,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w4', '');
 DELETE FROM poser_widget WHERE uuid = 'w2';
 RESET session_replication_role;
 SELECT * FROM poser_check();
--- it writes nothing, and does not mend
+-- poser_check() writes nothing, and mends nothing
 SELECT * FROM poser_check();
 SELECT poser_recount();
 SELECT * FROM poser_check();
@@ -41,7 +41,7 @@ TABLE shown;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 
--- what was wrong stays so by as much, whatever is written before it is mended
+-- the difference stays until it is mended, whatever is written before
 SET session_replication_role = replica;
 DELETE FROM poser_component WHERE uuid = 'c1';
 RESET session_replication_role;
@@ -51,13 +51,13 @@ SELECT poser_recount();
 TABLE shown;
 SELECT poser_recount();
 
--- only the active ones, only the settled row, and a count of nothing
+-- only active is wrong, only the settled row is missing, a count for no widget
 UPDATE poser_component_count SET active = active + 1 WHERE widget_uuid = 'w1';
 DELETE FROM poser_component_count WHERE widget_uuid = 'w4';
 INSERT INTO poser_component_count VALUES ('none', 0, 0), ('five', 5, 5);
 INSERT INTO poser_component_count_delta VALUES ('w3', 1, 0), ('w3', -1, 0), ('lost', 0, 0);
 SELECT * FROM poser_check();
--- undone, the counts are as wrong as before
+-- rolled back, the counts are as wrong as before
 BEGIN;
 SELECT poser_recount();
 SELECT * FROM poser_check();
@@ -69,7 +69,7 @@ SELECT * FROM poser_check();
 SELECT widget_uuid, total, active FROM poser_component_count ORDER BY widget_uuid;
 SELECT count(*) FROM poser_component_count_delta;
 
--- in a transaction with one snapshot, which sees its own mending
+-- in a transaction with one snapshot, which sees what it has mended
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL session_replication_role = replica;
 UPDATE poser_component SET active = NOT active;
@@ -89,7 +89,7 @@ SELECT * FROM poser_check();
 COMMIT;
 TABLE shown;
 
--- all at once
+-- everything at once
 TRUNCATE poser_component_count;
 SELECT count(*) FROM poser_check();
 SELECT poser_recount();
@@ -97,7 +97,7 @@ SELECT * FROM poser_check();
 TABLE maintained;
 
 --
--- A disabled trigger: reads do not trust the counts
+-- A disabled trigger: reads do not use the maintained counts
 --
 ALTER TABLE poser_component DISABLE TRIGGER poser_count_insert;
 TABLE maintained;
@@ -137,7 +137,7 @@ CALL each_trigger();
 TABLE maintained;
 DROP PROCEDURE each_trigger;
 
--- All of them, as a restore of data does it, and in a transaction that is undone.
+-- All triggers, as in a restore of data, and in a transaction that is rolled back.
 BEGIN;
 ALTER TABLE poser_component DISABLE TRIGGER USER;
 DELETE FROM poser_component WHERE widget_uuid = 'w1';
@@ -151,8 +151,8 @@ ROLLBACK;
 TABLE maintained;
 TABLE shown;
 
--- The widgets' triggers: settled counts are missing or left over, and reads do
--- not trust them meanwhile either.
+-- The widgets' triggers: settled counts are missing or left over.  Meanwhile reads do
+-- not use the maintained counts either.
 ALTER TABLE poser_widget DISABLE TRIGGER USER;
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', '');
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w5', '', ''), ('w5', '', '');
@@ -167,7 +167,7 @@ SELECT poser_recount();
 SELECT * FROM poser_check();
 TABLE shown;
 
--- A trigger that is gone, or another one in its place
+-- A trigger that is missing, or replaced by another one
 BEGIN;
 DROP TRIGGER poser_count_delete ON poser_component;
 TABLE maintained;
@@ -190,7 +190,7 @@ COMMIT;
 TABLE maintained;
 TABLE shown;
 
--- A trigger that has other arguments than it should have
+-- A trigger with other arguments
 CREATE TRIGGER wrong AFTER INSERT ON poser_widget
 	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'uuid');
 INSERT INTO poser_widget (uuid, description) VALUES ('w9', '');
@@ -215,7 +215,7 @@ CREATE TRIGGER wrong AFTER INSERT ON poser_widget
 	EXECUTE FUNCTION poser_count_parent('poser_component_count', 'poser_component_count_delta', 'active');
 INSERT INTO poser_widget (uuid, description) VALUES ('w9', '');
 DROP TRIGGER wrong ON poser_widget;
--- A table that is not an ordinary one has no rows of its own
+-- A partitioned table has no rows of its own
 CREATE TABLE parted (LIKE poser_widget, PRIMARY KEY (uuid)) PARTITION BY LIST (uuid);
 CREATE TABLE parted_1 PARTITION OF parted DEFAULT;
 INSERT INTO parted VALUES ('w9', '', true);
@@ -242,7 +242,7 @@ DROP VIEW shown, maintained;
 DROP EXTENSION poser;
 
 --
--- Consumers, whose tables are the owner's to change
+-- Consumers: the owner can change their tables
 --
 SET client_min_messages = warning;
 CREATE ROLE "regress_poser_client, %s";
@@ -259,7 +259,7 @@ END
 $$;
 INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, '' FROM generate_series(1, 5) AS n;
 
--- Nothing is wrong with them, wherever they are.
+-- Nothing is wrong with consumers at any position,
 SELECT poser_datasync_add(n, 'beginning') FROM unnest('{new,delivered,half,skipping,"all of it"}'::name[]) AS n;
 SELECT poser_datasync_add('now'), poser_datasync_add('%s "''x', notify => true, own_changes => true);
 SELECT poser_datasync_add(n, 'beginning', '"Regress Poser %s.1"."Handle %s"(poser_change)'::regprocedure, 'robot')
@@ -280,7 +280,7 @@ SELECT poser_datasync_drop('quoted');
 RESET quote_all_identifiers;
 SELECT consumer, pending, attempts, last_error FROM poser_datasync_status ORDER BY consumer COLLATE "C";
 SELECT * FROM poser_check();
--- nor while transactions go on
+-- nor while transactions run,
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('w6', '');
 SELECT poser_datasync_add('added'), poser_datasync_drop('new');
@@ -294,7 +294,7 @@ SELECT count(*) FROM poser_datasync_changes('now');
 SELECT * FROM poser_check();
 COMMIT;
 SELECT * FROM poser_check();
--- or when they have been restored
+-- nor after they were restored.
 INSERT INTO poser_datasync_consumer
 SELECT (jsonb_populate_record(c, jsonb_build_object('consumer', consumer || ' again'))).*
   FROM poser_datasync_consumer AS c;
@@ -313,7 +313,7 @@ ALTER TYPE poser_change RENAME ATTRIBUTE payload TO content;
 DROP INDEX poser_transaction_idx_xact;
 CREATE TABLE consumer_child () INHERITS (poser_datasync_consumer);
 SELECT * FROM poser_check();
--- which is nothing to writers
+-- The writers do not fail.
 DELETE FROM poser_widget WHERE uuid = 'w4';
 SELECT count(*) FROM poser_datasync_changes('half');
 SELECT poser_datasync_run('failing');
@@ -333,7 +333,7 @@ DROP INDEX poser_transaction_idx_xact;
 CREATE INDEX poser_transaction_idx_xact ON poser_transaction (xact);
 SELECT * FROM poser_check();
 
--- Relations under other names
+-- Renamed relations
 ALTER TABLE poser_datasync_consumer RENAME TO consumer_elsewhere;
 ALTER TABLE poser_datasync_skipped RENAME TO skipped_elsewhere;
 ALTER VIEW poser_datasync_status RENAME TO status_elsewhere;
@@ -348,7 +348,7 @@ ALTER VIEW status_elsewhere RENAME TO poser_datasync_status;
 ALTER TYPE poser_change RENAME TO change_elsewhere;
 SELECT * FROM poser_check() WHERE object LIKE 'type%';
 ALTER TYPE change_elsewhere RENAME TO poser_change;
--- and another owner's
+-- and relations of another owner
 ALTER VIEW poser_datasync_status OWNER TO "regress_poser_client, %s";
 SELECT * FROM poser_check();
 ALTER VIEW poser_datasync_status OWNER TO CURRENT_USER;
@@ -404,7 +404,7 @@ CREATE TRIGGER poser_datasync_arrive BEFORE INSERT ON poser_datasync_consumer
 ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_changed, ENABLE ALWAYS TRIGGER poser_datasync_arrive;
 SELECT * FROM poser_check();
 
--- What the rows say
+-- Contents of the rows
 UPDATE poser_datasync_consumer SET handler = v.handler
   FROM (VALUES ('half'::name, 'no such('), ('failing', 'Regress Poser %s.1.Handle %s'), ('%s "''x', 'pg_catalog.now')) AS v (consumer, handler)
  WHERE poser_datasync_consumer.consumer = v.consumer;
@@ -428,7 +428,7 @@ DROP FUNCTION regress_poser."Handle %s";
 UPDATE poser_datasync_consumer SET handler = NULL WHERE consumer = 'failing';
 SELECT * FROM poser_check();
 
--- Versions are numbers: what is expected in 1.4 is in 1.10, too.
+-- Versions compare as numbers: 1.10 is expected to have all that 1.4 has.
 CREATE FUNCTION problems_in(version text) RETURNS TABLE (object text, problem text) LANGUAGE plpgsql AS $$
 BEGIN
 	UPDATE pg_extension SET extversion = version WHERE extname = 'poser';
@@ -447,22 +447,22 @@ UPDATE poser_datasync_consumer SET roles = '{none}' WHERE consumer = 'half';
 SET LOCAL session_replication_role = origin;
 SELECT version, object, problem
   FROM unnest('{1.1,1.2,1.3,1.4,1.9,1.10,1.10.1,2.0,10.0,next}'::text[]) WITH ORDINALITY AS v (version, n), problems_in(version) ORDER BY n, object COLLATE "C";
--- nor does a function that is no member of it say that all is well
+-- A function that is not a member does not report that all is well.
 ALTER EXTENSION poser DROP FUNCTION poser_check();
 SELECT * FROM poser_check() ORDER BY object COLLATE "C";
 ROLLBACK;
 DROP FUNCTION problems_in;
 SELECT * FROM poser_check();
 
--- Tables of another owner, who may not read the rest: rows are not checked, and
--- neither counts nor versions are mended.
+-- The tables have another owner, which may not read the rest: rows are not checked,
+-- and neither counts nor versions are mended.
 ALTER TABLE poser_widget OWNER TO "regress_poser_client, %s";
 ALTER TABLE poser_component OWNER TO "regress_poser_client, %s";
 SELECT * FROM poser_check();
 SELECT poser_recount();
 SELECT poser_record_versions();
 UPDATE poser_widget SET active = NOT active WHERE uuid = 'w2';
--- by and by it may read them
+-- the grants that it needs, one after another
 GRANT SELECT ON poser_component_count, poser_component_count_delta TO "regress_poser_client, %s";
 SELECT object, problem FROM poser_check() WHERE problem LIKE '%poser_component_count%';
 SELECT poser_recount();
@@ -477,18 +477,18 @@ UPDATE poser_widget SET description = 'past' WHERE uuid = 'w2';
 RESET session_replication_role;
 SELECT * FROM poser_check();
 SELECT poser_record_versions();
--- but not all rows of them
+-- row-level security hides rows from it
 ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY;
 SELECT * FROM poser_check();
 SELECT poser_record_versions();
 ALTER TABLE poser_widget_version DISABLE ROW LEVEL SECURITY;
--- only one of them
+-- the owner of only one table
 ALTER TABLE poser_widget OWNER TO CURRENT_USER;
 SELECT * FROM poser_check();
 SELECT poser_recount();
 GRANT SELECT ON poser_widget TO "regress_poser_client, %s";
 SELECT poser_recount();
--- and not even their schema
+-- without access to the schema
 BEGIN;
 REVOKE USAGE ON SCHEMA public FROM public;
 SELECT count(*) FROM poser_check();
@@ -499,7 +499,7 @@ REVOKE ALL ON poser_widget, poser_component, poser_component_count, poser_compon
 	poser_widget_version, poser_component_version, poser_batch, poser_batch_row, poser_batch_id_seq, poser_datasync_consumer FROM "regress_poser_client, %s";
 SELECT * FROM poser_check();
 
--- Rows that have bypassed the triggers and were then changed
+-- Rows that bypassed the triggers and were changed later
 SET session_replication_role = replica;
 INSERT INTO poser_widget (uuid, description) VALUES ('w10', ''), ('w11', ''), ('w12', ''), ('w13', '');
 DELETE FROM poser_widget WHERE uuid = 'w1';
@@ -512,7 +512,7 @@ SET session_replication_role = replica;
 INSERT INTO poser_widget (uuid, description) VALUES ('w13', 'again');
 RESET session_replication_role;
 UPDATE poser_widget SET description = 'again and again' WHERE uuid = 'w13';
--- and of an inheriting table, changed through this one
+-- and a row of a child table, changed through its parent
 CREATE TABLE widget_child () INHERITS (poser_widget);
 INSERT INTO widget_child (uuid, description) VALUES ('w14', '');
 UPDATE poser_widget SET active = false WHERE uuid = 'w14';
@@ -529,14 +529,14 @@ COMMIT;
 SELECT poser_record_versions();
 SELECT uuid, operation, description FROM unnest('{w1,w10,w11,w12,w13,w14}'::text[]) AS w, poser_widget_history(w);
 SELECT uuid, operation_type, description FROM poser_widget_version WHERE uuid IN ('w10', 'w13') ORDER BY uuid, change_id;
--- of a deleted row nothing more is known; what is said removes that
+-- Nothing more is known of a deleted row.  The DELETE in the message removes the problem.
 TABLE problems;
 DO $$BEGIN EXECUTE (SELECT substring(problem, '[(](DELETE .*) removes it[)]') FROM poser_check() WHERE problem LIKE '%DELETE%'); END$$;
 TABLE problems;
 DROP TABLE widget_child;
 SELECT poser_recount(), poser_record_versions();
 SELECT * FROM poser_check();
--- what is pruned is not known to be wrong
+-- Pruned history is no problem.
 UPDATE poser_widget SET description = 'last';
 BEGIN;
 TRUNCATE poser_datasync_consumer;

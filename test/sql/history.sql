@@ -1,4 +1,5 @@
--- Reading the history: who, when, why, what; and the tables as they were.
+-- Reading the history: when and why each change was made, and in whose name; and the
+-- tables at an earlier time.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
@@ -19,7 +20,7 @@ DELETE FROM poser_widget WHERE uuid = 'lamp';
 SELECT clock_timestamp() AS t3 \gset
 RESET poser.runas;
 
--- newest first; the first one has changed nothing, a delete neither
+-- The newest change comes first.  The first change and a delete list no changed columns.
 SELECT username, role_name = current_user AS role_name, comment, operation, changed, uuid, description, active
   FROM poser_widget_history('lamp');
 SELECT username, operation, changed, uuid, widget_uuid, item_code, description, active FROM poser_component_history('bulb');
@@ -27,18 +28,18 @@ SELECT count(*) FROM poser_widget_history('bulb');
 SELECT count(*) FROM poser_widget_history('');
 SELECT count(*) FROM poser_widget_history(NULL);
 SELECT bool_and(issued_at < :'t1') AS before FROM poser_widget_history('chair');
--- transactions get less, by row of the history
+-- transaction ids decrease from row to row
 SELECT bool_and(transaction_id < before) AS descending
   FROM (SELECT transaction_id, lag(transaction_id) OVER () AS before FROM poser_widget_history('lamp')) AS pair;
 
--- the changes of its components among them, those by which one left it or came to it, too
+-- with the changes of its components, also those that moved one to or from the widget
 SELECT operation, relation, changed, uuid, description, active, widget_uuid, item_code
   FROM poser_widget_history('lamp', with_components => true);
 SELECT operation, relation, changed, uuid, widget_uuid FROM poser_widget_history('chair', with_components => true);
 SELECT operation, relation, uuid FROM poser_widget_history('lamp', with_components => false);
 SELECT count(*) FROM poser_widget_history('lamp', NULL);
 
--- as of
+-- the tables as of a time
 SELECT * FROM poser_widget_as_of(:'t1') ORDER BY uuid;
 SELECT * FROM poser_component_as_of(:'t1') ORDER BY uuid;
 SELECT * FROM poser_widget_as_of(:'t2') ORDER BY uuid;
@@ -50,19 +51,19 @@ SELECT count(*) FROM poser_widget_as_of('2000-01-01');
 SELECT count(*) FROM poser_widget_as_of(NULL);
 SELECT * FROM poser_widget_as_of('infinity') EXCEPT TABLE poser_widget;
 TABLE poser_component EXCEPT SELECT * FROM poser_component_as_of('infinity');
--- exactly at the time of a transaction
+-- exactly at a transaction's time
 SELECT count(*) FROM poser_widget_as_of((SELECT min(issued_at) FROM poser_transaction));
 SELECT count(*) FROM poser_widget_as_of((SELECT min(issued_at) - interval '1 microsecond' FROM poser_transaction));
 
--- transactions side by side may have times in another order than their ids; the
--- state is made by all up to the last one issued by then
+-- The times of concurrent transactions can be in another order than their ids.  The
+-- state at a time includes all transactions up to the last id issued until then.
 UPDATE poser_transaction AS t SET issued_at = o.issued_at
   FROM (SELECT id, lag(issued_at) OVER (ORDER BY id) AS issued_at FROM poser_transaction ORDER BY id OFFSET 1 LIMIT 1) AS o
  WHERE t.id = o.id;
 UPDATE poser_transaction SET issued_at = issued_at + interval '1 microsecond' WHERE id = (SELECT min(id) FROM poser_transaction);
 SELECT count(*) FROM poser_widget_as_of((SELECT issued_at FROM poser_transaction ORDER BY id OFFSET 1 LIMIT 1));
 
--- a snapshot reads the history that it sees
+-- each snapshot reads the history that it sees
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT count(*) FROM poser_widget;
 UPDATE poser_widget SET description = 'Armchair' WHERE uuid = 'chair';
@@ -94,7 +95,7 @@ RESET parallel_setup_cost;
 RESET parallel_tuple_cost;
 RESET min_parallel_table_scan_size;
 
--- long histories, of which not all fits into memory
+-- histories too long for the memory
 UPDATE poser_widget SET description = 'x' WHERE uuid = 'chair';
 DO $$ BEGIN FOR i IN 1 .. 2500 LOOP UPDATE poser_widget SET description = i WHERE uuid = 'chair'; END LOOP; END $$;
 SET work_mem = '64kB';
@@ -104,7 +105,7 @@ SELECT description FROM poser_widget_history('chair') LIMIT 3;
 SELECT description FROM poser_widget_as_of('infinity') WHERE uuid = 'chair';
 RESET work_mem;
 
--- columns of others
+-- columns that users have added
 ALTER TABLE poser_widget ADD COLUMN colour text, ADD COLUMN size int;
 ALTER TABLE poser_widget_version ADD COLUMN colour text;
 UPDATE poser_widget SET colour = 'red', size = 7 WHERE uuid = 'chair';

@@ -1,5 +1,5 @@
--- The history read and gone back in where columns have been made longer, are
--- GENERATED, or somebody has edited it.
+-- Reading and reverting a history with longer columns, GENERATED columns, or versions
+-- that were edited.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
@@ -17,7 +17,7 @@ SELECT item_code FROM poser_component_as_of('infinity');
 SELECT poser_widget_revert('w1', :made, with_components => true);
 SELECT item_code FROM poser_component;
 
--- a key of another type is not read as what it was: in the table, in its versions, in both
+-- A key of another type is not read: in the table, in its versions, in both.
 ALTER TABLE poser_component ALTER uuid DROP DEFAULT;
 CREATE FUNCTION as_number(text) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT pg_catalog.ascii($1)';
 SELECT uuid FROM poser_component_history('c1') LIMIT 1;
@@ -51,7 +51,7 @@ SAVEPOINT a;
 SELECT * FROM poser_component_history('c1');
 ROLLBACK TO a;
 SELECT uuid = pg_catalog.md5('c1')::uuid AS same FROM poser_component_as_of('infinity');
--- by the widget's key they are found as before
+-- They are still found by the widget's key.
 SELECT operation, relation FROM poser_widget_history('w1', with_components => true);
 UPDATE poser_component SET active = false;
 SELECT poser_widget_revert('w1', :made, with_components => true);
@@ -78,7 +78,7 @@ SELECT uuid FROM poser_component_history('c1') LIMIT 1;
 DROP FUNCTION as_number;
 ALTER TABLE poser_component ALTER uuid SET DEFAULT poser_uuid();
 
--- nor are positions in the history
+-- the same holds for positions in the history
 BEGIN;
 ALTER TABLE poser_version_horizon ALTER transaction_id TYPE numeric;
 INSERT INTO poser_version_horizon VALUES (0, 0);
@@ -101,8 +101,8 @@ ROLLBACK TO a;
 UPDATE poser_component SET active = false;
 ROLLBACK;
 
--- where the type is another one, and the argument can still be taken for one, it is
--- compared as that: char is padded, so blanks do not count
+-- If the key has another type that the argument can be cast to, keys compare as that
+-- type: char is padded, so blanks do not count.
 SELECT count(*) FROM poser_component_history('c1  ');
 BEGIN;
 ALTER TABLE poser_component ALTER uuid TYPE char(8);
@@ -118,7 +118,7 @@ SELECT count(*) > 0 AS found FROM poser_component_history('c1');
 ROLLBACK;
 DROP DOMAIN key;
 
--- plans that are not valid any more are not kept
+-- Invalid plans are not kept.
 CREATE VIEW plans AS SELECT count(*) AS plans FROM pg_backend_memory_contexts WHERE name = 'SPI Plan';
 SELECT count(*) > 0 AS found FROM poser_component_history('c1');
 SELECT count(*) FROM poser_component_as_of('infinity');
@@ -136,7 +136,7 @@ SELECT plans - :plans < 5 AS bounded FROM plans;
 ROLLBACK;
 DROP VIEW plans;
 
--- one that is being run stays, also when it has become invalid and is run once more
+-- A plan that is running stays, also if it becomes invalid and is run once more.
 CREATE FUNCTION look_again(uuid text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
 	IF current_setting('regress_poser.looking', true) IS DISTINCT FROM 'on' THEN
@@ -170,7 +170,7 @@ DROP FUNCTION look_again;
 DROP OWNED BY regress_poser_reader;
 DROP ROLE regress_poser_reader;
 
--- an identity column, which no UPDATE can set, keeps its value and comes back with the row
+-- An identity column cannot be set by UPDATE: it keeps its value, and returns with the row.
 ALTER TABLE poser_widget ADD COLUMN number int GENERATED ALWAYS AS IDENTITY;
 ALTER TABLE poser_widget_version ADD COLUMN number int;
 SELECT poser_record_versions();
@@ -185,7 +185,7 @@ SELECT poser_widget_revert('w1', :numbered);
 SELECT description, number FROM poser_widget;
 SELECT object FROM poser_check();
 
--- transactions that there are not
+-- transactions that do not exist
 UPDATE poser_widget_version SET transaction_id = 0;
 SELECT transaction_id, username, operation, description FROM poser_widget_history('w1') LIMIT 2;
 UPDATE poser_widget_version SET transaction_id = -change_id WHERE operation_type = 0;

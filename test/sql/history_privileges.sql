@@ -1,5 +1,5 @@
--- Who can read the history, go back in it and write it, and what row-level
--- security leaves of it.
+-- Which roles may read, revert and write the history, and what row-level security
+-- leaves visible.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -10,7 +10,7 @@ CREATE ROLE regress_poser_nobody;
 CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
 GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
 DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database()); END $$;
--- what such defaults grant, the history must not have
+-- The history must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
@@ -31,7 +31,7 @@ SET ROLE regress_poser_owner;
 GRANT INSERT, UPDATE, DELETE, SELECT ON poser_widget, poser_component TO regress_poser_writer;
 GRANT SELECT ON poser_widget_version, poser_component_version TO regress_poser_reader;
 
--- A writer needs nothing on the history, and can do nothing to it.
+-- A writer needs no privilege on the history, and can do nothing to it.
 SET ROLE regress_poser_writer;
 SET poser.runas = 'somebody';
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'One'), ('w2', 'Two'), ('w3', 'Three');
@@ -80,7 +80,7 @@ SELECT * FROM poser_widget_history('w1');
 SELECT * FROM poser_widget_history('w1', true);
 SELECT * FROM poser_component_history('c1');
 SELECT * FROM poser_component_as_of('infinity');
--- one of two
+-- SELECT on one of the two version tables
 SET ROLE regress_poser_owner;
 GRANT SELECT ON poser_widget_version TO regress_poser_nobody;
 SET ROLE regress_poser_nobody;
@@ -88,7 +88,7 @@ SELECT operation FROM poser_widget_history('w1');
 SELECT operation FROM poser_widget_history('w1', true);
 SELECT count(*) FROM poser_widget_as_of('infinity');
 
--- Going back: with the caller's own privileges.
+-- A revert needs the caller's own privileges.
 SET ROLE regress_poser_owner;
 GRANT SELECT ON poser_widget_version, poser_component_version TO regress_poser_writer;
 GRANT SELECT, UPDATE ON poser_widget TO regress_poser_reader;
@@ -98,15 +98,15 @@ SELECT poser_widget_revert('w1', :t1), poser_widget_revert('w3', :t1);
 SELECT role_name, operation, description FROM poser_widget_history('w1');
 SET ROLE regress_poser_reader;
 SELECT poser_widget_revert('w2', :t1);
--- he can neither bring back a widget nor read of components
+-- The reader can neither bring back a widget nor read components.
 RESET ROLE;
 DELETE FROM poser_widget WHERE uuid = 'w3';
 SET ROLE regress_poser_reader;
 SELECT poser_widget_revert('w3', :t1);
 SELECT poser_widget_revert('w1', :t1, true);
 
--- Whoever calls an owner's function does so in his own name, and cannot have it
--- taken for a restore.
+-- A caller of the owner's function writes in its own name.  It cannot make its writes
+-- look like a restore.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION add_widget(name varchar) RETURNS void LANGUAGE sql SECURITY DEFINER AS
 	'INSERT INTO regress_poser.poser_widget (uuid, description) VALUES (name, name)';
@@ -123,7 +123,7 @@ SET LOCAL row_security = off;
 SELECT set_config('search_path', '', true);
 INSERT INTO regress_poser.poser_widget (uuid, description) VALUES ('past, too', '');
 COMMIT;
--- nor that of whose function somebody else comes to call
+-- A function cannot do so either when another role calls it.
 CREATE TEMPORARY TABLE bait (n int);
 CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -141,7 +141,7 @@ COMMIT;
 RESET ROLE;
 DROP TABLE bait;
 DROP FUNCTION pg_temp.take;
--- what the server itself runs for somebody is done by him
+-- Functions that the server itself runs, here in ANALYZE, write as the table's owner.
 SET ROLE regress_poser_writer;
 CREATE TEMPORARY TABLE bait (n int);
 INSERT INTO bait VALUES (2);
@@ -161,7 +161,7 @@ DROP TABLE bait;
 DROP FUNCTION pg_temp.hidden, pg_temp.write;
 SELECT role_name, uuid FROM poser_widget_version AS v JOIN poser_transaction AS t ON t.id = transaction_id
  WHERE uuid ~ 'past|nobody' ORDER BY change_id;
--- the owner restores: what he inserts is not recorded, what else he does is
+-- The owner restores: its inserts are not recorded, its updates and deletes are.
 SET ROLE regress_poser_owner;
 BEGIN;
 SET LOCAL row_security = off;
@@ -196,17 +196,17 @@ SELECT * FROM poser_widget_history('w3');
 SELECT relation, description FROM poser_widget_history('w2', true);
 SELECT * FROM poser_widget_as_of('infinity');
 SELECT * FROM poser_widget_as_of((SELECT max(issued_at) - interval '1 microsecond' FROM poser_widget_history('w1')));
--- the owner is not subject to it
+-- It does not apply to the owner.
 SET ROLE regress_poser_owner;
 SELECT count(*) FROM poser_widget_history('w2');
 SELECT count(*) FROM poser_widget_as_of('infinity');
 SELECT count(*) FROM poser_check();
--- going back would need to see all
+-- A revert would need to see all rows.
 SET ROLE regress_poser_writer;
 SELECT poser_widget_revert('w1', :t1);
 SET ROLE regress_poser_reader;
 SELECT poser_widget_revert('w1', :t1);
--- a history that has bypassed the triggers shows no older state either
+-- A history that bypassed the triggers does not show an older state either.
 RESET ROLE;
 SET session_replication_role = replica;
 UPDATE poser_widget SET active = true, description = 'unrecorded' WHERE uuid = 'w2';
@@ -218,7 +218,7 @@ RESET ROLE;
 SELECT poser_record_versions();
 SET ROLE regress_poser_reader;
 SELECT operation, changed, description FROM poser_widget_history('w2');
--- policies of the versions' own decide
+-- The versions' own policies decide.
 SET ROLE regress_poser_owner;
 ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY;
 CREATE POLICY active_only ON poser_widget_version FOR SELECT TO regress_poser_reader USING (active);
@@ -228,13 +228,13 @@ SELECT operation, description FROM poser_widget_history('w3');
 SELECT uuid, description FROM poser_widget_as_of('infinity') ORDER BY uuid;
 SET ROLE regress_poser_writer;
 SELECT poser_widget_revert('w1', :t1);
--- with policies on the versions alone, too
+-- also if only the versions have policies
 SET ROLE regress_poser_owner;
 ALTER TABLE poser_widget DISABLE ROW LEVEL SECURITY;
 SET ROLE regress_poser_writer;
 SELECT operation, description FROM poser_widget_history('w1');
 SELECT poser_widget_revert('w1', :t1);
--- forced on the owner, checking and mending still see all, and writers still record
+-- Forced on the owner, too: checking and mending see all rows, and writers record.
 SET ROLE regress_poser_owner;
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_widget FORCE ROW LEVEL SECURITY;
@@ -248,7 +248,7 @@ UPDATE poser_widget SET description = 'forced' WHERE uuid = 'w1';
 SELECT * FROM poser_check();
 SELECT poser_prune_versions('0') > 0 AS pruned;
 SELECT * FROM poser_check();
--- another's versions keep their transactions, and nothing of that other's is run to see them
+-- The versions of another owner keep their transactions.  None of its code is run.
 RESET ROLE;
 CREATE SCHEMA regress_poser_writer AUTHORIZATION regress_poser_writer;
 SET ROLE regress_poser_writer;

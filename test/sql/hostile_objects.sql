@@ -1,6 +1,5 @@
--- Functions, operators, types and casts that other people have put first on the
--- search_path, or into the extension's own schema, are never used.  Each of
--- these raises an error.
+-- Functions, operators, types and casts of other roles, first on the search_path or in
+-- the extension's own schema, are never used.  Each of these raises an error.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -14,7 +13,7 @@ DECLARE
 	args text[];
 	body constant text := $$ LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END' $$;
 BEGIN
-	-- operators on the very types that are compared and added
+	-- operators on the types that the extension compares and adds
 	FOREACH operator IN ARRAY '{=,<>,<,<=,>,>=,+,-,||,@>,~~}'::text[] LOOP
 		result := CASE WHEN operator = ANY ('{+,-,||}') THEN NULL ELSE 'pg_catalog.bool' END;
 		FOREACH args SLICE 1 IN ARRAY '{{varchar,varchar},{varchar,text},{text,varchar},{text,text},
@@ -90,7 +89,7 @@ END
 $fill$;
 CALL regress_poser_hostile.fill('regress_poser_hostile');
 
--- casts, which are nobody's schema's
+-- casts, which are in no schema
 CREATE FUNCTION regress_poser_hostile.hostile_cast(varchar) RETURNS int8
 	LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''P0666''; END';
 CREATE FUNCTION regress_poser_hostile.hostile_cast(int8) RETURNS bool
@@ -107,7 +106,7 @@ CREATE CAST (bool AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(bool
 CREATE CAST (xid8 AS int8) WITH FUNCTION regress_poser_hostile.hostile_cast(xid8) AS IMPLICIT;
 CREATE CAST (name AS jsonb) WITH FUNCTION regress_poser_hostile.hostile_cast(name) AS IMPLICIT;
 
--- Everything that there is to do, without an operator or function of its own.
+-- Uses every feature, without an operator or function of its own.
 CREATE PROCEDURE regress_poser_hostile.everything() LANGUAGE plpgsql AS $$
 DECLARE
 	seen pg_catalog.text;
@@ -135,7 +134,7 @@ BEGIN
 	  INTO seen FROM regress_poser.poser_widget_list('T', true, 'w1', 10);
 	RAISE WARNING '%', seen;
 
-	-- counted by the reader itself
+	-- counted by the reader
 	ALTER TABLE regress_poser.poser_component DISABLE TRIGGER poser_count_delete;
 	DELETE FROM regress_poser.poser_component WHERE uuid OPERATOR(pg_catalog.=) 'c2';
 	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', uuid, component_count, active_component_count), ', ' ORDER BY uuid)
@@ -179,7 +178,7 @@ BEGIN
 	RAISE WARNING '%', seen;
 	PERFORM pg_catalog.set_config('poser.comment', '', true);
 
-	-- consumers, for which it must be committed
+	-- consumers: their changes must be committed
 	COMMIT;
 	CREATE FUNCTION regress_poser_hostile.handle(change regress_poser.poser_change) RETURNS pg_catalog.void LANGUAGE plpgsql AS '
 		BEGIN
@@ -243,15 +242,15 @@ BEGIN
 END
 $$;
 
--- They are hostile indeed.
+-- The objects are hostile.
 SET search_path = regress_poser_hostile, pg_catalog;
 SELECT 'a'::pg_catalog.varchar = 'b'::pg_catalog.varchar;
 SELECT lower('A'::pg_catalog.text);
 SELECT count(*) FROM pg_database;
 SELECT 1::pg_catalog.int8::pg_catalog.bool;
 
--- First on the path, before the system's own: for what uses the extension, and
--- for what makes and updates it.
+-- First on the path, before pg_catalog, while the extension is used, created and
+-- updated.
 SET search_path = regress_poser_hostile, pg_catalog, regress_poser;
 \set VERBOSITY terse
 CREATE EXTENSION poser SCHEMA regress_poser VERSION '1.0';
@@ -264,7 +263,7 @@ DELETE FROM regress_poser.poser_widget;
 CALL regress_poser_hostile.everything();
 DROP EXTENSION poser;
 
--- In the extension's own schema, before it is made.
+-- In the extension's own schema, before it is created.
 RESET search_path;
 CALL regress_poser_hostile.fill('regress_poser');
 CREATE EXTENSION poser SCHEMA regress_poser;
@@ -276,7 +275,7 @@ CALL regress_poser_hostile.everything();
 RESET search_path;
 DROP EXTENSION poser;
 
--- What has the name of something that the extension makes is not taken over.
+-- An object with the name of a member is not taken over.
 CREATE FUNCTION regress_poser.poser_uuid() RETURNS varchar LANGUAGE sql AS 'SELECT ''hostile''';
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser SCHEMA regress_poser;

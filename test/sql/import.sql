@@ -1,28 +1,16 @@
--- Importing: a source is compared with a target by key, and only what differs is
+-- Imports: a source is compared with a target by a key, and only differing rows are
 -- written.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
 
--- The rows of a table as they are, to tell later how many of these very rows are
--- still there, and how many others.
-CREATE TABLE seen (relation regclass, place text);
-CREATE PROCEDURE look(relation regclass) LANGUAGE plpgsql AS $$
-BEGIN
-	DELETE FROM seen WHERE seen.relation = $1;
-	EXECUTE format('INSERT INTO seen SELECT %s, concat_ws('' '', tableoid, ctid, xmin) FROM %s', $1::oid, $1);
-END
-$$;
-CREATE FUNCTION untouched(relation regclass, OUT untouched bigint, OUT written bigint) LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE format('SELECT count(place), count(*) - count(place)
-					  FROM %s AS r LEFT JOIN seen ON relation = %s AND place = concat_ws('' '', r.tableoid, r.ctid, r.xmin)', $1, $1::oid)
-	   INTO untouched, written;
-END
-$$;
+-- Procedure look(), function untouched().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/places.sql'
+\i :file
 
--- Imports, and compares what has become of the target with what
--- poser_import_diff() has told; the source must have all columns of the target.
+-- Imports, and compares the new target with what poser_import_diff() has announced.
+-- The source must have all columns of the target.
 CREATE FUNCTION import_as_told(source regclass, target regclass, key text[] DEFAULT NULL, fields text[] DEFAULT NULL, deletes bool DEFAULT true)
 RETURNS TABLE (created bigint, updated bigint, deleted bigint, unchanged bigint, problems bigint) LANGUAGE plpgsql AS $$
 BEGIN
@@ -38,7 +26,7 @@ BEGIN
 	SELECT told.key || told.new FROM told WHERE operation = 'create';
 	problems := (SELECT count(*) FROM (TABLE expected EXCEPT ALL TABLE after) AS missing)
 		+ (SELECT count(*) FROM (TABLE after EXCEPT ALL TABLE expected) AS surplus)
-		-- what was there, where it differs and nowhere else
+		-- old values are those that were there, and only where they differ
 		+ (SELECT count(*) FROM told
 			WHERE CASE operation
 				  WHEN 'create' THEN told.old IS NOT NULL OR told.new IS NULL
@@ -56,7 +44,7 @@ END
 $$;
 
 --
--- Creates, updates, deletes, and what is unchanged
+-- Rows are created, updated, deleted, or unchanged
 --
 INSERT INTO poser_widget VALUES ('w1', 'Clock', true), ('w2', 'Bell', true), ('w3', 'Lamp', false), ('w4', 'Door', true);
 CREATE TABLE list (uuid text, colour text, active bool, description text);
@@ -67,19 +55,19 @@ SELECT * FROM poser_import_diff('list', 'poser_widget', deletes => true) ORDER B
 SELECT * FROM poser_import('list', 'poser_widget');
 TABLE poser_widget ORDER BY uuid;
 SELECT * FROM untouched('poser_widget');
--- once more: there is nothing to do, and nothing is done
+-- The second import finds nothing to do and writes nothing.
 CALL look('poser_widget');
 SELECT count(*) AS versions FROM poser_widget_version \gset
 SELECT * FROM poser_import_diff('list', 'poser_widget');
 SELECT * FROM poser_import('list', 'poser_widget');
 SELECT * FROM untouched('poser_widget');
 SELECT count(*) - :versions AS new_versions FROM poser_widget_version;
--- deletes, if they are asked for
+-- deletes on request
 SELECT * FROM poser_import('list', 'poser_widget', deletes => true);
 SELECT * FROM untouched('poser_widget');
 SELECT operation, changed, description FROM poser_widget_history('w4');
 SELECT operation, changed, description, active FROM poser_widget_history('w3');
--- each by itself
+-- one kind of change at a time
 UPDATE list SET description = 'Bell' WHERE uuid = 'w2';
 DELETE FROM list WHERE uuid = 'w5';
 INSERT INTO list VALUES ('w6', NULL, true, 'Nail');
@@ -91,7 +79,7 @@ SELECT created, updated, deleted FROM poser_import('list', 'poser_widget', creat
 SELECT created, updated, deleted FROM poser_import('list', 'poser_widget', creates => false, updates => false, deletes => true);
 SELECT uuid, description FROM poser_widget ORDER BY uuid;
 SELECT * FROM poser_import('list', 'poser_widget', creates => false, updates => false);
--- limits that are just enough
+-- limits that just suffice
 SELECT * FROM import_as_told('list', 'poser_widget');
 UPDATE list SET active = NOT active WHERE uuid IN ('w1', 'w2');
 INSERT INTO list VALUES ('w7', NULL, true, 'Hook');
@@ -100,31 +88,31 @@ SELECT * FROM poser_import('list', 'poser_widget', deletes => true, max_create =
 SELECT * FROM poser_import('list', 'poser_widget', deletes => true, max_create => 0, max_update => 0, max_delete => 0, max_total => 0);
 -- a table into itself
 SELECT * FROM poser_import('poser_widget', 'poser_widget', deletes => true);
--- nothing in common but the key
+-- only the key in common
 CREATE TABLE uuids AS SELECT uuid FROM poser_widget WHERE uuid <> 'w1';
 SELECT * FROM poser_import('uuids', 'poser_widget');
 SELECT * FROM poser_import_diff('uuids', 'poser_widget', deletes => true);
--- no source row at all
+-- an empty source
 CREATE TABLE nothing (LIKE poser_widget);
 SELECT * FROM poser_import('nothing', 'poser_widget');
 BEGIN;
 SELECT * FROM import_as_told('nothing', 'poser_widget');
 SELECT count(*) FROM poser_widget;
 ROLLBACK;
--- a diff changes nothing, an import would
+-- A diff writes nothing, an import would.
 BEGIN READ ONLY;
 SELECT operation, key FROM poser_import_diff('nothing', 'poser_widget', deletes => true) ORDER BY key;
 SELECT * FROM poser_import('list', 'poser_widget');
 ROLLBACK;
 
 --
--- Columns that the source lacks: defaults on create, and kept on update
+-- The source lacks columns: created rows get defaults, updated rows keep their values
 --
 CREATE VIEW names AS SELECT uuid, description || '!' AS description FROM list WHERE uuid <> 'w3' UNION ALL SELECT 'w9', 'New';
 SELECT * FROM poser_import_diff('names', 'poser_widget', deletes => true) ORDER BY key;
 SELECT * FROM poser_import('names', 'poser_widget', deletes => true);
 TABLE poser_widget ORDER BY uuid;
--- fields that are given, in any order, with the key among them or not
+-- fields in any order, with or without the key
 SELECT * FROM poser_import_diff('list', 'poser_widget', fields => '{active}') ORDER BY key;
 UPDATE list SET active = true, description = upper(description);
 SELECT * FROM poser_import('list', 'poser_widget', fields => '{active}', creates => false);
@@ -135,7 +123,7 @@ TABLE poser_widget ORDER BY uuid;
 --
 -- Keys
 --
--- one that is given, and that no index sees to; the primary key gets its default
+-- a given key without an index; the primary key gets its default
 CREATE TABLE parts (item_code text, widget_uuid text, description text);
 INSERT INTO parts VALUES ('1', 'w1', 'Hand'), ('2', 'w1', 'Face'), ('1', 'w2', 'Clapper');
 SELECT * FROM poser_import('parts', 'poser_component', key => '{item_code,widget_uuid}');
@@ -147,14 +135,14 @@ SELECT * FROM poser_import('parts', 'poser_component', key => '{widget_uuid,item
 SELECT * FROM untouched('poser_component');
 SELECT widget_uuid, item_code, description, active, length(uuid), uuid > lag(uuid) OVER (ORDER BY uuid) AS later
   FROM poser_component ORDER BY uuid;
--- the primary key of the source, where the target has none
+-- the source's primary key, if the target has none
 CREATE TABLE bare (code int, region text, price numeric);
 CREATE TABLE prices (price numeric, region text, code int, PRIMARY KEY (code, region));
 INSERT INTO prices VALUES (1.5, 'north', 1), (2.0, 'south', 1), (9, 'north', 2);
 INSERT INTO bare VALUES (1, 'north', 1.50), (1, 'south', 2.0), (3, 'north', 7), (NULL, 'north', 8), (NULL, 'north', 8);
 SELECT * FROM poser_import_diff('prices', 'bare', deletes => true) ORDER BY key;
 SELECT * FROM poser_import('prices', 'bare', deletes => true);
--- those whose key is null have been left alone
+-- Rows with a NULL key are left alone.
 TABLE bare ORDER BY code, region;
 -- the only unique index of the target
 ALTER TABLE prices DROP CONSTRAINT prices_pkey;
@@ -174,7 +162,7 @@ SELECT * FROM import_as_told('composites', 'composite');
 TABLE composite ORDER BY c, a;
 
 --
--- Names: those that must be quoted, and those that may be used inside
+-- Names that need quoting, and names that the queries use themselves
 --
 CREATE SCHEMA "regress_poser ""in""";
 CREATE TABLE "regress_poser ""in"""."sou""rce" ("Key ""1""" int, "%s" text, "select" text, c1 int, o1 int, row int, tag text, source text, old text, new text);
@@ -198,7 +186,7 @@ DROP SCHEMA "regress_poser ""in""" CASCADE;
 RESET client_min_messages;
 
 --
--- Relations: what can be a source, and a target
+-- Relations that can be a source or a target
 --
 CREATE MATERIALIZED VIEW materialized AS SELECT * FROM list;
 CREATE TEMPORARY TABLE staged AS SELECT uuid, 'staged' AS description FROM list;
@@ -207,7 +195,7 @@ SELECT * FROM poser_import('staged', 'poser_widget');
 -- several in one statement
 SELECT source, i.* FROM (VALUES (1, 'materialized'::regclass), (2, 'staged'), (3, 'list')) AS v (n, source),
 	   LATERAL (SELECT created, updated FROM poser_import(source, 'poser_widget')) AS i ORDER BY n;
--- partitions: rows are sent where they belong, and go to another one
+-- partitions: rows go to their partition, and move to another one
 CREATE TABLE stock (id int, region text, amount int) PARTITION BY LIST (region);
 CREATE TABLE stock_north PARTITION OF stock FOR VALUES IN ('north');
 CREATE TABLE stock_south (amount int, gone int, region text, id int);
@@ -223,7 +211,7 @@ SELECT * FROM import_as_told('stock_list', 'stock', '{id}');
 SELECT tableoid::regclass, * FROM stock ORDER BY id;
 SELECT * FROM untouched('stock');
 SELECT * FROM import_as_told('stock', 'stock_list', '{id}');
--- inheritance: the target alone, the source with all its children
+-- inheritance: the target without its children, the source with them
 CREATE TABLE child () INHERITS (composite);
 INSERT INTO child VALUES (1, 'child', '2001-01-01'), (9, 'child', '2001-01-01');
 SELECT * FROM poser_import('composites', 'composite', deletes => true);
@@ -233,7 +221,7 @@ SELECT * FROM poser_import('composite', 'composites', key => '{c,a}');
 DROP TABLE child;
 
 --
--- Order: unique values that change hands, and a table that references itself
+-- Order: unique values that swap, and a table that references itself
 --
 CREATE TABLE slots (id int PRIMARY KEY, slot text NOT NULL UNIQUE);
 INSERT INTO slots VALUES (1, 'a'), (2, 'b'), (3, 'c');
@@ -279,7 +267,7 @@ SELECT event, count(*) FROM fired GROUP BY event ORDER BY event;
 SET client_min_messages = warning;
 DROP FUNCTION fire CASCADE;
 RESET client_min_messages;
--- one transaction of widgets and components, in a name
+-- widgets and components in one transaction, under one name
 SELECT max(id) AS before FROM poser_transaction \gset
 UPDATE list SET description = 'Imported' WHERE uuid = 'w1';
 INSERT INTO list VALUES ('w8', NULL, true, 'Imported'), ('w10', NULL, true, 'Imported');

@@ -1,10 +1,10 @@
--- Code that runs while rows are imported: of the source's view, of triggers and of
--- foreign keys' actions; and values that only code can refuse.
+-- Code that runs during an import: in the source's view, in triggers, in actions of
+-- foreign keys; and values that only such code refuses.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
 
--- A view cannot make the target another table meanwhile.
+-- The source's view cannot replace the target during the import.
 CREATE TABLE steady (id int PRIMARY KEY, a text);
 INSERT INTO steady VALUES (1, 'x');
 CREATE FUNCTION alters() RETURNS text LANGUAGE plpgsql AS
@@ -14,7 +14,7 @@ SELECT * FROM poser_import('altering', 'steady');
 SELECT * FROM poser_import_diff('altering', 'steady');
 TABLE steady;
 
--- A foreign key's action does what is to be done anyway.
+-- The action of a foreign key makes a change that the import is about to make.
 CREATE TABLE tree (id int PRIMARY KEY, code text UNIQUE, parent text REFERENCES tree (code) ON UPDATE CASCADE);
 INSERT INTO tree VALUES (1, 'p', NULL), (2, 'c', 'p');
 CREATE TABLE tree_list (id int, code text, parent text);
@@ -22,7 +22,7 @@ INSERT INTO tree_list VALUES (1, 'P', NULL), (2, 'c', 'P');
 SELECT * FROM poser_import('tree_list', 'tree');
 SELECT * FROM tree ORDER BY id;
 
--- A trigger undoes what has been done, or does something else: nobody else is to blame.
+-- A trigger undoes a change or makes another one: other rows are not to blame.
 CREATE TABLE ranks (id int PRIMARY KEY, pos int, name text);
 INSERT INTO ranks SELECT n, n, 'old' FROM generate_series(1, 3) AS n;
 CREATE TABLE ranks_list AS TABLE ranks;
@@ -55,7 +55,7 @@ $$;
 CREATE TRIGGER makes_two AFTER INSERT ON pairs FOR EACH ROW EXECUTE FUNCTION makes_two();
 SELECT * FROM poser_import('pairs_list', 'pairs');
 
--- What is refused without a code of the usual classes is named, too.
+-- An error with an unusual SQLSTATE names its row, too.
 -- PostgreSQL 19 compresses with lz4, and the message shows the compressed size.
 SET default_toast_compression = pglz;
 CREATE TABLE codes (code text PRIMARY KEY, a text);
@@ -69,7 +69,7 @@ CREATE TABLE relations_list AS SELECT n AS id, CASE n WHEN 1 THEN 'codes' ELSE '
 SELECT * FROM poser_import('relations_list', 'relations');
 SELECT * FROM poser_import(0, 'relations');
 
--- A key that is a row is there if one of its fields is null.
+-- A key of a row type is not NULL if only one of its fields is.
 CREATE TYPE place AS (x int, y text);
 CREATE TABLE places (k place, n int);
 INSERT INTO places VALUES ('(2,)', 1), (NULL, 2);
@@ -77,14 +77,14 @@ CREATE TABLE places_list AS SELECT * FROM places WHERE n = 1;
 SELECT * FROM poser_import('places_list', 'places', key => '{k}', deletes => true);
 SELECT * FROM places ORDER BY n;
 
--- A batch with rows of one key: only these are wrong.
+-- Only the rows of a batch that have the same key are errors.
 CREATE TABLE items (id int PRIMARY KEY, a text);
 INSERT INTO items SELECT n, 'old' FROM generate_series(1, 3) AS n;
 CREATE TABLE items_list AS SELECT * FROM (VALUES (1, 'a'), (1, 'b'), (2, 'c'), (5, 'd')) AS v (id, a);
 INSERT INTO poser_batch (uuid, target) VALUES ('b', 'items');
 SELECT poser_batch_populate('b', 'items_list'), poser_batch_refresh('b');
 SELECT sequence, operation, old, new, status, status_text FROM poser_batch_row ORDER BY sequence;
--- and one to be deleted that is gone stays one
+-- A row to be deleted that is already gone stays a delete.
 INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES ('b', 9, 'delete', '{"id": 9}', '{"a": "z"}');
 UPDATE poser_batch_row SET removed = true WHERE sequence = 1;
 SELECT poser_batch_refresh('b'), poser_batch_refresh('b');

@@ -1,5 +1,5 @@
--- What poser_import() and poser_import_diff() refuse: one error that names who and
--- how many, and nothing is applied.
+-- What poser_import() and poser_import_diff() refuse: one error that names rows and
+-- their number, and no change is applied.
 
 \set SHOW_CONTEXT never
 CREATE EXTENSION poser;
@@ -8,7 +8,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (
 CREATE TABLE list (uuid text, description text, active bool);
 INSERT INTO list VALUES ('w1', 'Changed', true), ('new', 'New', true);
 
--- the rows of a table, and where they are
+-- the rows of a table and their places
 CREATE FUNCTION content(relation regclass) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
 	result text;
@@ -90,7 +90,7 @@ SELECT * FROM poser_import('list', 'keyless');
 CREATE UNIQUE INDEX ON keyless (code) WHERE code > 0;
 CREATE UNIQUE INDEX ON keyless (code, lower(name));
 SELECT * FROM poser_import_diff('list', 'keyless');
--- one that the source lacks, then two to choose from
+-- none that the source has, then two to choose from
 CREATE UNIQUE INDEX ON keyless (code);
 SELECT * FROM poser_import('list', 'keyless');
 CREATE UNIQUE INDEX ON keyless (uuid);
@@ -133,16 +133,16 @@ SELECT * FROM poser_import('list', 'poser_widget', deletes => true, max_total =>
 SELECT content('poser_widget') = widgets AS unchanged, content('poser_widget_version') = versions AS no_version FROM before;
 
 --
--- Rows that cannot be read: all of them in one error
+-- Rows that cannot be read are reported together in one error
 --
--- keys that are null
+-- NULL keys
 CREATE TABLE parts (item_code text, widget_uuid text, description text);
 INSERT INTO parts VALUES ('1', 'w1', 'Changed'), (NULL, 'w1', 'a'), ('1', NULL, 'b'), (NULL, NULL, 'c'), ('3', 'w1', 'New'), (NULL, 'w2', 'd'),
 	(NULL, 'w3', 'e'), (NULL, 'w4', 'f'), (NULL, 'w5', 'g');
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
 \echo :SQLSTATE
 SELECT * FROM poser_import_diff('parts', 'poser_component', '{item_code,widget_uuid}');
--- keys that are there more than once
+-- duplicate keys
 TRUNCATE parts;
 INSERT INTO parts VALUES ('1', 'w1', 'Changed'), ('3', 'w1', 'New'), ('3', 'w1', 'New'), ('1', 'w2', 'Changed'), ('3', 'w1', 'New');
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
@@ -150,7 +150,7 @@ SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}'
 INSERT INTO parts SELECT n % 10, 'w9', 'New' FROM generate_series(0, 99) AS n;
 SELECT * FROM poser_import_diff('parts', 'poser_component', '{item_code,widget_uuid}');
 \echo :SQLSTATE
--- which in the source are not the same
+-- duplicates only in the target's type
 CREATE TABLE amounts (id numeric, number int);
 INSERT INTO amounts VALUES (1.4, 1), (0.6, 2), (2, 3);
 SELECT * FROM poser_import('amounts', 'typed');
@@ -173,7 +173,7 @@ SELECT * FROM poser_import_diff('loose', 'typed');
 DELETE FROM loose WHERE id BETWEEN 4 AND 6;
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
--- texts are read as from a file, and fail by themselves
+-- Text is read as in a file; each value fails by itself.
 CREATE TABLE texts (id text, number text, amount text, pairs varchar, list text, flag text, bits text);
 ALTER TABLE typed ADD flag bool, ADD bits bit(3);
 INSERT INTO texts VALUES ('1', '1', '1.005', '2', '{1}', 'yes', '101'), ('2', '1', '1', '2', '{1}', 'maybe', '101');
@@ -189,7 +189,7 @@ SELECT * FROM poser_import('texts', 'typed');
 SELECT id, number, amount, pairs, list, flag, bits FROM typed WHERE id = 1;
 SELECT * FROM poser_import_diff('texts', 'typed');
 UPDATE typed SET number = NULL, amount = NULL WHERE id = 1;
--- with keys
+-- with key errors
 INSERT INTO loose (name, id) VALUES ('null', NULL), ('again', 3);
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
@@ -200,7 +200,7 @@ SELECT * FROM poser_import('list', 'poser_widget');
 DELETE FROM list WHERE uuid LIKE 'x%';
 
 --
--- Rows that the target refuses: all of them in one error
+-- Rows that the target refuses are reported together in one error
 --
 -- unknown widgets
 TRUNCATE parts;
@@ -211,13 +211,13 @@ SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}'
 \echo :SQLSTATE
 INSERT INTO parts SELECT n, CASE WHEN n % 100 = 0 THEN 'unknown' ELSE 'w3' END, 'New' FROM generate_series(1000, 1999) AS n;
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
--- so many that only the first ones are told apart, with few transaction IDs
+-- so many that only the first are told apart, which uses few transaction ids
 INSERT INTO parts SELECT n, 'missing ' || n, 'New' FROM generate_series(10000, 15000) AS n;
 SELECT pg_current_xact_id() AS before \gset
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
 SELECT pg_current_xact_id()::text::bigint - :before < 2000 AS "few transaction IDs";
 DELETE FROM parts WHERE widget_uuid LIKE 'missing%';
--- a table that references itself: rows that wait for others, of which two are bad; and too many that may wait
+-- A table that references itself: rows wait for others, two of which fail; too many wait.
 CREATE TABLE tree (id int PRIMARY KEY, parent int REFERENCES tree, CHECK (id <> 55), CHECK (id <> 56));
 CREATE TABLE branches AS SELECT n AS id, nullif(n + 1, 101) AS parent FROM generate_series(1, 100) AS n;
 SELECT * FROM poser_import('branches', 'tree');
@@ -226,7 +226,7 @@ SELECT pg_current_xact_id() AS before \gset
 SELECT * FROM poser_import('branches', 'tree');
 SELECT pg_current_xact_id()::text::bigint - :before < 10000 AS "few transaction IDs";
 SELECT count(*) FROM tree;
--- several reasons at once: a check, not null, another unique index, an exclusion, one's own trigger
+-- several reasons: a check, NOT NULL, another unique index, an exclusion, a trigger
 ALTER TABLE typed ALTER name SET NOT NULL, ADD EXCLUDE USING btree (number WITH =);
 CREATE UNIQUE INDEX typed_code ON typed (code);
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -249,7 +249,7 @@ DELETE FROM loose WHERE id IN (2, 4, 5, 6);
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
 SELECT content('typed') = :'typed' AS unchanged;
--- one reason in several words, and more reasons than are told apart
+-- one reason in different words, and more reasons than are told apart
 CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE EXCEPTION '%', NEW.name USING ERRCODE = 'P0' || NEW.share;
@@ -264,10 +264,10 @@ TRUNCATE loose;
 INSERT INTO loose (id, name, amount, share, code, number) VALUES (1, 'ONE', 1, 1, 'one', 1), (3, 'three', 3, 3, 'thr', 3), (7, 'seven', 13, 7, 'sev', 7),
 	(8, 'eight', 8, 800, 'eig', 8), (9, 'nine', 9, 9, 'nin', 9);
 SELECT content('typed') = :'typed' AS unchanged;
--- what cannot be deleted
+-- rows that cannot be deleted
 SELECT * FROM poser_import('list', 'poser_widget', deletes => true);
 \echo :SQLSTATE
--- a BEFORE trigger that keeps rows from being written
+-- a BEFORE trigger that suppresses rows
 CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
 	'BEGIN RETURN CASE WHEN coalesce(NEW.id, OLD.id) % 2 = 0 THEN coalesce(NEW, OLD) END; END';
 SELECT * FROM poser_import('loose', 'typed');
@@ -281,7 +281,7 @@ SELECT content('typed') = :'typed' AS unchanged;
 SET client_min_messages = warning;
 DROP FUNCTION refuse CASCADE;
 RESET client_min_messages;
--- a target with more than one row of a key
+-- duplicate keys in the target
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) SELECT 'double ' || n, 'w4', n % 7, '' FROM generate_series(1, 14) AS n;
 TRUNCATE parts;
 INSERT INTO parts SELECT n, 'w4', 'Changed' FROM generate_series(1, 8) AS n;
@@ -291,7 +291,7 @@ SELECT * FROM poser_import_diff('parts', 'poser_component', '{item_code,widget_u
 DELETE FROM poser_component WHERE uuid LIKE 'double%';
 
 --
--- Other errors are passed on as they are
+-- Other errors are passed on unchanged
 --
 CREATE VIEW failing AS SELECT uuid, description, length(description) / (length(uuid) - 2) > 0 AS active FROM list;
 SELECT * FROM poser_import('failing', 'poser_widget');
@@ -299,7 +299,7 @@ SELECT * FROM poser_import('failing', 'poser_widget');
 SELECT * FROM poser_import_diff('failing', 'poser_widget');
 
 --
--- Nothing has been applied, and an error undoes only the import
+-- Nothing was applied, and an error undoes only the import
 --
 SELECT content('poser_widget') = widgets AS widgets, content('poser_component') = components AS components, content('poser_widget_version') = versions AS versions FROM before;
 SELECT DISTINCT operation FROM poser_widget_history('w1');
@@ -312,7 +312,7 @@ ROLLBACK TO a;
 SELECT * FROM poser_import('list', 'poser_widget');
 COMMIT;
 SELECT uuid, description FROM poser_widget ORDER BY uuid;
--- what the session is doing is told as before
+-- the session shows its own query again
 CREATE VIEW watched AS SELECT uuid, query AS description FROM list, pg_stat_activity WHERE pid = pg_backend_pid();
 CREATE TABLE doings (uuid text PRIMARY KEY, description text);
 DO $$

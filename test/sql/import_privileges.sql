@@ -1,5 +1,5 @@
--- An import is done with its caller's own privileges, on source and target, and
--- row-level security holds.
+-- An import uses the caller's own privileges on source and target, and row-level
+-- security applies.
 
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
@@ -29,7 +29,7 @@ SELECT * FROM poser_import('list', 'poser_widget');
 \set VERBOSITY terse
 SELECT * FROM poser_import('list', 'poser_widget');
 SELECT * FROM poser_import_diff('list', 'poser_widget');
--- of some columns: enough for these
+-- SELECT on some columns suffices for an import of these
 SET ROLE regress_poser_owner;
 GRANT SELECT (uuid, description) ON list TO regress_poser_importer;
 SET ROLE regress_poser_importer;
@@ -38,7 +38,7 @@ SELECT * FROM poser_import_diff('list', 'poser_widget', fields => '{description}
 BEGIN;
 SELECT * FROM poser_import('list', 'poser_widget', fields => '{description}');
 ROLLBACK;
--- a view gives what its owner has, or what its reader has
+-- A view reads with its owner's privileges, or with its caller's.
 SET ROLE regress_poser_owner;
 CREATE VIEW open_list AS TABLE list;
 CREATE VIEW own_list WITH (security_invoker = true) AS TABLE list;
@@ -46,7 +46,7 @@ GRANT SELECT ON open_list, own_list TO regress_poser_importer;
 SET ROLE regress_poser_importer;
 SELECT operation, key FROM poser_import_diff('open_list', 'poser_widget') ORDER BY key;
 SELECT operation, key FROM poser_import_diff('own_list', 'poser_widget') ORDER BY key;
--- nor does the number of a relation open the schema that it is in
+-- A relation's oid does not give access to its schema.
 RESET ROLE;
 CREATE SCHEMA regress_poser_closed;
 CREATE TABLE regress_poser_closed.list AS TABLE list;
@@ -70,7 +70,7 @@ SELECT * FROM poser_import_diff('list', 'poser_widget');
 SELECT * FROM poser_import('list', 'poser_widget');
 \set VERBOSITY terse
 SELECT * FROM poser_import('list', 'poser_widget');
--- SELECT: it can be told what would happen; nothing can be imported, even if nothing differs
+-- SELECT: a diff works, an import fails even if nothing differs
 SET ROLE regress_poser_owner;
 GRANT SELECT ON poser_widget TO regress_poser_importer;
 SET ROLE regress_poser_importer;
@@ -86,10 +86,10 @@ SELECT * FROM poser_import('list', 'poser_widget');
 SELECT * FROM poser_import('list', 'poser_widget', creates => false, updates => false, deletes => true);
 BEGIN;
 SELECT created, updated, deleted FROM poser_import('list', 'poser_widget', updates => false);
--- with a key that no index sees to, too
+-- also with a key without an index
 SELECT created, updated, deleted FROM poser_import('list', 'poser_widget', '{description}', '{active}', updates => false);
 ROLLBACK;
--- UPDATE, of a column
+-- UPDATE of a column
 SET ROLE regress_poser_owner;
 REVOKE INSERT ON poser_widget FROM regress_poser_importer;
 GRANT UPDATE (description) ON poser_widget TO regress_poser_importer;
@@ -99,7 +99,7 @@ SELECT * FROM poser_import('list', 'poser_widget', creates => false, fields => '
 BEGIN;
 SELECT * FROM poser_import('list', 'poser_widget', creates => false, fields => '{description}');
 ROLLBACK;
--- INSERT, of columns
+-- INSERT of columns
 SET ROLE regress_poser_owner;
 GRANT INSERT (uuid, description) ON poser_widget TO regress_poser_importer;
 SET ROLE regress_poser_importer;
@@ -107,7 +107,7 @@ SELECT * FROM poser_import('list', 'poser_widget', updates => false);
 BEGIN;
 SELECT * FROM poser_import('list', 'poser_widget', fields => '{description}');
 ROLLBACK;
--- SELECT, of columns: what is compared must be readable, nothing else
+-- SELECT of columns: the compared ones must be readable, no others
 SET ROLE regress_poser_owner;
 REVOKE SELECT ON poser_widget FROM regress_poser_importer;
 GRANT SELECT (uuid, description) ON poser_widget TO regress_poser_importer;
@@ -129,7 +129,7 @@ SELECT * FROM poser_import('list', 'poser_widget', deletes => true);
 BEGIN;
 SELECT deleted FROM poser_import('list', 'poser_widget', creates => false, updates => false, deletes => true);
 ROLLBACK;
--- not more by way of another's function, unless that one gives it
+-- A function with its definer's rights imports with these rights.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION import_list() RETURNS SETOF record LANGUAGE sql SECURITY DEFINER SET search_path = regress_poser AS
 	'SELECT * FROM poser_import(''list'', ''poser_widget'')';
@@ -139,12 +139,12 @@ SELECT * FROM import_list() AS (created bigint, updated bigint, deleted bigint, 
 RESET ROLE;
 SELECT role_name, operation, description FROM poser_widget_history('w4');
 ROLLBACK;
--- nobody else than its owner touches a temporary table
+-- Only its owner uses a temporary table.
 SET ROLE regress_poser_owner;
 CREATE TEMPORARY TABLE staged AS TABLE list;
 SET ROLE regress_poser_importer;
 SELECT * FROM poser_import_diff('staged', 'poser_widget');
--- who may not execute it may not
+-- The caller needs EXECUTE on the function.
 RESET ROLE;
 REVOKE EXECUTE ON FUNCTION poser_import, poser_import_diff FROM PUBLIC;
 SET ROLE regress_poser_importer;
@@ -156,7 +156,7 @@ GRANT EXECUTE ON FUNCTION poser_import, poser_import_diff TO PUBLIC;
 --
 -- Row-level security
 --
--- on the source: what is not seen is not there
+-- on the source: hidden rows do not exist
 SET ROLE regress_poser_owner;
 GRANT ALL ON poser_widget, list TO regress_poser_importer;
 CREATE POLICY seen ON list FOR SELECT TO regress_poser_importer USING (uuid <> 'w2');
@@ -171,7 +171,7 @@ SELECT * FROM poser_import_diff('list', 'poser_widget');
 RESET row_security;
 SET ROLE regress_poser_owner;
 ALTER TABLE list DISABLE ROW LEVEL SECURITY;
--- on the target: what is not seen is neither compared nor deleted
+-- on the target: hidden rows are neither compared nor deleted
 CREATE POLICY seen ON poser_widget FOR SELECT TO regress_poser_importer USING (active AND uuid <> 'w1');
 CREATE POLICY new ON poser_widget FOR INSERT TO regress_poser_importer WITH CHECK (description LIKE 'D%');
 CREATE POLICY changed ON poser_widget FOR UPDATE TO regress_poser_importer USING (description <> 'Lamp') WITH CHECK (description LIKE 'B%');
@@ -186,15 +186,15 @@ SELECT * FROM poser_import('list', 'poser_widget');
 SET LOCAL ROLE regress_poser_owner;
 TABLE poser_widget ORDER BY uuid;
 ROLLBACK;
--- what may not be deleted
+-- rows that must not be deleted
 SELECT * FROM poser_import('list', 'poser_widget', deletes => true);
 \echo :SQLSTATE
--- created
+-- or created
 INSERT INTO list SELECT 'x' || n, CASE n WHEN 5 THEN 'Door' ELSE 'Xylophone' END, true FROM generate_series(1, 9) AS n;
 SELECT * FROM poser_import('list', 'poser_widget');
 \echo :SQLSTATE
 DELETE FROM list WHERE uuid LIKE 'x%';
--- changed: the row as it is, or as it would be
+-- or updated: the policy applies to the old row and to the new one
 INSERT INTO list VALUES ('w3', 'Blamp', true);
 SELECT * FROM poser_import('list', 'poser_widget');
 \echo :SQLSTATE
@@ -202,7 +202,7 @@ DELETE FROM list WHERE uuid = 'w3';
 UPDATE list SET description = 'Small bell' WHERE uuid = 'w2';
 SELECT * FROM poser_import('list', 'poser_widget');
 \echo :SQLSTATE
--- one that is there already, and not seen
+-- an existing row that is hidden
 TRUNCATE list;
 INSERT INTO list VALUES ('w1', 'Double', true), ('w2', 'Bell', true), ('w4', 'Door', true);
 SELECT * FROM poser_import('list', 'poser_widget');
@@ -214,7 +214,7 @@ SELECT * FROM poser_import_diff('list', 'poser_widget');
 RESET row_security;
 SET ROLE regress_poser_owner;
 TABLE poser_widget ORDER BY uuid;
--- the owner is not concerned, unless he is forced to be
+-- Policies do not apply to the owner, unless forced.
 BEGIN;
 SELECT created, updated FROM poser_import('list', 'poser_widget');
 ROLLBACK;

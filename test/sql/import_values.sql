@@ -1,28 +1,16 @@
--- What imports make of values of other types, of many rows, and of a search_path
--- that other people have filled.
+-- Imports of values of other types and of many rows, and under a search_path with
+-- hostile objects.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
 
--- The rows of a table as they are, to tell later how many of these very rows are
--- still there, and how many others.
-CREATE TABLE seen (relation regclass, place text);
-CREATE PROCEDURE look(relation regclass) LANGUAGE plpgsql AS $$
-BEGIN
-	DELETE FROM seen WHERE seen.relation = $1;
-	EXECUTE format('INSERT INTO seen SELECT %s, concat_ws('' '', tableoid, ctid, xmin) FROM %s', $1::oid, $1);
-END
-$$;
-CREATE FUNCTION untouched(relation regclass, OUT untouched bigint, OUT written bigint) LANGUAGE plpgsql AS $$
-BEGIN
-	EXECUTE format('SELECT count(place), count(*) - count(place)
-					  FROM %s AS r LEFT JOIN seen ON relation = %s AND place = concat_ws('' '', r.tableoid, r.ctid, r.xmin)', $1, $1::oid)
-	   INTO untouched, written;
-END
-$$;
+-- Procedure look(), function untouched().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/places.sql'
+\i :file
 
 --
--- Values: what they are in the target is what is compared
+-- Values are compared as the target's type stores them
 --
 CREATE DOMAIN positive AS int CHECK (VALUE > 0);
 CREATE TABLE typed (id int PRIMARY KEY, v varchar(10), i int, n numeric(10,2), m numeric, c char(5), d positive, a int[], j json, b jsonb,
@@ -34,12 +22,12 @@ INSERT INTO loose SELECT repeat('x', 5000), 'c', 0.1, '{"a": 1}', '[1, 2]', '{1,
 SELECT * FROM poser_import('loose', 'typed');
 SELECT v, i, n, m, c, d, a, j, b, f, ci, length(big) FROM typed WHERE id = 1;
 CALL look('typed');
--- the same, told otherwise
+-- the same values, written differently
 UPDATE loose SET v = 'exactly 10', n = 1.01, c = 'ab  ', f = 1e-1;
 UPDATE loose SET n = 1.0149999, c = 'ab             ' WHERE id = 2;
 SELECT * FROM poser_import('loose', 'typed');
 SELECT * FROM untouched('typed');
--- another in one column each; what is equal is not the same
+-- one column differs in each row; equal values that are written differently do differ
 UPDATE loose SET v = 'Exactly 10' WHERE id = 3;
 UPDATE loose SET i = -2147483648 WHERE id = 4;
 UPDATE loose SET n = 1.015 WHERE id = 5;
@@ -64,7 +52,7 @@ SELECT * FROM poser_import('loose', 'typed');
 UPDATE loose SET v = 'back', d = 1, a = '{1}', j = '1', big = 'x' WHERE id IN (15, 16);
 SELECT * FROM poser_import('loose', 'typed');
 SELECT id, v, d, a, j, b, big FROM typed WHERE id IN (15, 16) ORDER BY id;
--- columns that the rows are older than, and one that is no more
+-- columns added after the rows, and a dropped one
 ALTER TABLE typed DROP COLUMN n, ADD COLUMN since date DEFAULT '2001-01-01', ADD COLUMN late int;
 ALTER TABLE loose DROP COLUMN v, ADD COLUMN late int, ADD COLUMN since date DEFAULT '2001-01-01';
 CALL look('typed');
@@ -90,7 +78,7 @@ SELECT * FROM poser_import('numbers', 'numbered');
 TABLE numbered ORDER BY code;
 
 --
--- Much: little memory, and statements of at most 100,000 rows, or of any size if
+-- Large imports: little memory, statements of at most 100,000 rows, or of any size if
 -- the table references itself
 --
 SET work_mem = '64kB';
@@ -120,7 +108,7 @@ TABLE fired;
 RESET work_mem;
 
 --
--- A search_path that is not to be trusted: none of its objects is used
+-- An untrusted search_path: none of its objects is used
 --
 CREATE SCHEMA regress_poser_hostile;
 CREATE PROCEDURE regress_poser_hostile.fill() LANGUAGE plpgsql AS $fill$

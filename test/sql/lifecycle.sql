@@ -1,11 +1,11 @@
--- CREATE and DROP EXTENSION again and again in one session, which keeps plans
--- and knows triggers of what is gone.
+-- CREATE and DROP EXTENSION, repeatedly in one session, which keeps plans and triggers
+-- of dropped objects.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- Everything that it makes is described, except the model's two tables, and is
--- in one schema.
+-- All members have a comment, except the two tables of the model, and all are in one
+-- schema.
 SELECT pg_describe_object(classid, objid, objsubid)
   FROM pg_depend
  WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
@@ -13,7 +13,7 @@ SELECT pg_describe_object(classid, objid, objsubid)
    AND obj_description(objid, classid::regclass::name) IS NULL
    AND classid IN ('pg_class'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass)
    AND objid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
-   -- types of rows and of arrays, which newer PostgreSQL lists as well
+   -- row types and array types, which newer versions of PostgreSQL list, too
    AND NOT EXISTS (SELECT FROM pg_depend AS part
                     WHERE part.classid = pg_depend.classid AND part.objid = pg_depend.objid
                       AND classid = 'pg_type'::regclass AND part.deptype = 'i')
@@ -25,8 +25,8 @@ SELECT attrelid::regclass, attname
    AND attrelid NOT IN ('poser_widget'::regclass, 'poser_component'::regclass)
  ORDER BY attrelid, attnum;
 SELECT DISTINCT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'poser\_%';
--- what pg_dump takes along: widgets, components, their history, batches and
--- consumers, not the counts
+-- pg_dump includes widgets, components, their history, batches and consumers, but no
+-- counts.
 SELECT unnest(extconfig)::regclass::text AS dumped FROM pg_extension WHERE extname = 'poser' ORDER BY 1;
 
 CREATE TEMPORARY VIEW leftovers AS
@@ -69,7 +69,7 @@ BEGIN
 	ASSERT (SELECT updated FROM poser_batch_execute(batch)) = 1;
 	ASSERT (SELECT row_count FROM poser_batch WHERE NOT is_mutable) = expected;
 	ASSERT poser_batch_purge('1 day') = 0;
-	-- what is to be given to consumers must be committed
+	-- a change must be committed before a consumer gets it
 	COMMIT;
 	CREATE FUNCTION handle(change poser_change) RETURNS void LANGUAGE plpgsql AS
 		'BEGIN ASSERT change.payload->>''uuid'' = change.payload_key AND change.deletion = false; END';
@@ -126,7 +126,7 @@ SELECT component_count FROM poser_widget_list();
 SELECT poser_recount();
 SELECT consumer, notify, pending FROM poser_datasync_status;
 
--- in one transaction, undone or not
+-- in one transaction, rolled back and committed
 BEGIN;
 DROP EXTENSION poser;
 CREATE EXTENSION poser;
@@ -153,7 +153,7 @@ COMMIT;
 SELECT uuid, component_count FROM poser_widget_list();
 SELECT consumer FROM poser_datasync_status;
 
--- what others have made of it does not let it go, unless it is to
+-- A user's view depends on the extension: DROP needs CASCADE.
 CREATE VIEW poser_widget_kept AS SELECT * FROM poser_widget_summary;
 DROP EXTENSION poser;
 DROP TABLE poser_component;
@@ -165,7 +165,7 @@ DROP EXTENSION poser CASCADE;
 RESET client_min_messages;
 SELECT to_regclass('poser_widget_kept'), to_regclass('poser_widget');
 
--- twice, and in a version that does not exist
+-- a second time, and an unknown version
 CREATE EXTENSION poser;
 CREATE EXTENSION poser;
 ALTER EXTENSION poser UPDATE TO '1.0';

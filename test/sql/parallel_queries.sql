@@ -1,5 +1,5 @@
--- Functions that read in a parallel query.  Its leader calls them, also where their
--- policies call code; a policy that writes must not, and the error says what helps.
+-- Functions that read, in a parallel query.  Its leader calls them, also if a policy
+-- calls code.  A policy that writes fails, and the error has a hint.
 
 \set VERBOSITY terse
 SET client_min_messages = warning;
@@ -13,7 +13,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
--- also what is not worth it, by the setting's name in each version
+-- parallel plans also without a benefit; the setting has another name in older versions
 SELECT set_config(name, 'on', false) AS forced FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query');
 
 -- a policy that only reads
@@ -33,7 +33,7 @@ SELECT count(*), (SELECT count(*) FROM poser_widget_list()) AS listed,
 SELECT sum(component_count) FROM poser_widget_summary, numbers WHERE n < 3;
 RESET ROLE;
 
--- one that writes
+-- a policy that writes
 CREATE OR REPLACE FUNCTION may_see(uuid text) RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
 	INSERT INTO seen VALUES (may_see.uuid);
@@ -47,12 +47,12 @@ SELECT count(*), (SELECT component_count FROM poser_widget_get('w1')) AS compone
 SELECT count(*), (SELECT count(*) FROM poser_widget_history('w1')) AS versions FROM numbers;
 SELECT count(*), (SELECT count(*) FROM poser_widget_as_of('infinity')) AS rows FROM numbers;
 \set VERBOSITY terse
--- what is said is done
+-- the hint's advice works
 BEGIN;
 SET LOCAL max_parallel_workers_per_gather = 0;
 SELECT count(*), (SELECT component_count FROM poser_widget_get('w1')) AS components FROM numbers;
 COMMIT;
--- the view is not run in parallel by itself
+-- The view itself is not run in parallel.
 SELECT count(*), (SELECT component_count FROM poser_widget_summary WHERE uuid = 'w1') AS components FROM numbers;
 RESET ROLE;
 ALTER FUNCTION poser_widget_get(varchar) PARALLEL UNSAFE;

@@ -1,4 +1,4 @@
--- Privileges: what a reader and a writer need, and what nobody else may.
+-- Privileges: what a reader and a writer need, and what other roles cannot do.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -16,15 +16,14 @@ BEGIN
 	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
 END
 $$;
--- what such defaults grant, the bookkeeping must not have
+-- The bookkeeping must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_poser_reader;
--- and what they take away, it must have all the same
+-- It must have what they revoke.
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON FUNCTIONS FROM PUBLIC;
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC;
 
--- A trusted extension: its tables belong to the role that made it, whatever
--- the rest belongs to.
+-- A trusted extension: its tables and views belong to the role that created it.
 SET ROLE regress_poser_owner;
 CREATE EXTENSION poser SCHEMA regress_poser;
 RESET ROLE;
@@ -43,7 +42,7 @@ SELECT relname, CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text EN
  WHERE relnamespace = 'regress_poser'::regnamespace
    AND (relname LIKE 'poser_component_count%' OR relname LIKE 'poser_datasync%') AND grantee <> relowner
  ORDER BY relname, grantee, privilege_type;
--- what is not for all, and the type, which is
+-- The functions that are not for PUBLIC, and the type, which is.
 SELECT oid::regprocedure AS function, has_function_privilege('regress_poser_reader', oid, 'EXECUTE') AS reader,
        has_function_privilege('regress_poser_nobody', oid, 'EXECUTE') AS nobody
   FROM pg_proc
@@ -53,7 +52,7 @@ SELECT oid::regprocedure AS function, has_function_privilege('regress_poser_read
 SELECT typowner::regrole, has_type_privilege('regress_poser_nobody', 'poser_change', 'USAGE') AS nobody
   FROM pg_type WHERE oid = 'poser_change'::regtype;
 
--- Undo those defaults on what they are for.
+-- Revoke what the defaults have granted on the rest.
 REVOKE ALL ON poser_widget, poser_component, poser_widget_summary FROM PUBLIC, regress_poser_reader;
 
 SET ROLE regress_poser_owner;
@@ -87,10 +86,10 @@ SELECT * FROM poser_widget_list('T', page_size => 1);
 INSERT INTO poser_widget (description) VALUES ('');
 DELETE FROM poser_component;
 
--- the maintained counts are the reader's only as far as the components are
+-- A reader sees the maintained counts only if it may read the components.
 SELECT * FROM poser_component_count_settled ORDER BY widget_uuid;
 
--- Columns only: counts of its own
+-- SELECT on columns: the reader counts itself
 SET ROLE regress_poser_columns;
 SELECT * FROM poser_component_count_settled;
 SELECT * FROM poser_widget_summary ORDER BY uuid;
@@ -98,7 +97,7 @@ SELECT * FROM poser_widget_get('w2');
 SELECT uuid, component_count FROM poser_widget_list();
 SELECT item_code FROM poser_component;
 
--- The bookkeeping is closed to all of them
+-- The bookkeeping is closed to all of these roles
 SET ROLE regress_poser_reader;
 SELECT * FROM poser_component_count;
 SELECT * FROM poser_component_count_delta;
@@ -127,14 +126,14 @@ DELETE FROM poser_datasync_consumer;
 TRUNCATE poser_datasync_consumer;
 DELETE FROM poser_datasync_skipped;
 
--- and so is mending and checking it
+-- and so are mending and checking
 SELECT poser_recount();
 SELECT * FROM poser_check();
 SET ROLE regress_poser_reader;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 SET ROLE regress_poser_nobody;
--- nobody can put the triggers on tables of their own
+-- no role can put the triggers on its own tables
 CREATE TEMPORARY TABLE mine (widget_uuid varchar(32), active bool);
 CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows
 	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
@@ -151,14 +150,14 @@ DROP TABLE mine;
 SET ROLE regress_poser_reader;
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 
--- Nobody
+-- A role without grants
 SET ROLE regress_poser_nobody;
 SELECT * FROM poser_widget_summary;
 SELECT * FROM poser_widget_get('w1');
 SELECT * FROM poser_widget_list();
 SELECT * FROM poser_component_count_settled;
 
--- One or two of the three are not enough.
+-- All three grants are needed.
 SET ROLE regress_poser_owner;
 GRANT SELECT ON poser_widget_summary, poser_widget TO regress_poser_nobody;
 SET ROLE regress_poser_nobody;
@@ -178,8 +177,7 @@ REVOKE SELECT ON poser_widget_summary FROM regress_poser_nobody;
 SET ROLE regress_poser_nobody;
 SELECT * FROM poser_widget_get('w1');
 
--- What the session has planned for one role it does not use for another: reader,
--- nobody, reader, owner.
+-- A plan made for one role is not used for another: reader, no grants, reader, owner.
 SET ROLE regress_poser_owner;
 REVOKE ALL ON poser_widget, poser_component, poser_widget_summary FROM regress_poser_nobody;
 PREPARE get AS SELECT component_count FROM poser_widget_get('w1');
@@ -203,7 +201,7 @@ EXECUTE list;
 EXECUTE summary;
 DEALLOCATE ALL;
 
--- A privilege that is taken away is gone at once, in one transaction too.
+-- A revoked privilege is gone at once, also within a transaction.
 BEGIN;
 SET LOCAL ROLE regress_poser_reader;
 SELECT component_count FROM poser_widget_get('w1');
@@ -214,8 +212,8 @@ SELECT * FROM poser_component_count_settled;
 SELECT component_count FROM poser_widget_get('w1');
 ROLLBACK;
 
--- Functions run with their definer's rights; a view over the summary asks for
--- its reader's all the same, because the summary does.
+-- A function with its definer's rights reads with these.  A view over the summary
+-- reads with its caller's, because the summary does.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION count_of(widget varchar) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
 	'SELECT component_count FROM regress_poser.poser_widget_get(widget)';
@@ -235,7 +233,7 @@ SET ROLE regress_poser_reader;
 SELECT uuid, component_count FROM owners_summary ORDER BY uuid;
 SELECT uuid, component_count FROM readers_summary ORDER BY uuid;
 
--- The owner, who is no superuser, mends, checks and drops.
+-- The owner, no superuser, mends, checks and drops.
 SET ROLE regress_poser_owner;
 SELECT * FROM poser_check();
 UPDATE poser_component_count SET total = total + 1;

@@ -1,4 +1,4 @@
--- Pruning: what goes, what stays, and what can still be known.
+-- Pruning: what is removed, what stays, and which states can still be read.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
@@ -8,7 +8,7 @@ SELECT 'widget' AS relation, uuid, (ARRAY['insert', 'update', 'delete'])[operati
 UNION ALL
 SELECT 'component', uuid, (ARRAY['insert', 'update', 'delete'])[operation_type + 1], description, transaction_id, change_id
   FROM poser_component_version;
--- how old each transaction is, in years, told by its comment
+-- sets each transaction's age, the number of years that is its comment
 CREATE PROCEDURE age() LANGUAGE sql AS
 	$$UPDATE poser_transaction SET issued_at = now() - comment::int * interval '1 year'$$;
 CREATE VIEW kept AS
@@ -36,26 +36,26 @@ TABLE kept;
 CREATE TABLE state AS SELECT 4 AS age, * FROM poser_widget_as_of(now() - interval '4 years');
 INSERT INTO state SELECT 2, * FROM poser_widget_as_of(now() - interval '1.5 years');
 
--- nothing is that old
+-- nothing is old enough
 SELECT poser_prune_versions('20 years');
 SELECT poser_prune_versions('9 years 1 day');
 SELECT count(*) FROM poser_version_horizon;
--- what was followed by something more than seven years ago; and the last one before that stays, for
--- it is what was so then
+-- Versions that were replaced more than seven years ago go.  The last version before
+-- that time stays: it is the state at that time.
 SELECT poser_prune_versions('7 years');
 TABLE kept;
 SELECT poser_prune_versions('7 years');
 -- four years
 SELECT poser_prune_versions('4 years');
 TABLE kept;
--- transactions without a version are gone, but for the last one that may lack some
+-- Transactions without versions are gone, except the latest that lost versions.
 SELECT comment, count(*) FROM poser_transaction GROUP BY comment ORDER BY comment;
--- so what was so later can be known
+-- So later states can be read.
 SELECT * FROM poser_widget_as_of(now() - interval '4 years') EXCEPT SELECT uuid, description, active FROM state WHERE age = 4;
 SELECT * FROM poser_widget_as_of(now() - interval '1.5 years') EXCEPT SELECT uuid, description, active FROM state WHERE age = 2;
 SELECT count(*) FROM poser_widget_as_of(now() - interval '4 years');
 SELECT poser_widget_revert('w1', :two, true), description FROM poser_widget WHERE uuid = 'w1';
--- and what was before is an error
+-- Earlier states are an error.
 \set VERBOSITY sqlstate
 SELECT count(*) FROM poser_widget_as_of(now() - interval '6 years');
 SELECT count(*) FROM poser_component_as_of('2000-01-01');
@@ -65,7 +65,7 @@ SELECT description FROM poser_widget WHERE uuid = 'w1';
 SELECT * FROM poser_check();
 SELECT operation, changed, description FROM poser_widget_history('w1');
 
--- all but the last of each row, a few at a time
+-- all versions but the last of each row, a few at a time
 SET poser.comment = '0';
 UPDATE poser_widget SET description = '6';
 SELECT poser_prune_versions('0', max_versions => 2);
@@ -73,10 +73,10 @@ SELECT poser_prune_versions('0', 2);
 SELECT poser_prune_versions('0', 1000);
 SELECT poser_prune_versions('0');
 SELECT relation, uuid, operation, description FROM kept ORDER BY relation, uuid;
--- a deleted row's last version is its delete, which stays
+-- A deleted row's last version is its delete, which stays.
 SELECT operation FROM poser_widget_history('w3');
 SELECT * FROM poser_check();
--- and everything goes on
+-- recording goes on
 UPDATE poser_widget SET description = '7';
 DELETE FROM poser_component;
 DELETE FROM poser_widget WHERE uuid = 'w1';
@@ -86,15 +86,15 @@ SELECT poser_prune_versions('0');
 SELECT * FROM poser_check();
 SELECT count(*) FROM poser_version_horizon;
 
--- undone
+-- rolled back
 UPDATE poser_widget SET description = '8';
 BEGIN;
 SELECT poser_prune_versions('0');
 ROLLBACK;
 SELECT poser_prune_versions('0');
 
--- Who has made the versions in other tables, and when, stays: also where no trigger records to
--- them any more, under whatever name and in whatever schema, and whoever owns them.
+-- Transactions stay that versions of other tables refer to, also if no trigger records
+-- to these any more, under any name, in any schema, and of any owner.
 CREATE TABLE customer (id int PRIMARY KEY, name text);
 CREATE TABLE customer_version (id int, name text, operation_type smallint, transaction_id bigint, change_id bigint);
 CREATE TRIGGER customer_insert AFTER INSERT ON customer REFERENCING NEW TABLE AS new_rows
@@ -109,7 +109,7 @@ INSERT INTO customer VALUES (2, 'two');
 CREATE TABLE regress_poser_other.versions AS SELECT * FROM customer_version WHERE id = 2;
 ALTER TABLE regress_poser_other.versions OWNER TO regress_poser_other;
 DELETE FROM customer_version WHERE id = 2;
--- tables that look like it, and are not
+-- tables of similar form, which are no version tables
 CREATE TABLE unlike AS SELECT 1::smallint AS operation_type, id::int AS transaction_id, id AS change_id FROM poser_transaction;
 CREATE VIEW like_it AS SELECT 1::smallint AS operation_type, id AS transaction_id, id AS change_id FROM poser_transaction;
 SET poser.comment = '0';

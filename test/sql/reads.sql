@@ -26,7 +26,7 @@ SELECT * FROM poser_widget_get('w03 ');
 SELECT * FROM poser_widget_get('');
 SELECT * FROM poser_widget_get(NULL);
 SELECT * FROM poser_widget_get(repeat('x', 100));
--- in a select list, for each of several, with a WHERE
+-- in a select list, for several widgets, with a WHERE
 SELECT poser_widget_get('w04');
 SELECT (poser_widget_get(uuid)).component_count FROM poser_widget WHERE uuid < 'w04' ORDER BY uuid;
 SELECT asked, component_count
@@ -41,8 +41,7 @@ SELECT uuid FROM poser_widget_get('w02') WHERE NOT active;
 --
 SELECT * FROM poser_widget_list();
 
--- search: any part of the description, in upper or lower case, and nothing in
--- it is special
+-- search: any part of the description, in upper or lower case; no character is special
 SELECT uuid, description FROM poser_widget_list('bolt');
 SELECT uuid, description FROM poser_widget_list('BoLt');
 SELECT uuid, description FROM poser_widget_list('%');
@@ -63,7 +62,7 @@ SELECT count(*) FROM poser_widget_list(active => true);
 SELECT count(*) FROM poser_widget_list(active => NULL);
 SELECT uuid, description FROM poser_widget_list('bolt', true);
 
--- after a widget, one that is gone, one that never was, the last, none
+-- after a widget, a deleted one, one that never was, the last one, none
 SELECT uuid FROM poser_widget_list(after => 'w07');
 SELECT uuid FROM poser_widget_list(after => 'w075');
 DELETE FROM poser_widget WHERE uuid = 'w08';
@@ -87,7 +86,7 @@ SELECT * FROM poser_widget_list(page_size => NULL);
 SELECT * FROM poser_widget_list(page_size => 1001);
 \set VERBOSITY sqlstate
 
--- page by page through everything, in whatever order the keys' collation has
+-- all pages, one after another, in the order of the key's collation
 INSERT INTO poser_widget (uuid, description, active)
 SELECT CASE i % 4 WHEN 0 THEN 'a' || i WHEN 1 THEN 'B' || i WHEN 2 THEN 'b-' || i ELSE md5(i::text) END,
        'paged ' || i, i % 2 = 0
@@ -149,13 +148,12 @@ SELECT a.uuid, b.uuid
 SELECT uuid FROM poser_widget_summary WHERE uuid = ANY ('{w01,w03}') AND NOT component_count <> 1;
 SELECT (SELECT component_count FROM poser_widget_summary AS summary WHERE summary.uuid = widget.uuid)
   FROM poser_widget AS widget WHERE uuid < 'w04' AND uuid LIKE 'w0_' ORDER BY uuid;
--- it is for reading
+-- It cannot be written.
 INSERT INTO poser_widget_summary (uuid, description) VALUES ('w99', '');
 UPDATE poser_widget_summary SET component_count = 0;
 DELETE FROM poser_widget_summary;
 
--- by several processes, as far as the planner may, also of what this
--- transaction has just written
+-- in parallel where the planner may, also what this transaction has just written
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
@@ -186,7 +184,7 @@ RESET enable_indexscan;
 SELECT set_config(name, 'off', false) AS parallel
   FROM pg_settings WHERE name IN ('debug_parallel_query', 'force_parallel_mode');
 
--- prepared, as a generic plan too, and across writes
+-- prepared, also with a generic plan, and across writes
 PREPARE get(varchar) AS SELECT component_count FROM poser_widget_get($1);
 PREPARE summary(varchar) AS SELECT component_count FROM poser_widget_summary WHERE uuid = $1;
 SET plan_cache_mode = force_generic_plan;

@@ -1,5 +1,5 @@
--- Tables that are no longer what the extension made: part of a tree of tables,
--- renamed, replaced, rewritten.  Counts are right, or there is an error.
+-- Tables that users have changed: part of an inheritance tree, renamed, replaced,
+-- rewritten.  Counts are right, or there is an error.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -19,7 +19,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES
 --
 -- Inheritance and partitions
 --
--- a child's rows are the table's, too
+-- the rows of a child belong to the table
 CREATE TABLE component_child () INHERITS (poser_component);
 INSERT INTO component_child (widget_uuid, item_code, description) VALUES ('w2', '', ''), ('w2', '', '');
 TABLE shown;
@@ -33,7 +33,7 @@ TABLE shown;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 
--- as another table's child or partition it is written to without its triggers
+-- as a child or partition it is written through its parent, without its own triggers
 CREATE TABLE component_parent (LIKE poser_component);
 ALTER TABLE poser_component INHERIT component_parent;
 DELETE FROM component_parent WHERE uuid = 'c1';
@@ -58,7 +58,7 @@ SELECT * FROM poser_check();
 TABLE maintained;
 TABLE shown;
 
--- the same with widgets
+-- the same with the widgets
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget;
 CREATE TABLE widget_child () INHERITS (poser_widget);
 INSERT INTO widget_child (uuid, description) VALUES ('w3', '');
@@ -83,10 +83,10 @@ SELECT * FROM poser_check();
 TABLE shown;
 
 --
--- Another relation under the table's name: never a count of one or the other
+-- Another relation has the table's name: there is an error or the right count
 --
 ALTER TABLE poser_component RENAME TO poser_component_old;
--- the name alone does not matter
+-- a renamed table works
 INSERT INTO poser_component_old (uuid, widget_uuid, item_code, description) VALUES ('c7', 'w1', '', '');
 TABLE shown;
 SELECT component_count FROM poser_widget_get('w1');
@@ -132,7 +132,7 @@ ALTER TABLE poser_component_old RENAME TO poser_component;
 TABLE shown;
 SELECT * FROM poser_check();
 
--- in the place of the widgets
+-- in place of the widgets
 ALTER TABLE poser_widget RENAME TO poser_widget_old;
 CREATE VIEW poser_widget AS SELECT * FROM poser_widget_old;
 SELECT * FROM poser_widget_get('w1');
@@ -142,7 +142,7 @@ DROP VIEW poser_widget;
 ALTER TABLE poser_widget_old RENAME TO poser_widget;
 TABLE shown;
 
--- in a transaction that has read before, and is undone
+-- in a transaction that has read before, and is rolled back
 BEGIN;
 SELECT component_count FROM poser_widget_get('w1');
 ALTER TABLE poser_component RENAME TO poser_component_old;
@@ -172,7 +172,7 @@ REINDEX TABLE poser_component_count;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c9', 'w1', '', '');
 TABLE shown;
 TABLE maintained;
--- the same in the midst of a transaction that writes
+-- the same in the middle of a transaction that writes
 BEGIN;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c10', 'w1', '', '');
 CLUSTER poser_component USING poser_component_pkey;
@@ -210,7 +210,7 @@ ALTER TABLE poser_component_count DROP CONSTRAINT poser_component_count_pkey;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c9', 'w1', '', '');
 SELECT * FROM poser_check();
 ALTER TABLE poser_component_count ADD CONSTRAINT poser_component_count_pkey PRIMARY KEY (widget_uuid);
--- other indexes of a user's own are kept up
+-- users' indexes are maintained
 CREATE INDEX own_index ON poser_component_count (total);
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c9', 'w1', '', '');
 SET enable_seqscan = off;
@@ -220,7 +220,7 @@ SELECT * FROM poser_check();
 TABLE shown;
 SELECT poser_recount();
 
--- a column too many in the bookkeeping is an error, and named, until it is gone
+-- An extra column in the bookkeeping is an error that names it, until it is dropped.
 ALTER TABLE poser_component_count ADD COLUMN own int;
 DELETE FROM poser_component WHERE uuid = 'c9';
 SELECT count(*) > 0 AS "something is wrong" FROM poser_check();

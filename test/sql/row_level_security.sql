@@ -1,4 +1,4 @@
--- Row-level security: the counts are those of the rows that the reader may see.
+-- Row-level security: a reader counts only the rows that it may see.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -31,7 +31,7 @@ CREATE VIEW shown WITH (security_invoker = true) AS
 SELECT uuid, component_count AS total, active_component_count AS active
   FROM poser_widget_summary
  ORDER BY uuid;
--- what the reader counts by itself
+-- what the reader counts itself
 CREATE VIEW counted WITH (security_invoker = true) AS
 SELECT widget.uuid, count(component.uuid) AS total,
        count(*) FILTER (WHERE component.active) AS active
@@ -62,13 +62,13 @@ TABLE shown;
 TABLE counted;
 SELECT * FROM poser_widget_get('w1');
 SELECT uuid, component_count FROM poser_widget_list('some');
--- to these the policies do not apply
+-- policies do not apply to these roles
 SET ROLE regress_poser_owner;
 TABLE shown;
 SET ROLE regress_poser_bypass;
 TABLE shown;
 
--- The maintained counts would tell what is hidden.
+-- The maintained counts would reveal hidden rows.
 SET ROLE regress_poser_some;
 SELECT * FROM poser_component_count_settled;
 CREATE FUNCTION pg_temp.tell(varchar, bigint) RETURNS bool LANGUAGE plpgsql COST 0.0000001 AS $$
@@ -79,7 +79,7 @@ END
 $$;
 SELECT widget_uuid FROM poser_component_count_settled WHERE pg_temp.tell(widget_uuid, total);
 
--- What a writer does not see counts nevertheless, for those who do.
+-- Rows that their writer cannot see are counted for other readers.
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c7', 'w1', 'public', '');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c8', 'w1', 'secret', '');
 UPDATE poser_component SET active = false;
@@ -93,7 +93,7 @@ TABLE counted;
 SELECT * FROM poser_component_count_settled ORDER BY widget_uuid;
 SELECT count(*) FROM poser_component_count_delta;
 
--- row_security = off: an error instead of a part
+-- row_security = off: an error instead of a part of the rows
 SET ROLE regress_poser_some;
 SET row_security = off;
 TABLE shown;
@@ -103,7 +103,7 @@ SET ROLE regress_poser_bypass;
 TABLE shown;
 RESET row_security;
 
--- Plans kept for one role are not used for another.
+-- Plans made for one role are not used for another.
 PREPARE get AS SELECT component_count FROM poser_widget_get('w1');
 PREPARE list AS SELECT uuid, component_count FROM poser_widget_list();
 PREPARE shown AS TABLE shown;
@@ -124,7 +124,7 @@ SET ROLE regress_poser_none;
 EXECUTE get;
 EXECUTE list;
 EXECUTE shown;
--- not within a transaction either, with one snapshot for all
+-- nor in a transaction with one snapshot
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL ROLE regress_poser_owner;
 EXECUTE get;
@@ -136,8 +136,8 @@ COMMIT;
 RESET plan_cache_mode;
 DEALLOCATE ALL;
 
--- A function with its definer's rights sees what that one sees, a view over the
--- summary what its reader does.
+-- A function with its definer's rights sees what its definer sees.  A view over the
+-- summary shows what its reader sees.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION count_of(widget varchar) RETURNS bigint LANGUAGE sql SECURITY DEFINER AS
 	'SELECT component_count FROM regress_poser.poser_widget_get(widget)';
@@ -167,7 +167,7 @@ SELECT component_count FROM poser_widget_get('w1');
 COMMIT;
 
 --
--- For the owner as well
+-- Forced on the owner
 --
 SET ROLE regress_poser_owner;
 ALTER TABLE poser_component FORCE ROW LEVEL SECURITY;
@@ -181,7 +181,7 @@ TABLE shown;
 SET ROLE regress_poser_bypass;
 TABLE shown;
 TABLE counted;
--- who mends and checks the counts goes by all rows
+-- mending and checking see all rows
 SET ROLE regress_poser_owner;
 SELECT poser_recount();
 SELECT * FROM poser_check();
@@ -211,7 +211,7 @@ TABLE shown;
 TABLE counted;
 SELECT * FROM poser_widget_get('w3');
 SELECT uuid, component_count FROM poser_widget_list();
--- nor does a function that tells what it is called with tell of a hidden widget
+-- A function that reports its arguments is not called for a hidden widget.
 SELECT uuid FROM poser_widget_summary WHERE pg_temp.tell(uuid, component_count) ORDER BY uuid;
 SET ROLE regress_poser_none;
 TABLE shown;

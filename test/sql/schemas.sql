@@ -2,7 +2,7 @@
 
 \set VERBOSITY sqlstate
 
--- A schema whose name needs quoting and one that is not on the path.
+-- A schema name that needs quoting, and a schema that is not on the path.
 CREATE SCHEMA "Regress Poser %s.1";
 CREATE EXTENSION poser SCHEMA "Regress Poser %s.1";
 SELECT nspname, extrelocatable FROM pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'poser';
@@ -25,14 +25,14 @@ SELECT "Regress Poser %s.1".poser_datasync_run('handled', 1);
 SELECT consumer, handler, pending FROM "Regress Poser %s.1".poser_datasync_status ORDER BY consumer;
 SELECT * FROM "Regress Poser %s.1".poser_check();
 
--- It cannot be moved, but the schema can get another name.
+-- The extension cannot be moved, but its schema can be renamed.
 ALTER EXTENSION poser SET SCHEMA public;
 ALTER SCHEMA "Regress Poser %s.1" RENAME TO regress_poser;
 INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', ''), ('w2', '', '');
 SELECT uuid, component_count, active_component_count FROM regress_poser.poser_widget_summary ORDER BY uuid;
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
 SELECT uuid, component_count FROM regress_poser.poser_widget_list('TWO');
--- consumers go on, but a handler in that schema is to be named again
+-- Consumers go on, but a handler in that schema must be set again.
 SELECT payload_type, payload FROM regress_poser.poser_datasync_changes('polled', 2);
 SELECT regress_poser.poser_datasync_confirm('polled', max(change_id)) FROM regress_poser.poser_datasync_changes('polled');
 SELECT regress_poser.poser_datasync_run('handled', 1);
@@ -47,8 +47,8 @@ SELECT regress_poser.poser_recount();
 SELECT * FROM regress_poser.poser_check();
 SELECT uuid, component_count FROM regress_poser.poser_widget_list();
 
--- Another schema may take the old name, with tables of the same names: they are
--- not the extension's.
+-- Another schema takes the old name, with tables of the same names.  They are not the
+-- extension's.
 CREATE SCHEMA "Regress Poser %s.1";
 CREATE TABLE "Regress Poser %s.1".poser_widget AS SELECT * FROM regress_poser.poser_widget;
 CREATE TABLE "Regress Poser %s.1".poser_component AS SELECT * FROM regress_poser.poser_component;
@@ -66,7 +66,7 @@ SELECT consumer FROM poser_datasync_stale('0') ORDER BY consumer;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 
--- in a transaction that renames, and does not
+-- in a transaction that renames the schema, committed and rolled back
 BEGIN;
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
 ALTER SCHEMA regress_poser RENAME TO regress_poser_2;
@@ -80,14 +80,14 @@ SELECT component_count FROM regress_poser.poser_widget_get('w1');
 INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SELECT component_count FROM regress_poser.poser_widget_get('w1');
 
--- A function that has a path of its own, and one of the system's schemas first
+-- A function with its own search_path, and pg_catalog first
 SET search_path = pg_catalog;
 CREATE FUNCTION pg_temp.write(widget varchar) RETURNS bigint LANGUAGE sql SET search_path = pg_temp AS $$
 	INSERT INTO regress_poser.poser_component (widget_uuid, item_code, description) VALUES (widget, '', '');
 	SELECT component_count FROM regress_poser.poser_widget_get(widget);
 $$;
 SELECT pg_temp.write('w1');
--- temporary tables of the same names, which come first on any path
+-- temporary tables of the same names, which come first on every path
 CREATE TEMPORARY TABLE poser_widget (uuid int);
 CREATE TEMPORARY TABLE poser_component (uuid int);
 CREATE TEMPORARY TABLE poser_component_count (uuid int);

@@ -3,7 +3,7 @@
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.0';
 
--- What it consists of.
+-- The members of the extension.
 SELECT relname, relkind
   FROM pg_class
        JOIN pg_depend ON classid = 'pg_class'::regclass AND objid = pg_class.oid
@@ -16,7 +16,7 @@ SELECT objid::regprocedure AS function
    AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser')
  ORDER BY 1;
 
--- The columns are those of the model, in its order.
+-- The columns are those of the model, in the same order.
 SELECT attname, format_type(atttypid, atttypmod), attnotnull,
        pg_get_expr(adbin, adrelid) AS "default"
   FROM pg_attribute
@@ -35,7 +35,7 @@ SELECT conname, pg_get_constraintdef(oid)
    AND contype IN ('p', 'f', 'u', 'c')
  ORDER BY conname;
 
--- A description is all that a widget needs.
+-- A widget needs only a description.
 INSERT INTO poser_widget (description) VALUES ('needs nothing else');
 SELECT description, active, length(uuid) FROM poser_widget;
 INSERT INTO poser_component (widget_uuid, item_code, description)
@@ -43,8 +43,8 @@ SELECT uuid, '00042', 'has leading zeros' FROM poser_widget;
 SELECT item_code, component.description, component.active, length(component.uuid)
   FROM poser_component AS component JOIN poser_widget AS widget ON widget.uuid = widget_uuid;
 
--- Keys from elsewhere are legal: Python's hex digits of version 1 and 4, any
--- other text up to 32 characters, even none at all.
+-- Keys made elsewhere are valid: hex digits of Python's versions 1 and 4, any other
+-- text of up to 32 characters, also the empty one.
 INSERT INTO poser_widget (uuid, description, active) VALUES
 	('21fd0d9ecb0d11eeb0a3a7f3cde0fe1c', 'version 1', true),
 	('A2E1F3B0C4D54E6F8A7B9C0D1E2F3A4B', 'version 4, upper case', false),
@@ -56,7 +56,7 @@ SELECT widget.description, component.active
   FROM poser_component AS component JOIN poser_widget AS widget ON widget.uuid = component.uuid
  ORDER BY widget.description COLLATE "C";
 
--- Lengths are limited, trailing spaces aside.
+-- Lengths are limited; trailing spaces do not count.
 INSERT INTO poser_widget (uuid, description) VALUES (repeat('x', 33), 'too long a key');
 INSERT INTO poser_widget (description) VALUES (repeat('x', 256));
 INSERT INTO poser_widget (description) VALUES (repeat('x', 255));
@@ -65,7 +65,7 @@ SELECT length(uuid) FROM poser_widget WHERE description = 'a space too many';
 INSERT INTO poser_component (widget_uuid, item_code, description)
 VALUES ('', repeat('x', 21), 'too long an item code');
 
--- Nothing may be NULL, a key is unique, and a component needs its widget.
+-- No column may be NULL, a key is unique, and a component needs its widget.
 INSERT INTO poser_widget (uuid, description) VALUES (NULL, '');
 INSERT INTO poser_widget (description) VALUES (NULL);
 INSERT INTO poser_widget (description, active) VALUES ('', NULL);

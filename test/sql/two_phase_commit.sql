@@ -8,37 +8,15 @@ SELECT setting::int < 2 AS skip FROM pg_settings WHERE name = 'max_prepared_tran
 \endif
 CREATE EXTENSION poser;
 
--- Widgets whose summary, or whose bookkeeping, differs from a count of their
--- components, and those that have deltas left.
-CREATE VIEW count_differences AS
-SELECT uuid, counted.total, counted.active,
-       component_count, active_component_count,
-       kept.total AS kept_total, kept.active AS kept_active, deltas
-  FROM (SELECT widget.uuid,
-               count(component.uuid) AS total,
-               count(*) FILTER (WHERE component.active) AS active
-          FROM poser_widget AS widget
-               LEFT JOIN poser_component AS component ON widget_uuid = widget.uuid
-         GROUP BY widget.uuid) AS counted
-       FULL JOIN poser_widget_summary USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, total, active
-                    FROM poser_component_count_settled) AS kept USING (uuid)
-       FULL JOIN (SELECT widget_uuid AS uuid, count(*) AS deltas
-                    FROM poser_component_count_delta
-                   GROUP BY widget_uuid) AS unsettled USING (uuid)
- WHERE (counted.total, counted.active) IS DISTINCT FROM (component_count, active_component_count)
-    OR (counted.total, counted.active) IS DISTINCT FROM (coalesce(kept.total, 0), coalesce(kept.active, 0))
-    OR deltas IS NOT NULL;
-
-CREATE VIEW shown AS
-SELECT uuid, component_count AS total, active_component_count AS active
-  FROM poser_widget_summary
- ORDER BY uuid;
+-- Views count_differences and shown.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/counts.sql'
+\i :file
 
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', ''), ('w2', '');
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 
--- A prepared transaction holds the counts of what it has changed.
+-- A prepared transaction locks the settled counts that it has changed.
 BEGIN;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
 SAVEPOINT a;
@@ -50,7 +28,7 @@ PREPARE TRANSACTION 'regress_poser_1';
 TABLE shown;
 TABLE count_differences;
 
--- Others write nevertheless, of which there are deltas as long as it is there.
+-- Other transactions can still write.  They leave deltas until it ends.
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
 VALUES ('w1', '', '', false), ('w2', '', '', false);
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w1', '', '');
@@ -58,7 +36,7 @@ TABLE shown;
 SELECT widget_uuid, sum(total) AS total, sum(active) AS active
   FROM poser_component_count_delta GROUP BY widget_uuid ORDER BY widget_uuid;
 
--- So does a second one, which comes before the first.
+-- A second prepared transaction commits before the first.
 BEGIN;
 DELETE FROM poser_component WHERE NOT active AND widget_uuid = 'w1';
 PREPARE TRANSACTION 'regress_poser_2';
@@ -78,7 +56,7 @@ DELETE FROM poser_component WHERE widget_uuid = 'w1';
 TABLE shown;
 TABLE count_differences;
 
--- One that is rolled back, and only deletes.
+-- A prepared transaction that only deletes is rolled back.
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 DELETE FROM poser_component;
 DELETE FROM poser_widget WHERE uuid = 'w3';
@@ -92,7 +70,7 @@ TABLE shown;
 SELECT poser_recount();
 TABLE count_differences;
 
--- Truncated.
+-- A prepared TRUNCATE.
 BEGIN;
 TRUNCATE poser_component;
 INSERT INTO poser_component (widget_uuid, item_code, description) VALUES ('w3', '', '');

@@ -18,7 +18,7 @@ PREPARE add AS INSERT INTO poser_component (widget_uuid, item_code, description)
 EXECUTE add;
 DELETE FROM poser_component WHERE widget_uuid = 'w3';
 
--- A dry run leaves nothing.
+-- A rolled back update leaves nothing.
 BEGIN;
 ALTER EXTENSION poser UPDATE;
 SELECT uuid, component_count, active_component_count FROM poser_widget_summary ORDER BY uuid;
@@ -40,7 +40,7 @@ COMMIT;
 SELECT extversion FROM pg_extension WHERE extname = 'poser';
 SELECT * FROM poser_check();
 
--- Each row is there, and each is counted.
+-- All rows are there and counted.
 (TABLE widget_before EXCEPT TABLE poser_widget) UNION ALL (TABLE poser_widget EXCEPT TABLE widget_before);
 (TABLE component_before EXCEPT SELECT uuid, widget_uuid, item_code, description, active FROM poser_component)
 UNION ALL
@@ -52,7 +52,7 @@ SELECT to_regclass('own_index') IS NOT NULL AS own_index,
        (SELECT sum(own_column) FROM poser_component) AS own_column,
        (SELECT count(*) FROM own_view) AS own_view;
 
--- It goes on.
+-- Counting goes on.
 EXECUTE add;
 UPDATE poser_component SET active = NOT active;
 SELECT uuid, component_count, active_component_count FROM poser_widget_list();
@@ -61,7 +61,7 @@ ALTER EXTENSION poser UPDATE;
 RESET client_min_messages;
 SELECT * FROM poser_check();
 
--- A table with dropped columns before, and columns in between.
+-- A table with dropped columns before and between the others.
 DROP VIEW own_view;
 DROP EXTENSION poser;
 CREATE EXTENSION poser VERSION '1.0';
@@ -87,7 +87,7 @@ SELECT * FROM poser_check();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 SELECT uuid, component_count FROM poser_widget_list();
 
--- A history stays as it is, and goes on; batches come.
+-- An existing history is unchanged and goes on; batches are added.
 DROP EXTENSION poser;
 CREATE EXTENSION poser VERSION '1.2';
 SET poser.comment = 'in 1.2';
@@ -113,7 +113,7 @@ SELECT operation, changed, description, comment FROM poser_widget_history('w1');
 SELECT * FROM poser_check();
 RESET poser.comment;
 
--- Consumers come, and are given what was before, too.
+-- Consumers are added, and get earlier changes, too.
 DROP EXTENSION poser;
 CREATE EXTENSION poser VERSION '1.3';
 SET poser.runas = 'alice';
@@ -137,7 +137,7 @@ INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES
 	('open', 1, 'delete', '{"uuid": "w2"}', NULL);
 SELECT created, updated FROM poser_batch_execute('b');
 RESET poser.runas;
--- a dry run, which can be worked with
+-- an update that is used and rolled back
 BEGIN;
 ALTER EXTENSION poser UPDATE;
 SELECT poser_datasync_add('first', 'beginning', notify => true);
@@ -188,7 +188,7 @@ $$;
 SELECT * FROM drain('first', 4);
 SELECT * FROM drain('from then on', 4);
 SELECT consumer, pending, attempts FROM poser_datasync_status ORDER BY consumer;
--- history, batches and their privileges are as they were
+-- history, batches and their privileges are unchanged
 SELECT operation, changed, description, username <> session_user AS named FROM poser_widget_history('w2');
 SELECT deleted FROM poser_batch_execute('open');
 SELECT payload_key, deletion FROM drain('first', 1000);

@@ -5,13 +5,13 @@ CREATE EXTENSION poser;
 CREATE TEMPORARY TABLE made (n bigint GENERATED ALWAYS AS IDENTITY, uuid varchar(32));
 INSERT INTO made (uuid) SELECT poser_uuid() FROM generate_series(1, 100000);
 
--- The type is that of the keys, the digits are lower case, the version is 7 and
--- the variant that of RFC 9562.
+-- The type is that of the keys.  The digits are lower case, the version is 7, the
+-- variant is that of RFC 9562.
 SELECT pg_typeof(poser_uuid());
 SELECT count(*) FROM made WHERE uuid !~ '^[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}$';
 SELECT count(*) FROM made WHERE replace(uuid::uuid::text, '-', '') <> uuid;
 
--- Each is greater than the one before, many to a millisecond.
+-- Each one is greater than the one before, also within a millisecond.
 SELECT count(*)
   FROM (SELECT uuid, lag(uuid) OVER (ORDER BY n) AS before FROM made) AS pair
  WHERE uuid COLLATE "C" <= before COLLATE "C";
@@ -32,7 +32,7 @@ BEGIN
 END
 $$;
 
--- The rest starts afresh with each millisecond: it does not go on increasing.
+-- The rest starts at random in each millisecond.
 TRUNCATE made;
 DO $$
 BEGIN
@@ -46,7 +46,7 @@ SELECT count(*) > 0 AS afresh
   FROM (SELECT substr(uuid, 18) AS random, substr(lag(uuid) OVER (ORDER BY n), 18) AS before FROM made) AS pair
  WHERE random COLLATE "C" < before COLLATE "C";
 
--- As the default of a key it follows the order in which rows come.
+-- As the default of a key it follows the order of the inserts.
 INSERT INTO poser_widget (description) SELECT i FROM generate_series(1, 1000) AS i;
 SELECT count(*)
   FROM (SELECT description::int AS came,
@@ -54,7 +54,7 @@ SELECT count(*)
           FROM poser_widget) AS place
  WHERE came <> stands;
 
--- It is evaluated for each row, and by each of two columns that call it.
+-- Each row, and each column that calls it, gets its own.
 SELECT count(DISTINCT a), count(DISTINCT b), bool_or(a = b) AS same
   FROM (SELECT poser_uuid() AS a, poser_uuid() AS b FROM generate_series(1, 10)) AS made;
 

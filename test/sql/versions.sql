@@ -1,58 +1,13 @@
--- Versions: every kind of statement that writes leaves one for each row that it
--- has changed.
+-- Versions: every kind of statement that writes leaves one version for each changed
+-- row.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- What has been recorded, in its order; ids are numbered.
-CREATE VIEW changes AS
-SELECT dense_rank() OVER (ORDER BY transaction_id) AS transaction, relation,
-       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid, "values"
-  FROM (SELECT transaction_id, change_id, operation_type, 'widget' AS relation, uuid,
-               concat_ws(' ', description, active) AS "values"
-          FROM poser_widget_version
-        UNION ALL
-        SELECT transaction_id, change_id, operation_type, 'component', uuid,
-               concat_ws(' ', widget_uuid, item_code, description, active)
-          FROM poser_component_version) AS version
- ORDER BY change_id;
-
--- Histories that do not begin with an insert, have a change of a row that was
--- not there or an insert of one that was, do not end in the row as it is, or are
--- of no transaction: there must be none.
-CREATE VIEW wrong_histories AS
-WITH live AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active FROM poser_widget
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active FROM poser_component),
-version AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_widget_version
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_component_version),
-placed AS (
-	SELECT *, lag(operation_type) OVER own AS before, lead(change_id) OVER own IS NULL AS is_last
-	  FROM version WINDOW own AS (PARTITION BY relation, uuid ORDER BY change_id))
-SELECT relation, uuid, 'is out of order' AS problem
-  FROM placed WHERE (operation_type = 0) <> (before IS NULL OR before = 2)
-UNION ALL
-SELECT relation, uuid, 'does not end in the row'
-  FROM live FULL JOIN (SELECT * FROM placed WHERE is_last AND operation_type <> 2) AS last USING (relation, uuid)
- WHERE (live.widget_uuid, live.item_code, live.description, live.active)
-       IS DISTINCT FROM (last.widget_uuid, last.item_code, last.description, last.active)
-UNION ALL
-SELECT relation, uuid, 'has no transaction before it'
-  FROM version
- WHERE NOT EXISTS (SELECT FROM poser_transaction WHERE id = transaction_id AND id < change_id)
-UNION ALL
-SELECT object, NULL, problem FROM poser_check();
-
--- Empty tables without a history.
-CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
-	TRUNCATE poser_widget, poser_component;
-	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
-$$;
+-- Views changes and wrong_histories, procedure start_afresh().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/versions.sql'
+\i :file
 
 --
 -- INSERT, UPDATE, DELETE
@@ -64,25 +19,25 @@ UPDATE poser_widget SET active = false;
 DELETE FROM poser_widget;
 TABLE changes;
 TABLE wrong_histories;
--- each was a transaction, whose row says who, when and whence
+-- each was a transaction, with its user, time and client
 SELECT count(*), bool_and(username = session_user) AS username, bool_and(role_name = current_user) AS role_name,
        bool_and(comment IS NULL) AS comment, bool_and(remote_addr IS NOT DISTINCT FROM inet_client_addr()) AS remote_addr,
        bool_and(application_name = current_setting('application_name')) AS application_name,
        bool_and(issued_at BETWEEN :'begun' AND clock_timestamp()) AS issued_at,
        bool_and(xact < pg_current_xact_id()) AS xact, count(DISTINCT xact)
   FROM poser_transaction;
--- in the order in which they have come
+-- ids follow time
 SELECT bool_and(issued_at >= before) AS later
   FROM (SELECT issued_at, lag(issued_at) OVER (ORDER BY id) AS before FROM poser_transaction) AS pair;
--- transactions and changes have one sequence, so that a change's id is greater
--- than its transaction's and less than the next one's
+-- Transactions and changes share a sequence: a change's id is greater than its
+-- transaction's and less than the next transaction's.
 SELECT count(DISTINCT id) = count(*) AS distinct
   FROM (SELECT id FROM poser_transaction UNION ALL SELECT change_id FROM poser_widget_version) AS ids;
 SELECT bool_and(change_id < next) AS before_the_next
   FROM poser_widget_version JOIN (SELECT id, lead(id) OVER (ORDER BY id) AS next FROM poser_transaction) AS pair
        ON id = transaction_id;
 
--- rows by the dozen
+-- many rows
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
@@ -92,7 +47,7 @@ DELETE FROM poser_component WHERE NOT active;
 TABLE changes;
 TABLE wrong_histories;
 
--- more than are kept in memory at once
+-- more rows than are kept in memory
 INSERT INTO poser_component (widget_uuid, item_code, description) SELECT 'w1', 'many', i FROM generate_series(1, 2345) AS i;
 UPDATE poser_component SET description = description || repeat('x', 200) WHERE item_code = 'many';
 UPDATE poser_component SET uuid = md5(uuid) WHERE item_code = 'many';
@@ -114,7 +69,7 @@ c2	w2	2	b
 TABLE changes;
 TABLE wrong_histories;
 
--- by way of a view, a rule, a function, a prepared statement, a cursor
+-- through a view, a rule, a function, a prepared statement, a cursor
 CREATE VIEW active_widget AS SELECT uuid, description FROM poser_widget WHERE active;
 CREATE RULE components_follow AS ON INSERT TO active_widget
 	DO ALSO INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('of ' || NEW.uuid, NEW.uuid, '', '');
@@ -137,7 +92,7 @@ DROP FUNCTION rename;
 DEALLOCATE forget;
 
 --
--- What changes nothing leaves nothing: no version, no transaction
+-- A statement that changes nothing leaves nothing: no version, no transaction
 --
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) SELECT 'w1', 'one' WHERE false;
@@ -153,7 +108,7 @@ MERGE INTO poser_widget USING (VALUES ('w1'), ('w3')) AS source (uuid) ON poser_
 	WHEN MATCHED THEN UPDATE SET active = true WHEN NOT MATCHED THEN DO NOTHING;
 TRUNCATE poser_component;
 SELECT count(*) FROM poser_transaction;
--- of the rows of a statement only those that it changes
+-- only the rows that it changes
 UPDATE poser_widget SET description = 'two';
 -- upper and lower case and trailing spaces are changes
 UPDATE poser_widget SET description = 'Two' WHERE uuid = 'w1';
@@ -172,7 +127,7 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (
 TRUNCATE poser_widget, poser_component;
 TABLE changes;
 TABLE wrong_histories;
--- what its own transaction has written, before and after; and not what is dead
+-- The transaction's own rows, written before and after.  Dead rows are not recorded.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w0', 'dead');
 DELETE FROM poser_widget;
@@ -193,7 +148,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two')
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'first'), ('w4', 'four'), ('w3', 'three'), ('w2', 'not this')
 	ON CONFLICT (uuid) DO UPDATE SET description = excluded.description WHERE excluded.description <> 'not this';
 INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'fourth'), ('w5', 'five') ON CONFLICT DO NOTHING;
--- the update moves the key away, and the next row takes it
+-- the update changes the key, and the next row takes it
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'moves'), ('w5', 'comes')
 	ON CONFLICT (uuid) DO UPDATE SET uuid = 'w6', description = excluded.description;
 TABLE changes;
@@ -216,7 +171,7 @@ USING (VALUES ('c1', 'delete'), ('c2', 'update'), ('c3', 'leave'), ('c5', 'inser
 	INSERT (uuid, widget_uuid, item_code, description) VALUES (source.uuid, 'w1', '5', '');
 TABLE changes;
 TABLE wrong_histories;
--- an insert takes the key that a delete has freed, or that which an update has
+-- an insert takes a key that a delete or an update has freed
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'old'), ('w2', 'moves');
 MERGE INTO poser_widget AS target
@@ -251,7 +206,7 @@ deleted AS (DELETE FROM poser_component WHERE uuid = 'c1'),
 updated AS (UPDATE poser_component SET active = false WHERE uuid = 'c2' RETURNING *)
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
 SELECT 'c4', uuid, '4', '' FROM widget;
--- the order of what is done to different rows does not matter
+-- Different rows may be changed in any order.
 SELECT transaction, relation, operation, uuid, "values" FROM changes ORDER BY transaction, relation, uuid;
 TABLE wrong_histories;
 
@@ -260,12 +215,12 @@ CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 WITH deleted AS (DELETE FROM poser_widget WHERE uuid = 'w1' RETURNING *)
 INSERT INTO poser_widget SELECT uuid, 'again', active FROM deleted;
--- the same as it was
+-- the same row as before
 WITH deleted AS (DELETE FROM poser_widget WHERE uuid = 'w1' RETURNING *)
 INSERT INTO poser_widget SELECT * FROM deleted;
 TABLE changes;
 TABLE wrong_histories;
--- the part that inserts ends before that which deletes
+-- the inserting part ends before the deleting part
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 WITH deleted AS (DELETE FROM poser_widget RETURNING *)
@@ -278,7 +233,7 @@ WITH deleted AS (DELETE FROM poser_widget RETURNING *)
 INSERT INTO poser_widget SELECT * FROM deleted LIMIT 1;
 TABLE changes;
 TABLE wrong_histories;
--- a key that an update has left, which ends before or after it
+-- a key that an update freed; the update ends before or after the insert
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 WITH moved AS (UPDATE poser_widget SET uuid = uuid || '0' WHERE uuid = 'w1' RETURNING *)
@@ -287,14 +242,14 @@ WITH moved AS (UPDATE poser_widget SET uuid = uuid || '9' WHERE uuid <> 'w10' RE
 INSERT INTO poser_widget SELECT left(uuid, 2), 'newer', active FROM moved LIMIT 1;
 TABLE changes;
 TABLE wrong_histories;
--- an update takes the key that a delete has left, and ends before it
+-- an update takes the key that a delete freed, and ends before it
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 WITH deleted AS (DELETE FROM poser_widget WHERE uuid <> 'w3' RETURNING uuid)
 UPDATE poser_widget SET uuid = (SELECT uuid FROM deleted LIMIT 1) WHERE uuid = 'w3';
 TABLE changes;
 TABLE wrong_histories;
--- two parts update one row, of which one comes to it
+-- two parts update one row: only one of them does
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 WITH updated AS (UPDATE poser_widget SET description = 'a or b' RETURNING *)
@@ -305,7 +260,7 @@ TABLE changes;
 TABLE wrong_histories;
 
 --
--- Foreign keys that act
+-- Actions of foreign keys
 --
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
 	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget ON DELETE CASCADE ON UPDATE CASCADE;
@@ -316,7 +271,7 @@ UPDATE poser_widget SET uuid = 'w3' WHERE uuid = 'w1';
 DELETE FROM poser_widget WHERE uuid = 'w3';
 SELECT transaction, relation, operation, uuid, "values" FROM changes ORDER BY transaction, relation DESC, uuid, operation;
 TABLE wrong_histories;
--- such a one that would set null fails, and leaves nothing
+-- SET NULL fails and leaves nothing
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
 	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget ON DELETE SET NULL;
 DELETE FROM poser_widget WHERE uuid = 'w2';
@@ -332,16 +287,16 @@ ALTER TABLE poser_component ALTER widget_uuid DROP DEFAULT, DROP CONSTRAINT pose
 TABLE wrong_histories;
 
 --
--- Keys that change: a delete of the old, an insert of the new
+-- A changed key is a delete of the old key and an insert of the new one
 --
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three'), ('w2', 'two'), ('w1', 'one');
 UPDATE poser_widget SET uuid = 'w9', active = false WHERE uuid = 'w3';
--- one takes the key of another
+-- a row takes the key of another
 UPDATE poser_widget SET uuid = 'w' || right(uuid, 1)::int + 1 WHERE uuid IN ('w1', 'w2');
 TABLE changes;
 TABLE wrong_histories;
--- and that one takes the first one's; poser_check() says of such a key what it may lead to
+-- two rows swap keys; poser_check() warns of the deferrable key
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_pkey, ADD CONSTRAINT poser_component_pkey PRIMARY KEY (uuid) DEFERRABLE;
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -349,8 +304,8 @@ INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES (
 UPDATE poser_component SET uuid = CASE uuid WHEN 'c1' THEN 'c2' ELSE 'c1' END;
 TABLE changes;
 TABLE wrong_histories;
--- two rows have one key until the constraint is looked at: the history ends in
--- what is left
+-- Two rows have the same key until the constraint is checked.  The history ends in
+-- the row that is left.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', 'one'), ('c2', 'w1', '2', 'two');

@@ -1,67 +1,24 @@
--- Versions in the midst of a statement: triggers of users', and functions that a
--- statement calls, write the same rows, or other rows of the same table, before
--- the statement is recorded.
+-- Versions in the middle of a statement: users' triggers, and functions that a
+-- statement calls, write its rows or other rows of its table before the statement is
+-- recorded.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
 CREATE EXTENSION poser;
 
--- What has been recorded, in its order; ids are numbered.
-CREATE VIEW changes AS
-SELECT change_id, dense_rank() OVER (ORDER BY transaction_id) AS transaction, relation,
-       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid, "values"
-  FROM (SELECT transaction_id, change_id, operation_type, 'widget' AS relation, uuid,
-               concat_ws(' ', description, active) AS "values"
-          FROM poser_widget_version
-        UNION ALL
-        SELECT transaction_id, change_id, operation_type, 'component', uuid,
-               concat_ws(' ', widget_uuid, item_code, description, active)
-          FROM poser_component_version) AS version
- ORDER BY change_id;
+-- Views changes and wrong_histories, procedure start_afresh().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/versions.sql'
+\i :file
 
--- Histories that do not begin with an insert, have a change of a row that was
--- not there or an insert of one that was, do not end in the row as it is, or are
--- of no transaction: there must be none.
-CREATE VIEW wrong_histories AS
-WITH live AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active FROM poser_widget
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active FROM poser_component),
-version AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_widget_version
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_component_version),
-placed AS (
-	SELECT *, lag(operation_type) OVER own AS before, lead(change_id) OVER own IS NULL AS is_last
-	  FROM version WINDOW own AS (PARTITION BY relation, uuid ORDER BY change_id))
-SELECT relation, uuid, 'is out of order' AS problem
-  FROM placed WHERE (operation_type = 0) <> (before IS NULL OR before = 2)
-UNION ALL
-SELECT relation, uuid, 'does not end in the row'
-  FROM live FULL JOIN (SELECT * FROM placed WHERE is_last AND operation_type <> 2) AS last USING (relation, uuid)
- WHERE (live.widget_uuid, live.item_code, live.description, live.active)
-       IS DISTINCT FROM (last.widget_uuid, last.item_code, last.description, last.active)
-UNION ALL
-SELECT relation, uuid, 'has no transaction before it'
-  FROM version
- WHERE NOT EXISTS (SELECT FROM poser_transaction WHERE id = transaction_id AND id < change_id)
-UNION ALL
-SELECT object, NULL, problem FROM poser_check();
-
--- Empty tables without a history.
-CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
-	TRUNCATE poser_widget, poser_component;
-	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
-$$;
-
--- The same row by row, for the order of what is done to different rows does not matter.
+-- The same sorted by row: different rows may be changed in any order.
 CREATE VIEW by_row AS
-SELECT transaction, relation, operation, uuid, "values" FROM changes ORDER BY relation, uuid, change_id;
+SELECT transaction, relation, operation, uuid, "values"
+  FROM (SELECT *, row_number() OVER () AS place FROM changes) AS placed
+ ORDER BY relation, uuid, place;
 
--- A function for triggers, which executes what its arguments say, once; "new" and
--- "old" are the row's keys.
+-- A trigger function that executes its arguments once.  "new" and "old" stand for the
+-- row's keys.
 CREATE FUNCTION act() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() = 1 THEN
@@ -76,23 +33,23 @@ END
 $$;
 
 --
--- AFTER ROW: the row is there, and its change has not been recorded
+-- AFTER ROW: the row is written, and its change is not yet recorded
 --
--- its update
+-- it is updated
 CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new');
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- its delete
+-- it is deleted
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid = new');
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- both, and an insert once more
+-- updated, deleted, and inserted again
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET description = ''by trigger'' WHERE uuid = new',
 						 'DELETE FROM poser_widget WHERE uuid = new',
@@ -101,7 +58,7 @@ CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- another key for it
+-- its key changes
 CREATE OR REPLACE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET uuid = uuid || ''0'' WHERE uuid = new');
 CALL start_afresh();
@@ -110,7 +67,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- after an update: one more, the delete, a return to what it was, another key
+-- after an update: another update, a delete, the old values, another key
 CREATE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid = new');
 CALL start_afresh();
@@ -139,7 +96,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two')
 UPDATE poser_widget SET description = 'updated';
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- of the key, whose old one gets a row again
+-- after an update of the key: the old key is inserted again
 CREATE OR REPLACE TRIGGER act AFTER UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
 CALL start_afresh();
@@ -149,7 +106,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- after a delete: it comes again, the same or another; another goes, too
+-- after a delete: the row is inserted again, the same or another; another row goes, too
 CREATE TRIGGER act AFTER DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('INSERT INTO poser_widget (uuid, description) VALUES (old, ''again'')');
 CALL start_afresh();
@@ -176,7 +133,7 @@ TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
 --
--- BEFORE ROW: others are written, and the row itself is changed or left out
+-- BEFORE ROW: other rows are written, and the row itself is changed or skipped
 --
 CREATE TRIGGER act BEFORE UPDATE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('UPDATE poser_widget SET active = NOT active WHERE uuid <> new');
@@ -192,7 +149,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two')
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'instead'), ('w2', 'two'), ('w3', 'three');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- which is what upserts do, too
+-- An upsert takes the same path.
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'once more') ON CONFLICT (uuid) DO UPDATE SET description = 'not this';
 SELECT operation, uuid, "values" FROM by_row WHERE uuid = 'w1';
 TABLE wrong_histories;
@@ -220,7 +177,7 @@ UPDATE poser_widget SET description = CASE uuid WHEN 'w1' THEN 'skip' ELSE 'upda
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP FUNCTION alter_or_skip CASCADE;
--- a row that is to be updated or deleted is gone by then
+-- a row is deleted before the statement reaches it
 CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE uuid > old');
 CALL start_afresh();
@@ -232,7 +189,7 @@ TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
 --
--- Statement triggers, that come before those of the extension or after them
+-- Statement triggers that fire before or after those of the extension
 --
 CREATE PROCEDURE with_triggers(event text, variadic actions text[]) LANGUAGE plpgsql AS $$
 BEGIN
@@ -266,7 +223,7 @@ TABLE wrong_histories;
 DROP TRIGGER a3 ON poser_widget;
 DROP TRIGGER z4 ON poser_widget;
 
--- of TRUNCATE: what they write before it is gone, what they write after it stays
+-- TRUNCATE: what triggers write before it is gone, what they write after it stays
 CALL start_afresh();
 CALL with_triggers('TRUNCATE',
 	'INSERT INTO poser_widget (uuid, description) VALUES (''a1'', '''')',
@@ -277,7 +234,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 TRUNCATE poser_widget CASCADE;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- of a row that is there again, or was changed before
+-- TRUNCATE of a row that is inserted again, or was updated before
 DROP TRIGGER a1 ON poser_widget;
 DROP TRIGGER z2 ON poser_widget;
 DROP TRIGGER a3 ON poser_widget;
@@ -295,7 +252,7 @@ DROP TRIGGER a1 ON poser_widget;
 DROP TRIGGER z2 ON poser_widget;
 DROP TRIGGER a3 ON poser_widget;
 DROP TRIGGER z4 ON poser_widget;
--- of an empty table
+-- TRUNCATE of an empty table
 CALL start_afresh();
 CALL with_triggers('TRUNCATE', '', 'INSERT INTO poser_widget (uuid, description) VALUES (''z2'', '''')');
 TRUNCATE poser_widget CASCADE;
@@ -317,7 +274,7 @@ CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
 -- another row of the table
 UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w2''') WHERE uuid = 'w1';
--- the row itself, or one that it comes to later, is an error
+-- an update of the same row, or of one that the statement reaches later, is an error
 UPDATE poser_widget SET description = write('UPDATE poser_widget SET active = false WHERE uuid = ''w1''') WHERE uuid = 'w1';
 UPDATE poser_widget SET description = write('DELETE FROM poser_widget WHERE uuid = ''w3''') WHERE uuid IN ('w2', 'w3');
 SELECT operation, uuid, "values" FROM by_row;
@@ -328,7 +285,7 @@ SELECT 'n' || i, write(format('INSERT INTO poser_widget (uuid, description) VALU
 DELETE FROM poser_widget WHERE uuid LIKE 'f_' AND write('UPDATE poser_widget SET active = NOT active WHERE uuid = ''n1''') = 'written';
 SELECT operation, uuid, "values" FROM by_row WHERE uuid NOT LIKE 'w_';
 TABLE wrong_histories;
--- the key that the statement has taken or left
+-- the key that the statement has taken or freed
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 INSERT INTO poser_widget (uuid, description)
@@ -345,7 +302,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six')
 RETURNING write('DELETE FROM poser_widget WHERE uuid = ''w6''');
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- upserts within upserts
+-- upserts in upserts
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 INSERT INTO poser_widget (uuid, description)
@@ -358,7 +315,7 @@ SELECT 'w4', write('INSERT INTO poser_widget (uuid, description) VALUES (''w4'',
 	ON CONFLICT DO NOTHING;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- truncated in mid-statement it cannot be
+-- TRUNCATE in the middle of a statement is refused
 UPDATE poser_widget SET description = write('TRUNCATE poser_widget CASCADE');
 
 --
@@ -373,7 +330,8 @@ updated AS (
 INSERT INTO poser_widget SELECT deleted.uuid, updated.description, false FROM deleted, updated;
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
--- a row goes, another one takes its key, and a trigger changes that before either is recorded
+-- A row is deleted, another takes its key, and a trigger updates that one before either
+-- is recorded.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 CREATE TRIGGER act AFTER INSERT ON poser_widget FOR EACH ROW
@@ -385,7 +343,7 @@ SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP TRIGGER act ON poser_widget;
 
--- the part that deletes has come first, and is recorded when the other rows are there
+-- The deleting part starts first, and is recorded when the other rows are there.
 CREATE TRIGGER act BEFORE DELETE ON poser_widget FOR EACH ROW
 	EXECUTE FUNCTION act('DELETE FROM poser_widget WHERE false');
 CALL start_afresh();
@@ -400,7 +358,8 @@ DROP TRIGGER act ON poser_widget;
 --
 -- Both tables at once
 --
--- a component brings its widget along and counts in its description; the last one takes it along
+-- Components insert their widgets and count in their descriptions.  The last one that
+-- is deleted deletes its widget.
 CREATE FUNCTION make_widget() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	INSERT INTO poser_widget (uuid, description) VALUES (NEW.widget_uuid, '1')
@@ -423,7 +382,7 @@ DELETE FROM poser_component WHERE widget_uuid = 'w1';
 SELECT operation, uuid, "values" FROM by_row;
 TABLE wrong_histories;
 DROP FUNCTION make_widget, drop_widget CASCADE;
--- a trigger for the table of the other one, which fails and is caught
+-- A trigger writes to the other table, fails, and is caught.
 CREATE FUNCTION fail_sometimes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() > 1 THEN

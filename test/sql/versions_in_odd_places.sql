@@ -1,5 +1,5 @@
--- Tables of the history that are something else, keys that are null, values
--- whose type has a length: an error or right, never a crash.
+-- Relations of another kind in place of the history's tables, NULL keys, types with a
+-- length: there is an error or the right result, never a crash.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
@@ -25,14 +25,14 @@ ALTER TABLE kept RENAME TO poser_transaction;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', '');
 SELECT * FROM poser_check();
 
--- recorded tables that are not ordinary ones are refused when a trigger fires
+-- Recorded tables of another kind are refused when a trigger fires.
 CREATE TABLE parted (LIKE poser_widget, PRIMARY KEY (uuid)) PARTITION BY LIST (uuid);
 CREATE TABLE parted_1 PARTITION OF parted DEFAULT;
 CREATE TRIGGER version_before BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON parted
 	EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
 INSERT INTO parted VALUES ('w8', '', true);
 TRUNCATE parted;
--- a partition that is written directly is an ordinary table
+-- A partition that is written directly is an ordinary table.
 DROP TRIGGER version_before ON parted;
 CREATE TRIGGER version_truncate AFTER TRUNCATE ON parted EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
 CREATE TRIGGER version_insert AFTER INSERT ON parted_1 REFERENCING NEW TABLE AS new_rows
@@ -45,12 +45,12 @@ SELECT uuid, operation_type FROM poser_widget_version ORDER BY change_id DESC LI
 DROP TABLE parted;
 DELETE FROM poser_widget_version WHERE uuid = 'w8';
 
--- types with a length, padded or cut
+-- types with a length: values are padded or cut
 ALTER TABLE poser_widget ADD COLUMN code char(10), ADD COLUMN bits bit(4), ADD COLUMN price numeric(10, 2), ADD COLUMN label text;
 ALTER TABLE poser_widget_version ADD COLUMN code char(10), ADD COLUMN bits bit(4), ADD COLUMN price numeric(10, 1), ADD COLUMN label char(5);
 UPDATE poser_widget SET code = 'abc', bits = '1010', price = 1.25, label = 'x';
 SELECT code, bits, price, label FROM poser_widget_version ORDER BY change_id DESC LIMIT 1;
--- what would be another value is not recorded
+-- A value that would change is not recorded.
 SELECT * FROM poser_check();
 SELECT poser_record_versions();
 SELECT code, bits, price, label FROM poser_widget_as_of('infinity');
@@ -67,7 +67,7 @@ SELECT operation FROM poser_widget_history('w1') LIMIT 1;
 ALTER SCHEMA "it's 100% ""public""" RENAME TO public;
 RESET search_path;
 
--- null keys, with statements that meet
+-- NULL keys, in nested statements
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget;
 ALTER TABLE poser_widget DROP CONSTRAINT poser_widget_pkey, ALTER uuid DROP NOT NULL;
 CREATE UNIQUE INDEX own ON poser_widget (uuid);
@@ -83,7 +83,7 @@ SELECT uuid, operation_type, description FROM poser_widget_version ORDER BY chan
 DROP FUNCTION touch CASCADE;
 DROP EXTENSION poser;
 
--- a statement that meets another and changes nothing leaves no transaction
+-- A nested statement that changes nothing leaves no transaction.
 CREATE EXTENSION poser;
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -97,7 +97,7 @@ UPDATE poser_widget SET description = 'one';
 SELECT count(*) FROM poser_transaction;
 DROP EXTENSION poser;
 
--- after DROP EXTENSION the next history begins anew
+-- After DROP EXTENSION a new history begins.
 CREATE EXTENSION poser;
 CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -111,7 +111,7 @@ SELECT operation, description FROM poser_widget_history('w1');
 DROP EXTENSION poser;
 DROP FUNCTION touch, again;
 
--- the update's comment is its own
+-- The update has its own comment.
 CREATE EXTENSION poser VERSION '1.1';
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 BEGIN;

@@ -1,58 +1,13 @@
--- Versions in transactions: several changes of one row, savepoints, errors that
--- are caught, isolation levels.
+-- Versions in transactions: several changes of one row, savepoints, caught errors,
+-- isolation levels.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 
--- What has been recorded, in its order; ids are numbered.
-CREATE VIEW changes AS
-SELECT dense_rank() OVER (ORDER BY transaction_id) AS transaction, relation,
-       (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation, uuid, "values"
-  FROM (SELECT transaction_id, change_id, operation_type, 'widget' AS relation, uuid,
-               concat_ws(' ', description, active) AS "values"
-          FROM poser_widget_version
-        UNION ALL
-        SELECT transaction_id, change_id, operation_type, 'component', uuid,
-               concat_ws(' ', widget_uuid, item_code, description, active)
-          FROM poser_component_version) AS version
- ORDER BY change_id;
-
--- Histories that do not begin with an insert, have a change of a row that was
--- not there or an insert of one that was, do not end in the row as it is, or are
--- of no transaction: there must be none.
-CREATE VIEW wrong_histories AS
-WITH live AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active FROM poser_widget
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active FROM poser_component),
-version AS (
-	SELECT 'widget' AS relation, uuid, NULL AS widget_uuid, NULL AS item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_widget_version
-	UNION ALL
-	SELECT 'component', uuid, widget_uuid, item_code, description, active,
-	       operation_type, transaction_id, change_id FROM poser_component_version),
-placed AS (
-	SELECT *, lag(operation_type) OVER own AS before, lead(change_id) OVER own IS NULL AS is_last
-	  FROM version WINDOW own AS (PARTITION BY relation, uuid ORDER BY change_id))
-SELECT relation, uuid, 'is out of order' AS problem
-  FROM placed WHERE (operation_type = 0) <> (before IS NULL OR before = 2)
-UNION ALL
-SELECT relation, uuid, 'does not end in the row'
-  FROM live FULL JOIN (SELECT * FROM placed WHERE is_last AND operation_type <> 2) AS last USING (relation, uuid)
- WHERE (live.widget_uuid, live.item_code, live.description, live.active)
-       IS DISTINCT FROM (last.widget_uuid, last.item_code, last.description, last.active)
-UNION ALL
-SELECT relation, uuid, 'has no transaction before it'
-  FROM version
- WHERE NOT EXISTS (SELECT FROM poser_transaction WHERE id = transaction_id AND id < change_id)
-UNION ALL
-SELECT object, NULL, problem FROM poser_check();
-
--- Empty tables without a history.
-CREATE PROCEDURE start_afresh() LANGUAGE sql AS $$
-	TRUNCATE poser_widget, poser_component;
-	TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
-$$;
+-- Views changes and wrong_histories, procedure start_afresh().
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/versions.sql'
+\i :file
 
 --
 -- Several changes of one row
@@ -76,7 +31,7 @@ DELETE FROM poser_widget WHERE uuid = 'w1';
 COMMIT;
 TABLE changes;
 TABLE wrong_histories;
--- one row of poser_transaction for each of them, which has the transaction's xact
+-- Each transaction has one row in poser_transaction, with its xact.
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 UPDATE poser_widget SET active = false;
@@ -86,7 +41,7 @@ COMMIT;
 SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
 
 --
--- What is rolled back has not been
+-- A rollback leaves no versions
 --
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -98,9 +53,9 @@ BEGIN;
 UPDATE poser_widget SET description = 'undone';
 SELECT 1 / 0;
 COMMIT;
--- an error at the end of the statement, when its versions have been written
+-- an error at the end of the statement, after its versions were written
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'none', '1', '');
--- and at its second row
+-- an error at its second row
 INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'two'), ('w1', 'is there');
 TABLE changes;
 SELECT count(*) FROM poser_transaction;
@@ -124,7 +79,7 @@ COMMIT;
 TABLE changes;
 TABLE wrong_histories;
 
--- the transaction's own row is rolled back with the savepoint, and comes again
+-- The transaction's own row is rolled back with the savepoint, and written again.
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -138,7 +93,7 @@ SELECT count(*) FROM poser_transaction;
 COMMIT;
 TABLE changes;
 TABLE wrong_histories;
--- from any depth, released or not
+-- savepoints at any depth, released or not
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -166,7 +121,7 @@ COMMIT;
 SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
--- after one that was rolled back with all that it wrote there is nothing
+-- All writes were rolled back to a savepoint: the transaction leaves nothing.
 CALL start_afresh();
 BEGIN;
 SAVEPOINT a;
@@ -207,7 +162,7 @@ $$;
 SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
--- a statement of which a row fails, at its end and in between
+-- a nested statement fails, at its end and in between
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 CREATE FUNCTION write_and_fail(uuid varchar) RETURNS varchar LANGUAGE plpgsql AS $$
@@ -246,11 +201,11 @@ SELECT count(*) FROM poser_transaction;
 TABLE changes;
 TABLE wrong_histories;
 DROP PROCEDURE commit_each;
--- statements sent together are one transaction
+-- Statements sent in one message are one transaction.
 CALL start_afresh();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one')\; UPDATE poser_widget SET active = false\; DELETE FROM poser_widget;
 TABLE changes;
--- chained ones are two
+-- Chained transactions are two.
 BEGIN;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 COMMIT AND CHAIN;
@@ -278,8 +233,8 @@ TABLE changes;
 COMMIT;
 TABLE wrong_histories;
 
--- Constraints that are looked at in the end, and triggers that write then: one
--- transaction still.
+-- Deferred constraints, and triggers that write at the commit: it is still one
+-- transaction.
 CALL start_afresh();
 ALTER TABLE poser_component ALTER CONSTRAINT poser_component_fk_widget DEFERRABLE INITIALLY DEFERRED;
 CREATE FUNCTION write_at_the_end() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,4 +1,4 @@
--- In whose name a change has been made, by which role, and why: SET ROLE, SET
+-- The name, the role and the reason that a change is recorded with: SET ROLE, SET
 -- SESSION AUTHORIZATION, functions with their definer's rights, and the settings
 -- poser.runas and poser.comment.
 
@@ -10,7 +10,7 @@ CREATE ROLE "regress_poser ""quoted""";
 CREATE EXTENSION poser;
 GRANT ALL ON poser_widget, poser_component TO regress_poser_writer, regress_poser_other, "regress_poser ""quoted""";
 
--- Who has done what, in its order; ids are numbered, and so are transactions.
+-- All changes in their order.  Transactions and their ids are numbered.
 CREATE VIEW changes AS
 SELECT dense_rank() OVER (ORDER BY xact) AS transaction,
        dense_rank() OVER (ORDER BY transaction_id) AS id,
@@ -41,7 +41,7 @@ DELETE FROM poser_widget WHERE uuid = 'w2';
 TABLE changes;
 SELECT * FROM poser_check();
 
--- within a transaction: a row of poser_transaction for what each has done
+-- several roles in one transaction: each has its row of poser_transaction
 CALL start_afresh();
 BEGIN;
 SET LOCAL ROLE regress_poser_writer;
@@ -54,7 +54,7 @@ UPDATE poser_widget SET active = false WHERE uuid = 'w1';
 COMMIT;
 TABLE changes;
 SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
--- with savepoints, which give the role back when they are rolled back
+-- savepoints: a rollback restores the role
 CALL start_afresh();
 BEGIN;
 SET LOCAL ROLE regress_poser_writer;
@@ -70,7 +70,7 @@ COMMIT;
 TABLE changes;
 SELECT count(*) FROM poser_transaction;
 
--- a function or procedure with a role of its own
+-- a function or procedure that sets its own role
 CALL start_afresh();
 CREATE FUNCTION write_as(role name, uuid varchar) RETURNS varchar LANGUAGE plpgsql AS $$
 BEGIN
@@ -84,7 +84,7 @@ RESET ROLE;
 TABLE changes;
 DROP FUNCTION write_as;
 
--- The definer of a function is not who has done it: its caller is.
+-- A function with its definer's rights writes in its caller's name,
 CALL start_afresh();
 CREATE FUNCTION write(uuid varchar) RETURNS varchar LANGUAGE sql SECURITY DEFINER AS
 	'INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, '''') RETURNING uuid';
@@ -94,7 +94,7 @@ ALTER FUNCTION write_as_other OWNER TO regress_poser_other;
 SET ROLE regress_poser_writer;
 SELECT write('w1'), write_as_other('w2');
 INSERT INTO poser_widget (uuid, description) VALUES ('w3', 'three');
--- a view's owner is not, either
+-- and so does a view with its owner's rights,
 RESET ROLE;
 CREATE VIEW owners_widget AS SELECT * FROM poser_widget;
 GRANT ALL ON owners_widget TO regress_poser_other;
@@ -106,7 +106,7 @@ GRANT ALL ON poser_widget TO regress_poser_other;
 TABLE changes;
 DROP VIEW owners_widget;
 DROP FUNCTION write, write_as_other;
--- nor is the owner of a table whose foreign key cascades
+-- and so does a foreign key's action, which runs as the table's owner.
 CALL start_afresh();
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
 	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget ON DELETE CASCADE;
@@ -126,7 +126,7 @@ $$;
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget,
 	ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget;
 
--- SET SESSION AUTHORIZATION changes both
+-- SET SESSION AUTHORIZATION changes user and role
 CALL start_afresh();
 SET SESSION AUTHORIZATION regress_poser_writer;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -142,7 +142,7 @@ COMMIT;
 TABLE changes;
 
 --
--- Names and reasons that are set
+-- Names and reasons from the settings
 --
 CALL start_afresh();
 SET poser.runas = 'alice';
@@ -160,7 +160,8 @@ SET poser.comment = ' ';
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'five');
 RESET poser.comment;
 TABLE changes;
--- within a transaction
+-- within a transaction: what SET LOCAL sets is gone at its end, so that the next
+-- transaction of the session (w7) is in the session user's name
 CALL start_afresh();
 BEGIN;
 SET LOCAL poser.runas = 'alice';
@@ -174,14 +175,15 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w4', 'undone');
 ROLLBACK TO a;
 INSERT INTO poser_widget (uuid, description) VALUES ('w5', 'five');
 SET LOCAL poser.runas = 'bob';
--- the same value once more is not another one
+-- setting the same value again changes nothing
 SET LOCAL poser.comment = 'afterthought';
 INSERT INTO poser_widget (uuid, description) VALUES ('w6', 'six');
 COMMIT;
 INSERT INTO poser_widget (uuid, description) VALUES ('w7', 'seven');
+SELECT current_setting('poser.runas') AS runas, current_setting('poser.comment') AS comment;
 TABLE changes;
 SELECT count(*), count(DISTINCT xact) FROM poser_transaction;
--- for a function, also in the midst of a statement
+-- set for a function, also in the middle of a statement
 CALL start_afresh();
 CREATE FUNCTION import(uuid varchar) RETURNS varchar LANGUAGE sql SET poser.runas = 'importer' AS
 	'INSERT INTO poser_widget (uuid, description) VALUES (uuid, '''') RETURNING uuid';
@@ -204,7 +206,7 @@ SELECT * FROM poser_check();
 DROP PROCEDURE start_afresh;
 DROP VIEW changes;
 DROP EXTENSION poser;
--- another session user in the same role is another user
+-- Another session user with the same role is another user.
 CREATE EXTENSION poser;
 GRANT INSERT ON poser_widget TO regress_poser_other;
 GRANT regress_poser_other TO regress_poser_writer;

@@ -1,6 +1,6 @@
--- Versions of tables that are no longer what the extension made: columns added,
--- dropped, of another type; triggers disabled; history edited.  Writes go on where
--- they can, and poser_check() says what is wrong.
+-- Versions of changed tables: columns added, dropped or of another type, triggers
+-- disabled, history edited.  Writes go on where they can, and poser_check() says what
+-- is wrong.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -18,7 +18,7 @@ SELECT * FROM poser_check();
 --
 -- Columns
 --
--- one more is not recorded until the versions have it, too
+-- An added column is recorded once the versions have it, too.
 ALTER TABLE poser_component ADD COLUMN price numeric;
 UPDATE poser_component SET price = 1.50 WHERE uuid = 'c1';
 UPDATE poser_component SET price = 2.50, active = false WHERE uuid = 'c2';
@@ -26,18 +26,18 @@ TABLE last_versions;
 SELECT * FROM poser_check();
 ALTER TABLE poser_component_version ADD COLUMN price numeric;
 SELECT * FROM poser_check();
--- what is there already is recorded on request, or with the next change of the row
+-- Existing values are recorded on request, or with the row's next change.
 UPDATE poser_component SET active = false WHERE uuid = 'c1';
 TABLE last_versions;
 SELECT poser_record_versions();
 TABLE last_versions;
 SELECT * FROM poser_check();
--- only the column
+-- a change of only this column
 UPDATE poser_component SET price = 2.5 WHERE uuid = 'c2';
 UPDATE poser_component SET price = 3 WHERE uuid = 'c2';
 SELECT operation, changed FROM poser_component_history('c2');
 
--- with a default, in both tables: nobody has inserted it, so nothing was recorded
+-- with a default, in both tables: no row was changed, so nothing is recorded
 ALTER TABLE poser_component ADD COLUMN stock int NOT NULL DEFAULT 7;
 ALTER TABLE poser_component_version ADD COLUMN stock int;
 SELECT * FROM poser_check();
@@ -45,7 +45,7 @@ SELECT poser_record_versions();
 SELECT operation, changed FROM poser_component_history('c2') LIMIT 1;
 SELECT * FROM poser_check();
 
--- in another place, with columns in between that are gone
+-- in another order, with dropped columns between
 ALTER TABLE poser_component_version DROP COLUMN stock, DROP COLUMN price, ADD COLUMN stock int, ADD COLUMN price numeric;
 SELECT poser_record_versions();
 ALTER TABLE poser_component DROP COLUMN price, ADD COLUMN price numeric;
@@ -54,7 +54,7 @@ DELETE FROM poser_component WHERE uuid = 'c2';
 SELECT poser_record_versions();
 TABLE last_versions;
 SELECT * FROM poser_check();
--- dropped from the table its values stay in the history, and are null from then on
+-- Dropped from the table: old versions keep the values, new ones have NULL.
 ALTER TABLE poser_component DROP COLUMN stock;
 UPDATE poser_component SET price = 1 WHERE uuid = 'c3';
 TABLE last_versions;
@@ -68,7 +68,7 @@ UPDATE poser_component SET cost = 2 WHERE uuid = 'c3';
 TABLE last_versions;
 SELECT * FROM poser_check();
 
--- of another type it is not recorded
+-- A column of another type is not recorded.
 ALTER TABLE poser_component ALTER cost TYPE float8;
 UPDATE poser_component SET cost = 2.25 WHERE uuid = 'c3';
 SELECT * FROM poser_check();
@@ -80,7 +80,7 @@ ALTER TABLE poser_component DROP COLUMN cost;
 ALTER TABLE poser_component_version DROP COLUMN cost;
 SELECT * FROM poser_check();
 
--- a generated one
+-- a generated column
 ALTER TABLE poser_component ADD COLUMN label text GENERATED ALWAYS AS (item_code || ' ' || description) STORED;
 SELECT * FROM poser_check();
 ALTER TABLE poser_component_version ADD COLUMN label text;
@@ -90,7 +90,7 @@ SELECT * FROM poser_check();
 ALTER TABLE poser_component DROP COLUMN label;
 ALTER TABLE poser_component_version DROP COLUMN label;
 
--- longer: as long as the values fit
+-- a longer column: writes succeed as long as values fit
 ALTER TABLE poser_component ALTER item_code TYPE varchar(40);
 UPDATE poser_component SET item_code = repeat('1', 20) WHERE uuid = 'c1';
 SELECT * FROM poser_check();
@@ -106,7 +106,7 @@ SELECT * FROM poser_check();
 ALTER TABLE poser_component_version ALTER item_code TYPE varchar(20) USING left(item_code, 20);
 SELECT * FROM poser_check();
 
--- a column of the extension's own
+-- a dropped column of the extension's own
 ALTER TABLE poser_component DROP COLUMN description;
 UPDATE poser_component SET active = true WHERE uuid = 'c1';
 SELECT operation, changed FROM poser_component_history('c1') LIMIT 1;
@@ -115,7 +115,7 @@ ALTER TABLE poser_component ADD COLUMN description varchar(255) NOT NULL DEFAULT
 ALTER TABLE poser_component ALTER description DROP DEFAULT;
 SELECT poser_record_versions();
 SELECT * FROM poser_check();
--- of the versions': what they are needed for
+-- dropped columns that the versions need
 BEGIN;
 ALTER TABLE poser_component_version DROP COLUMN operation_type;
 UPDATE poser_component SET active = false;
@@ -129,7 +129,7 @@ BEGIN;
 ALTER TABLE poser_transaction DROP COLUMN username;
 UPDATE poser_component SET active = false;
 ROLLBACK;
--- more of them than there should be are null
+-- extra columns are NULL
 ALTER TABLE poser_component_version ADD COLUMN own text, ADD COLUMN noted text DEFAULT 'noted';
 ALTER TABLE poser_transaction ADD COLUMN own text;
 UPDATE poser_component SET active = NOT active;
@@ -139,7 +139,7 @@ SELECT * FROM poser_check();
 ALTER TABLE poser_component_version DROP COLUMN own, DROP COLUMN noted;
 ALTER TABLE poser_transaction DROP COLUMN own;
 
--- in the midst of a transaction that has written
+-- in the middle of a transaction that has written
 BEGIN;
 UPDATE poser_component SET active = false WHERE uuid = 'c1';
 ALTER TABLE poser_component ADD COLUMN price numeric, ALTER description TYPE varchar(255) COLLATE "C";
@@ -159,7 +159,7 @@ SELECT * FROM poser_check();
 --
 -- Triggers and keys
 --
--- each of the triggers
+-- each trigger
 CREATE PROCEDURE each_trigger() LANGUAGE plpgsql AS $$
 DECLARE
 	relation regclass;
@@ -189,7 +189,7 @@ CALL each_trigger();
 \set VERBOSITY sqlstate
 DROP PROCEDURE each_trigger;
 SELECT * FROM poser_check();
--- some of those of one table: what was written meanwhile was not recorded
+-- Some triggers of one table are disabled: writes meanwhile are not recorded.
 ALTER TABLE poser_component DISABLE TRIGGER poser_version_update;
 UPDATE poser_component SET description = 'not recorded' WHERE uuid = 'c1';
 DELETE FROM poser_component WHERE uuid = 'c3';
@@ -199,21 +199,21 @@ SELECT * FROM poser_check();
 SELECT poser_record_versions();
 SELECT operation, changed FROM poser_component_history('c1') LIMIT 1;
 SELECT * FROM poser_check();
--- with other arguments
+-- a trigger with other arguments
 BEGIN;
 DROP TRIGGER poser_version_insert ON poser_component;
 CREATE TRIGGER poser_version_insert AFTER INSERT ON poser_component REFERENCING NEW TABLE AS new_rows
 	EXECUTE FUNCTION poser_version('poser_component_version', 'widget_uuid');
 SELECT * FROM poser_check();
 ROLLBACK;
--- without the one before the statement, which is there for triggers that overlap
+-- without the BEFORE trigger, which nested statements need
 BEGIN;
 DROP TRIGGER poser_version_before ON poser_component;
 UPDATE poser_component SET active = NOT active;
 SELECT * FROM poser_check();
 ROLLBACK;
 
--- without its primary key
+-- without the table's primary key
 BEGIN;
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_pkey;
 UPDATE poser_component SET active = NOT active WHERE uuid = 'c1';
@@ -223,13 +223,13 @@ SELECT * FROM poser_check();
 ALTER TABLE poser_component ADD CONSTRAINT poser_component_pkey PRIMARY KEY (uuid);
 SELECT * FROM poser_check();
 ROLLBACK;
--- with another one
+-- with another primary key
 BEGIN;
 ALTER TABLE poser_component DROP CONSTRAINT poser_component_pkey, ADD CONSTRAINT poser_component_pkey PRIMARY KEY (item_code, uuid);
 UPDATE poser_component SET item_code = 'x' WHERE uuid = 'c1';
 SELECT * FROM poser_check();
 ROLLBACK;
--- without the indexes of the versions: writes go on
+-- without the versions' indexes: writes go on
 BEGIN;
 DROP INDEX poser_component_version_idx_key;
 UPDATE poser_component SET active = NOT active WHERE uuid = 'c1';
@@ -246,9 +246,9 @@ ROLLBACK;
 DROP VIEW last_versions;
 
 --
--- History that somebody has edited
+-- Edited history
 --
--- numbers of changes and transactions are not shown
+-- ids of changes and transactions are replaced by "n"
 CREATE VIEW problems AS
 SELECT regexp_replace(object, '^(transaction) \d+', '\1 n') AS object,
        regexp_replace(regexp_replace(problem, '\y(change|to come:) \d+', '\1 n'), '\d+ is in use', 'n is in use') AS problem
@@ -289,10 +289,10 @@ CALL edit('DELETE FROM poser_transaction WHERE id = (SELECT max(id) FROM poser_t
 CALL edit('UPDATE poser_transaction SET xact = ''9000000000000000000'' WHERE id = (SELECT max(id) FROM poser_transaction)');
 CALL edit('INSERT INTO poser_widget_version VALUES (''w1'', ''once more'', true, 1, (SELECT max(id) FROM poser_transaction), 9000000000000000000)');
 CALL edit('INSERT INTO poser_component_version VALUES (''c9'', ''w1'', ''9'', ''never was'', true, 0, (SELECT max(id) FROM poser_transaction), nextval(''poser_change_id_seq''))');
--- what nobody can tell
+-- edits that cannot be found
 CALL edit('UPDATE poser_widget_version SET description = ''edited'' WHERE uuid = ''w2'' AND operation_type = 0');
 CALL edit('UPDATE poser_transaction SET username = ''edited'', comment = ''edited''');
--- the sequence
+-- edits of the sequence
 CALL edit('SELECT setval(''poser_change_id_seq'', 1)');
 SELECT setval('poser_change_id_seq', (SELECT max(change_id) FROM poser_component_version)) IS NOT NULL AS set;
 SELECT * FROM problems;
@@ -300,7 +300,7 @@ CALL edit('ALTER SEQUENCE poser_change_id_seq INCREMENT -1 MINVALUE -1000');
 CALL edit('ALTER SEQUENCE poser_change_id_seq CYCLE');
 CALL edit('ALTER SEQUENCE poser_change_id_seq CACHE 100');
 CALL edit('ALTER SEQUENCE poser_change_id_seq RENAME TO elsewhere');
--- the tables
+-- changes of the tables
 CALL edit('DROP TABLE poser_widget_version CASCADE');
 CALL edit('ALTER TABLE poser_widget_version RENAME TO elsewhere');
 CALL edit('ALTER TABLE poser_version_horizon RENAME TO elsewhere');
@@ -312,7 +312,7 @@ CALL edit('ALTER TABLE poser_transaction DROP COLUMN comment');
 CALL edit('CREATE TABLE child () INHERITS (poser_component_version)');
 \set VERBOSITY sqlstate
 SELECT * FROM problems;
--- and mended: what is there is recorded, deletes of what is gone as well
+-- Mended: existing rows are recorded, and deletes of missing ones.
 TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
 INSERT INTO poser_component_version VALUES ('c9', 'w1', '9', 'is gone', true, 0, 1, 2);
 INSERT INTO poser_transaction VALUES (1, now(), 'somebody', 'somebody', NULL, NULL, NULL, '3');
@@ -320,7 +320,7 @@ SELECT poser_record_versions();
 SELECT * FROM problems;
 SELECT operation, uuid, comment FROM poser_component_history('c9');
 SELECT operation, uuid, comment FROM poser_widget_history('w1');
--- the row that came from elsewhere has got an xact of this cluster
+-- The row from elsewhere has an xact of this cluster now.
 SELECT count(*) FROM poser_transaction WHERE xact = '3';
 SELECT poser_record_versions();
 

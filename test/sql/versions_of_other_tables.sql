@@ -1,5 +1,5 @@
--- Versions of any table that has a primary key: other types, more key columns,
--- large values.
+-- Versions of any table with a primary key: other types, several key columns, large
+-- values.
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
@@ -22,7 +22,7 @@ CREATE TABLE article (
 	PRIMARY KEY (country, number)
 );
 ALTER TABLE article DROP COLUMN gone, DROP COLUMN gone_too;
--- in another order, with columns dropped elsewhere, and without one of the table's
+-- other order, dropped columns in other places, and one of the table's columns missing
 CREATE TABLE regress_poser.article_version (
 	change_id bigint PRIMARY KEY,
 	picture bytea, gone int, properties jsonb, tags text[], tax percent, label text, price numeric, country text, number int,
@@ -50,7 +50,7 @@ SELECT dense_rank() OVER (ORDER BY transaction_id) AS transaction,
        (ARRAY['insert', 'update', 'delete'])[operation_type + 1] AS operation,
        number, country, price, tax, tags, properties, length(picture) AS picture, label
   FROM regress_poser.article_version ORDER BY change_id;
--- where the last version is not the row, or the order is wrong
+-- histories that do not end in the row or are out of order
 CREATE VIEW wrong_histories AS
 SELECT number, country, 'does not end in the row' AS problem
   FROM (SELECT number, country, price, tax, tags, properties, picture, label FROM article) AS live
@@ -72,12 +72,12 @@ INSERT INTO article (country, price, tax, tags, properties, picture) VALUES
 	('fr', 1.50, 20, '{a,b}', '{"colour": "red", "size": [1, 2]}', '\x00ff'), ('de', NULL, 19, NULL, NULL, NULL);
 UPDATE article SET price = 2, tags = tags || '{c}' WHERE country = 'fr';
 UPDATE article SET properties = properties - 'colour', tax = NULL;
--- the same value is no change, the same number with other decimals is one
+-- An equal value is no change, an equal number with other decimals is one.
 UPDATE article SET properties = '{"size": [1, 2]}' WHERE country = 'fr';
 UPDATE article SET price = 2.0 WHERE country = 'fr';
 -- a column that is not recorded
 UPDATE article SET added = '2026-01-01';
--- one part of the key, the other one, both
+-- one key column, the other, both
 UPDATE article SET country = 'it' WHERE country = 'de';
 UPDATE article SET number = DEFAULT WHERE country = 'it';
 UPDATE article SET country = 'de', number = DEFAULT WHERE country = 'it';
@@ -97,7 +97,7 @@ TABLE wrong_histories;
 TRUNCATE article;
 SELECT operation, number, country FROM changes WHERE transaction = (SELECT max(transaction) FROM changes);
 TABLE wrong_histories;
--- who and when is in the one table for all
+-- all tables share poser_transaction
 SELECT count(*) FROM regress_poser.article_version WHERE NOT EXISTS (
 	SELECT FROM regress_poser.poser_transaction WHERE id = transaction_id AND id < change_id);
 SELECT * FROM regress_poser.poser_check();
@@ -110,24 +110,24 @@ ALTER TABLE article ALTER picture SET STORAGE EXTERNAL;
 INSERT INTO article (country, properties, picture, price) VALUES
 	('fr', jsonb_build_object('compressed', repeat('x', 100000)), convert_to(repeat('external', 20000), 'UTF8'), 10::numeric ^ 3000),
 	('de', NULL, NULL, NULL);
--- of another column; of a part of the value
+-- a change of another column, a change of a part of the value
 UPDATE article SET tags = '{small}';
 UPDATE article SET picture = picture || '\x00' WHERE country = 'fr';
 SELECT operation, country, price = 10::numeric ^ 3000 AS price, length(properties->>'compressed') AS properties, picture, tags FROM changes;
--- one that differs in its last byte only
+-- a change of the last byte
 UPDATE article SET picture = set_byte(picture, length(picture) - 1, 1) WHERE country = 'fr';
--- and one that does not
+-- no change
 UPDATE article SET picture = convert_to(repeat('external', 20000), 'UTF8') || '\x01', properties = jsonb_build_object('compressed', repeat('x', 100000));
 UPDATE article SET picture = convert_to(repeat('external', 20000), 'UTF8') || '\x01', properties = jsonb_build_object('compressed', repeat('x', 100000));
 SELECT operation, country, picture FROM changes OFFSET 5;
 TABLE wrong_histories;
--- the versions have values of their own, which outlive the row's
+-- The versions have their own copies of the values, which outlive the row.
 DELETE FROM article;
 VACUUM article;
 SELECT operation, country, length(properties->>'compressed') AS properties, picture FROM changes OFFSET 7;
 SELECT count(DISTINCT md5(picture)) FROM regress_poser.article_version WHERE picture IS NOT NULL;
 TABLE wrong_histories;
--- read, and recorded, in the midst of a statement that overlaps
+-- read and recorded in the middle of a nested statement
 CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	IF pg_trigger_depth() = 1 THEN
@@ -178,7 +178,7 @@ SELECT count(*) FROM regress_poser.many_version WHERE NOT EXISTS (
 	SELECT FROM regress_poser.poser_transaction WHERE id = transaction_id);
 
 --
--- What does not fit is an error
+-- Tables and arguments that do not fit are an error
 --
 CREATE TABLE misfit (id int PRIMARY KEY, value varchar(5));
 CREATE TABLE regress_poser.misfit_version (LIKE many, operation_type smallint, transaction_id bigint, change_id bigint PRIMARY KEY);
@@ -195,7 +195,7 @@ CREATE OR REPLACE TRIGGER t AFTER INSERT ON misfit FOR EACH ROW EXECUTE FUNCTION
 INSERT INTO misfit VALUES (1, 'a');
 CREATE OR REPLACE TRIGGER t AFTER INSERT ON misfit EXECUTE FUNCTION regress_poser.poser_version('misfit_version', 'id');
 INSERT INTO misfit VALUES (1, 'a');
--- a table that has no columns for it
+-- a table that lacks the columns of versions
 CREATE OR REPLACE TRIGGER t AFTER INSERT ON misfit REFERENCING NEW TABLE AS new_rows EXECUTE FUNCTION regress_poser.poser_version('poser_transaction', 'id');
 INSERT INTO misfit VALUES (1, 'a');
 -- a key of another type
@@ -207,7 +207,7 @@ INSERT INTO misfit VALUES (1, 'a');
 SELECT id, value, operation_type FROM regress_poser.misfit_version;
 SELECT regress_poser.poser_version();
 
--- A schema of one's own is not looked in.
+-- Version tables of other schemas are not found.
 CREATE TABLE elsewhere_version (LIKE regress_poser.misfit_version);
 CREATE OR REPLACE TRIGGER t AFTER INSERT ON misfit REFERENCING NEW TABLE AS new_rows EXECUTE FUNCTION regress_poser.poser_version('elsewhere_version', 'id');
 INSERT INTO misfit VALUES (2, 'b');

@@ -1,5 +1,5 @@
--- The settings poser.runas, poser.comment and poser.datasync_stale_after: what they
--- may be, in a session that has used the extension and in one that has not yet.
+-- The settings poser.runas, poser.comment and poser.datasync_stale_after: valid values,
+-- in a session that has used the extension and in one that has not.
 
 \set VERBOSITY default
 \set SHOW_CONTEXT never
@@ -14,7 +14,7 @@ SELECT replace(username, session_user, 'the session''s') AS username, comment
   FROM poser_transaction ORDER BY id DESC LIMIT 1;
 SELECT * FROM poser_check();
 
--- Up to 255 characters, of however many bytes.
+-- Up to 255 characters of any number of bytes.
 SELECT set_config('poser.runas', repeat('é', 255), false) = repeat('é', 255) AS set;
 SELECT set_config('poser.comment', repeat('x', 255), false) = repeat('x', 255) AS set;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
@@ -24,7 +24,7 @@ SELECT set_config('poser.runas', repeat('é', 256), false);
 SELECT set_config('poser.comment', repeat('x', 256), false);
 \set VERBOSITY default
 SELECT current_setting('poser.runas') = repeat('é', 255) AS runas, current_setting('poser.comment') = repeat('x', 255) AS comment;
--- line breaks, quotes and such are kept
+-- line breaks, quotes and the like are kept
 SET poser.runas = 'a "b" ''c'' \ü';
 SET poser.comment = E'two\nlines; -- %s {}';
 UPDATE poser_widget SET active = false;
@@ -33,14 +33,14 @@ SELECT username, comment FROM poser_widget_history('w1') LIMIT 1;
 RESET poser.runas;
 RESET poser.comment;
 
--- Anything else that begins with "poser." is an error.
+-- Other names that begin with "poser." are an error.
 SET poser.run_as = 'alice';
 SET poser.comments = '';
 SET "poser.runas.x" = '';
 SELECT current_setting('poser.run_as');
 SELECT name, setting, context FROM pg_settings WHERE name LIKE 'poser.%' ORDER BY name;
 
--- A time, in seconds if it does not say.
+-- A time, in seconds without a unit.
 SHOW poser.datasync_stale_after;
 SET poser.datasync_stale_after = 5400;
 SHOW poser.datasync_stale_after;
@@ -57,7 +57,7 @@ SET poser.datasync_stale_after = '';
 SHOW poser.datasync_stale_after;
 RESET poser.datasync_stale_after;
 
--- Anybody may set them.
+-- Every role may set them.
 CREATE ROLE regress_poser_writer;
 SET ROLE regress_poser_writer;
 SET poser.runas = 'alice';
@@ -69,8 +69,7 @@ RESET poser.datasync_stale_after;
 RESET ROLE;
 DROP ROLE regress_poser_writer;
 
--- A session that has not used the extension yet: its settings are those that it
--- has set before.
+-- A session that has not used the extension yet: settings made before take effect.
 \c -
 SET poser.runas = 'before';
 SET poser.comment = 'before that';
@@ -100,14 +99,14 @@ BEGIN
 END
 $$;
 
--- What is too long then is an error when the extension is used, and nothing is
+-- A value that was set before and is too long is an error at the first use.  Nothing is
 -- done in another name.
 \c -
 SELECT length(set_config('poser.runas', repeat('x', 256), false));
 UPDATE poser_widget SET active = true;
 SELECT count(*) FROM poser_widget_list();
 SELECT active FROM poser_widget;
--- nor when it is tried again
+-- nor at the second attempt
 UPDATE poser_widget SET active = true;
 SELECT active FROM poser_widget;
 SET poser.runas = 'alice';
@@ -122,7 +121,7 @@ RESET poser.comment;
 DELETE FROM poser_widget;
 TABLE last_transaction;
 
--- What is no time is a warning then, and the default is used.
+-- A time that was set before and is not valid is a warning, and the default is used.
 \c -
 SET poser.datasync_stale_after = '1 week';
 \set VERBOSITY sqlstate
@@ -134,8 +133,7 @@ SET poser.datasync_stale_after = '1min';
 SELECT count(*) FROM poser_datasync_stale();
 SHOW poser.datasync_stale_after;
 
--- Names that are not known are errors from then on, and what was set before is
--- taken away.
+-- Unknown names are errors after the first use, and values set before are removed.
 \c -
 SET poser.run_as = 'alice';
 SHOW poser.run_as;
@@ -143,7 +141,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one');
 SHOW poser.run_as;
 TABLE last_transaction;
 
--- In a transaction that is undone, the setting is as well.
+-- A rollback also undoes the setting.
 \c -
 BEGIN;
 SET poser.runas = 'undone';

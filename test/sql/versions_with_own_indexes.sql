@@ -1,10 +1,10 @@
--- Indexes of a user's own on the tables of the history are kept up as on any table.
+-- Users' indexes on the tables of the history are maintained as on any table.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser;
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two');
 
--- one for some rows has those only
+-- a partial index has only its rows
 CREATE INDEX own ON poser_widget_version (uuid) WHERE operation_type = 2;
 UPDATE poser_widget SET active = false;
 DELETE FROM poser_widget WHERE uuid = 'w2';
@@ -20,7 +20,7 @@ DELETE FROM poser_widget;
 SELECT uuid, active FROM poser_widget ORDER BY uuid;
 DROP INDEX own;
 
--- one of an expression, with a column included, of transactions
+-- an expression with an included column; an expression on transactions
 CREATE INDEX own ON poser_widget_version (lower(description)) INCLUDE (uuid);
 UPDATE poser_widget SET description = 'SINGLE' WHERE uuid = 'w1';
 UPDATE poser_widget SET description = 'ALL OF THEM';
@@ -37,8 +37,8 @@ SELECT comment FROM poser_transaction WHERE to_tsvector('simple', comment) @@ to
 RESET enable_seqscan;
 DROP INDEX own;
 
--- one of transactions whose code sets the settings anew, and writes itself, which is
--- undone: the transaction's own row, once, and as it was set
+-- An index on transactions calls code that changes the settings and writes, which is
+-- rolled back: the transaction has one row, with the values as set by the session.
 CREATE FUNCTION set_and_write(comment text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
 	IF comment = 'by hand' THEN
@@ -75,7 +75,7 @@ SELECT description FROM poser_widget WHERE uuid = 'w2';
 DROP INDEX own;
 DROP FUNCTION note, set_and_write;
 
--- a unique one is not broken
+-- a unique index is enforced
 CREATE UNIQUE INDEX own ON poser_widget_version (uuid, description) WHERE description IN ('y', 'z');
 UPDATE poser_widget SET description = 'y';
 UPDATE poser_widget SET description = 'z';

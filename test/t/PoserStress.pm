@@ -1,5 +1,5 @@
-# What the stress tests share: sessions that may be lost, transactions made by chance,
-# and copies that are kept by what a consumer is given.
+# Shared by the stress tests: sessions that can be lost, random transactions, and
+# copies that are made of what a consumer gets.
 
 package PoserStress;
 
@@ -17,7 +17,7 @@ sub one_of
 	return $_[ rand @_ ];
 }
 
-# A session of psql with such variables, which may be lost at any moment.
+# A session of psql with these variables.  It can be lost at any moment.
 sub session
 {
 	my ($node, $dbname, $application, %variables) = @_;
@@ -36,8 +36,8 @@ sub session
 	return \%session;
 }
 
-# The lines that statements return; dies with the session, and if one fails where
-# ON_ERROR_STOP is set.
+# Returns the lines that statements print.  Dies if the session is lost, or if a
+# statement fails where ON_ERROR_STOP is set.
 sub ask
 {
 	my ($session, $sql) = @_;
@@ -50,7 +50,7 @@ sub ask
 	return split /\n/, $session->{out};
 }
 
-# Ends it as a crash of the client would; returns what it had to say of errors.
+# Kills the session's psql, as if the client crashed.  Returns its error messages.
 sub kill_session
 {
 	my ($session) = @_;
@@ -60,14 +60,14 @@ sub kill_session
 	return $session->{err};
 }
 
-# The key of a component; all want some more than others.
+# The key of a component.  Some keys are used more often than others.
 sub key
 {
 	return "'" . one_of('c', 'd') . int(rand() < 0.2 ? rand(5) : rand(300)) . "'";
 }
 
-# A statement on a few rows, whose descriptions tell what is to become of them.
-# Some fail, and their transactions with them.
+# A statement on a few rows.  Their descriptions say how the transaction is to end.
+# Some statements fail, and so do their transactions.
 sub statement
 {
 	my ($fate) = @_;
@@ -101,8 +101,8 @@ sub statement
 		"DELETE FROM poser_widget w WHERE uuid ~ '^.[89]' AND NOT EXISTS ($own);");
 }
 
-# A transaction of a writer: its statements, and its name if it prepares itself.  Its
-# name, like the descriptions, tells what is to become of it.
+# A writer's transaction: its statements, and its name if it prepares itself.  The name
+# and the descriptions say how it is to end.
 sub transaction
 {
 	my ($name) = @_;
@@ -129,7 +129,7 @@ sub finish_prepared
 	return ($gid =~ /kept/ ? 'COMMIT' : 'ROLLBACK') . " PREPARED '$gid';";
 }
 
-# Where a consumer called so puts what it gets.
+# Makes the tables where the consumer of this name puts what it gets.
 sub make_copy
 {
 	my ($node, $dbname, $consumer) = @_;

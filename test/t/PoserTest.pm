@@ -1,6 +1,6 @@
-# What the TAP tests share: a cluster, statements as another role, a history,
-# batches, consumers, and the questions that most of them ask: whether every count
-# is exact, and whether history is what has happened.
+# Shared by the TAP tests: a cluster, statements as another role; a history, batches
+# and consumers; and the checks that most tests make: all counts are exact, and the
+# history is what has happened.
 
 package PoserTest;
 
@@ -12,17 +12,19 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-# Whoever runs the tests, the superuser is called postgres.
+# The superuser is called postgres, whatever the name of the system's user.
 $ENV{PGUSER} = 'postgres';
 
 our @EXPORT = qw(
-  new_node create_database lines_as fails_as counts_exact make_deltas
-  make_history history_exact history_goes_on make_batches batches_go_on
-  make_consumers consumers_go_on contents
-  waits_for_lock pgbench_file MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
+  new_node create_database lines_as fails_as
+  start_session sqlstate waits_for_lock pgbench_file
+  counts_exact history_exact contents
+  make_deltas make_history history_goes_on make_batches batches_go_on
+  make_consumers consumers_go_on
+  MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
-# The sums as they are kept, settled row and deltas together.
+# The maintained sums: settled row and deltas together.
 use constant MAINTAINED => q{
 	SELECT widget_uuid, sum(total) AS total, sum(active) AS active
 	FROM (SELECT widget_uuid, total, active FROM poser_component_count
@@ -30,7 +32,7 @@ use constant MAINTAINED => q{
 		  SELECT widget_uuid, total, active FROM poser_component_count_delta) s
 	GROUP BY widget_uuid};
 
-# All that the one sequence has given, as far as it was kept.
+# All ids in the tables that come from the one sequence.
 use constant IDS => q{
 	SELECT id FROM poser_transaction
 	UNION ALL
@@ -38,14 +40,14 @@ use constant IDS => q{
 	UNION ALL
 	SELECT change_id FROM poser_component_version};
 
-# What batches are for and from, beside widgets and components.
+# Target and source of batches, beside widgets and components.
 use constant BATCH_TABLES => q{
 	CREATE TABLE "batch ""target""" (id int, day date, price numeric(10,2), tags text[],
 		PRIMARY KEY (day, id));
 	CREATE TABLE batch_source (uuid varchar(32), description text);};
 
-# What consumers have been given, kept by a client and by a handler; and after which
-# change one has begun that is given what comes from now on.
+# What consumers have got, stored by a client (take_changes) and by a handler
+# (keep_change).  given_from has the last change before a consumer that begins now.
 use constant CONSUMER_OBJECTS => q{
 	CREATE TABLE given (n bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, consumer name, change_id bigint);
 	CREATE TABLE given_from (consumer name PRIMARY KEY, change_id bigint);
@@ -73,7 +75,11 @@ use constant CONSUMER_OBJECTS => q{
 	END
 	$$;};
 
-# A started cluster; extra arguments go to init(), "conf" to postgresql.conf.
+#
+# Clusters, statements and sessions
+#
+
+# A started cluster.  Extra arguments go to init(), "conf" goes to postgresql.conf.
 sub new_node
 {
 	my ($name, %params) = @_;
@@ -111,7 +117,7 @@ EOF
 	return;
 }
 
-# The output of statements run by a role; the test dies if one fails.
+# The output of statements that a role runs.  The test dies if one fails.
 sub lines_as
 {
 	my ($node, $dbname, $role, $sql) = @_;
@@ -134,8 +140,56 @@ sub fails_as
 	return;
 }
 
-# Two tests: the counts that are shown and those that are kept are what a live
-# count gives, for each of at least so many widgets; poser_check() is content.
+# Starts a statement in a new session of database "db", under an application_name.
+# It returns once the session has begun, and does not wait for the statement.
+sub start_session
+{
+	my ($node, $name, $statement) = @_;
+	my $session = $node->background_psql('db', on_error_stop => 0);
+
+	$session->query_until(qr/begun/, join("\n",
+		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
+	return $session;
+}
+
+# Waits until that statement has ended, and returns its SQLSTATE.
+sub sqlstate
+{
+	my ($session) = @_;
+	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
+	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
+}
+
+# Returns when a session of this application_name waits for a lock.
+sub waits_for_lock
+{
+	my ($node, $application) = @_;
+
+	$node->poll_query_until('postgres', <<"EOF") or die "$application does not wait";
+SELECT count(*) > 0 FROM pg_stat_activity
+WHERE application_name = '$application' AND wait_event_type = 'Lock'
+EOF
+	return;
+}
+
+# Writes a pgbench script into the test's temporary directory.
+sub pgbench_file
+{
+	my ($name, $content) = @_;
+	our $directory //= PostgreSQL::Test::Utils::tempdir();
+	my $file = "$directory/$name";
+
+	unlink $file;
+	append_to_file($file, $content);
+	return $file;
+}
+
+#
+# Checks of a database
+#
+
+# Two tests: for each widget, the shown and the maintained counts are those of a live
+# count, and there are at least "widgets" of them; poser_check() finds no problem.
 sub counts_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -169,11 +223,10 @@ EOF
 	return;
 }
 
-# A test, which does not ask poser_check(): history ends in the rows as they are,
-# or in their deletion; each operation is one that could follow the one before,
-# or the versions before it have been pruned; its transaction is known, and one
-# of this cluster; no id is there twice, nor will be.  There are at least so many
-# versions.
+# A test, without poser_check().  Each history ends in the row as it is, or in its
+# delete.  Each operation can follow the one before, or versions before it were pruned.
+# Each version has a transaction, of this cluster.  No id is there twice, and the
+# sequence is past all of them.  There are at least "versions" versions.
 sub history_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -234,10 +287,45 @@ EOF
 	return;
 }
 
-# Leaves deltas behind in a database: two prepared transactions hold the settled
-# rows of all widgets, each having added a component to each, while another
-# adds one more.  The names of the transactions begin with the database's; the
-# caller ends them.
+# All rows of Poser's tables as a role sees them, and the sequences' positions; counts
+# as sums, settled or not.  Without "xact", xact and the consumers' positions are left
+# out; with "no_sequence", the sequences.
+sub contents
+{
+	my ($node, $dbname, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $kept = MAINTAINED;
+	my $without = $params{xact} ? '' : q{- 'xact'};
+	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
+		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
+	my $sequence = $params{no_sequence} ? '' :
+	  'SELECT last_value, is_called FROM poser_change_id_seq;
+	   SELECT last_value, is_called FROM poser_batch_id_seq;';
+
+	return lines_as($node, $dbname, $role, <<"EOF");
+SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
+SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
+SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
+SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
+SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
+SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
+SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
+SELECT to_json(h) FROM poser_version_horizon h;
+SELECT to_json(b) FROM poser_batch b ORDER BY id;
+SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
+SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
+SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
+$sequence
+EOF
+}
+
+#
+# Data, and what goes on with it
+#
+
+# Leaves deltas in a database: two prepared transactions lock the settled rows of all
+# widgets and have added a component to each; a third transaction adds one more.  The
+# names of the prepared ones begin with the database's name.  The caller ends them.
 sub make_deltas
 {
 	my ($node, $dbname) = @_;
@@ -253,7 +341,7 @@ EOF
 	return;
 }
 
-# Another role than the tables' owner, which may write widgets and components.
+# A role that is not the tables' owner, and may write widgets and components.
 sub make_writer
 {
 	my ($node, $dbname, $role) = @_;
@@ -268,8 +356,8 @@ EOF
 }
 
 # Makes a history of its own widgets and components, by the tables' owner and by
-# another role, in several names: of all operations, with changes of keys,
-# savepoints, going back, and pruning half-way.  Two tests.
+# another role, in several names: all operations, changed keys, savepoints, reverts,
+# and pruning in the middle.  Two tests.
 sub make_history
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -336,7 +424,7 @@ EOF
 	return;
 }
 
-# Two tests: what is written now is recorded, under ids that have not been there.
+# Two tests: new writes are recorded, under new ids.
 sub history_goes_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -370,7 +458,7 @@ poser_component|update|second
 poser_component|insert|first
 poser_widget|insert|first
 EOF
-	is( lines_as($node, $dbname, $role, <<"EOF"), 5, "$name: with greater ids");
+	is( lines_as($node, $dbname, $role, <<"EOF"), 5, "$name: new changes have greater ids");
 SELECT count(DISTINCT t.id) FROM poser_transaction t
 JOIN (SELECT transaction_id, change_id FROM poser_widget_version
 	  UNION ALL
@@ -381,8 +469,8 @@ EOF
 }
 
 # Makes batches, by the tables' owner and by another role: an open one with edits,
-# errors, a conflict and a removed row, one of another table, one that is complete, one
-# that has been executed without what was in conflict, and an empty one.  A test.
+# errors, a conflict and a removed row; one of another table; a complete one; one that
+# was executed without its conflict; an empty one.  A test.
 sub make_batches
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -436,8 +524,8 @@ EOF
 	return;
 }
 
-# Tests: such batches go on to be edited, compared and executed.  They leave as
-# many widgets and components as there were.
+# Tests: these batches are edited, compared and executed.  The number of widgets and
+# components is the same at the end.
 sub batches_go_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -479,7 +567,7 @@ batch 3|New
 batch 4|Old
 batch 5|Edited
 EOF
-	is( lines_as($node, $dbname, $role, <<'EOF'), "1|1|1|0|0\n0|1|0|0|0\nt", "$name: and so do others");
+	is( lines_as($node, $dbname, $role, <<'EOF'), "1|1|1|0|0\n0|1|0|0|0\nt", "$name: other batches go on");
 SELECT * FROM poser_batch_execute('other');
 SELECT * FROM poser_batch_execute('complete');
 DELETE FROM poser_widget WHERE uuid = 'batch 5';
@@ -489,13 +577,13 @@ SELECT id > :last FROM poser_batch WHERE uuid = 'goes on';
 DELETE FROM poser_batch WHERE uuid = 'goes on';
 EOF
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'),
-		'', "$name: batches have gone on, and poser_check() finds nothing");
+		'', "$name: poser_check() finds nothing after the batches went on");
 	return;
 }
 
-# Makes consumers, by the tables' owner: one that is half-way through what it has
-# been given, one whose handler has kept, skipped and failed, and one that has begun
-# just now; where there is a history.  A test.
+# Makes consumers, by the tables' owner: "polled" has confirmed a part of what it got,
+# the handler of "handled" has stored, skipped and failed, and "late" begins now.  There
+# must be a history.  A test.
 sub make_consumers
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -518,13 +606,13 @@ SELECT poser_datasync_run('handled');
 SELECT poser_datasync_run('handled', 1);
 EOF
 	is( lines_as($node, $dbname, 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
-		3, "$dbname: a consumer is given what it does not confirm");
+		3, "$dbname: a consumer gets what it does not confirm");
 	return;
 }
 
-# Tests: such consumers go on, and have then been given each change that history
-# has, those of each row in order; none twice, unless "twice" is set, as after a
-# restore.  "attempts" is how often the handler has failed.
+# Tests: these consumers go on, and get all changes of the history, those of a row in
+# order, and none twice unless "twice" is set, as after a restore.  "attempts" is the
+# number of times that the handler has failed.
 sub consumers_go_on
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -550,7 +638,7 @@ DO $$ BEGIN
 	WHILE poser_datasync_run('handled', 100) > 0 LOOP END LOOP;
 END $$;
 EOF
-	is( lines_as($node, $dbname, $role, <<"EOF"), '', "$name: and are given all that they have not confirmed");
+	is( lines_as($node, $dbname, $role, <<"EOF"), '', "$name: consumers get all that they have not confirmed");
 WITH version AS (
 	SELECT change_id, 'widget' AS kind, uuid FROM poser_widget_version
 	UNION ALL
@@ -581,64 +669,8 @@ UNION ALL
 SELECT format('consumers are %s', string_agg(consumer, ', ' ORDER BY consumer)) FROM poser_datasync_consumer
 HAVING count(*) <> 3;
 EOF
-	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: and poser_check() finds nothing");
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: poser_check() finds nothing after the consumers went on");
 	return;
-}
-
-# Everything in Poser's tables, as a role sees it, and where the sequences are;
-# counts whatever has been settled.  xact is left out unless asked for, and with it
-# where consumers are; and the sequences can be.
-sub contents
-{
-	my ($node, $dbname, %params) = @_;
-	my $role = $params{role} // 'postgres';
-	my $kept = MAINTAINED;
-	my $without = $params{xact} ? '' : q{- 'xact'};
-	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
-		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
-	my $sequence = $params{no_sequence} ? '' :
-	  'SELECT last_value, is_called FROM poser_change_id_seq;
-	   SELECT last_value, is_called FROM poser_batch_id_seq;';
-
-	return lines_as($node, $dbname, $role, <<"EOF");
-SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
-SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
-SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
-SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
-SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
-SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
-SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
-SELECT to_json(h) FROM poser_version_horizon h;
-SELECT to_json(b) FROM poser_batch b ORDER BY id;
-SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
-SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
-SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
-$sequence
-EOF
-}
-
-# Comes back when a session of this application_name waits for a lock.
-sub waits_for_lock
-{
-	my ($node, $application) = @_;
-
-	$node->poll_query_until('postgres', <<"EOF") or die "$application does not wait";
-SELECT count(*) > 0 FROM pg_stat_activity
-WHERE application_name = '$application' AND wait_event_type = 'Lock'
-EOF
-	return;
-}
-
-# Writes a pgbench script into the test's temporary directory.
-sub pgbench_file
-{
-	my ($name, $content) = @_;
-	our $directory //= PostgreSQL::Test::Utils::tempdir();
-	my $file = "$directory/$name";
-
-	unlink $file;
-	append_to_file($file, $content);
-	return $file;
 }
 
 1;

@@ -1,6 +1,6 @@
-# pg_cron runs what there is to run regularly: an import from a file, a consumer's
-# handler, and pruning, each in its name, over connections and in background
-# workers.  A handler that fails stops its consumer until it works again.
+# pg_cron runs what must run regularly: an import from a file, a consumer's handler, and
+# pruning, each in its own name, over connections and in background workers.  A handler
+# that fails stops its consumer until it works again.
 
 use strict;
 use warnings;
@@ -41,9 +41,9 @@ sub wait_until
 	return;
 }
 
-# Before anything is scheduled "hq" has changes to be given to a handler, which will
-# fail at the one of "b", and "slow" has them, too.  The handler writes to the
-# server's own tables for each change of a widget, by the role "worker".
+# At the start there are changes for "hq", whose handler fails at the change of "b",
+# and for "slow".  The handler, as role "worker", writes to the server's own tables for
+# each change of a widget.
 sub new_server
 {
 	my ($name, $conf) = @_;
@@ -101,7 +101,7 @@ EOF
 
 my @nodes = (new_server('connections', ''), new_server('background_workers', 'cron.use_background_workers = on'));
 
-# Seconds are for pg_cron 1.5 and later.
+# pg_cron knows schedules in seconds since 1.5.
 my $version = $nodes[0]->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'pg_cron'});
 my ($major, $minor) = split /[.-]/, $version;
 my $schedule = $major > 1 || $minor >= 5 ? '2 seconds' : '* * * * *';
@@ -113,14 +113,14 @@ foreach my $node (@nodes)
 	  foreach sort keys %commands;
 }
 
-# How often a job has been run so far and done what it should.
+# How often a job has run and succeeded so far.
 sub times_run
 {
 	my ($command) = @_;
 	return "(SELECT count(*) FROM cron.job_run_details WHERE status = 'succeeded' AND command = \$\$$command\$\$)";
 }
 
-# The first time, all of them have something to do.
+# At the first run, all jobs have something to do.
 foreach my $node (@nodes)
 {
 	my $name = $node->name;
@@ -129,13 +129,13 @@ foreach my $node (@nodes)
 	is($node->safe_psql('db', 'SELECT string_agg(uuid, \' \' ORDER BY uuid) FROM poser_widget'), 'a b d log',
 		"$name: an import has been run");
 	is($node->safe_psql('db', q{SELECT count(*) FROM poser_widget_version WHERE uuid = 'log'}), 1,
-		"$name: old versions have been pruned");
+		"$name: old versions were pruned");
 	is( $node->safe_psql('db', q{SELECT attempts > 0, last_error, last_failed_at IS NOT NULL, v.uuid, v.description
 			FROM poser_datasync_status JOIN poser_widget_version v ON change_id = failed_change_id
 			WHERE consumer = 'hq'}),
 		't|HQ is down|t|b|Made', "$name: a handler has failed");
 	is($node->safe_psql('db', q{SELECT string_agg(payload_key, ' ' ORDER BY n), count(poser_component) FROM pushed
-			LEFT JOIN poser_component ON item_code = change_id::text}), 'a a|2', "$name: after what was before that");
+			LEFT JOIN poser_component ON item_code = change_id::text}), 'a a|2', "$name: the handler has failed after the changes before that");
 }
 foreach my $node (@nodes)
 {
@@ -157,9 +157,9 @@ foreach my $node (@nodes)
 		0, "$name: no job has failed");
 	is( $node->safe_psql('db', q{SELECT username, command FROM cron.job_run_details GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 2}),
 		join("\n", map { ($_ =~ /_run/ ? 'worker' : 'postgres') . "|$_" } sort values %commands),
-		"$name: each was run several times");
+		"$name: each job has run several times");
 	is( $node->safe_psql('db', q{SELECT payload_key, payload->>'description', payload->>'active', deletion FROM pushed ORDER BY n}),
-		<<'EOF' =~ s/\n\z//r, "$name: the handler has got each change once and in order, and has gone on by itself");
+		<<'EOF' =~ s/\n\z//r, "$name: the handler has got each change once and in order, and went on without help");
 a|Made|true|f
 a|Changed|true|f
 b|Made|true|f
@@ -175,27 +175,27 @@ b|Changed again|false|f
 e|Imported|true|f
 EOF
 	is( $node->safe_psql('db', q{SELECT attempts, last_error FROM poser_datasync_status WHERE consumer = 'hq'}),
-		'0|', "$name: there is no error any more");
+		'0|', "$name: the consumer's error is gone");
 	is( $node->safe_psql('db', q{SELECT username, role_name, consumer, string_agg(uuid, ' ' ORDER BY change_id)
 			FROM poser_widget_version JOIN poser_transaction t ON t.id = transaction_id
 			WHERE uuid <> 'log' GROUP BY 1, 2, 3 ORDER BY 1}),
-		"importer|postgres||c a d d a b e\npostgres|postgres||a a b c a b", "$name: the import was in the importer's name");
+		"importer|postgres||c a d d a b e\npostgres|postgres||a a b c a b", "$name: the import's changes are in the importer's name");
 	is( $node->safe_psql('db', q{SELECT username, role_name, consumer, count(*), string_agg(description, ' ' ORDER BY change_id)
 			FROM poser_component_version JOIN poser_transaction t ON t.id = transaction_id GROUP BY 1, 2, 3}),
-		'datasync|worker|hq|13|a a b c a b c a d d a b e', "$name: what the handler has written is in its name, and marked");
+		'datasync|worker|hq|13|a a b c a b c a d d a b e', "$name: the handler's changes are in its name, and marked");
 
-	# The handler's changes are not its own consumer's, but another's.
+	# The handler's changes are not given to its own consumer, but to another.
 	is($node->safe_psql('db', 'SELECT consumer FROM poser_datasync_status WHERE holds_pruning'), 'slow',
-		"$name: pruning waits for who is slow");
+		"$name: pruning waits for the slow consumer");
 	my $changes = q{FROM poser_datasync_changes('slow', 10000) WITH ORDINALITY};
 	is( $node->safe_psql('db', "SELECT change_id, payload_key, deletion, payload $changes
 			WHERE payload_type = 'poser_widget' ORDER BY ordinality"),
 		$node->safe_psql('db', 'SELECT change_id, payload_key, deletion, payload FROM pushed ORDER BY n'),
-		"$name: who is given all of it, as it was");
+		"$name: the slow consumer gets all changes as they were");
 	is($node->safe_psql('db', "SELECT count(*) $changes WHERE payload_type = 'poser_component'"), 13,
-		"$name: and what the handler has written");
+		"$name: the slow consumer gets the handler's changes");
 	$node->safe_psql('db', "SELECT poser_datasync_confirm('slow', max(change_id)) $changes");
-	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 8, "$name: then nobody needs it any more");
+	is($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), 8, "$name: pruning removes versions that no consumer needs");
 	counts_exact($node, 'db', $name, widgets => 4);
 	history_exact($node, 'db', $name, versions => 19);
 }

@@ -1,6 +1,6 @@
-# A backend killed under load, then the postmaster and all that it started: after
-# the restart every count is exact, and history has what was committed and
-# nothing else.
+# A backend is killed under load, then the postmaster and all its processes.  After the
+# restart every count is exact, and the history has what was committed and nothing
+# else.
 
 use strict;
 use warnings;
@@ -36,7 +36,7 @@ INSERT INTO poser_component (widget_uuid, item_code, description) VALUES (:v::te
 COMMIT;
 EOF
 
-# Starts pgbench and comes back once it has added some components.
+# Starts pgbench and returns once it has added components.
 sub start_load
 {
 	my $before = $node->safe_psql('db', 'SELECT count(*) FROM poser_component');
@@ -54,8 +54,8 @@ sub start_load
 	return $load;
 }
 
-# Commits a widget of this name, and leaves a session that has another one, with
-# its version on disk, in a transaction.
+# Commits a widget of this name, and returns a session with an open transaction that
+# has another widget, with its version on disk.
 sub write_some
 {
 	my ($name) = @_;
@@ -74,7 +74,7 @@ EOF
 	return $session;
 }
 
-# Five tests: what was committed has its versions, what was not has none.
+# Five tests: what was committed has versions, what was not has none.
 sub survived
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -82,10 +82,10 @@ sub survived
 
 	is( $node->safe_psql('db', "SELECT operation, description, changed
 		FROM poser_widget_history('committed $name')"),
-		"update|changed|{description}\ninsert||", "$name: what was committed is in history");
+		"update|changed|{description}\ninsert||", "$name: committed changes are in the history");
 	is( $node->safe_psql('db', q{SELECT uuid FROM poser_widget_version WHERE uuid LIKE 'uncommitted%'
 		UNION ALL SELECT uuid FROM poser_component_version WHERE description LIKE 'uncommitted%'}),
-		'', "$name: what was not is not");
+		'', "$name: uncommitted changes are not in the history");
 	counts_exact($node, 'db', $name, widgets => $widgets);
 	history_exact($node, 'db', $name, versions => 1000);
 	return;
@@ -99,7 +99,7 @@ sub finish_load
 	return;
 }
 
-# One backend, that with the oldest transaction.
+# The backend with the oldest transaction.
 foreach my $round (1 .. 3)
 {
 	my $load = start_load();
@@ -149,8 +149,8 @@ foreach my $round (1 .. 3)
 	survived("killed postmaster $round", 6 + $round);
 }
 
-# The same at rest, right after a checkpoint: ids that were given before the crash
-# are not given again.
+# The same without load, right after a checkpoint: ids from before the crash are not
+# used again.
 my $session = write_some('stopped at rest');
 my $last = $node->safe_psql('db', 'SELECT max(change_id) FROM poser_widget_version');
 $node->stop('immediate');
@@ -162,7 +162,7 @@ cmp_ok(
 	$node->safe_psql('db', q{SELECT max(transaction_id) FROM poser_widget_version WHERE uuid = '1'}),
 	'>', $last, 'the next transaction has a greater id');
 
-# And life goes on.
+# Writing goes on.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_component (widget_uuid, item_code, description)
 SELECT uuid, 'last', 'Part' FROM poser_widget;

@@ -1,7 +1,6 @@
-# Consumers over what happens to servers.  What was confirmed stays confirmed, and
-# what was not comes again: after crashes, prepared transactions, a failover and a
-# dump.  Transactions that go on hold nothing back but what they change themselves.
-# LISTEN hears of each transaction once.
+# Consumers on servers that fail.  What was confirmed stays confirmed, and what was not
+# comes again: after crashes, prepared transactions, a failover and a dump.  Long
+# transactions delay only their own changes.  LISTEN hears of each transaction once.
 
 use strict;
 use warnings;
@@ -14,14 +13,14 @@ use PostgreSQL::Test::Utils;
 use PoserTest;
 use Test::More;
 
-# What a consumer gets twice after a restore depends on who else was at work when it
-# looked; here it is to be nobody.
+# What a consumer gets twice after a restore depends on the transactions that ran when
+# its position was taken.  Here none runs, not even autovacuum.
 my $node = new_node('primary', allows_streaming => 1, conf => "max_connections = 40\nautovacuum = off");
 $node->safe_psql('postgres', 'CREATE ROLE clerk LOGIN');
 
-# A client that keeps what it is given, in the same database.  take() keeps and
-# confirms the first so many of a chunk; drain() all there is, chunk by chunk, and
-# returns how many.  work() is a handler, which keeps what it is given for "worker".
+# A client that stores what it gets in the same database.  take() stores and confirms
+# the first changes of a chunk.  drain() takes all there is, chunk by chunk, and returns
+# the number.  work() is a handler, which stores what "worker" gets.
 use constant CLIENT => <<'EOF';
 CREATE TABLE received (n bigint GENERATED ALWAYS AS IDENTITY, consumer name, change_id bigint,
 	payload_type name, payload_key text, deletion boolean, payload jsonb);
@@ -76,7 +75,7 @@ sub make_database
 	return;
 }
 
-# The next changes for a consumer: all of them, and which rows they are of.
+# The next changes for a consumer: all of them, and their rows' keys.
 sub changes
 {
 	my ($server, $dbname, $consumer, $max) = @_;
@@ -103,10 +102,21 @@ sub insert_widget
 	return;
 }
 
-# A test: a consumer has been given each change, unless it was skipped, as history
-# has it, and nothing else; those of each row in order; none twice, or if "twice" is
-# set, some may have come before and after row "mark" of what it has kept; and the
-# last of each row are a copy of the tables.
+# Each change of the history, as a consumer gets it.
+my $versions = <<'EOF';
+SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
+FROM poser_widget_version v
+UNION ALL
+SELECT change_id, 'poser_component', uuid, operation_type = 2,
+	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
+FROM poser_component_version v
+EOF
+
+# A test: a consumer has got each change of the history that it has not skipped, and
+# nothing else; the changes of each row in order; none twice.  With "twice", changes may
+# have come both before and after row "mark" of what it has stored.  The last change of
+# each row makes a copy of the tables.
 sub received_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -115,14 +125,7 @@ sub received_exact
 	my $twice = $params{twice} ? ', later' : '';
 	my $result = $server->safe_psql($dbname, <<"EOF");
 WITH version AS (
-	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
-		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
-	FROM poser_widget_version v
-	UNION ALL
-	SELECT change_id, 'poser_component', uuid, operation_type = 2,
-		to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
-	FROM poser_component_version v
-), live AS (
+$versions), live AS (
 	SELECT 'poser_widget' AS payload_type, uuid AS payload_key, to_jsonb(w) AS payload FROM poser_widget w
 	UNION ALL
 	SELECT 'poser_component', uuid, to_jsonb(c) FROM poser_component c
@@ -179,7 +182,7 @@ DELETE FROM poser_widget WHERE uuid = 'w3';
 COMMIT;
 EOF
 my $status = q{SELECT consumer, pending, oldest, last_confirmed_at FROM poser_datasync_status ORDER BY 1};
-is(drain($node, 'crash', 'all', 4), 13, 'all is confirmed');
+is(drain($node, 'crash', 'all', 4), 13, 'a consumer has confirmed all');
 is($node->safe_psql('crash', q{SELECT take('half', 8, 5)}), 5, 'five of eight changes are confirmed');
 my $delivered = changes($node, 'crash', 'half', 8);
 like($delivered, qr/\A\d+\|.*\|w6\|.*(\n.*){7}\z/, 'the next eight begin with the sixth');
@@ -191,10 +194,10 @@ my $before = $node->safe_psql('crash', $status);
 $node->stop('immediate');
 $session->quit;
 $node->start;
-is($node->safe_psql('crash', $status), $before, 'a crash leaves each consumer where it was');
-is(changes($node, 'crash', 'half', 8), $delivered, 'what was delivered and not confirmed comes again');
-is(changes($node, 'crash', 'open', 3), $first, 'what was confirmed in a transaction that is lost does, too');
-is(drain($node, 'crash', 'all', 4), 0, 'what was confirmed does not');
+is($node->safe_psql('crash', $status), $before, 'a crash does not move a consumer');
+is(changes($node, 'crash', 'half', 8), $delivered, 'after a crash, delivered changes that were not confirmed come again');
+is(changes($node, 'crash', 'open', 3), $first, 'after a crash, changes confirmed by a lost transaction come again');
+is(drain($node, 'crash', 'all', 4), 0, 'after a crash, confirmed changes do not come again');
 $node->safe_psql('crash', q{SELECT take('half', 2, 1)});
 $node->stop('immediate');
 $node->start;
@@ -220,8 +223,8 @@ ROLLBACK;
 DELETE FROM poser_component WHERE uuid = :client_id || ' ' || (21 - :n);
 EOF
 
-# The postmaster and all its processes are killed under load, with a window that
-# is half confirmed.
+# The postmaster and all its processes are killed under load.  Half of a window was
+# confirmed.
 foreach my $round (1, 2)
 {
 	my $load = IPC::Run::start(
@@ -251,7 +254,7 @@ foreach my $round (1, 2)
 	$node->start;
 	like(slurp_file($node->logfile, $offset), qr/not properly shut down.*redo (?:done|is not required)/s,
 		"killed server $round: it has recovered");
-	is(changes($node, 'crash', 'half', 10000), $delivered, "killed server $round: what was delivered comes again");
+	is(changes($node, 'crash', 'half', 10000), $delivered, "killed server $round: delivered changes that were not confirmed come again");
 	$node->safe_psql('crash', q{SELECT format('COMMIT PREPARED %L', gid) FROM pg_prepared_xacts \gexec});
 	drain($node, 'crash', 'half', 1000);
 	drain($node, 'crash', 'all', 10000) if $round == 2;
@@ -272,30 +275,30 @@ insert_widget('prepared', 'between');
 $writer->query_safe(q{INSERT INTO poser_widget (uuid, description) VALUES ('second', ''); PREPARE TRANSACTION 'held'});
 $writer->quit;
 insert_widget('prepared', 'later');
-is(keys_of($node, 'prepared', 'c'), 'earlier between later', 'nothing comes of a prepared transaction, and others do');
-is(drain($node, 'prepared', 'c', 2), 3, 'and can be confirmed');
-is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 0, 'then none is pending');
+is(keys_of($node, 'prepared', 'c'), 'earlier between later', 'changes of a prepared transaction do not come, others do');
+is(drain($node, 'prepared', 'c', 2), 3, 'changes after those of a prepared transaction can be confirmed');
+is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 0, 'a prepared transaction\'s changes are not pending');
 $node->stop('immediate');
 $node->start;
-is(keys_of($node, 'prepared', 'c'), '', 'after a crash, too');
+is(keys_of($node, 'prepared', 'c'), '', 'after a crash, changes of a prepared transaction do not come');
 insert_widget('prepared', 'latest');
-is(keys_of($node, 'prepared', 'c'), 'latest', 'but what has come since');
+is(keys_of($node, 'prepared', 'c'), 'latest', 'after a crash, later changes come');
 $node->safe_psql('prepared', q{COMMIT PREPARED 'held'; UPDATE poser_widget SET active = false WHERE uuid = 'first'});
 is(keys_of($node, 'prepared', 'c'), 'latest', 'what was delivered does not become another for COMMIT PREPARED');
-is(drain($node, 'prepared', 'c', 1), 4, 'it comes next');
+is(drain($node, 'prepared', 'c', 1), 4, 'after COMMIT PREPARED its changes come next');
 is( $node->safe_psql('prepared', q{SELECT string_agg(payload_key, ' ' ORDER BY n) FROM received}),
-	'earlier between later latest first second first', 'in its order');
+	'earlier between later latest first second first', 'its changes come in their order');
 is(keys_of($node, 'prepared', 'other'), 'earlier first between second later latest first',
-	'another consumer gets all in the order in which it was made');
+	'another consumer gets all changes in the order of their ids');
 received_exact($node, 'prepared', 'c', 'COMMIT PREPARED');
 
 $node->safe_psql('prepared', q{BEGIN; DELETE FROM poser_widget; PREPARE TRANSACTION 'held'});
 insert_widget('prepared', 'after');
-is(drain($node, 'prepared', 'c', 1), 1, 'another one, and what came after it');
+is(drain($node, 'prepared', 'c', 1), 1, 'changes come while another transaction is prepared');
 $node->safe_psql('prepared', q{ROLLBACK PREPARED 'held'});
-is(keys_of($node, 'prepared', 'c'), '', 'ROLLBACK PREPARED: nothing comes of it');
+is(keys_of($node, 'prepared', 'c'), '', 'ROLLBACK PREPARED: none of its changes comes');
 
-# A consumer's own transaction.
+# A consumer's own prepared transaction.
 $node->safe_psql('prepared', q{UPDATE poser_widget SET active = NOT active WHERE uuid IN ('first', 'second', 'after')});
 $delivered = changes($node, 'prepared', 'c', 10);
 foreach my $end ('ROLLBACK', 'COMMIT')
@@ -309,13 +312,13 @@ EOF
 	{
 		my ($rc, $stdout, $stderr) = $node->psql('prepared',
 			"\\set VERBOSITY verbose\nSELECT * FROM poser_datasync_changes('c')");
-		like($stderr, qr/ERROR:  55P03: .*^HINT:  /ms, "prepared by a consumer$restarted: nobody else can work for it");
+		like($stderr, qr/ERROR:  55P03: .*^HINT:  /ms, "prepared by a consumer$restarted: no other worker can work for it");
 		fails_as($node, 'prepared', 'postgres', '55P03', "SELECT poser_datasync_$_",
 			"prepared by a consumer$restarted, poser_datasync_$_")
 		  foreach q{confirm('c', 1)}, q{run('c')}, q{skip('c', 1, 'why')}, q{drop('c')};
 		is($node->safe_psql('prepared', q{SELECT pending FROM poser_datasync_status WHERE consumer = 'c'}), 3,
-			"prepared by a consumer$restarted: its status is that before");
-		is(keys_of($node, 'prepared', 'other') =~ s/ .*//r, 'earlier', "prepared by a consumer$restarted: another one works");
+			"prepared by a consumer$restarted: the status is as before");
+		is(keys_of($node, 'prepared', 'other') =~ s/ .*//r, 'earlier', "prepared by a consumer$restarted: another consumer works");
 		if (!$restarted)
 		{
 			$node->stop('immediate');
@@ -324,7 +327,7 @@ EOF
 	}
 	$node->safe_psql('prepared', "$end PREPARED 'consumer'");
 	is(changes($node, 'prepared', 'c', 10),
-		$end eq 'COMMIT' ? $delivered =~ s/\A(?:.*\n){2}//r : $delivered, "$end PREPARED: it goes on from there");
+		$end eq 'COMMIT' ? $delivered =~ s/\A(?:.*\n){2}//r : $delivered, "$end PREPARED: the consumer goes on from there");
 }
 drain($node, 'prepared', $_, 3) foreach 'c', 'other';
 received_exact($node, 'prepared', $_, 'prepared by a consumer') foreach 'c', 'other';
@@ -342,27 +345,27 @@ $node->safe_psql('neighbour', q{BEGIN; INSERT INTO poser_widget (uuid, descripti
 my ($reader, $here, $younger) = map { $node->background_psql('long') } 1 .. 3;
 $reader->query_safe('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM poser_widget');
 insert_widget('long', 'a');
-is(drain($node, 'long', 'c', 1), 1, 'transactions in another database and readers hold nothing back');
+is(drain($node, 'long', 'c', 1), 1, 'transactions in another database and readers delay no change');
 $here->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('long', '')});
 insert_widget('long', 'b');
-is(drain($node, 'long', 'c', 1), 1, 'nor does one in the same database');
+is(drain($node, 'long', 'c', 1), 1, 'an open transaction in the same database delays no change of others');
 $here->query_safe(q{UPDATE poser_widget SET active = false WHERE uuid IN ('a', 'long')});
 insert_widget('long', 'c');
-is(drain($node, 'long', 'c', 1), 1, 'however long it is');
+is(drain($node, 'long', 'c', 1), 1, 'a long transaction delays no change of others');
 $here->query_safe('COMMIT');
-is(keys_of($node, 'long', 'c'), 'long a long', 'its own changes come when it is over');
+is(keys_of($node, 'long', 'c'), 'long a long', 'a long transaction\'s changes come after its commit');
 drain($node, 'long', 'c', 1);
 
-# The youngest of three transactions makes a row, the oldest changes it, and only
-# that between them goes on.
+# The youngest of three transactions makes a row, the oldest changes it, and only the
+# third one is still open.
 $here->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $younger->query_safe('BEGIN; SELECT pg_current_xact_id()');
 insert_widget('long', 'row');
 $here->query_safe(q{UPDATE poser_widget SET description = 'Changed' WHERE uuid = 'row'; COMMIT});
-is(keys_of($node, 'long', 'c'), 'row row', 'what an older transaction has changed comes after what it has seen');
+is(keys_of($node, 'long', 'c'), 'row row', 'the change of an older transaction comes after the change that it has seen');
 drain($node, 'long', 'c', 1);
 $younger->query_safe(q{UPDATE poser_widget SET description = 'Changed again' WHERE uuid = 'row'; COMMIT});
-is(drain($node, 'long', 'c', 1), 1, 'and before what was changed later');
+is(drain($node, 'long', 'c', 1), 1, 'one more change comes after both');
 received_exact($node, 'long', 'c', 'long transactions');
 $elsewhere->query_safe('COMMIT');
 $node->safe_psql('neighbour', q{COMMIT PREPARED 'elsewhere'});
@@ -378,7 +381,7 @@ $writer = $node->background_psql('notify');
 my $newest = 'SELECT max(id) FROM poser_transaction';
 my $marks = 0;
 
-# The payloads that the listener has got since the last time: all before a mark.
+# The payloads that the listener has got since the last call: all before a mark.
 sub heard
 {
 	my $mark = 'mark ' . ++$marks;
@@ -389,8 +392,8 @@ sub heard
 	return join ' ', grep { $_ ne $mark } $output =~ /"poser_datasync" with payload "([^"]*)"/g;
 }
 
-# A test of what is heard when the writer, whose session has seen all before, has
-# done this: the newest transaction's id, or nothing.
+# A test of what is heard after the writer, a session that has seen all earlier changes,
+# has run this: the id of the newest transaction, or nothing.
 sub hears
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -402,38 +405,38 @@ sub hears
 }
 
 my $insert = q{INSERT INTO poser_widget (description) VALUES ('')};
-hears($insert, 0, 'without a consumer, nothing');
+hears($insert, 0, 'no consumer: no notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('quiet', notify => false)});
-hears($insert, 0, 'nor with one that does not ask for it');
+hears($insert, 0, 'a consumer that does not ask for it: no notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('alert', notify => true)});
-hears($insert, 1, 'a transaction is heard of once one asks for it');
+hears($insert, 1, 'a consumer asks for it: a transaction notifies');
 is($node->safe_psql('notify', q{SELECT max(transaction_id) FROM poser_datasync_changes('alert')}),
-	$node->safe_psql('notify', $newest), 'NOTIFY: and its changes are there');
+	$node->safe_psql('notify', $newest), 'NOTIFY: its changes come');
 hears("BEGIN; $insert; $insert; UPDATE poser_widget SET active = NOT active; DELETE FROM poser_widget; COMMIT",
-	1, 'once, whatever it does');
+	1, 'a transaction notifies once for all its changes');
 hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SET LOCAL poser.runas = 'bob'; $insert; COMMIT",
-	1, 'once, in however many names: the newest');
+	1, 'a transaction in several names notifies once, of the newest');
 is($node->safe_psql('notify', 'SELECT count(*) FROM poser_transaction GROUP BY xact ORDER BY xact::text::bigint DESC LIMIT 1'),
-	2, 'NOTIFY: there were two');
-hears("BEGIN; $insert; ROLLBACK", 0, 'nothing after a rollback');
-hears("BEGIN; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 0, 'nothing of a savepoint that was rolled back');
+	2, 'NOTIFY: the transaction had two names');
+hears("BEGIN; $insert; ROLLBACK", 0, 'a rollback notifies of nothing');
+hears("BEGIN; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 0, 'a savepoint that was rolled back notifies of nothing');
 hears("BEGIN; SET LOCAL poser.runas = 'alice'; $insert; SAVEPOINT s; SET LOCAL poser.runas = 'bob'; $insert; ROLLBACK TO s; COMMIT",
-	1, 'what a savepoint that was rolled back leaves');
-hears("BEGIN; SAVEPOINT s; $insert; RELEASE s; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 1, 'and of one that was released');
-hears('CREATE TABLE mine AS SELECT 1', 0, 'nothing of what is not Poser\'s');
+	1, 'the changes before a savepoint that was rolled back notify');
+hears("BEGIN; SAVEPOINT s; $insert; RELEASE s; SAVEPOINT s; $insert; ROLLBACK TO s; COMMIT", 1, 'the changes in a released savepoint notify');
+hears('CREATE TABLE mine AS SELECT 1', 0, 'other tables notify of nothing');
 hears("BEGIN; $insert; PREPARE TRANSACTION 'notify'", 0, 'PREPARE TRANSACTION is possible');
-hears(q{COMMIT PREPARED 'notify'}, 0, 'and not heard of');
-hears($insert, 1, 'but what follows is');
+hears(q{COMMIT PREPARED 'notify'}, 0, 'COMMIT PREPARED does not notify');
+hears($insert, 1, 'the next transaction notifies');
 $node->safe_psql('notify', q{SELECT poser_datasync_add('alarm', notify => true)});
-hears($insert, 1, 'once, however many ask for it');
+hears($insert, 1, 'several consumers that ask for it: one notification');
 $node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = false WHERE consumer = 'alert'});
-hears($insert, 1, 'as long as one does');
+hears($insert, 1, 'one consumer that still asks for it: a notification');
 $node->safe_psql('notify', q{SELECT poser_datasync_drop('alarm')});
-hears($insert, 0, 'nothing once none does');
+hears($insert, 0, 'no consumer asks for it any more: no notification');
 $node->safe_psql('notify', q{UPDATE poser_datasync_consumer SET notify = true WHERE consumer = 'alert'});
-hears($insert, 1, 'until one does again');
+hears($insert, 1, 'a consumer asks for it again: a notification');
 drain($node, 'notify', $_, 5) foreach 'quiet', 'alert';
-is(heard(), '', 'NOTIFY: nothing of consuming');
+is(heard(), '', 'NOTIFY: consuming does not notify');
 $_->quit foreach $listener, $writer;
 
 #
@@ -442,7 +445,7 @@ $_->quit foreach $listener, $writer;
 make_database('source');
 make_history($node, 'source', 'postgres');
 
-# Changes of all kinds, under names of their own.
+# Changes of all kinds, to rows with names of their own.
 sub write_some
 {
 	my ($server, $dbname, $tag) = @_;
@@ -471,10 +474,10 @@ EOF
 
 my $written = 4 + 4 + 1 + 1 + 1 + 2 + 2;
 
-# Consumers in all states: "never" polled, "half" of a window confirmed, "all"
-# confirmed, one with a handler that fails, one that has skipped a change and goes
-# on, one from now on, which begins with a copy of what there is, and one that has
-# confirmed what was made after what it has not been given.
+# Consumers in all states: "never" has polled nothing; "half" has confirmed half of a
+# window; "all" has confirmed all; "worker" has a handler that fails; "skipper" has
+# skipped a change and goes on; "now" begins with a copy of the tables; "across" has
+# confirmed a change that was made after one that it has not got.
 $node->safe_psql('source', <<'EOF');
 SELECT poser_datasync_add(c, 'beginning') FROM unnest('{never,half,all,skipper,across}'::name[]) c;
 SELECT poser_datasync_add('worker', 'beginning', 'work(poser_change)', 'datasync', notify => true);
@@ -486,20 +489,11 @@ SELECT drain(c, 10) FROM unnest('{all,skipper,across}'::name[]) c;
 EOF
 lines_as($node, 'source', 'clerk', q{SELECT poser_datasync_run('worker')});
 write_some($node, 'source', 'first');
-my $all_versions = <<'EOF';
-SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion,
-	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id'] AS payload
-FROM poser_widget_version v
-UNION ALL
-SELECT change_id, 'poser_component', uuid, operation_type = 2,
-	to_jsonb(v) - ARRAY['operation_type', 'transaction_id', 'change_id']
-FROM poser_component_version v
-EOF
 $node->safe_psql('source', <<"EOF");
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT poser_datasync_add('now');
 INSERT INTO received (consumer, change_id, payload_type, payload_key, deletion, payload)
-SELECT 'now', * FROM ($all_versions) v ORDER BY change_id;
+SELECT 'now', * FROM ($versions) v ORDER BY change_id;
 COMMIT;
 SELECT poser_datasync_add('idle');
 EOF
@@ -513,8 +507,8 @@ EOF
 $node->safe_psql('source', qq{SELECT poser_datasync_skip('skipper', $poison, E'it\\tis "poisonous", \\\\N');
 	SELECT take('skipper', 5, 2)});
 
-# What the first session writes comes after what the second one does, and is over
-# while that is not.
+# The first session's change is later than the second's, and commits while the second
+# is open.
 my ($one, $two) = map { $node->background_psql('source') } 1, 2;
 $one->query_safe('BEGIN; SELECT pg_current_xact_id()');
 $two->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('two', 'Made before')});
@@ -526,7 +520,7 @@ is( $node->safe_psql('source', q{SELECT string_agg(payload_key, ' ') FROM receiv
 	WHERE consumer = 'across' AND payload_key IN ('one', 'two')}),
 	'one', 'a change is confirmed, and one before it is not');
 drain($node, 'source', 'all', 10);
-is(drain($node, 'source', 'all', 10), 0, 'a server where nothing goes on');
+is(drain($node, 'source', 'all', 10), 0, 'no change comes without writers');
 received_exact($node, 'source', 'all', 'before a dump');
 my $consumers = q{SELECT consumer, handler, runas, notify, own_changes, roles FROM poser_datasync_consumer ORDER BY 1};
 my $skipped = 'SELECT * FROM poser_datasync_skipped';
@@ -549,8 +543,8 @@ foreach my $form (sort keys %restore)
 	command_ok([ 'pg_dump', @{ $restore{$form}[0] }, $node->connstr('source') ], "pg_dump for $form");
 }
 
-# The same cluster has greater transaction ids than the dump knows, and the other
-# one has smaller ones.
+# The dump's cluster has greater transaction ids than the dump, the other cluster has
+# smaller ones.
 foreach my $server ($node, $other)
 {
 	foreach my $form (sort keys %restore)
@@ -574,38 +568,38 @@ foreach my $server ($node, $other)
 		  foreach $consumers, $skipped;
 		is( lines_as($server, 'target', 'clerk', q{SELECT pending > 0, attempts > 0, last_error
 				FROM poser_datasync_status WHERE consumer = 'worker'}),
-			't|t|broken at Poison', "$name: privileges on the status, and what the handler had said");
+			't|t|broken at Poison', "$name: the status has its privileges and the handler's error");
 		is($query->(q{SELECT string_agg(consumer, ' ' ORDER BY consumer) FROM poser_datasync_status WHERE pending = 0}),
-			'all', "$name: who has nothing to do");
-		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: what is pending is kept");
+			'all', "$name: a consumer without changes to get");
+		is($query->(q{SELECT poser_prune_versions('0')}), 0, "$name: pruning keeps pending changes");
 
 		my $mark = $query->('SELECT max(n) FROM received');
-		is(drain($server, 'target', 'all', 10), 0, "$name: who has confirmed all gets nothing");
-		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: who has begun at some time gets what came later");
+		is(drain($server, 'target', 'all', 10), 0, "$name: a consumer that has confirmed all gets nothing");
+		is(drain($server, 'target', 'idle', 10), $written + 2, "$name: a consumer that began later gets what came after that");
 		drain($server, 'target', $_, 10) foreach qw(never half skipper across now);
 		fails_as($server, 'target', 'clerk', '42501', q{SELECT * FROM poser_datasync_changes('never')},
-			"$name: a role that may not work for that consumer");
+			"$name: a role without a grant on the consumer");
 		$query->('DELETE FROM broken');
 		is(lines_as($server, 'target', 'clerk', q{SELECT poser_datasync_run('worker', 100000)}),
 			$query->(qq{SELECT count(*) FROM received WHERE consumer = 'worker' AND n > $mark}),
-			"$name: the handler goes on to work, for the role that may");
+			"$name: the handler goes on, for the role with a grant");
 		received_exact($server, 'target', $_, $name, mark => $mark, twice => 1)
 		  foreach qw(never half all skipper across now worker);
 		is( $query->(q{SELECT count(*), max(last_error), max(attempts) FROM poser_datasync_status WHERE pending > 0}),
-			'0||', "$name: nobody has anything left to do");
-		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: nor any error");
+			'0||', "$name: no consumer has anything left to do");
+		is($query->(q{SELECT max(attempts), count(last_error) FROM poser_datasync_status}), '0|0', "$name: no consumer has an error");
 
-		# From here on it is as ever.
+		# From here on everything is as usual.
 		$mark = $query->('SELECT max(n) FROM received');
 		write_some($server, 'target', 'third');
-		is(drain($server, 'target', $_, 4), $written, "$name: $_ goes on with what is new, once")
+		is(drain($server, 'target', $_, 4), $written, "$name: $_ gets new changes once")
 		  foreach qw(never half all skipper across now idle);
 		is($query->(q{SELECT poser_datasync_run('worker')}), $written, "$name: worker, too");
 		received_exact($server, 'target', $_, "$name, written to", mark => $mark, twice => 1)
 		  foreach qw(never all now worker);
 		counts_exact($server, 'target', $name, widgets => 5);
 		history_exact($server, 'target', $name, versions => 3 * $written);
-		cmp_ok($query->(q{SELECT poser_prune_versions('0')}), '>', 0, "$name: nobody holds pruning back");
+		cmp_ok($query->(q{SELECT poser_prune_versions('0')}), '>', 0, "$name: no consumer holds pruning back");
 	}
 }
 
@@ -629,7 +623,7 @@ $writer->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES
 $node->safe_psql('failover', q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('prepared', '');
 	PREPARE TRANSACTION 'failover'});
 write_some($node, 'failover', 'second');
-is(drain($node, 'failover', 'all', 100), $written, 'while a transaction goes on, and another is prepared');
+is(drain($node, 'failover', 'all', 100), $written, 'changes come while one transaction is open and another is prepared');
 $delivered = changes($node, 'failover', 'half', 1000);
 
 $node->wait_for_catchup($standby);
@@ -637,7 +631,7 @@ $status = q{SELECT consumer, handler, notify, pending, oldest, stale, holds_prun
 	last_error, last_failed_at, failed_change_id FROM poser_datasync_status ORDER BY 1};
 is($standby->safe_psql('failover', $status), $node->safe_psql('failover', $status), 'the status can be read on a standby');
 is($standby->safe_psql('failover', q{SELECT * FROM poser_datasync_stale('0')}), "half\nnever\nworker",
-	'and who has not been there for some time');
+	'stale consumers can be read on a standby');
 foreach (
 	[ 'changes', q{('half')} ],
 	[ 'confirm', q{('half', 1)} ],
@@ -653,24 +647,24 @@ foreach (
 		"\\set VERBOSITY verbose\nSELECT poser_datasync_$function$arguments");
 
 	like($stderr, qr/ERROR:  25006: cannot execute poser_datasync_$function\(\) (?:in a read-only transaction|during recovery)$/m,
-		"poser_datasync_$function() on a standby says what is the matter");
+		"poser_datasync_$function() on a standby fails with a clear message");
 }
 
 $node->stop('immediate');
 eval { $writer->quit };
 $standby->promote;
-is(changes($standby, 'failover', 'half', 1000), $delivered, 'promoted: what was delivered and not confirmed comes again');
-is(drain($standby, 'failover', 'all', 100), 0, 'what was confirmed does not');
-is(drain($standby, 'failover', 'half', 3), 2 * $written - 4, 'the rest of a window can be had, and the next one');
+is(changes($standby, 'failover', 'half', 1000), $delivered, 'promoted: delivered changes that were not confirmed come again');
+is(drain($standby, 'failover', 'all', 100), 0, 'promoted: confirmed changes do not come again');
+is(drain($standby, 'failover', 'half', 3), 2 * $written - 4, 'promoted: the rest of a window comes, and the next window');
 $standby->safe_psql('failover', q{COMMIT PREPARED 'failover'; DELETE FROM broken});
-is(drain($standby, 'failover', $_, 5), 1, "$_ gets what was prepared") foreach 'half', 'all';
-is(drain($standby, 'failover', 'never', 5), 1 + 2 * $written, 'never gets all');
-cmp_ok($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), '>', $written, 'and the handler goes on');
+is(drain($standby, 'failover', $_, 5), 1, "promoted: $_ gets the prepared transaction's changes") foreach 'half', 'all';
+is(drain($standby, 'failover', 'never', 5), 1 + 2 * $written, 'promoted: "never" gets all changes');
+cmp_ok($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), '>', $written, 'promoted: the handler goes on');
 write_some($standby, 'failover', 'third');
-is(drain($standby, 'failover', $_, 5), $written, "$_ gets what is new") foreach qw(half all never);
+is(drain($standby, 'failover', $_, 5), $written, "promoted: $_ gets new changes") foreach qw(half all never);
 is($standby->safe_psql('failover', q{SELECT poser_datasync_run('worker')}), $written, 'worker, too');
 received_exact($standby, 'failover', $_, 'promoted') foreach qw(half all never worker);
-is($standby->safe_psql('failover', q{SELECT count(*) FROM received WHERE payload_key = 'lost'}), 0, 'nothing of what was lost');
+is($standby->safe_psql('failover', q{SELECT count(*) FROM received WHERE payload_key = 'lost'}), 0, 'promoted: no change of the lost transaction comes');
 counts_exact($standby, 'failover', 'promoted', widgets => 5);
 history_exact($standby, 'failover', 'promoted', versions => 3 * $written);
 

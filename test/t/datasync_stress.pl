@@ -1,8 +1,8 @@
-# Datasync loses nothing: writers whose transactions have all lengths and ends, some
-# open for long, consumers that crash wherever they are, and a server that is killed
-# twice.  Every change that was committed reaches every consumer, nothing else does,
-# those of a row come in order, what was confirmed never comes again, what was not
-# comes again as it was, and each copy ends as the tables are.
+# Datasync loses nothing.  Writers' transactions have all lengths and all ends, some are
+# open for long, consumers crash at any point, and the server is killed twice.  Every
+# committed change reaches every consumer, and nothing else does.  The changes of a row
+# come in order.  Confirmed changes never come again, others come again unchanged, and
+# each copy ends like the tables.
 
 use strict;
 use warnings;
@@ -18,7 +18,7 @@ use PoserTest;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-# The same number makes the same scripts and choices, if not the same race.
+# The same seed makes the same scripts and choices; the timing may differ.
 my $seed = $ENV{POSER_TEST_SEED} || int(rand(2**31));
 srand($seed);
 note "POSER_TEST_SEED=$seed";
@@ -33,7 +33,7 @@ EOF
 
 ### Sessions, which may be lost at any moment
 
-# Sends statements, and does not wait for what comes of them.
+# Sends statements without waiting for their result.
 sub send_only
 {
 	my ($session, $sql) = @_;
@@ -64,7 +64,7 @@ sub change_id
 	return $_[0] =~ /^\{"change_id":(\d+),/ ? $1 : die "no change: $_[0]";
 }
 
-# Whether a consumer that was given nothing will get nothing more.
+# Whether a consumer that has just got nothing will get nothing more.
 sub drained
 {
 	my ($consumer, $source) = @_;
@@ -74,9 +74,9 @@ sub drained
 	return (ask($source, "SELECT pending FROM poser_datasync_status WHERE consumer = '$consumer';"))[0] == 0;
 }
 
-# Consumes until all is over, or until it is time to crash; returns which, or how.
-# The log has each answer, after the last change that was confirmed before it, and
-# "kept" once the transaction that asked has committed.
+# Consumes until the test is over or the consumer is to crash.  Returns "over" or the
+# point of the crash.  The log has each answer after the last change confirmed before it,
+# and "kept" when the transaction that polled has committed.
 sub poll
 {
 	my ($consumer, $log, $source, $copy) = @_;
@@ -132,7 +132,7 @@ EOF
 		ask($source, $confirm . 'COMMIT;');
 		print $log "kept\n" if $at_once;
 
-		# To say it again changes nothing.
+		# Confirming again changes nothing.
 		push @confirmed, $last;
 		ask($source, "SELECT poser_datasync_confirm('$consumer', " . one_of(@confirmed) . ');')
 		  if rand() < 0.1;
@@ -140,7 +140,7 @@ EOF
 	return 'gave up';
 }
 
-# The same for one that has a handler, which fails now and then.
+# The same for a consumer with a handler, which fails now and then.
 sub run
 {
 	my ($consumer, $log, $source) = @_;
@@ -160,8 +160,8 @@ sub run
 	return 'gave up';
 }
 
-# A process that works for a consumer, once there is a file of this name if there is
-# to be one; after each crash it knows nothing more.
+# Starts a process that works for a consumer.  With "when" it begins once there is a
+# file of this name.  A crash makes it forget everything.
 sub start_consumer
 {
 	my ($consumer, $when, $work) = @_;
@@ -198,7 +198,7 @@ sub start_consumer
 
 ### Writers
 
-# So many transactions, as psql runs them.
+# A script of so many transactions for psql.
 sub script
 {
 	my ($writer, $transactions) = @_;
@@ -216,7 +216,7 @@ sub script
 	return $script . join("\n", map { finish_prepared($_) } @prepared) . "\nSELECT 'to the end';\n";
 }
 
-# The prepared transactions that there are.
+# The names of the prepared transactions.
 sub prepared
 {
 	return split /\n/, $node->safe_psql('db',
@@ -249,7 +249,7 @@ sub writing
 	return $node->safe_psql('db', q{SELECT count(*) FROM pg_stat_activity WHERE application_name = 'writer'});
 }
 
-# What writers have said: how often it matches.
+# How often a pattern matches what the writers have printed.
 sub written
 {
 	my ($what, $of) = @_;
@@ -260,7 +260,7 @@ sub written
 
 my @backwards;
 
-# Looks at the consumers' positions: what was confirmed the last time is to be still.
+# Records the consumers' positions.  What was confirmed last time must still be.
 sub see_positions
 {
 	push @backwards, split /\n/, $node->safe_psql('db', <<'EOF');
@@ -275,7 +275,7 @@ EOF
 	return;
 }
 
-# Lets so many transactions pass, unless the writers have come to their end.
+# Waits until so many transactions have passed, or the writers have ended.
 sub wait_for_others
 {
 	my ($transactions) = @_;
@@ -290,7 +290,7 @@ EOF
 	return;
 }
 
-# Transactions that are left prepared, and ending some of them.
+# Transactions that are left prepared; some of them are ended now and then.
 my @left;
 
 sub end_some
@@ -299,7 +299,7 @@ sub end_some
 	return;
 }
 
-# A transaction that has its id, and mostly a change, long before it ends.
+# A transaction that gets its id, and mostly a change, long before it ends.
 my $longs = 0;
 
 sub begin_long
@@ -333,9 +333,9 @@ EOF
 	return;
 }
 
-# A while in which others write, a consumer's session is ended, and more.  The long
-# transaction changes last what one with a greater id has made, which has committed,
-# while one with an id between them is running.
+# A round in which others write and a consumer's session is ended.  The long transaction
+# ends with a change of a row that a transaction with a greater id has made and
+# committed, while one with an id between them is open.
 sub round
 {
 	my ($meanwhile) = @_;
@@ -367,7 +367,7 @@ sub kill_backend
 	return;
 }
 
-# The postmaster and all its processes; one that it had just started may go later.
+# Kills the postmaster and all its processes; one that it has just started may end later.
 sub kill_server
 {
 	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
@@ -389,7 +389,7 @@ sub kill_server
 	die 'no restart';
 }
 
-# Crashes while a transaction is prepared and another one open.
+# Crashes while one transaction is prepared and another is open.
 sub crash
 {
 	my ($kill, @writers) = @_;
@@ -409,13 +409,13 @@ sub crash
 	$node->poll_query_until('db', 'SELECT true') or die 'no restart';
 	like(slurp_file($node->logfile, $offset), qr/redo (?:done|is not required)/, 'the server has recovered');
 	@left = prepared();
-	is(scalar(grep { $_ eq "$prepared->{name} kept" } @left), 1, 'what was prepared still is');
+	is(scalar(grep { $_ eq "$prepared->{name} kept" } @left), 1, 'prepared transactions survive the crash');
 	see_positions();
 	end_some();
 	return;
 }
 
-# A transaction with an id, in another database, which nobody has to wait for.
+# A transaction with an id in another database, which no consumer has to wait for.
 sub begin_elsewhere
 {
 	my $elsewhere = session($node, 'elsewhere', 'elsewhere');
@@ -425,7 +425,7 @@ sub begin_elsewhere
 
 ### What happened
 
-# What there should be and is not, or is and should not be.
+# What is missing and what is unexpected.
 sub difference
 {
 	my ($is, $should_be) = @_;
@@ -447,7 +447,7 @@ SELECT 'poser_component', to_jsonb(t) FROM $schema.poser_component t
 EOF
 }
 
-# All that was committed, by change_id: what is to be delivered, and the transaction.
+# All committed changes by change_id: the change as a consumer must get it, and its xact.
 my (%change, %xact);
 
 sub read_history
@@ -465,9 +465,9 @@ EOF
 	return;
 }
 
-# Takes account of changes that are delivered: each is to be what it was in history,
-# and was if it had been delivered; those of a row that are new come after older ones.
-# Returns the problems.
+# Records delivered changes.  Each must be as in the history, and the same each time that
+# it is delivered.  New changes of a row must come after older ones.  Returns the
+# problems.
 sub deliver
 {
 	my ($feed, @changes) = @_;
@@ -494,8 +494,9 @@ sub deliver
 	return @problems;
 }
 
-# Follows the log of a consumer that polls: an answer begins right after what was
-# confirmed, in order, and with what was delivered already and kept.
+# Reads the log of a consumer that polls.  An answer must begin right after the last
+# confirmed change, be in order, and begin with all changes that were delivered before
+# by a committed poll.
 sub follow
 {
 	my ($consumer, $feed) = @_;
@@ -538,8 +539,8 @@ $node->safe_psql('postgres', "CREATE DATABASE $_") foreach 'copies', 'elsewhere'
 make_copy($node, 'copies', $_) foreach qw(first second late fresh);
 make_copy($node, 'db', 'handled');
 
-# What a consumer confirms it also writes down, in the same transaction; a handler
-# leaves what it gets.
+# A consumer records what it confirms in the same transaction.  A handler stores what it
+# gets.
 $node->safe_psql('db', <<'EOF');
 CREATE VIEW history AS
 SELECT v.*, issued_at, username, xact
@@ -572,8 +573,8 @@ SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('second', 'b
 	poser_datasync_add('handled', 'beginning', handler => 'handle(poser_change)'::regprocedure);
 EOF
 
-# The handler is run by two, one at a time.  Of the others, one begins late, from the beginning, and
-# one from then on with a copy of what there is.
+# Two processes run the handler, one at a time.  "late" is made in the middle, from the
+# beginning; "fresh" is made in the middle and begins with a copy of the tables.
 my $copied;
 my @processes = (
 	start_consumer('first', '', \&poll),
@@ -618,26 +619,26 @@ $elsewhere = begin_elsewhere();
 my $last = begin_long('kept');
 round() while writing();
 $_->finish foreach @writers;
-is(written('to the end', 'out'), 4, 'the writers come to their end');
+is(written('to the end', 'out'), 4, 'the writers have finished');
 end_some() while @left;
-is(join("\n", prepared()), '', 'and so does all that was prepared');
+is(join("\n", prepared()), '', 'no transaction is left prepared');
 ok($node->poll_query_until('db', 'SELECT sum(pending) = 0 FROM poser_datasync_status'),
-	'what is still running keeps nothing back');
+	'an open transaction delays no change of others');
 end_long($last, 'COMMIT');
 append_to_file("$directory/over", '');
 waitpid $_, 0 foreach @processes;
 see_positions();
 is(join(' ', ask($elsewhere, 'SELECT pg_current_xact_id(); COMMIT;')), $elsewhere->{xact},
-	'nor has a transaction in another database');
+	'an open transaction in another database delays no change');
 $node->safe_psql('elsewhere', "COMMIT PREPARED 'elsewhere'");
 $elsewhere->{run}->finish;
 
-# What the writers did; both ways to go back are the same to psql.
+# What the writers did.  psql prints ROLLBACK for both ways to roll back.
 my $transactions = written('^BEGIN$', 'out');
 my $aborted = $transactions - written('^(?:COMMIT|PREPARE TRANSACTION)$', 'out');
 note "$aborted of $transactions aborted";
 cmp_ok($aborted, '>', 20, 'transactions were aborted');
-cmp_ok(written('^ROLLBACK$', 'out'), '>', $aborted + 20, 'and parts of others');
+cmp_ok(written('^ROLLBACK$', 'out'), '>', $aborted + 20, 'parts of transactions were rolled back');
 foreach (
 	[ '^COMMIT$', 'commits' ], [ '^PREPARE TRANSACTION$', 'prepared transactions' ],
 	[ '^COMMIT PREPARED$', 'committed ones' ], [ '^ROLLBACK PREPARED$', 'aborted ones' ],
@@ -648,8 +649,8 @@ foreach (
 	cmp_ok(written($_->[0], 'out'), '>', 10, "there were $_->[1]");
 }
 is(written('ERROR:  (?!23503|23505|25P02|3B001|40001|40P01|42704|55P03)', 'err'),
-	0, 'and no errors but those of such transactions');
-unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal (?:6|11)\b/, 'nothing has broken');
+	0, 'only expected errors occurred');
+unlike(slurp_file($node->logfile), qr/PANIC|TRAP|signal (?:6|11)\b/, 'the server log has no crash but those of the test');
 counts_exact($node, 'db', 'in the end', widgets => 8);
 history_exact($node, 'db', 'in the end', versions => 2000);
 
@@ -677,28 +678,28 @@ foreach my $consumer (qw(first second late fresh handled))
 		push @problems, map { "is older: $_" } grep { $before{ $xact{ change_id($_) } } } values %{ $feed{first} };
 		@missing = grep { !$after{ $xact{$_} } } @missing;
 		cmp_ok(scalar(grep { $xact{$_} < $since } @missing), '>', 0,
-			"$consumer: is due changes of transactions that were running when it began");
+			"$consumer: transactions were running when it began");
 	}
 
-	is(first_few(@problems), '', "$consumer: what comes is right, and in order");
+	is(first_few(@problems), '', "$consumer: the changes are right and in order");
 	is(first_few(grep { !$feed{first}{$_} } sort { $a <=> $b } @missing), '', "$consumer: nothing is missing");
-	cmp_ok(scalar(keys %{ $feed{first} }), '>', 1000, "$consumer: that is a lot");
+	cmp_ok(scalar(keys %{ $feed{first} }), '>', 1000, "$consumer: there were many changes");
 	is($feed{again}, undef, "$consumer: once") if $consumer eq 'handled';
 	is( difference(rows($consumer eq 'handled' ? 'db' : 'copies', $consumer), rows('db', 'public')),
-		'', "$consumer: the copy is as the tables are");
-	unlike(join("\n", values %{ $feed{first} }), qr/.*rolled back.*/, "$consumer: nothing was rolled back");
+		'', "$consumer: the copy is equal to the tables");
+	unlike(join("\n", values %{ $feed{first} }), qr/.*rolled back.*/, "$consumer: nothing that was rolled back has come");
 	unlike($log, qr/unexpectedly.*|gave up/, "$consumer: nothing unexpected");
 	$crashes{$_}++ foreach $log =~ /^crashed (.*)/mg;
 	$again += $feed{again} // 0;
 	$lower += $feed{lower} // 0;
 }
-is(first_few(@backwards), '', 'no position has gone back');
+is(first_few(@backwards), '', 'no position has moved backwards');
 cmp_ok($crashes{$_} // 0, '>', 0, "a consumer has crashed: $_")
   foreach ('delivered', 'applying', 'applied', 'confirming', 'handling', 'terminated', 'with the server',
 	'for another session');
 note explain({ %crashes, again => $again, lower => $lower, changes => scalar(keys %change) });
 cmp_ok($again, '>', 100, 'changes have come again');
-cmp_ok($lower, '>', 10, 'and after others with a greater change_id');
+cmp_ok($lower, '>', 10, 'changes have come after others with a greater change_id');
 
 diag("POSER_TEST_SEED=$seed") unless Test::More->builder->is_passing;
 done_testing();

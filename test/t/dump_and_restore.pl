@@ -1,7 +1,7 @@
-# Rows, their history, batches and consumers come through pg_dump as they were, in any
-# schema, by superuser and by owner, plain, parallel and as data only; counts are
-# right on the other side with no further step, and batches and consumers go on.
-# Nobody else can pass for a restore.
+# pg_dump and a restore keep rows, history, batches and consumers as they are: in any
+# schema, by superuser and by owner, plain, parallel and as data only.  The counts are
+# right after it without a further step, and batches and consumers go on.  No other
+# role's writes can look like a restore.
 
 use strict;
 use warnings;
@@ -16,9 +16,9 @@ my $node = new_node('dump');
 my $directory = PostgreSQL::Test::Utils::tempdir();
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 
-# Widgets and components with what makes text formats stumble, and deltas; and a
-# larger table, which a parallel pg_restore takes up first, so that components
-# come while there are no widgets yet.
+# Widgets and components with values that text formats must escape, and deltas; and a
+# larger table, which a parallel pg_restore loads first, so that components are loaded
+# while there are no widgets yet.
 sub fill
 {
 	my ($dbname, $role) = @_;
@@ -57,7 +57,7 @@ EOF
 
 my $source;
 
-# Makes an empty database of the given role's, restores into it and compares.
+# Makes an empty database that the role owns, restores into it and compares.
 sub restored
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -69,16 +69,16 @@ sub restored
 	$node->safe_psql('postgres',
 		"ALTER DATABASE target SET search_path = $source->{search_path}");
 	is(contents($node, 'target', role => $role), $source->{contents},
-		"$name: all is the same");
+		"$name: all contents are equal");
 	counts_exact($node, 'target', $name, widgets => 312);
 	history_exact($node, 'target', $name, versions => 2000);
-	# xact is that of the transaction in which the row has come
+	# each row has the xact of the transaction that has inserted it
 	is( $node->safe_psql('target', 'SELECT count(*), count(*) FILTER
 			(WHERE xact::text <> xmin::text) FROM poser_transaction'),
 		"$source->{transactions}|0", "$name: xact is of this cluster");
 	batches_go_on($node, 'target', $name, role => $role);
 	history_goes_on($node, 'target', $name, role => $role);
-	history_exact($node, 'target', "$name, written to", versions => 2000);
+	history_exact($node, 'target', "$name, after more writes", versions => 2000);
 	consumers_go_on($node, 'target', $name, role => $role, twice => 1);
 	return;
 }
@@ -125,7 +125,7 @@ foreach (
 			'SELECT count(*), sum(component_count) FROM poser_widget_summary'),
 		$node->safe_psql($dbname,
 			'SELECT (SELECT count(*) FROM poser_widget), count(*) FROM poser_component'),
-		"$about: a reader still reads");
+		"$about: a reader can still read");
 	my $history = q{SELECT * FROM poser_widget_history('history 1')};
 	is(lines_as($node, 'target', 'reader', $history),
 		$node->safe_psql($dbname, $history), "$about: history, too");
@@ -133,9 +133,9 @@ foreach (
 	  foreach 'poser_component_version', 'poser_batch', 'poser_batch_row',
 	  'poser_datasync_consumer', 'poser_datasync_skipped', 'poser_datasync_status';
 	is( lines_as($node, 'target', 'writer', q{SELECT count(*) FROM poser_datasync_changes('polled', 3)}),
-		0, "$about: a writer is still granted a consumer, which has gone on");
+		0, "$about: a writer still has its grant on a consumer, which has gone on");
 	is( lines_as($node, 'target', 'writer', 'SELECT uuid FROM poser_batch ORDER BY uuid'),
-		"complete\nempty\nexecuted\nopen", "$about: a writer sees the batches that he may");
+		"complete\nempty\nexecuted\nopen", "$about: a writer sees only some of the batches");
 
 	my $parallel = "$directory/$dbname.dir";
 	command_ok([ 'pg_dump', '-Fd', '-j2', '-f', $parallel, $connstr ],
@@ -159,7 +159,7 @@ foreach (
 	command_ok([ 'pg_dump', '--data-only', '-T', '*.ballast', '-f', $data, $connstr ],
 		"$about: pg_dump --data-only");
 	restored("$about: --data-only", $role, sub {
-		# the targets of batches are to be there, and what consumers are given
+		# the batches' targets, and the tables and functions of the consumers, must exist
 		lines_as($node, 'target', $role, <<"EOF" . BATCH_TABLES . CONSUMER_OBJECTS);
 SET client_min_messages = warning;
 CREATE SCHEMA IF NOT EXISTS "$schema";
@@ -167,12 +167,12 @@ CREATE EXTENSION poser SCHEMA "$schema";
 SET search_path = "$schema";
 EOF
 		command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $data, $_[0] ],
-			"$about: psql of the data");
+			"$about: psql restores the data");
 	});
 }
 
-# Rows that come without their widgets are refused, and wait for nobody who loads
-# nothing: not for a session that has a transaction open.
+# Rows without their widgets are refused.  They wait only for sessions that load, not for
+# one with an open transaction.
 create_database($node, 'alone');
 my $idle = $node->background_psql('alone');
 $idle->query_safe('BEGIN; SELECT count(*) FROM poser_widget');
@@ -182,7 +182,7 @@ fails_as($node, 'alone', 'postgres', '23503', q{SET row_security = off;
 	'components without widgets beside an open transaction');
 $idle->quit;
 
-# A dump of version 1.1 has no history: what there is now is its beginning.
+# A dump of version 1.1 has no history: its rows are the beginning of the history.
 create_database($node, 'older', version => '1.1');
 $node->safe_psql('older', <<'EOF');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock'), ('b', 'Bell');
@@ -195,22 +195,22 @@ $node->safe_psql('postgres', 'CREATE DATABASE newer TEMPLATE template0');
 command_ok(
 	[ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $older, $node->connstr('newer') ],
 	'a dump of version 1.1, restored where 1.4 is the default');
-is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'rows have come without versions');
+is( $node->safe_psql('newer', <<'EOF'), "2|3\n0|0\n0", 'the rows have no versions');
 SELECT (SELECT count(*) FROM poser_widget), (SELECT count(*) FROM poser_component);
 SELECT (SELECT count(*) FROM poser_widget_version), (SELECT count(*) FROM poser_component_version);
 SELECT count(*) FROM poser_transaction;
 EOF
 is( $node->safe_psql('newer', 'SELECT object FROM poser_check() ORDER BY 1'),
-	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() says so');
-is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() mends it');
+	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() reports rows without versions');
+is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() makes the missing versions');
 counts_exact($node, 'newer', 'mended', widgets => 2);
 history_exact($node, 'newer', 'mended', versions => 5);
 is( $node->safe_psql('newer', q{SELECT operation, changed, description, username, comment
 	FROM poser_widget_history('b')}),
-	'insert||Bell|postgres|recorded by poser_record_versions()', 'history begins there');
+	'insert||Bell|postgres|recorded by poser_record_versions()', 'the history begins with these versions');
 
-# One of version 1.2 has all but batches and consumers, and of 1.3 all but consumers:
-# they are given all of it.
+# Version 1.2 has no batches and no consumers, version 1.3 has no consumers.  A new
+# consumer gets the whole history.
 foreach my $version ('1.2', '1.3')
 {
 	my $dbname = 'version_' . $version =~ tr/./_/r;
@@ -233,7 +233,7 @@ foreach my $version ('1.2', '1.3')
 	consumers_go_on($node, $dbname, "from version $version");
 }
 
-# A session that has the settings of a restore, and what it has written since:
+# Gives a session the settings of a restore.  recorded() returns what was written since:
 # each version's operation and values.
 my $as_restore = <<'EOF';
 SET row_security = off;
@@ -262,7 +262,7 @@ SET search_path = '' SET row_security = off AS
 $$BEGIN INSERT INTO public.poser_widget (uuid, description) VALUES (uuid, 'by a function'); END$$;
 EOF
 
-# Not so a writer who is not the owner, not even by the owner's functions.
+# A writer that is not the owner is no restore, not even through the owner's functions.
 lines_as($node, 'guarded', 'writer', $as_restore . <<'EOF');
 INSERT INTO public.poser_widget (uuid, description) VALUES ('a', 'by a writer');
 COPY public.poser_widget (uuid, description) FROM STDIN;
@@ -272,16 +272,16 @@ SELECT public.add_widget('c');
 SELECT public.add_as_restore('d');
 EOF
 lines_as($node, 'guarded', 'writer', q{SELECT add_as_restore('e')});
-is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer who sets what a restore sets is recorded');
+is(recorded(), <<'EOF' =~ s/\n\z//r, 'a writer with the settings of a restore is recorded');
 0|a|by a writer|writer
 0|b|copied|writer
 0|c|by a function|writer
 0|d|by a function|writer
 0|e|by a function|writer
 EOF
-counts_exact($node, 'guarded', 'a writer who sets what a restore sets', widgets => 5);
+counts_exact($node, 'guarded', 'a writer with the settings of a restore', widgets => 5);
 
-# Nor the owner with one of the two settings.
+# Nor is the owner with only one of the two settings.
 lines_as($node, 'guarded', 'owner', <<'EOF');
 SET row_security = off;
 INSERT INTO poser_widget (uuid, description) VALUES ('f', 'by the owner');
@@ -289,13 +289,13 @@ RESET row_security;
 SET search_path = '';
 INSERT INTO public.poser_widget (uuid, description) VALUES ('g', 'by the owner');
 EOF
-is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner who sets one of two is recorded');
+is(recorded() =~ s/.*(?=0\|f)//sr, <<'EOF' =~ s/\n\z//r, 'the owner with one of the two settings is recorded');
 0|f|by the owner|owner
 0|g|by the owner|owner
 EOF
-counts_exact($node, 'guarded', 'the owner who sets one of two', widgets => 7);
+counts_exact($node, 'guarded', 'the owner with one of the two settings', widgets => 7);
 
-# Of the owner with both, INSERT and COPY bring no versions, all else does.
+# The owner with both: INSERT and COPY make no versions, other commands do.
 my $before = recorded();
 lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
 INSERT INTO public.poser_widget (uuid, description) VALUES ('h', 'restored');
@@ -303,10 +303,10 @@ COPY public.poser_widget (uuid, description) FROM STDIN;
 i	restored
 \.
 EOF
-is(recorded(), $before, 'rows that the owner restores are not');
+is(recorded(), $before, 'rows that the owner restores are not recorded');
 is($node->safe_psql('guarded', 'SELECT object FROM poser_check() ORDER BY 1'),
-	"widget h\nwidget i", 'poser_check() says so if their versions do not come');
-is($node->safe_psql('guarded', 'SELECT poser_record_versions()'), 2, 'and they can be recorded');
+	"widget h\nwidget i", 'poser_check() reports restored rows without versions');
+is($node->safe_psql('guarded', 'SELECT poser_record_versions()'), 2, 'poser_record_versions() records them');
 $before = recorded();
 lines_as($node, 'guarded', 'owner', $as_restore . <<'EOF');
 UPDATE public.poser_widget SET description = 'changed' WHERE uuid = 'a';

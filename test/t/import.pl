@@ -1,6 +1,6 @@
-# Imports from CSV files by file_fdw, from and to another server by postgres_fdw:
-# what is the same is not touched there either, and of what fails, is cancelled or
-# crashes nothing is left on either side.
+# Imports from CSV files with file_fdw, from and to another server with postgres_fdw.
+# Equal rows are not written there either.  An import that fails, is cancelled or
+# crashes leaves nothing on either side.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ sub widgets
 	return $server->safe_psql('db', 'SELECT w FROM poser_widget w ORDER BY uuid COLLATE "C"');
 }
 
-# The same, with where the rows are, and how many versions there have been.
+# The same with the rows' places, and the number of versions.
 sub places
 {
 	my ($server) = @_;
@@ -44,8 +44,8 @@ SELECT count(*) FROM poser_widget_version;
 EOF
 }
 
-# Three tests: an import fails with this SQLSTATE and says so, and on neither
-# server anything is changed.
+# Three tests: an import fails with this SQLSTATE and message, and changes nothing on
+# either server.
 sub import_fails
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -83,8 +83,8 @@ is(import_rows(q{'csv_widgets', 'poser_widget'}), '4|0|0|0', 'a CSV file is impo
 is(widgets($node), qq{(w1,Clock,t)\n(w2,"Bell, ""large""",f)\n(w3,"of two\nlines",t)\n(w4,L\xc3\xbccke,t)},
 	'as it is');
 my $before = places($node);
-is(import_rows(q{'csv_widgets', 'poser_widget', deletes => true}), '0|0|0|4', 'once more, there is nothing to do');
-is(places($node), $before, 'and nothing is done');
+is(import_rows(q{'csv_widgets', 'poser_widget', deletes => true}), '0|0|0|4', 'the second import finds nothing to do');
+is(places($node), $before, 'the second import writes nothing');
 write_csv('w1,Wall clock,true', 'w2,"Bell, ""large""",f', 'w5,New,false');
 is( $node->safe_psql('db', q{SELECT operation, key->>'uuid', old, new
 		FROM poser_import_diff('csv_widgets', 'poser_widget', deletes => true) ORDER BY key}),
@@ -93,13 +93,13 @@ is( $node->safe_psql('db', q{SELECT operation, key->>'uuid', old, new
 		'delete|w3|{"active": true, "description": "of two\nlines"}|',
 		qq(delete|w4|{"active": true, "description": "L\xc3\xbccke"}|),
 		'create|w5||{"active": false, "description": "New"}'),
-	'what would be done with the file as it has become');
+	'a diff with the changed file');
 import_fails(q{'csv_widgets', 'poser_widget', deletes => true, max_delete => 1}, '54000', qr/2.*1/, 'a limit');
-is(import_rows(q{'csv_widgets', 'poser_widget', deletes => true, max_delete => 2}), '1|1|2|1', 'is done');
+is(import_rows(q{'csv_widgets', 'poser_widget', deletes => true, max_delete => 2}), '1|1|2|1', 'the import does what the diff has announced');
 write_csv('w1,Changed,true', 'w6,New,maybe');
 import_fails(q{'csv_widgets', 'poser_widget'}, '22P02', qr/maybe/, 'a file that cannot be read to its end');
 $node->safe_psql('db', 'ALTER FOREIGN TABLE csv_widgets ALTER COLUMN active TYPE text');
-import_fails(q{'csv_widgets', 'poser_widget'}, '22P02', qr/1 row of "csv_widgets".*w6.*"active".*maybe/s, 'read as text it can, but for a row');
+import_fails(q{'csv_widgets', 'poser_widget'}, '22P02', qr/1 row of "csv_widgets".*w6.*"active".*maybe/s, 'the file can be read as text, except one row');
 $node->safe_psql('db', 'ALTER FOREIGN TABLE csv_widgets ALTER COLUMN active TYPE bool');
 write_csv('w1,Changed,true', ',New,true', 'w6,New,true', 'w1,Again,true', 'w7,' . 'x' x 256 . ',true');
 import_fails(q{'csv_widgets', 'poser_widget'}, '23505',
@@ -135,7 +135,7 @@ INSERT INTO poser_widget VALUES
 ('w1', 'Wall clock', true), ('w2', 'Bell', false), ('w8', 'Surplus', true), ('w9', 'Of HQ', true);
 EOF
 is(import_rows(q{'hq_widgets', 'poser_widget', deletes => true}), '2|1|1|1', 'a pull from another server');
-is(widgets($node), widgets($remote), 'this server has what the other one has');
+is(widgets($node), widgets($remote), 'after a pull both servers have the same widgets');
 
 # An export writes what differs, and nothing else.
 $node->safe_psql('db', <<'EOF');
@@ -156,25 +156,25 @@ is( $node->safe_psql('db', q{SELECT operation, key->>'uuid', old, new
 		'update|w9|{"active": true}|{"active": false}'),
 	'what an export would do');
 is(import_rows(q{'poser_widget', 'hq_widgets', deletes => true}), '500|2|1|1', 'an export');
-is(widgets($remote), widgets($node), 'the other server has what this one has');
-is($remote->safe_psql('db', $place), $before, 'a row that was the same has not been touched there');
+is(widgets($remote), widgets($node), 'after an export both servers have the same widgets');
+is($remote->safe_psql('db', $place), $before, 'an export does not write equal rows');
 is( $remote->safe_psql('db', q{SELECT operation, changed FROM poser_widget_history('w2')
 		UNION ALL SELECT operation, changed FROM poser_widget_history('w8')}),
-	"update|{description}\ninsert|\ndelete|{}\ninsert|", 'what has been done is in the history there');
+	"update|{description}\ninsert|\ndelete|{}\ninsert|", 'an export is in the other server\'s history');
 $before = places($remote);
-is(import_rows(q{'poser_widget', 'hq_loose', deletes => true}), '0|0|0|503', 'once more, there is nothing to do');
-is(places($remote), $before, 'and nothing is done there');
+is(import_rows(q{'poser_widget', 'hq_loose', deletes => true}), '0|0|0|503', 'the second export finds nothing to do');
+is(places($remote), $before, 'the second export writes nothing');
 is(import_rows(q{'poser_widget', 'hq_names', '{uuid}'}), '503|0|0|0', 'a table whose columns have other names there');
-is($remote->safe_psql('db', q{SELECT label FROM names WHERE "Code" = 'x17'}), 'Widget 17', 'has it');
+is($remote->safe_psql('db', q{SELECT label FROM names WHERE "Code" = 'x17'}), 'Widget 17', 'the table with other column names has the rows');
 is(import_rows(q{'poser_component', 'hq_components', '{item_code}'}), '500|0|0|0', 'an export by another key');
 $node->safe_psql('db', q{UPDATE poser_component SET description = 'Changed' WHERE item_code::int <= 100;
 	DELETE FROM poser_component WHERE item_code::int > 300});
 is(import_rows(q{'poser_component', 'hq_components', '{item_code}', deletes => true}), '0|100|200|200',
-	'and of what has changed');
+	'a second export by another key');
 is($remote->safe_psql('db', q{SELECT count(*), count(*) FILTER (WHERE description = 'Changed') FROM poser_component}),
-	'300|100', 'the other server has it');
+	'300|100', 'the other server has the changed rows');
 
-# What fails there changes nothing, here or there.
+# An error there changes nothing, here or there.
 $remote->safe_psql('db', q{ALTER TABLE poser_widget ADD CONSTRAINT own CHECK (description <> 'Refused')});
 $node->safe_psql('db', <<'EOF');
 UPDATE poser_widget SET active = NOT active WHERE uuid IN ('x1', 'x2');
@@ -183,56 +183,38 @@ INSERT INTO poser_widget VALUES ('y1', 'Refused', true), ('y2', 'Fine', true);
 CREATE VIEW too_long AS SELECT uuid, CASE description WHEN 'Refused' THEN repeat('x', 256) ELSE description END AS description, active
 FROM poser_widget;
 EOF
-import_fails(q{'poser_widget', 'hq_widgets'}, '23514', qr/2 rows of "poser_widget".*x100.*y1/s, 'a check that is only there');
-import_fails(q{'too_long', 'hq_loose', '{uuid}'}, '22001', qr/2 rows of "too_long".*x100.*y1/s, 'a value that does not fit there');
-import_fails(q{'too_long', 'hq_widgets', '{uuid}'}, '22001', qr/2 rows of "too_long".*x100.*y1/s, 'a value that is known not to fit there');
+import_fails(q{'poser_widget', 'hq_widgets'}, '23514', qr/2 rows of "poser_widget".*x100.*y1/s, 'a check constraint of the other server');
+import_fails(q{'too_long', 'hq_loose', '{uuid}'}, '22001', qr/2 rows of "too_long".*x100.*y1/s, 'a value too long for the other server');
+import_fails(q{'too_long', 'hq_widgets', '{uuid}'}, '22001', qr/2 rows of "too_long".*x100.*y1/s, 'a value too long for the foreign table');
 $node->safe_psql('db', <<'EOF');
 UPDATE poser_widget SET description = 'Fine' WHERE description = 'Refused';
 DELETE FROM poser_component WHERE uuid = 'c7';
 DELETE FROM poser_widget WHERE uuid = 'x7';
 EOF
-import_fails(q{'poser_widget', 'hq_widgets', deletes => true}, '23503', qr/x7/, 'a row that is needed there');
+import_fails(q{'poser_widget', 'hq_widgets', deletes => true}, '23503', qr/x7/, 'a row that the other server needs');
 is( $node->safe_psql('db', <<'EOF'), "0|0|1|299\n2|3|1|499", 'both tables, in one transaction');
 BEGIN;
 SELECT * FROM poser_import('poser_component', 'hq_components', '{item_code}', deletes => true);
 SELECT * FROM poser_import('poser_widget', 'hq_widgets', deletes => true);
 COMMIT;
 EOF
-is(widgets($remote), widgets($node), 'the other server has what this one has');
+is(widgets($remote), widgets($node), 'both servers have the same widgets again');
 $node->safe_psql('db', q{UPDATE poser_widget SET description = 'Exported' WHERE uuid = 'w2';
 	ALTER FOREIGN TABLE hq_widgets OPTIONS (ADD updatable 'false')});
-import_fails(q{'poser_widget', 'hq_widgets'}, '[0-9A-Z]{5}', qr/hq_widgets/, 'a table that is not to be written');
+import_fails(q{'poser_widget', 'hq_widgets'}, '[0-9A-Z]{5}', qr/hq_widgets/, 'a foreign table that is not updatable');
 $node->safe_psql('db', q{ALTER FOREIGN TABLE hq_widgets OPTIONS (DROP updatable)});
 
-# Starts a statement in a session of its own, which comes to be called so.
-sub start_session
-{
-	my ($name, $statement) = @_;
-	my $session = $node->background_psql('db', on_error_stop => 0);
-
-	$session->query_until(qr/begun/, join("\n",
-		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
-	return $session;
-}
-
-# Comes back when that has ended, with its SQLSTATE.
-sub sqlstate
-{
-	my ($session) = @_;
-	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
-	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
-}
-
-# Who changes a row there before it is written is not overwritten.
+# Another session changes a row there before it is written: the change is not
+# overwritten.
 my $export = q{SELECT * FROM poser_import('poser_widget', 'hq_widgets')};
 my $writer = $remote->background_psql('db');
 $writer->query_safe(q{BEGIN; UPDATE poser_widget SET description = 'Of HQ' WHERE uuid = 'w2'});
-my $session = start_session('importer', $export);
+my $session = start_session($node, 'importer', $export);
 waits_for_lock($remote, 'postgres_fdw');
 $writer->query_safe('COMMIT');
-is(sqlstate($session), '40001', 'a row that is changed there meanwhile is an error');
+is(sqlstate($session), '40001', 'a row that another session changes there is an error');
 $session->quit;
-is($remote->safe_psql('db', q{SELECT description FROM poser_widget WHERE uuid = 'w2'}), 'Of HQ', 'and is not overwritten');
+is($remote->safe_psql('db', q{SELECT description FROM poser_widget WHERE uuid = 'w2'}), 'Of HQ', 'the other session\'s change is not overwritten');
 is(import_rows(q{'poser_widget', 'hq_widgets'}), '0|1|0|503', 'the next export writes it');
 
 
@@ -240,19 +222,19 @@ is(import_rows(q{'poser_widget', 'hq_widgets'}), '0|1|0|503', 'the next export w
 $node->safe_psql('db', q{UPDATE poser_widget SET description = 'Exported' WHERE uuid LIKE 'x1%'});
 my @before = map { places($_) } $node, $remote;
 $writer->query_safe(q{BEGIN; LOCK TABLE poser_widget});
-$session = start_session('exporter', $export);
+$session = start_session($node, 'exporter', $export);
 waits_for_lock($remote, 'postgres_fdw');
 like($node->safe_psql('db', q{SELECT query FROM pg_stat_activity WHERE application_name = 'exporter'}),
-	qr{^/\* poser_import into hq_widgets: comparing, 0 rows \*/ \Q$export\E}, 'that it is comparing can be seen');
+	qr{^/\* poser_import into hq_widgets: comparing, 0 rows \*/ \Q$export\E}, 'pg_stat_activity shows that it is comparing');
 $node->safe_psql('db', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'exporter'});
 is(sqlstate($session), '57014', 'cancelled while it waits for the other server');
 $session->quit;
 $writer->query_safe('ROLLBACK');
-is_deeply([ map { places($_) } $node, $remote ], \@before, 'nothing is changed');
+is_deeply([ map { places($_) } $node, $remote ], \@before, 'a cancelled export changes nothing');
 
 # A crash here leaves nothing there.
 $writer->query_safe(q{BEGIN; SELECT FROM poser_widget WHERE uuid = 'x199' FOR UPDATE});
-$session = start_session('exporter', $export);
+$session = start_session($node, 'exporter', $export);
 waits_for_lock($remote, 'postgres_fdw');
 $node->stop('immediate');
 eval { $session->quit };
@@ -262,8 +244,8 @@ $node->start;
 $remote->poll_query_until('db', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'postgres_fdw'})
   or die 'still there';
 is_deeply([ map { places($_) } $node, $remote ], \@before, 'a crash in the middle of an export: nothing is changed');
-is(import_rows(q{'poser_widget', 'hq_widgets'}), '0|111|0|393', 'the same, without a crash');
-is(widgets($remote), widgets($node), 'the other server has what this one has');
+is(import_rows(q{'poser_widget', 'hq_widgets'}), '0|111|0|393', 'the same export succeeds without a crash');
+is(widgets($remote), widgets($node), 'in the end both servers have the same widgets');
 
 foreach my $server ($node, $remote)
 {

@@ -1,5 +1,5 @@
-# A long import shows what it is doing, can be cancelled at any point, leaves
-# nothing after a crash, and finds its way while others write.
+# A long import shows its progress, can be cancelled at any point, leaves nothing after
+# a crash, and succeeds while other sessions write.
 
 use strict;
 use warnings;
@@ -12,7 +12,7 @@ use Test::More;
 my $node = new_node('import');
 create_database($node, 'db');
 
-# All widgets, where they are, and how many versions there have been.
+# All widgets with their places, and the number of versions.
 sub places
 {
 	return $node->safe_psql('db', <<'EOF');
@@ -21,26 +21,7 @@ SELECT count(*) FROM poser_widget_version;
 EOF
 }
 
-# Starts a statement in a session of its own, which comes to be called so.
-sub start_session
-{
-	my ($name, $statement) = @_;
-	my $session = $node->background_psql('db', on_error_stop => 0);
-
-	$session->query_until(qr/begun/, join("\n",
-		"SET application_name = '$name';", '\set VERBOSITY sqlstate', '\echo begun', "$statement;\n"));
-	return $session;
-}
-
-# Comes back when that has ended, with its SQLSTATE.
-sub sqlstate
-{
-	my ($session) = @_;
-	my $output = $session->query('\echo sqlstate :LAST_ERROR_SQLSTATE');
-	return $output =~ /sqlstate (\w+)/ ? $1 : "no SQLSTATE: $output";
-}
-
-# Whoever wants to pass a gate that somebody holds waits there.
+# A session that passes a gate waits there while another session holds it.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget SELECT 'x' || n, 'Widget ' || n FROM generate_series(1, 500) n;
 CREATE FUNCTION pass(gate integer) RETURNS boolean LANGUAGE plpgsql AS $$
@@ -69,7 +50,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON poser_widget TO importer;
 GRANT SELECT ON gated, endless TO importer;
 EOF
 
-# The query that the importer's session shows.
+# The query that pg_stat_activity shows for the importer's session.
 sub activity
 {
 	return $node->safe_psql('db', q{SELECT query FROM pg_stat_activity WHERE application_name = 'importer'});
@@ -102,15 +83,15 @@ foreach my $gate (1 .. 5)
 
 	foreach my $function ('pg_cancel_backend', 'pg_terminate_backend')
 	{
-		my $session = start_session('importer', "SET ROLE importer;\n$import");
+		my $session = start_session($node, 'importer', "SET ROLE importer;\n$import");
 		waits_for_lock($node, 'importer');
 		like(activity(), qr{\A/\* poser_import into poser_widget: $told rows \*/ \Q$import\E;\z},
-			"$phase: that it is can be seen");
+			"$phase: pg_stat_activity shows the phase");
 		signal_importer($function);
 		if ($function eq 'pg_cancel_backend')
 		{
 			wait_until(q{state = 'idle'});
-			is(activity(), "$import;", "$phase: cancelled, the query is shown as it is");
+			is(activity(), "$import;", "$phase: cancelled, the session's own query is shown");
 			is(sqlstate($session), '57014', "$phase: cancelled");
 			$session->quit;
 		}
@@ -125,7 +106,7 @@ foreach my $gate (1 .. 5)
 	$holder->quit;
 }
 
-# Also while it waits for a row, and while it is busy.
+# The same while it waits for a row, and while it works.
 my $holder = $node->background_psql('db');
 $holder->query_safe(q{BEGIN; SELECT FROM poser_widget WHERE uuid = 'x300' FOR UPDATE});
 foreach my $case (
@@ -133,9 +114,9 @@ foreach my $case (
 	[ 'busy', q{SELECT * FROM poser_import_diff('endless', 'poser_widget', '{uuid}')}, q{query ~ 'reading, [1-9]'}, 'reading' ])
 {
 	my ($name, $statement, $condition, $phase) = @$case;
-	my $session = start_session('importer', $statement);
+	my $session = start_session($node, 'importer', $statement);
 	wait_until($condition);
-	like(activity(), qr{\A/\* poser_import(_diff)? into poser_widget: $phase, \d+ rows \*/ }, "$name: that it is can be seen");
+	like(activity(), qr{\A/\* poser_import(_diff)? into poser_widget: $phase, \d+ rows \*/ }, "$name: pg_stat_activity shows it");
 	signal_importer('pg_cancel_backend');
 	is(sqlstate($session), '57014', "$name: cancelled");
 	$session->quit;
@@ -146,10 +127,9 @@ $holder->query_safe('ROLLBACK');
 #
 # Crash
 #
-# In the middle of creating, after all updates and deletes, with what has been
-# written on disk.
+# While it creates rows, after all updates and deletes, with its writes on disk.
 $holder->query_safe(q{SELECT pg_advisory_lock(5)});
-my $session = start_session('importer', $import);
+my $session = start_session($node, 'importer', $import);
 waits_for_lock($node, 'importer');
 like(activity(), qr/creating/, 'stopped while it is creating');
 $node->safe_psql('db', 'CHECKPOINT');
@@ -158,7 +138,7 @@ foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
 $node->start;
 is(places(), $before, 'a crash leaves nothing of an import');
 
-# The same while a batch is executed: it has not been.
+# The same during a batch's execution: the batch has not been executed.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
 SELECT poser_batch_populate('b', 'list', '{uuid}', deletes => true);
@@ -168,7 +148,7 @@ my $batch = q{SELECT b, md5(string_agg(r::text, '' ORDER BY sequence))
 my $as_populated = $node->safe_psql('db', $batch);
 $holder = $node->background_psql('db', on_error_stop => 0);
 $holder->query_safe(q{SELECT pg_advisory_lock(5)});
-$session = start_session('importer', q{SELECT * FROM poser_batch_execute('b')});
+$session = start_session($node, 'importer', q{SELECT * FROM poser_batch_execute('b')});
 waits_for_lock($node, 'importer');
 like(activity(), qr/poser_batch_execute into poser_widget: creating/, 'stopped while a batch is executed');
 $node->safe_psql('db', 'CHECKPOINT');
@@ -176,16 +156,16 @@ $node->stop('immediate');
 foreach my $stopped ($holder, $session) { eval { $stopped->quit }; }
 $node->start;
 is(places(), $before, 'a crash leaves nothing of an execution');
-is($node->safe_psql('db', $batch), $as_populated, 'and the batch as it was');
+is($node->safe_psql('db', $batch), $as_populated, 'a crash leaves the batch as it was');
 
-is($node->safe_psql('db', $import), '29500|250|250|0', 'the same import, without a crash');
+is($node->safe_psql('db', $import), '29500|250|250|0', 'the same import succeeds without a crash');
 is($node->safe_psql('db', q{SELECT count(*) FROM poser_widget w JOIN list l USING (uuid, description)}), '29750',
-	'does it all');
-is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|30000|0', 'and leaves the batch nothing to do');
-is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'which is executed by that');
+	'the import does all that the crash has undone');
+is($node->safe_psql('db', q{SELECT * FROM poser_batch_execute('b')}), '0|0|0|30000|0', 'the batch has nothing left to do');
+is($node->safe_psql('db', q{SELECT executed IS NOT NULL FROM poser_batch}), 't', 'the batch counts as executed');
 
 #
-# While others write: each import finds its way, and no change is lost
+# While others write: each import succeeds, and no change is lost
 #
 $node->safe_psql('db', <<'EOF');
 DELETE FROM poser_widget WHERE uuid NOT LIKE '%00';
@@ -210,15 +190,15 @@ $node->command_ok(
 	],
 	'imports succeed while others write');
 cmp_ok($node->safe_psql('db', q{SELECT count(*) FROM poser_transaction WHERE username = 'importer'}), '>', 10,
-	'and have had something to do');
+	'the imports had changes to write');
 $node->safe_psql('db', $import);
 is($node->safe_psql('db', q{SELECT uuid, description FROM poser_widget EXCEPT ALL SELECT uuid, description FROM list}), '',
-	'the last one leaves no row that it should not');
+	'after the last import no surplus row is left');
 is($node->safe_psql('db', q{SELECT uuid, description FROM list EXCEPT ALL SELECT uuid, description FROM poser_widget}), '',
-	'and lacks none');
+	'after the last import no row is missing');
 
-# A row that is changed each time before it is written: the third time the
-# table is locked before the rows are compared, and who changes it then waits.
+# A row changes each time before it is written.  At the third attempt the import locks
+# the table before it compares, and writers of the row wait.
 $node->safe_psql('db', <<'EOF');
 INSERT INTO poser_widget VALUES ('w1', 'Surplus');
 UPDATE poser_widget SET description = 'Old' WHERE uuid = 'x300';
@@ -233,7 +213,7 @@ CREATE TRIGGER attempt BEFORE DELETE ON poser_widget FOR EACH ROW EXECUTE FUNCTI
 EOF
 $holder = $node->background_psql('db');
 $holder->query_safe('SELECT pg_advisory_lock(100 + n) FROM generate_series(1, 3) n');
-$session = start_session('importer', $import);
+$session = start_session($node, 'importer', $import);
 my @writers;
 foreach my $attempt (1 .. 3)
 {
@@ -242,15 +222,15 @@ foreach my $attempt (1 .. 3)
 	is( $node->safe_psql('db', q{SELECT count(*) FROM pg_locks
 			WHERE relation = 'poser_widget'::regclass AND mode = 'ShareRowExclusiveLock' AND granted}),
 		$attempt == 3 ? 1 : 0, "attempt $attempt: whether the table is locked");
-	push @writers, start_session("writer $attempt", "UPDATE poser_widget SET description = 'Written $attempt' WHERE uuid = 'x300'");
+	push @writers, start_session($node, "writer $attempt", "UPDATE poser_widget SET description = 'Written $attempt' WHERE uuid = 'x300'");
 	if ($attempt == 3) { waits_for_lock($node, 'writer 3'); }
 	else { $writers[-1]->query_safe('SELECT'); }
 	$holder->query_safe("SELECT pg_advisory_unlock(100 + $attempt)");
 }
-like($session->query('SELECT'), qr/^0\|1\|1\|/m, 'the third attempt does it');
+like($session->query('SELECT'), qr/^0\|1\|1\|/m, 'the third attempt succeeds');
 $writers[-1]->query_safe('SELECT');
 is( $node->safe_psql('db', q{SELECT description FROM poser_widget_history('x300') LIMIT 4}),
-	"Written 3\nListed\nWritten 2\nWritten 1", 'and all have written what they wanted to');
+	"Written 3\nListed\nWritten 2\nWritten 1", 'all writers\' changes are there');
 $_->quit foreach $holder, $session, @writers;
 
 counts_exact($node, 'db', 'in the end', widgets => 250);

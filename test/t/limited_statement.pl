@@ -1,6 +1,6 @@
-# A statement that a procedural language runs only until it has returned so many
-# rows fires no trigger at its end.  What it has written is not counted, so it
-# must not stay.
+# A procedural language can stop a statement after a number of rows.  Then the triggers
+# at the statement's end do not fire, its writes are not counted, and they must not
+# stay.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ my ($rc, $stdout, $stderr) = $node->psql('db', '\set VERBOSITY verbose
 	SELECT insert_components(3, 1)');
 like($stderr, qr/ERROR:  0A000: a statement on table "poser_component" was not run to its end/,
 	'a limit that is reached is an error');
-is($node->safe_psql('db', 'SELECT count(*) FROM poser_component'), '3', 'which changes nothing');
+is($node->safe_psql('db', 'SELECT count(*) FROM poser_component'), '3', 'a limit that is reached changes nothing');
 counts_exact($node, 'db', 'a limit that is reached', widgets => 1);
 
 is( $node->safe_psql('db', q{
@@ -42,7 +42,7 @@ is( $node->safe_psql('db', q{
 		SELECT insert_components(3, 1);
 		SELECT component_count = (SELECT count(*) FROM poser_component) FROM poser_widget_get('w1');
 		ROLLBACK}),
-	"1\nt", 'until then reads are exact');
+	"1\nt", 'reads before the limit are exact');
 
 # Triggers that are enabled in different ways all fire in an ordinary session.
 foreach (
@@ -71,6 +71,6 @@ is( $node->safe_psql('db', q{
 		SELECT insert_components(3, 1);
 		COMMIT;
 		SELECT count(*) FROM poser_component}),
-	"1\n4", 'where nothing would be done at its end, it may be left');
+	"1\n4", 'a statement without such triggers may be left early');
 
 done_testing();

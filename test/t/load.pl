@@ -1,7 +1,6 @@
-# Many clients write components of few widgets at all isolation levels: no count
-# and no version is lost, nobody deadlocks or fails on their account, and what
-# deltas there are go with the next write or with poser_recount().  Pruning beside
-# them changes nothing of what it is to leave.
+# Many clients write components of few widgets at all isolation levels.  No count and no
+# version is lost, no client deadlocks or fails because of them, and the next writes or
+# poser_recount() settle all deltas.  Pruning at the same time removes only what it may.
 
 use strict;
 use warnings;
@@ -25,8 +24,7 @@ sub deltas
 		'SELECT count(*) FROM poser_component_count_delta');
 }
 
-# Each client has components of its own, so that clients can only meet in the
-# counts of the widgets.
+# Each client has its own components, so clients meet only in the widgets' counts.
 sub mixed
 {
 	my ($level) = @_;
@@ -64,14 +62,14 @@ COMMIT;
 EOF
 }
 
-# Prunes what is old at this moment, at most so many versions.
+# Prunes what is old now, at most so many versions.
 sub prune
 {
 	my ($limit) = @_;
 	return pgbench_file("prune_$limit", "SELECT poser_prune_versions('0', $limit);\n") . '@2';
 }
 
-# Runs pgbench; no transaction fails, and the server's log has no such error.
+# Runs pgbench.  No transaction fails, and the server's log has no error of this kind.
 sub load
 {
 	my ($name, $options, $trouble, @files) = @_;
@@ -87,7 +85,7 @@ sub load
 		[qr/^(?!.*(?:aborted|ERROR))/s],
 		"$name: no transaction fails");
 	unlike(slurp_file($node->logfile, $offset),
-		$trouble, "$name: nothing of it in the log");
+		$trouble, "$name: no such error in the log");
 	counts_exact($node, 'db', $name, widgets => 3);
 	history_exact($node, 'db', $name, versions => 1000);
 	return;
@@ -106,15 +104,15 @@ load('all writes, read committed',
 load('all writes, repeatable read',
 	'-c 12 -j 2 -t 400', $any, mixed('repeatable read'));
 
-# At SERIALIZABLE, updates of neighbouring rows may fail as they would without
-# any trigger, and are tried again.
+# At SERIALIZABLE, updates of neighbouring rows can fail, as they would without any
+# trigger, and are tried again.
 load(
 	'all writes, all levels',
 	'-c 12 -j 2 -t 400 --max-tries=10000',
 	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
 	mixed('read committed'), mixed('repeatable read'), mixed('serializable'));
 
-# Each row is or was there at every moment, so pruning leaves a version of it.
+# Each row exists or existed at every moment, so pruning leaves a version of it.
 my $rows = q{SELECT count(DISTINCT uuid) FROM poser_component_version};
 my $versions = 'SELECT count(*) FROM poser_component_version';
 my ($rows_before, $versions_before) = map { $node->safe_psql('db', $_) } ($rows, $versions);
@@ -122,16 +120,16 @@ load(
 	'pruning beside writers, read committed',
 	'-c 12 -j 2 -t 400', $any, mixed('read committed') . '@100', prune(50), prune(100000));
 cmp_ok($node->safe_psql('db', $rows), '>=', $rows_before, 'pruning leaves a version of each row');
-cmp_ok($node->safe_psql('db', $versions), '<', $versions_before, 'it has removed others');
+cmp_ok($node->safe_psql('db', $versions), '<', $versions_before, 'pruning has removed other versions');
 load(
 	'pruning beside writers, all levels',
 	'-c 12 -j 2 -t 400 --max-tries=10000',
 	qr/deadlock detected|FATAL|PANIC|WARNING|ERROR:  (?!could not serialize)/,
 	prune(50), map { mixed($_) . '@40' } 'read committed', 'repeatable read', 'serializable');
-cmp_ok($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the rest is pruned when all is over');
+cmp_ok($node->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'pruning after the load removes the rest');
 is( $node->safe_psql('db', q{SELECT (SELECT count(*) FROM poser_component_version),
 	(SELECT count(DISTINCT uuid) FROM poser_component_version)}) =~ s/^(\d+)\|\1$/same/r,
-	'same', 'to one version of each row');
+	'same', 'one version of each row is left');
 counts_exact($node, 'db', 'pruned', widgets => 3);
 history_exact($node, 'db', 'pruned', versions => 1000);
 
@@ -150,7 +148,7 @@ $node->safe_psql('db', "COMMIT PREPARED 'db_1'; ROLLBACK PREPARED 'db_2'");
 cmp_ok(deltas(), '>', 0, 'writers that met leave deltas');
 is($node->safe_psql('db', 'SELECT poser_recount()'),
 	0, 'poser_recount() finds no count wrong');
-is(deltas(), 0, 'and leaves no delta');
+is(deltas(), 0, 'poser_recount() leaves no delta');
 counts_exact($node, 'db', 'counted anew', widgets => 3);
 
 done_testing();

@@ -1,7 +1,6 @@
-# Logical replication of all of Poser's tables: rows, counts, history and consumers
-# arrive once, first copied and then as they change; the subscriber gives what arrives
-# to consumers of its own; and when it has become the writer, it goes on where the
-# publisher was.
+# Logical replication of all of Poser's tables.  Rows, counts, history and consumers
+# arrive once, first as a copy and then as changes.  The subscriber gives what arrives to
+# its own consumers.  When it becomes the writer, it goes on where the publisher was.
 
 use strict;
 use warnings;
@@ -14,7 +13,7 @@ use Test::More;
 
 my $publisher = new_node('publisher', allows_streaming => 'logical');
 my $subscriber = new_node('subscriber');
-# so that a transaction of the publisher's would be yet to come there
+# so that the publisher's transaction ids are in the future for the subscriber
 $publisher->safe_psql('postgres', 'SELECT pg_current_xact_id()') foreach 1 .. 200;
 create_database($_, 'db') foreach $publisher, $subscriber;
 $subscriber->safe_psql('db', CONSUMER_OBJECTS . 'CREATE ROLE writer');
@@ -33,8 +32,8 @@ sub caught_up
 	history_exact($subscriber, 'db', "$name, subscriber", versions => 20, sequence_behind => 1);
 	counts_exact($subscriber, 'db', "$name, subscriber", widgets => 3);
 	is( $subscriber->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
-		0, "$name, subscriber: xact is of the transaction that has brought the row");
-	# they have been given there what is in "given"
+		0, "$name, subscriber: xact is that of the replicating transaction");
+	# on the publisher they have got what is in "given"
 	is( $subscriber->safe_psql('db', <<"EOF"), '', "$name: the publisher's consumers would go on here");
 BEGIN;
 WITH version AS (
@@ -63,15 +62,15 @@ EOF
 	return;
 }
 
-# A test: what has arrived since the copy has been given to the subscriber's own
-# consumer, once, that of each row in order, and the last of each row are as it is.
+# A test: the subscriber's own consumer has got all that has arrived since the copy,
+# each change once, those of a row in order, and the last one of each row is the row.
 sub arrived_exact
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($name) = @_;
 
 	$subscriber->safe_psql('db', 'DO $$ BEGIN WHILE take_arrived(1000) > 0 LOOP END LOOP; END $$');
-	is( $subscriber->safe_psql('db', <<'EOF'), '', "$name: the subscriber's consumer has been given it");
+	is( $subscriber->safe_psql('db', <<'EOF'), '', "$name: the subscriber's consumer has got all changes");
 WITH version AS (
 	SELECT change_id, 'poser_widget' AS payload_type, uuid AS payload_key, operation_type = 2 AS deletion
 	FROM poser_widget_version
@@ -105,7 +104,7 @@ EOF
 	return;
 }
 
-# What is there before, and is copied, while others write.
+# Rows that exist before the copy, and writers during the copy.
 make_history($publisher, 'db', 'postgres');
 make_consumers($publisher, 'db', 'postgres');
 $publisher->safe_psql('db', 'CREATE PUBLICATION pub FOR ALL TABLES');
@@ -125,18 +124,18 @@ SQL
 	],
 	'<', \undef, '>', '/dev/null', '2>', \my $trouble);
 $publisher->poll_query_until('db', q{SELECT count(*) > 50 FROM poser_component_version WHERE uuid LIKE 'beside%'})
-  or die 'nobody writes';
+  or die 'no writer has begun';
 my $connstr = $publisher->connstr . ' dbname=db user=postgres';
 $subscriber->safe_psql('db', "CREATE SUBSCRIPTION sub CONNECTION '$connstr' PUBLICATION pub");
 $writers->finish;
 is($writers->full_result(0) || $trouble, '', 'writers beside the copy have not failed');
 $subscriber->wait_for_subscription_sync($publisher, 'sub', 'db');
 caught_up('copied');
-# who works for them here does so until they move there
+# their workers stay on the publisher until the consumers move to the subscriber
 $subscriber->safe_psql('db', q{SELECT poser_datasync_confirm(consumer, max(change_id))
 	FROM unnest('{polled,late}'::name[]) consumer, poser_datasync_changes(consumer) GROUP BY consumer});
 
-# A consumer of the subscriber's own, for which somebody works while changes arrive.
+# A consumer of the subscriber's own, with a worker while changes arrive.
 $subscriber->safe_psql('db', <<'SQL');
 CREATE TABLE arrived (n bigint GENERATED ALWAYS AS IDENTITY, change_id bigint,
 	payload_type text, payload_key text, deletion boolean, payload jsonb);
@@ -169,7 +168,7 @@ SQL
 	],
 	'<', \undef, '>', '/dev/null', '2>', \my $worker_trouble);
 
-# What changes, one by one and in large transactions, and what is undone.
+# Changes in small and large transactions, and changes that are rolled back.
 $publisher->safe_psql('db', <<'SQL');
 SET poser.runas = 'frank';
 INSERT INTO poser_widget (uuid, description) VALUES ('r1', 'Replicated'), ('r2', 'Replicated');
@@ -197,7 +196,7 @@ caught_up('changed');
 consumers_go_on($publisher, 'db', 'publisher');
 caught_up('consumed');
 $worker->finish;
-is($worker->full_result(0) || $worker_trouble, '', 'who works for the subscriber\'s consumer has not failed');
+is($worker->full_result(0) || $worker_trouble, '', 'the worker of the subscriber\'s consumer has not failed');
 arrived_exact('consumed');
 cmp_ok($publisher->safe_psql('db', q{SELECT poser_prune_versions('0')}), '>', 0, 'the publisher prunes');
 make_deltas($publisher, 'db');
@@ -209,7 +208,7 @@ $publisher->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(trans
 	FROM poser_component_version WHERE operation_type <> 2), true)});
 caught_up('gone back');
 cmp_ok($subscriber->safe_psql('db', 'SELECT count(*) FROM poser_component'),
-	'>', 0, 'and there are components again');
+	'>', 0, 'components are inserted again');
 $publisher->safe_psql('db', 'TRUNCATE poser_widget, poser_component');
 $publisher->safe_psql('db', q{INSERT INTO poser_widget (uuid, description)
 	SELECT 'after ' || n, '' FROM generate_series(1, 3) n});
@@ -219,8 +218,8 @@ is( $subscriber->safe_psql('db', q{SELECT max(username) FROM poser_widget_histor
 	$publisher->safe_psql('db', q{SELECT max(username) FROM poser_widget_history('r1', true)}),
 	'the subscriber answers as the publisher');
 
-# A session that has found nobody who asks for NOTIFY hears of a consumer that comes,
-# or that is changed, by replication.
+# A writer's session has found that no consumer asks for NOTIFY.  It notices a consumer
+# that is inserted or changed by replication.
 create_database($_, 'other') foreach $publisher, $subscriber;
 $publisher->safe_psql('other', 'CREATE PUBLICATION other FOR TABLE poser_datasync_consumer');
 $subscriber->safe_psql('other', "CREATE SUBSCRIPTION other CONNECTION '"
@@ -229,10 +228,10 @@ $subscriber->wait_for_subscription_sync($publisher, 'other', 'other');
 my ($writer, $listener) = map { $subscriber->background_psql('other') } 1 .. 2;
 $listener->query_safe('LISTEN poser_datasync');
 foreach (
-	[ q{SELECT 'nothing'}, 'nobody asks', 0 ],
-	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer comes that does', 1 ],
-	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'it no longer does', 0 ],
-	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'it does again', 1 ])
+	[ q{SELECT 'nothing'}, 'no consumer asks', 0 ],
+	[ q{SELECT poser_datasync_add('c', notify => true)}, 'a consumer that asks for NOTIFY is inserted', 1 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = false}, 'the consumer no longer asks', 0 ],
+	[ q{UPDATE poser_datasync_consumer SET notify = true}, 'the consumer asks again', 1 ])
 {
 	my ($sql, $name, $notified) = @$_;
 	$publisher->safe_psql('other', $sql);
@@ -244,7 +243,7 @@ foreach (
 $_->quit foreach $writer, $listener;
 $subscriber->safe_psql('other', 'DROP SUBSCRIPTION other');
 
-# The subscriber takes over.  The one statement is the manual's.
+# The subscriber takes over.  This one statement is from the manual.
 my $ids = contents($publisher, 'db', no_sequence => 1);
 $publisher->stop;
 $subscriber->safe_psql('db', <<'SQL');
@@ -263,7 +262,7 @@ SELECT setval('poser_change_id_seq',
                        (SELECT max(change_id) FROM poser_component_version)));
 SQL
 $subscriber->safe_psql('db', q{SELECT poser_datasync_drop('local')});
-is(contents($subscriber, 'db', no_sequence => 1), $ids, 'nothing is lost');
+is(contents($subscriber, 'db', no_sequence => 1), $ids, 'no change is lost');
 counts_exact($subscriber, 'db', 'taken over', widgets => 3);
 history_exact($subscriber, 'db', 'taken over', versions => 20);
 history_goes_on($subscriber, 'db', 'taken over');
@@ -271,7 +270,7 @@ consumers_go_on($subscriber, 'db', 'taken over', twice => 1, attempts => 0);
 cmp_ok(
 	$subscriber->safe_psql('db', q{SELECT poser_widget_revert('r1', (SELECT max(transaction_id)
 		FROM poser_component_version WHERE operation_type <> 2 AND widget_uuid = 'r1'), true)}),
-	'>', 1, 'what the publisher has removed comes back');
+	'>', 1, 'a deleted widget of the publisher\'s is reverted');
 counts_exact($subscriber, 'db', 'goes on', widgets => 4);
 history_exact($subscriber, 'db', 'goes on', versions => 25);
 

@@ -1,5 +1,5 @@
-# Every SQL example of README.md and of doc/poser.md runs as it stands: those of
-# one document in order, in one session of a new cluster.
+# Every SQL example of README.md and of doc/poser.md runs as it stands.  The examples of
+# a document run in their order, in one session of a new cluster.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ foreach my $document ('README.md', 'doc/poser.md')
 	my ($line, $inside) = (0, 0);
 	my @script;
 
-	# The blocks keep their line numbers, for the error messages' sake.
+	# The examples keep their line numbers, for the error messages.
 	foreach (split /\n/, $text)
 	{
 		$line++;

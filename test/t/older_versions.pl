@@ -134,7 +134,7 @@ foreach my $version (@versions)
 		next if $number{$since} > $number{$version};
 		is($node->safe_psql($dbname, $sql), $expected, "in $version $what");
 	}
-	# a session's statistics arrive when it ends, which psql does not wait for
+	# psql does not wait until its session's statistics have arrived
 	ok( $node->poll_query_until($dbname, <<'EOF', ''), "in $version each function was called");
 SELECT p.oid::regprocedure
 FROM pg_depend JOIN pg_extension e ON refclassid = 'pg_extension'::regclass AND refobjid = e.oid
@@ -148,7 +148,7 @@ EOF
 	$node->safe_psql($dbname, 'ALTER EXTENSION poser UPDATE');
 	is($node->safe_psql($dbname, $rows), $before, "updated from $version rows are as they were");
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "updated from $version nothing is wrong");
-	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version it goes on");
+	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version writing goes on");
 SELECT poser_datasync_add('updated') \gset
 UPDATE poser_widget SET description = 'updated' WHERE uuid = 'w1';
 SELECT count(*) FROM poser_datasync_changes('updated');

@@ -1,7 +1,7 @@
-# pg_upgrade from an older PostgreSQL takes rows, counts, history, batches and
-# consumers along, and everything goes on.  The older one is that of
-# POSER_OLD_PG_CONFIG, or else the newest that lies beside the one under test; it must
-# have the extension, too.
+# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches and consumers,
+# and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
+# newest one next to the tested one is taken.  The extension must be installed there,
+# too.
 
 use strict;
 use warnings;
@@ -43,13 +43,13 @@ plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.4: there is no
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
 my @locale = ('--encoding=UTF8', '--locale=C', '--username=postgres');
-# the default of 18
+# 18's default
 push @locale, '--no-data-checksums' if $new_major >= 18;
 my $old = PostgreSQL::Test::Cluster->new('old', install_path => dirname($old_bindir));
 $old->init(extra => [ grep { $_ ne '--no-data-checksums' || major($old_pg_config) >= 18 } @locale ]);
 $old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
-# so that there are transaction ids that the new cluster would take for its own
-# future if it did not go on from the old one's
+# so that the new cluster would take some transaction ids for future ones, if it did not
+# continue the old cluster's
 command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transaction ids');
 $old->start;
 $old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');
@@ -88,8 +88,8 @@ foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
 	is(contents($new, $dbname, xact => 1), $before{$dbname},
-		"$dbname: everything is the same, xact and where consumers are, too");
-	is($new->safe_psql($dbname, $changes), $given{$dbname}, "$dbname: a consumer is given the same again");
+		"$dbname: all contents are equal, xact and the consumers' positions, too");
+	is($new->safe_psql($dbname, $changes), $given{$dbname}, "$dbname: a consumer gets the same changes again");
 	counts_exact($new, $dbname, "$dbname, upgraded", widgets => 3);
 	history_exact($new, $dbname, "$dbname, upgraded", versions => 20);
 	batches_go_on($new, $dbname, "$dbname, upgraded", role => $role);
@@ -98,9 +98,9 @@ foreach (@databases)
 	cmp_ok(
 		lines_as($new, $dbname, $role, q{SELECT poser_widget_revert('history 6',
 			(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true)}),
-		'==', 1, "$dbname: what was removed before comes back");
-	counts_exact($new, $dbname, "$dbname, goes on", widgets => 3);
-	history_exact($new, $dbname, "$dbname, goes on", versions => 25);
+		'==', 1, "$dbname: a widget deleted before the upgrade is reverted");
+	counts_exact($new, $dbname, "$dbname, after the upgrade", widgets => 3);
+	history_exact($new, $dbname, "$dbname, after the upgrade", versions => 25);
 }
 
 done_testing();

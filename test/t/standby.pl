@@ -1,5 +1,5 @@
-# A physical standby answers all reads, deltas or not, history too, changes
-# nothing, and goes on counting and recording after its promotion.
+# A physical standby answers all reads, of counts with or without deltas and of the
+# history, and changes nothing.  After its promotion it goes on counting and recording.
 
 use strict;
 use warnings;
@@ -25,7 +25,7 @@ SELECT w.uuid, n::text, 'Part ' || n, n > 2
 FROM poser_widget w, generate_series(1, 10) n WHERE n <= w.uuid::int * 2;
 EOF
 
-# History of several transactions, which their comments tell apart.
+# A history of several transactions, which have different comments.
 foreach (
 	[ 'added',   q{INSERT INTO poser_widget (uuid, description) VALUES ('6', 'Widget 6');
 		INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
@@ -41,11 +41,11 @@ foreach (
 
 my @comments = qw(added changed moved removed);
 
-# The time of one of them, and its number.
+# SQL for the time and the id of a transaction.
 sub issued_at { return "(SELECT issued_at FROM poser_transaction WHERE comment = '$_[0]')" }
 sub transaction_id { return "(SELECT id FROM poser_transaction WHERE comment = '$_[0]')" }
 
-# What all the reads give, each set of rows after its query.
+# The results of all reads, each after its query.
 sub reads
 {
 	my ($node) = @_;
@@ -64,8 +64,7 @@ sub reads
 			"SELECT * FROM poser_component_as_of($at) ORDER BY uuid") } @comments;
 }
 
-# The standby has caught up, is read-only, and reads are what they are on the
-# primary; three more tests.
+# Five tests: the standby has caught up, is read-only, and reads as the primary does.
 sub same_reads
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -103,21 +102,21 @@ is( join(' ', map { $standby->safe_psql('db', 'SELECT count(*) FROM poser_compon
 	'2 1 1 1', 'components as of each transaction');
 
 make_deltas($primary, 'db');
-same_reads('deltas of transactions under way');
+same_reads('deltas of open transactions');
 is( $standby->safe_psql('db', q{SELECT component_count, active_component_count
 	FROM poser_widget_get('4')}),
-	'9|7', 'the committed one of them is counted');
+	'9|7', 'the delta of a committed transaction is counted');
 
 $primary->safe_psql('db', q{COMMIT PREPARED 'db_1'});
 same_reads('deltas');
 is( $standby->safe_psql('db', q{SELECT component_count, active_component_count
 	FROM poser_widget_get('4')}),
-	'10|8', 'both are counted');
+	'10|8', 'both deltas are counted');
 cmp_ok(
 	$standby->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta'),
 	'>', 0, 'there were deltas to read');
 
-# What writes cannot run, and says so.
+# What writes fails with an error.
 foreach (
 	[ 'poser_recount()',         'SELECT poser_recount()' ],
 	[ 'poser_record_versions()', 'SELECT poser_record_versions()' ],
@@ -129,11 +128,10 @@ foreach (
 	my ($rc, $stdout, $stderr) = $standby->psql('db', "\\set VERBOSITY verbose\n$sql");
 
 	like($stderr, qr/ERROR:  25006: cannot execute \Q$function\E (?:in a read-only transaction|during recovery)$/m,
-		"$function on a standby says what is the matter");
+		"$function on a standby fails with a clear message");
 }
 
-# The last transaction is prepared on the primary and committed on what was its
-# standby.
+# The last transaction is prepared on the primary and committed on the promoted standby.
 $primary->stop;
 $standby->promote;
 counts_exact($standby, 'db', 'promoted', widgets => 5);
@@ -149,21 +147,21 @@ counts_exact($standby, 'db', 'promoted, then written', widgets => 5);
 is($standby->safe_psql('db', 'SELECT count(*) FROM poser_component_count_delta'),
 	0, 'the new primary settles the deltas');
 is($standby->safe_psql('db', 'SELECT poser_recount()'),
-	0, 'and had no count wrong');
+	0, 'the new primary has no wrong count');
 is($standby->safe_psql('db', 'SELECT poser_record_versions()'),
-	0, 'and no version missing');
+	0, 'the new primary lacks no version');
 history_exact($standby, 'db', 'promoted, then written', versions => 50);
 is( $standby->safe_psql('db', q{SELECT poser_widget_revert('6', } . transaction_id('changed') . ', true)'),
-	2, 'what was removed before the promotion comes back after it');
+	2, 'a widget deleted before the promotion is reverted after it');
 is( $standby->safe_psql('db', q{SELECT operation, changed, relation, uuid
 	FROM poser_widget_history('6', true) LIMIT 3}),
-	<<'EOF' =~ s/\n\z//r, 'and history says so');
+	<<'EOF' =~ s/\n\z//r, 'the history has the revert');
 update|{widget_uuid}|poser_component|6.2
 insert|{}|poser_widget|6
 delete|{}|poser_widget|6
 EOF
 cmp_ok($standby->safe_psql('db', q{SELECT poser_prune_versions('0')}),
-	'>', 0, 'old versions can be pruned now');
+	'>', 0, 'the new primary prunes old versions');
 history_goes_on($standby, 'db', 'promoted');
 counts_exact($standby, 'db', 'promoted, gone back and pruned', widgets => 6);
 history_exact($standby, 'db', 'promoted, gone back and pruned', versions => 40);

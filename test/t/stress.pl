@@ -1,12 +1,12 @@
-# Everything at once: writers, consumers, imports, recounting, recording, pruning,
-# going back and reading, at all isolation levels, while each of Poser's tables is
-# rewritten, clustered and reindexed, and while statements are cancelled and sessions
-# ended.  At the end all is as it should be: counts, history, and what consumers have
-# made of what they were given; and no session has met an error that it need not expect.
+# Everything at once: writers, consumers, imports, recounts, recording, pruning, reverts
+# and reads at all isolation levels, while each of Poser's tables is rewritten, clustered
+# and reindexed, statements are cancelled and sessions are ended.  At the end the counts,
+# the history, and the consumers' copies are right, and no session has met an unexpected
+# error.
 #
-# It lasts POSER_STRESS_SECONDS, 30 unless set, and longer where a session has then
-# done less than a few rounds; nothing that is asserted depends on it.
-# POSER_TEST_SEED makes the same choices again, if not the same race.
+# It lasts POSER_STRESS_SECONDS, or 30, and longer if a session has then done only a few
+# rounds.  No assertion depends on the duration.  POSER_TEST_SEED repeats the choices;
+# the timing may differ.
 
 use strict;
 use warnings;
@@ -43,9 +43,9 @@ log_error_verbosity = verbose
 restart_after_crash = on
 EOF
 
-# What any session here may meet: others write the same rows, hold a lock for long,
-# cancel its statement or end it; and what comes of such an error in the rest of a
-# transaction.  Only of the two tables a key may be there twice.
+# Errors that any session may meet: other sessions write the same rows, hold a lock for
+# long, cancel its statement or end it; and errors that follow in the same transaction.
+# Duplicate keys are expected only in the two tables.
 my $expected = qr/^(?:40001|40P01|55P03|57014|57P01|25P02|3B001):
 	|^23503:.*"poser_component_fk_widget"
 	|^23505:.*"poser_(?:widget|component)_pkey(?:_cc(?:new|old)\d*)?"/x;
@@ -54,9 +54,9 @@ my $expected = qr/^(?:40001|40P01|55P03|57014|57P01|25P02|3B001):
 
 my %log;
 
-# Works until the time is over.  The work is a function that says what the next round
-# is, and gives its script; a script says what is wrong by a row that begins with
-# WRONG.  The log then tells what has been done and what has happened.
+# Works until the time is over.  The function "work" returns the name of the next round
+# and its script.  A script reports a problem as a row that begins with WRONG.  The log
+# says what was done, which errors there were, and the problems.
 sub start_worker
 {
 	my ($name, $until, $work, $also_expected) = @_;
@@ -92,7 +92,7 @@ sub work
 		my @problems = grep { /^WRONG/ } @lines;
 
 		push @problems, grep { !/$expected/ && !/$also_expected/ } @errors;
-		# one that was ended says why, unless it was between two statements; a crash is in the server's log
+		# An ended session has an error, unless it was idle.  A crash is in the server's log.
 		push @problems, $lost if $lost && !@errors && $said !~ /^connection to server was lost/m;
 		append_to_file($log{$name}, join "\n", map({ "PROBLEM $what: $_" } split /\n/, first_few(@problems)), $script, $said, '')
 		  if @problems;
@@ -110,7 +110,7 @@ sub work
 	return;
 }
 
-# Transactions that the session before has left prepared are ended first.
+# First ends the transactions that the previous session of this name left prepared.
 sub first_of_session
 {
 	my ($name) = @_;
@@ -153,7 +153,7 @@ sub writer
 	};
 }
 
-# A statement that takes its time between rows.
+# A statement that sleeps between rows.
 sub write_slowly
 {
 	my $move = rand() < 0.5 ? '' : ", widget_uuid = 'w@{[ int(rand(8)) ]}'";
@@ -167,8 +167,8 @@ COMMIT;
 EOF
 }
 
-# Takes a copy of a table and changes it a little, or makes the table equal to it.  A
-# copy always has the rows called keep, so no import may delete them.
+# Copies a table and changes the copy a little, or imports the copy into the table.  A
+# copy always has the rows named "keep", so no import may delete them.
 sub import_copy
 {
 	my $table = one_of('poser_widget', ('poser_component') x 3);
@@ -198,7 +198,7 @@ COMMIT;
 EOF
 }
 
-# What the owner does now and then.  Recounting and recording find nothing to mend.
+# The owner's work.  Recounting and recording must find nothing to mend.
 sub keep_house
 {
 	my ($what, $statement) = @{ one_of(
@@ -215,8 +215,8 @@ EOF
 		  . some_sleep(0.3));
 }
 
-# Reads counts and history.  A snapshot that is older than a rewrite does not see the
-# table's rows, whoever reads it: so what a query names is locked before it.
+# Reads counts and history.  A snapshot from before a rewrite does not see the table's
+# rows, so the tables of a query are locked before it.
 sub look
 {
 	my $lock = 'LOCK TABLE poser_widget, poser_component, poser_component_count, '
@@ -261,8 +261,8 @@ EOF
 	return ($what, "${script}SELECT FROM pg_sleep(0.1 * random());\n");
 }
 
-# One keeps, applies and confirms in one transaction; one confirms later, and may be
-# given the same again; one is a handler.
+# "first" stores, applies and confirms in one transaction.  "second" confirms later, and
+# may get the same changes again.  "handled" has a handler.
 sub consumer
 {
 	my ($consumer) = @_;
@@ -287,7 +287,7 @@ EOF
 	};
 }
 
-# Poser's tables, and a column whose type may change, since no view shows it.
+# Poser's tables, each with a column that changes its type.  No view may use the column.
 my %column = (
 	poser_widget => '',
 	poser_component => 'description varchar(255)',
@@ -302,14 +302,14 @@ my %column = (
 	poser_datasync_consumer => '',
 	poser_datasync_skipped => 'reason text');
 
-# The name of the column that is added; not the same for a table and its versions,
-# which would then be compared by it.
+# The name of the added column.  A table and its versions have different ones, or the
+# column would be compared.
 sub extra
 {
 	return $_[0] =~ /version$/ ? 'extra_of_version' : 'extra';
 }
 
-# A table has room for so many columns, the dropped ones among them.
+# A table has room for a limited number of columns, dropped ones included.
 my %added;
 
 sub add_column
@@ -321,9 +321,9 @@ sub add_column
 	  : "ALTER TABLE $table ADD COLUMN @{[ extra($table) ]} timestamptz DEFAULT clock_timestamp();";
 }
 
-# Ways to alter them, and those that leave row versions as they are; each a function
-# like any other work.  What one transaction does to a table it also undoes, or rolls
-# back.  An index that a REINDEX has left invalid is dropped before the next.
+# Ways to alter the tables, and commands that keep row versions as they are.  Each is a
+# function like other work.  A transaction undoes its change or rolls it back.  An index
+# that a REINDEX has left invalid is dropped before the next REINDEX.
 my (@alter, @keep);
 
 sub make_rewrites
@@ -380,7 +380,7 @@ EOF
 	return;
 }
 
-# All of some in any order, and again.
+# Does all of them in random order, again and again.
 sub rewriter
 {
 	my (@rewrites) = @_;
@@ -454,7 +454,7 @@ SELECT poser_datasync_add('first', 'beginning'), poser_datasync_add('second', 'b
 	poser_datasync_add('handled', 'beginning', handler => 'handle(poser_change)'::regprocedure);
 EOF
 
-# What has been pruned cannot be read, nor gone back to.
+# Pruned history cannot be read or reverted to.
 my $pruned = qr/^55000:/;
 my $until = time() + $seconds;
 make_rewrites();
@@ -468,7 +468,7 @@ my %worker = map { $_ => 1 } (
 	start_worker('rewriter1', $until, rewriter(@alter)),
 	start_worker('rewriter2', $until, rewriter(@keep)));
 
-# Meanwhile statements are cancelled, and now and then a session is ended.
+# Meanwhile statements are cancelled, and sometimes a session is ended.
 my %disturbed = (cancel => 0, terminate => 0);
 while (%worker)
 {
@@ -485,7 +485,7 @@ EOF
 	$disturbed{$how}++ if $has;
 }
 
-# What they did and met.
+# What the sessions did, and their errors.
 my (%done, %met, @problems);
 foreach my $name (sort keys %log)
 {
@@ -497,14 +497,15 @@ foreach my $name (sort keys %log)
 	note "$name\n", $log =~ s/^(?:DONE|MET).*\n//mgr if $log =~ /^PROBLEM/m;
 }
 note explain({ done => \%done, met => \%met, disturbed => \%disturbed });
-is(first_few(@problems), '', 'no session meets what it need not expect');
+is(first_few(@problems), '', 'no session has met an unexpected error');
 is(first_few(slurp_file($node->logfile) =~ /^.*(?:terminated by signal|PANIC|TRAP|(?:ERROR|FATAL):  XX).*/mg),
-	'', 'nor does the server');
+	'', 'the server has met no unexpected error');
 cmp_ok(sum0(@done{ grep { /^poser_|^[A-Z]/ } keys %done }), '>', 0, 'tables were rewritten');
 cmp_ok($done{$_} // 0, '>', 0, "a session $_")
   foreach ('writes', 'consumes', 'consumes, and confirms later', 'handles');
 
-# What is left over is ended and undone, and consumers come to the end.
+# Prepared transactions are ended, columns and indexes that are left are dropped, and the
+# consumers get the rest.
 $node->safe_psql('db', finish_prepared($_))
   foreach split /\n/, $node->safe_psql('db', 'SELECT gid FROM pg_prepared_xacts');
 $node->safe_psql('db', join '', map { "ALTER TABLE $_ DROP COLUMN IF EXISTS @{[ extra($_) ]};\n" } sort keys %column);
@@ -534,7 +535,7 @@ history_exact($node, 'db', 'in the end', versions => 20);
 is($node->safe_psql('db', 'SELECT poser_recount(), poser_record_versions()'), '0|0', 'there is nothing to mend');
 is($node->safe_psql('db', 'SELECT sum(pending) FROM poser_datasync_status'), '0', 'nothing is pending');
 
-# The rows of one query are those of another.
+# A test: two queries have the same rows.
 sub same_rows
 {
 	my ($query, $other, $name) = @_;
@@ -550,13 +551,13 @@ EOF
 
 foreach my $table ('poser_widget', 'poser_component')
 {
-	same_rows("SELECT * FROM $table", "SELECT * FROM ${table}_as_of(clock_timestamp())", "$table is what it is as of now");
-	same_rows("SELECT * FROM $table", "SELECT * FROM $_.$table", "$table is what $_ has made of it")
+	same_rows("SELECT * FROM $table", "SELECT * FROM ${table}_as_of(clock_timestamp())", "$table is equal to its state as of now");
+	same_rows("SELECT * FROM $table", "SELECT * FROM $_.$table", "$table is equal to the copy of $_")
 	  foreach qw(first second handled);
 }
 
-# What one consumer was given all were, also where the version has been pruned since.
-is($node->safe_psql('db', <<'EOF'), '', 'each consumer is given each change, those of a row in order');
+# All consumers have got the same changes, also of versions pruned since.
+is($node->safe_psql('db', <<'EOF'), '', 'each consumer has got each change, those of a row in order');
 SET client_min_messages = error;
 CREATE TEMP TABLE change AS
 SELECT consumer, (change).change_id, (change).payload_type, (change).payload_key, min(n) AS n, count(*) AS times,
@@ -564,7 +565,7 @@ SELECT consumer, (change).change_id, (change).payload_type, (change).payload_key
 FROM given GROUP BY 1, 2, 3, 4;
 SELECT change_id, 'only to', string_agg(consumer, ', ') FROM change
 GROUP BY 1 HAVING count(*) <> 3 ORDER BY 1 LIMIT 10;
-SELECT change_id, 'to nobody' FROM (
+SELECT change_id, 'to no consumer' FROM (
 	SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
 WHERE change_id NOT IN (SELECT change_id FROM change) ORDER BY 1 LIMIT 10;
 SELECT change_id, 'to', consumer, 'after', before FROM (
@@ -573,7 +574,7 @@ WHERE before > change_id ORDER BY 1 LIMIT 10;
 SELECT change_id, 'to', consumer, 'again' FROM change WHERE times > 1 AND consumer <> 'second' LIMIT 10;
 SELECT change_id, 'to', consumer, 'otherwise' FROM change WHERE contents > 1 LIMIT 10;
 EOF
-is($node->safe_psql('db', <<'EOF'), '', 'nothing was rolled back, and what is to be kept was not deleted');
+is($node->safe_psql('db', <<'EOF'), '', 'consumers got no rolled back change and no delete of a row named keep');
 SELECT change FROM given WHERE (change).payload->>'description' = 'rolled back'
 	OR (change).payload_key ~ '^keep' AND (change).deletion AND (change).username <> 'truncate' LIMIT 10
 EOF

@@ -1,5 +1,5 @@
-# A database owner who is no superuser creates, uses, grants, protects, updates,
-# dumps and drops the extension, and has its history and its consumers for himself.
+# A database owner that is no superuser creates, uses, grants, protects, updates, dumps
+# and drops the extension, and owns its history and its consumers.
 
 use strict;
 use warnings;
@@ -19,7 +19,7 @@ CREATE ROLE writer LOGIN;
 CREATE ROLE stranger LOGIN;
 EOF
 
-# Who owns each of the extension's members.
+# The owners of the extension's members.
 sub owners
 {
 	my ($dbname) = @_;
@@ -60,12 +60,24 @@ SELECT * FROM poser_check();
 EOF
 counts_exact($node, 'db', 'the owner\'s database');
 
-# So much for 1.1; with 1.2 there is history.
+# Of its database's settings, the owner can change only those that the server knows.
+# It knows the extension's own in a session that has called one of its functions.
+create_database($node, 'settings', owner => 'owner');
+my $set_comment = q{ALTER DATABASE settings SET poser.comment = 'for the database'};
+fails_as($node, 'settings', 'owner', '42501', $set_comment, 'a setting in a session that has not used the extension');
+fails_as($node, 'settings', 'owner', '42501', "LOAD 'poser'", 'loading the library');
+lines_as($node, 'settings', 'owner', "SELECT poser_uuid();\n$set_comment");
+is( lines_as($node, 'settings', 'writer', 'SHOW poser.comment'), 'for the database', 'the setting holds in new sessions');
+lines_as($node, 'settings', 'owner', 'SELECT poser_uuid(); ALTER DATABASE settings RESET poser.comment');
+is( lines_as($node, 'settings', 'writer', q{SELECT coalesce(current_setting('poser.comment', true), 'none')}), 'none',
+	'the owner resets the setting');
+
+# That was version 1.1.  Since 1.2 there is a history.
 lines_as($node, 'db', 'owner', 'ALTER EXTENSION poser UPDATE');
 my @batches = ('poser_batch', 'poser_batch_row');
 my @consumers = ('poser_datasync_consumer', 'poser_datasync_skipped');
 my @history = ('poser_transaction', 'poser_widget_version', 'poser_component_version', 'poser_version_horizon');
-is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner goes on with history');
+is( lines_as($node, 'db', 'owner', <<'EOF'), <<'EOF' =~ s/\n\z//r, 'the owner uses the history');
 SET poser.runas = 'importer';
 UPDATE poser_widget SET description = 'Wall clock';
 SELECT operation, changed, username, role_name FROM poser_widget_history('a');
@@ -85,7 +97,7 @@ EOF
 counts_exact($node, 'db', 'the owner\'s database with history');
 history_exact($node, 'db', 'the owner\'s database with history', versions => 3);
 
-# Others read when he says so, and only then.
+# Other roles read only with a grant.
 fails_as($node, 'db', 'reader', '42501', $_, "without a grant, $_") foreach @reads;
 lines_as($node, 'db', 'owner',
 	'GRANT SELECT ON poser_widget, poser_component, poser_widget_summary TO reader WITH GRANT OPTION');
@@ -110,7 +122,7 @@ fails_as($node, 'db', 'reader', '42501', q{SELECT * FROM poser_widget_history('a
 	'a reader, history of components without a grant');
 lines_as($node, 'db', 'owner', 'REVOKE SELECT ON poser_widget_version FROM reader');
 
-# A writer needs nothing on the bookkeeping, and gets nothing on it.
+# A writer needs no privilege on the bookkeeping, and gets none.
 lines_as($node, 'db', 'owner',
 	'GRANT INSERT, UPDATE, DELETE ON poser_widget, poser_component TO writer');
 lines_as($node, 'db', 'writer', <<'EOF');
@@ -135,7 +147,7 @@ fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
 	'SELECT poser_recount()',
 	'SELECT poser_record_versions()',
 	q{SELECT poser_prune_versions('0')});
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'writer|writer|5|6', 'a writer\'s changes are recorded in his name');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'writer|writer|5|6', 'a writer\'s changes are recorded in its name');
 SELECT min(username), max(role_name), count(DISTINCT t.id), count(DISTINCT v.uuid)
 FROM poser_transaction t
 JOIN (SELECT uuid, transaction_id FROM poser_widget_version
@@ -145,8 +157,8 @@ WHERE role_name <> 'owner'
 EOF
 history_exact($node, 'db', 'with a writer', versions => 11);
 
-# Consumers are his to make, and to grant: who works for one needs nothing else, and
-# a handler is called as him.
+# The owner makes and grants consumers.  A worker needs no other privilege.  A handler
+# runs as the worker's role.
 lines_as($node, 'db', 'owner', <<'EOF');
 CREATE TABLE pushed (n bigint GENERATED ALWAYS AS IDENTITY, change poser_change, by name DEFAULT current_user);
 GRANT INSERT ON pushed TO second;
@@ -158,7 +170,7 @@ EOF
 my $client = q{SELECT count(*) FROM poser_datasync_changes('client')};
 is(lines_as($node, 'db', 'owner', 'SELECT consumer, pending, holds_pruning FROM poser_datasync_status ORDER BY consumer'),
 	"client|11|t\nhq|11|t", 'the owner has consumers');
-is(lines_as($node, 'db', 'stranger', $client), 11, 'a stranger who is granted one is given history');
+is(lines_as($node, 'db', 'stranger', $client), 11, 'another role with a grant on a consumer gets the history');
 fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
   foreach ($client,
 	q{SELECT poser_datasync_confirm('client', 1)},
@@ -173,14 +185,14 @@ fails_as($node, 'db', 'writer', '42501', $_, "a writer, $_")
 fails_as($node, 'db', 'stranger', '42501', $_, "a stranger, $_")
   foreach (q{SELECT poser_datasync_run('hq')}, q{SELECT poser_datasync_drop('client')},
 	'SELECT * FROM poser_widget_version', 'SELECT * FROM poser_datasync_status');
-is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'what they have not confirmed is not pruned');
-is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'another runs the handler');
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'and it is called as him, for all in their order');
+is(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), 0, 'pruning keeps changes that consumers have not confirmed');
+is(lines_as($node, 'db', 'second', q{SELECT poser_datasync_run('hq')}), 11, 'the other role runs the handler');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'second|11|t', 'the handler runs as the worker\'s role, for all changes in their order');
 SELECT min(by), count(*), bool_and(change_id > before)
 FROM (SELECT by, (change).change_id, lag((change).change_id, 1, 0::bigint) OVER (ORDER BY n) AS before FROM pushed) p;
 EOF
 lines_as($node, 'db', 'stranger', q{SELECT poser_datasync_confirm('client', max(change_id)) FROM poser_datasync_changes('client')});
-cmp_ok(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, 'then it is');
+cmp_ok(lines_as($node, 'db', 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, 'pruning removes confirmed changes');
 lines_as($node, 'db', 'owner', <<'EOF');
 SELECT poser_datasync_revoke('client', 'stranger');
 GRANT SELECT ON poser_datasync_status TO stranger;
@@ -188,14 +200,14 @@ UPDATE poser_widget SET description = 'Tower clock' WHERE uuid = 'a';
 EOF
 fails_as($node, 'db', 'stranger', '42501', $client, 'after it is revoked');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer}),
-	"client|1\nhq|1", 'who is granted the status sees it');
+	"client|1\nhq|1", 'a role with a grant on the status sees it');
 is(lines_as($node, 'db', 'stranger', q{SELECT consumer FROM poser_datasync_stale('0') ORDER BY 1}),
-	"client\nhq", 'and who is stale');
+	"client\nhq", 'a role with a grant on the status sees stale consumers');
 counts_exact($node, 'db', 'with consumers', widgets => 2);
-is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'and the owner checks');
+is(lines_as($node, 'db', 'owner', 'SELECT * FROM poser_check()'), '', 'poser_check() of the owner finds nothing');
 lines_as($node, 'db', 'owner', q{SELECT poser_datasync_drop('client'), poser_datasync_drop('hq'); DROP TABLE pushed; DROP FUNCTION push});
 
-# Row-level security: each sees the counts of what he may see.
+# Row-level security: each role sees the counts of the rows that it may see.
 lines_as($node, 'db', 'owner', <<'EOF');
 INSERT INTO poser_component (widget_uuid, item_code, description, active)
 VALUES ('a', '6', 'Bezel', false), ('a', '7', 'Glass', true);
@@ -203,33 +215,33 @@ ALTER TABLE poser_component ENABLE ROW LEVEL SECURITY;
 CREATE POLICY active_only ON poser_component FOR SELECT TO reader USING (active);
 EOF
 is(lines_as($node, 'db', 'owner', $get), '3|2', 'the owner counts all components');
-is(lines_as($node, 'db', 'reader', $get), '2|2', 'a reader those that a policy shows him');
-is(lines_as($node, 'db', 'second', $get), '0|0', 'another, for whom there is no policy, none');
+is(lines_as($node, 'db', 'reader', $get), '2|2', 'a reader gets those that a policy shows');
+is(lines_as($node, 'db', 'second', $get), '0|0', 'a reader without a policy gets none');
 lines_as($node, 'db', 'owner', <<'EOF');
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
 CREATE POLICY clock_only ON poser_widget FOR SELECT TO reader USING (uuid = 'a');
 EOF
 is(lines_as($node, 'db', 'reader', $_), '2|2', "a policy on widgets, $_") foreach ($count, $list);
 is(lines_as($node, 'db', 'reader', q{SELECT count(*) FROM poser_widget_get('b')}),
-	0, 'and a widget hidden by it is not there');
+	0, 'a widget that a policy hides cannot be read');
 counts_exact($node, 'db', 'row-level security', widgets => 2);
 
 # Dump and drop.
 command_ok(
 	[ 'pg_dump', '-f', PostgreSQL::Test::Utils::tempdir() . '/owner.sql',
 		'-U', 'owner', $node->connstr('db') ],
-	'the owner dumps his database');
+	'the owner dumps the database');
 lines_as($node, 'db', 'owner', 'DROP EXTENSION poser');
 is( $node->safe_psql('db', q{SELECT relname FROM pg_class WHERE relname LIKE '%poser%'
 	UNION ALL SELECT proname FROM pg_proc WHERE proname LIKE '%poser%'
 	UNION ALL SELECT typname FROM pg_type WHERE typname LIKE '%poser%'}),
-	'', 'and drops the extension, of which nothing stays');
-is( lines_as($node, 'db', 'owner', <<'EOF'), 'f', 'and creates it again, with no rows');
+	'', 'the owner drops the extension, and nothing of it stays');
+is( lines_as($node, 'db', 'owner', <<'EOF'), 'f', 'the owner creates it again, without rows');
 CREATE EXTENSION poser;
 SELECT EXISTS (SELECT FROM poser_widget_summary);
 EOF
 
-# Whoever updates it, and whatever way it came, the same roles own the same.
+# Owners are the same after an update by any role, on any way.
 create_database($node, 'fresh', owner => 'owner');
 create_database($node, 'by_superuser', owner => 'owner', version => '1.0');
 $node->safe_psql('by_superuser', q{ALTER EXTENSION poser UPDATE});
@@ -243,8 +255,8 @@ like(owners('fresh'), qr/^$_\|owner$/m, "the owner owns $_")
 is(owners('by_owner'), owners('fresh'), 'owners after the owner\'s update');
 is(owners($_), owners('fresh'), "owners after a superuser's update: $_") foreach 'by_superuser', 'by_superuser_later';
 
-# Batches are his, and others' who have been granted the tables, whoever has
-# updated it; they are purged by him.  Consumers are his.
+# After an update by any role, the owner and roles with grants on the tables have
+# batches, the owner purges them, and the owner has the consumers.
 foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 {
 	make_batches($node, $dbname, 'owner');
@@ -257,11 +269,11 @@ foreach my $dbname ('fresh', 'by_superuser', 'by_superuser_later')
 	is(lines_as($node, $dbname, 'owner', 'SELECT uuid FROM poser_batch'), 'empty', "$dbname: what has not been executed stays");
 	counts_exact($node, $dbname, "$dbname: batches");
 	history_exact($node, $dbname, "$dbname: batches", versions => 10);
-	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: and no longer do");
+	cmp_ok(lines_as($node, $dbname, 'owner', q{SELECT poser_prune_versions('0')}), '>', 0, "$dbname: consumers that have confirmed all do not hold pruning");
 }
 
-# The script runs as a superuser, but nothing of the owner's does.  If it did, that
-# would be seen also after a rollback: the trap takes a number from a sequence.
+# The script runs as a superuser, but none of the owner's code does.  Otherwise the trap
+# would show it, also after a rollback: it takes a number from a sequence.
 sub set_trap
 {
 	my ($dbname) = @_;
@@ -280,7 +292,7 @@ EOF
 	return;
 }
 
-# A test: it has not been sprung.
+# A test: no code of the owner's has run as a superuser.
 sub not_trapped
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
@@ -303,11 +315,11 @@ INSERT INTO poser_component (widget_uuid, item_code, description, active) VALUES
 EOF
 fails_as($node, 'hostile', 'owner', '42804', q{ALTER EXTENSION poser UPDATE TO '1.1'},
 	'update with a flag that is no boolean');
-not_trapped('hostile', 'and the owner is no superuser');
+not_trapped('hostile', 'a refused update: no code of the owner\'s ran as a superuser');
 
-# A column that is only recorded, of another type, does not keep it from being
-# updated; it is not recorded then.  Types, casts, policies, indexes, triggers and
-# operators of the owner's lie in wait.
+# A recorded column of another type does not stop an update.  The column is not recorded
+# then.  The owner has made types, casts, policies, indexes, triggers and operators that
+# are traps.
 foreach my $role ('owner', 'postgres')
 {
 	my $dbname = "hostile_for_$role";
@@ -342,8 +354,8 @@ CREATE OPERATOR < (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_
 CREATE OPERATOR <> (LEFTARG = varchar, RIGHTARG = varchar, FUNCTION = springs_by_operator);
 EOF
 	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
-	not_trapped($dbname, "updated by $role, the owner is no superuser");
-	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "updated by $role: what can be recorded is");
+	not_trapped($dbname, "updated by $role: no code of the owner's ran as a superuser");
+	is( lines_as($node, $dbname, 'postgres', <<'EOF'), <<'EOF' =~ s/\n\z//r, "updated by $role: rows are recorded");
 SELECT operation, widget_uuid, item_code, description, active FROM poser_component_history('a1');
 SELECT poser_record_versions();
 SELECT * FROM poser_check();
@@ -358,15 +370,15 @@ EOF
 	lines_as($node, $dbname, 'owner', q{UPDATE poser_component SET description = 'second', item_code = '1', active = false});
 	is( lines_as($node, $dbname, 'postgres', q{SELECT operation, changed, active
 			FROM poser_component_history('a1')}),
-		"update|{active}|f\ninsert||t", "updated by $role: it goes on");
-	not_trapped($dbname, 'nor when a superuser reads, records and checks');
+		"update|{active}|f\ninsert||t", "updated by $role: recording goes on");
+	not_trapped($dbname, 'no code of the owner\'s runs when a superuser reads, records and checks');
 	$node->safe_psql($dbname, 'INSERT INTO poser_component (widget_uuid, item_code, description) '
 		. q{VALUES ('a', '1', ''); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
 
-# History and consumers are the owner's tables, too.  Nothing that he has put on them
-# runs as a superuser who updates, or makes consumers and works for them.
+# The owner also owns the tables of history and consumers.  None of its code on them runs
+# as the superuser that updates, or makes consumers and works for them.
 foreach my $role ('owner', 'postgres')
 {
 	my $dbname = "hostile_history_for_$role";
@@ -389,7 +401,7 @@ CREATE POLICY springs ON poser_transaction USING (become_superuser());
 CREATE POLICY springs ON poser_widget_version USING (become_superuser());
 EOF
 	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
-	not_trapped($dbname, "1.3 updated by $role, the owner is no superuser");
+	not_trapped($dbname, "1.3 updated by $role: no code of the owner's ran as a superuser");
 	lines_as($node, $dbname, 'owner', <<'EOF');
 CREATE TRIGGER springs BEFORE INSERT OR UPDATE OR DELETE ON poser_datasync_consumer EXECUTE FUNCTION springs_by_trigger();
 CREATE TRIGGER springs AFTER INSERT ON poser_datasync_skipped EXECUTE FUNCTION springs_by_trigger();
@@ -420,7 +432,7 @@ Wall clock|good
 table poser_datasync_consumer|has row-level security enabled
 t
 EOF
-	not_trapped($dbname, 'nor when a superuser makes consumers and works for them');
+	not_trapped($dbname, 'no code of the owner\'s runs when a superuser makes consumers and works for them');
 	$node->safe_psql($dbname, q{INSERT INTO poser_datasync_consumer (consumer) VALUES ('d'); ALTER ROLE owner NOSUPERUSER});
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }

@@ -1,5 +1,5 @@
-# A prepared transaction's components are counted from its COMMIT PREPARED on and
-# never before, over a restart too, and it keeps no other writer waiting.
+# A prepared transaction's components are counted from its COMMIT PREPARED on, also
+# after a restart.  No other writer waits for it.
 
 use strict;
 use warnings;
@@ -25,7 +25,7 @@ sub counts
 		FROM poser_widget_get('$uuid')");
 }
 
-# A write to both widgets that would fail if it had to wait.
+# A write to both widgets, which fails if it has to wait.
 sub add_to_both
 {
 	$node->safe_psql('db', q{SET lock_timeout = '20s';
@@ -40,8 +40,9 @@ sub deltas
 		'SELECT count(*) FROM poser_component_count_delta');
 }
 
-# Inserts, a flag, a move and a delete, the third transaction one with what the
-# second has not settled; after each PREPARE the session goes on writing.
+# Prepared: inserts, an update of active, a move and a delete.  The third transaction
+# adds to a count that the second has not settled.  The session writes after each
+# PREPARE.
 $node->safe_psql('db', <<'EOF');
 SET lock_timeout = '20s';
 BEGIN;
@@ -67,8 +68,8 @@ INSERT INTO poser_component (widget_uuid, item_code, description)
 VALUES ('c', 's', 'Part'), ('a', 't', 'Part');
 PREPARE TRANSACTION 'third';
 EOF
-is(counts('a'), '12|12', 'what is prepared is not counted');
-is(counts('c'), '', 'nor is a widget that is prepared there');
+is(counts('a'), '12|12', 'prepared components are not counted');
+is(counts('c'), '', 'a prepared widget is not there');
 add_to_both();
 is(counts('a'), '13|13', 'another writer does not wait, and is counted');
 counts_exact($node, 'db', 'prepared', widgets => 2);
@@ -77,22 +78,22 @@ cmp_ok(deltas(), '>', 0, 'the writers left deltas');
 $node->restart;
 is($node->safe_psql('db', 'SELECT count(*) FROM pg_prepared_xacts'),
 	3, 'the transactions are still prepared after a restart');
-is(counts('a'), '13|13', 'and not counted');
+is(counts('a'), '13|13', 'after a restart prepared components are not counted');
 add_to_both();
 is(counts('a'), '14|14', 'another writer still does not wait');
 counts_exact($node, 'db', 'restarted', widgets => 2);
 
 $node->safe_psql('db', q{COMMIT PREPARED 'first'});
 is(counts('a'), '14|13', 'COMMIT PREPARED counts for the first widget');
-is(counts('b'), '4|4', 'and for the one that a component moved to');
+is(counts('b'), '4|4', 'COMMIT PREPARED: the widget that a component moved to');
 counts_exact($node, 'db', 'one committed', widgets => 2);
 
 $node->safe_psql('db', q{ROLLBACK PREPARED 'second'});
 is(counts('a'), '14|13', 'ROLLBACK PREPARED changes no count');
 $node->safe_psql('db', q{COMMIT PREPARED 'third'});
 is(counts('a'), '15|14', 'the last transaction is counted');
-is(counts('c'), '1|1', 'and so is its own widget');
-counts_exact($node, 'db', 'all over', widgets => 3);
+is(counts('c'), '1|1', 'the last transaction\'s own widget is counted');
+counts_exact($node, 'db', 'no transaction left', widgets => 3);
 
 add_to_both();
 is(deltas(), 0, 'one more write to a widget settles its deltas');

@@ -1,7 +1,7 @@
-# A database updated from any earlier version with rows in place is, by the catalogs,
-# what a new one is, its counts are right, each row has a first version, it has
-# batches, and consumers are given all of that; an update rolled back leaves it as it
-# was, and who writes meanwhile waits.
+# A database that is updated from any earlier version with rows in it has the same
+# catalogs as a new one, its counts are right, each row has a first version, it has
+# batches, and a consumer gets all of that.  A rolled back update changes nothing, and
+# writers wait for an update.
 
 use strict;
 use warnings;
@@ -14,9 +14,8 @@ use Test::More;
 my $node = new_node('update');
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 
-# All that the catalogs know of the extension, one fact a line, without OIDs and
-# without the pg_attver with which newer minor releases mark each relation's
-# columns.
+# All that the catalogs know of the extension, one fact a line, without OIDs, and without
+# pg_attver, with which newer minor releases mark each relation's columns.
 my $facts = <<'EOF';
 SET search_path = pg_catalog;
 SET jit = off;
@@ -158,7 +157,7 @@ sub facts
 	return split /\n/, $node->safe_psql($dbname, $facts);
 }
 
-# What only one of two lists has, marked with its side.
+# The lines that only one of two lists has, marked with the list.
 sub differences
 {
 	my ($left, $right) = @_;
@@ -196,7 +195,7 @@ foreach (
 	create_database($node, $updated, schema => $schema, owner => $role, version => $version);
 	lines_as($node, $updated, $role, $rows);
 
-	# The dry run.
+	# An update that is rolled back.
 	my @before = facts($updated);
 	my $before = lines_as($node, $updated, $role, $contents);
 	is( lines_as($node, $updated, $role, <<'EOF'), '100|810', "$about: an update in a transaction shows the counts");
@@ -205,8 +204,8 @@ ALTER EXTENSION poser UPDATE;
 SELECT count(*), sum(component_count) FROM poser_widget_summary;
 ROLLBACK;
 EOF
-	is(differences(\@before, [ facts($updated) ]), '', "$about: rolled back, the catalogs are as before");
-	is(lines_as($node, $updated, $role, $contents), $before, "$about: and so are the rows");
+	is(differences(\@before, [ facts($updated) ]), '', "$about: a rolled back update leaves the catalogs as before");
+	is(lines_as($node, $updated, $role, $contents), $before, "$about: a rolled back update leaves the rows as before");
 	lines_as($node, $updated, $role, <<'EOF');
 BEGIN;
 ALTER EXTENSION poser UPDATE;
@@ -217,7 +216,7 @@ VALUES ('late', '1', 'In the same session');
 EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
-	# On the way, all others are the same, too.
+	# Each version on the way has the same catalogs as a new database.
 	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3') : ())
 	{
 		my $between_fresh = "fresh_$between" =~ tr/./_/r;
@@ -232,12 +231,12 @@ EOF
 	is(lines_as($node, $updated, $role, $contents), $before, "$about: updated, the rows are as before");
 	counts_exact($node, $updated, "$about: updated", widgets => 101);
 	is($node->safe_psql($updated, 'SELECT count(*) FROM poser_component_count_delta'),
-		0, "$about: and all are settled");
+		0, "$about: updated, all counts are settled");
 	is($node->safe_psql($updated, q{SELECT component_count, active_component_count
 		FROM poser_widget_get((SELECT uuid FROM poser_widget WHERE description = 'Widget 60'))}),
 		'10|7', "$about: a count after the update");
 
-	# from 1.2 on they have been recorded as they came
+	# versions were recorded from 1.2 on
 	my ($transactions, $comment) =
 	  $version ge '1.2' ? (4, '') : (1, 'history begins with version 1.2 of extension "poser"');
 	is( $node->safe_psql($updated, <<'EOF'), "912|912|0|$transactions", "$about: each row has one first version");
@@ -247,9 +246,9 @@ FROM (SELECT uuid, operation_type, transaction_id FROM poser_widget_version
 	  SELECT uuid, operation_type, transaction_id FROM poser_component_version) v
 EOF
 	is( $node->safe_psql($updated, 'SELECT DISTINCT username, role_name, comment FROM poser_transaction'),
-		"$role|$role|$comment", "$about: of as many transactions, which say so");
+		"$role|$role|$comment", "$about: the update's transactions have a comment");
 	history_exact($node, $updated, "$about: updated", versions => 912);
-	is( lines_as($node, $updated, $role, <<'EOF'), '912|912|t|0', "$about: a consumer is given each, in order");
+	is( lines_as($node, $updated, $role, <<'EOF'), '912|912|t|0', "$about: a consumer gets each version, in order");
 SELECT poser_datasync_add('updated', 'beginning') \gset
 SELECT count(*), count(DISTINCT payload_key), bool_and(change_id > before AND NOT deletion),
 	(SELECT count(*) FROM (
@@ -267,10 +266,10 @@ EOF
 	my @kinds = ('config table', qw(column comment constraint depends function index member policy
 		privileges relation sequence trigger type view));
 	is( join(' ', grep { my $k = $_; grep { /^$k \|/ } @fresh } @kinds),
-		"@kinds", "$about: the comparison sees all kinds of objects");
+		"@kinds", "$about: the comparison has all kinds of objects");
 	is(differences(\@fresh, [ facts($updated) ]), '', "$about: new and updated are identical");
 
-	# Both work alike.
+	# Both work in the same way.
 	foreach my $dbname ($fresh, $updated)
 	{
 		lines_as($node, $dbname, $role, $rows);
@@ -285,8 +284,8 @@ EOF
 	}
 }
 
-# Nothing of the users' own is in the way of the update, and it fires no trigger of
-# theirs and hides nothing from itself.
+# Users' objects do not stop the update.  It fires no trigger of theirs, and sees rows
+# that policies hide.
 create_database($node, 'lived_in', version => '1.0', owner => 'owner');
 lines_as($node, 'lived_in', 'owner', $rows . <<'EOF');
 CREATE INDEX ON poser_component (widget_uuid);
@@ -304,7 +303,7 @@ ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 EOF
 my ($rc, $stdout, $stderr) = $node->psql('lived_in', 'ALTER EXTENSION poser UPDATE',
 	connstr => $node->connstr('lived_in') . ' user=owner');
-is($stderr, '', 'the users have indexes, a view, columns, triggers and policies of their own: updated');
+is($stderr, '', 'a database with users\' indexes, view, columns, triggers and policies is updated');
 my $unrecorded = 'is not recorded: poser_%s_version has no such column of its type';
 my @problems = map { "column $_->[1] of poser_$_->[0]|" . sprintf($unrecorded, $_->[0]) }
   [ 'widget', 'operation_type' ], [ 'widget', 'change_id' ], [ 'component', 'size' ];
@@ -318,12 +317,12 @@ UPDATE poser_component SET size = 1 WHERE item_code = '1';
 ALTER TABLE poser_component_version ADD size int;
 EOF
 is(lines_as($node, 'lived_in', 'owner', 'SELECT poser_record_versions()'),
-	50, 'a column that history gets later is recorded then');
+	50, 'a column that the versions get later is recorded from then on');
 counts_exact($node, 'lived_in', 'a column of history', widgets => 100,
 	problems => join("\n", @problems[0, 1]));
 history_exact($node, 'lived_in', 'a column of history', versions => 960);
 
-# What the script says of its own transaction it says of nothing else.
+# The comment that the script sets for its own transaction is not used later.
 create_database($node, 'commented', version => '1.1');
 $node->safe_psql('commented', <<'EOF');
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
@@ -346,14 +345,14 @@ EOF
 is( $node->safe_psql('commented', q{SELECT operation, coalesce(comment, 'none') FROM poser_widget_history('b')}),
 	'insert|none', 'after CREATE EXTENSION there is none if the session has none');
 
-# The update waits for who has written, and who writes then waits for it, with
-# what he has planned before, too; nothing is lost.
+# The update waits for a transaction that has written, and later writers wait for the
+# update, with a prepared statement, too.  No change is lost.
 foreach (
 	[ '1.1', "a|0|prepared|f\na|1|executed|t\nfirst|0||f\nthird|0||t" ],
 	[ '1.3', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
 {
 	my ($version, $recorded) = @$_;
-	my $about = "from $version: writers that have waited";
+	my $about = "from $version: writers that waited";
 	my $dbname = 'waiting_' . $version =~ tr/./_/r;
 
 	create_database($node, $dbname, version => $version);
@@ -397,7 +396,7 @@ FROM (SELECT uuid, operation_type, description, transaction_id, change_id FROM p
 JOIN poser_transaction ON id = transaction_id
 ORDER BY uuid, change_id
 EOF
-	is( $node->safe_psql($dbname, <<'EOF'), '0', "$about: a consumer made by the update is given all of it");
+	is( $node->safe_psql($dbname, <<'EOF'), '0', "$about: a consumer made in the update's transaction gets all changes");
 SELECT count(*)
 FROM (SELECT change_id FROM poser_widget_version UNION ALL SELECT change_id FROM poser_component_version) v
 FULL JOIN poser_datasync_changes('c') c USING (change_id)
@@ -407,7 +406,7 @@ EOF
 	history_exact($node, $dbname, $about, versions => 4);
 }
 
-# None of these goes unnoticed.
+# The comparison of catalogs notices each of these changes.
 my @base = facts('updated');
 foreach (
 	'ALTER TABLE poser_component ADD colour text',
@@ -497,7 +496,7 @@ foreach (
 	my $change = $_;
 	my $changed = $node->safe_psql('updated', "SET allow_system_table_mods = on;
 		BEGIN; $change;\n$facts\nROLLBACK;");
-	isnt(differences(\@base, [ split /\n/, $changed ]), '', "a difference is seen: $change");
+	isnt(differences(\@base, [ split /\n/, $changed ]), '', "the comparison notices: $change");
 }
 
 done_testing();

@@ -1,6 +1,6 @@
-# poser_uuid() makes version 7 UUIDs of 32 lower-case hexadecimal digits that
-# carry the time, increase within a session and never repeat: ten million of
-# several sessions at once are all different.
+# poser_uuid() makes version 7 UUIDs of 32 lower-case hexadecimal digits.  They contain
+# the time, increase within a session and never repeat: ten million keys of concurrent
+# sessions are all different.
 
 use strict;
 use warnings;
@@ -19,8 +19,8 @@ autovacuum = off
 EOF
 create_database($node, 'db');
 
-# Ten million, in four sessions.  The window function sees the keys in the order
-# in which they are made.
+# Ten million, in four sessions.  The window function sees the keys in the order in which
+# they were made.
 $node->safe_psql('db', <<'EOF');
 CREATE UNLOGGED TABLE key (uuid uuid);
 CREATE UNLOGGED TABLE result (keys bigint, ill_formed bigint, not_rising bigint);
@@ -45,10 +45,10 @@ $node->command_ok([ 'pgbench', '--no-vacuum', '-c', 4, '-j', 4, '-t', 10, '-f', 
 is($node->safe_psql('db', 'SELECT sum(keys), sum(ill_formed), sum(not_rising) FROM result'),
 	'10000000|0|0', 'ten million are of the right form and rise within each session');
 $node->command_ok([ 'psql', '-Xq', '-d', 'db', '-c', 'CREATE UNIQUE INDEX ON key (uuid)' ],
-	'and no two are the same');
-is($node->safe_psql('db', 'SELECT count(*) FROM key'), 10000000, 'of ten million');
+	'no two keys are equal');
+is($node->safe_psql('db', 'SELECT count(*) FROM key'), 10000000, 'there are ten million keys');
 
-# One session's keys over statements, transactions and what resets a session.
+# The keys of one session, across statements, transactions and all that resets a session.
 my $keys = $node->safe_psql('db', join "\n",
 	('SELECT poser_uuid();') x 500,
 	'BEGIN;', 'SAVEPOINT s;', ('SELECT poser_uuid();') x 50, 'ROLLBACK TO s;',
@@ -57,7 +57,7 @@ my $keys = $node->safe_psql('db', join "\n",
 	'SELECT poser_uuid() FROM generate_series(1, 20000);');
 my @keys = split /\n/, $keys;
 is(scalar @keys, 20700, 'a session made all keys that it was asked for');
-is(scalar(grep { $keys[ $_ - 1 ] ge $keys[$_] } 1 .. $#keys), 0, 'each greater than the one before');
+is(scalar(grep { $keys[ $_ - 1 ] ge $keys[$_] } 1 .. $#keys), 0, 'each key is greater than the one before');
 
 # The first 48 bits are the time in milliseconds.
 is( $node->safe_psql('db', <<'EOF'), '', 'a key holds the time of its making');

@@ -1,5 +1,5 @@
-# Transaction ids beyond 32 bits are recorded as they are; history and going back
-# do not depend on them, and in another cluster they are that cluster's.
+# Transaction ids beyond 32 bits are recorded as they are.  History and reverts do not
+# depend on them, and in another cluster they are replaced by that cluster's.
 
 use strict;
 use warnings;
@@ -14,7 +14,7 @@ my $node = new_node('wide');
 create_database($node, 'db');
 my $history = q{SELECT operation, changed, description, comment FROM poser_widget_history('a')};
 
-# Before.
+# Before the change of the ids.
 $node->safe_psql('db', <<'EOF');
 SET poser.comment = 'narrow';
 INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
@@ -24,8 +24,8 @@ $node->stop;
 command_ok([ 'pg_resetwal', '-e', 1, $node->data_dir ], 'the next transaction id has more than 32 bits');
 $node->start;
 
-# After.  Each xact is that which the session was told, whichever subtransaction
-# has made the row.
+# After it.  Each xact is the id that the session has seen, whichever subtransaction has
+# made the row.
 my $expected = $node->safe_psql('db', <<'EOF');
 SET poser.comment = 'wide';
 BEGIN;
@@ -48,36 +48,36 @@ PREPARE TRANSACTION 'wide';
 COMMIT PREPARED 'wide';
 EOF
 is($node->safe_psql('db', q{SELECT xact FROM poser_transaction WHERE comment = 'wide' ORDER BY id}),
-	$expected, 'each transaction has its own');
+	$expected, 'each transaction has its own xact');
 is( $node->safe_psql('db', q{SELECT comment, xact::text::numeric > 4294967296, count(*)
 	FROM poser_transaction GROUP BY 1, 2 ORDER BY 1}),
-	"narrow|f|2\nwide|t|3", 'beyond 32 bits, and those before are as they were');
+	"narrow|f|2\nwide|t|3", 'new ids are beyond 32 bits, older ones are unchanged');
 counts_exact($node, 'db', 'wide');
 history_exact($node, 'db', 'wide', versions => 5);
 is($node->safe_psql('db', $history), "update|{description}|Wall clock|wide\ninsert||Clock|narrow",
-	'history goes over the border');
+	'the history has changes from before and after');
 is( $node->safe_psql('db', q{SELECT description FROM poser_widget_as_of(
 	(SELECT max(issued_at) FROM poser_transaction WHERE comment = 'narrow'))}),
-	'Clock', 'so does the state as of a time before it');
+	'Clock', 'the state as of an earlier time is right');
 is( $node->safe_psql('db', q{SELECT poser_widget_revert('a',
 	(SELECT max(id) FROM poser_transaction WHERE comment = 'narrow'), true)}),
-	3, 'and going back');
+	3, 'a revert to a state from before');
 is($node->safe_psql('db', 'SELECT uuid, description FROM poser_component'),
-	'a1|Hand', 'to what was there');
+	'a1|Hand', 'the revert brings back the earlier rows');
 history_goes_on($node, 'db', 'wide');
 counts_exact($node, 'db', 'gone back');
 history_exact($node, 'db', 'gone back', versions => 8);
 
-# In a new cluster, where all of them are yet to come.
+# In a new cluster, where all of these ids are in the future.
 my $other = new_node('narrow');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/wide.sql';
 command_ok([ 'pg_dump', '-f', $dump, $node->connstr('db') ], 'pg_dump');
 $other->safe_psql('postgres', 'CREATE DATABASE db TEMPLATE template0');
 command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', $dump, $other->connstr('db') ],
 	'restored into a cluster with small transaction ids');
-is(contents($other, 'db'), contents($node, 'db'), 'all is the same there');
+is(contents($other, 'db'), contents($node, 'db'), 'all contents are equal');
 is( $other->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
-	0, 'but for xact, which is of the transaction that has brought it');
+	0, 'xact is that of the restoring transaction');
 counts_exact($other, 'db', 'restored');
 history_exact($other, 'db', 'restored', versions => 8);
 

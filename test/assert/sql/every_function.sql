@@ -1,6 +1,6 @@
--- Each C function of the extension is called while every look-up in the catalogs
--- empties the caches.  A pointer into a cache that is held too long then points to
--- memory that has been wiped.  A server with assertions is needed.
+-- Each C function of the extension is called while every catalog look-up empties the
+-- caches.  A pointer into a cache that is kept too long then points to wiped memory.
+-- A server with assertions is needed.
 
 \set VERBOSITY terse
 SET client_min_messages = error;
@@ -9,7 +9,7 @@ CREATE TABLE source (uuid text, description text);
 CREATE TABLE handled (change_id bigint);
 CREATE FUNCTION handle(poser_change) RETURNS void LANGUAGE sql AS 'INSERT INTO handled VALUES (($1).change_id)';
 CREATE FUNCTION refuse(poser_change) RETURNS void LANGUAGE sql AS 'SELECT 1 / 0';
--- a policy, an index of one's own, and a type that is coerced to a length
+-- a policy, a user's index, and a type that is coerced to a length
 CREATE ROLE regress_poser_reader;
 GRANT SELECT ON poser_widget, poser_component, poser_widget_version, poser_component_version, poser_widget_summary TO regress_poser_reader;
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
@@ -50,7 +50,7 @@ SELECT uuid FROM poser_widget_as_of('infinity');
 SELECT count(*) FROM poser_widget_history('w1');
 RESET ROLE;
 
--- going back, mending, pruning
+-- reverting, mending, pruning
 SELECT poser_widget_revert('w2', (SELECT min(transaction_id) FROM poser_component_version), with_components => true);
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 ALTER TABLE poser_component DISABLE TRIGGER USER;
@@ -72,7 +72,7 @@ SELECT poser_batch_refresh(:'batch');
 SELECT created, updated FROM poser_batch_execute(:'batch');
 SELECT poser_batch_purge('0');
 
--- giving changes to consumers
+-- consumers
 SELECT poser_datasync_add('asks', 'beginning');
 SELECT poser_datasync_add('called', 'beginning', handler => 'handle(poser_change)', notify => true);
 SELECT poser_datasync_grant('asks', 'regress_poser_reader'), poser_datasync_revoke('asks', 'regress_poser_reader');
@@ -89,7 +89,7 @@ SELECT poser_datasync_drop('asks'), poser_datasync_drop('called');
 SELECT poser_prune_versions('0') > 0 AS pruned;
 SELECT * FROM poser_check();
 
--- none is missing
+-- no function is missing
 RESET debug_discard_caches;
 SELECT pg_stat_force_next_flush();
 SELECT oid::regprocedure AS "not called"

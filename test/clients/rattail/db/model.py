@@ -1,5 +1,5 @@
-# Stand-in for rattail.db.model: the declarative base, and the key column whose
-# value is made in Python.
+# Stand-in for rattail.db.model: the declarative base, and the key column with a
+# value made in Python.
 
 import uuid
 
