@@ -1,0 +1,52 @@
+"""A filter for Alembic's autogenerate: it leaves alone what extensions own.
+
+Autogenerate compares a database with the models, and proposes to drop each table
+and index that no model has.  An extension makes tables and indexes of its own, for
+its bookkeeping.  No migration may drop them.
+
+In env.py:
+
+    context.configure(connection=connection, target_metadata=target_metadata,
+                      include_object=include_object_for(connection))
+
+A table that a model describes is compared as ever, also if an extension has made it.
+"""
+import functools
+
+import sqlalchemy as sa
+
+# The tables that belong to an extension, and all indexes on them.
+MEMBERS = sa.text("""
+    SELECT n.nspname, r.relname, pg_table_is_visible(d.objid)
+      FROM pg_class AS r
+      JOIN pg_namespace AS n ON n.oid = r.relnamespace
+      LEFT JOIN pg_index AS i ON i.indexrelid = r.oid
+      JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass
+                         AND d.objid = coalesce(i.indrelid, r.oid)
+                         AND d.refclassid = 'pg_extension'::regclass
+                         AND d.deptype = 'e'
+""")
+
+
+def include_object_for(connection):
+    """Return the function for context.configure(include_object=...)."""
+
+    # Asked at the first use: a query before context.configure() would begin a
+    # transaction, and Alembic would leave it to the caller to commit.
+    @functools.lru_cache(maxsize=None)
+    def members():
+        names = set()
+        for schema, name, visible in connection.execute(MEMBERS):
+            names.add((schema, name))
+            if visible:  # Alembic gives no schema for a default one
+                names.add((None, name))
+        return names
+
+    def include_object(object, name, type_, reflected, compare_to):
+        # Only what is in the database and in no model would be dropped.
+        if reflected and compare_to is None and type_ in ("table", "index"):
+            table = object if type_ == "table" else object.table
+            return (table.schema, name) not in members()
+        return True
+
+    return include_object
