@@ -3,8 +3,8 @@
 \set QUIET off
 \set ECHO all
 
--- Debian packages are the widgets here, and the packages that they need are the
--- components.  They lie in CSV files that the server can read:
+-- In this demo a widget is a Debian package, and its components are the packages that
+-- it needs.  The rows are in CSV files, which the server reads as foreign tables:
 
 \set widgets `pwd` /demo/widgets.csv
 \set components `pwd` /demo/components.csv
@@ -17,8 +17,8 @@ CREATE FOREIGN TABLE debian_components
 	(uuid text, widget_uuid text, item_code text, description text, active boolean)
 SERVER files OPTIONS (filename :'components', format 'csv', header 'true');
 
--- They are imported in one transaction.  From the first row on, components are
--- counted, and every change is recorded.
+-- Import both files in one transaction.  Poser counts the components and records
+-- every change.
 
 CREATE EXTENSION poser;
 BEGIN;
@@ -34,13 +34,13 @@ FROM poser_widget_summary
 ORDER BY component_count DESC, description
 LIMIT 10;
 
--- A page of the list, of what has to do with PostgreSQL:
+-- A page of the widgets whose description contains "postgresql":
 
 SELECT uuid, left(description, 60) AS description, component_count
 FROM poser_widget_list(search => 'postgresql', page_size => 10);
 
--- Another file has come, with some of the widgets.  What would an import do?  It
--- writes what differs, and nothing else.
+-- A new file has arrived, with some of the widgets.  What would an import do?  It
+-- writes only the rows that differ.
 
 ALTER FOREIGN TABLE debian_widgets OPTIONS (SET filename :'changes');
 TABLE debian_widgets;
@@ -55,17 +55,25 @@ INSERT INTO poser_component (widget_uuid, item_code, description)
 VALUES (:'uuid', 'zstd', 'zstd (>= 1.5)');
 SELECT description, component_count FROM poser_widget_get(:'uuid');
 
--- Who changed it, why, and back again:
+-- Delete its components, and say in whose name and why.  Then revert to the state
+-- before, and look at the history:
 
 SELECT max(id) AS before FROM poser_transaction \gset
-SET poser.runas = 'alice'; SET poser.comment = 'not needed any more';
+BEGIN;
+SET LOCAL poser.runas = 'alice';
+SET LOCAL poser.comment = 'not needed any more';
 DELETE FROM poser_component WHERE widget_uuid = :'uuid';
+COMMIT;
+BEGIN;
+SET LOCAL poser.runas = 'bob';
+SET LOCAL poser.comment = 'needed after all';
 SELECT poser_widget_revert(:'uuid', :before, with_components => true) AS changed;
+COMMIT;
 SELECT username, comment, operation, relation, left(description, 30) AS description
 FROM poser_widget_history(:'uuid', with_components => true)
 LIMIT 8;
 SELECT description, component_count FROM poser_widget_get(:'uuid');
 
--- The check finds what is wrong; no row means that all is well:
+-- The check reports what is wrong.  No row means that all is well:
 
 SELECT * FROM poser_check();

@@ -1,9 +1,8 @@
--- The peers for history: the audit triggers that are usually written by hand,
--- on tables of the same shape.  Neither counts components, as Poser does beside
--- its history.
+-- The peers for history: three audit triggers as they are usually written by hand,
+-- on tables with the columns of poser_component.  They record history and count
+-- nothing.  Poser does both.
 
--- A trigger for each row stores the old and the new one as jsonb, and not much
--- else.
+-- The plain trigger: for each row it stores the old and the new row as jsonb.
 CREATE TABLE jsonb_component (LIKE poser_component INCLUDING ALL,
 	FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid));
 CREATE TABLE jsonb_version (
@@ -29,9 +28,9 @@ $$;
 CREATE TRIGGER jsonb_audit AFTER INSERT OR UPDATE OR DELETE ON jsonb_component
 	FOR EACH ROW EXECUTE FUNCTION jsonb_audit();
 
--- The same with what supa_audit documents of itself: it asks the catalogs for the
--- key, stores the old and new row's identity as uuid, and has indexes on both and
--- on the table.
+-- The plain trigger with the features that supa_audit documents: it reads the key's
+-- columns from the catalogs, stores the keys of the old and the new row as uuid, and
+-- has indexes on both keys and on the table's OID.
 CREATE TABLE supa_component (LIKE poser_component INCLUDING ALL,
 	FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid));
 CREATE TABLE supa_version (
@@ -73,9 +72,9 @@ $$;
 CREATE TRIGGER supa_audit AFTER INSERT OR UPDATE OR DELETE ON supa_component
 	FOR EACH ROW EXECUTE FUNCTION supa_audit();
 
--- A trigger for each statement copies the rows from its transition table into a
--- table with their columns and Poser's indexes, and writes a row for each
--- transaction.  It trusts that an UPDATE changes each row, and no key.
+-- A trigger for each statement copies the rows from its transition table into a table
+-- with the same columns and with Poser's indexes.  It also writes a row for each
+-- transaction.  It assumes that an UPDATE changes each row that it touches, and no key.
 CREATE TABLE typed_component (LIKE poser_component INCLUDING ALL,
 	FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid));
 CREATE SEQUENCE typed_id_seq;

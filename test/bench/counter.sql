@@ -1,4 +1,4 @@
--- The peer for writers: the counter trigger that is usually written by hand.
+-- The peer for writers: a counter trigger as it is usually written by hand.
 CREATE TABLE counter_widget (LIKE poser_widget INCLUDING ALL);
 CREATE TABLE counter_component (LIKE poser_component INCLUDING ALL,
 	FOREIGN KEY (widget_uuid) REFERENCES counter_widget (uuid));

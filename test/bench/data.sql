@@ -1,5 +1,6 @@
--- Widgets (200,000), and three times :large components: :large (1,000,000) of
--- the first widget, one of the second, and the others spread over the rest.
+-- :widgets (200,000) widgets, and three times :large (1,000,000) components.  The
+-- first widget has :large components, the second one has one, and the other widgets
+-- share the rest evenly.
 INSERT INTO poser_widget (uuid, description)
 SELECT md5(g::text), 'Widget ' || g FROM generate_series(1, :widgets) AS g;
 INSERT INTO poser_component (widget_uuid, item_code, description, active)

@@ -1,6 +1,7 @@
--- Widgets with :versions versions each, as if that many transactions had
--- changed all of them, one an hour.  Written straight into the history, the
--- indexes afterwards; the triggers that record versions must be disabled.
+-- :widgets widgets with :versions versions each, as if so many transactions, one an
+-- hour, had each changed all widgets.  The rows are written directly into the tables
+-- of the history, and the indexes are made afterwards.  The triggers that record
+-- versions must be disabled.
 ALTER TABLE poser_widget_version DROP CONSTRAINT poser_widget_version_pkey;
 DROP INDEX poser_widget_version_idx_key;
 

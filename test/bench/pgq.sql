@@ -1,6 +1,6 @@
--- The peer for datasync: PgQ, whose trigger puts each change of a row into a queue,
--- as JSON.  The table is of the same shape, and nothing else happens to it: Poser
--- counts components as well, and keeps its history for good.
+-- The peer for datasync: PgQ.  Its trigger puts each change of a row into a queue, as
+-- JSON.  The table has the columns of poser_component and no other trigger.  Poser
+-- also counts components, and keeps its history.
 CREATE EXTENSION pgq;
 SELECT pgq.create_queue('changes');
 SELECT pgq.register_consumer('changes', 'consumer');

@@ -1,12 +1,13 @@
-"""The peer for importers: row by row with SQLAlchemy, in milliseconds.
+"""The peer for imports: an importer that works row by row with SQLAlchemy.
 
     sqlalchemy_importer.py rows|cached SOURCE
 
-As Rattail's importers do it: in one session, each row of the source is
-normalized, the widget with its key is looked up, the fields are compared, what
-differs is set, and all is committed once.  The widgets are looked up one by one,
-or, cached, are all read by one query before.  The session goes through the
-source with a cursor; SQLAlchemy's own defaults hold for all else.
+It prints milliseconds.  It works as Rattail's importers do, in one session: it
+normalizes each row of the source, looks up the widget with the row's key, compares
+the fields, and sets those that differ.  It commits once, at the end.  With "rows" it
+looks up each widget by a query; with "cached" it reads all widgets first, by one
+query.  It reads the source by a cursor.  All other settings are SQLAlchemy's
+defaults.
 """
 import sys
 import time
