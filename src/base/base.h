@@ -26,9 +26,6 @@ extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);
 extern Oid poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate);
 extern char *poser_equality(Oid type);
-extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
-extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
-							TupleTableSlot *slot, bool *found);
 extern int poser_column(Relation rel, const char *name, Oid type);
 extern AttrNumber poser_find_column(Relation rel, const char *name, const char *hint);
 extern void poser_structure_error(Relation rel);
@@ -72,17 +69,6 @@ extern void poser_register_trigger_rows(TriggerData *trigdata);
 extern void poser_lock_query_tables(const PoserQuery *query);
 extern Oid poser_find_rewritten(const PoserQuery *query, Snapshot snapshot, const Oid *others, int nothers);
 
-/* the former functions, until all callers use poser_run() */
-extern ParamListInfo poser_params(int nargs, const Oid *argtypes, const Datum *values, const char *nulls);
-extern uint64 poser_execute(const char *query, int nargs, const Oid *argtypes, const Datum *values,
-							const char *nulls, bool read_only);
-extern void poser_execute_for(DestReceiver *dest, const char *query, int options, int nargs,
-							  const Oid *argtypes, const Datum *values, const char *nulls, long limit);
-extern Portal poser_open_cursor(const char *query, int nargs, const Oid *argtypes, const Datum *values);
-extern void poser_lock_query(const char *query, int options, int nargs, const Oid *argtypes);
-extern Oid poser_query_rewritten(const char *query, int options, int nargs, const Oid *argtypes,
-								 Snapshot snapshot, const Oid *others, int nothers);
-
 /* rewrite.c */
 extern bool poser_is_rewritten(Oid relid, Snapshot snapshot);
 extern bool poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot);
@@ -110,10 +96,7 @@ typedef struct PoserStatement
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
-extern void poser_statement_abort(PoserStatement **list, SubTransactionId subid);
-extern void poser_statement_check(PoserStatement *list);
-
-/* transition.c */
+extern void poser_statement_register(PoserStatement **list);
 
 /* One of a statement's transition tables while it is read. */
 typedef struct PoserTransition
@@ -142,6 +125,9 @@ extern void poser_direct_open(PoserDirectTable *table, Oid relid);
 extern void poser_direct_close(PoserDirectTable *table);
 extern void poser_direct_open_indexes(PoserDirectTable *table);
 extern bool poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags);
+extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
+extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
+							TupleTableSlot *slot, bool *found);
 
 /* type.c */
 extern bool poser_has_system_casts(Oid type);

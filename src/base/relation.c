@@ -231,51 +231,6 @@ poser_equality(Oid type)
 	return result;
 }
 
-/* Make a scan key for the rows that have this value in a column of a B-tree index. */
-void
-poser_scan_key(ScanKey key, Relation index, int column, Datum value)
-{
-	Oid type = index->rd_opcintype[column - 1];
-	Oid opr = get_opfamily_member(index->rd_opfamily[column - 1], type, type,
-								  BTEqualStrategyNumber);
-
-	if (!OidIsValid(opr))
-		elog(ERROR, "missing operator of type %u in index \"%s\"", type,
-			 RelationGetRelationName(index));
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
-						   index->rd_indcollation[column - 1], get_opcode(opr), value);
-}
-
-/*
- * Find the newest committed or own version of the row that has these values in the
- * key columns.  *found says whether there is one.  Returns false if the columns have
- * no unique index; then *found is not set.
- */
-bool
-poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
-				TupleTableSlot *slot, bool *found)
-{
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	bool immediate;
-	Oid indexid = poser_unique_index(rel, nkeys, columns, &immediate);
-	Relation index;
-	IndexScanDesc scan;
-
-	if (!OidIsValid(indexid))
-		return false;
-	index = index_open(indexid, AccessShareLock);
-	for (int i = 0; i < nkeys; i++)
-		for (int j = 0; j < nkeys; j++)
-			if (index->rd_index->indkey.values[i] == columns[j])
-				poser_scan_key(&keys[i], index, i + 1, values[j]);
-	scan = index_beginscan(rel, index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
-	index_rescan(scan, keys, nkeys, NULL, 0);
-	*found = index_getnext_slot(scan, ForwardScanDirection, slot);
-	index_endscan(scan);
-	index_close(index, AccessShareLock);
-	return true;
-}
-
 /*
  * Raises an error unless a column has the type that the extension's scripts gave it.
  * The type text is accepted instead of varchar, because both are stored alike.

@@ -9,16 +9,26 @@
  *
  * So the BEFORE trigger puts the statement into a list, and the AFTER trigger takes
  * it out.  A statement in the list may have written rows that are not processed yet.
+ * Counts, versions and batches have a list each.
+ *
+ * The AFTER trigger finds the rows in the statement's transition tables.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/tuptable.h"
+#include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplestore.h"
 
 #include "base/base.h"
+
+/* The lists, as pointers to their first statements. */
+static List *lists = NIL;
 
 /* Returns the data of a trigger function.  Raises an error if it was not called as one. */
 TriggerData *
@@ -113,31 +123,39 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	return NULL;
 }
 
-/* Take the statements of a subtransaction that is rolled back out of the list. */
-void
-poser_statement_abort(PoserStatement **list, SubTransactionId subid)
+/* Take the statements of a subtransaction that is rolled back out of the lists. */
+static void
+end_subtransaction(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid, void *arg)
 {
-	while (*list != NULL && (*list)->subid >= subid)
-	{
-		PoserStatement *statement = *list;
+	ListCell *lc;
 
-		*list = statement->outer;
-		pfree(statement);
+	if (event != SUBXACT_EVENT_ABORT_SUB)
+		return;
+	foreach(lc, lists)
+	{
+		PoserStatement **list = lfirst(lc);
+
+		while (*list != NULL && (*list)->subid >= mySubid)
+		{
+			PoserStatement *statement = *list;
+
+			*list = statement->outer;
+			pfree(statement);
+		}
 	}
 }
 
 /*
  * Raises an error if a statement in the list still waits for its AFTER trigger.
- * Called before a transaction commits or is prepared.
  *
  * A procedural language can stop a statement after a number of rows.  Then the
  * AFTER trigger does not fire.  The rows must not be committed, because they have
  * not been processed.
  */
-void
-poser_statement_check(PoserStatement *list)
+static void
+check_ended(const PoserStatement *list)
 {
-	for (PoserStatement *statement = list; statement != NULL; statement = statement->outer)
+	for (const PoserStatement *statement = list; statement != NULL; statement = statement->outer)
 		if (statement->must_end)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -145,4 +163,103 @@ poser_statement_check(PoserStatement *list)
 							get_rel_name(statement->relid)),
 					 errdetail("What its triggers have to do has not been done."),
 					 errhint("Run it without a limit to the rows that it returns.")));
+}
+
+/* Check the lists before the transaction commits or is prepared, and empty them when it has ended. */
+static void
+end_transaction(XactEvent event, void *arg)
+{
+	ListCell *lc;
+
+	foreach(lc, lists)
+	{
+		PoserStatement **list = lfirst(lc);
+
+		if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
+			check_ended(*list);
+		/* the statements are in the transaction's memory */
+		else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+			*list = NULL;
+	}
+}
+
+/*
+ * Keep a list of statements true when transactions and subtransactions end.  Called
+ * once for each list, when the library is loaded.
+ */
+void
+poser_statement_register(PoserStatement **list)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+	if (lists == NIL)
+	{
+		RegisterXactCallback(end_transaction, NULL);
+		RegisterSubXactCallback(end_subtransaction, NULL);
+	}
+	lists = lappend(lists, list);
+	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Transition tables
+ */
+
+/* Raises an error unless the trigger has the transition tables of its event. */
+void
+poser_check_transitions(TriggerData *trigdata)
+{
+	bool needs_old = !TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
+	bool needs_new = !TRIGGER_FIRED_BY_DELETE(trigdata->tg_event);
+
+	if ((needs_old && trigdata->tg_oldtable == NULL) || (needs_new && trigdata->tg_newtable == NULL))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have transition tables",
+						trigdata->tg_trigger->tgname)));
+}
+
+/*
+ * Open one of the trigger's transition tables, to be read from its first row.  If
+ * "store" is NULL, there is no such table; it is read like an empty one.
+ */
+void
+poser_transition_open(PoserTransition *rows, Tuplestorestate *store, TriggerData *trigdata)
+{
+	rows->store = store;
+	rows->slot = NULL;
+	if (store == NULL)
+		return;
+	rows->slot = MakeSingleTupleTableSlot(RelationGetDescr(trigdata->tg_relation), &TTSOpsMinimalTuple);
+	poser_transition_rewind(rows);
+}
+
+/* Go back to the first row.  Other triggers may have read the table in between. */
+void
+poser_transition_rewind(PoserTransition *rows)
+{
+	if (rows->slot == NULL)
+		return;
+	tuplestore_select_read_pointer(rows->store, 0);
+	tuplestore_rescan(rows->store);
+}
+
+/*
+ * Get the next row into the slot; returns false if there is none.  The row is
+ * allocated in the current memory context, and freed with the next one.
+ */
+bool
+poser_transition_next(PoserTransition *rows)
+{
+	CHECK_FOR_INTERRUPTS();
+	return rows->slot != NULL && tuplestore_gettupleslot(rows->store, true, false, rows->slot);
+}
+
+/* Free the slot. */
+void
+poser_transition_close(PoserTransition *rows)
+{
+	if (rows->slot != NULL)
+		ExecDropSingleTupleTableSlot(rows->slot);
+	rows->slot = NULL;
 }

@@ -391,29 +391,9 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* At the end of a transaction: check that all statements have run to their ends. */
-static void
-end_transaction(XactEvent event, void *arg)
-{
-	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-		poser_statement_check(statements);
-	else if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		statements = NULL; /* their memory is freed with the transaction's */
-}
-
-/* When a subtransaction is rolled back: forget its statements. */
-static void
-end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
-				   SubTransactionId parentSubid, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		poser_statement_abort(&statements, mySubid);
-}
-
 /* At module start. */
 void
 poser_batch_init(void)
 {
-	RegisterXactCallback(end_transaction, NULL);
-	RegisterSubXactCallback(end_subtransaction, NULL);
+	poser_statement_register(&statements);
 }

@@ -235,23 +235,22 @@ forget_decisions(void)
 		decisions_reset(decisions);
 }
 
-/* The transaction ends. */
+/*
+ * The transaction ends.  (A subtransaction that is rolled back changes nothing but the
+ * list of statements.  The rest can only make queries count the rows where they need
+ * not.)
+ */
 static void
 end_transaction(XactEvent event, void *arg)
 {
 	switch (event)
 	{
-		case XACT_EVENT_PRE_COMMIT:
-		case XACT_EVENT_PRE_PREPARE:
-			poser_statement_check(statements);
-			break;
 		case XACT_EVENT_COMMIT:
 		case XACT_EVENT_PARALLEL_COMMIT:
 		case XACT_EVENT_ABORT:
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
 			/* What is in TopTransactionContext is freed with the context. */
-			statements = NULL;
 			mid_statement_commands = NULL;
 			replacements = NULL;
 			num_replacements = 0;
@@ -263,25 +262,13 @@ end_transaction(XactEvent event, void *arg)
 	}
 }
 
-/*
- * A subtransaction is rolled back: its statements have ended.  The rest stays.  It
- * can only make queries count the rows where they need not.
- */
-static void
-end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
-				   SubTransactionId parentSubid, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		poser_statement_abort(&statements, mySubid);
-}
-
 /* Called once in a session, when the library is loaded. */
 void
 poser_count_init(void)
 {
 	poser_count_catalog_init();
+	poser_statement_register(&statements);
 	RegisterXactCallback(end_transaction, NULL);
-	RegisterSubXactCallback(end_subtransaction, NULL);
 }
 
 /*

@@ -299,27 +299,8 @@ poser_version(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* At the end of a transaction: raise an error if a statement has not ended; the list's memory is freed. */
-static void
-end_transaction(XactEvent event, void *arg)
-{
-	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE)
-		poser_statement_check(unrecorded);
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-		unrecorded = NULL;
-}
-
-static void
-end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
-				   SubTransactionId parentSubid, void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB)
-		poser_statement_abort(&unrecorded, mySubid);
-}
-
 void
 poser_version_init(void)
 {
-	RegisterXactCallback(end_transaction, NULL);
-	RegisterSubXactCallback(end_subtransaction, NULL);
+	poser_statement_register(&unrecorded);
 }
