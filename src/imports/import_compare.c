@@ -4,7 +4,7 @@
  *
  * One query joins the rows read with the target by key.  For each row of its result a
  * function decides what is to be done: decide_by_difference() here, another one for
- * batches.  Two values are the same if their stored images are.
+ * batches.  Two values count as the same if all their bytes are equal.
  *
  * The rows for which there is something to do go into a sort by a tag and the row's
  * number.  The tag has the rank of the operation and the columns to be written.  So the

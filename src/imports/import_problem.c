@@ -52,14 +52,14 @@ poser_import_is_row_error(const PoserImport *import, const ErrorData *error)
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
 	/* input functions of some types, indexes (of a value that is too long), and SQLSTATEs that users define */
 	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
-		(import->writing && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
+		(import->in_statement && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
 		strchr("IJKLMNOPQRSTUVWYZ", unpack_sql_state(error->sqlerrcode)[0]) != NULL)
 		return true;
 	/* a value can name an object that is missing, and some input functions set no SQLSTATE */
-	if (import->coercing && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
-							 error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
-							 error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
-							 error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
+	if (import->in_coercion && (error->sqlerrcode == ERRCODE_UNDEFINED_TABLE ||
+								error->sqlerrcode == ERRCODE_UNDEFINED_OBJECT ||
+								error->sqlerrcode == ERRCODE_UNDEFINED_FUNCTION ||
+								error->sqlerrcode == ERRCODE_INTERNAL_ERROR))
 		return true;
 	switch (ERRCODE_TO_CATEGORY(error->sqlerrcode))
 	{

@@ -62,11 +62,11 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 
 	econtext->caseValue_datum = *value;
 	econtext->caseValue_isNull = *isnull;
-	import->coercing = true;
+	import->in_coercion = true;
 	if (!import->careful)
 	{
 		*value = ExecEvalExpr(expr, econtext, isnull);
-		import->coercing = false;
+		import->in_coercion = false;
 		return true;
 	}
 
@@ -82,7 +82,7 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 		result = false;
 	}
 	PG_END_TRY();
-	import->coercing = false;
+	import->in_coercion = false;
 	return result;
 }
 
@@ -436,7 +436,7 @@ poser_import_read(PoserImport *import)
 
 	if (import->read == NULL)
 		import->read = read_source;
-	import->careful = import->coercing = import->writing = false;
+	import->careful = import->in_coercion = import->in_statement = false;
 
 	/* before the savepoint, so that the store's files belong to the outer transaction */
 	begin_reading(import);
@@ -456,7 +456,7 @@ poser_import_read(PoserImport *import)
 		{
 			/* if this is an error of the source's own, it is raised when the source is read again */
 			FreeErrorData(poser_import_catch(import, &savepoint));
-			import->coercing = false;
+			import->in_coercion = false;
 			again = true;
 		}
 		PG_END_TRY();

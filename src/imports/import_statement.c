@@ -266,9 +266,9 @@ poser_import_write_changes(PoserImport *import, PoserImportOperation operation, 
 		written = write_foreign(import, operation, columns);
 	else
 	{
-		import->writing = true;
+		import->in_statement = true;
 		poser_import_execute(import, build_statement(import, operation, columns), NULL, 0, NULL, NULL);
-		import->writing = false;
+		import->in_statement = false;
 		written = SPI_processed;
 	}
 	if (written == nrows)

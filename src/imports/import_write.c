@@ -18,8 +18,8 @@
  *	 snapshot.  After ATTEMPTS_WITHOUT_LOCK such attempts other writers are locked out.
  *	 They are locked out at once if no unique index ensures the key.
  *
- * The invariant: either all rows that are to be written are written, or none, and then
- * there are problems or an error.
+ * The invariant: either all rows that are to be written are written, or none.  If none
+ * are written, there are problems or an error, or the caller only wanted a trial.
  */
 #include "postgres.h"
 
@@ -105,7 +105,7 @@ try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *c
 	PG_CATCH();
 	{
 		error = poser_import_catch(import, &savepoint);
-		import->writing = false;
+		import->in_statement = false;
 	}
 	PG_END_TRY();
 	return error;
@@ -328,7 +328,7 @@ poser_import_write(PoserImport *import)
 			MemoryContextReset(context);
 		}
 
-		/* the next group begins, or goes on */
+		/* a new group */
 		if (rows == NULL)
 		{
 			n = 0;
@@ -376,7 +376,7 @@ poser_import_apply(PoserImport *import, bool keep)
 		PoserSavepoint savepoint;
 
 		/* one attempt, in a subtransaction and a memory context of its own */
-		import->is_outdated = import->writing = false;
+		import->is_outdated = import->in_statement = false;
 		poser_import_forget_problems(import);
 		MemoryContextSwitchTo(import->context);
 		poser_savepoint_set(&savepoint);

@@ -130,8 +130,8 @@ typedef PoserImportOperation (*PoserImportDecide)(PoserImport *import, TupleTabl
 												  uint8 *columns);
 
 /*
- * Does it for the rows in the relation "poser_import_change", which all have the
- * same operation and the same sets of columns.
+ * Does what was decided for the rows in the relation "poser_import_change".  All of them
+ * have the same operation and the same sets of columns.
  */
 typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation operation,
 								  const uint8 *columns, int64 nrows);
@@ -189,10 +189,10 @@ struct PoserImport
 	int64 found[POSER_IMPORT_OPERATIONS];
 
 	/* errors */
-	bool careful;	  /* each row is read or written behind a savepoint, to find all problems */
-	bool coercing;	  /* a value is being coerced: an error comes from it */
-	bool writing;	  /* a statement is being run: an error comes from it */
-	bool is_outdated; /* other transactions have changed rows since they were compared */
+	bool careful;	   /* each row is read or written behind a savepoint, to find all problems */
+	bool in_coercion;  /* a value is being coerced: an error comes from it */
+	bool in_statement; /* a statement is being run: an error comes from it */
+	bool is_outdated;  /* other transactions have changed rows since they were compared */
 	PoserImportProblems problems;
 
 	/* progress, as pg_stat_activity shows it */
