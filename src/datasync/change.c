@@ -27,7 +27,7 @@
 #include "utils/tuplestore.h"
 #include "utils/typcache.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_changes);
 PG_FUNCTION_INFO_V1(poser_datasync_confirm);

@@ -32,7 +32,7 @@
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 PoserRunningHandler *poser_running_handlers = NULL;
 

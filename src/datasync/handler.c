@@ -23,7 +23,7 @@
 #include "executor/tuptable.h"
 #include "funcapi.h"
 #include "miscadmin.h"
-#include "nodes/makefuncs.h"
+#include "nodes/parsenodes.h"
 #include "parser/parse_func.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -35,7 +35,7 @@
 #include "utils/syscache.h"
 #include "utils/tuplestore.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_run);
 

@@ -24,7 +24,7 @@
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 #include "datasync/datasync.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_changed);

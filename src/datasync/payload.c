@@ -17,14 +17,13 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "nodes/makefuncs.h"
-#include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 /* What becomes of a value. */
 typedef enum PayloadKind

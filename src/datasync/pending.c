@@ -9,7 +9,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -21,7 +20,7 @@
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 #include "datasync/datasync.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_pending);

@@ -14,7 +14,7 @@
 #include "utils/builtins.h"
 #include "utils/snapmgr.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_add);
 PG_FUNCTION_INFO_V1(poser_datasync_drop);

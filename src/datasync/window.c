@@ -68,14 +68,13 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
-#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
-#include "datasync/consumer.h"
+#include "datasync/datasync_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_datasync_arrive);
 

@@ -1,11 +1,11 @@
 /*
- * consumer.h
+ * datasync_internal.h
  *	  What the files of datasync share: a consumer, and what is done with it.
  *
  * window.c explains positions and windows.
  */
-#ifndef POSER_CONSUMER_H
-#define POSER_CONSUMER_H
+#ifndef POSER_DATASYNC_INTERNAL_H
+#define POSER_DATASYNC_INTERNAL_H
 
 #include "fmgr.h"
 #include "utils/tuplestore.h"
@@ -119,4 +119,4 @@ extern int64 poser_max_changes_argument(FunctionCallInfo fcinfo);
 /* handler.c */
 extern char *poser_handler_name(Oid fnoid, Oid nspid);
 
-#endif /* POSER_CONSUMER_H */
+#endif /* POSER_DATASYNC_INTERNAL_H */
