@@ -208,11 +208,9 @@ find_intention(PoserImportOperation operation, bool has_old, bool has_new)
 }
 
 /* Add a row of the batch (sequence, operation, key, old, new) to the import, or a problem. */
-static bool
-receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
+static void
+receive_batch_row(PoserImport *import, TupleTableSlot *slot)
 {
-	PoserImport *import = ((PoserImportReceiver *) self)->import;
-	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	Datum *values = palloc0(sizeof(Datum) * ROW_COLUMNS(import));
 	bool *nulls = palloc(sizeof(bool) * ROW_COLUMNS(import));
 	bytea *new_set = make_set(import);
@@ -224,7 +222,6 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 	Jsonb *new;
 
 	/* the row as it is stored */
-	slot_getallattrs(slot);
 	problem.row = DatumGetInt64(slot->tts_values[0]);
 	operation = find_operation(TextDatumGetCString(slot->tts_values[1]));
 	key = DatumGetJsonbP(slot->tts_values[2]);
@@ -256,12 +253,7 @@ receive_batch_row(TupleTableSlot *slot, DestReceiver *self)
 		poser_import_problem(import, &problem);
 	}
 
-	/* free what it took */
-	MemoryContextSwitchTo(old_context);
-	MemoryContextReset(import->row_context);
-	ResetPerTupleExprContext(import->estate);
 	poser_import_count(import);
-	return true;
 }
 
 /* Read the rows of the batch that are not removed: the "read" of its import. */

@@ -144,22 +144,19 @@ sort_change(PoserImport *import, TupleTableSlot *slot, bytea *tag)
 }
 
 /* Receive a row of the comparison. */
-static bool
-receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
+static void
+receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 {
-	PoserImport *import = ((PoserImportReceiver *) self)->import;
 	const int there = import->row_desc->natts;
-	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	const int tag_size = VARHDRSZ + 1 + 2 * POSER_IMPORT_BYTES(import);
 	bytea *tag = palloc0(tag_size);
+	uint8 *mark = (uint8 *) VARDATA(tag);
 	PoserImportOperation operation;
 
 	/* the tag: the rank, the columns, and another set of columns for a batch */
-	slot_getallattrs(slot);
 	SET_VARSIZE(tag, tag_size);
-	operation = import->decide(import, slot, (uint8 *) VARDATA(tag) + 1);
-	VARDATA(tag)
-	[0] = poser_import_rank(import, operation);
+	operation = import->decide(import, slot, mark + 1);
+	mark[0] = poser_import_rank(import, operation);
 
 	if (!import->target.unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
@@ -172,10 +169,7 @@ receive_compared_row(TupleTableSlot *slot, DestReceiver *self)
 			import->problems.rejects != NULL)
 			sort_change(import, slot, tag);
 	}
-	MemoryContextSwitchTo(old_context);
-	MemoryContextReset(import->row_context);
 	poser_import_count(import);
-	return true;
 }
 
 /* Note the rows that match more than one row of the target as problems. */

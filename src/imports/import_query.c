@@ -108,21 +108,47 @@ end_nothing(DestReceiver *self)
 {
 }
 
+/* A receiver that hands each row of a query to a function. */
+typedef struct Receiver
+{
+	DestReceiver pub;
+	PoserImport *import;
+	void (*receive)(PoserImport *import, TupleTableSlot *slot);
+} Receiver;
+
+static bool
+receive_row(TupleTableSlot *slot, DestReceiver *self)
+{
+	Receiver *receiver = (Receiver *) self;
+	PoserImport *import = receiver->import;
+	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
+
+	CHECK_FOR_INTERRUPTS();
+	slot_getallattrs(slot);
+	receiver->receive(import, slot);
+	MemoryContextSwitchTo(old_context);
+	MemoryContextReset(import->row_context);
+	ResetPerTupleExprContext(import->estate);
+	return true;
+}
+
 /*
- * Returns a receiver that calls the function for each row.  It is a
- * PoserImportReceiver, and lives as long as the import.
+ * Returns a receiver that calls the function for each row, with all its columns in
+ * the slot.  The memory context is import->row_context, which is reset after the
+ * row.  The receiver lives as long as the import.
  */
 DestReceiver *
-poser_import_receiver(PoserImport *import, bool (*receive)(TupleTableSlot *slot, DestReceiver *self))
+poser_import_receiver(PoserImport *import, void (*receive)(PoserImport *import, TupleTableSlot *slot))
 {
-	PoserImportReceiver *result = MemoryContextAllocZero(import->context, sizeof(PoserImportReceiver));
+	Receiver *result = MemoryContextAllocZero(import->context, sizeof(Receiver));
 
-	result->pub.receiveSlot = receive;
+	result->pub.receiveSlot = receive_row;
 	result->pub.rStartup = start_nothing;
 	result->pub.rShutdown = end_nothing;
 	result->pub.rDestroy = end_nothing;
 	result->pub.mydest = DestNone;
 	result->import = import;
+	result->receive = receive;
 	return &result->pub;
 }
 

@@ -217,19 +217,11 @@ note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const D
 }
 
 /* Receive a row that is not the only one with its key: (row, number of rows with this key, key). */
-static bool
-receive_duplicate(TupleTableSlot *slot, DestReceiver *self)
+static void
+receive_duplicate(PoserImport *import, TupleTableSlot *slot)
 {
-	PoserImport *import = ((PoserImportReceiver *) self)->import;
-	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
-
-	CHECK_FOR_INTERRUPTS();
-	slot_getallattrs(slot);
 	note_duplicate(import, DatumGetInt64(slot->tts_values[0]), 1, DatumGetInt64(slot->tts_values[1]),
 				   slot->tts_values + 2, slot->tts_isnull + 2);
-	MemoryContextSwitchTo(old_context);
-	MemoryContextReset(import->row_context);
-	return true;
 }
 
 /* After all rows have been added: note the rows with duplicate keys as problems. */
@@ -337,17 +329,14 @@ reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *
 }
 
 /* Receive a row of the source: its columns of the import, and what reject_row() needs. */
-static bool
-receive_source_row(TupleTableSlot *slot, DestReceiver *self)
+static void
+receive_source_row(PoserImport *import, TupleTableSlot *slot)
 {
-	PoserImport *import = ((PoserImportReceiver *) self)->import;
-	MemoryContext old_context = MemoryContextSwitchTo(import->row_context);
 	int64 row = import->done + 1;
 	Datum *values = palloc(sizeof(Datum) * (1 + import->ncolumns));
 	bool *nulls = palloc(sizeof(bool) * (1 + import->ncolumns));
 	PoserImportProblem problem = {.row = row, .nrows = 1};
 
-	slot_getallattrs(slot);
 	values[ROW_NUMBER] = Int64GetDatum(row);
 	nulls[ROW_NUMBER] = false;
 
@@ -383,11 +372,7 @@ receive_source_row(TupleTableSlot *slot, DestReceiver *self)
 		poser_import_problem(import, &problem);
 		reject_row(import, slot, &problem);
 	}
-	MemoryContextSwitchTo(old_context);
-	MemoryContextReset(import->row_context);
-	ResetPerTupleExprContext(import->estate);
 	poser_import_count(import);
-	return true;
 }
 
 /* Read the source: the rows that can be read are added, the others are problems. */

@@ -202,13 +202,6 @@ struct PoserImport
 	uint64 query_id;
 };
 
-/* Gets the rows of a query, see poser_import_receiver(). */
-typedef struct PoserImportReceiver
-{
-	DestReceiver pub;
-	PoserImport *import;
-} PoserImportReceiver;
-
 /* Sets of columns: a bit for each column of the import. */
 #define POSER_IMPORT_BYTES(import) (((import)->ncolumns + BITS_PER_BYTE - 1) / BITS_PER_BYTE)
 #define POSER_IMPORT_HAS(columns, i) \
@@ -261,7 +254,7 @@ extern void poser_import_restore_activity(PoserImport *import);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 								 int nargs, Oid *argtypes, Datum *values);
 extern DestReceiver *poser_import_receiver(PoserImport *import,
-										   bool (*receive)(TupleTableSlot *slot, DestReceiver *self));
+										   void (*receive)(PoserImport *import, TupleTableSlot *slot));
 extern void poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value);
 extern void poser_import_append_object(StringInfo sql, PoserImport *import, int first, int last,
 									   const uint8 *columns, const char *prefix, bool by_name);
