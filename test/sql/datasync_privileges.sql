@@ -2,20 +2,16 @@
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
-CREATE ROLE regress_poser_owner;
+-- Role regress_poser_owner with schema regress_poser.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/owner.sql'
+\i :file
 CREATE ROLE regress_poser_erp;
 CREATE ROLE regress_poser_member;
 CREATE ROLE regress_poser_watcher;
 CREATE ROLE regress_poser_nobody;
 GRANT regress_poser_erp TO regress_poser_member;
 RESET client_min_messages;
-CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
-GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
-DO $$
-BEGIN
-	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
-END
-$$;
 -- These default privileges have no effect on the extension.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_owner REVOKE USAGE ON TYPES FROM PUBLIC;

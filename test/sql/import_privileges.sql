@@ -4,11 +4,11 @@
 \set SHOW_CONTEXT never
 \set VERBOSITY terse
 SET client_min_messages = warning;
-CREATE ROLE regress_poser_owner;
+-- Role regress_poser_owner with schema regress_poser.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/owner.sql'
+\i :file
 CREATE ROLE regress_poser_importer;
-CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
-GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
-DO $$ BEGIN EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database()); END $$;
 SET search_path = regress_poser;
 SET ROLE regress_poser_owner;
 CREATE EXTENSION poser SCHEMA regress_poser;

@@ -2,20 +2,16 @@
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
-CREATE ROLE regress_poser_owner;
+-- Role regress_poser_owner with schema regress_poser.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/owner.sql'
+\i :file
 CREATE ROLE regress_poser_reader;
 CREATE ROLE regress_poser_writer;
 CREATE ROLE regress_poser_columns;
 CREATE ROLE regress_poser_nobody;
 RESET client_min_messages;
 
-CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
-GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
-DO $$
-BEGIN
-	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
-END
-$$;
 -- The bookkeeping must not get what these default privileges grant.
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC, regress_poser_reader;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO regress_poser_reader;

@@ -2,20 +2,16 @@
 
 \set VERBOSITY sqlstate
 SET client_min_messages = warning;
-CREATE ROLE regress_poser_owner;
+-- Role regress_poser_owner with schema regress_poser.
+\getenv test PG_ABS_SRCDIR
+\set file :test '/include/owner.sql'
+\i :file
 CREATE ROLE regress_poser_all;
 CREATE ROLE regress_poser_some;
 CREATE ROLE regress_poser_none;
 CREATE ROLE regress_poser_bypass BYPASSRLS;
 RESET client_min_messages;
 
-CREATE SCHEMA regress_poser AUTHORIZATION regress_poser_owner;
-GRANT USAGE ON SCHEMA regress_poser TO PUBLIC;
-DO $$
-BEGIN
-	EXECUTE format('GRANT CREATE ON DATABASE %I TO regress_poser_owner', current_database());
-END
-$$;
 SET ROLE regress_poser_owner;
 CREATE EXTENSION poser SCHEMA regress_poser;
 SET search_path = regress_poser;

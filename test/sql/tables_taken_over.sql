@@ -53,9 +53,13 @@ CREATE INDEX ix_poser_component_version_end_transaction_id ON poser_component_ve
 CREATE INDEX ix_poser_component_version_operation_type ON poser_component_version (operation_type);
 CREATE INDEX ix_poser_component_version_transaction_id ON poser_component_version (transaction_id);
 
+-- Another table that refers to widgets.
+CREATE TABLE photo (id int PRIMARY KEY, widget_uuid varchar(32) CONSTRAINT photo_fk_widget REFERENCES poser_widget);
+
 INSERT INTO poser_widget SELECT md5('widget ' || n), 'Widget ' || n, n % 4 <> 0 FROM generate_series(1, 20) AS n;
 INSERT INTO poser_component
 SELECT md5('component ' || n), md5('widget ' || 1 + n % 17), n, 'Component ' || n, n % 3 <> 0 FROM generate_series(1, 100) AS n;
+INSERT INTO photo VALUES (1, md5('widget 1'));
 INSERT INTO transaction (issued_at) VALUES ('2024-01-31 12:00');
 INSERT INTO poser_widget_version SELECT *, 1, NULL, 0 FROM poser_widget;
 INSERT INTO poser_component_version SELECT *, 1, NULL, 0 FROM poser_component;
@@ -63,7 +67,9 @@ INSERT INTO poser_component_version SELECT *, 1, NULL, 0 FROM poser_component;
 -- CREATE EXTENSION fails on existing tables.
 CREATE EXTENSION poser;
 
--- They move to another schema, with their indexes, constraints and sequences.
+-- They move to another schema, with their indexes, constraints and sequences.  All is
+-- one transaction, so that no other session writes in between.
+BEGIN;
 CREATE SCHEMA legacy;
 ALTER TABLE poser_widget SET SCHEMA legacy;
 ALTER TABLE poser_component SET SCHEMA legacy;
@@ -73,13 +79,19 @@ ALTER TABLE transaction SET SCHEMA legacy;
 CREATE EXTENSION poser;
 
 -- Widgets come first: a component needs its widget.
+SAVEPOINT a;
 SELECT * FROM poser_import('legacy.poser_component', 'poser_component');
-SET poser.runas = 'migration';
-SET poser.comment = 'taken over';
+ROLLBACK TO a;
+SET LOCAL poser.runas = 'migration';
+SET LOCAL poser.comment = 'taken over';
 SELECT * FROM poser_import('legacy.poser_widget', 'poser_widget');
 SELECT * FROM poser_import('legacy.poser_component', 'poser_component');
-RESET poser.runas;
-RESET poser.comment;
+-- The foreign key of another table has followed the old table, and is redirected.
+SELECT conrelid::regclass, conname, confrelid::regclass FROM pg_constraint
+ WHERE contype = 'f' AND confrelid = 'legacy.poser_widget'::regclass AND connamespace <> 'legacy'::regnamespace;
+ALTER TABLE photo DROP CONSTRAINT photo_fk_widget,
+	ADD CONSTRAINT photo_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget;
+COMMIT;
 
 -- The rows are the same, and so are the counts of each widget.
 (TABLE poser_widget EXCEPT TABLE legacy.poser_widget) UNION ALL (TABLE legacy.poser_widget EXCEPT TABLE poser_widget);
@@ -108,4 +120,5 @@ SELECT * FROM poser_import('legacy.poser_component', 'poser_component', deletes 
 
 SET client_min_messages = warning;
 DROP SCHEMA legacy CASCADE;
+DROP TABLE photo;
 DROP EXTENSION poser;

@@ -1,5 +1,6 @@
 # Every SQL example of README.md and of doc/poser.md runs as it stands.  The examples of
-# a document run in their order, in one session of a new cluster.
+# a document run in their order, in one session of a new cluster.  The Python example of
+# the manual is a file of test/clients.
 
 use strict;
 use warnings;
@@ -36,5 +37,9 @@ foreach my $document ('README.md', 'doc/poser.md')
 	is($rc, 0, "$document: the examples run")
 	  or diag("line numbers are the document's\n$stderr");
 }
+
+# The manual shows the filter for Alembic that test/clients tests.
+my ($filter) = slurp_file('doc/poser.md') =~ /^```python\n("""A filter .*?)^```$/ms;
+is($filter, slurp_file('test/clients/alembic_filter.py'), 'the filter in doc/poser.md is that of test/clients');
 
 done_testing();
