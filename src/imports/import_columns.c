@@ -142,7 +142,8 @@ relation_has_columns(Oid relid, List *names)
 
 /*
  * Returns the columns of the key if the caller has named none: the target's primary key,
- * the source's one if the target has its columns, or the target's only unique index.
+ * the source's primary key if the target has its columns, or the target's only unique
+ * index.
  */
 static List *
 default_key(Relation source, Relation target)
@@ -369,6 +370,7 @@ open_locked(Oid relid)
 	return result;
 }
 
+/* Open the table that is written, and describe it. */
 static void
 open_target(PoserImport *import, Oid relid, bool writes)
 {
@@ -397,6 +399,7 @@ open_target(PoserImport *import, Oid relid, bool writes)
 		target->only_name = psprintf("ONLY %s", target->name);
 }
 
+/* Open the relation that is read, and describe it. */
 static void
 open_source(PoserImport *import, Oid relid)
 {
@@ -413,7 +416,7 @@ open_source(PoserImport *import, Oid relid)
 	import->source_label = pstrdup(RelationGetRelationName(rel));
 	import->source_shown = psprintf("\"%s\"", import->source_label);
 
-	/* better than an error about the key */
+	/* this says more than the error about a missing key */
 	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
@@ -565,9 +568,9 @@ poser_import_end(PoserImport *import)
 /*
  * Lock the target for writing until the transaction ends.
  *
- * Take the import lock first: a lock on the object, which only imports take.  So imports
- * into one table wait for each other, and cannot deadlock.  Then lock the table, with
- * "exclusively" against all other writers.
+ * Take the import lock first: a lock on the object that only imports take.  So imports
+ * into one table wait for each other, and cannot deadlock.  Then lock the table itself;
+ * with "exclusively" no other transaction can write it.
  */
 void
 poser_import_lock_target(PoserImport *import, bool exclusively)
