@@ -213,7 +213,7 @@ static const char *const check_relations =
 	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid)))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
-/* Views that are useless, because their owners may not read the tables behind them. */
+/* Views with an owner that may not read the tables behind them. */
 static const char *const check_view_owner =
 	"SELECT format('view %s', v.relname),\n"
 	"       format('belongs to %s, who may not read %s', v.relowner::regrole, c.relname)\n"
