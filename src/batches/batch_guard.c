@@ -42,14 +42,14 @@ static bool writing_header = false;
 /* The uuid of the batch that this module is writing findings into, or NULL.  Its rows may change. */
 const char *poser_batch_marked = NULL;
 
-/* Statements that write poser_batch_row and whose AFTER trigger has not fired yet. */
+/* Statements on poser_batch_row for which the AFTER trigger has not fired yet. */
 static PoserStatement *statements = NULL;
 
 /* Columns of poser_batch that only this module or the owner of the table may change. */
 static const char *const protected_columns[] = {
 	"uuid", "id", "target", "created", "created_by", "role_name", "executed", "executed_by"};
 
-/* Returns the value of a column, whose type is checked unless it is InvalidOid. */
+/* Returns the value of a column.  The column must have this type, unless that is InvalidOid. */
 static Datum
 read_column(Relation rel, HeapTuple tuple, const char *name, Oid type, bool *isnull)
 {
@@ -224,10 +224,10 @@ poser_batch_update_header(const PoserQuery *query)
 }
 
 /*
- * Lock the header of a batch whose rows a statement has changed, and add "change"
- * to its row_count.  Raises an error if its rows must not be changed.  "headers" is
- * the qualified name of poser_batch; "is_owner" says whether the user who has
- * changed the rows is the owner of "rel", the table of the rows.
+ * Lock the header of a batch after a statement has changed rows of the batch, and add
+ * "change" to its row_count.  Raises an error if the rows must not change.  "headers"
+ * is the qualified name of poser_batch, and "rel" is the table of the rows.
+ * "is_owner" says whether the user that has run the statement owns "rel".
  */
 static void
 update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner)

@@ -165,7 +165,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	poser_batch_lock(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), false);
 	poser_batch_check_mutable(&batch);
 
-	/* an import that only reads the target, but whose queries see the rows that it writes */
+	/* the import only reads the target; its queries see the rows that it writes */
 	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
 								PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2),
 								PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3), false);

@@ -152,7 +152,7 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 	return true;
 }
 
-/* The same for the key, all of whose columns must have a value. */
+/* The same for the key.  Each column of the key must have a value. */
 static bool
 read_key(PoserImport *import, Jsonb *key, Datum *values, bool *nulls, uint8 *set,
 		 PoserImportProblem *problem)
@@ -383,7 +383,7 @@ make_text_of(CaseTestExpr *value)
 }
 
 /*
- * Returns a row of the target whose columns are null, for jsonb_populate_record().
+ * Returns a row of the target with nulls only, for jsonb_populate_record().
  * It calls the input functions only for the columns that the object names.  With a
  * null instead of this row, it would call the input functions of all domains for a
  * null, and those that are NOT NULL would raise an error.

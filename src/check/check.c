@@ -205,7 +205,7 @@ poser_check_run(const PoserCheck *check, const char *sql)
  * poser_check() returns table (object text, problem text)
  *
  * The caller must have the rights of the owners of the tables.  Rows are checked
- * with the rights of the owner of poser_component, who sees all of them even under
+ * with the rights of the owner of poser_component, which sees all of them even under
  * FORCE ROW LEVEL SECURITY.  If tables have different owners, and the owner of
  * poser_component may not read one of them, this is reported as a problem.
  */

@@ -213,7 +213,7 @@ static const char *const check_relations =
 	"                                         WHERE inhrelid = c.oid OR inhparent = c.oid)))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
-/* Views whose owner may not read the table behind them. */
+/* Views with an owner that may not read the tables behind them. */
 static const char *const check_view_owner =
 	"SELECT format('view %s', v.relname),\n"
 	"       format('belongs to %s, who may not read %s', v.relowner::regrole, c.relname)\n"
@@ -227,7 +227,7 @@ static const char *const check_view_owner =
 	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
 	" ORDER BY v.relname COLLATE \"C\"";
 
-/* Tables of datasync that have another owner than the history, and row-level security on consumers. */
+/* Tables of datasync with another owner than the history, and row-level security on consumers. */
 static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
@@ -242,7 +242,10 @@ static const char *const check_table_owner =
 	" WHERE " IS_EXPECTED " AND c.relrowsecurity\n"
 	" ORDER BY 1, 2";
 
-/* Relations whose rows are checked, and that the owner of poser_component may not read.  It runs as that owner. */
+/*
+ * Relations with rows to be checked that the owner of poser_component may not read.
+ * The query runs with the rights of that owner.
+ */
 static const char *const check_readable =
 	"SELECT format('table %s', t.relname), format('belongs to %s, who may not read %s', t.relowner::regrole, c.relname)\n"
 	"  FROM pg_class AS t\n"
