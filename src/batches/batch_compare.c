@@ -85,7 +85,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 			memcpy(columns, new_set, POSER_IMPORT_BYTES(import));
 			return POSER_IMPORT_CREATE;
 		}
-		return intention == POSER_BATCH_DELETE ? POSER_IMPORT_UNCHANGED : POSER_IMPORT_IS_GONE;
+		return intention == POSER_BATCH_DELETE ? POSER_IMPORT_UNCHANGED : POSER_IMPORT_WAS_DELETED;
 	}
 
 	/* compare the fields */
@@ -124,7 +124,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 	if (conflicts)
 	{
 		memcpy(columns, conflicting, POSER_IMPORT_BYTES(import));
-		return intention == POSER_BATCH_CREATE ? POSER_IMPORT_IS_THERE : POSER_IMPORT_CONFLICT;
+		return intention == POSER_BATCH_CREATE ? POSER_IMPORT_WAS_CREATED : POSER_IMPORT_CONFLICT;
 	}
 	if (intention == POSER_BATCH_DELETE)
 		return POSER_IMPORT_DELETE;
@@ -135,8 +135,8 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 int64
 poser_batch_count_conflicts(const PoserImport *import)
 {
-	return import->found[POSER_IMPORT_CONFLICT] + import->found[POSER_IMPORT_IS_GONE] +
-		   import->found[POSER_IMPORT_IS_THERE];
+	return import->found[POSER_IMPORT_CONFLICT] + import->found[POSER_IMPORT_WAS_DELETED] +
+		   import->found[POSER_IMPORT_WAS_CREATED];
 }
 
 /*
@@ -148,13 +148,13 @@ append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operat
 {
 	const char *separator = "";
 
-	if (operation == POSER_IMPORT_IS_GONE)
+	if (operation == POSER_IMPORT_WAS_DELETED)
 	{
 		/* format('was %s and is gone', r.old) */
 		appendStringInfoString(sql, "pg_catalog.format('was %s and is gone', r.old)");
 		return;
 	}
-	if (operation == POSER_IMPORT_IS_THERE)
+	if (operation == POSER_IMPORT_WAS_CREATED)
 	{
 		/* format('was not there and is now %s', jsonb_build_object('description', c.o2, 'active', c.o3)) */
 		appendStringInfoString(sql, "pg_catalog.format('was not there and is now %s', ");

@@ -36,9 +36,9 @@ typedef enum PoserImportOperation
 	POSER_IMPORT_DELETE = 2,
 	POSER_IMPORT_UNCHANGED,
 	/* of batches only: the row of the target is not what the batch's row is based on */
-	POSER_IMPORT_CONFLICT, /* other transactions changed it */
-	POSER_IMPORT_IS_GONE,  /* other transactions deleted it */
-	POSER_IMPORT_IS_THERE, /* other transactions created it */
+	POSER_IMPORT_CONFLICT,	  /* other transactions changed it */
+	POSER_IMPORT_WAS_DELETED, /* other transactions deleted it */
+	POSER_IMPORT_WAS_CREATED, /* other transactions created it */
 	POSER_IMPORT_OPERATIONS
 } PoserImportOperation;
 
