@@ -94,6 +94,7 @@ correct_operations(const PoserVersioned *versioned, PoserHorizon horizon)
 	Datum values[] = {Int64GetDatum(horizon.change_id)};
 	const char *versions = poser_relation_name(versioned->versions);
 	StringInfoData sql;
+	PoserQuery query;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
@@ -113,8 +114,8 @@ correct_operations(const PoserVersioned *versioned, PoserHorizon horizon)
 					 "                OR wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1))",
 					 versions);
 	/* the active snapshot is newer than the lock, even in REPEATABLE READ */
-	return (int64) poser_run(&(PoserQuery) {
-		.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .snapshot = GetActiveSnapshot()});
+	query = (PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .snapshot = GetActiveSnapshot()};
+	return (int64) poser_run(&query);
 }
 
 /* Put a row of the comparison into a slot of the table of versions. */

@@ -368,14 +368,12 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
 {
 	Oid argtypes[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(transaction_id)};
-	uint64 found = poser_history_run_as_owner(versioned, &(PoserQuery) {
-															 .sql = psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
-																			 poser_relation_name(versioned->transactions)),
-															 .nargs = 1,
-															 .argtypes = argtypes,
-															 .values = values});
+	char *sql = psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(versioned->transactions));
+	PoserQuery query = {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values};
 
-	if (found == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
+	if (poser_history_run_as_owner(versioned, &query) == 0 &&
+		(transaction_id > horizon.transaction_id || transaction_id <= 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
@@ -421,6 +419,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	PoserHorizon horizon;
 	const char *position = "change_id";
 	int64 value;
+	int64 last_change;
 	uint64 result = 0;
 
 	check_unrestricted(versioned);
@@ -440,9 +439,13 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	lock_row(&self);
 
 	/* the position; up to the horizon's transaction all that is known is the state after that transaction */
-	value = Max(transaction_id, last_change_by(&self, transaction_id));
+	last_change = last_change_by(&self, transaction_id);
+	value = Max(transaction_id, last_change);
 	if (children != NULL)
-		value = Max(value, last_change_by(&others, transaction_id));
+	{
+		last_change = last_change_by(&others, transaction_id);
+		value = Max(value, last_change);
+	}
 	if (transaction_id == horizon.transaction_id)
 	{
 		position = "transaction_id";
