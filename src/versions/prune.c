@@ -1,6 +1,6 @@
 /*
  * prune.c
- *	  poser_prune_versions(): removing old versions, and the horizon that says so.
+ *	  poser_prune_versions(): removing old versions, and noting up to where.
  *
  * Pruning goes up to a transaction P: the last one that is older than the limit and that
  * no consumer of datasync needs.  A version by a transaction up to P is removed if the
@@ -12,8 +12,8 @@
  * replaced a removed version.  The state as of a transaction before P is no longer
  * known, nor is the state after a change before that change_id.
  *
- * One session prunes at a time, and not while another one reverts rows.  Other readers and
- * writers do not wait for it.
+ * Only one session prunes at a time, and none does while a transaction is open that has
+ * reverted rows or added a consumer of datasync.  Other readers and writers do not wait.
  */
 #include "postgres.h"
 

@@ -2,18 +2,22 @@
  * revert.c
  *	  Making rows again what they were after a transaction.
  *
- * The state after a transaction is given by a position in the history: each row was
+ * The state after a transaction is the state at a position in the history: each row was
  * what its last version up to that position says.  The position is the last change that
- * the transaction made to the rows in question.  Concurrent transactions may have
- * greater ids and lesser change_ids; their earlier changes of these rows then count.
+ * the transaction made to these rows or, if it made none, the transaction's id.  (Ids of
+ * transactions and changes come from one sequence.)  A concurrent transaction with a
+ * greater id may have changed these rows before that position.  Its changes belong to the
+ * state, too.
  *
- * Each row has three states: the version up to the position ("was"), the row in the
- * table ("live") and the first version after the position ("next").  If there is no
- * "was", and "next" is not an insert, the row's state is unknown.  Then nothing is done.
+ * For each row three things are read: its last version up to the position ("was"), the
+ * row in the table ("live") and its first version after the position ("next").  A row
+ * did not exist if "was" is a delete, or if there is no "was" and "next" is an insert.
+ * If there is no "was" and "next" is not an insert, the history does not say what the row
+ * was.  Then an error is raised.
  *
  * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
- * recorded like any other change.  Queries read the newest data.  Locks hold off the
- * pruning of the history and other calls that revert the same row.
+ * recorded like any other change.  Each query reads the newest data.  So pruning and
+ * other calls that revert the same row wait until the transaction ends.
  */
 #include "postgres.h"
 
@@ -81,8 +85,8 @@ run(const RevertedRows *rows, const char *sql, int nargs)
 }
 
 /*
- * Set the query for the states of the rows at position $2.  "position" is the name of
- * the column of which that is a value: change_id or transaction_id.
+ * Set the query for the states of the rows at position $2.  "position" is the name of the
+ * column that is compared with it: change_id or transaction_id.
  *
  *	SELECT COALESCE(was.operation_type <> 2, false) AS existed,
  *	       was.operation_type IS NULL
@@ -426,7 +430,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	if (children != NULL)
 		check_unrestricted(children);
 
-	/* each query below sees the newest data, so pruning must not come in between */
+	/* pruning must not come between two of the queries below, each of which sees the newest data */
 	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
 	lock_tables(versioned, children);
@@ -438,7 +442,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 		find_rows(&others, children, key, keytype, parent);
 	lock_row(&self);
 
-	/* the position; up to the horizon's transaction all that is known is the state after that transaction */
+	/* the position; of the pruned part of the history, only the state after the horizon's transaction is known */
 	last_change = last_change_by(&self, transaction_id);
 	value = Max(transaction_id, last_change);
 	if (children != NULL)
@@ -456,7 +460,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
 
-	/* the row comes before those that refer to it, and goes after them */
+	/* insert the row before rows that refer to it, and delete it after them */
 	compare_states(&self, position, value);
 	if (children != NULL)
 	{
