@@ -124,7 +124,7 @@ notify_before_commit(XactEvent event, void *arg)
 
 	if (event != XACT_EVENT_PRE_COMMIT)
 		return;
-	transaction_id = poser_version_last_written(&transactions);
+	transaction_id = poser_transaction_last_written(&transactions);
 	if (transaction_id == 0)
 		return;
 

@@ -296,7 +296,7 @@ is_sequence_at_rest(Oid nspid)
 
 	SET_LOCKTAG_RELATION(tag, MyDatabaseId, poser_relation_by_name("poser_transaction", nspid));
 	pfree(GetLockConflicts(&tag, ShareLock, &n));
-	return n == 0 && !poser_version_is_writing();
+	return n == 0 && !poser_transaction_is_writing();
 }
 
 /*

@@ -31,16 +31,13 @@ static int64
 transaction_at(const PoserVersioned *versioned, Datum at)
 {
 	Oid argtypes[] = {TIMESTAMPTZOID};
+	char *sql = psprintf("SELECT pg_catalog.max(id)\n"
+						 "  FROM %s\n"
+						 " WHERE issued_at OPERATOR(pg_catalog.<=) $1",
+						 poser_relation_name(versioned->transactions));
+	PoserQuery query = {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &at, .read_only = true};
 
-	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {
-													 .sql = psprintf("SELECT pg_catalog.max(id)\n"
-																	 "  FROM %s\n"
-																	 " WHERE issued_at OPERATOR(pg_catalog.<=) $1",
-																	 poser_relation_name(versioned->transactions)),
-													 .nargs = 1,
-													 .argtypes = argtypes,
-													 .values = &at,
-													 .read_only = true});
+	(void) poser_history_run_as_owner(versioned, &query);
 	return poser_history_position(1, NULL);
 }
 

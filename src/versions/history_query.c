@@ -2,17 +2,17 @@
  * history_query.c
  *	  Queries over the history: their parts, the locks and the rights they need.
  *
- * The queries are built for tables and keys of any names and types.  The comments show
- * the finished SQL as it looks for poser_widget.  There the schema names and the
- * wrapping of operators in OPERATOR(pg_catalog...) are left out, with which the SQL
- * means the same under any search_path.
+ * Queries are built for tables with any columns.  A comment above the code shows the
+ * finished SQL as it looks for poser_widget.  The comments leave out the schemas of
+ * relations and functions, and OPERATOR(pg_catalog...) around operators.  With these the
+ * SQL means the same under any search_path.
  *
- * The tables of versions are read with the caller's privileges and policies.  Row-level
- * security on a table must not be bypassed by reading its history.  Its policies cannot
- * decide about rows as they were in the past.  So there are two ways.  If the table of
- * versions has policies of its own, these decide.  If not, a user to whom the table's
- * policies apply sees only the last versions of rows, and only of the rows that the
- * policies show and that are still what the version says.
+ * The tables of versions are read with the caller's privileges and policies.  A history
+ * must not show what row-level security on the table hides.  But the policies of the table
+ * cannot decide about rows as they were in the past.  So:
+ * - If row-level security applies to the table of versions, too, its policies decide.
+ * - If it applies to the table only, the user sees a version only if it is the last one of
+ *   its row, and if the user sees the row with the same values.
  *
  * The bookkeeping of the history (transactions and the horizon) is read with the rights
  * of its owner.

@@ -1,6 +1,6 @@
 /*
  * prune.c
- *	  poser_prune_versions(): removing old versions, and the horizon that says so.
+ *	  poser_prune_versions(): removing old versions, and noting up to where.
  *
  * Pruning goes up to a transaction P: the last one that is older than the limit and that
  * no consumer of datasync needs.  A version by a transaction up to P is removed if the
@@ -12,8 +12,8 @@
  * replaced a removed version.  The state as of a transaction before P is no longer
  * known, nor is the state after a change before that change_id.
  *
- * One session prunes at a time, and not while another one reverts rows.  Other readers and
- * writers do not wait for it.
+ * Only one session prunes at a time, and none does while a transaction is open that has
+ * reverted rows or added a consumer of datasync.  Other readers and writers do not wait.
  */
 #include "postgres.h"
 
@@ -52,12 +52,11 @@ PoserHorizon
 poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 {
 	PoserHorizon result;
+	char *sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
+						 "  FROM %s",
+						 poser_relation_name(versioned->horizon));
 
-	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {
-													 .sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
-																	 "  FROM %s",
-																	 poser_relation_name(versioned->horizon)),
-													 .read_only = read_only});
+	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {.sql = sql, .read_only = read_only});
 	result.transaction_id = poser_history_position(1, NULL);
 	result.change_id = poser_history_position(2, NULL);
 	return result;
@@ -82,21 +81,17 @@ last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *
 	const char *transactions = poser_relation_name(tables[0].transactions);
 	Oid argtypes[] = {TIMESTAMPTZOID, INT8OID};
 	Datum values[2];
+	char *sql = psprintf("SELECT pg_catalog.max(id)\n"
+						 "  FROM %s\n"
+						 " WHERE id OPERATOR(pg_catalog.<)\n"
+						 "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
+						 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
+						 "   AND id OPERATOR(pg_catalog.<) $2",
+						 transactions, transactions);
 
 	values[0] = TimestampTzGetDatum(before);
 	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
-	(void) poser_run(&(PoserQuery) {
-		.sql = psprintf("SELECT pg_catalog.max(id)\n"
-						"  FROM %s\n"
-						" WHERE id OPERATOR(pg_catalog.<)\n"
-						"       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
-						"                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
-						"   AND id OPERATOR(pg_catalog.<) $2",
-						transactions, transactions),
-		.nargs = 2,
-		.argtypes = argtypes,
-		.values = values,
-		.read_only = true});
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true});
 	return poser_history_position(1, isnull);
 }
 
@@ -146,8 +141,8 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 	Oid array_type[] = {INT8ARRAYOID};
 	char *delete_sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
 								poser_relation_name(versioned->versions));
-	Portal portal = poser_open_cursor_for(&(PoserQuery) {
-		.sql = old_versions_query(versioned), .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true});
+	PoserQuery query = {.sql = old_versions_query(versioned), .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true};
+	Portal portal = poser_open_cursor_for(&query);
 	int64 result = 0;
 
 	for (;;)
@@ -164,11 +159,12 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 		CHECK_FOR_INTERRUPTS();
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
+			HeapTuple tuple = found->vals[i];
 			bool isnull;
+			int64 next = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
 
-			ids[i] = SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull);
-			horizon->change_id = Max(horizon->change_id,
-									 DatumGetInt64(SPI_getbinval(found->vals[i], found->tupdesc, 2, &isnull)));
+			ids[i] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
+			horizon->change_id = Max(horizon->change_id, next);
 		}
 
 		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
@@ -207,6 +203,19 @@ read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, T
 	UnregisterSnapshot(snapshot);
 }
 
+/* All tables with the columns of a table of versions. */
+static const char *const version_tables_query =
+	"SELECT c.oid\n"
+	"  FROM pg_catalog.pg_class AS c\n"
+	"       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
+	" WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
+	"   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
+	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
+	"        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
+	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
+	" GROUP BY c.oid\n"
+	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3";
+
 /*
  * Collect the transactions, up to this one, of which other tables have versions.  Other
  * tables are all those with the columns of a table of versions, whatever their owner: a
@@ -223,18 +232,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 	SPITupleTable *found;
 	bool result = true;
 
-	(void) poser_run(&(PoserQuery) {
-		.sql = "SELECT c.oid\n"
-			   "  FROM pg_catalog.pg_class AS c\n"
-			   "       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
-			   " WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
-			   "   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
-			   "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
-			   "        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
-			   "        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
-			   " GROUP BY c.oid\n"
-			   "HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3",
-		.read_only = true});
+	(void) poser_run(&(PoserQuery) {.sql = version_tables_query, .read_only = true});
 	found = SPI_tuptable;
 	for (uint64 i = 0; result && i < found->numvals; i++)
 	{
@@ -304,8 +302,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 							 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
 							 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
 							 poser_relation_name(tables[i].versions));
-		(void) poser_run(&(PoserQuery) {
-			.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true});
+		(void) poser_run(&(PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true});
 		SPI_unregister_relation(enr.md.name);
 	}
 	tuplestore_end(used);
@@ -323,13 +320,11 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
 	const char *name = poser_relation_name(versioned->horizon);
 	Oid argtypes[] = {INT8OID, INT8OID};
 	Datum values[] = {Int64GetDatum(horizon.transaction_id), Int64GetDatum(horizon.change_id)};
+	char *sql;
 
 	(void) poser_run(&(PoserQuery) {.sql = psprintf("DELETE FROM %s", name)});
-	(void) poser_run(&(PoserQuery) {
-		.sql = psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", name),
-		.nargs = 2,
-		.argtypes = argtypes,
-		.values = values});
+	sql = psprintf("INSERT INTO %s (transaction_id, change_id) VALUES ($1, $2)", name);
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 2, .argtypes = argtypes, .values = values});
 }
 
 /*

@@ -1,20 +1,20 @@
 /*
  * reconcile.c
- *	  Recording a statement while others on the same table overlap with it.
+ *	  Recording a statement that overlaps with others on the same table.
  *
- * A statement's rows are usually what its transition tables say: each change follows
- * on the last version of its row.  That need not be so if another statement writes the
- * table between the BEFORE and the AFTER trigger.  It can be part of a row trigger, of
- * a function that the statement calls, or of the same query.  Then some changes were
- * made before this statement's and are not recorded yet, and some were made after it
- * and are recorded already.
+ * Usually each change in a statement's transition tables follows on the last version of
+ * its row.  This is not so if another statement writes the table between the BEFORE and
+ * the AFTER trigger of the statement.  The other statement can be in a row trigger, in a
+ * function that the statement calls, or in the same query.  Then a row can have changes
+ * before this statement's change that are not recorded yet.  It can also have changes
+ * after this statement's change that are recorded already.
  *
- * So the versions of each row are read before a change of the row is recorded:
+ * So the versions of a row are read before a change of it is recorded:
  * - If another statement has recorded the same change meanwhile, it is left out.
- * - If the last version is not what the statement has found, a version that closes the
- *   gap is written first.
+ * - If the last version is not the row that the statement has found, a change is missing
+ *   in between.  A version for that change is written first.
  * When all changes are recorded, the last version of each row is compared with the row
- * in the table, and if they differ, another version is written.
+ * in the table.  If they differ, another version is written.
  *
  * The invariant: when the statement has been recorded, the last version of each row
  * that it has changed is the row as it is.
@@ -38,7 +38,7 @@ struct PoserReconciler
 	Relation rel; /* the table */
 	PoserVersionWriter *writer;
 	int64 since;			 /* the last change_id before the statement began */
-	bool replaced;			 /* a changed row was deleted and inserted */
+	bool replaced;			 /* see poser_reconcile_begin() */
 	MemoryContext context;	 /* of the following, which are made when needed */
 	Relation index;			 /* of the versions */
 	IndexScanDesc scan;		 /* NULL until versions are read */
@@ -47,9 +47,9 @@ struct PoserReconciler
 };
 
 /*
- * Begin to record a statement that overlaps with others.  "since" is the last
- * change_id before it began.  If "replaced", a row with another version than expected
- * was deleted and inserted anew, not updated.
+ * Begin to record a statement that overlaps with others.  "since" is the last change_id
+ * before it began.  "replaced" says how a missing change of a row is recorded: as a DELETE
+ * and an INSERT instead of an UPDATE.
  */
 PoserReconciler *
 poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersionWriter *writer,
@@ -151,7 +151,7 @@ next_version(PoserReconciler *reconciler)
 	return found;
 }
 
-/* Has another statement recorded this change, whose row is "row", since ours began? */
+/* Has another statement recorded this change since ours began?  "row" is the new row or, for a DELETE, the old one. */
 static bool
 is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlot *row)
 {
@@ -170,7 +170,7 @@ is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlo
 		others = true;
 	}
 
-	/* a deleted row can also be followed by versions that replace it, without a version for the delete */
+	/* versions that follow directly on a deleted row say what has replaced it, and so record the DELETE, too */
 	return operation == POSER_DELETE && others && found &&
 		   poser_versioned_is_version_of(versioned, reconciler->version, row);
 }
@@ -192,7 +192,7 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 	if (is_recorded(reconciler, operation, row))
 		return;
 
-	/* close the gap between the last version and the row that the statement has found */
+	/* a change between the last version and the row that the statement has found */
 	begin_versions(reconciler, row, false);
 	exists = next_version(reconciler) &&
 			 version_operation(versioned, reconciler->version) != POSER_DELETE;
@@ -212,6 +212,7 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 			poser_version_write(writer, POSER_UPDATE, old, false);
 	}
 
+	/* the change itself; the next look-up must find it */
 	poser_version_write(writer, operation, row, false);
 	(void) poser_version_flush(writer);
 }
@@ -269,9 +270,9 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 }
 
 /*
- * Reconcile all rows that have a version since "since".  Called after a TRUNCATE that
- * overlaps with statements of other triggers: they have no list of the rows that they
- * have changed.
+ * Reconcile all rows that have a version after change "since".  Called after a TRUNCATE
+ * if other triggers have written the table before or after it.  A TRUNCATE has no
+ * transition tables, so the rows are found by their versions.
  */
 void
 poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since)

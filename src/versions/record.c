@@ -2,13 +2,13 @@
  * record.c
  *	  poser_record_versions(): recording changes that have bypassed the triggers.
  *
- * Changes bypass the triggers while these are disabled or missing, or if rows were there
- * before the triggers were.  Each row is compared with its last version.  If they
+ * Changes bypass the triggers while these are disabled or missing.  Rows can also be
+ * older than the triggers.  So each row is compared with its last version.  If they
  * differ, a version is written, as the trigger would have done it.
  *
- * A change that has bypassed the triggers can also lie further back: the row was changed
- * again later, with the triggers.  Then its values are lost, but the operation of the
- * later version cannot follow the version before it.  Such operations are corrected.
+ * If such a row was changed again later, with the triggers, its last version is right.
+ * The values in between are lost.  But the operation of the later version may be one that
+ * cannot follow the version before it.  Such operations are corrected.
  *
  * Writers of the tables wait meanwhile, so that the tables and their versions can be
  * compared with one snapshot.
@@ -34,8 +34,8 @@ PG_FUNCTION_INFO_V1(poser_record_versions);
 
 /*
  * Lock the tables against writers, all of them before anything is done.  Writers lock
- * the tables in any order.  So this never waits for one table while it holds the lock on
- * another one; otherwise it could deadlock with a writer.
+ * the tables in any order.  This never waits for one table while it holds the lock on
+ * another one, because it could then deadlock with a writer.
  */
 static void
 lock_against_writers(const PoserVersioned *tables, int ntables)
@@ -94,6 +94,7 @@ correct_operations(const PoserVersioned *versioned, PoserHorizon horizon)
 	Datum values[] = {Int64GetDatum(horizon.change_id)};
 	const char *versions = poser_relation_name(versioned->versions);
 	StringInfoData sql;
+	PoserQuery query;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
@@ -113,8 +114,8 @@ correct_operations(const PoserVersioned *versioned, PoserHorizon horizon)
 					 "                OR wrong.before IS NULL AND wrong.change_id OPERATOR(pg_catalog.>) $1))",
 					 versions);
 	/* the active snapshot is newer than the lock, even in REPEATABLE READ */
-	return (int64) poser_run(&(PoserQuery) {
-		.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .snapshot = GetActiveSnapshot()});
+	query = (PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .snapshot = GetActiveSnapshot()};
+	return (int64) poser_run(&query);
 }
 
 /* Put a row of the comparison into a slot of the table of versions. */

@@ -164,7 +164,7 @@ refers_to(Oid relid, Oid other)
  * longer, because a worker may just be starting.  If the rows do not come, the foreign
  * key raises its error.
  *
- * This looks again and again, because a worker that has not begun yet gives no sign.
+ * It has to look again and again, because no event tells that a worker is going to begin.
  */
 void
 poser_restore_wait(Relation rel)
@@ -182,7 +182,7 @@ poser_restore_wait(Relation rel)
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
 		TimestampTz quiet_since = GetCurrentTimestamp();
 
-		/* for tables that refer to each other, or to themselves, there is no order; only tables can be looked into */
+		/* a circle of foreign keys gives no order in which to wait; and only tables can be looked into */
 		if (refers_to(parent, RelationGetRelid(rel)) || get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
 		while (is_empty(parent))

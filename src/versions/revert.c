@@ -2,18 +2,22 @@
  * revert.c
  *	  Making rows again what they were after a transaction.
  *
- * The state after a transaction is given by a position in the history: each row was
+ * The state after a transaction is the state at a position in the history: each row was
  * what its last version up to that position says.  The position is the last change that
- * the transaction made to the rows in question.  Concurrent transactions may have
- * greater ids and lesser change_ids; their earlier changes of these rows then count.
+ * the transaction made to these rows or, if it made none, the transaction's id.  (Ids of
+ * transactions and changes come from one sequence.)  A concurrent transaction with a
+ * greater id may have changed these rows before that position.  Its changes belong to the
+ * state, too.
  *
- * Each row has three states: the version up to the position ("was"), the row in the
- * table ("live") and the first version after the position ("next").  If there is no
- * "was", and "next" is not an insert, the row's state is unknown.  Then nothing is done.
+ * For each row three things are read: its last version up to the position ("was"), the
+ * row in the table ("live") and its first version after the position ("next").  A row
+ * did not exist if "was" is a delete, or if there is no "was" and "next" is an insert.
+ * If there is no "was" and "next" is not an insert, the history does not say what the row
+ * was.  Then an error is raised.
  *
  * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
- * recorded like any other change.  Queries read the newest data.  Locks hold off the
- * pruning of the history and other calls that revert the same row.
+ * recorded like any other change.  Each query reads the newest data.  So pruning and
+ * other calls that revert the same row wait until the transaction ends.
  */
 #include "postgres.h"
 
@@ -81,8 +85,8 @@ run(const RevertedRows *rows, const char *sql, int nargs)
 }
 
 /*
- * Set the query for the states of the rows at position $2.  "position" is the name of
- * the column of which that is a value: change_id or transaction_id.
+ * Set the query for the states of the rows at position $2.  "position" is the name of the
+ * column that is compared with it: change_id or transaction_id.
  *
  *	SELECT COALESCE(was.operation_type <> 2, false) AS existed,
  *	       was.operation_type IS NULL
@@ -368,14 +372,12 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
 {
 	Oid argtypes[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(transaction_id)};
-	uint64 found = poser_history_run_as_owner(versioned, &(PoserQuery) {
-															 .sql = psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
-																			 poser_relation_name(versioned->transactions)),
-															 .nargs = 1,
-															 .argtypes = argtypes,
-															 .values = values});
+	char *sql = psprintf("SELECT FROM %s WHERE id OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(versioned->transactions));
+	PoserQuery query = {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values};
 
-	if (found == 0 && (transaction_id > horizon.transaction_id || transaction_id <= 0))
+	if (poser_history_run_as_owner(versioned, &query) == 0 &&
+		(transaction_id > horizon.transaction_id || transaction_id <= 0))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("transaction %lld is not in the history", (long long) transaction_id)));
@@ -421,13 +423,14 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	PoserHorizon horizon;
 	const char *position = "change_id";
 	int64 value;
+	int64 last_change;
 	uint64 result = 0;
 
 	check_unrestricted(versioned);
 	if (children != NULL)
 		check_unrestricted(children);
 
-	/* each query below sees the newest data, so pruning must not come in between */
+	/* pruning must not come between two of the queries below, each of which sees the newest data */
 	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
 	lock_tables(versioned, children);
@@ -439,10 +442,14 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 		find_rows(&others, children, key, keytype, parent);
 	lock_row(&self);
 
-	/* the position; up to the horizon's transaction all that is known is the state after that transaction */
-	value = Max(transaction_id, last_change_by(&self, transaction_id));
+	/* the position; of the pruned part of the history, only the state after the horizon's transaction is known */
+	last_change = last_change_by(&self, transaction_id);
+	value = Max(transaction_id, last_change);
 	if (children != NULL)
-		value = Max(value, last_change_by(&others, transaction_id));
+	{
+		last_change = last_change_by(&others, transaction_id);
+		value = Max(value, last_change);
+	}
 	if (transaction_id == horizon.transaction_id)
 	{
 		position = "transaction_id";
@@ -453,7 +460,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
 
-	/* the row comes before those that refer to it, and goes after them */
+	/* insert the row before rows that refer to it, and delete it after them */
 	compare_states(&self, position, value);
 	if (children != NULL)
 	{

@@ -285,7 +285,7 @@ poser_transaction_forget(void)
  * back, and its table in *relid; 0 if there is none.
  */
 int64
-poser_version_last_written(Oid *relid)
+poser_transaction_last_written(Oid *relid)
 {
 	if (written == NULL)
 		return 0;
@@ -295,7 +295,7 @@ poser_version_last_written(Oid *relid)
 
 /* Has this transaction recorded changes that it has not rolled back? */
 bool
-poser_version_is_writing(void)
+poser_transaction_is_writing(void)
 {
 	return written != NULL;
 }

@@ -8,11 +8,11 @@
  *
  * Between the two triggers other statements can write the same table: in a row
  * trigger, in a function that the statement calls, or in another part of the same
- * query.  The BEFORE trigger puts its statement into a list (see statement.c), in which
- * such statements find each other.  They are recorded by reconcile.c, which is slower.
+ * query.  So the BEFORE trigger puts its statement into a list, see statement.c.  If the
+ * list shows that statements overlap, they are recorded by reconcile.c, which is slower.
  *
- * The invariant: when the outermost statement has ended, the last version of each row
- * is the row as it is.
+ * The invariant: when no statement is in the list, the last version of each row is the
+ * row as it is.
  */
 #include "postgres.h"
 
@@ -71,7 +71,7 @@ begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
  * The AFTER triggers of a query with several writing parts fire in the order in which
  * the parts have ended.  Rows of one part can take over the keys of rows of another
  * part.  So a DELETE must be recorded before an UPDATE, and both before an INSERT.
- * Within one part the server has this order.
+ * Within one part (MERGE, INSERT ON CONFLICT) the server has this order.
  */
 static bool
 comes_too_early(PoserStatement *statement)
@@ -205,7 +205,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 				record_row(&recording, POSER_INSERT);
 	}
 
-	/* what other statements have made of the same rows */
+	/* compare the last version of each row with the row, which other statements may have changed, too */
 	if (overlaps)
 	{
 		rewind_rows(&recording);
@@ -227,7 +227,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	poser_version_end(recording.writer);
 }
 
-/* Before a TRUNCATE: record a delete of every row.  The statement has locked the table exclusively. */
+/* Before a TRUNCATE, which has locked the table exclusively: record a delete of every row. */
 static void
 record_truncate(Relation rel, const PoserVersioned *versioned)
 {
@@ -280,7 +280,7 @@ poser_version(PG_FUNCTION_ARGS)
 	overlaps = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
 		overlaps = true;
-	/* then this statement may record changes of the others in the list */
+	/* an overlapping statement may record changes of the others in the list */
 	for (PoserStatement *other = unrecorded; overlaps && other != NULL; other = other->outer)
 		if (other->relid == RelationGetRelid(rel))
 			other->overlapped = true;

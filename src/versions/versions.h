@@ -64,8 +64,8 @@ extern const char *poser_handling_consumer;
 
 extern void poser_transaction_init(void);
 extern const char *poser_username(void);
-extern int64 poser_version_last_written(Oid *relid);
-extern bool poser_version_is_writing(void);
+extern int64 poser_transaction_last_written(Oid *relid);
+extern bool poser_transaction_is_writing(void);
 
 /* version.c */
 extern void poser_version_init(void);
