@@ -116,7 +116,7 @@ next_row(Recording *recording)
 	has_old = poser_transition_next(&recording->old);
 	has_new = poser_transition_next(&recording->new);
 	MemoryContextSwitchTo(old);
-	if (recording->old.slot != NULL && recording->new.slot != NULL &&has_old != has_new)
+	if (has_old != has_new && recording->old.slot != NULL && recording->new.slot != NULL)
 		elog(ERROR, "transition tables of an UPDATE do not have the same number of rows");
 	return has_old || has_new;
 }
