@@ -24,7 +24,7 @@ title = section eq "reading" ? "Reading" \
 
 height = 120 + 40 * n
 set terminal svg noenhanced size 900, height font "sans-serif,12" background "white" name "poser_".section
-set title title.": speed as a multiple of the peer's" font ",15"
+set title title.": how many times the peer's speed" font ",15"
 
 # One row of the chart for each row of the file, the first one on top.
 set yrange [n + 0.6 : 0.4]

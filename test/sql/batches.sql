@@ -1,5 +1,5 @@
--- A batch from its making to its end: it is staged, reviewed, compared again, and
--- executed once. Targets are components by their code, widgets, and another table.
+-- A batch from its creation to its removal: it is populated, reviewed, compared again,
+-- and executed once.  Targets are components by their code, widgets, and another table.
 
 \set VERBOSITY terse
 CREATE EXTENSION poser;
@@ -56,7 +56,7 @@ UPDATE poser_batch SET description = 'Prices', notes = 'reviewed', params = para
 SELECT poser_batch_refresh(:'batch');
 TABLE batches;
 TABLE staged;
--- A second refresh finds the same.
+-- A second refresh has the same result.
 CREATE TEMPORARY TABLE refreshed AS TABLE poser_batch_row;
 SELECT poser_batch_refresh(:'batch');
 (TABLE refreshed EXCEPT TABLE poser_batch_row) UNION ALL (TABLE poser_batch_row EXCEPT TABLE refreshed);

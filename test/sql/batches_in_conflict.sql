@@ -172,7 +172,7 @@ SELECT * FROM poser_batch_execute('b', skip_conflicts => true);
 TABLE errors EXCEPT SELECT sequence, status, status_text FROM staged;
 SELECT executed FROM poser_batch;
 SELECT count(*) FROM poser_component WHERE size IS NOT NULL;
--- Each error is mended in its own way, or its row is removed.
+-- Each row with an error is corrected or removed.
 UPDATE poser_batch_row SET new = new || '{"description": "mended"}' WHERE sequence IN (1, 2);
 INSERT INTO poser_widget (uuid, description) VALUES ('none', 'No longer unknown');
 UPDATE poser_batch_row SET new = jsonb_set(new, '{size}', to_jsonb(sequence)) WHERE sequence IN (4, 8, 12);
@@ -182,8 +182,8 @@ UPDATE poser_batch_row SET removed = true WHERE sequence = 7;
 SELECT poser_batch_refresh('b');
 SELECT sequence, operation, code, status, status_text FROM staged WHERE status <> 'ready';
 
--- Wrong edits: a value not of the type; a field that does not exist, is generated or
--- is of the key; a key of other columns; no key; the key of another row.
+-- Wrong edits: a value of another type; a field that does not exist, is generated, or
+-- belongs to the key; a key with other columns; no key; the key of another row.
 CREATE TABLE good AS TABLE poser_batch_row;
 UPDATE poser_batch_row SET new = new || '{"size": "eleven"}' WHERE sequence = 1;
 UPDATE poser_batch_row SET new = new || '{"colour": "red", "weight": 1}' WHERE sequence = 2;
@@ -196,7 +196,7 @@ UPDATE poser_batch_row SET old = old || '{"price": 1}' WHERE sequence = 11;
 UPDATE poser_batch_row SET new = NULL WHERE sequence = 12;
 SELECT poser_batch_refresh('b');
 SELECT sequence, operation, key, status, status_text FROM poser_batch_row WHERE NOT removed ORDER BY sequence;
--- What is no object, or no operation, cannot even be staged.
+-- Constraints refuse JSON that is no object, unknown operations and unknown statuses.
 UPDATE poser_batch_row SET new = '[]' WHERE sequence = 1;
 UPDATE poser_batch_row SET old = 'null' WHERE sequence = 1;
 UPDATE poser_batch_row SET key = '"e1"' WHERE sequence = 1;
@@ -234,7 +234,7 @@ DELETE FROM poser_batch_row WHERE batch_uuid = 'answers' AND sequence = 4;
 SELECT poser_batch_refresh('answers');
 SELECT * FROM poser_batch_execute('answers');
 SELECT * FROM poser_widget WHERE uuid ~ '^a' ORDER BY uuid;
--- more refused rows than are told apart
+-- more refused rows than a refresh searches for
 INSERT INTO poser_batch (uuid, target, key) VALUES ('many', 'poser_component', '{uuid}');
 INSERT INTO poser_batch_row (batch_uuid, sequence, key, new)
 SELECT 'many', n, jsonb_build_object('uuid', n), '{"description": "", "item_code": "", "widget_uuid": "nowhere"}' FROM generate_series(1, 600) AS n;

@@ -10,7 +10,7 @@ CREATE EXTENSION poser;
 \set file :test '/include/counts.sql'
 \i :file
 
--- What a reader counts itself.
+-- The counts that a reader gets by counting.
 CREATE VIEW counted AS
 SELECT widget.uuid,
        count(component.uuid) AS total,

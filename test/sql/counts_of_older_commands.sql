@@ -62,8 +62,8 @@ SELECT component_count, (SELECT count(*) FROM poser_component_count_settled WHER
 ROLLBACK;
 DROP FUNCTION open_cursor() CASCADE;
 
--- Each snapshot decides once whether it reads maintained counts.  Later work of the
--- transaction does not change that, for all parts of a query must agree.  In the loop
+-- For each snapshot it is decided once whether reads use the maintained counts.  Later
+-- work of the transaction does not change this, because all parts of a query must agree.  In the loop
 -- a block fails, which makes every snapshot newer than the one before.
 INSERT INTO poser_widget (uuid, description) SELECT 'n' || g, '' FROM generate_series(1001, 2200) AS g;
 CREATE FUNCTION differing_decisions(many integer, grantee name = NULL) RETURNS text LANGUAGE plpgsql AS $$

@@ -1,7 +1,7 @@
 -- Drift, and what poser_check() says about it.
 
 -- Counts are wrong because the triggers did not run: what reads do, and how
--- poser_recount() mends counts.  In version 1.1 only counts can drift.
+-- poser_recount() corrects them.  In version 1.1 only counts can drift.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.1';
@@ -30,7 +30,7 @@ INSERT INTO poser_widget (uuid, description) VALUES ('w4', '');
 DELETE FROM poser_widget WHERE uuid = 'w2';
 RESET session_replication_role;
 SELECT * FROM poser_check();
--- poser_check() writes nothing, and mends nothing
+-- poser_check() writes nothing, and corrects nothing
 SELECT * FROM poser_check();
 SELECT poser_recount();
 SELECT * FROM poser_check();
@@ -41,7 +41,7 @@ TABLE shown;
 SELECT poser_recount();
 SELECT * FROM poser_check();
 
--- the difference stays until it is mended, whatever is written before
+-- the difference stays until poser_recount(), whatever is written before
 SET session_replication_role = replica;
 DELETE FROM poser_component WHERE uuid = 'c1';
 RESET session_replication_role;
@@ -69,7 +69,7 @@ SELECT * FROM poser_check();
 SELECT widget_uuid, total, active FROM poser_component_count ORDER BY widget_uuid;
 SELECT count(*) FROM poser_component_count_delta;
 
--- in a transaction with one snapshot, which sees what it has mended
+-- in a transaction with one snapshot, which sees the counts that it has corrected
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SET LOCAL session_replication_role = replica;
 UPDATE poser_component SET active = NOT active;
@@ -455,7 +455,7 @@ DROP FUNCTION problems_in;
 SELECT * FROM poser_check();
 
 -- The tables have another owner, which may not read the rest: rows are not checked,
--- and neither counts nor versions are mended.
+-- and neither counts nor versions are corrected.
 ALTER TABLE poser_widget OWNER TO "regress_poser_client, %s";
 ALTER TABLE poser_component OWNER TO "regress_poser_client, %s";
 SELECT * FROM poser_check();
@@ -529,7 +529,8 @@ COMMIT;
 SELECT poser_record_versions();
 SELECT uuid, operation, description FROM unnest('{w1,w10,w11,w12,w13,w14}'::text[]) AS w, poser_widget_history(w);
 SELECT uuid, operation_type, description FROM poser_widget_version WHERE uuid IN ('w10', 'w13') ORDER BY uuid, change_id;
--- Nothing more is known of a deleted row.  The DELETE in the message removes the problem.
+-- A history that begins with a delete cannot be completed.  The DELETE in the message
+-- removes the problem.
 TABLE problems;
 DO $$BEGIN EXECUTE (SELECT substring(problem, '[(](DELETE .*) removes it[)]') FROM poser_check() WHERE problem LIKE '%DELETE%'); END$$;
 TABLE problems;

@@ -206,7 +206,7 @@ SET ROLE regress_poser_writer;
 SELECT poser_widget_revert('w1', :t1);
 SET ROLE regress_poser_reader;
 SELECT poser_widget_revert('w1', :t1);
--- A history that bypassed the triggers does not show an older state either.
+-- A row that bypassed the triggers does not show an older state either.
 RESET ROLE;
 SET session_replication_role = replica;
 UPDATE poser_widget SET active = true, description = 'unrecorded' WHERE uuid = 'w2';
@@ -234,7 +234,8 @@ ALTER TABLE poser_widget DISABLE ROW LEVEL SECURITY;
 SET ROLE regress_poser_writer;
 SELECT operation, description FROM poser_widget_history('w1');
 SELECT poser_widget_revert('w1', :t1);
--- Forced on the owner, too: checking and mending see all rows, and writers record.
+-- Forced on the owner, too: poser_check() and poser_record_versions() see all
+-- rows, and writers record.
 SET ROLE regress_poser_owner;
 ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_widget FORCE ROW LEVEL SECURITY;

@@ -211,7 +211,7 @@ SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}'
 \echo :SQLSTATE
 INSERT INTO parts SELECT n, CASE WHEN n % 100 = 0 THEN 'unknown' ELSE 'w3' END, 'New' FROM generate_series(1000, 1999) AS n;
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
--- so many that only the first are told apart, which uses few transaction ids
+-- so many that the import stops searching for them, which saves transaction ids
 INSERT INTO parts SELECT n, 'missing ' || n, 'New' FROM generate_series(10000, 15000) AS n;
 SELECT pg_current_xact_id() AS before \gset
 SELECT * FROM poser_import('parts', 'poser_component', '{item_code,widget_uuid}');
@@ -249,7 +249,7 @@ DELETE FROM loose WHERE id IN (2, 4, 5, 6);
 SELECT * FROM poser_import('loose', 'typed');
 \echo :SQLSTATE
 SELECT content('typed') = :'typed' AS unchanged;
--- one reason in different words, and more reasons than are told apart
+-- one reason with different messages, and more reasons than the error names
 CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE EXCEPTION '%', NEW.name USING ERRCODE = 'P0' || NEW.share;

@@ -85,7 +85,7 @@ DELETE FROM poser_component;
 -- A reader sees the maintained counts only if it may read the components.
 SELECT * FROM poser_component_count_settled ORDER BY widget_uuid;
 
--- SELECT on columns: the reader counts itself
+-- SELECT on columns: the counts are counted live
 SET ROLE regress_poser_columns;
 SELECT * FROM poser_component_count_settled;
 SELECT * FROM poser_widget_summary ORDER BY uuid;
@@ -122,7 +122,7 @@ DELETE FROM poser_datasync_consumer;
 TRUNCATE poser_datasync_consumer;
 DELETE FROM poser_datasync_skipped;
 
--- and so are mending and checking
+-- and so are poser_recount() and poser_check()
 SELECT poser_recount();
 SELECT * FROM poser_check();
 SET ROLE regress_poser_reader;
@@ -229,7 +229,7 @@ SET ROLE regress_poser_reader;
 SELECT uuid, component_count FROM owners_summary ORDER BY uuid;
 SELECT uuid, component_count FROM readers_summary ORDER BY uuid;
 
--- The owner, no superuser, mends, checks and drops.
+-- The owner, which is no superuser, recounts, checks and drops.
 SET ROLE regress_poser_owner;
 SELECT * FROM poser_check();
 UPDATE poser_component_count SET total = total + 1;

@@ -26,7 +26,7 @@ COMMIT;
 SELECT now_at() AS t3 \gset
 TABLE rows;
 
--- the widget alone, to and fro; what does not differ is not written
+-- the widget alone, back and forth; what does not differ is not written
 SELECT poser_widget_revert('lamp', :t1);
 SELECT description FROM poser_widget WHERE uuid = 'lamp';
 SELECT poser_widget_revert('lamp', :t1);

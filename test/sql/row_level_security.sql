@@ -27,7 +27,7 @@ CREATE VIEW shown WITH (security_invoker = true) AS
 SELECT uuid, component_count AS total, active_component_count AS active
   FROM poser_widget_summary
  ORDER BY uuid;
--- what the reader counts itself
+-- the counts that the reader gets by counting
 CREATE VIEW counted WITH (security_invoker = true) AS
 SELECT widget.uuid, count(component.uuid) AS total,
        count(*) FILTER (WHERE component.active) AS active
@@ -177,7 +177,7 @@ TABLE shown;
 SET ROLE regress_poser_bypass;
 TABLE shown;
 TABLE counted;
--- mending and checking see all rows
+-- poser_recount() and poser_check() see all rows
 SET ROLE regress_poser_owner;
 SELECT poser_recount();
 SELECT * FROM poser_check();

@@ -289,7 +289,7 @@ CALL edit('DELETE FROM poser_transaction WHERE id = (SELECT max(id) FROM poser_t
 CALL edit('UPDATE poser_transaction SET xact = ''9000000000000000000'' WHERE id = (SELECT max(id) FROM poser_transaction)');
 CALL edit('INSERT INTO poser_widget_version VALUES (''w1'', ''once more'', true, 1, (SELECT max(id) FROM poser_transaction), 9000000000000000000)');
 CALL edit('INSERT INTO poser_component_version VALUES (''c9'', ''w1'', ''9'', ''never was'', true, 0, (SELECT max(id) FROM poser_transaction), nextval(''poser_change_id_seq''))');
--- edits that cannot be found
+-- edits that poser_check() cannot notice
 CALL edit('UPDATE poser_widget_version SET description = ''edited'' WHERE uuid = ''w2'' AND operation_type = 0');
 CALL edit('UPDATE poser_transaction SET username = ''edited'', comment = ''edited''');
 -- edits of the sequence
@@ -312,7 +312,7 @@ CALL edit('ALTER TABLE poser_transaction DROP COLUMN comment');
 CALL edit('CREATE TABLE child () INHERITS (poser_component_version)');
 \set VERBOSITY sqlstate
 SELECT * FROM problems;
--- Mended: existing rows are recorded, and deletes of missing ones.
+-- poser_record_versions() records existing rows, and deletes of missing ones.
 TRUNCATE poser_widget_version, poser_component_version, poser_transaction;
 INSERT INTO poser_component_version VALUES ('c9', 'w1', '9', 'is gone', true, 0, 1, 2);
 INSERT INTO poser_transaction VALUES (1, now(), 'somebody', 'somebody', NULL, NULL, NULL, '3');
@@ -320,7 +320,7 @@ SELECT poser_record_versions();
 SELECT * FROM problems;
 SELECT operation, uuid, comment FROM poser_component_history('c9');
 SELECT operation, uuid, comment FROM poser_widget_history('w1');
--- The row from elsewhere has an xact of this cluster now.
+-- The transaction from another cluster has an xact of this cluster now.
 SELECT count(*) FROM poser_transaction WHERE xact = '3';
 SELECT poser_record_versions();
 

@@ -198,7 +198,7 @@ COMMIT;
 EOF
 }
 
-# The owner's work.  Recounting and recording must find nothing to mend.
+# The owner's work.  Recounting and recording must find nothing to correct.
 sub keep_house
 {
 	my ($what, $statement) = @{ one_of(
@@ -532,7 +532,7 @@ EOF
 
 counts_exact($node, 'db', 'in the end', widgets => 8);
 history_exact($node, 'db', 'in the end', versions => 20);
-is($node->safe_psql('db', 'SELECT poser_recount(), poser_record_versions()'), '0|0', 'there is nothing to mend');
+is($node->safe_psql('db', 'SELECT poser_recount(), poser_record_versions()'), '0|0', 'there is nothing to correct');
 is($node->safe_psql('db', 'SELECT sum(pending) FROM poser_datasync_status'), '0', 'nothing is pending');
 
 # A test: two queries have the same rows.

@@ -50,7 +50,7 @@ SELECT uuid FROM poser_widget_as_of('infinity');
 SELECT count(*) FROM poser_widget_history('w1');
 RESET ROLE;
 
--- reverting, mending, pruning
+-- reverting, correcting, pruning
 SELECT poser_widget_revert('w2', (SELECT min(transaction_id) FROM poser_component_version), with_components => true);
 SELECT uuid, component_count FROM poser_widget_summary ORDER BY uuid;
 ALTER TABLE poser_component DISABLE TRIGGER USER;
