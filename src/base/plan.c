@@ -157,7 +157,8 @@ execute(const PoserQuery *query, SPIPlanPtr plan)
 	}
 	else
 	{
-		options.params = parameters(query);
+		/* without parameters a plan that is not kept would be made again if relations_of() has made it */
+		options.params = query->once && query->nargs == 0 ? NULL : parameters(query);
 		options.read_only = query->read_only;
 		options.tcount = query->limit;
 		options.dest = query->dest;
