@@ -164,7 +164,7 @@ execute(const PoserQuery *query, SPIPlanPtr plan)
 		options.dest = query->dest;
 		result = SPI_execute_plan_extended(plan, &options);
 	}
-	if (result < 0)
+	if (result < 0 || (query->result != 0 && result != query->result))
 		elog(ERROR, "could not run a plan: %s", SPI_result_code_string(result));
 }
 

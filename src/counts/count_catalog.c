@@ -369,8 +369,9 @@ collect_xids(PoserCountMaintenance *maintenance, Relation rel, const char *funct
 }
 
 /*
- * Do the table's triggers that call this function fire for all these events?  What is
- * collected about them is added to "maintenance".
+ * Do the table's triggers that call this function fire for all these events?  If no
+ * triggers for rows are needed, "after_row" is 0, and they are not looked at.  What is
+ * collected about the triggers is added to "maintenance".
  */
 static bool
 has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function,
@@ -380,7 +381,7 @@ has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function
 	TriggerEvents events = collect_events(maintenance, rel, function);
 	bool result = collect_xids(maintenance, rel, function) && is_independent(rel) &&
 				  events.before == before && events.after == after &&
-				  events.after_row == after_row;
+				  (after_row == 0 || events.after_row == after_row);
 
 	table_close(rel, AccessShareLock);
 	return result;
