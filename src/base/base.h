@@ -20,7 +20,10 @@
 #include "base/compat.h"
 
 /* relation.c */
+typedef void (*PoserRelationCallback)(Oid relid);
+
 extern void poser_relation_init(void);
+extern void poser_relation_register(PoserRelationCallback callback);
 extern uint64 poser_relation_changes(void);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);

@@ -22,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 #include "utils/typcache.h"
@@ -36,7 +35,7 @@ static HTAB *count_maintenances = NULL;
 
 /* A relation has changed, or, with InvalidOid, all may have. */
 static void
-invalidate_entries(Datum arg, Oid relid)
+invalidate_entries(Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserCountTrigger *trigger;
@@ -66,7 +65,7 @@ poser_count_catalog_init(void)
 	count_triggers = hash_create("poser count triggers", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	ctl.entrysize = sizeof(PoserCountMaintenance);
 	count_maintenances = hash_create("poser count maintenance", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(invalidate_entries, (Datum) 0);
+	poser_relation_register(invalidate_entries);
 }
 
 /*
