@@ -20,7 +20,10 @@
 #include "base/compat.h"
 
 /* relation.c */
+typedef void (*PoserRelationCallback)(Oid relid);
+
 extern void poser_relation_init(void);
+extern void poser_relation_register(PoserRelationCallback callback);
 extern uint64 poser_relation_changes(void);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);
@@ -55,6 +58,7 @@ typedef struct PoserQuery
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
 	bool check_rewritten; /* with "once": see poser_run() */
+	int result;			  /* if not 0, any other result of SPI is an error */
 	long limit;			  /* at most so many rows; 0 for all */
 	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
 } PoserQuery;

@@ -157,13 +157,14 @@ execute(const PoserQuery *query, SPIPlanPtr plan)
 	}
 	else
 	{
-		options.params = parameters(query);
+		/* without parameters a plan that is not kept would be made again if relations_of() has made it */
+		options.params = query->once && query->nargs == 0 ? NULL : parameters(query);
 		options.read_only = query->read_only;
 		options.tcount = query->limit;
 		options.dest = query->dest;
 		result = SPI_execute_plan_extended(plan, &options);
 	}
-	if (result < 0)
+	if (result < 0 || (query->result != 0 && result != query->result))
 		elog(ERROR, "could not run a plan: %s", SPI_result_code_string(result));
 }
 

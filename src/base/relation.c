@@ -38,16 +38,34 @@
 /* Relcache invalidations that this session has received. */
 static uint64 invalidations = 0;
 
+/* Functions to call after each of them. */
+static PoserRelationCallback callbacks[4];
+static int ncallbacks = 0;
+
 static void
 relation_changed(Datum arg, Oid relid)
 {
 	invalidations++;
+	for (int i = 0; i < ncallbacks; i++)
+		callbacks[i](relid);
 }
 
 void
 poser_relation_init(void)
 {
 	CacheRegisterRelcacheCallback(relation_changed, (Datum) 0);
+}
+
+/*
+ * Have a function called after each relcache invalidation: of this relation or, with
+ * InvalidOid, of all.  A session has only ten places for such functions, for the server
+ * and all extensions, so Poser uses one for all of its own.
+ */
+void
+poser_relation_register(PoserRelationCallback callback)
+{
+	Assert(ncallbacks < lengthof(callbacks));
+	callbacks[ncallbacks++] = callback;
 }
 
 /*

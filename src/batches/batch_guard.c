@@ -207,14 +207,18 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 /*
  * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller
  * has taken the rights of an owner, and is between SPI_connect() and SPI_finish().
+ * Raises an error if a rule replaces the UPDATE.
  */
 void
 poser_batch_update_header(const PoserQuery *query)
 {
+	PoserQuery update = *query;
+
+	update.result = SPI_OK_UPDATE;
 	writing_header = true;
 	PG_TRY();
 	{
-		(void) poser_run(query);
+		(void) poser_run(&update);
 	}
 	PG_FINALLY();
 	{

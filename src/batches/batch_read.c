@@ -330,6 +330,7 @@ compared_columns(const PoserBatch *batch)
 	 *        COALESCE(r.old, '{}') || COALESCE(r.new, '{}')) AS field (name) ON true
 	 *  WHERE r.batch_uuid = $1 AND NOT r.removed
 	 */
+	/* no plan is kept: a batch can have one row or millions */
 	SPI_connect();
 	(void) poser_run(&(PoserQuery) {
 		.sql = psprintf("SELECT CASE WHEN pg_catalog.bool_or(r.operation OPERATOR(pg_catalog.=) 'delete' AND r.old IS NULL) THEN $2"
@@ -343,7 +344,8 @@ compared_columns(const PoserBatch *batch)
 		.nargs = lengthof(argtypes),
 		.argtypes = argtypes,
 		.values = values,
-		.limit = 1});
+		.once = true,
+		.cursor_options = CURSOR_OPT_PARALLEL_OK});
 	old_context = MemoryContextSwitchTo(context);
 	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	result = PointerGetDatum(DatumGetArrayTypePCopy(result));

@@ -188,7 +188,7 @@ poser_check_run(const PoserCheck *check, const char *sql)
 	DestReceiver *dest = poser_result_receiver(check->rsinfo);
 	uint64 result;
 
-	/* checks are rare, so their plans need not take the places of others */
+	/* checks are rare, so their plans need not take the places of others; but they read whole tables */
 	result = poser_run(&(PoserQuery) {
 		.sql = sql,
 		.nargs = lengthof(argtypes),
@@ -196,6 +196,7 @@ poser_check_run(const PoserCheck *check, const char *sql)
 		.values = values,
 		.read_only = true,
 		.once = true,
+		.cursor_options = CURSOR_OPT_PARALLEL_OK,
 		.dest = dest});
 	dest->rDestroy(dest);
 	return result;

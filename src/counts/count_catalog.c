@@ -22,7 +22,6 @@
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 #include "utils/typcache.h"
@@ -36,7 +35,7 @@ static HTAB *count_maintenances = NULL;
 
 /* A relation has changed, or, with InvalidOid, all may have. */
 static void
-invalidate_entries(Datum arg, Oid relid)
+invalidate_entries(Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserCountTrigger *trigger;
@@ -66,7 +65,7 @@ poser_count_catalog_init(void)
 	count_triggers = hash_create("poser count triggers", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	ctl.entrysize = sizeof(PoserCountMaintenance);
 	count_maintenances = hash_create("poser count maintenance", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(invalidate_entries, (Datum) 0);
+	poser_relation_register(invalidate_entries);
 }
 
 /*
@@ -369,8 +368,9 @@ collect_xids(PoserCountMaintenance *maintenance, Relation rel, const char *funct
 }
 
 /*
- * Do the table's triggers that call this function fire for all these events?  What is
- * collected about them is added to "maintenance".
+ * Do the table's triggers that call this function fire for all these events?  If no
+ * triggers for rows are needed, "after_row" is 0, and they are not looked at.  What is
+ * collected about the triggers is added to "maintenance".
  */
 static bool
 has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function,
@@ -380,7 +380,7 @@ has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function
 	TriggerEvents events = collect_events(maintenance, rel, function);
 	bool result = collect_xids(maintenance, rel, function) && is_independent(rel) &&
 				  events.before == before && events.after == after &&
-				  events.after_row == after_row;
+				  (after_row == 0 || events.after_row == after_row);
 
 	table_close(rel, AccessShareLock);
 	return result;

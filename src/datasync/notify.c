@@ -51,7 +51,7 @@ poser_datasync_changed(PG_FUNCTION_ARGS)
 
 /* The relcache callback: look again if it is the table of consumers. */
 static void
-forget_notify(Datum arg, Oid relid)
+forget_notify(Oid relid)
 {
 	if (!OidIsValid(relid) || relid == notify_relid)
 		notify_known = false;
@@ -149,5 +149,5 @@ void
 poser_notify_init(void)
 {
 	RegisterXactCallback(notify_before_commit, NULL);
-	CacheRegisterRelcacheCallback(forget_notify, (Datum) 0);
+	poser_relation_register(forget_notify);
 }

@@ -105,6 +105,7 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 		.nulls = nulls,
 		.read_only = true,
 		.once = true,
+		.cursor_options = CURSOR_OPT_PARALLEL_OK,
 	});
 	AtEOXact_GUC(true, level);
 	result = poser_result_int64(1, NULL);

@@ -24,7 +24,6 @@
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
-#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
 
@@ -47,7 +46,7 @@ static HTAB *versioned_by_trigger = NULL;
 
 /* Relcache callback: the descriptions of triggers that use this relation become invalid; with InvalidOid, all. */
 static void
-invalidate_descriptions(Datum arg, Oid relid)
+invalidate_descriptions(Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserVersioned *versioned;
@@ -67,7 +66,7 @@ poser_versioned_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserVersioned);
 	versioned_by_trigger = hash_create("poser versioned tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
-	CacheRegisterRelcacheCallback(invalidate_descriptions, (Datum) 0);
+	poser_relation_register(invalidate_descriptions);
 }
 
 static bool

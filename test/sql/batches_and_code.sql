@@ -145,6 +145,15 @@ UPDATE poser_batch SET complete = false WHERE uuid = 'reviewed';
 UPDATE poser_batch SET key = '{id}' WHERE uuid = 'reviewed';
 
 RESET ROLE;
+
+-- A batch is not executed if a rule keeps it from being marked as executed.
+INSERT INTO poser_batch (uuid, target, key) VALUES ('ruled', 'plain', '{id}');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key) SELECT 'ruled', id, 'delete', jsonb_build_object('id', id) FROM plain;
+CREATE RULE nothing AS ON UPDATE TO poser_batch DO INSTEAD NOTHING;
+SELECT * FROM poser_batch_execute('ruled');
+DROP RULE nothing ON poser_batch;
+SELECT row_count, executed, (SELECT count(*) > 0 FROM plain) AS has_rows FROM poser_batch WHERE uuid = 'ruled';
+
 SELECT * FROM poser_check();
 DROP TABLE pet CASCADE;
 SELECT object, problem FROM poser_check() WHERE object IN ('batch reviewed', 'batch strict');

@@ -137,6 +137,12 @@ CALL each_trigger();
 TABLE maintained;
 DROP PROCEDURE each_trigger;
 
+-- a trigger more, for rows
+CREATE TRIGGER never AFTER UPDATE ON poser_component FOR EACH ROW WHEN (false)
+	EXECUTE FUNCTION poser_count_child('poser_component_count', 'poser_component_count_delta', 'widget_uuid', 'active');
+TABLE maintained;
+DROP TRIGGER never ON poser_component;
+
 -- All triggers, as in a restore of data, and in a transaction that is rolled back.
 BEGIN;
 ALTER TABLE poser_component DISABLE TRIGGER USER;
