@@ -57,7 +57,7 @@ typedef struct PoserQuery
 	bool once;			  /* keep no plan: for queries over transition tables or registered rows */
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
-	bool check_rewritten; /* with "once": see poser_run() */
+	bool check_rewritten; /* only with "once"; see poser_run() */
 	int result;			  /* if not 0, any other result of SPI is an error */
 	long limit;			  /* at most so many rows; 0 for all */
 	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
@@ -90,10 +90,10 @@ typedef struct PoserStatement
 	Oid relid;
 	int16 event;	 /* a bit of tgtype */
 	bool must_end;	 /* a trigger will fire when it is over */
-	bool overlapped; /* another one has written the same table meanwhile */
-	CommandId cid;	 /* its snapshot's, and that of its rows */
+	bool overlapped; /* another statement wrote the same table before this one was processed */
+	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;
-	int64 since; /* the last change recorded before it */
+	int64 since; /* versions: the last change_id before it */
 	struct PoserStatement *outer;
 } PoserStatement;
 
@@ -122,7 +122,7 @@ typedef struct PoserDirectTable
 {
 	Relation rel;
 	ResultRelInfo *indexes; /* NULL until an index entry is made */
-	EState *estate;			/* the same */
+	EState *estate;			/* as indexes */
 } PoserDirectTable;
 
 extern void poser_direct_open(PoserDirectTable *table, Oid relid);
@@ -140,7 +140,7 @@ extern bool poser_has_json_cast(Oid type);
 
 /* setting.c */
 
-/* A setting and the value that it has for a while. */
+/* A setting and its value until poser_begin_settings()'s level ends. */
 typedef struct PoserSetting
 {
 	const char *name;
@@ -157,7 +157,7 @@ extern int poser_begin_text_settings(void);
 
 /* savepoint.c */
 
-/* Where to go back to. */
+/* What is current again after the subtransaction. */
 typedef struct PoserSavepoint
 {
 	MemoryContext context;

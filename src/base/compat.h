@@ -2,11 +2,11 @@
  * compat.h
  *	  Differences between the major versions of PostgreSQL.
  *
- * The code is written for the newest major version, which is 19.  For older ones
- * this file defines what they lack.  Where only the arguments of a function
- * differ, a macro with the function's name takes those of 19 and passes on those
- * that the older function has.  The header that declares the function must be
- * included before, because the macro would change the declaration, too.
+ * The code is written for the newest major version, which is 19.  This file defines
+ * what older versions lack.  Where only the arguments of a function differ, a macro
+ * with the function's name takes the arguments of 19, and passes on those that the
+ * older function has.  The header that declares the function is included above, before
+ * the macro: otherwise the macro would change the declaration, too.
  *
  * No other file looks at PG_VERSION_NUM, and test/run check-static makes sure.
  */
@@ -23,13 +23,13 @@
 #include "utils/regproc.h"
 #include "utils/tuplesort.h"
 
-/* The headers above include these only before 19. */
+/* Before 19 the headers above include these. */
 #include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
 #if PG_VERSION_NUM < 190000
 
-/* 19 wants to know when a tuple descriptor that is made by hand is complete. */
+/* In 19 this must be called when a tuple descriptor that is made by hand is complete. */
 #define TupleDescFinalize(desc) ((void) 0)
 
 /* 19 adds flags to the functions that begin a scan, and options to those that write. */
@@ -41,7 +41,7 @@
 #define table_tuple_delete(rel, tid, cid, options, snapshot, crosscheck, wait, tmfd) \
 	table_tuple_delete(rel, tid, cid, snapshot, crosscheck, wait, tmfd, false)
 
-/* 18 added the pointer to what counts a scan's index searches. */
+/* 18 added "instrument", which counts the index searches of a scan. */
 #if PG_VERSION_NUM >= 180000
 #define index_beginscan(rel, index, snapshot, instrument, nkeys, norderbys, flags) \
 	index_beginscan(rel, index, snapshot, instrument, nkeys, norderbys)
@@ -50,7 +50,7 @@
 	index_beginscan(rel, index, snapshot, nkeys, norderbys)
 #endif
 
-/* 19 has flags where older versions have a bool for each; the last one came with 16. */
+/* 19 has flags, and older versions have a bool for each flag.  The last flag exists since 16. */
 #define EIIT_IS_UPDATE (1 << 0)
 #define EIIT_NO_DUPE_ERROR (1 << 1)
 #define EIIT_ONLY_SUMMARIZING (1 << 2)
@@ -83,7 +83,7 @@ typedef bool TU_UpdateIndexes;
 #define TU_None false
 #define UPDATES_ONLY_SUMMARIZING(indexes) false
 
-/* Since 16 one function serves every class of objects.  Here are the classes that Poser asks about. */
+/* Since 16 one function serves every class of objects.  These macros have the classes that Poser asks about. */
 #define object_ownercheck(classid, objectid, roleid) pg_class_ownercheck(objectid, roleid)
 #define object_aclcheck(classid, objectid, roleid, mode) \
 	((classid) == NamespaceRelationId ? pg_namespace_aclcheck(objectid, roleid, mode) \
@@ -92,7 +92,7 @@ typedef bool TU_UpdateIndexes;
 /* 16 renamed this function. */
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
 
-/* 16 added the context for errors that are not to be raised, and whether to copy the value. */
+/* 16 added the argument "escontext" to the first function, and "copy" to the second. */
 #define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
 #define tuplesort_getdatum(sort, forward, copy, value, isnull, abbrev) \
 	tuplesort_getdatum(sort, forward, value, isnull, abbrev)

@@ -2,9 +2,12 @@
  * direct.c
  *	  Reading and writing rows without a query.
  *
- * Triggers write bookkeeping by the table access method and make the index entries
- * themselves: no query is planned, no trigger fires, and privileges and row-level
- * security of the tables do not apply.  Users cannot write these tables.
+ * Triggers write the bookkeeping tables through the table access method, and make the
+ * index entries themselves.  No query is planned, and no trigger fires.  Privileges and
+ * row-level security of these tables do not apply, so that a user can write a widget
+ * without a privilege on the tables behind it.
+ *
+ * Only Poser's own bookkeeping tables are written in this way.
  */
 #include "postgres.h"
 
@@ -40,7 +43,7 @@ poser_direct_close(PoserDirectTable *table)
 	table_close(table->rel, NoLock);
 }
 
-/* Open the table's indexes, in the current memory context, unless they are open. */
+/* Open the table's indexes unless they are open.  They live in the current memory context. */
 void
 poser_direct_open_indexes(PoserDirectTable *table)
 {
@@ -54,9 +57,12 @@ poser_direct_open_indexes(PoserDirectTable *table)
 
 /*
  * Make the index entries of the row that was written from the slot.  "flags" are
- * those of ExecInsertIndexTuples().  With EIIT_NO_DUPE_ERROR the check of unique
- * indexes neither waits nor fails.  Then the result is false if the key has another
- * row, or if another transaction is inserting or deleting one.
+ * those of ExecInsertIndexTuples().  Returns true, or raises an error if a unique index
+ * has the key already.
+ *
+ * With EIIT_NO_DUPE_ERROR the check of unique indexes neither waits nor raises an error.
+ * Then the result is false if there is another row with the key, or if another
+ * transaction is inserting or deleting one.
  */
 bool
 poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags)
@@ -72,7 +78,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	return result;
 }
 
-/* Make a scan key for the rows that have this value in a column of a B-tree index. */
+/* Make a scan key for the rows that have this value in a column of a B-tree index.  "column" counts from 1. */
 void
 poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 {
@@ -88,9 +94,10 @@ poser_scan_key(ScanKey key, Relation index, int column, Datum value)
 }
 
 /*
- * Find the newest committed or own version of the row that has these values in the
- * key columns.  *found says whether there is one.  Returns false if the columns have
- * no unique index; then *found is not set.
+ * Find the row that has these values in the key columns, and put it into the slot: its
+ * newest version that is committed or is this transaction's own.  *found says whether
+ * there is one.  Returns false if the columns have no unique index; then *found is not
+ * set.  The caller holds a lock on the table.
  */
 bool
 poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,

@@ -2,13 +2,14 @@
  * owner.c
  *	  Owner and privileges of the objects that an update script makes.
  *
- * A script can run by a superuser, or by another role in a trusted extension, and
- * default privileges can be set for these roles.  What a script makes must not depend
- * on that: it belongs to the owner of the extension's tables, and has no privileges
- * but the owner's.  The script then grants what it has to.
+ * A superuser runs an update script as itself.  For any other role the server runs the
+ * script as the bootstrap superuser, because the extension is trusted.  Default
+ * privileges can be set for each of these roles.  The objects that a script makes must
+ * not depend on this.  So they get the owner of the extension's tables, and no privileges
+ * but the owner's.  The script then grants further privileges.
  *
- * The scripts up to 1.4 have a block of PL/pgSQL each for this.  Later scripts create
- * this function and call it.
+ * Each script up to 1.4 has a block of PL/pgSQL for this.  Later scripts create this
+ * function and call it.
  */
 #include "postgres.h"
 
@@ -31,8 +32,8 @@ PG_FUNCTION_INFO_V1(poser_set_owner);
  *		ALTER TABLE t OWNER TO owner
  *		GRANT ALL ON TABLE t TO owner
  *
- * A sequence of a table's column gets the owner with the table, and functions keep
- * theirs: a function of the extension does not run with its owner's rights.
+ * The owner of a sequence that belongs to a table's column changes with the table's
+ * owner.  Functions keep their owner: no function of the extension is SECURITY DEFINER.
  */
 static const char *const statements_query =
 	"WITH owner AS (SELECT relowner::pg_catalog.regrole AS role\n"
@@ -69,8 +70,8 @@ static const char *const statements_query =
  * poser_set_owner(table_of_owner regclass, relations regclass[], functions regprocedure[])
  * returns void
  *
- * Runs with the caller's own rights.  A view counts as a relation, a trigger function as
- * a function.
+ * Runs with the caller's own rights.  "relations" are tables, views and sequences, and
+ * "functions" include trigger functions.
  */
 Datum
 poser_set_owner(PG_FUNCTION_ARGS)

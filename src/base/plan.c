@@ -2,16 +2,16 @@
  * plan.c
  *	  Running SQL, by saved plans.
  *
- * All SQL of the extension is run here.  A session keeps the plans of the queries
- * that it runs again and again.  A plan is found by its query, which names all
- * relations and columns, by the types of its parameters and by its options.  So a
- * column that has changed its type gets another plan.  A plan that is no longer
- * valid is made again when it is needed.  When a plan is made, invalid plans are
- * freed, and if there are MAX_SAVED_PLANS, also the least recently used one.  A
- * plan that is running is not freed.
+ * All SQL of the extension is run here.  A session keeps the plans of queries that it
+ * runs repeatedly.  A saved plan is found by the text of its query, which names all
+ * relations and columns, by the types of its parameters and by its options.  So a query
+ * gets another plan after the type of a parameter's column has changed.  A plan that is
+ * no longer valid is made again when the query runs next.  When a new plan is saved,
+ * invalid plans are freed, and if there are MAX_SAVED_PLANS, also the least recently
+ * used one.  A plan that is running is not freed.
  *
- * A query over a transition table or over rows of our own does not get a saved
- * plan.  Its plan depends on the columns that these rows have at the time.
+ * A query over a transition table or over registered rows does not get a saved plan:
+ * the columns of these rows can differ from one call to the next.
  *
  * The caller calls SPI_connect() before and SPI_finish() after the functions here.
  */
@@ -126,7 +126,7 @@ saved_plan(const PoserQuery *query)
 	return saved;
 }
 
-/* A query's parameters, as SPI_execute_plan_extended() wants them. */
+/* Returns a query's parameters in the form that SPI_execute_plan_extended() takes. */
 static ParamListInfo
 parameters(const PoserQuery *query)
 {
@@ -142,7 +142,7 @@ parameters(const PoserQuery *query)
 	return result;
 }
 
-/* Run a plan to its end. */
+/* Run a plan until its end, or until the query's limit of rows. */
 static void
 execute(const PoserQuery *query, SPIPlanPtr plan)
 {
@@ -169,9 +169,10 @@ execute(const PoserQuery *query, SPIPlanPtr plan)
 }
 
 /*
- * Functions that read are PARALLEL RESTRICTED: the leader of a parallel query
- * can call them.  The policies of the tables that they read may write, and a
- * parallel query does not allow that.
+ * Error context callback: add a hint to the error that a write in a parallel query
+ * raises.  Functions that read are PARALLEL RESTRICTED, so that the leader of a parallel
+ * query can call them.  But a policy of a table that they read may write, which a
+ * parallel query does not allow.
  */
 static void
 explain_parallel(void *arg)
@@ -180,7 +181,7 @@ explain_parallel(void *arg)
 		errhint("If a policy is to write, set \"max_parallel_workers_per_gather\" to 0, or mark the function of extension \"poser\" PARALLEL UNSAFE.");
 }
 
-/* Run a query by its saved plan: all of it or, with "portal", open a cursor for it. */
+/* Run a query by its saved plan or, with "portal", open a cursor for it in *portal. */
 static void
 run_saved(const PoserQuery *query, Portal *portal)
 {
@@ -270,7 +271,7 @@ run_once(const PoserQuery *query)
 	bool has_snapshot = false;
 	SPIPlanPtr plan;
 
-	/* if this fails in a subtransaction, it leaves no plan in the memory of the SPI connection */
+	/* a simple query: SPI_execute() leaves no plan in memory if the query raises an error */
 	if (query->nargs == 0 && query->dest == NULL && query->snapshot == InvalidSnapshot && !query->check_rewritten)
 	{
 		int result = SPI_execute(query->sql, query->read_only, query->limit);
@@ -293,9 +294,9 @@ run_once(const PoserQuery *query)
  * Run a query.  Returns how many rows it gave or changed, as SPI_processed does.
  * Without "dest" a query that gives rows leaves them in SPI_tuptable.
  *
- * With "check_rewritten" the tables that it reads are locked first.  If one of them was
- * rewritten or emptied since the query's snapshot, the query uses a newer one; in
- * REPEATABLE READ and SERIALIZABLE this is an error.
+ * With "check_rewritten" the tables that the query reads are locked first.  If one of
+ * them was rewritten or emptied since the query's snapshot was taken, the query uses a
+ * newer snapshot.  In REPEATABLE READ and SERIALIZABLE this is an error instead.
  */
 uint64
 poser_run(const PoserQuery *query)
@@ -308,7 +309,7 @@ poser_run(const PoserQuery *query)
 	return SPI_processed;
 }
 
-/* Open a cursor for a query.  It reads with the active snapshot. */
+/* Open a cursor for a query, which reads with the active snapshot.  The caller closes the cursor. */
 Portal
 poser_open_cursor_for(const PoserQuery *query)
 {

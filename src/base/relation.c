@@ -4,8 +4,8 @@
  *
  * The extension's relations are found by their names, in the schema of the function
  * that is called.  Users' relations are found by OID.  So the search_path does not
- * matter.  A name can be given to another relation while a lock is waited for, so
- * what was looked up before a lock is looked up again after it.
+ * matter.  While a session waits for a lock, another session can give a name to another
+ * relation.  So a relation that was looked up before a lock is looked up again after it.
  */
 #include "postgres.h"
 
@@ -42,6 +42,7 @@ static uint64 invalidations = 0;
 static PoserRelationCallback callbacks[4];
 static int ncallbacks = 0;
 
+/* The relcache callback. */
 static void
 relation_changed(Datum arg, Oid relid)
 {
@@ -50,6 +51,7 @@ relation_changed(Datum arg, Oid relid)
 		callbacks[i](relid);
 }
 
+/* Register the callback, when the module is loaded. */
 void
 poser_relation_init(void)
 {
@@ -93,8 +95,9 @@ poser_relation_by_name(const char *name, Oid nspid)
 }
 
 /*
- * Lock the relation of this name in this schema, and open it.  While this waits for
- * the lock, another session can drop the relation or give its name to another one.
+ * Lock the relation of this name in this schema, and open it.  Raises an error if there
+ * is none.  While this waits for the lock, another session can drop the relation or give
+ * its name to another one.  Then it locks the other one instead.
  */
 Relation
 poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
@@ -120,7 +123,7 @@ poser_table_kind_error(const char *name)
 			 errhint("poser_check() says what was changed.")));
 }
 
-/* Returns the table of this name in this schema.  Raises an error if it is no table. */
+/* Returns the table of this name in this schema.  Raises an error if there is none, or if it is no ordinary table. */
 Oid
 poser_table_by_name(const char *name, Oid nspid)
 {
@@ -131,7 +134,7 @@ poser_table_by_name(const char *name, Oid nspid)
 	return relid;
 }
 
-/* Raises the error for a table of the extension's own that lacks a column or its key. */
+/* Raises the error for one of the extension's own tables that lacks a column or its key. */
 void
 poser_structure_error(Relation rel)
 {
@@ -160,8 +163,8 @@ poser_column(Relation rel, const char *name, Oid type)
 }
 
 /*
- * Returns the number of a column that a user has named.  Raises an error if there is
- * none, with this hint unless it is NULL.
+ * Returns the number of a column of a user's table.  Raises an error if the table has no
+ * column of this name.  The error has this hint unless it is NULL.
  */
 AttrNumber
 poser_find_column(Relation rel, const char *name, const char *hint)
@@ -195,9 +198,10 @@ has_key_columns(Relation index, int ncolumns, const AttrNumber *columns)
 }
 
 /*
- * Returns a unique index of the table on these columns, or InvalidOid.  *immediate
- * is false if the index belongs to a deferrable constraint: then two rows can have
- * the same key for a while.
+ * Returns a unique B-tree index of all rows of the table on exactly these columns, or
+ * InvalidOid.  *immediate is false if the index belongs to a deferrable constraint: then
+ * two rows can have the same key until the constraint is checked.  Such an index is
+ * returned only if there is no other one.
  */
 Oid
 poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate)
@@ -227,8 +231,8 @@ poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *
 }
 
 /*
- * Returns the equality operator of a type, for use in SQL with any search_path:
- * "OPERATOR(pg_catalog.=)" for text.
+ * Returns the equality operator of a type, for use in SQL under any search_path:
+ * "OPERATOR(pg_catalog.=)" for text.  Raises an error if the type has none.
  */
 char *
 poser_equality(Oid type)
@@ -324,8 +328,8 @@ poser_may_read(Oid relid)
 
 /*
  * Raises an error unless the current user may read all rows of "relid".  The current
- * user is the owner of "owned".  Tables of the extension can have different owners,
- * and the owner of one table may lack the right to read another one.
+ * user is the owner of "owned".  Tables of the extension can have different owners, and
+ * the owner of one table may have no privilege to read another one.
  */
 void
 poser_check_readable(Oid owned, Oid relid)
@@ -343,8 +347,8 @@ poser_check_readable(Oid owned, Oid relid)
  * even under FORCE ROW LEVEL SECURITY.  Code that belongs to the owner, in types,
  * casts and policies, then runs with the owner's rights and not with the caller's.
  *
- * The caller goes back with SetUserIdAndSecContext().  After an error the transaction
- * or subtransaction does it.
+ * The caller becomes the former user again by SetUserIdAndSecContext() with the two saved
+ * values.  After an error the rollback of the transaction or subtransaction does this.
  */
 void
 poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context)

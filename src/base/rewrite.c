@@ -4,12 +4,13 @@
  *
  * ALTER TABLE can write all rows of a table anew, and TRUNCATE removes all of
  * them at once.  An older snapshot sees none of the rows that the table has
- * afterwards.  To a function that uses it a full table looks empty.  (REFRESH
- * MATERIALIZED VIEW writes frozen rows, which older snapshots see.)
+ * afterwards.  A function that reads with such a snapshot finds no rows, although
+ * the table has some.  (REFRESH MATERIALIZED VIEW writes frozen rows, which older
+ * snapshots see.)
  *
  * The rule for readers is "lock, then look".  A reader locks the table first.  In
  * READ COMMITTED it then reads with a snapshot that is newer than the lock.  In
- * REPEATABLE READ and SERIALIZABLE there is no newer snapshot.  There it calls
+ * REPEATABLE READ and SERIALIZABLE there is no newer snapshot.  There the reader calls
  * poser_check_rewritten() after the lock and before it reads.
  *
  * poser_lock_to_read() does all of this for a reader that uses the active snapshot.
@@ -43,12 +44,12 @@ typedef struct TableFile
 } TableFile;
 
 /*
- * Find two files of a table.  *seen is the file that the table had for a snapshot.
+ * Find two files of a table.  *seen is the file in the row of pg_class that "others" sees.
  * *others_last is the last file that another transaction gave the table.  It is set
  * only if this transaction has changed the table's row in pg_class.
  *
- * "others" must be a snapshot of the transaction's first command.  It sees no change
- * that this transaction has made in pg_class, so it sees at most one row of the table.
+ * "others" must have the command ID of the transaction's first command.  So it sees only
+ * changes of other transactions, and at most one row of the table in pg_class.
  */
 static void
 find_files(Oid relid, Snapshot others, TableFile *seen, TableFile *others_last)
@@ -103,19 +104,19 @@ sees_rows(Relation rel, Snapshot snapshot)
 }
 
 /*
- * Was the table rewritten since the snapshot was taken, so that the snapshot no
- * longer sees its rows?  The caller holds a lock on the table.  The result is
- * false for relations without rows of their own, such as views.
+ * Returns whether the table was rewritten since the snapshot was taken, so that the
+ * snapshot no longer sees its rows.  The caller holds a lock on the table.  The result
+ * is false for relations without rows of their own, such as views.
  *
  * VACUUM FULL, CLUSTER and a change of the tablespace make a new file, too, but
  * they keep row versions as they are.  After them the snapshot still sees the rows
  * that it saw before.  After a rewrite it sees no row, because all rows are newer.
  *
- * If the table has a new file and the snapshot sees no row in it, the table counts
- * as rewritten: it is unknown whether the snapshot saw a row before.  The exception
- * is a table without pages that pg_class says is empty.  VACUUM FULL leaves an empty
- * table so.  But TRUNCATE followed by ANALYZE leaves a table so, too.  A caller that
- * must not take such a table for empty sets "even_empty".
+ * If the table has a new file and the snapshot sees no row in it, the result is true,
+ * because it is unknown whether the snapshot saw a row before.  There is one exception:
+ * a table without pages whose reltuples in pg_class is 0.  VACUUM FULL leaves an empty
+ * table in this state.  TRUNCATE followed by ANALYZE leaves a table in the same state,
+ * although it had rows.  With "even_empty" the exception does not apply.
  */
 static bool
 is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
@@ -138,13 +139,14 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	form = *(Form_pg_class) GETSTRUCT(tuple);
 	ReleaseSysCache(tuple);
 
+	/* a view has no rows; a table is unchanged if the snapshot sees its present row in pg_class */
 	if (!RELKIND_HAS_TABLE_AM(form.relkind) || !IsMVCCSnapshot(snapshot))
 		return false;
 	is_own = TransactionIdIsCurrentTransactionId(xmin);
 	if (!TransactionIdIsNormal(xmin) || (!is_own && !XidInMVCCSnapshot(xmin, snapshot)))
 		return false;
 
-	/* compare the file that the snapshot saw with the last one that others made */
+	/* compare the file that the snapshot saw with the last one that another transaction made */
 	others.curcid = FirstCommandId;
 	find_files(relid, &others, &seen, &others_last);
 	if (!is_own)
@@ -152,10 +154,11 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	if (!others_last.found || (seen.found && seen.relfilenode == others_last.relfilenode))
 		return false;
 
+	/* does the snapshot see a row in the new file? */
 	rel = table_open(relid, NoLock);
 	if (form.relfilenode != others_last.relfilenode)
 	{
-		/* this transaction made the present file: after TRUNCATE it is empty, after CLUSTER it has the rows of others */
+		/* this transaction made the present file: it is empty after TRUNCATE, and has the old rows after CLUSTER */
 		result = RelationGetNumberOfBlocks(rel) > 0 && !sees_rows(rel, snapshot);
 	}
 	else
@@ -165,14 +168,14 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	return result;
 }
 
-/* For readers.  They may take a table without rows for empty. */
+/* As is_rewritten().  False for a table without pages whose reltuples is 0. */
 bool
 poser_is_rewritten(Oid relid, Snapshot snapshot)
 {
 	return is_rewritten(relid, snapshot, false);
 }
 
-/* For a caller that deletes rows elsewhere if it finds the table empty. */
+/* As is_rewritten(), and true also for such a table.  For a caller that deletes rows elsewhere if it finds the table empty. */
 bool
 poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot)
 {
@@ -215,8 +218,9 @@ poser_check_transaction_snapshot(Oid relid)
 }
 
 /*
- * Lock a table for reading, and the tables that inherit from it.  Returns all of
- * them, or NIL if the table was dropped while this waited for the lock.
+ * Lock a table and the tables that inherit from it with AccessShareLock, until the
+ * transaction ends.  Returns all of them, or NIL if the table was dropped while this
+ * waited for the lock.
  */
 List *
 poser_lock_tree(Oid relid)
@@ -230,10 +234,10 @@ poser_lock_tree(Oid relid)
 }
 
 /*
- * Lock tables that are then read with the active snapshot.  The caller has pushed
- * that snapshot.  If a table was rewritten since the snapshot was taken, a newer
- * snapshot replaces it.  In REPEATABLE READ and SERIALIZABLE there is no newer one,
- * and the function raises an error.
+ * Lock tables, and those that inherit from them, to be read with the active snapshot.
+ * The caller has pushed that snapshot.  If a table was rewritten since the snapshot was
+ * taken, a newer snapshot replaces the active one.  In REPEATABLE READ and SERIALIZABLE
+ * there is no newer one, and the function raises an error.
  */
 void
 poser_lock_to_read(const Oid *relids, int n)

@@ -2,8 +2,9 @@
  * savepoint.c
  *	  Running code in a subtransaction, and catching its errors.
  *
- * PoserSavepoint remembers the memory context and the resource owner of the outer
- * transaction.  They are current again after each of these functions.
+ * PoserSavepoint remembers the memory context and the resource owner that were current
+ * before the subtransaction.  The memory context is current again after each of these
+ * functions, and the resource owner after those that end the subtransaction.
  */
 #include "postgres.h"
 
@@ -43,7 +44,7 @@ poser_savepoint_rollback(PoserSavepoint *savepoint)
 
 /*
  * Called in PG_CATCH(): roll the subtransaction back, and return a copy of the error
- * in the outer memory context.
+ * in the memory context that was current before the subtransaction.
  */
 ErrorData *
 poser_savepoint_catch_any(PoserSavepoint *savepoint)

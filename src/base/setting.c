@@ -30,6 +30,7 @@ setting_problem(const char *value)
 	return NULL;
 }
 
+/* The check hook of both settings. */
 static bool
 check_setting_hook(char **newval, void **extra, GucSource source)
 {
@@ -59,8 +60,8 @@ poser_setting_init(void)
 {
 	/*
 	 * A value can be set before the library is loaded.  If it is not valid, the
-	 * server would drop it with a WARNING, and changes would be recorded in a wrong
-	 * name.  So it is an error here.
+	 * server would drop it with a WARNING, and changes would be recorded for a wrong
+	 * user.  So this is an error here.
 	 */
 	poser_check_setting("poser.runas", GetConfigOption("poser.runas", true, false));
 	poser_check_setting("poser.comment", GetConfigOption("poser.comment", true, false));
@@ -78,8 +79,9 @@ poser_setting_init(void)
 }
 
 /*
- * Set these settings until the caller ends them by AtEOXact_GUC(true, level), where
- * "level" is the result.  That also ends all levels that were begun later.
+ * Set these settings, and return a level.  They end when the caller calls
+ * AtEOXact_GUC(true, level), together with all levels that were begun later.  After an
+ * error the end of the transaction or subtransaction ends them.
  */
 int
 poser_begin_settings(const PoserSetting *settings, int n)
@@ -93,8 +95,8 @@ poser_begin_settings(const PoserSetting *settings, int n)
 }
 
 /*
- * Begin the settings with which a value stays the same when it is written as text
- * and read again.  The caller ends them as those of poser_begin_settings().
+ * Begin the settings under which a value stays the same when it is written as text
+ * and read again.  Returns a level, as poser_begin_settings() does.
  */
 int
 poser_begin_text_settings(void)

@@ -11,7 +11,11 @@
  * it out.  A statement in the list may have written rows that are not processed yet.
  * Counts, versions and batches have a list each.
  *
- * The AFTER trigger finds the rows in the statement's transition tables.
+ * The AFTER trigger finds the rows in the statement's transition tables, which are read
+ * by the functions at the end of this file.
+ *
+ * The invariant: no transaction commits with a statement in a list whose AFTER trigger
+ * has still to fire.
  */
 #include "postgres.h"
 
@@ -64,7 +68,7 @@ is_enabled(const Trigger *tg)
 	return tg->tgenabled == TRIGGER_FIRES_ON_ORIGIN || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
 }
 
-/* Is the function of this BEFORE trigger also called after the statement? */
+/* Will an AFTER trigger call the function of this BEFORE trigger again for the statement? */
 static bool
 fires_after(TriggerData *trigdata, int16 event)
 {
@@ -83,8 +87,8 @@ fires_after(TriggerData *trigdata, int16 event)
 }
 
 /*
- * Put the statement of a BEFORE trigger into the list.  The entry lives until the
- * AFTER trigger, or until the (sub)transaction ends.
+ * Put the statement of a BEFORE trigger into the list, and return its entry.  The entry
+ * lives until poser_statement_end(), or until the (sub)transaction is rolled back.
  */
 PoserStatement *
 poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
@@ -103,9 +107,9 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
- * Take the statement of an AFTER trigger out of the list.  It is the innermost one
- * with the table and the event.  Returns NULL if no BEFORE trigger has put it there.
- * The caller frees it.
+ * Take the statement of an AFTER trigger out of the list, and return its entry, which
+ * the caller frees.  It is the innermost statement with this table and event.  Returns
+ * NULL if there is none, for instance because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -184,8 +188,8 @@ end_transaction(XactEvent event, void *arg)
 }
 
 /*
- * Keep a list of statements true when transactions and subtransactions end.  Called
- * once for each list, when the library is loaded.
+ * Register a list, so that it is checked and emptied when transactions and
+ * subtransactions end.  Called once for each list, when the module is loaded.
  */
 void
 poser_statement_register(PoserStatement **list)
@@ -220,8 +224,8 @@ poser_check_transitions(TriggerData *trigdata)
 }
 
 /*
- * Open one of the trigger's transition tables, to be read from its first row.  If
- * "store" is NULL, there is no such table; it is read like an empty one.
+ * Open one of the trigger's transition tables, to be read from its first row.  "store"
+ * can be NULL: then the trigger has no such table, and there are no rows to read.
  */
 void
 poser_transition_open(PoserTransition *rows, Tuplestorestate *store, TriggerData *trigdata)

@@ -1,6 +1,6 @@
 /*
  * type.c
- *	  Types: with whose code their values become text or JSON.
+ *	  Types: which code converts their values to text or JSON.
  *
  * to_jsonb() uses a cast to json where a type has one, and a cast to text may be a
  * function, too.  The owner of a type can make such casts.  They must not run with
@@ -26,8 +26,8 @@ poser_has_system_casts(Oid type)
 
 /*
  * Does the test hold for the type or for a part of it?  The parts are a domain's base
- * type, an array's element type and a composite type's columns.  A domain and an array
- * have no test of their own.
+ * type, an array's element type and a composite type's columns.  The test is not called
+ * for domains and arrays themselves.
  */
 static bool
 any_part(Oid type, bool (*test)(Oid type))
@@ -54,7 +54,7 @@ any_part(Oid type, bool (*test)(Oid type))
 	return result;
 }
 
-/* Can a user make a cast for the type?  to_jsonb() uses no cast for a composite type, but does for its columns. */
+/* Can a user make a cast that to_jsonb() uses for the type?  It uses none for a composite type, but uses those of its columns. */
 static bool
 can_get_cast(Oid type)
 {
@@ -73,8 +73,9 @@ has_cast(Oid type)
 }
 
 /*
- * Does to_jsonb() use the server's code alone for values of the type, now and later?
- * It does if the type and its parts are the server's.
+ * Does to_jsonb() run only the server's own code for values of the type?  This is so if
+ * initdb made all parts of the type.  It stays so, because only a superuser can make a
+ * cast for them.
  */
 bool
 poser_is_system_type(Oid type)

@@ -9,7 +9,7 @@
  * the next value is the previous one plus a random step.  (The RFC calls this
  * method "monotonic random".)  The first value of a millisecond leaves the topmost
  * random bit clear, so that there is room for the steps.  If the steps use up the
- * room, the time gets the carry.
+ * room, the time is increased by one millisecond.
  */
 #include "postgres.h"
 
@@ -42,6 +42,8 @@ random_bits(int nbits)
 
 /*
  * poser_uuid() returns varchar
+ *
+ * A new key that is greater than all earlier ones of this backend.
  */
 Datum
 poser_uuid(PG_FUNCTION_ARGS)
@@ -57,7 +59,7 @@ poser_uuid(PG_FUNCTION_ARGS)
 		   (int64) (POSTGRES_EPOCH_JDATE - UNIX_EPOCH_JDATE) * USECS_PER_DAY) /
 		  1000;
 
-	/* a new millisecond gets new random bits, the same one a random step */
+	/* in a new millisecond take new random bits, otherwise add a random step */
 	if (now > last_time)
 	{
 		uint64 high = random_bits(11);

@@ -2,27 +2,27 @@
  * batch.c
  *	  Batches: imports that are reviewed before they are executed.
  *
- * A batch is a header in poser_batch and rows in poser_batch_row.  Each row says,
- * as jsonb, what to do to one row of the target, and which values the fields
- * concerned had when this was found out.  A batch is populated from a source
- * (batch_populate.c), reviewed and edited by users, compared with its target again
- * (batch_refresh.c), and executed once (batch_execute.c).
+ * A batch is a header in poser_batch and rows in poser_batch_row.  Each row of the batch
+ * says what to do with one row of the target.  It has, as jsonb, the new values of
+ * fields, and the old values that these had when the batch was compared.  A batch is
+ * populated from a source (batch_populate.c), reviewed and edited by users, compared
+ * with its target again (batch_refresh.c), and executed once (batch_execute.c).
  *
  * To compare a batch, its rows are converted to the types of the target
- * (batch_read.c) and joined with it as the rows of an import are.  Each field then
- * has three values: the old one, the new one and the current one.  It is a
- * conflict if the current value is neither the old nor the new one, because
- * another transaction has then changed the field since (batch_compare.c).
+ * (batch_read.c) and joined with the target, as the rows of an import are.  Each field
+ * then has three values: the old, the new and the current one.  If the current value is
+ * neither the old nor the new one, another transaction has changed the field.  This is
+ * a conflict (batch_compare.c).
  *
  * Both tables are read and written with the caller's privileges and policies.  The
  * columns of a header that users cannot change (row_count, executed, ...) are
  * written with the rights of the owner, see batch_guard.c.
  *
- * Locks: a transaction that changes rows of a batch, and one that populates,
- * refreshes or executes it, locks its header until the transaction ends.  So
- * row_count is correct, a batch is executed once, and it is not edited while it is
- * executed.  Rows are locked before their header, because a transaction that edits
- * a row has its lock before the trigger locks the header.
+ * Locks: a transaction that changes rows of a batch, or that populates, refreshes or
+ * executes the batch, locks the header until the transaction ends.  The invariant:
+ * row_count is correct, a batch is executed once, and no row changes while the batch is
+ * executed.  Rows are locked before their header, as in a transaction that edits a row:
+ * its UPDATE locks the row, and then the trigger locks the header.
  */
 #include "postgres.h"
 
@@ -46,14 +46,14 @@ PG_FUNCTION_INFO_V1(poser_batch_purge);
 /* The column "operation" of a row, by PoserImportOperation. */
 const char *const poser_batch_operations[POSER_BATCH_OPERATIONS] = {"create", "update", "delete", "unchanged"};
 
-/* Returns what errors call a batch. */
+/* Returns the name of a batch, for messages. */
 char *
 poser_batch_name(int64 id, Datum uuid)
 {
 	return psprintf("batch " INT64_FORMAT " (\"%s\")", id, TextDatumGetCString(uuid));
 }
 
-/* Raises the error of a batch that has been executed; "detail" may be NULL. */
+/* Raises the error for a batch that has been executed.  "detail" may be NULL. */
 void
 poser_batch_executed_error(const char *name, const char *detail)
 {
@@ -63,7 +63,7 @@ poser_batch_executed_error(const char *name, const char *detail)
 			 detail != NULL ? errdetail_internal("%s", detail) : 0));
 }
 
-/* Raises the error of a batch that is complete. */
+/* Raises the error for a batch that is complete. */
 void
 poser_batch_complete_error(const char *name)
 {
@@ -74,10 +74,10 @@ poser_batch_complete_error(const char *name)
 }
 
 /*
- * Lock poser_batch or poser_batch_row, so that it is not rewritten while it is
- * used; returns its OID.  In READ COMMITTED the queries that follow take newer
- * snapshots.  In REPEATABLE READ and SERIALIZABLE it is an error if the table was
- * rewritten since the transaction's snapshot was taken.
+ * Lock poser_batch or poser_batch_row with RowShareLock until the transaction ends, so
+ * that it is not rewritten while it is used.  Returns its OID.  In READ COMMITTED the
+ * queries that follow take newer snapshots.  In REPEATABLE READ and SERIALIZABLE it is an
+ * error if the table was rewritten since the transaction's snapshot was taken.
  */
 Oid
 poser_batch_lock_table(const char *name, Oid nspid)
@@ -90,8 +90,8 @@ poser_batch_lock_table(const char *name, Oid nspid)
 }
 
 /*
- * Lock the rows of a batch, in their order.  In REPEATABLE READ and SERIALIZABLE
- * this is an error if another transaction has changed one of them since the
+ * Lock the rows of a batch, in the order of their sequence.  In REPEATABLE READ and
+ * SERIALIZABLE it is an error if another transaction has changed one of them since the
  * transaction's snapshot was taken.
  */
 static void
@@ -115,11 +115,11 @@ lock_rows(const PoserBatch *batch)
 }
 
 /*
- * Find the batch with this uuid, which must not have been executed, and describe
- * it in "batch".  Locks its header and, with "rows", its rows until the transaction
- * ends.  The caller needs SELECT and UPDATE on poser_batch, and on poser_batch_row
- * with "rows".  A batch that policies hide is an error, like one that does not
- * exist.  The key is in the current memory context.
+ * Find the batch with this uuid, and describe it in "batch".  Locks its header and, with
+ * "rows", its rows until the transaction ends.  The caller needs SELECT and UPDATE on
+ * poser_batch and, with "rows", on poser_batch_row.  Raises an error if the batch does
+ * not exist, if policies hide it, or if it has been executed.  The key is in the current
+ * memory context.
  */
 void
 poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
@@ -188,7 +188,7 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 		poser_batch_executed_error(poser_batch_name(batch->id, uuid), NULL);
 }
 
-/* Raises an error if the batch is complete, so that its rows must not change. */
+/* Raises an error if the batch is complete: then its rows must not change. */
 void
 poser_batch_check_mutable(const PoserBatch *batch)
 {
@@ -197,8 +197,8 @@ poser_batch_check_mutable(const PoserBatch *batch)
 }
 
 /*
- * Set columns of the header that users cannot change.  Of the values, $1 must be
- * the batch's uuid.
+ * Set columns of the header, also those that users cannot change.  "assignments" is the
+ * list after SET.  Its parameters begin with $2, because $1 is the batch's uuid.
  */
 void
 poser_batch_write_header(const PoserBatch *batch, const char *assignments, int nargs,
@@ -224,8 +224,9 @@ poser_batch_write_header(const PoserBatch *batch, const char *assignments, int n
 }
 
 /*
- * Write into the header what has been done ("what"), how many rows are to be or
- * have been created, updated and so on, and how many are bad, by a name for these.
+ * Write the status of the header: what has been done ("what"), how many rows were found
+ * for each operation, and how many rows have errors or conflicts ("bad").  "bad_name" is
+ * what the status calls these.
  */
 void
 poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserImport *import,
@@ -243,9 +244,8 @@ poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserI
 }
 
 /*
- * Raises an error if rows of a batch cannot have so many columns: in the comparison
- * each column has an old, a new and a current value, beside the five columns of the
- * row itself.
+ * Raises an error if the import has more columns than a batch can have.  In the comparison
+ * each column has an old, a new and a current value, and the row has five more columns.
  */
 void
 poser_batch_check_width(const PoserImport *import)
@@ -259,9 +259,9 @@ poser_batch_check_width(const PoserImport *import)
 }
 
 /*
- * Run a query over the rows of the batch, with $1 as its uuid and with the caller's
- * privileges; returns SPI_processed.  The rows go to "dest", if that is not NULL.
- * Settings are such that values keep their identity when they become text.
+ * Run a query over the rows of the batch with the caller's privileges.  $1 is the batch's
+ * uuid.  Returns SPI_processed.  The rows go to "dest", if that is not NULL.  The settings
+ * of poser_begin_text_settings() apply.
  */
 uint64
 poser_batch_query(PoserImport *import, const char *sql, DestReceiver *dest)
@@ -276,8 +276,8 @@ poser_batch_query(PoserImport *import, const char *sql, DestReceiver *dest)
 }
 
 /*
- * Make a store for all problems that are found from now on.  Queries read it as
- * poser_import_problem (row, text).  The caller ends the store.
+ * Make a store that gets all problems from now on.  Queries read it as
+ * poser_import_problem (row, text).  The caller frees it by tuplestore_end().
  */
 void
 poser_batch_collect_problems(PoserImport *import)
@@ -303,8 +303,8 @@ poser_batch_write_problems(PoserImport *import)
 	PoserBatch *batch = import->private;
 
 	/*
-	 * Of several problems of a row, one is written.  A row that has the same text
-	 * already is not written again.
+	 * If a row has several problems, one is written.  A row that has the same text
+	 * already is not updated again.
 	 *
 	 * UPDATE poser.poser_batch_row AS r SET status = 'error', status_text = p.text
 	 *   FROM (SELECT row, min(text) AS text FROM poser_import_problem GROUP BY row) AS p
@@ -347,7 +347,8 @@ poser_batch_count_bad_rows(PoserImport *import)
 /*
  * poser_batch_purge(older_than interval) returns bigint
  *
- * The foreign key of poser_batch_row deletes the rows of the batches, too.
+ * Deletes the batches that were executed before a time; the foreign key of
+ * poser_batch_row deletes their rows.  The result is the number of batches.
  */
 Datum
 poser_batch_purge(PG_FUNCTION_ARGS)

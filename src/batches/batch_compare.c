@@ -7,13 +7,14 @@
  *
  *	  current = new			  nothing to do
  *	  current = old			  update
- *	  neither				  conflict: another transaction has changed the field
+ *	  current is neither	  conflict: another transaction has changed the field
  *
- * Without an old value, a row to be updated overwrites whatever is there.  A row to
- * be created is in conflict with a row that has other values than the new ones, and
- * a row to be deleted with a row that has other values than the old ones.
+ * An update of a field without an old value overwrites any current value.  A row to be
+ * created is in conflict if the target has the row with other values than the new ones.
+ * A row to be deleted is in conflict if the target has the row with other values than
+ * the old ones.
  *
- * Fields that the row of the batch does not name keep their values, and are no
+ * Fields that the row of the batch does not name keep their values, and are not in
  * conflict.
  */
 #include "postgres.h"
@@ -40,9 +41,9 @@ as_json(PoserImport *import, const PoserImportColumn *column, Datum value, bool 
 }
 
 /*
- * Are two values of a column the same?  Values of a batch have been jsonb, which
- * does not keep all of a value, such as the lower bounds of an array.  So values
- * that have the same jsonb are the same, too.
+ * Are two values of a column the same?  The values of a batch were stored as jsonb,
+ * which does not keep all of a value: for instance, the lower bounds of an array are
+ * lost.  So two values are also the same if they are the same as jsonb.
  */
 static bool
 is_same(PoserImport *import, const PoserImportColumn *column, Datum value, bool isnull,
@@ -55,12 +56,12 @@ is_same(PoserImport *import, const PoserImportColumn *column, Datum value, bool 
 }
 
 /*
- * Decide what to do with a row of the comparison: the "decide" of the import.
+ * The "decide" of the import: decide what to do with a row of the comparison.
  *
  * "columns" gets the fields that are to be written, or those in conflict.  The
  * second set, behind it, gets the fields for which the row of the batch has a new
- * value but no old one.  The current value becomes their old value, so that a later
- * comparison notices when it changes.
+ * value but no old one.  Their current values become old values of the row, so that a
+ * later comparison finds a change as a conflict.
  */
 PoserImportOperation
 poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
@@ -88,7 +89,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 		return intention == POSER_BATCH_DELETE ? POSER_IMPORT_UNCHANGED : POSER_IMPORT_WAS_DELETED;
 	}
 
-	/* compare the fields */
+	/* the target has the row: compare the fields; a value that the batch's row does not have counts as equal */
 	conflicting = palloc0(POSER_IMPORT_BYTES(import));
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 	{
@@ -104,6 +105,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 										   slot->tts_values[ROW_NEW(i)],
 										   slot->tts_isnull[ROW_NEW(i)]));
 
+		/* decide for this field by the table above */
 		if (is_update && has_new && !has_old)
 			POSER_IMPORT_ADD(without_old, i);
 		if (intention == POSER_BATCH_DELETE ? is_old : is_new)
@@ -120,7 +122,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 		}
 	}
 
-	/* one field in conflict is enough to write none */
+	/* if one field is in conflict, no field is written */
 	if (conflicts)
 	{
 		memcpy(columns, conflicting, POSER_IMPORT_BYTES(import));
@@ -140,8 +142,8 @@ poser_batch_count_conflicts(const PoserImport *import)
 }
 
 /*
- * Append an expression for the text of a conflict.  In the query "r" is the row of
- * the batch, and "c" the row in "poser_import_change".
+ * Append an expression for the text that describes a conflict.  In the query "r" is the
+ * row of the batch, and "c" is the row in "poser_import_change".
  */
 static void
 append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operation, const uint8 *columns)
@@ -186,7 +188,7 @@ append_conflict(StringInfo sql, PoserImport *import, PoserImportOperation operat
 
 /*
  * Append an expression for the old values that a row of the batch has after a
- * comparison.  Those that it has already stay as they are.
+ * comparison.  Old values that it has already stay as they are.
  */
 static void
 append_old(StringInfo sql, PoserImport *import, PoserImportOperation operation, const uint8 *without_old)
@@ -197,21 +199,21 @@ append_old(StringInfo sql, PoserImport *import, PoserImportOperation operation, 
 		adds_some = adds_some || POSER_IMPORT_HAS(without_old, i);
 	if (operation == POSER_IMPORT_DELETE || (operation < POSER_IMPORT_CONFLICT && adds_some))
 	{
-		/* of a row to be deleted all fields are old values */
+		/* a row to be deleted gets all fields as old values */
 		poser_import_append_object(sql, import, import->nkeys, import->ncolumns,
 								   operation == POSER_IMPORT_DELETE ? NULL : without_old, "c.o", false);
 		appendStringInfoString(sql, " OPERATOR(pg_catalog.||) COALESCE(r.old, '{}')");
 	}
 	else if (operation == POSER_IMPORT_UNCHANGED)
-		/* "unchanged" without old values is a row that was to be created, see find_intention() in batch_read.c */
+		/* an unchanged row without old values is one that was to be created, see find_intention() in batch_read.c */
 		appendStringInfoString(sql, "CASE WHEN r.operation OPERATOR(pg_catalog.=) 'create' THEN NULL ELSE r.old END");
 	else
 		appendStringInfoString(sql, "r.old");
 }
 
 /*
- * Write into the rows of the batch what the comparison has found for the rows in
- * "poser_import_change": a writer of imports.
+ * A writer of imports: write into the rows of the batch what the comparison has found for
+ * the rows in "poser_import_change".
  */
 void
 poser_batch_write_findings(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
@@ -223,7 +225,7 @@ poser_batch_write_findings(PoserImport *import, PoserImportOperation operation, 
 	StringInfoData old;
 	StringInfoData text;
 
-	/* a conflict leaves the operation as it is; so does a row to be deleted that is gone already */
+	/* the operation stays the same after a conflict, and for a row to be deleted that the target no longer has */
 	if (is_conflict)
 		new_operation = "r.operation";
 	else if (operation == POSER_IMPORT_UNCHANGED)
@@ -242,7 +244,7 @@ poser_batch_write_findings(PoserImport *import, PoserImportOperation operation, 
 		appendStringInfoString(&text, "NULL::pg_catalog.text");
 
 	/*
-	 * A row that says the same already is not written again.
+	 * A row that has the same values already is not updated again.
 	 *
 	 * UPDATE poser.poser_batch_row AS r
 	 *    SET operation = 'update'::text, old = jsonb_build_object('description', c.o2) || COALESCE(r.old, '{}'),
@@ -264,8 +266,8 @@ poser_batch_write_findings(PoserImport *import, PoserImportOperation operation, 
 }
 
 /*
- * Note the conflicts in "poser_import_change" as problems, for the error that they
- * are the reason of.  Other operations are ignored.
+ * A writer of imports: note the conflicts in "poser_import_change" as problems, so that an
+ * error can report them.  Other operations are ignored.
  */
 void
 poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
@@ -280,7 +282,7 @@ poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation, 
 		return;
 
 	/*
-	 * An error names the first rows of a kind only.
+	 * An error names only the first rows of a kind.
 	 *
 	 * SELECT c.row, format('Row %s, key %s', c.row, r.key), format('was %s and is gone', r.old)
 	 *   FROM poser_import_change AS c JOIN poser.poser_batch_row AS r
@@ -297,6 +299,7 @@ poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation, 
 					 batch->schema, POSER_IMPORT_NAMED);
 	n = poser_batch_query(import, sql.data, NULL);
 
+	/* note these rows */
 	for (uint64 i = 0; i < n; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];
@@ -315,7 +318,7 @@ poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation, 
 
 		poser_import_problem(import, &problem);
 	}
-	/* the rows that the query has not fetched */
+	/* count the rows that the query has not fetched, too */
 	if (n > 0)
 		poser_import_more_problems(import, nrows - n);
 }

@@ -2,12 +2,12 @@
  * batch_execute.c
  *	  poser_batch_execute(): writing a batch to its target.
  *
- * The batch is compared with the target once more, and what it says is written as
- * an import writes: all of it or nothing.  A conflict keeps the batch from being
- * executed, or with skip_conflicts only its row.
+ * The batch is compared with the target once more.  Then it is written as an import is.
+ * The invariant: all of it is written, or nothing.  A conflict is an error, and nothing is
+ * written.  With skip_conflicts only the rows in conflict are not written.
  *
- * The header says from the beginning that the batch has been executed.  So triggers
- * of the target cannot change or execute it.
+ * The header is marked as executed before the target is written.  So triggers of the
+ * target cannot change or execute the batch.
  */
 #include "postgres.h"
 
@@ -24,8 +24,8 @@
 PG_FUNCTION_INFO_V1(poser_batch_execute);
 
 /*
- * Call a writer of rows of the batch, which is allowed to change them although the
- * batch has been executed or is complete, see update_row_count() in batch_guard.c.
+ * Call a writer that changes rows of the batch.  It may change them although the batch
+ * has been executed or is complete, see update_row_count() in batch_guard.c.
  */
 static void
 write_marked(PoserImport *import, PoserImportWriter write, PoserImportOperation operation,
@@ -45,7 +45,7 @@ write_marked(PoserImport *import, PoserImportWriter write, PoserImportOperation 
 	PG_END_TRY();
 }
 
-/* Remove what was found out about the rows before: a writer for all rows of the batch. */
+/* A writer for all rows of the batch: clear the status that an earlier refresh has found. */
 static void
 clear_findings(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
@@ -63,7 +63,7 @@ clear_findings(PoserImport *import, PoserImportOperation operation, const uint8 
 					  NULL);
 }
 
-/* After the comparison: do conflicts keep the batch from being executed? */
+/* The "check" of the import, after the comparison: find out whether conflicts keep the batch from being executed. */
 static void
 check_conflicts(PoserImport *import)
 {
@@ -73,8 +73,8 @@ check_conflicts(PoserImport *import)
 }
 
 /*
- * Write rows to the target, or mark them as skipped: the writer of this import.  If
- * the batch is refused, writes nothing and notes the conflicts.
+ * The writer of this import: write rows to the target, or mark them as skipped.  If the
+ * batch is refused, only note the conflicts.
  */
 static void
 write_batch(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
@@ -89,7 +89,7 @@ write_batch(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		poser_import_write_rows(import, operation, columns, nrows);
 }
 
-/* Raises an error for the problems noted, which are called "what". */
+/* Raises an error about the problems that were noted.  "what" names these in the message. */
 static void
 refuse(PoserImport *import, const char *what, const char *hint)
 {
@@ -115,7 +115,7 @@ execute(PoserImport *import)
 
 	poser_batch_write_header(batch, "executed = $3, executed_by = $2", lengthof(argtypes), argtypes, values);
 
-	/* rows that cannot be read are never skipped */
+	/* read the rows; those that cannot be read are never skipped */
 	poser_import_read(import);
 	if (import->problems.nrows > 0)
 		refuse(import, import->problems.nrows == 1 ? "an error" : "errors",
@@ -136,6 +136,8 @@ execute(PoserImport *import)
 /*
  * poser_batch_execute(batch varchar, skip_conflicts boolean)
  * returns table (created bigint, updated bigint, deleted bigint, unchanged bigint, skipped bigint)
+ *
+ * The result has the numbers of the rows.
  */
 Datum
 poser_batch_execute(PG_FUNCTION_ARGS)
@@ -146,7 +148,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	Datum values[5];
 	bool nulls[5] = {false, false, false, false, false};
 
-	/* arguments, and the batch; it may be complete */
+	/* check the arguments, and lock the batch, which may be complete */
 	poser_import_check_argument(PG_ARGISNULL(0), "batch");
 	poser_import_check_argument(PG_ARGISNULL(1), "skip_conflicts");
 	PreventCommandIfReadOnly("poser_batch_execute()");
@@ -167,7 +169,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	}
 	PG_END_TRY();
 
-	/* how many rows there were of each kind */
+	/* how many rows there were for each operation */
 	values[0] = Int64GetDatum(import->found[POSER_IMPORT_CREATE]);
 	values[1] = Int64GetDatum(import->found[POSER_IMPORT_UPDATE]);
 	values[2] = Int64GetDatum(import->found[POSER_IMPORT_DELETE]);

@@ -12,11 +12,11 @@
  * statement has changed.  It refuses changes of rows that have been reviewed or
  * executed, and adds the change in the number of rows to row_count.
  *
- * So row_count is always the number of a batch's rows that are not removed.
+ * The invariant: row_count is the number of a batch's rows that are not removed.
  *
- * Neither trigger checks what this module writes itself, see writing_header and
- * poser_batch_marked.  Nor do they check or count what a restore writes: a dump
- * has the final values.
+ * The triggers do not check what Poser writes itself, see writing_header and
+ * poser_batch_marked.  They do not check or count what a restore writes either, because
+ * a dump has the final values.
  */
 #include "postgres.h"
 
@@ -36,20 +36,20 @@
 PG_FUNCTION_INFO_V1(poser_batch_guard);
 PG_FUNCTION_INFO_V1(poser_batch_row_guard);
 
-/* An UPDATE of poser_batch by this module is running. */
+/* Is an UPDATE of poser_batch by Poser itself running? */
 static bool writing_header = false;
 
-/* The uuid of the batch that this module is writing findings into, or NULL.  Its rows may change. */
+/* The uuid of the batch whose rows poser_batch_execute() is writing, or NULL.  These rows may change. */
 const char *poser_batch_marked = NULL;
 
 /* Statements on poser_batch_row for which the AFTER trigger has not fired yet. */
 static PoserStatement *statements = NULL;
 
-/* Columns of poser_batch that only this module or the owner of the table may change. */
+/* Columns of poser_batch that only Poser itself or the owner of the table may change. */
 static const char *const protected_columns[] = {
 	"uuid", "id", "target", "created", "created_by", "role_name", "executed", "executed_by"};
 
-/* Returns the value of a column.  The column must have this type, unless that is InvalidOid. */
+/* Returns the value of a column.  Raises an error unless the column has this type; with InvalidOid it may have any type. */
 static Datum
 read_column(Relation rel, HeapTuple tuple, const char *name, Oid type, bool *isnull)
 {
@@ -71,7 +71,7 @@ is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
 	return !datum_image_eq(was, is, att->attbyval, att->attlen);
 }
 
-/* Returns what errors call the batch with this header. */
+/* Returns the name of the batch with this header, for messages. */
 static char *
 header_name(Relation rel, HeapTuple tuple)
 {
@@ -81,7 +81,7 @@ header_name(Relation rel, HeapTuple tuple)
 							read_column(rel, tuple, "uuid", VARCHAROID, &isnull));
 }
 
-/* Raises an error unless the header's target is a table that a batch can be for. */
+/* Raises an error unless a batch can be for the header's target: a table that is not temporary, or a foreign table. */
 static void
 check_target(Relation rel, HeapTuple tuple)
 {
@@ -94,7 +94,7 @@ check_target(Relation rel, HeapTuple tuple)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("target must not be null")));
 	relkind = get_rel_relkind(target);
-	/* a dump names the target, and does not contain temporary tables */
+	/* a dump has the batch, and the name of its target, but no temporary tables */
 	if (relkind != '\0' && get_rel_persistence(target) == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
@@ -108,7 +108,7 @@ check_target(Relation rel, HeapTuple tuple)
 				 errdetail("It is not a table or foreign table.")));
 }
 
-/* Returns a new header with the values of the columns that users do not choose. */
+/* Returns a copy of a new header, with values for the columns that users do not choose. */
 static HeapTuple
 fill_new_header(Relation rel, HeapTuple tuple)
 {
@@ -142,7 +142,7 @@ fill_new_header(Relation rel, HeapTuple tuple)
 /*
  * poser_batch_guard() returns trigger
  *
- * BEFORE INSERT OR UPDATE OR DELETE ON poser_batch FOR EACH ROW
+ * The trigger BEFORE INSERT OR UPDATE OR DELETE ON poser_batch FOR EACH ROW.
  */
 Datum
 poser_batch_guard(PG_FUNCTION_ARGS)
@@ -178,7 +178,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		return PointerGetDatum(old);
 
-	/* columns that users do not change: not even the owner changes row_count */
+	/* columns that users must not change; not even the owner may change row_count */
 	if (is_changed(rel, old, new, "row_count"))
 		ereport(ERROR,
 				(errcode(ERRCODE_GENERATED_ALWAYS),
@@ -190,7 +190,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 					 errmsg("column \"%s\" of relation \"%s\" can only be changed by its owner",
 							protected_columns[i], RelationGetRelationName(rel))));
 
-	/* with another key, rows that have been reviewed would mean other rows of the target */
+	/* with another key, reviewed rows would refer to other rows of the target */
 	if (is_changed(rel, old, new, "key") &&
 		(!not_executed || DatumGetBool(read_column(rel, old, "complete", BOOLOID, &isnull))))
 		ereport(ERROR,
@@ -198,16 +198,16 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 				 errmsg("column \"key\" of %s cannot be changed", header_name(rel, old)),
 				 errdetail("It is complete or has been executed.")));
 
-	/* the target may have been dropped, so an old one is not checked again */
+	/* a target that stays the same is not checked again, because it may have been dropped */
 	if (is_changed(rel, old, new, "target"))
 		check_target(rel, new);
 	return PointerGetDatum(new);
 }
 
 /*
- * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller
- * has taken the rights of an owner, and is between SPI_connect() and SPI_finish().
- * Raises an error if a rule replaces the UPDATE.
+ * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller has
+ * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if
+ * a rule replaces the UPDATE.
  */
 void
 poser_batch_update_header(const PoserQuery *query)
@@ -231,7 +231,8 @@ poser_batch_update_header(const PoserQuery *query)
  * Lock the header of a batch after a statement has changed rows of the batch, and add
  * "change" to its row_count.  Raises an error if the rows must not change.  "headers"
  * is the qualified name of poser_batch, and "rel" is the table of the rows.
- * "is_owner" says whether the user that has run the statement owns "rel".
+ * "is_owner" says whether the user that ran the statement has the rights of the owner of
+ * "rel".
  */
 static void
 update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner)
@@ -267,7 +268,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
 
-	/* may these rows change? */
+	/* raise an error if these rows must not change */
 	if (executed && !is_owner && !is_marked)
 		poser_batch_executed_error(name, psprintf("Only the owner of \"%s\" can change its rows.",
 												  RelationGetRelationName(rel)));
@@ -288,8 +289,8 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 }
 
 /*
- * Check and count what a statement has changed, batch by batch.  The batches are
- * locked in the order of their uuids, so that two statements cannot deadlock.
+ * Check and count what a statement has changed, batch by batch.  The headers are locked
+ * in the order of their uuids, so that two statements cannot deadlock here.
  */
 static void
 update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
@@ -313,7 +314,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	}
 
 	/*
-	 * By how many rows does each batch have more or fewer?
+	 * How many rows more, or fewer, does each batch have?
 	 *
 	 * SELECT batch_uuid, sum(n)::int8
 	 *   FROM (SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE 1 END AS n FROM new_rows
@@ -337,7 +338,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	batches = SPI_tuptable;
 	poser_check_type(batches->tupdesc, 1, VARCHAROID);
 
-	/* batches that have as many rows as before are checked, too */
+	/* a batch with as many rows as before is checked, too */
 	for (uint64 i = 0; i < nbatches; i++)
 	{
 		bool isnull;
@@ -352,10 +353,10 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 /*
  * poser_batch_row_guard() returns trigger
  *
- * BEFORE and AFTER each statement that writes poser_batch_row.  The BEFORE trigger
- * has two tasks.  In a restore it waits for the headers that the rows refer to.  And
- * it notes that the statement has begun.  A statement that does not run to its end
- * fires no AFTER trigger, and then its transaction must not commit.
+ * The triggers BEFORE and AFTER each statement that writes poser_batch_row.  The BEFORE
+ * trigger has two tasks.  In a restore it waits for the headers to which the rows refer.
+ * And it notes that the statement has begun, see base/statement.c: if the AFTER trigger
+ * does not fire, the transaction cannot commit.
  */
 Datum
 poser_batch_row_guard(PG_FUNCTION_ARGS)
@@ -394,7 +395,7 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* At module start. */
+/* Register the list of statements, when the module is loaded. */
 void
 poser_batch_init(void)
 {

@@ -1,6 +1,6 @@
 /*
  * batch_internal.h
- *	  What the files of batches share with each other only.
+ *	  What the files of this folder share, and no other folder uses.
  */
 #ifndef POSER_BATCH_INTERNAL_H
 #define POSER_BATCH_INTERNAL_H
@@ -20,37 +20,38 @@ typedef struct PoserBatch
 	bool complete;
 
 	/* populating */
-	int64 last_sequence; /* of the rows that are written */
+	int64 last_sequence; /* of the rows written so far */
 	EphemeralNamedRelationData rejects;
 
 	/* populating and refreshing */
 	EphemeralNamedRelationData problems;
 
 	/* refreshing and executing */
-	ExprState *to_record; /* makes a JSON object a record of the target's type */
+	ExprState *to_record; /* converts a JSON object to a record of the target's type */
 
 	/* executing */
 	bool skips_conflicts;
-	bool is_refused; /* has conflicts, and does not skip them */
+	bool is_refused; /* it has conflicts, and does not skip them */
 } PoserBatch;
 
 /*
- * What a row of a batch asks for.  Its columns "operation", "old" and "new" say it
- * together, see batch_read.c.
+ * What a row of a batch asks for.  This follows from its columns "operation", "old" and
+ * "new", see find_intention() in batch_read.c.
  */
 typedef enum PoserBatchIntention
 {
 	POSER_BATCH_CREATE,
-	POSER_BATCH_UPDATE,	   /* if the row of the target is as the old values say */
-	POSER_BATCH_OVERWRITE, /* whatever the row of the target is; or create it */
+	POSER_BATCH_UPDATE,	   /* update, if the row of the target has the old values */
+	POSER_BATCH_OVERWRITE, /* update, whatever values the row of the target has; create it if there is none */
 	POSER_BATCH_DELETE,
 	POSER_BATCH_NOTHING
 } PoserBatchIntention;
 
 /*
- * Columns of the rows that are read from a batch: its sequence, a new value for
- * each column of the import, an old value for each, the sets of those that the row
- * of the batch really has, and its intention.  The key is among the new values.
+ * Columns of the rows that are read from a batch: the sequence, a new value for each
+ * column of the import, an old value for each column, two sets of columns, and the
+ * intention.  The sets say which new values and which old values the row of the batch
+ * really has.  The key is among the new values.
  */
 #define ROW_SEQUENCE 0
 #define ROW_NEW(i) (1 + (i))
@@ -60,7 +61,7 @@ typedef enum PoserBatchIntention
 #define ROW_INTENTION(import) (3 + 2 * (import)->ncolumns)
 #define ROW_COLUMNS(import) (4 + 2 * (import)->ncolumns)
 
-/* Columns of the comparison behind these: a null if the target has no such row, and its values. */
+/* Further columns of the comparison: one that is null if the target has no such row, and the target's values. */
 #define ROW_FOUND(import) ROW_COLUMNS(import)
 #define ROW_CURRENT(import, i) (5 + 2 * (import)->ncolumns + (i))
 

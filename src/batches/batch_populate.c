@@ -2,13 +2,13 @@
  * batch_populate.c
  *	  poser_batch_populate(): filling a batch from a source.
  *
- * The source is compared with the target as for an import.  For each row that is
- * found to differ, or not to differ, a row of the batch is written instead of the
- * target.  Rows of the source that cannot be read become rows with status "error"
- * and the values as they came, for a user to correct.
+ * The source is compared with the target, as for an import.  For each row of the
+ * comparison, whether it differs or not, a row of the batch is written.  The target is
+ * not written.  A row of the source that cannot be read becomes a row with the status
+ * "error" and with the source's values, which a user can correct.
  *
- * The sequence of a row is its number in the source.  Rows that only the target
- * has follow, with the operation "delete".
+ * The sequence of a row is its number in the source.  After these come the rows that only
+ * the target has, with the operation "delete".
  */
 #include "postgres.h"
 
@@ -24,8 +24,8 @@
 PG_FUNCTION_INFO_V1(poser_batch_populate);
 
 /*
- * Make a store for rows of the source that cannot be read.  Queries read it as
- * poser_import_reject (row, text, key, new).  The caller ends the store.
+ * Make a store that gets the rows of the source that cannot be read.  Queries read it as
+ * poser_import_reject (row, text, key, new).  The caller frees it by tuplestore_end().
  */
 static void
 collect_rejects(PoserImport *import)
@@ -47,8 +47,8 @@ collect_rejects(PoserImport *import)
 }
 
 /*
- * Write a row of the batch for each row in "poser_import_change": the writer of
- * this import.
+ * The writer of this import: write a row of the batch for each row in
+ * "poser_import_change".
  */
 static void
 write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
@@ -66,9 +66,9 @@ write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *
 	 *        jsonb_build_object('description', c.o3), jsonb_build_object('description', c.c3)
 	 *   FROM poser_import_change AS c
 	 *
-	 * A row to be created has no old values, and a row to be deleted no new ones.  A
-	 * row to be deleted has all fields as old values.  Its sequence is
-	 * row_number() OVER () + 1000, if 1000 is the last one so far.
+	 * A row to be created has no old values.  A row to be deleted has no new values, and
+	 * all fields as old values.  Its sequence is row_number() OVER () + 1000, if 1000 is
+	 * the last sequence so far.
 	 */
 	Assert(operation < POSER_BATCH_OPERATIONS);
 	initStringInfo(&sql);
@@ -147,6 +147,8 @@ key_names(const PoserImport *import)
 /*
  * poser_batch_populate(batch varchar, source regclass, key text[], fields text[], deletes boolean)
  * returns bigint
+ *
+ * The result is the number of rows that were written.
  */
 Datum
 poser_batch_populate(PG_FUNCTION_ARGS)
@@ -156,7 +158,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	Oid argtypes[] = {VARCHAROID, TEXTARRAYOID};
 	Datum values[lengthof(argtypes)];
 
-	/* arguments, and the batch */
+	/* check the arguments, and lock the batch */
 	poser_import_check_argument(PG_ARGISNULL(0), "batch");
 	poser_import_check_argument(PG_ARGISNULL(1), "source");
 	poser_import_check_argument(PG_ARGISNULL(4), "deletes");
@@ -165,7 +167,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	poser_batch_lock(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), false);
 	poser_batch_check_mutable(&batch);
 
-	/* the import only reads the target; its queries see the rows that it writes */
+	/* the import only reads the target, but its queries must see the rows of the batch that it writes */
 	import = poser_import_begin("poser_batch_populate", PG_GETARG_OID(1), batch.target,
 								PG_ARGISNULL(2) ? (Datum) 0 : PG_GETARG_DATUM(2),
 								PG_ARGISNULL(3) ? (Datum) 0 : PG_GETARG_DATUM(3), false);

@@ -4,14 +4,14 @@
  *
  * A row of a batch has three JSON objects: its key, the old values and the new
  * values of its fields.  jsonb_populate_record() converts each object to a record
- * of the target's type, so that the input functions of the types apply.  What an
- * object does not name is not part of the row: two sets say which columns have a
- * new value and which have an old one.
+ * of the target's type, by the input functions of the columns' types.  A column that
+ * an object does not name has no value in the row.  Two sets say which columns have a
+ * new value and which have an old value.
  *
  * The columns of the import are the key and all fields that any row of the batch
- * names.  The comparison itself is that of an import, with two additions: it is
- * batch_compare.c that decides what to do with a row, and each column can make its
- * value jsonb, as which values of a batch are compared.
+ * names.  The comparison is that of an import, with two differences.  batch_compare.c
+ * decides what to do with a row.  And each column has an expression that converts a
+ * value to jsonb, because values of a batch are compared as jsonb, too.
  */
 #include "postgres.h"
 
@@ -60,8 +60,8 @@ make_object(const char *name, JsonbValue *value)
 }
 
 /*
- * Returns the first name in an object that is not the name of a column from
- * "first" to before "last"; NULL if there is none.
+ * Returns the first name in an object that is not the name of one of the columns from
+ * "first" to "last" - 1, or NULL if there is none.
  */
 static char *
 find_unknown_name(const PoserImport *import, Jsonb *object, int first, int last)
@@ -86,10 +86,10 @@ find_unknown_name(const PoserImport *import, Jsonb *object, int first, int last)
 }
 
 /*
- * Convert an object to values of the columns from "first" to before "last".  Adds
- * the columns that it names to "set", and sets their values and nulls, which are
- * indexed by column.  If the object names something else or a value cannot be
- * converted, describes this in "problem" and returns false.
+ * Convert an object to values of the columns from "first" to "last" - 1.  Adds the columns
+ * that the object names to "set", and sets their elements of "values" and "nulls".
+ * Returns false if the object has another name, or if a value cannot be converted; then
+ * "problem" describes this.
  */
 static bool
 read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *values, bool *nulls,
@@ -119,7 +119,7 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 	if (n == 0)
 		return true;
 
-	/* make it a record; if that fails, try each member alone to find which one is wrong */
+	/* convert it to a record; if that fails, try each member alone to find the wrong one */
 	if (!poser_import_evaluate(import, batch->to_record, &record, &isnull, &error))
 	{
 		for (int i = first; i < last; i++)
@@ -152,7 +152,7 @@ read_object(PoserImport *import, Jsonb *object, int first, int last, Datum *valu
 	return true;
 }
 
-/* The same for the key.  Each column of the key must have a value. */
+/* Convert the key, as read_object() does.  It is a problem if a column of the key has no value. */
 static bool
 read_key(PoserImport *import, Jsonb *key, Datum *values, bool *nulls, uint8 *set,
 		 PoserImportProblem *problem)
@@ -181,7 +181,7 @@ make_set(const PoserImport *import)
 	return result;
 }
 
-/* Returns the operation with this name. */
+/* Returns the operation with this name; "unchanged" for any other name. */
 static PoserImportOperation
 find_operation(const char *name)
 {
@@ -191,7 +191,7 @@ find_operation(const char *name)
 	return POSER_IMPORT_UNCHANGED;
 }
 
-/* Returns what a row asks for. */
+/* Returns what a row with this operation, and with or without old and new values, asks for. */
 static PoserBatchIntention
 find_intention(PoserImportOperation operation, bool has_old, bool has_new)
 {
@@ -203,11 +203,11 @@ find_intention(PoserImportOperation operation, bool has_old, bool has_new)
 		return POSER_BATCH_NOTHING;
 	if (has_old)
 		return POSER_BATCH_UPDATE;
-	/* a refresh makes a row to be created "unchanged" if the target has it already */
+	/* a refresh changes the operation of a row to be created to "unchanged" if the target has the row already */
 	return operation == POSER_IMPORT_UNCHANGED ? POSER_BATCH_CREATE : POSER_BATCH_OVERWRITE;
 }
 
-/* Add a row of the batch (sequence, operation, key, old, new) to the import, or a problem. */
+/* Receive a row of the batch (sequence, operation, key, old, new): add it to the import, or note a problem. */
 static void
 receive_batch_row(PoserImport *import, TupleTableSlot *slot)
 {
@@ -228,7 +228,7 @@ receive_batch_row(PoserImport *import, TupleTableSlot *slot)
 	old = slot->tts_isnull[3] ? NULL : DatumGetJsonbP(slot->tts_values[3]);
 	new = slot->tts_isnull[4] ? NULL : DatumGetJsonbP(slot->tts_values[4]);
 
-	/* convert its objects; new values of a row to be deleted are not used */
+	/* convert its objects and add it; new values of a row to be deleted are not used */
 	memset(nulls, true, sizeof(bool) * ROW_COLUMNS(import));
 	if (read_key(import, key, values + ROW_NEW(0), nulls + ROW_NEW(0), (uint8 *) VARDATA(new_set), &problem) &&
 		(new == NULL || operation == POSER_IMPORT_DELETE ||
@@ -256,7 +256,7 @@ receive_batch_row(PoserImport *import, TupleTableSlot *slot)
 	poser_import_count(import);
 }
 
-/* Read the rows of the batch that are not removed: the "read" of its import. */
+/* The "read" of the import: read the rows of the batch that are not removed. */
 static void
 read_batch(PoserImport *import)
 {
@@ -282,8 +282,8 @@ read_batch(PoserImport *import)
 
 /*
  * Returns the names of the target's columns that can be written, as text[].  The
- * target stays locked, so that they do not change.  If the target has been dropped,
- * there are none; poser_import_begin() then raises the error.
+ * target stays locked, so that its columns do not change.  If the target has been
+ * dropped, the array is empty, and poser_import_begin() raises the error.
  */
 static Datum
 writable_columns(Oid target)
@@ -307,9 +307,10 @@ writable_columns(Oid target)
 }
 
 /*
- * Returns the columns that the batch compares, as text[]: those that can be written
- * and that occur in old or new values of a row.  A row to be deleted without old
- * values gets all fields as old values when it is compared, so it needs all columns.
+ * Returns the columns that the batch compares, as text[].  These are the columns that can
+ * be written and that occur in the old or new values of a row.  If a row to be deleted has
+ * no old values, these are all columns that can be written: the comparison gives such a
+ * row all fields as old values.
  */
 static Datum
 compared_columns(const PoserBatch *batch)
@@ -358,7 +359,7 @@ compared_columns(const PoserBatch *batch)
  * The expressions
  */
 
-/* Returns a node that stands for the value to be converted. */
+/* Returns a node that stands for the value to be converted, see poser_import_evaluate(). */
 static CaseTestExpr *
 make_argument(Oid type, int32 typmod, Oid collation)
 {
@@ -385,10 +386,10 @@ make_text_of(CaseTestExpr *value)
 }
 
 /*
- * Returns a row of the target with nulls only, for jsonb_populate_record().
- * It calls the input functions only for the columns that the object names.  With a
- * null instead of this row, it would call the input functions of all domains for a
- * null, and those that are NOT NULL would raise an error.
+ * Returns a row of the target with nulls only, as the first argument of
+ * jsonb_populate_record().  With this row the function calls input functions only for
+ * the columns that the object names.  With a null instead of the row, it would also check
+ * the other columns, and a column of a domain with NOT NULL would raise an error.
  */
 static Const *
 make_empty_row(Oid target)
@@ -408,7 +409,7 @@ make_empty_row(Oid target)
 
 /*
  * Returns the expression jsonb_populate_record(ROW(NULL, ...)::poser_widget, object),
- * which makes a JSON object a record of the target's type.
+ * which converts a JSON object to a record of the target's type.
  */
 static ExprState *
 prepare_to_record(PoserImport *import)
@@ -444,7 +445,7 @@ poser_batch_begin(PoserBatch *batch, const char *function, bool writes)
 											 compared_columns(batch), writes);
 	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 
-	/* what differs from an import: its rows come from the batch, and it sees what it writes */
+	/* the differences from an import: rows come from the batch, and queries see what the import writes */
 	poser_batch_check_width(import);
 	import->private = batch;
 	import->source_shown = poser_batch_name(batch->id, batch->uuid);
@@ -452,13 +453,13 @@ poser_batch_begin(PoserBatch *batch, const char *function, bool writes)
 	import->decide = poser_batch_decide;
 	import->read_only = false;
 
-	/* expressions, which can fail because of a value */
+	/* the expressions; they can raise an error because of a value */
 	batch->to_record = prepare_to_record(import);
 	for (int i = 0; i < import->ncolumns; i++)
 		import->columns[i].as_json = prepare_as_json(import, &import->columns[i]);
 	import->coerces = true;
 
-	/* the columns that the rows have behind their new values, see ROW_OLD() and so on */
+	/* the further columns of the rows, behind the new values: see ROW_OLD() to ROW_INTENTION() */
 	import->nextra = ROW_COLUMNS(import) - ROW_OLD(import, 0);
 	import->extra = palloc(sizeof(Oid) * import->nextra);
 	for (int i = 0; i < import->ncolumns; i++)

@@ -4,10 +4,10 @@
  *
  * A refresh compares the batch with its target and writes what it finds into the
  * rows of the batch: their operation, conflicts and errors, and old values that
- * they lack.  Errors come from two sources.  Some rows cannot be read, for instance
- * because a value does not fit.  Others are refused by constraints or triggers of
- * the target.  To find the latter, the refresh writes the rows to the target behind
- * a savepoint and rolls this back.
+ * they lack.  There are two kinds of errors.  Some rows cannot be read, for instance
+ * because a value is too long for its column.  Other rows are refused by constraints or
+ * triggers of the target.  To find these, the refresh writes the rows to the target in a
+ * subtransaction and rolls it back.
  */
 #include "postgres.h"
 
@@ -20,8 +20,8 @@
 PG_FUNCTION_INFO_V1(poser_batch_refresh);
 
 /*
- * May the caller write to the target what the comparison has found?  Privileges on
- * some of the columns are enough here.
+ * Has the caller a privilege for each operation that the comparison has found?  For
+ * INSERT and UPDATE a privilege on one of the columns is enough here.
  */
 static bool
 may_write(const PoserImport *import)
@@ -51,9 +51,9 @@ refresh(PoserImport *import)
 	poser_import_read(import);
 
 	/*
-	 * Keep the problems of reading until the end, when they overwrite what else was
-	 * found for these rows.  If a key occurs more than once, this is the only problem
-	 * of its rows: they are not compared.
+	 * Keep the problems of reading until the end.  Then they overwrite what else was
+	 * found for these rows.  Rows with a key that occurs more than once are not compared,
+	 * so they have no other problem.
 	 */
 	import->skips_duplicates = (import->problems.nrows > 0);
 	reading_problems = import->problems.all;
@@ -74,7 +74,7 @@ refresh(PoserImport *import)
 		import->write = poser_batch_write_findings;
 		poser_import_write(import);
 
-		/* try to write the target, unless rows match several of its rows */
+		/* try to write the target, unless a row matches several rows of the target */
 		nwrites = import->found[POSER_IMPORT_CREATE] + import->found[POSER_IMPORT_UPDATE] +
 				  import->found[POSER_IMPORT_DELETE];
 		if (!is_ambiguous && nwrites > 0 && may_write(import))
@@ -87,11 +87,12 @@ refresh(PoserImport *import)
 
 		/*
 		 * poser_import_apply() has compared the rows again.  If it has found another
-		 * number of conflicts, other transactions have changed the target since.
+		 * number of conflicts, other transactions have changed the target since the first
+		 * comparison.  Then begin again.
 		 */
 	} while (poser_batch_count_conflicts(import) != nconflicts);
 
-	/* the problems of reading */
+	/* write the problems of reading */
 	batch->problems.reldata = reading_problems;
 	import->problems.nrows = nreading_problems;
 	if (nreading_problems > 0)
@@ -103,6 +104,8 @@ refresh(PoserImport *import)
 
 /*
  * poser_batch_refresh(batch varchar) returns bigint
+ *
+ * The result is the number of rows with an error or a conflict.
  */
 Datum
 poser_batch_refresh(PG_FUNCTION_ARGS)

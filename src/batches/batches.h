@@ -1,6 +1,6 @@
 /*
  * batches.h
- *	  What other folders use of batches.
+ *	  Batches, for other folders.
  */
 #ifndef POSER_BATCHES_H
 #define POSER_BATCHES_H

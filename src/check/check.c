@@ -1,19 +1,18 @@
 /*
  * check.c
- *	  poser_check(): finding what is wrong, without changing anything.
+ *	  poser_check(): reporting what is wrong, without changing anything.
  *
  * Each check is one query.  It returns a row (object, problem) for each problem
- * that it finds.  $1 is the OID of the extension's schema, $2 the installed version
+ * that it finds.  $1 is the OID of the extension's schema, and $2 the installed version
  * of the extension.  The queries are in check_structure.c and check_rows.c.  They
- * need no qualified names, because the search_path of the function is pg_catalog
- * alone.
+ * need no qualified names, because the function's search_path is pg_catalog alone.
  *
- * Users may add columns, indexes, constraints and triggers, and choose what the
- * foreign key does.  None of this is a problem.
+ * Users may add columns, indexes, constraints and triggers, and may choose the actions
+ * of the foreign key.  None of this is reported as a problem.
  *
- * The checks of rows run only if their tables have the columns that they read, and
- * if the owner of poser_component may read all their rows.  Otherwise the checks of
- * the structure have reported the reason.
+ * A check of rows runs only if the tables have the columns that it reads, and if the
+ * owner of poser_component may read all rows.  Otherwise a check of the structure has
+ * reported the reason.
  */
 #include "postgres.h"
 
@@ -34,7 +33,7 @@
 
 PG_FUNCTION_INFO_V1(poser_check);
 
-/* What the rows of a relation are read for. */
+/* The checks of rows for which a relation is read. */
 typedef enum Part
 {
 	COUNTS,
@@ -44,9 +43,9 @@ typedef enum Part
 } Part;
 
 /*
- * The relations that are read, in the order in which they are locked.  A part is
- * checked only if all its relations are of this kind, unless that is '\0', and have
- * these columns.  The columns that the counts need are checked with the structure.
+ * The relations that are read, in the order in which they are locked.  The rows of a part
+ * are checked only if all relations of the part have this relkind ('\0' stands for any)
+ * and these columns.  check_structure.c checks the columns that the counts need.
  */
 static const struct
 {
@@ -92,8 +91,8 @@ check_owners(Oid nspid)
 }
 
 /*
- * Lock all relations that are read, so that they are not rewritten in the meantime.
- * The caller takes the transaction's snapshot afterwards.
+ * Lock all relations that are read, until the transaction ends, so that they are not
+ * rewritten meanwhile.  The caller takes the transaction's snapshot afterwards.
  */
 static void
 lock_relations(Oid nspid)
@@ -112,7 +111,7 @@ lock_relations(Oid nspid)
 	}
 }
 
-/* Has the relation a column of this name and type? */
+/* Does the relation have a column of this name and type? */
 static bool
 has_column(Oid relid, const char *name, Oid type)
 {
@@ -122,8 +121,8 @@ has_column(Oid relid, const char *name, Oid type)
 }
 
 /*
- * Can the rows of a part be checked: are its relations as they must be, and may the
- * current user read all their rows?
+ * Can the rows of a part be checked?  Its relations must be as in the list above, and the
+ * current user must have the right to read all their rows.
  */
 static bool
 can_check(Part part, Oid nspid)
@@ -146,8 +145,8 @@ can_check(Part part, Oid nspid)
 }
 
 /*
- * Returns the installed version of the extension that a function belongs to.  If it
- * cannot be known, this is a very high version, so that all objects are checked.
+ * Returns the installed version of the extension that a function belongs to.  If it is
+ * not known, returns a very high version, so that all objects are checked.
  */
 static char *
 installed_version(Oid fnoid)
@@ -156,7 +155,7 @@ installed_version(Oid fnoid)
 	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
 	char *result = NULL;
 
-	/* without what follows the numbers, such as "dev" */
+	/* only the numbers, without a suffix such as "dev" */
 	if (poser_run(&(PoserQuery) {
 			.sql = "SELECT substring(extversion, '^[0-9]+(?:[.][0-9]+)*') FROM pg_extension WHERE oid = $1",
 			.nargs = lengthof(argtypes),
@@ -188,7 +187,10 @@ poser_check_run(const PoserCheck *check, const char *sql)
 	DestReceiver *dest = poser_result_receiver(check->rsinfo);
 	uint64 result;
 
-	/* checks are rare, so their plans need not take the places of others; but they read whole tables */
+	/*
+	 * Checks are rare, so they have no saved plans, which would replace those of other
+	 * queries.  They read whole tables, so their plans may be parallel.
+	 */
 	result = poser_run(&(PoserQuery) {
 		.sql = sql,
 		.nargs = lengthof(argtypes),
@@ -220,7 +222,7 @@ poser_check(PG_FUNCTION_ARGS)
 	int save_sec_context;
 	int level;
 
-	/* only an owner may lock the relations; they can change before the lock is there */
+	/* only an owner may lock the relations; check again after the locks, because they may have changed before */
 	check_owners(nspid);
 	lock_relations(nspid);
 	check_owners(nspid);
@@ -236,14 +238,14 @@ poser_check(PG_FUNCTION_ARGS)
 	else
 		GetUserIdAndSecContext(&save_userid, &save_sec_context);
 
-	/* the queries compare names and types with text that has no quotes */
+	/* the queries compare names and types with texts without quotes */
 	level = NewGUCNestLevel();
 	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 	check.schema = quote_identifier(get_namespace_name(nspid));
 	check.version = installed_version(fcinfo->flinfo->fn_oid);
 
-	/* the structure, and the rows as far as it allows to read them */
+	/* check the structure, and the rows of each part that can be checked */
 	if (poser_check_structure(&check) && can_check(COUNTS, nspid))
 		poser_check_counts(&check);
 	if (is_from(&check, 2) && can_check(HISTORY, nspid))

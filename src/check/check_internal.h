@@ -1,6 +1,6 @@
 /*
  * check_internal.h
- *	  What the files of the check share with each other only.
+ *	  What the files of this folder share, and no other folder uses.
  */
 #ifndef POSER_CHECK_INTERNAL_H
 #define POSER_CHECK_INTERNAL_H

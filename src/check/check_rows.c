@@ -3,7 +3,7 @@
  *	  Checking the rows of the extension's tables: counts, history, batches and
  *	  consumers.
  *
- * The queries qualify columns of tables, because users may add columns of any name.
+ * The queries qualify the columns of tables, because users may add columns with any name.
  */
 #include "postgres.h"
 
@@ -19,7 +19,7 @@
  * Counts
  */
 
-/* %s is the query of poser_count_comparison(). */
+/* Wrong counts.  %s is the query of poser_count_comparison(). */
 static const char *const check_counts =
 	"SELECT format('widget %%s', key),\n"
 	"       CASE WHEN live_total <> kept_total\n"
@@ -50,8 +50,8 @@ poser_check_counts(const PoserCheck *check)
  */
 
 /*
- * Rows that differ from the last version in their history.  %1$s is a literal, what
- * to call a row; %2$s is the key; %3$s is the query of
+ * Rows that differ from the last version in their history.  %1$s is a literal, the word
+ * for a row; %2$s is the key's column; %3$s is the query of
  * poser_history_append_comparison().
  */
 static const char *const check_last_versions =
@@ -64,9 +64,9 @@ static const char *const check_last_versions =
 	" ORDER BY compared.%2$s::text COLLATE \"C\"";
 
 /*
- * Versions with an operation that cannot follow the one before.  %1$s is the
- * schema, %2$s the table of versions, %3$s its key column; %4$s is a literal, what
- * to call a row, and %5$s a literal, the qualified name of the table of versions.
+ * Versions with an operation that cannot follow that of the version before.  %1$s is the
+ * schema, %2$s the table of versions, %3$s its key column; %4$s is a literal, the word for
+ * a row, and %5$s a literal, the qualified name of the table of versions.
  *
  * poser_record_versions() corrects these operations.  It does not correct a delete
  * of a row that was not there, because it removes no versions.
@@ -94,7 +94,7 @@ static const char *const check_operations =
 
 /*
  * Transactions that are missing.  %1$s is the schema, %2$s the table of versions,
- * and %3$s a literal, its name.
+ * and %3$s its name as a literal.
  */
 static const char *const check_transactions =
 	"SELECT format('transaction %%s', version.transaction_id),\n"
@@ -104,8 +104,8 @@ static const char *const check_transactions =
 	" ORDER BY version.transaction_id";
 
 /*
- * The sequence of ids, and transaction IDs.  %1$s is the schema; %2$s is a list of
- * the greatest ids in the tables of the history.
+ * A sequence of ids that is behind, and transaction IDs that no transaction has had yet.
+ * %1$s is the schema; %2$s is a list of the greatest ids in the tables of the history.
  */
 static const char *const check_ids =
 	"SELECT 'sequence poser_change_id_seq',\n"
@@ -124,7 +124,7 @@ static const char *const check_ids =
 	"   AND t.xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
 	" ORDER BY 1";
 
-/* Add the columns of a table that are not recorded. */
+/* Add a problem to the result for each column of a table that is not recorded. */
 static void
 add_unrecorded_columns(const PoserCheck *check, const PoserVersioned *versioned)
 {
@@ -188,7 +188,7 @@ poser_check_history(const PoserCheck *check)
  * Batches
  */
 
-/* %1$s is the schema. */
+/* Wrong row counts, targets that were dropped, and a sequence that is behind.  %1$s is the schema. */
 static const char *const check_batches =
 	"SELECT format('batch %%s', b.uuid),\n"
 	"       format('row_count is %%s instead of %%s', b.row_count, count(r.sequence))\n"
@@ -217,7 +217,7 @@ poser_check_batches(const PoserCheck *check)
  * Consumers
  */
 
-/* %1$s is the schema. */
+/* Positions in the future, and handlers and roles that do not exist.  %1$s is the schema. */
 static const char *const check_consumers =
 	"SELECT format('consumer %%s', c.consumer), 'is at a transaction that is yet to come'\n"
 	"  FROM %1$s.poser_datasync_consumer AS c\n"

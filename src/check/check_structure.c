@@ -2,19 +2,20 @@
  * check_structure.c
  *	  Checking that the extension's relations are as its scripts have made them.
  *
- * Each query has the list of what it expects, with the version of the extension
- * that an object is there from.
+ * Each query has a list of the objects that it expects.  The list says with which version
+ * of the extension an object was added.
  */
 #include "postgres.h"
 
 #include "check/check_internal.h"
 
-/* Does the installed version have the object "expected"?  As numbers, 1.10 is later than 1.9. */
+/* Does the installed version have the object "expected"?  Versions are compared as numbers: 1.10 is later than 1.9. */
 #define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
 
 /*
- * Columns.  Kind 'r' is a column of a table that is NOT NULL, 'n' one that may be
- * null, 'v' a column of a view, 'c' one of a composite type.
+ * Columns that are missing or have been changed.  Kind 'r' is a NOT NULL column of a
+ * table, 'n' a column of a table that may be null, 'v' a column of a view, and 'c' a
+ * column of a composite type.
  */
 static const char *const check_columns =
 	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
@@ -161,7 +162,7 @@ static const char *const check_columns =
 	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
-/* Columns that were added to the counts' tables, which Poser writes by position. */
+/* Columns that were added to the tables of the counts.  Poser writes these tables by column number. */
 static const char *const check_extra_columns =
 	"SELECT format('column %s of %s', a.attname, c.relname), 'does not belong there'\n"
 	"  FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid\n"
@@ -171,7 +172,7 @@ static const char *const check_extra_columns =
 	"   AND a.attname NOT IN ('widget_uuid', 'total', 'active')\n"
 	" ORDER BY c.relname COLLATE \"C\", a.attname COLLATE \"C\"";
 
-/* Relations that are missing, or of another kind, persistence or inheritance. */
+/* Relations that are missing, or have another kind, persistence, option or inheritance. */
 static const char *const check_relations =
 	"SELECT format('%s %s', CASE expected.kind WHEN 'r' THEN 'table' WHEN 'v' THEN 'view' WHEN 'c' THEN 'type' ELSE 'sequence' END, expected.name),\n"
 	"       CASE WHEN c.oid IS NULL THEN 'is missing'\n"
@@ -260,7 +261,7 @@ static const char *const check_readable =
 	"        OR row_security_active(c.oid))\n"
 	" ORDER BY c.relname COLLATE \"C\"";
 
-/* Keys and foreign keys. */
+/* Keys and foreign keys that are missing or have been changed. */
 static const char *const check_constraints =
 	"SELECT format('constraint %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN con.oid IS NULL THEN 'is missing'\n"
@@ -298,9 +299,9 @@ static const char *const check_constraints =
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
 /*
- * Indexes.  The columns come from pg_attribute: pg_get_indexdef() would show no
- * columns for an index that another session has dropped and made again since the
- * snapshot was taken.
+ * Indexes that are missing or have been changed.  The query reads their columns from
+ * pg_attribute.  pg_get_indexdef() would show no columns for an index that another
+ * session has dropped and made again since the snapshot was taken.
  */
 static const char *const check_indexes =
 	"SELECT format('index %s', expected.name),\n"
@@ -338,7 +339,7 @@ static const char *const check_indexes =
 	"                    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.attnum) = expected.cols) IS NOT TRUE\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
-/* Triggers.  "enabled" has the values of tgenabled that are right. */
+/* Triggers that are missing or have been changed.  "enabled" has the right values of tgenabled. */
 static const char *const check_triggers =
 	"SELECT format('trigger %s of %s', expected.name, expected.relation),\n"
 	"       CASE WHEN t.oid IS NULL THEN 'is missing'\n"
@@ -411,14 +412,14 @@ static const char *const check_triggers =
 	"        AND encode(t.tgargs, 'escape') = arguments.args) IS NOT TRUE\n"
 	" ORDER BY relation COLLATE \"C\", expected.name COLLATE \"C\"";
 
-/* The sequence of change ids, which must count by 1, without a cache or a cycle. */
+/* A change of the sequence of change_ids, which must count by 1, without a cache or a cycle. */
 static const char *const check_sequence =
 	"SELECT 'sequence poser_change_id_seq', 'has been changed'\n"
 	"  FROM pg_class AS c JOIN pg_sequence AS s ON s.seqrelid = c.oid\n"
 	" WHERE c.relnamespace = $1 AND c.relname = 'poser_change_id_seq'\n"
 	"   AND (seqtypid <> 'int8'::regtype OR seqincrement <> 1 OR seqcache <> 1 OR seqcycle)";
 
-/* Row-level security of batches. */
+/* Row-level security of batches that is not enabled, or lacks its policy. */
 static const char *const check_policies =
 	"SELECT format('table %s', expected.name),\n"
 	"       CASE WHEN c.relrowsecurity THEN format('has no policy %s', expected.policy)\n"
@@ -435,13 +436,12 @@ static const char *const check_policies =
 	"                         WHERE polrelid = c.oid AND polname = expected.policy AND polcmd = '*'))\n"
 	" ORDER BY expected.name COLLATE \"C\"";
 
+/* All checks of the structure, in the order of their results. */
 static const char *const structure_checks[] = {
 	check_relations, check_columns, check_extra_columns, check_view_owner, check_table_owner, check_readable,
 	check_constraints, check_indexes, check_triggers, check_policies, check_sequence};
 
-/*
- * Check the structure.  Returns whether all columns are as they should be.
- */
+/* Check the structure.  Returns whether all columns are as they should be. */
 bool
 poser_check_structure(const PoserCheck *check)
 {

@@ -2,10 +2,10 @@
  * count_catalog.c
  *	  Which tables hold a count, and whether its triggers maintain it.
  *
- * Two caches live until the session ends.  One has, by the OID of a trigger, what its
- * arguments mean.  The other has, by the OID of a child table, whether its counts are
- * maintained.  An invalidation of a relation marks the entries that name it, and these
- * are looked up again when they are next needed.
+ * Two caches live until the session ends.  One has an entry for each trigger: what its
+ * arguments mean.  The other has an entry for each child table: whether its counts are
+ * maintained.  A relcache invalidation marks the entries that use the relation as
+ * invalid.  They are looked up again when they are needed next.
  */
 #include "postgres.h"
 
@@ -33,7 +33,7 @@
 static HTAB *count_triggers = NULL;
 static HTAB *count_maintenances = NULL;
 
-/* A relation has changed, or, with InvalidOid, all may have. */
+/* Relcache callback: mark the entries that use this relation as invalid; with InvalidOid, all entries. */
 static void
 invalidate_entries(Oid relid)
 {
@@ -54,7 +54,7 @@ invalidate_entries(Oid relid)
 			maintenance->valid = false;
 }
 
-/* Called once in a session, when the library is loaded. */
+/* Make the caches, when the module is loaded. */
 void
 poser_count_catalog_init(void)
 {
@@ -73,9 +73,9 @@ poser_count_catalog_init(void)
  */
 
 /*
- * Returns the index on the first column of a table of a count, and on no other column.
- * It must be an ordinary one: a valid btree of all rows, and unique where "unique" says
- * so.  Raises an error if there is none.
+ * Returns the index of a table of a count on its first column alone.  The index must be a
+ * valid B-tree index of all rows and, with "unique", a unique one.  Raises an error if
+ * there is none.
  */
 static Oid
 find_key_index(Relation rel, bool unique)
@@ -133,8 +133,9 @@ check_columns(Relation rel, Oid keytype)
 }
 
 /*
- * Describe the count that is kept in the tables "counts" and "deltas".  Unless the caller
- * has locked them, the description may be out of date when this function returns.
+ * Describe the count in the tables "counts" and "deltas".  Raises an error if their columns
+ * or indexes are not as they must be.  Unless the caller has locked the tables, the
+ * description may be out of date when this function returns.
  */
 void
 poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
@@ -143,7 +144,7 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 	Form_pg_attribute att;
 	TypeCacheEntry *type;
 
-	/* The key has the type of the first column. */
+	/* The type of the key is that of the first column. */
 	if (RelationGetDescr(rel)->natts == 0)
 		elog(ERROR, "relation \"%s\" has no column", RelationGetRelationName(rel));
 	att = TupleDescAttr(RelationGetDescr(rel), COUNT_KEY - 1);
@@ -166,7 +167,7 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 	count->key_hash = &type->hash_proc_finfo;
 	table_close(rel, AccessShareLock);
 
-	/* The deltas have the same columns; a key can have several rows. */
+	/* The deltas have the same columns, but a key can have several rows. */
 	rel = table_open(deltas, AccessShareLock);
 	check_columns(rel, count->keytype);
 	count->deltas_index = find_key_index(rel, false);
@@ -187,11 +188,12 @@ find_argument_column(TriggerData *trigdata, int argument)
 
 /*
  * Returns what the arguments of a count trigger mean: the table of settled counts, the
- * table of deltas, the column that is the parent's key or refers to it and, on the child,
- * the column of the flag.  The tables are in the schema of the trigger's function "fnoid".
+ * table of deltas, the column with the parent's key and, on the child, the column of the
+ * flag.  The tables are in the schema of the trigger's function "fnoid".  Raises an error
+ * if an argument names nothing suitable.
  *
- * The result stays at its address until the session ends.  Its description of the two
- * tables may be out of date until they are locked, see poser_count_locked().
+ * The result lives until the session ends.  Its description of the two tables may be out
+ * of date until they are locked, see poser_count_locked().
  */
 const PoserCountTrigger *
 poser_count_trigger(TriggerData *trigdata, Oid fnoid)
@@ -232,20 +234,20 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 						RelationGetRelationName(rel), tg->tgname),
 				 errhint("poser_check() says what was changed.")));
 
-	/* If a relation has changed since the look-up began, it is done again the next time. */
+	/* If a relation has changed since the look-up began, the next call looks up again. */
 	looked_up.valid = (started == poser_relation_changes());
 
-	/* A statement in progress can be using the entry, so replace all of it at once. */
+	/* An outer statement may be using the entry, so it is replaced in one step. */
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, NULL);
 	*trigger = looked_up;
 	return trigger;
 }
 
 /*
- * Returns the count of a trigger that has fired, and locks its two tables for writing
- * until the transaction ends.  From then on the tables stay as they are described, and so
- * do their indexes: a command that drops or replaces an index takes a lock that conflicts,
- * or waits for transactions that have locked the table.
+ * Lock the two tables of a trigger's count for writing until the transaction ends, and
+ * return the count.  While they are locked, the description of the tables and of their
+ * indexes stays true: a command that drops or replaces an index takes a lock that
+ * conflicts, or waits for transactions that have locked the table.
  */
 const PoserCount *
 poser_count_locked(TriggerData *trigdata)
@@ -254,8 +256,8 @@ poser_count_locked(TriggerData *trigdata)
 	Oid deltas = InvalidOid;
 
 	/*
-	 * The names can have come to mean other tables before the locks were there.  Look
-	 * them up again until they mean the locked ones.
+	 * Before the tables were locked, other sessions can have given their names to other
+	 * tables.  Look the names up again until they are those of the locked tables.
 	 */
 	for (;;)
 	{
@@ -275,7 +277,7 @@ poser_count_locked(TriggerData *trigdata)
  * Whether triggers maintain a count
  */
 
-/* Is it the OID of the function of this name in this schema? */
+/* Does the function have this name, and is it in this schema? */
 static bool
 is_function(Oid fnoid, const char *function, Oid nspid)
 {
@@ -284,7 +286,7 @@ is_function(Oid fnoid, const char *function, Oid nspid)
 	return name != NULL && strcmp(name, function) == 0 && get_func_namespace(fnoid) == nspid;
 }
 
-/* Do all changes of this table fire its own triggers, and survive a crash? */
+/* Do all changes of the table's rows fire its own triggers, and do the rows survive a crash? */
 static bool
 is_independent(Relation rel)
 {
@@ -294,19 +296,19 @@ is_independent(Relation rel)
 		   !has_subclass(RelationGetRelid(rel)) && !has_superclass(RelationGetRelid(rel));
 }
 
-/* The events, as bits of tgtype, for which a table's triggers fire always. */
+/* The events, as bits of tgtype, for which a table's triggers always fire. */
 typedef struct TriggerEvents
 {
-	int before; /* each statement */
-	int after;
-	int after_row;
+	int before;	   /* BEFORE triggers for statements */
+	int after;	   /* AFTER triggers for statements */
+	int after_row; /* AFTER triggers for rows */
 } TriggerEvents;
 
 /*
- * Collect the events of the triggers that call the function, and the tables of the count
- * that they name.  A trigger that is disabled, or has a condition or a list of columns,
- * does not fire always.  A trigger for rows may have a condition: it is only asked for
- * rows whose key is updated.
+ * Collect the events of the triggers that call the function, and put the tables of the
+ * count that they name into "maintenance".  A trigger that is disabled, or has a condition
+ * or a list of columns, does not always fire and is left out.  Only a row trigger may have
+ * a condition, because it is needed only for rows with an updated key.
  */
 static TriggerEvents
 collect_events(PoserCountMaintenance *maintenance, Relation rel, const char *function)
@@ -338,8 +340,8 @@ collect_events(PoserCountMaintenance *maintenance, Relation rel, const char *fun
 
 /*
  * Collect the transactions that wrote the catalog rows of the triggers that call the
- * function.  A snapshot that does not see one of them sees rows from before the counts
- * were maintained.  Returns false if there are too many.
+ * function.  A snapshot that does not see one of these transactions can see rows from the
+ * time before the counts were maintained.  Returns false if there are too many.
  */
 static bool
 collect_xids(PoserCountMaintenance *maintenance, Relation rel, const char *function)
@@ -368,9 +370,9 @@ collect_xids(PoserCountMaintenance *maintenance, Relation rel, const char *funct
 }
 
 /*
- * Do the table's triggers that call this function fire for all these events?  If no
- * triggers for rows are needed, "after_row" is 0, and they are not looked at.  What is
- * collected about the triggers is added to "maintenance".
+ * Do the table's triggers that call this function fire for exactly these events?  If
+ * "after_row" is 0, its row triggers do not matter.  Adds the triggers' transactions, and
+ * the tables of the count, to "maintenance".
  */
 static bool
 has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function,
@@ -387,14 +389,15 @@ has_triggers(PoserCountMaintenance *maintenance, Oid relid, const char *function
 }
 
 /*
- * Returns whether the triggers see every change of "child" and "parent".  For that all
- * triggers must be there and enabled.  Each table must be an ordinary one, which is
- * neither a partition nor inherits: rows that come through another table fire other
- * triggers, or none.  And a crash must not empty it.  "nspid" is the schema of the
- * triggers' functions.
+ * Returns an entry that says whether the triggers see every change of "child" and
+ * "parent".  This is so if all triggers exist and are enabled, and if each table is an
+ * ordinary, permanent one without partitions or inheritance.  Rows that are written
+ * through another table fire other triggers, or none, and a crash empties an unlogged
+ * table.
+ * "nspid" is the schema of the triggers' functions.
  *
- * The caller holds a lock on both tables.  The result stays at its address until the
- * session ends, but its content may change with the next call.
+ * The caller holds a lock on both tables.  The result lives until the session ends, but
+ * the next call may change its content.
  */
 const PoserCountMaintenance *
 poser_count_maintenance(Oid parent, Oid child, Oid nspid)
@@ -413,7 +416,7 @@ poser_count_maintenance(Oid parent, Oid child, Oid nspid)
 					 TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE, ALL_EVENTS, TRIGGER_TYPE_UPDATE) &&
 		OidIsValid(looked_up.counts) && OidIsValid(looked_up.deltas);
 
-	/* If a relation has changed since the look-up began, it is done again the next time. */
+	/* If a relation has changed since the look-up began, the next call looks up again. */
 	looked_up.valid = (started == poser_relation_changes());
 	maintenance = hash_search(count_maintenances, &child, HASH_ENTER, NULL);
 	*maintenance = looked_up;

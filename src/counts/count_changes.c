@@ -3,10 +3,12 @@
  *	  What a statement changes, added up by key.
  *
  * A hash table adds up the changes, so that each key's count is written once, however
- * many rows the statement has.  When the table takes more memory than a hash table may,
- * its content goes to a sort by hash value.  At the end the sort brings equal keys
- * together, because they have the same hash value.  So memory is bounded, and each key
- * is still written once, whatever the number of keys.
+ * many rows the statement has.  When the table takes more memory than
+ * get_hash_memory_limit() allows, its content goes to a sort by hash value.  At the end
+ * the sort brings equal keys together, because they have the same hash value.
+ *
+ * The invariant: memory is bounded, and each key is written once, whatever the number of
+ * keys.
  */
 #include "postgres.h"
 
@@ -19,7 +21,7 @@
 
 #include "counts/counts_internal.h"
 
-/* Sorted changes are written when the hash table has so many keys. */
+/* When the hash table has so many keys, sorted changes are written. */
 #define SORTED_BATCH 1000
 
 /* The columns of the sort. */
@@ -91,7 +93,7 @@ add_to_hash(CountChanges *changes, Datum key, Tally tally)
 	change->tally = tally_add(change->tally, tally);
 }
 
-/* Make the sort.  It orders by the hash value only: keys need no order of their own. */
+/* Make the sort.  It orders by the hash value only, so a key's type needs no order. */
 static void
 begin_sort(CountChanges *changes)
 {
@@ -152,7 +154,7 @@ poser_count_add_change(CountChanges *changes, Datum key, Tally tally)
 
 /*
  * Write the changes in the hash table.  The tables of the count are locked only here, and
- * only if there is a change: a statement that changes no count does without them.
+ * only if there is a change.  So a statement that changes no count takes no lock on them.
  */
 static void
 write_hash(CountChanges *changes)
@@ -178,8 +180,8 @@ write_hash(CountChanges *changes)
 }
 
 /*
- * Take the sorted changes through the hash table, which adds up those of equal keys, and
- * write them in batches.  The last batch stays in the hash table.
+ * Put the sorted changes into the hash table, which adds up those of equal keys, and write
+ * them in batches.  The last batch stays in the hash table.
  */
 static void
 write_sorted(CountChanges *changes)
@@ -196,7 +198,7 @@ write_sorted(CountChanges *changes)
 
 		CHECK_FOR_INTERRUPTS();
 
-		/* All changes of a key go into one batch, so batches end where the hash changes. */
+		/* A batch ends only where the hash value changes, so that all changes of a key are in one batch. */
 		if (changes->hash->members >= SORTED_BATCH && hash != last_hash)
 		{
 			write_hash(changes);

@@ -6,14 +6,14 @@
  * (key, total, active).  The functions here find, insert, update and delete their rows.
  * None of them waits for another transaction.
  *
- * Look-ups use SnapshotSelf, which finds the newest version that is committed or the
- * transaction's own.  It takes no predicate locks: SERIALIZABLE writers of one parent
- * must not fail because of its count.
+ * Look-ups use SnapshotSelf, which finds the newest version that is committed or is the
+ * transaction's own.  It takes no predicate locks, so that SERIALIZABLE writers of one
+ * parent's children do not fail because of the parent's count.
  *
  * A row can be replaced very often.  Its older versions stay as long as a snapshot
- * may see them, and those of one transaction stay at least until it ends.  A look-up by
- * the index would visit all of them.  Therefore a session remembers where it has put
- * rows, and looks there first.
+ * may see them.  The versions that one transaction has written stay at least until it
+ * ends.  A look-up by the index would visit all of them.  Therefore a session remembers
+ * where it has put rows, and looks there first.
  */
 #include "postgres.h"
 
@@ -40,8 +40,8 @@
  * keys may have the same hash, another session may have replaced the row, or the space
  * may have been used again.
  *
- * "before" is the row's place before the (sub)transaction "xid" replaced it.  The row is
- * there again after a rollback.
+ * "before" is the row's place before the (sub)transaction "xid" replaced the row.  After a
+ * rollback the newest version is there again.
  */
 typedef struct KnownRowKey
 {
@@ -97,7 +97,7 @@ poser_count_close_table(CountTable *table)
  * The row that was found
  */
 
-/* Returns its key, which is valid until the next row is found. */
+/* Returns the key of the row that was found.  It is valid until the next row is found. */
 Datum
 poser_count_found_key(CountTable *table)
 {
@@ -106,7 +106,7 @@ poser_count_found_key(CountTable *table)
 	return slot_getattr(table->found, COUNT_KEY, &isnull);
 }
 
-/* Returns its numbers.  Null, which only an owner of the table can write, counts as 0. */
+/* Returns the numbers of the row that was found.  Null counts as 0; only an owner of the table can write it. */
 Tally
 poser_count_found_tally(CountTable *table)
 {
@@ -122,7 +122,7 @@ poser_count_found_tally(CountTable *table)
 	return result;
 }
 
-/* Has this transaction, or one of its subtransactions, written it? */
+/* Has this transaction, or one of its subtransactions, written the row that was found? */
 bool
 poser_count_found_is_own(CountTable *table)
 {
@@ -133,8 +133,9 @@ poser_count_found_is_own(CountTable *table)
 }
 
 /*
- * Does the writer's snapshot see it?  The transaction's own rows count as visible,
- * whichever command has written them: they are made from visible rows only.
+ * Does the writer's snapshot see the row that was found?  The transaction's own rows
+ * count as visible, whichever command has written them, because they are made from
+ * visible rows only.
  */
 bool
 poser_count_found_is_visible(CountTable *table)
@@ -143,7 +144,7 @@ poser_count_found_is_visible(CountTable *table)
 		   table_tuple_satisfies_snapshot(table->direct.rel, table->found, table->snapshot);
 }
 
-/* Does it have this key? */
+/* Does the row that was found have this key? */
 static bool
 found_has_key(CountTable *table, Datum key)
 {
@@ -182,7 +183,7 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 	TransactionId xid = GetCurrentTransactionId();
 	bool found;
 
-	/* Make the hash table, or make it anew when it is full. */
+	/* Make the hash table, or empty it when it is full. */
 	if (known_rows != NULL && hash_get_num_entries(known_rows) >= MAX_KNOWN_ROWS)
 	{
 		hash_destroy(known_rows);
@@ -197,7 +198,7 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 		known_rows = hash_create("poser known rows", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 
-	/* Within one (sub)transaction, "before" stays what it was when that began. */
+	/* Within one (sub)transaction "before" stays the place that the row had when it began. */
 	row = hash_search(known_rows, &key, HASH_ENTER, &found);
 	if (!found)
 		ItemPointerSetInvalid(&row->before);
@@ -211,7 +212,7 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 		table->nblocks = ItemPointerGetBlockNumber(tid) + 1;
 }
 
-/* Is the newest version of the key's row at this place?  If so, it is found. */
+/* Find the newest version of the key's row, if it is at this place.  Returns whether it is. */
 static bool
 fetch_row(CountTable *table, Datum key, ItemPointer tid)
 {
@@ -222,8 +223,8 @@ fetch_row(CountTable *table, Datum key, ItemPointer tid)
 }
 
 /*
- * Find the key's row if this transaction has written it and the session remembers it.
- * Returns false if it has not.
+ * Find the key's row if this transaction has written it.  Returns false if it has not, or
+ * if the session does not remember the row.
  */
 bool
 poser_count_find_own_row(CountTable *table, Datum key, uint32 hash)
@@ -236,8 +237,8 @@ poser_count_find_own_row(CountTable *table, Datum key, uint32 hash)
 }
 
 /*
- * Find the key's row by what the session remembers.  Returns false if it is not found
- * in this way; it may be there all the same.
+ * Find the key's row by what the session remembers.  Returns false if the row is not found
+ * in this way.  The row may exist all the same.
  */
 bool
 poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)
@@ -246,7 +247,7 @@ poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)
 	TableScanDesc scan;
 	ItemPointerData tid;
 
-	/* It is where this session has put it, most often. */
+	/* Usually the row is where this session has put it. */
 	if (row == NULL)
 		return false;
 	if (fetch_row(table, key, &row->newest) || fetch_row(table, key, &row->before))
@@ -254,7 +255,7 @@ poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)
 	if (ItemPointerGetBlockNumber(&row->newest) >= table->nblocks)
 		return false;
 
-	/* Other sessions may have replaced it: follow the versions to the newest. */
+	/* Other sessions may have replaced the row: follow its versions to the newest one. */
 	tid = row->newest;
 	scan = table_beginscan_tid(table->direct.rel, SnapshotSelf);
 	table_tuple_get_latest_tid(scan, &tid);
@@ -329,8 +330,8 @@ form_row(CountTable *table, Datum key, Tally tally)
 
 /*
  * Make the index entry of a new version of a row, without a check that its key is
- * unique.  The version has the key of the row that it replaces, so the check could only
- * pass, and it would visit all older versions of this transaction.
+ * unique.  The version has the key of the row that it replaces, so the check is not
+ * needed.  It would visit all older versions that this transaction has written.
  */
 static void
 insert_index_entry_unchecked(CountTable *table)
@@ -347,8 +348,9 @@ insert_index_entry_unchecked(CountTable *table)
 }
 
 /*
- * Insert a row.  If the key must be unique and has another row, or another transaction
- * is inserting or deleting one, the new row is deleted again and the result is false.
+ * Insert a row, and return true.  In a table with one row for each key there may be a row
+ * with the key already, or another transaction may be inserting or deleting one.  Then
+ * the new row is deleted again, and the result is false.  Never waits.
  */
 bool
 poser_count_insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
@@ -386,8 +388,8 @@ lock_row(CountTable *table, LockTupleMode mode)
 }
 
 /*
- * Replace the row that was found by one with this tally.  Returns false, and has
- * changed nothing, if another transaction has replaced or locked it.
+ * Replace the row that was found by one with this tally.  Returns false, and changes
+ * nothing, if another transaction has replaced or locked the row.  Never waits.
  *
  * After this call the row in table->found is an old version.
  */
@@ -400,10 +402,10 @@ poser_count_update_row(CountTable *table, uint32 hash, Tally tally)
 	bool own = poser_count_found_is_own(table);
 
 	/*
-	 * table_tuple_update() has no option not to wait.  So lock the row first, as an
-	 * update does that leaves the key as it is.  An own row needs no lock, because no
-	 * other transaction sees it.  It must not have one either: newer versions of the
-	 * row inherit a lock, so locks of many subtransactions would add up.
+	 * table_tuple_update() has no option not to wait.  So lock the row first, with the
+	 * lock of an update that does not change the key.  A row of our own needs no lock,
+	 * because no other transaction sees it.  It must not get one either: newer versions of
+	 * a row inherit its locks, and the locks of many subtransactions would accumulate.
 	 */
 	if (!own && !lock_row(table, LockTupleNoKeyExclusive))
 		return false;
@@ -445,8 +447,8 @@ try_delete(CountTable *table, bool wait)
 }
 
 /*
- * Delete the row that was found.  Returns false, and has changed nothing, if another
- * transaction has replaced or locked it.
+ * Delete the row that was found.  Returns false, and changes nothing, if another
+ * transaction has replaced or locked the row.  Never waits.
  */
 bool
 poser_count_delete_row(CountTable *table)
@@ -455,8 +457,9 @@ poser_count_delete_row(CountTable *table)
 	TM_Result result = try_delete(table, false);
 
 	/*
-	 * A lock of this transaction stays on newer versions of the row, and can be what
-	 * seems to be in the way.  With the lock that a delete needs, nothing is waited for.
+	 * Newer versions of a row inherit its locks, so a lock of this transaction itself can
+	 * be the reason for TM_BeingModified.  lock_row() takes the lock that a delete needs,
+	 * or fails.  With this lock the delete has nothing to wait for.
 	 */
 	if (result == TM_BeingModified && own && lock_row(table, LockTupleExclusive))
 		result = try_delete(table, true);

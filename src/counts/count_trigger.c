@@ -4,11 +4,15 @@
  *
  * poser_count_child() counts what each statement changes in the child table.
  * poser_count_parent() makes and deletes the settled rows of parents.  Both are
- * triggers for statements, so that a statement of a million rows is one call.
+ * statement triggers, so that a statement of a million rows calls them once.  Only an
+ * update of a parent's key calls poser_count_parent() for each row.
  *
  * Other triggers of the same statement can fire before these, and can write the same
  * tables.  They may have inserted a deleted parent again, for instance.  Where this
  * matters, the functions look at the rows that the table has now.
+ *
+ * The invariant is the one of settle.c.  It holds for a row from the moment when its
+ * statement is counted.
  */
 #include "postgres.h"
 
@@ -42,7 +46,7 @@ read_row(CountedRow *row, TupleTableSlot *slot, const PoserCountTrigger *trigger
 	row->key = slot_getattr(slot, trigger->key, &isnull);
 	if (isnull)
 		return false;
-	/* The key is hashed, compared and copied: detoast it once. */
+	/* The key is hashed, compared and copied, so detoast it once. */
 	if (trigger->count.keylen == -1)
 		row->key = PointerGetDatum(PG_DETOAST_DATUM_PACKED(row->key));
 	row->active = false;
@@ -79,9 +83,10 @@ count_row(CountChanges *changes, const CountedRow *row, int sign)
 /*
  * Count what a statement has changed, by its transition tables.
  *
- * An UPDATE has two, which are read side by side: most often the old and the new version
- * of a row are at the same place, and they count alike.  A pair that counts alike changes
- * nothing, even if its rows do not belong together.
+ * An UPDATE has two transition tables, which are read side by side.  Usually the old and
+ * the new version of a row are at the same place in both, and have the same parent and
+ * flag.  A pair with the same parent and flag changes no count, so it is skipped.  This is
+ * right even if its two rows are not versions of one row.
  */
 static void
 count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
@@ -115,7 +120,7 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	poser_transition_close(&new_rows);
 }
 
-/* Add the rows that the child has now to counts that are zero, after TRUNCATE. */
+/* After TRUNCATE, when all counts are zero: add the rows that the child has now. */
 static void
 count_table(TriggerData *trigdata, const PoserCountTrigger *trigger)
 {
@@ -144,10 +149,10 @@ count_truncate(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	CountWriter writer;
 
 	/*
-	 * The counts become zero before TRUNCATE, so that the trigger on a parent that is
-	 * truncated as well finds zeros.  They become zero again after it: other triggers
-	 * may have written the child in between, and their rows were counted, whether
-	 * TRUNCATE has removed them or they came after it.
+	 * Before TRUNCATE the counts become zero, so that the trigger on a parent that is
+	 * truncated as well finds zeros.  After TRUNCATE they become zero again, and the
+	 * rows that the child has then are counted.  This corrects counts that other
+	 * triggers have changed in between: TRUNCATE may have removed their rows.
 	 */
 	poser_count_open(&writer, poser_count_locked(trigdata));
 	poser_count_reset_all(&writer);
@@ -159,7 +164,7 @@ count_truncate(TriggerData *trigdata, const PoserCountTrigger *trigger)
 /*
  * poser_count_child(counts, deltas, key column, flag column) returns trigger
  *
- * On the child, before and after each statement of every kind.
+ * A trigger on the child, before and after each INSERT, UPDATE, DELETE and TRUNCATE.
  */
 Datum
 poser_count_child(PG_FUNCTION_ARGS)
@@ -175,7 +180,7 @@ poser_count_child(PG_FUNCTION_ARGS)
 						trigdata->tg_trigger->tgname)));
 	trigger = poser_count_trigger(trigdata, fcinfo->flinfo->fn_oid);
 
-	/* From here on, until it is counted, the statement may show rows that no count has. */
+	/* From here on queries can see rows of the statement that are not counted yet. */
 	if (TRIGGER_FIRED_BEFORE(event))
 	{
 		if (TRIGGER_FIRED_BY_INSERT(event))
@@ -240,8 +245,8 @@ count_deleted(TriggerData *trigdata, const PoserCountTrigger *trigger)
 
 	/*
 	 * Other triggers may have inserted some of the parents again, before this one
-	 * fired.  Their counts have just ended with those of the deleted ones.  The writer
-	 * is opened anew, because a key is changed only once in one opening.
+	 * fired.  The loop above has ended the counts of these, too, so begin them again.
+	 * The writer is opened anew, because it may change a key only once.
 	 */
 	poser_transition_rewind(&rows);
 	while (next_row(&row, &rows, trigger))
@@ -270,11 +275,12 @@ count_key_update(TriggerData *trigdata, const PoserCountTrigger *trigger)
 
 	poser_count_open(&writer, poser_count_locked(trigdata));
 
-	/* Another row may have the old key now, and keeps its count. */
+	/* If another parent has the old key now, the count of that key goes on. */
 	key = slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull);
 	if (!isnull && !parent_exists(trigdata->tg_relation, trigger, key, slot))
 		poser_count_end(&writer, key);
 
+	/* Begin the count of the new key. */
 	key = slot_getattr(trigdata->tg_newslot, trigger->key, &isnull);
 	if (!isnull)
 		poser_count_begin(&writer, key);
@@ -313,8 +319,8 @@ recount_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 /*
  * poser_count_parent(counts, deltas, key column) returns trigger
  *
- * On the parent: after each statement of every kind, before each INSERT and UPDATE, and
- * after each row whose key is updated.
+ * A trigger on the parent: after each INSERT, UPDATE, DELETE and TRUNCATE, before each
+ * INSERT and UPDATE, and after each row with an updated key.
  */
 Datum
 poser_count_parent(PG_FUNCTION_ARGS)
@@ -324,9 +330,10 @@ poser_count_parent(PG_FUNCTION_ARGS)
 	const PoserCountTrigger *trigger = poser_count_trigger(trigdata, fcinfo->flinfo->fn_oid);
 
 	/*
-	 * A statement that inserts parents or changes their keys shows parents whose counts
-	 * have not begun, until its last trigger has fired.  An UPDATE has been counted row
-	 * by row by then.
+	 * While a statement inserts parents or changes their keys, queries can see parents
+	 * without counts.  So the statement is in the list until its counts have begun.  For
+	 * an UPDATE the row triggers begin them, and they fire before the AFTER trigger of
+	 * the statement.
 	 */
 	if (TRIGGER_FIRED_FOR_ROW(event))
 	{

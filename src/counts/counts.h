@@ -1,6 +1,6 @@
 /*
  * counts.h
- *	  What other folders use of the counts.
+ *	  The counts, for other folders.
  */
 #ifndef POSER_COUNTS_H
 #define POSER_COUNTS_H

@@ -1,6 +1,6 @@
 /*
  * counts_internal.h
- *	  What only the files of this folder share.
+ *	  What the files of this folder share, and no other folder uses.
  *
  * A file uses those above it in this list:
  *
@@ -50,12 +50,12 @@ typedef struct PoserCountTrigger
 	Oid tgoid; /* hash key */
 	bool valid;
 	AttrNumber key;	 /* column of the trigger's table */
-	AttrNumber flag; /* another one; 0 on the parent */
+	AttrNumber flag; /* column of the trigger's table; 0 on the parent */
 	Oid relid;		 /* the trigger's table */
 	PoserCount count;
 } PoserCountTrigger;
 
-/* Whether triggers maintain the counts of a child table, and since when. */
+/* Whether triggers maintain the counts of a child table, and since which transactions. */
 typedef struct PoserCountMaintenance
 {
 	Oid child; /* hash key */
@@ -73,7 +73,7 @@ typedef struct PoserCountMaintenance
 typedef struct Tally
 {
 	int64 total;
-	int64 active; /* those of them whose flag is true */
+	int64 active; /* the children with a true flag */
 } Tally;
 
 /* One of the two tables of a count, opened for writing. */
@@ -86,7 +86,7 @@ typedef struct CountTable
 	Oid indexid; /* the index on the key */
 	Relation index;
 	IndexScanDesc scan;
-	BlockNumber nblocks;	/* the table's size; a place beyond it is out of date */
+	BlockNumber nblocks;	/* the table's size; a remembered place beyond it is out of date */
 	TupleTableSlot *found;	/* the row that a function has found */
 	TupleTableSlot *formed; /* the row to be written */
 } CountTable;
@@ -100,7 +100,7 @@ typedef struct CountWriter
 	bool deltas_empty; /* no delta can be visible to the writer's snapshot */
 } CountWriter;
 
-/* What a statement changes, by key; see count_changes.c. */
+/* What a statement changes, added up by key; see count_changes.c. */
 typedef struct CountChanges
 {
 	TriggerData *trigdata;
@@ -109,7 +109,7 @@ typedef struct CountChanges
 	struct changes_hash *hash;
 	Size limit;			  /* of the context's memory */
 	Tuplesortstate *sort; /* rows of (hash, key, total, active); NULL until it is needed */
-	TupleTableSlot *slot; /* for its rows */
+	TupleTableSlot *slot; /* for the rows of the sort */
 } CountChanges;
 
 static inline uint32

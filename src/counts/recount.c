@@ -2,12 +2,12 @@
  * recount.c
  *	  Comparing the counts with the rows, and rebuilding them.
  *
- * poser_recount() works while other sessions write.  A count that is wrong in one
- * snapshot is wrong by the same number in all later ones, until it is mended: a writer
- * changes the count and the number of children alike, see settle.c.  Therefore a rebuild
- * is a writer like any other.  It finds the differences under one snapshot, and adds them
- * to the counts.  Two rebuilds at a time would both add them, so a rebuild takes a lock
- * on the table of settled counts that only one transaction can have.
+ * poser_recount() works while other sessions write.  A writer changes the count and the
+ * number of children by the same number, see settle.c.  So a count that is wrong in one
+ * snapshot is wrong by the same number in all later ones, until a rebuild corrects it.  A
+ * rebuild finds the differences under one snapshot, and adds them to the counts as any
+ * other writer does.  Two rebuilds at a time would both add them.  So a rebuild takes a
+ * lock on the table of settled counts that only one transaction can have.
  */
 #include "postgres.h"
 
@@ -33,18 +33,18 @@ PG_FUNCTION_INFO_V1(poser_recount);
 typedef struct Compared
 {
 	Datum key;
-	Tally live; /* the child's rows */
-	Tally kept; /* the count */
+	Tally live; /* of the child's rows */
+	Tally kept; /* by the tables of the count */
 	int64 parents;
 	int64 settled;
 	int64 deltas;
 } Compared;
 
 /*
- * Returns a query for the keys whose count is not as it should be after a rebuild: that
- * is wrong, lacks a settled row, has one without a parent or children, or has deltas.
- * The query must be run with search_path = pg_catalog.  Its columns are those of
- * Compared.  For the components of widgets it is
+ * Returns a query for the keys that a rebuild has to change.  The count of such a key is
+ * wrong, or lacks a settled row, or has a settled row without a parent and children, or
+ * has deltas.  The query must be run with search_path = pg_catalog.  Its columns are those
+ * of Compared.  For the components of widgets it is
  *
  *		SELECT key,
  *		       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,
@@ -119,7 +119,7 @@ read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
 	return true;
 }
 
-/* Make the count of one key right.  Returns whether it was wrong. */
+/* Correct the count of one key.  Returns whether it was wrong. */
 static bool
 mend_count(CountWriter *writer, const Compared *row)
 {
@@ -136,8 +136,8 @@ mend_count(CountWriter *writer, const Compared *row)
 	}
 
 	/*
-	 * Without a parent make no settled row: a session that inserts the parent would find
-	 * it in its way.  All deltas become one.
+	 * Without a parent make no settled row, because it could conflict with the one of a
+	 * transaction that inserts the parent.  All deltas become one.
 	 */
 	if (row->settled == 0 && row->parents == 0)
 		poser_count_defer(writer, row->key, hash,
@@ -145,7 +145,7 @@ mend_count(CountWriter *writer, const Compared *row)
 	else if (row->deltas > 0 || !tally_is_zero(difference))
 		poser_count_change(writer, row->key, hash, difference);
 
-	/* A settled row without a parent and children is of no use. */
+	/* Delete a settled row without a parent and children. */
 	if (row->settled > 0 && row->parents == 0 && row->live.total == 0)
 	{
 		CommandCounterIncrement();
@@ -170,7 +170,7 @@ check_column(Oid relid, const char *column, Oid type)
 }
 
 /*
- * Make all counts in one pair of tables right, and settle all deltas that no other
+ * Correct all counts in one pair of tables, and settle all deltas that no other
  * transaction holds.  Returns how many keys had a wrong count.  The current user must
  * have the rights of the owner of all the tables.
  */
@@ -190,15 +190,16 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 	CommandId first_cid;
 
 	/*
-	 * Lock the tables in the order of writers, so that there is no deadlock, and before
-	 * the snapshot is taken, so that it sees all rows of a table that is rewritten.
+	 * Lock the tables in the order in which writers lock them, so that there is no
+	 * deadlock.  Lock them before the snapshot is taken, so that it sees all rows of a
+	 * table that was rewritten.
 	 */
 	LockRelationOid(child, AccessShareLock);
 	LockRelationOid(parent, AccessShareLock);
 	LockRelationOid(counts, ShareUpdateExclusiveLock);
 	LockRelationOid(deltas, AccessShareLock);
 
-	/* They can have been dropped or changed before they were locked. */
+	/* The tables can have been dropped or changed before they were locked. */
 	for (int i = 0; i < lengthof(relations); i++)
 		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relations[i])))
 			ereport(ERROR,
@@ -209,7 +210,7 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 	check_column(child, child_key, count.keytype);
 	check_column(child, flag, BOOLOID);
 
-	/* The latest snapshot sees what an earlier rebuild has mended. */
+	/* Compare with the latest snapshot, which sees what an earlier rebuild has corrected. */
 	sql = poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas);
 	poser_become_owner(child, &save_userid, &save_sec_context);
 	latest = RegisterSnapshot(GetLatestSnapshot());
@@ -217,7 +218,7 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 	SPI_connect();
 	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql, .read_only = true});
 
-	/* Mend the counts while the query gives them: it does not see what is written. */
+	/* Correct the counts while the query runs: its snapshot does not see what is written. */
 	poser_count_open(&writer, &count);
 	first_cid = GetCurrentCommandId(false);
 	for (;;)
@@ -245,8 +246,8 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 
 	/*
-	 * Older snapshots, such as that of a REPEATABLE READ transaction, can lack what was
-	 * wrong.  They must not be used to read what has mended it.
+	 * An older snapshot, such as that of a REPEATABLE READ transaction, may not see the
+	 * wrong counts.  So it must not be used to read the counts with their corrections.
 	 */
 	if (wrong > 0)
 		poser_count_note_inconsistent(first_cid);
@@ -260,8 +261,8 @@ static const char *const recounted_tables[] = {
 /*
  * poser_recount() returns bigint
  *
- * Makes all counts of components right.  The result is for how many widgets they were
- * wrong.
+ * Corrects all counts of components.  The result is the number of widgets with a wrong
+ * count.
  */
 Datum
 poser_recount(PG_FUNCTION_ARGS)

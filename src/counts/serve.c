@@ -2,21 +2,23 @@
  * serve.c
  *	  Whether a query may read the maintained counts.
  *
- * The views of counts ask poser_count_serves().  If its answer is no, they count the
- * child's rows instead.  The answer is yes if the counts are what the current user would
- * count under the active snapshot:
+ * The views of the counts call poser_count_serves().  If the result is false, they have no
+ * rows, and poser_widget_summary counts the child's rows itself.  The result is true if
+ * the counts are what the current user would count under the active snapshot.  For this
+ * all of these must hold:
  *
  * - the user may see all rows of both tables;
  * - the triggers have maintained the counts for everything that the snapshot sees;
  * - the snapshot sees no row of a statement without the count of that row;
  * - the snapshot sees every change folded into the count rows that it sees.
  *
- * Count rows of another transaction satisfy the last two conditions in every snapshot:
- * its children and its counts become visible together.  Count rows of our own
- * transaction need not, because a snapshot can see some of its commands only.  So this
- * file remembers, until the transaction ends, which of the transaction's snapshots do not
- * fit its counts.  The triggers and settle.c tell it by the functions
- * poser_count_begin_statement() to poser_count_note_inconsistent().
+ * For count rows of other transactions the last two conditions hold in every snapshot,
+ * because the children and the counts of one transaction become visible together.  For
+ * count rows of our own transaction they may not hold, because a snapshot can see some of
+ * its commands and not others.  So this file remembers, until the transaction ends, which
+ * of the transaction's snapshots are inconsistent with its counts.  The other files of
+ * this folder report this by poser_count_begin_statement(), poser_count_end_statement(),
+ * poser_count_note_replaced() and poser_count_note_inconsistent().
  */
 #include "postgres.h"
 
@@ -35,36 +37,38 @@
 #include "counts/counts_internal.h"
 
 /*
- * How much a transaction remembers: command numbers (8 MB), snapshots (3 MB) and
- * decisions (16 MB).  Nothing is forgotten before the transaction ends, because older
- * snapshots may still be used.  From the moment when one of these limits is reached,
- * queries with newer snapshots count the rows.
+ * How much a transaction remembers: command IDs (8 MB), snapshots (3 MB) and decisions
+ * (16 MB).  Nothing is forgotten before the transaction ends, because older snapshots may
+ * still be used.  When one of these limits is reached, queries with newer snapshots count
+ * the rows.
  */
 #define MAX_COMMANDS (64 * 1024 * 1024)
 #define MAX_REPLACEMENTS (256 * 1024)
 #define MAX_DECISIONS (256 * 1024)
 
 /*
- * Statements on a child or a parent that have begun and are not counted yet.  Queries
- * of other triggers, for instance, can see their rows meanwhile.
+ * Statements on a child or a parent that have begun and are not counted yet.  Queries in
+ * other triggers, for instance, can see their rows meanwhile.
  */
 static PoserStatement *statements = NULL;
 
 /*
- * Commands whose snapshots were taken while such a statement was in progress.  These
- * snapshots see rows of the statement and not their counts.  A trigger can open a cursor
- * with such a snapshot, so it can be used after the statement.  In TopTransactionContext.
+ * The IDs of commands with snapshots taken while such a statement was in progress.  These
+ * snapshots can see rows of the statement and do not see their counts.  A trigger can open
+ * a cursor with such a snapshot, and the cursor can be read after the statement.  The set
+ * is in TopTransactionContext.
  */
 static Bitmapset *mid_statement_commands = NULL;
 
 /*
- * A command that has replaced or deleted a count row of another transaction, and a
- * snapshot that fits the result.  A snapshot that is older than this one, but later than
- * the command, sees our own row.  It may not see the changes that the other row contained.
+ * A command that has replaced or deleted a count row of another transaction, and the
+ * snapshot that it used.  This snapshot and newer ones see all changes in the new row.  An
+ * older snapshot with a later command ID sees the new row, but it may not see the changes
+ * that the replaced row contained.
  *
  * Of the snapshot, xmax and the number of running transactions are kept.  Of two
- * snapshots of a session, the one with the greater xmax is newer.  If these are equal,
- * the one with fewer running transactions is newer.
+ * snapshots of a session, the one with the greater xmax is newer.  If both have the same
+ * xmax, the one with fewer running transactions is newer.
  */
 typedef struct Replacement
 {
@@ -73,20 +77,20 @@ typedef struct Replacement
 	CommandId cid;
 } Replacement;
 
-/* The replacements in the order of time, one for each snapshot.  In TopTransactionContext. */
+/* The replacements in the order of time, one for each snapshot, in TopTransactionContext. */
 static Replacement *replacements = NULL;
 static int num_replacements = 0;
 static int max_replacements = 0;
 
 /*
- * The first command, if any, that has written counts inconsistent with all snapshots of
- * this transaction.
+ * The first command, if there is one, that has written counts inconsistent with all
+ * snapshots of this transaction.
  */
 static CommandId inconsistent_from = InvalidCommandId;
 
 /*
- * What poser_count_serves() has answered in this transaction, by table, user and
- * snapshot.  In TopMemoryContext.
+ * What poser_count_serves() has returned in this transaction, by table, user and
+ * snapshot.  The hash table is in TopMemoryContext.
  */
 typedef struct DecisionKey
 {
@@ -116,6 +120,7 @@ typedef struct Decision
 #define SH_DEFINE
 #include "lib/simplehash.h"
 
+/* The size with which the hash table of decisions begins. */
 #define FEW_DECISIONS 64
 
 static decisions_hash *decisions = NULL;
@@ -142,8 +147,8 @@ poser_count_end_statement(TriggerData *trigdata)
 
 	/*
 	 * Remember the commands since the statement began: their snapshots do not see its
-	 * counts.  The current command is marked as used, so that the next snapshot has
-	 * another command number.
+	 * counts.  The current command ID is marked as used, so that the next snapshot has
+	 * another one.
 	 */
 	if (GetCurrentCommandId(false) > statement->cid)
 	{
@@ -158,8 +163,8 @@ poser_count_end_statement(TriggerData *trigdata)
 }
 
 /*
- * Which of the two snapshots is older?  The result is less than 0 if it is the one of
- * the replacement, greater than 0 if it is "snapshot", and 0 if they are the same.
+ * Compare the age of two snapshots.  The result is less than 0 if the replacement's is
+ * older, greater than 0 if "snapshot" is older, and 0 if they are the same.
  */
 static inline int
 compare_age(const Replacement *replacement, Snapshot snapshot)
@@ -172,7 +177,7 @@ compare_age(const Replacement *replacement, Snapshot snapshot)
 }
 
 /*
- * The counts that the current transaction writes from the command "from" on are
+ * Note that the counts that the current transaction writes from the command "from" on are
  * inconsistent with its own snapshots.
  */
 void
@@ -183,8 +188,9 @@ poser_count_note_inconsistent(CommandId from)
 }
 
 /*
- * The current command has replaced or deleted a count row of another transaction.  The
- * result fits "snapshot" and newer ones; older ones must not be used to read it.
+ * Note that the current command has replaced or deleted a count row of another
+ * transaction.  "snapshot" and newer ones are consistent with the result.  Older ones must
+ * not be used to read it.
  */
 void
 poser_count_note_replaced(Snapshot snapshot)
@@ -195,10 +201,11 @@ poser_count_note_replaced(Snapshot snapshot)
 	if (IsolationUsesXactSnapshot())
 		return;
 
-	/* One entry for a snapshot is enough: that of the first command. */
+	/* One entry for a snapshot is enough, that of the first command.  It is there already. */
 	if (num_replacements > 0 && compare_age(&replacements[num_replacements - 1], snapshot) >= 0)
 		return;
 
+	/* Otherwise add one, unless there are too many. */
 	if (num_replacements == MAX_REPLACEMENTS)
 	{
 		poser_count_note_inconsistent(GetCurrentCommandId(false));
@@ -236,9 +243,10 @@ forget_decisions(void)
 }
 
 /*
- * The transaction ends.  (A subtransaction that is rolled back changes nothing but the
- * list of statements.  The rest can only make queries count the rows where they need
- * not.)
+ * Transaction callback: forget all at its end.  The end of a subtransaction needs no
+ * callback here: base/statement.c takes care of the list of statements.  Other entries of a
+ * subtransaction that was rolled back do no harm.  They only make queries count the rows
+ * although they need not.
  */
 static void
 end_transaction(XactEvent event, void *arg)
@@ -262,7 +270,7 @@ end_transaction(XactEvent event, void *arg)
 	}
 }
 
-/* Called once in a session, when the library is loaded. */
+/* Called when the module is loaded. */
 void
 poser_count_init(void)
 {
@@ -275,14 +283,14 @@ poser_count_init(void)
  * What a snapshot sees
  */
 
-/* Does it see every change folded into the count rows of our own that it sees? */
+/* Does the snapshot see every change folded into our own count rows visible to it? */
 static bool
 sees_folded_changes(Snapshot snapshot)
 {
 	if (inconsistent_from != InvalidCommandId && snapshot->curcid > inconsistent_from)
 		return false;
 
-	/* Look at replacements under newer snapshots only; these are the last ones. */
+	/* Only replacements with newer snapshots matter, and these are the last ones. */
 	for (int i = num_replacements - 1; i >= 0; i--)
 	{
 		if (compare_age(&replacements[i], snapshot) <= 0)
@@ -293,7 +301,7 @@ sees_folded_changes(Snapshot snapshot)
 	return true;
 }
 
-/* Does it see what this transaction has done? */
+/* Does the snapshot see the changes of the transaction with this ID? */
 static bool
 sees_transaction(TransactionId xid, Snapshot snapshot)
 {
@@ -302,9 +310,10 @@ sees_transaction(TransactionId xid, Snapshot snapshot)
 }
 
 /*
- * Does it see all rows that the table had when it was taken?  TRUNCATE and commands that
- * rewrite a table do not keep them for older snapshots, nor for those of their own
- * transaction.  They write the table's row in pg_class, which tells their transaction.
+ * Does the snapshot see all rows that the table had when it was taken?  TRUNCATE, and
+ * commands that rewrite a table, do not keep these rows for older snapshots, nor for older
+ * snapshots of their own transaction.  Such a command writes a new version of the table's
+ * row in pg_class, and xmin of this version is its transaction.
  */
 static bool
 sees_relation(Oid relid, Snapshot snapshot)
@@ -319,7 +328,7 @@ sees_relation(Oid relid, Snapshot snapshot)
 	return !TransactionIdIsCurrentTransactionId(xmin) && sees_transaction(xmin, snapshot);
 }
 
-/* Have triggers maintained the counts for everything that it sees? */
+/* Have triggers maintained the counts for all rows that the snapshot sees? */
 static bool
 sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 {
@@ -335,7 +344,7 @@ sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 		   sees_relation(maintenance->deltas, snapshot);
 }
 
-/* May it see rows of a statement, and not that they are counted? */
+/* Can the snapshot see rows of a statement without their counts? */
 static bool
 sees_uncounted(Snapshot snapshot)
 {
@@ -347,8 +356,8 @@ sees_uncounted(Snapshot snapshot)
 }
 
 /*
- * May the current user see all rows of the table?  The parent is asked about, too: a
- * user that may not see a parent must not learn of it by its count.
+ * May the current user see all rows of the table?  This is checked for the parent, too: a
+ * user that may not see a parent must not learn of it from its count.
  */
 static bool
 may_see_all(Oid relid)
@@ -379,7 +388,7 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 
 	/*
 	 * A decision about a snapshot is kept, so that all parts of one query get the same
-	 * answer.  It can be kept, because what a snapshot sees stays the same.
+	 * result.  It stays right, because the rows that a snapshot sees stay the same.
 	 */
 	key.child = child;
 	key.userid = GetUserId();
@@ -395,6 +404,7 @@ poser_count_serves(Oid parent, Oid child, Oid nspid)
 	if (decisions->members >= MAX_DECISIONS)
 		return false;
 
+	/* Decide, see the head of this file. */
 	serves = (may_see_all(parent) && may_see_all(child) &&
 			  sees_folded_changes(snapshot) &&
 			  sees_maintained(parent, child, nspid, snapshot));

@@ -3,29 +3,30 @@
  *	  Changing a count without blocking other writers.
  *
  * Each parent has one row in the table of settled counts.  A change that cannot be added
- * to this row at once becomes a row in the table of deltas.  In every snapshot and for
- * every key
+ * to this row at once becomes a row in the table of deltas.  The invariant: in every
+ * snapshot and for every key
  *
  *		settled + sum(deltas) = number of children
  *
- * The parent may exist or not, and a settled row that does not exist counts as 0.  A
- * transaction's changes to the children become visible together with its changes to the
- * sum, and both are equal.  So writers of one key need to agree on nothing but which of
- * them may replace a row.
+ * This holds whether the parent exists or not.  A settled row that does not exist counts
+ * as 0.  A transaction's changes of the children become visible together with its changes
+ * of the sum, and both are equal.  So two writers of one key need to agree only on which
+ * of them replaces a row.
  *
  * A writer finds the newest version of the settled row.  If the writer's snapshot sees
  * this version, and no other transaction has replaced or locked it, the writer replaces
- * it.  This can fail, but it never waits.  The writer then holds the row until it ends.
- * It also adds the deltas of the key that its snapshot sees, and deletes them.  In all
- * other cases the writer records a delta.
+ * it.  This can fail, but it never waits.  After this the writer holds the row until its
+ * transaction ends.  It also adds the deltas of the key that its snapshot sees to the row,
+ * and deletes them.  In all other cases the writer records a delta.
  *
- * A version that the snapshot does not see contains changes by transactions that the
- * snapshot does not see.  A new version made from it would show these changes to our own
- * reads, which do not see the children.  That is why such a version is not replaced.
+ * A version that the writer's snapshot does not see contains changes by transactions that
+ * this snapshot does not see.  If the writer made a new version from it, queries of the
+ * writer's transaction would see these changes in the count and not in the children.  That
+ * is why such a version is not replaced.
  *
- * The sum can be wrong for some snapshots of the transaction that writes: for older ones
- * that it still uses, and in a few cases for all of its snapshots.  serve.c is told about
- * these, and queries that use them count the children themselves.
+ * The invariant has exceptions: some snapshots of the transaction that writes.  These are
+ * older snapshots that it still uses, and in a few cases all of its snapshots.  serve.c
+ * remembers them, and queries with these snapshots count the children themselves.
  */
 #include "postgres.h"
 
@@ -40,16 +41,16 @@
  * Open a count for writing.  The caller holds RowExclusiveLock on both of its tables,
  * and keeps it until the transaction ends.
  *
- * A key may be changed only once before the writer is closed, or a call of
- * CommandCounterIncrement() must come in between: a row that a command has written can
- * be replaced by a later command only.
+ * Between two changes of one key the writer must be closed and opened again, or
+ * CommandCounterIncrement() must be called: only a later command can replace a row that a
+ * command has written.
  */
 void
 poser_count_open(CountWriter *writer, const PoserCount *count)
 {
 	/*
 	 * In REPEATABLE READ and SERIALIZABLE all queries of a user use the transaction's
-	 * snapshot.  The active one can be newer, in an action of a foreign key.
+	 * snapshot.  Only in an action of a foreign key the active one can be newer.
 	 */
 	Snapshot snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetActiveSnapshot();
 
@@ -57,10 +58,10 @@ poser_count_open(CountWriter *writer, const PoserCount *count)
 	poser_count_open_table(&writer->settled, count, count->counts, count->counts_index, snapshot);
 	poser_count_open_table(&writer->deltas, count, count->deltas, count->deltas_index, snapshot);
 
-	/* A committed row that the snapshot sees already has its page. */
+	/* If a snapshot sees a committed row, the table has a page already. */
 	writer->deltas_empty = (writer->deltas.nblocks == 0);
 
-	/* Rows that this command has written before can then be replaced. */
+	/* Now rows that this command has written before can be replaced. */
 	CommandCounterIncrement();
 }
 
@@ -88,9 +89,9 @@ change_delta(CountTable *deltas, uint32 hash, Tally change)
 }
 
 /*
- * Record a change as a delta.  It goes into a row that is there already, if one can be
- * replaced.  So a key does not get many more deltas than it has had writers at one time,
- * however long another transaction holds its settled row.
+ * Record a change as a delta.  If there is a delta that can be replaced, the change is
+ * added to it.  So a key does not get many more deltas than it has writers at one time,
+ * even if another transaction holds its settled row for a long time.
  */
 void
 poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
@@ -105,9 +106,9 @@ poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 		return;
 
 	/*
-	 * Otherwise try the delta that this session remembers.  Ask the index only if it
-	 * remembers none: the index has entries for all versions of the deltas, and while
-	 * the settled row is held, none of them can be removed.
+	 * Otherwise try the delta that this session remembers.  Search the index only if
+	 * the session remembers none.  The index has entries for all versions of the deltas,
+	 * and while a transaction holds the settled row, none of them can be removed.
 	 */
 	if (poser_count_knows_row(deltas, hash))
 	{
@@ -126,7 +127,7 @@ poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 		}
 	}
 
-	/* There is none to be had. */
+	/* No delta can be replaced, so insert one. */
 	(void) poser_count_insert_row(deltas, key, hash, change);
 }
 
@@ -157,7 +158,8 @@ poser_count_take_deltas(CountWriter *writer, Datum key)
 }
 
 /*
- * Move the deltas of a key to its settled row, which this command has just replaced.
+ * Move the deltas of a key that the writer's snapshot sees to the key's settled row, which
+ * this command has just replaced.
  */
 static void
 settle_deltas(CountWriter *writer, Datum key, uint32 hash)
@@ -177,8 +179,8 @@ settle_deltas(CountWriter *writer, Datum key, uint32 hash)
 }
 
 /*
- * Add a change to the count of a key: to its settled row, together with its deltas, or
- * as a delta.  A change of zero moves deltas to the settled row all the same.
+ * Add a change to the count of a key.  It goes to the key's settled row, together with the
+ * key's deltas, or becomes a delta.  Even a change of zero moves deltas to the settled row.
  */
 void
 poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change)
@@ -197,10 +199,10 @@ poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change)
 }
 
 /*
- * Insert the settled row of a key.  Returns false, and leaves no row, if there is one
- * already, or if another transaction is inserting or deleting one.  So this function
- * neither waits nor fails.  A parent can do without the row: its count is then the sum
- * of its deltas.
+ * Insert the settled row of a key.  Returns false, and inserts nothing, if there is one
+ * already, or if another transaction is inserting or deleting one.  This function neither
+ * waits nor raises an error.  A parent without the row has a right count, too: the sum of
+ * its deltas.
  */
 bool
 poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
@@ -230,8 +232,8 @@ poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally 
 		return false;
 
 	/*
-	 * A snapshot that still sees a deleted row sees two rows of the key from now on.  In
-	 * READ COMMITTED only snapshots that are older than the latest one can see it.
+	 * A snapshot that still sees a deleted row would see two rows of the key from now on.
+	 * In READ COMMITTED only snapshots older than the latest one can see a deleted row.
 	 */
 	if (IsolationUsesXactSnapshot())
 	{
@@ -245,7 +247,7 @@ poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally 
 
 /*
  * Begin the count of a new parent: make its settled row, unless there is one.  There can
- * be one that poser_count_end() has not deleted, because another transaction held it.
+ * be one, because poser_count_end() does not delete a row that another transaction holds.
  */
 void
 poser_count_begin(CountWriter *writer, Datum key)
@@ -268,8 +270,9 @@ poser_count_begin(CountWriter *writer, Datum key)
 }
 
 /*
- * End the count of a deleted parent by deleting the settled row that was found.  If
- * another transaction has replaced or locked the row, it stays, and does no harm.
+ * End the count of a deleted parent: delete the settled row that was found.  If another
+ * transaction has replaced or locked the row, the row stays.  It does no harm, because
+ * queries look for the counts of existing parents only.
  */
 static void
 end_found_count(CountWriter *writer, Datum key, uint32 hash)
@@ -280,13 +283,13 @@ end_found_count(CountWriter *writer, Datum key, uint32 hash)
 	if (!poser_count_delete_row(&writer->settled))
 		return;
 
-	/* The deleted row's number can contain changes that our snapshot does not see. */
+	/* The numbers in the deleted row can contain changes that the snapshot does not see. */
 	if (!visible)
 		poser_count_note_inconsistent(GetCurrentCommandId(false));
 
 	/*
-	 * The parent can have children left, which a cascade deletes later, or which no
-	 * foreign key forbids.  A delta counts them.
+	 * There can be children left: a cascade deletes them later, or there is no foreign
+	 * key.  A delta counts them.
 	 */
 	poser_count_defer(writer, key, hash, left);
 }
@@ -302,9 +305,10 @@ poser_count_end(CountWriter *writer, Datum key)
 }
 
 /*
- * Make all counts zero, for TRUNCATE of the child.  No other session can have the child
- * open.  Another transaction can hold a row of a count all the same, for it may have
- * inserted or deleted the parent; this is an error.
+ * Make all counts zero, for TRUNCATE of the child.  TRUNCATE has locked the child, so no
+ * other transaction writes it.  But another transaction may have inserted or deleted a
+ * parent, and then holds a row of the counts.  This function does not wait for it, but
+ * raises an error.
  */
 void
 poser_count_reset_all(CountWriter *writer)

@@ -8,9 +8,9 @@
  * changed as jsonb, see payload.c.
  *
  * A client calls poser_datasync_changes() and, when it has done its work,
- * poser_datasync_confirm().  What is delivered and not confirmed is delivered again
- * by the next call, the same and in the same order.  poser_datasync_skip() confirms one
- * change without delivering it, and keeps a record of it.
+ * poser_datasync_confirm().  The invariant: changes that were delivered and not confirmed
+ * are delivered again by the next call, in the same order.  poser_datasync_skip() confirms
+ * one change without delivering it, and records this.
  */
 #include "postgres.h"
 
@@ -38,12 +38,13 @@ PG_FUNCTION_INFO_V1(poser_datasync_skip);
  */
 
 /*
- * Append a query for the changes of all tables that fulfil the condition "where".  It
- * has a branch for each table, each in the order of change_id.  The payload is the
- * changed row as a record, or null if it is not wanted.
+ * Append a query for the changes of all tables for which the condition "where" is true.
+ * It has a branch for each table, each in the order of change_id.  The payload is the
+ * changed row as a record or, without "with_payload", null.
  *
- * A key's cast to text must be the server's code, because the owner runs the query.
- * A key of another type is written by its output function.  For poser_widget:
+ * The owner runs the query, so a key must be cast to text by the server's own code.  If
+ * the cast may be a user's, the key is written by its type's output function instead.
+ * For poser_widget:
  *
  *		(SELECT v.change_id, v.transaction_id, 'poser_widget'::pg_catalog.name AS payload_type,
  *				v.uuid::pg_catalog.text AS payload_key,
@@ -111,8 +112,8 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 
 /*
  * Set the parameters $1 to $4 of IS_NOT_OWN, IS_NOT_SEEN and the queries around them.
- * If the consumer gets its own handler's changes, $1 is the empty name, which no
- * transaction has.
+ * If the consumer also gets the changes of its own handler, $1 is the empty name, so that
+ * no transaction counts as the handler's.
  */
 void
 poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls)
@@ -126,10 +127,10 @@ poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls)
 }
 
 /*
- * As poser_begin_reading(), for a query that returns changes.  Joins keep the order of
- * change_id, so that the first rows come without sorting the window.  The text of a
- * value does not depend on the session's settings.  AtEOXact_GUC(true, level) ends all
- * of it.
+ * As poser_begin_reading(), for a query that returns changes.  Under these settings joins
+ * keep the order of change_id, so that the first rows come without a sort of the window.
+ * And the text of a value does not depend on the session's settings.  The level that is
+ * returned ends all of these settings.
  */
 static int
 begin_delivery(void)
@@ -173,7 +174,7 @@ typedef struct ChangeReceiver
 	int64 n;
 } ChangeReceiver;
 
-/* The rStartup method. */
+/* The rStartup method: prepare to receive changes. */
 static void
 start_receiving(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
@@ -188,7 +189,7 @@ start_receiving(DestReceiver *self, int operation, TupleDesc typeinfo)
 	memset(receiver->nulls, true, receiver->desc->natts * sizeof(bool));
 }
 
-/* The receiveSlot method. */
+/* The receiveSlot method: put a change, with its payload as jsonb, into the tuplestore. */
 static bool
 receive_change(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -214,7 +215,7 @@ receive_change(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* The rShutdown and rDestroy methods. */
+/* The rShutdown and rDestroy methods, which have nothing to do. */
 static void
 stop_receiving(DestReceiver *self)
 {
@@ -223,7 +224,7 @@ stop_receiving(DestReceiver *self)
 static const DestReceiver change_receiver = {
 	receive_change, start_receiving, stop_receiving, stop_receiving, DestTuplestore};
 
-/* Returns the row type of poser_change. */
+/* Returns the row type of poser_change.  Raises an error if its columns do not have their types. */
 TupleDesc
 poser_change_desc(PoserConsumer *consumer)
 {
@@ -231,7 +232,7 @@ poser_change_desc(PoserConsumer *consumer)
 	Oid relid = poser_relation_by_name("poser_change", consumer->nspid);
 	TupleDesc result = lookup_rowtype_tupdesc_copy(get_rel_type_id(relid), -1);
 
-	/* a dropped column stays in the descriptor, and poser_check_type() finds it */
+	/* a dropped column stays in the descriptor, so there are enough; poser_check_type() raises an error for it */
 	Assert(result->natts >= lengthof(types));
 	for (int i = 0; i < lengthof(types); i++)
 		poser_check_type(result, i + 1, types[i]);
@@ -248,7 +249,7 @@ poser_change_desc(PoserConsumer *consumer)
  *		 WHERE [to_snapshot ($3) sees t] AND [IS_NOT_SEEN] AND [IS_NOT_OWN]
  *		 ORDER BY v.change_id
  *
- * The plan is a generic one, for all windows, that returns its first rows soon.
+ * The plan is a generic one for all windows, and returns its first rows soon.
  */
 static void
 read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit,
@@ -260,6 +261,7 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 	StringInfoData sql;
 	int level;
 
+	/* the query above */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
 						   "SELECT v.change_id, v.transaction_id, t.issued_at, t.username,\n"
@@ -277,10 +279,12 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 					 " ORDER BY v.change_id",
 					 poser_relation_name(tables[0].transactions));
 
+	/* its parameters */
 	poser_consumer_parameters(consumer, values, nulls);
 	values[4] = Int64GetDatum(consumer->confirmed);
 	values[5] = Int64GetDatum(consumer->last_change);
 
+	/* run it under settings of its own */
 	level = begin_delivery();
 	poser_run(&(PoserQuery) {
 		.sql = sql.data,
@@ -297,13 +301,13 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 }
 
 /*
- * Put the next changes of the consumer into the store, at most "limit" of them, and
- * returns how many; *first and *last are the change_ids of the first and the last.
- * They are the unconfirmed changes of the open window.  If no window is open, the next
- * one is opened.
+ * Put the next changes of the consumer into the store, at most "limit" of them.  Returns
+ * how many; *first and *last are the change_ids of the first and the last one.  The next
+ * changes are the unconfirmed changes of the open window.  If no window is open, or if no
+ * such change is left, the next window is opened.
  *
- * To be called as the owner.  The caller saves the consumer, and says which of the
- * changes are delivered.
+ * The caller acts as the owner.  Afterwards it notes which changes are delivered, by
+ * poser_window_deliver(), and saves the consumer.
  */
 int64
 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
@@ -330,12 +334,12 @@ poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit
 		read_window(consumer, tables, &receiver, limit, with_payload);
 		if (receiver.n > 0)
 			break;
-		/* the rest of the window has only the handler's own changes, so look at the next one */
+		/* the rest of the window has only the handler's own changes, so go on with the next window */
 		poser_window_close(consumer);
 		poser_consumer_renew_snapshot();
 	}
 
-	/* these are the last changes of the window, so the last one closes it when it is confirmed */
+	/* these are the last changes of the window: a confirmation of the last one closes the window */
 	if (receiver.n < limit && consumer->last_change != receiver.last)
 	{
 		consumer->last_change = receiver.last;
@@ -403,8 +407,8 @@ poser_last_pruned_change(Oid nspid)
 }
 
 /*
- * Returns true if the change is delivered and not confirmed, and false if it is
- * confirmed.  Raises an error if it is not delivered.
+ * Returns true if the change was delivered and is not confirmed, and false if it is
+ * confirmed.  Raises an error if it was not delivered.
  *
  *		SELECT [the position sees t], [to_snapshot ($3) sees t]
  *		  FROM (SELECT transaction_id FROM poser.poser_widget_version WHERE change_id = $5
@@ -425,11 +429,11 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 	bool is_in_window = false;
 	bool confirmed;
 
-	/* as a rule a client confirms the last change that was delivered */
+	/* usually a client confirms the last change that was delivered */
 	if (poser_window_is_open(consumer) && change_id == consumer->delivered && change_id > consumer->confirmed)
 		return true;
 
-	/* look it up in the history */
+	/* otherwise look the change up in the history */
 	poser_describe_history(tables, consumer->nspid);
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
@@ -464,9 +468,10 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 		is_in_window = !is_seen && DatumGetBool(SPI_getbinval(tuple, desc, 2, &isnull));
 	}
 	else
-		/* it may have been pruned, and only confirmed changes are */
+		/* it may have been pruned, and then it was confirmed: pruning keeps unconfirmed changes */
 		is_seen = change_id > 0 && change_id <= poser_last_pruned_change(consumer->nspid);
 
+	/* decide: delivered, confirmed, or neither */
 	if (is_in_window && change_id > consumer->confirmed && change_id <= consumer->delivered)
 		return true;
 
@@ -483,6 +488,8 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 
 /*
  * poser_datasync_confirm(consumer name, change_id bigint)
+ *
+ * Confirms all changes that were delivered, up to this one.
  */
 Datum
 poser_datasync_confirm(PG_FUNCTION_ARGS)
@@ -491,7 +498,7 @@ poser_datasync_confirm(PG_FUNCTION_ARGS)
 
 	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_confirm()");
 	poser_consumer_open(&consumer, false);
-	/* the greatest change_id of an empty result is null, and there is nothing to confirm */
+	/* a null is the greatest change_id of an empty result: then there is nothing to confirm */
 	if (!PG_ARGISNULL(1))
 	{
 		if (is_delivered(&consumer, PG_GETARG_INT64(1)))
@@ -504,6 +511,8 @@ poser_datasync_confirm(PG_FUNCTION_ARGS)
 
 /*
  * poser_datasync_skip(consumer name, change_id bigint, reason text)
+ *
+ * Confirms the next change without delivering it.
  */
 Datum
 poser_datasync_skip(PG_FUNCTION_ARGS)
@@ -532,8 +541,8 @@ poser_datasync_skip(PG_FUNCTION_ARGS)
 
 	/*
 	 * It must be the next change.  Two changes are fetched, to find out whether it is
-	 * the last one of the window.  The payload is left out: it may be the payload that
-	 * raises an error.
+	 * the last one of the window.  The payload is left out, because it may raise an error,
+	 * and that error may be the reason to skip the change.
 	 */
 	poser_consumer_open(&consumer, false);
 	store = tuplestore_begin_heap(false, false, work_mem);

@@ -2,16 +2,15 @@
  * consumer.c
  *	  A consumer's row: reading, writing and locking it, and acting as its owner.
  *
- * poser_datasync_consumer has a row for each consumer: its position in the history
- * and what its handler has come to.  No role but the owner has privileges on the
- * table.  A function that works for a consumer checks that its caller is allowed to,
- * and then acts as the owner: it reads and writes the table, and reads the history,
- * with the owner's rights.  The caller must be the owner, or be a member of a role in
- * the consumer's column "roles".
+ * poser_datasync_consumer has a row for each consumer: its position in the history, and
+ * the state of its handler.  No role but the owner has privileges on the table.  A
+ * function that works for a consumer first checks its caller, which must be the owner or
+ * a member of a role in the consumer's column "roles".  Then the function acts as the
+ * owner: it reads and writes the table, and reads the history, with the owner's rights.
  *
- * A consumer has one worker at a time.  A function that moves the position locks the
- * consumer until the end of its transaction, and reads the position only then.  So
- * no other session moves the position in between.
+ * The invariant: a consumer has one worker at a time.  A function that moves the position
+ * locks the consumer until the end of its transaction, and reads the position after the
+ * lock.  So no other session moves the position in between.
  */
 #include "postgres.h"
 
@@ -43,7 +42,7 @@ static const PoserConsumer *updated_consumer = NULL;
  * Acting as the owner
  */
 
-/* Returns the newest snapshot that the transaction may use. */
+/* Returns the latest snapshot; in REPEATABLE READ and SERIALIZABLE, the transaction's. */
 static Snapshot
 current_snapshot(void)
 {
@@ -51,12 +50,12 @@ current_snapshot(void)
 }
 
 /*
- * Act as the owner of the consumer's table, connect to SPI and push a snapshot.  The
- * table is locked before the snapshot is taken: so the snapshot sees all of its rows,
+ * Become the owner of the consumer's table, connect to SPI and push a snapshot.  The
+ * table is locked before the snapshot is taken.  So the snapshot sees all of its rows,
  * even if the table has just been rewritten.  In REPEATABLE READ and SERIALIZABLE the
  * snapshot is the transaction's, and it is an error if the table was rewritten since.
  *
- * poser_consumer_become_caller() undoes it, and so does an error.
+ * poser_consumer_become_caller() undoes all of this, and so does an error.
  */
 void
 poser_consumer_become_owner(PoserConsumer *consumer)
@@ -76,7 +75,7 @@ poser_consumer_become_caller(PoserConsumer *consumer)
 	SetUserIdAndSecContext(consumer->caller, consumer->caller_context);
 }
 
-/* Replace the active snapshot, so that it sees what has been written since, also by this command. */
+/* Replace the active snapshot by a new one, which sees what has been written since, also by this command. */
 void
 poser_consumer_renew_snapshot(void)
 {
@@ -104,8 +103,8 @@ poser_consumer_table(FunctionCallInfo fcinfo)
 
 /*
  * Returns the table of consumers that belongs to the same extension as this table of
- * transactions, or InvalidOid.  Before 1.4 the extension has none, and a relation of
- * a user may have the name.
+ * transactions, or InvalidOid.  Versions before 1.4 have no such table, and a user's
+ * relation may have its name.
  */
 Oid
 poser_consumer_table_beside(Oid transactions)
@@ -119,7 +118,7 @@ poser_consumer_table_beside(Oid transactions)
 	return InvalidOid;
 }
 
-/* Make a struct for a consumer whose row is not read yet. */
+/* Initialize the struct for a consumer.  Its row is not read. */
 void
 poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid)
 {
@@ -131,8 +130,9 @@ poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid)
 }
 
 /*
- * Make a struct for the consumer in a function's first argument.  Raises an error if
- * it is null, or if the transaction is read-only; "function" is for the message.
+ * Initialize the struct for the consumer that a function's first argument names.  Raises an
+ * error if the argument is null, or if the transaction is read-only.  The message has the
+ * name "function".
  */
 void
 poser_consumer_from_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, const char *function)
@@ -145,6 +145,7 @@ poser_consumer_from_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, c
 	poser_consumer_init(consumer, PG_GETARG_NAME(0), poser_consumer_table(fcinfo));
 }
 
+/* Raises the error for a consumer without a row. */
 static void
 no_such_consumer(PoserConsumer *consumer)
 {
@@ -166,11 +167,11 @@ no_such_consumer(PoserConsumer *consumer)
 
 /*
  * Read the consumer's row with the active snapshot.  Raises an error if there is no
- * such row.  To be called as the owner.
+ * such row.  The caller acts as the owner.
  *
- * With "lock" and in REPEATABLE READ or SERIALIZABLE the row is locked, too.  This
- * raises a serialization failure if another session has changed the row since the
- * transaction's snapshot was taken.
+ * With "lock", in REPEATABLE READ and SERIALIZABLE, the row is locked, too.  This raises a
+ * serialization failure if another session has changed the row since the transaction's
+ * snapshot was taken.
  */
 void
 poser_consumer_read(PoserConsumer *consumer, bool lock)
@@ -222,8 +223,8 @@ poser_consumer_read(PoserConsumer *consumer, bool lock)
 }
 
 /*
- * Run a statement that updates the consumer's row.  Returns whether it has updated
- * one.  Meanwhile poser_consumer_is_updating() is true.
+ * Run a statement that updates the consumer's row.  Returns whether it has updated a
+ * row.  While it runs, poser_consumer_is_updating() returns true.
  */
 bool
 poser_consumer_update(PoserConsumer *consumer, const PoserQuery *query)
@@ -258,7 +259,7 @@ poser_snapshot_parameter(struct varlena *snapshot, Datum *value, char *null)
 	*null = snapshot == NULL ? 'n' : ' ';
 }
 
-/* Write the consumer's row, if the struct was changed.  Raises an error if the row is gone. */
+/* Write the consumer's row if the struct was changed.  Raises an error if the row no longer exists. */
 void
 poser_consumer_save(PoserConsumer *consumer)
 {
@@ -269,10 +270,11 @@ poser_consumer_save(PoserConsumer *consumer)
 	char *sql;
 	PoserQuery query;
 
-	/* a call that has found nothing new writes nothing */
+	/* nothing has changed, so write nothing */
 	if (!consumer->changed)
 		return;
 
+	/* the parameters; null is written for the values that can be null */
 	values[0] = NameGetDatum(consumer->name);
 	poser_snapshot_parameter(consumer->from, &values[1], &nulls[1]);
 	poser_snapshot_parameter(consumer->to, &values[2], &nulls[2]);
@@ -290,6 +292,7 @@ poser_consumer_save(PoserConsumer *consumer)
 	values[12] = BoolGetDatum(consumer->has_failed);
 	values[13] = Int64GetDatum(consumer->failed_change);
 	nulls[13] = consumer->failed_change == 0 ? 'n' : ' ';
+	/* the statement */
 	sql = psprintf("UPDATE %s\n"
 				   "   SET from_snapshot = $2, to_snapshot = $3, confirmed = $4, delivered = $5, last_change = $6,\n"
 				   "       settled = $7, next_settled = $8, next_settled_xact = $9,\n"
@@ -311,7 +314,7 @@ poser_consumer_save(PoserConsumer *consumer)
 
 /*
  * Raises an error unless the caller is a member of a role in the consumer's column
- * "roles", or "public" is one of them.  To be called as the owner.
+ * "roles", or "public" is in this column.  The calling function acts as the owner.
  */
 static void
 check_granted(PoserConsumer *consumer)
@@ -335,7 +338,7 @@ check_granted(PoserConsumer *consumer)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
 	for (int i = 0; i < n; i++)
 	{
-		/* a role may have been dropped since */
+		/* a role that has been dropped since is ignored */
 		const char *role = nulls[i] ? "" : NameStr(*DatumGetName(names[i]));
 		Oid roleid = get_role_oid(role, true);
 
@@ -353,8 +356,8 @@ check_granted(PoserConsumer *consumer)
  * Lock the consumer until the end of the transaction.  Never waits: raises an error if
  * another session has the lock, or if this session is running the consumer's handler.
  *
- * It is a lock on an object, namely the table and a hash of the name.  Unlike a lock
- * on a row it writes nothing and needs no transaction id.
+ * It is a lock on an object, given by the table and a hash of the name.  Unlike a lock on
+ * a row, it writes nothing and needs no transaction ID.
  */
 void
 poser_consumer_lock(PoserConsumer *consumer)
@@ -363,7 +366,7 @@ poser_consumer_lock(PoserConsumer *consumer)
 												   strlen(NameStr(*consumer->name)), 0));
 	LOCKTAG tag;
 
-	/* this session's own lock would not stop it */
+	/* locks of one session do not conflict, so look at the handlers that this session is running */
 	for (PoserRunningHandler *handler = poser_running_handlers; handler != NULL; handler = handler->outer)
 		if (namestrcmp(handler->consumer, NameStr(*consumer->name)) == 0)
 			ereport(ERROR,
@@ -380,8 +383,9 @@ poser_consumer_lock(PoserConsumer *consumer)
 }
 
 /*
- * Check that the caller may work for the consumer (with "only_owner": that it has the
- * owner's rights), become the owner, lock the consumer and read its row.
+ * Begin to work for a consumer: check the caller, become the owner, lock the consumer and
+ * read its row.  With "only_owner" the caller must have the owner's rights.  Undone by
+ * poser_consumer_become_caller(); the lock stays until the transaction ends.
  */
 void
 poser_consumer_open(PoserConsumer *consumer, bool only_owner)
@@ -394,7 +398,7 @@ poser_consumer_open(PoserConsumer *consumer, bool only_owner)
 	if (!is_owner)
 		check_granted(consumer);
 	poser_consumer_lock(consumer);
-	/* the last holder of the lock may have moved the position */
+	/* the last holder of the lock may have moved the position, so take a newer snapshot */
 	poser_consumer_renew_snapshot();
 	poser_consumer_read(consumer, true);
 }

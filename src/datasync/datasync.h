@@ -1,6 +1,6 @@
 /*
  * datasync.h
- *	  What other folders use of datasync.
+ *	  datasync, for the module start.
  */
 #ifndef POSER_DATASYNC_H
 #define POSER_DATASYNC_H

@@ -1,6 +1,6 @@
 /*
  * datasync_internal.h
- *	  What the files of datasync share: a consumer, and what is done with it.
+ *	  What the files of this folder share, and no other folder uses.
  *
  * window.c explains positions and windows.
  */
@@ -12,26 +12,26 @@
 
 #include "versions/versions.h"
 
-/* A consumer while a function works for it. */
+/* A consumer for which a function is working. */
 typedef struct PoserConsumer
 {
 	Oid nspid;			   /* the extension's schema */
 	Oid relid;			   /* poser_datasync_consumer */
 	Name name;			   /* its key */
-	MemoryContext context; /* holds strings and snapshots of this struct */
-	Oid caller;			   /* the user to go back to, see poser_consumer_become_caller() */
-	int caller_context;	   /* and the security context */
+	MemoryContext context; /* has the strings and snapshots of this struct */
+	Oid caller;			   /* the caller of the function, see poser_consumer_become_caller() */
+	int caller_context;	   /* its security context */
 
 	/* Columns of its row.  0 and NULL stand for null, unless noted. */
 	char *handler;
 	char *runas;
-	bool own_changes;		  /* the consumer also gets its own handler's changes */
+	bool own_changes;		  /* the consumer also gets the changes that its own handler makes */
 	int64 own_after;		  /* the consumer was added after this transaction_id or change_id */
 	struct varlena *from;	  /* from_snapshot, the position; NULL at the beginning */
 	struct varlena *to;		  /* to_snapshot, the end of the open window; NULL if none is open */
-	int64 confirmed;		  /* a change_id in the window, or one in the history if "from" is NULL */
+	int64 confirmed;		  /* changes of the window up to this one are confirmed; without snapshots, the position */
 	int64 delivered;		  /* the last change of the window that was delivered */
-	int64 last_change;		  /* no change of the window has a greater change_id */
+	int64 last_change;		  /* the greatest change_id that the window can have */
 	int64 settled;			  /* a position without snapshots, see window.c */
 	int64 next_settled;		  /* the next value of "settled" */
 	uint64 next_settled_xact; /* once all transactions before this one have ended */
@@ -39,17 +39,17 @@ typedef struct PoserConsumer
 	char *last_error;		  /* of the handler */
 	int64 failed_change;	  /* failed_change_id */
 
-	/* What poser_consumer_save() has to do. */
+	/* what poser_consumer_save() has to do */
 	bool changed;		/* write the columns */
 	bool has_confirmed; /* set last_confirmed_at to now */
 	bool has_failed;	/* set last_failed_at to now */
 } PoserConsumer;
 
-/* A consumer whose handler this session is running. */
+/* A handler that this session is running. */
 typedef struct PoserRunningHandler
 {
 	Name consumer;
-	struct PoserRunningHandler *outer; /* the handler that has called this one, or NULL */
+	struct PoserRunningHandler *outer; /* the handler that has called poser_datasync_run() for this one, or NULL */
 } PoserRunningHandler;
 
 /* consumer.c */
@@ -97,11 +97,11 @@ extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, 
 
 /*
  * Conditions on a row "t" of poser_transaction.  poser_consumer_parameters() sets
- * their parameters: $1 is the consumer's name, $2 its from_snapshot and $4 its
- * own_after.  ($3 is its to_snapshot.)
+ * their parameters: $1 is the consumer's name, $2 its from_snapshot, $3 its to_snapshot
+ * and $4 its own_after.
  */
 
-/* The consumer's own handler has not made the transaction's changes. */
+/* The transaction's changes were not made by the consumer's own handler. */
 #define IS_NOT_OWN \
 	"(t.consumer IS NULL OR t.consumer OPERATOR(pg_catalog.<>) $1" \
 	" OR t.id OPERATOR(pg_catalog.<=) $4)"

@@ -2,15 +2,15 @@
  * handler.c
  *	  poser_datasync_run(): delivering changes to a handler.
  *
- * A handler is a function of one argument, a change.  poser_datasync_run() fetches
- * changes as the owner and calls the handler for each, as the role that has called
- * poser_datasync_run().  Each call runs in a subtransaction.  If it raises an error,
- * the subtransaction is rolled back and the run stops at this change: the error is
- * written into the consumer's row and is a WARNING for the caller, and the changes
- * before it stay confirmed.
+ * A handler is a function with one argument, a change.  poser_datasync_run() fetches
+ * changes as the owner, and calls the handler for each change as the role that has called
+ * poser_datasync_run().  Each call runs in a subtransaction.  If it raises an error, the
+ * subtransaction is rolled back, and the run stops at this change.  The error is written
+ * into the consumer's row, and the caller gets it as a WARNING.  The changes before this
+ * one stay confirmed.
  *
- * What the handlers write and the new position commit in the same transaction.  Neither
- * of them is ever there without the other.
+ * The invariant: the changes that a handler makes and the new position commit in the same
+ * transaction, so both or neither of them are committed.
  */
 #include "postgres.h"
 
@@ -79,9 +79,10 @@ poser_handler_name(Oid fnoid, Oid nspid)
 }
 
 /*
- * Find the consumer's handler, which the current user must be allowed to call.  It is
- * looked up by its name and by exactly its argument type, so that no other function of
- * the same name is called.  *handler lives as long as the consumer.
+ * Find the consumer's handler.  Raises an error if there is none, or if the current user
+ * has no privilege to call it.  The handler is looked up by its name and by exactly its
+ * argument type, so that no other function of the same name is called.  What *handler
+ * points to lives as long as the consumer.
  */
 static void
 find_handler(PoserConsumer *consumer, Oid type, FmgrInfo *handler)
@@ -114,7 +115,7 @@ call_function(FmgrInfo *function, Datum argument)
 	(void) FunctionCallInvoke(fcinfo);
 }
 
-/* As SET CONSTRAINTS ALL IMMEDIATE: check deferred constraints, now and after each statement to come. */
+/* As SET CONSTRAINTS ALL IMMEDIATE: check deferred constraints now, and from now on after each statement. */
 static void
 check_constraints(void)
 {
@@ -126,11 +127,11 @@ check_constraints(void)
 }
 
 /*
- * Call the handler for one change, in a subtransaction.  Returns NULL, or the error for
- * which the subtransaction was rolled back.
+ * Call the handler for one change, in a subtransaction.  Returns NULL or, if the
+ * subtransaction was rolled back, the error.
  *
- * An error in finding the handler is treated as the handler's own.  So is a cancel: it
- * ends the work for this change, and poser_datasync_run() then ends soon.
+ * An error in finding the handler counts as the handler's own error.  So does a cancel
+ * request: poser_datasync_run() stops at this change.
  */
 static ErrorData *
 call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
@@ -145,7 +146,7 @@ call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 		const PoserSetting runas = {"poser.runas", consumer->runas};
 		int level = poser_begin_settings(&runas, consumer->runas != NULL ? 1 : 0);
 
-		/* from here on changes are recorded as the handler's */
+		/* from here on the consumer is recorded with each change */
 		poser_handling_consumer = NameStr(*consumer->name);
 
 		/* find it for the first change, and again if it has dropped itself */
@@ -175,8 +176,8 @@ call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 
 /*
  * Call the handler for the changes in the store, until it raises an error.  Returns the
- * change_id of the last change that was handled, or 0, and adds their number to
- * *handled.  If there was an error, it is in *error, and the change_id in *failed.
+ * change_id of the last change that was handled, or 0.  Adds the number of handled changes
+ * to *handled.  If there was an error, *error is the error, and *failed is the change_id.
  */
 static int64
 call_for_all(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store, TupleDesc desc,
@@ -191,7 +192,7 @@ call_for_all(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store,
 	poser_running_handlers = &self;
 	PG_TRY();
 	{
-		/* what the transaction has written before is no matter of the handler's */
+		/* a constraint that the transaction has violated before is not an error of the handler, so check now */
 		check_constraints();
 		while (*error == NULL && tuplestore_gettupleslot(store, true, false, slot))
 		{
@@ -225,7 +226,7 @@ call_for_all(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store,
  * Running a handler
  */
 
-/* Can a value that cannot be made into a payload be the reason for an error? */
+/* Can the reason for an error be a value that cannot be converted to a payload? */
 static bool
 is_about_a_value(const ErrorData *error)
 {
@@ -234,9 +235,8 @@ is_about_a_value(const ErrorData *error)
 }
 
 /*
- * Fetch changes for the handler, as the owner, by poser_fetch_changes().  Catches an
- * error about a value: then *error is set, the result is 0, and the consumer is what it
- * was before.
+ * Fetch changes for the handler, as the owner, by poser_fetch_changes().  An error about a
+ * value is not raised: then *error is set, the result is 0, and the consumer is unchanged.
  */
 static int64
 fetch_for_handler(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
@@ -267,6 +267,8 @@ fetch_for_handler(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, 
 
 /*
  * poser_datasync_run(consumer name, max_changes integer) returns bigint
+ *
+ * The result is the number of changes that were handled.
  */
 Datum
 poser_datasync_run(PG_FUNCTION_ARGS)
@@ -285,8 +287,9 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 	limit = poser_max_changes_argument(fcinfo);
 
 	/*
-	 * Recording a handler's statement may first record what the statement that calls
-	 * us has changed, and would record it as the handler's.
+	 * If a statement that changes a table with history calls this function, its changes
+	 * are not recorded yet.  A handler's statement on the same table may record them, and
+	 * would record them as changes of the handler.
 	 */
 	if (poser_version_is_busy())
 		ereport(ERROR,
@@ -302,7 +305,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 	desc = poser_change_desc(&consumer);
 	turn = AllocSetContextCreate(consumer.context, "poser handlers", ALLOCSET_DEFAULT_SIZES);
 
-	/* a turn for each window, or for each change if payloads are made one by one */
+	/* each turn handles the changes of one window or, with "one_by_one", one change */
 	while (handled < limit && error == NULL)
 	{
 		int64 wanted = one_by_one ? 1 : limit - handled;
@@ -317,27 +320,28 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 		n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
 		if (error != NULL && wanted > 1)
 		{
-			/* one payload cannot be made: go on one by one, and handle the changes before it */
+			/* one payload raises an error: go on one by one, to handle the changes before it */
 			one_by_one = true;
 			FreeErrorData(error);
 			error = NULL;
 		}
 		else if (error != NULL)
 		{
-			/* it is this one: find out its change_id without the payload */
+			/* the payload of this change raises the error: find its change_id without the payload */
 			ErrorData *none = NULL;
 
 			if (fetch_for_handler(&consumer, store, 1, false, &failed, &last, &none) == 0)
 				ReThrowError(error);
 		}
 		else if (n == 0)
+			/* no change is left: end the loop */
 			limit = handled;
 		else if ((last = call_for_all(&consumer, &handler, store, desc, &handled, &error, &failed)) > 0)
 			poser_window_confirm(&consumer, last);
 		tuplestore_end(store);
 	}
 
-	/* save the position once, at the end: it commits with the handlers' work */
+	/* save the position once, at the end; it commits together with the handlers' changes */
 	MemoryContextSwitchTo(consumer.context);
 	poser_consumer_become_owner(&consumer);
 	if (error != NULL)

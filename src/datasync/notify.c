@@ -2,13 +2,13 @@
  * notify.c
  *	  NOTIFY poser_datasync, for consumers that ask for it.
  *
- * While a consumer has "notify", each transaction that has recorded a change notifies
- * before it commits.  Transactions that notify commit one after the other, and cannot
- * be prepared.  So none notifies unless a consumer asks for it.
+ * If a consumer has "notify", each transaction that has recorded a change sends a NOTIFY
+ * before it commits.  Transactions that send one commit one after the other, and cannot
+ * be prepared.  So no transaction sends one unless a consumer asks for it.
  *
- * Each session keeps in mind whether a consumer asks for it.  Triggers on the table of
- * consumers invalidate the table's relcache entry when this may have changed, and then
- * each session looks again before its next commit.
+ * Each session remembers whether a consumer asks for NOTIFY.  When this may have changed,
+ * triggers on the table of consumers invalidate the table's relcache entry.  Then each
+ * session looks again before its next commit.
  */
 #include "postgres.h"
 
@@ -31,10 +31,10 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 
 #define CHANNEL "poser_datasync"
 
-/* Whether a consumer asks for NOTIFY. */
+/* What this session remembers. */
 static bool notify_wanted = false;
-static bool notify_known = false;	  /* else look again */
-static Oid notify_relid = InvalidOid; /* the table of consumers in which we have looked, or InvalidOid */
+static bool notify_known = false;	  /* is notify_wanted up to date? */
+static Oid notify_relid = InvalidOid; /* the table of consumers in which the session has looked */
 
 /*
  * poser_datasync_changed() is a trigger after statements that may change which consumers
@@ -49,7 +49,7 @@ poser_datasync_changed(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* The relcache callback: look again if it is the table of consumers. */
+/* The relcache callback: before the next commit look again, if this is the table of consumers. */
 static void
 forget_notify(Oid relid)
 {
@@ -58,12 +58,11 @@ forget_notify(Oid relid)
 }
 
 /*
- * Returns whether a consumer in this table asks for NOTIFY.  *certain is whether the
- * answer holds until the table's relcache entry is invalidated.
+ * Returns whether a consumer in this table asks for NOTIFY.  *certain says whether the
+ * result holds until the table's relcache entry is invalidated.
  *
- * A superfluous NOTIFY does no harm, and a missing one does.  So the answer is true in
- * case of doubt: if the table cannot be locked at once, and if an uncommitted row asks
- * for NOTIFY.
+ * A superfluous NOTIFY does no harm, but a missing one does.  So the result is also true
+ * if the table cannot be locked at once, or if an uncommitted row asks for NOTIFY.
  */
 static bool
 look_for_notify(Oid relid, bool *certain)
@@ -84,15 +83,15 @@ look_for_notify(Oid relid, bool *certain)
 		return false;
 
 	/*
-	 * A dirty snapshot sees uncommitted rows.  And in a SERIALIZABLE transaction it
-	 * takes no predicate lock, which might make the transaction fail.
+	 * A dirty snapshot sees uncommitted rows.  In a SERIALIZABLE transaction a scan with
+	 * it takes no predicate lock, which could make the transaction fail.
 	 */
 	*certain = true;
 	column = SPI_fnumber(RelationGetDescr(rel), "notify");
 	InitDirtySnapshot(snapshot);
 	slot = table_slot_create(rel, NULL);
 	scan = table_beginscan(rel, &snapshot, 0, NULL, SO_NONE);
-	/* if the column is missing or has another type, poser_check() reports it: it is no error for a writer */
+	/* a column that is missing or has another type is not an error for a writer, but poser_check() reports it */
 	while (column > 0 && SPI_gettypeid(RelationGetDescr(rel), column) == BOOLOID &&
 		   table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
@@ -101,7 +100,7 @@ look_for_notify(Oid relid, bool *certain)
 		CHECK_FOR_INTERRUPTS();
 		if (!DatumGetBool(slot_getattr(slot, column, &isnull)))
 			continue;
-		/* a rollback of the row's transaction would invalidate nothing */
+		/* not certain if only uncommitted rows ask for it: a rollback of their transactions invalidates nothing */
 		*certain = (result && *certain) || !TransactionIdIsValid(snapshot.xmin);
 		result = true;
 	}
@@ -112,9 +111,9 @@ look_for_notify(Oid relid, bool *certain)
 }
 
 /*
- * The callback for a transaction's events.  Before it commits, notify if it has recorded
- * a change and a consumer asks for NOTIFY.  The payload is the id of its last row in
- * poser_transaction.  A transaction that is prepared does not notify.
+ * The callback for a transaction's events.  Before a transaction that has recorded a change
+ * commits, send a NOTIFY if a consumer asks for it.  The payload is the id of the
+ * transaction's last row in poser_transaction.  A transaction that is prepared sends none.
  */
 static void
 notify_before_commit(XactEvent event, void *arg)
@@ -128,7 +127,7 @@ notify_before_commit(XactEvent event, void *arg)
 	if (transaction_id == 0)
 		return;
 
-	/* learn of what other sessions have committed */
+	/* receive invalidations that other sessions have committed */
 	AcceptInvalidationMessages();
 	if (!notify_known)
 	{

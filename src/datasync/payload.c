@@ -2,14 +2,14 @@
  * payload.c
  *	  The payload of a change: a row as jsonb.
  *
- * A payload is what to_jsonb() makes of a row, with one exception.  A value whose type
- * is not the server's, see poser_is_system_type(), is written as text by the type's
- * output function.  to_jsonb() would use the type's cast to json if there is one, and
- * the cast's function would run with the owner's rights.
+ * A payload is the result of to_jsonb() for a row, with one exception.  If a value's type
+ * is not the server's, see poser_is_system_type(), the value is written as text by the
+ * type's output function.  to_jsonb() would use the type's cast to json if there is one,
+ * and the cast's function would run with the owner's rights.
  *
- * to_jsonb() looks up the columns and their types anew for each row, which would take
- * most of the time of a delivery.  So the columns of a row type are looked up once
- * here, and to_jsonb() is called only for values of less common types.
+ * to_jsonb() looks up the columns and their types anew for each row.  This would take
+ * most of the time of a delivery.  So the columns of a row type are looked up once here,
+ * and to_jsonb() is called only for values of less common types.
  */
 #include "postgres.h"
 
@@ -25,7 +25,7 @@
 
 #include "datasync/datasync_internal.h"
 
-/* What becomes of a value. */
+/* How a value is converted. */
 typedef enum PayloadKind
 {
 	PAYLOAD_TEXT,
@@ -38,6 +38,7 @@ typedef enum PayloadKind
 	PAYLOAD_OUTPUT /* text that the type's output function makes */
 } PayloadKind;
 
+/* A column of a row type. */
 typedef struct PayloadColumn
 {
 	int attno;		/* from 0 */
@@ -58,7 +59,7 @@ struct PoserPayload
 	PoserPayload *next;
 };
 
-/* What becomes of the values of a type? */
+/* Returns how the values of a type are converted. */
 static PayloadKind
 payload_kind(Oid type)
 {
@@ -83,7 +84,7 @@ payload_kind(Oid type)
 	}
 }
 
-/* Sort columns as jsonb sorts keys: by length first. */
+/* For qsort(): the order of keys in jsonb, which is by length first. */
 static int
 compare_columns(const void *a, const void *b)
 {
@@ -141,7 +142,10 @@ describe_payload(int32 typmod)
 	return result;
 }
 
-/* Make a value that is not null into jsonb.  The result may point into the value. */
+/*
+ * Convert a value that is not null to jsonb.  The result may point into the value, or to
+ * memory in the current context.
+ */
 static void
 put_value(PayloadColumn *column, Datum value, JsonbValue *result)
 {

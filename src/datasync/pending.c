@@ -1,10 +1,10 @@
 /*
  * pending.c
- *	  The changes that a consumer has not confirmed.
+ *	  The changes that a consumer has not confirmed (pending changes).
  *
  * The view poser_datasync_status shows their number and age for each consumer.  Pruning
- * keeps them: it asks, by poser_first_needed_hook, for the first transaction that any
- * consumer still needs.
+ * keeps them: it calls poser_first_needed_hook, which returns the first transaction that
+ * a consumer still needs.
  */
 #include "postgres.h"
 
@@ -29,10 +29,10 @@ PG_FUNCTION_INFO_V1(poser_datasync_pending);
 static int stale_after;
 
 /*
- * Returns how many changes the consumer has not confirmed, as the active snapshot sees
- * the history.  If there are any, *oldest is the time of the oldest of their
- * transactions, and *transaction_id is the least of their transactions' ids.  To be
- * called as the owner, with the tables described and locked.
+ * Returns the number of the consumer's pending changes that the active snapshot sees.  If
+ * there are any, *oldest is the earliest time of their transactions, and *transaction_id
+ * is the least id of these.  The caller acts as the owner, and has described and locked
+ * the tables.
  *
  *		SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)
  *		  FROM (SELECT change_id, transaction_id FROM poser.poser_widget_version
@@ -46,7 +46,7 @@ static int stale_after;
  *				OR NOT [to_snapshot sees t])
  *		   AND [IS_NOT_OWN]
  *
- * $5 is a change_id after which all of them come, so that an index finds them.
+ * All pending changes have a greater change_id than $5, so an index finds them.
  */
 static int64
 count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
@@ -62,9 +62,9 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 	bool isnull;
 
 	/*
-	 * Those in an open window come after "confirmed", and all others after the first
-	 * transaction that the last snapshot does not see.  Without a snapshot all come
-	 * after "confirmed".
+	 * Find $5.  Pending changes of an open window come after "confirmed".  All others come
+	 * after the id of the first transaction that the last snapshot does not see.  Without a
+	 * snapshot all come after "confirmed".
 	 */
 	if (last_snapshot != NULL)
 	{
@@ -95,7 +95,7 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 	values[4] = Int64GetDatum(after);
 	values[5] = Int64GetDatum(consumer->confirmed);
 
-	/* no plan is kept: there may be no such changes or millions, so these values decide about the plan */
+	/* no plan is kept, because the best plan depends on these values: there may be millions of pending changes, or none */
 	level = poser_begin_reading();
 	poser_run(&(PoserQuery) {
 		.sql = sql.data,
@@ -120,8 +120,8 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 /*
  * poser_datasync_pending(consumer name) returns record
  *
- * The view poser_datasync_status calls it for each consumer.  The caller needs the
- * privilege to read a column of the view.
+ * The view poser_datasync_status calls this function for each consumer.  The caller needs
+ * the privilege to read a column of the view.
  */
 Datum
 poser_datasync_pending(PG_FUNCTION_ARGS)
@@ -142,7 +142,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
 		elog(ERROR, "return type must be a row type");
 
-	/* a table's privilege is enough, and so is a column's */
+	/* a privilege on the view is enough, and so is one on a column of the view */
 	poser_consumer_init(&consumer, PG_GETARG_NAME(0), poser_consumer_table(fcinfo));
 	status = poser_relation_by_name("poser_datasync_status", consumer.nspid);
 	if (!poser_is_owner(consumer.relid, GetUserId()) &&
@@ -150,7 +150,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 		pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
 
-	/* count with the snapshot of the calling query, so that its rows belong together */
+	/* count with the snapshot of the calling query, so that all rows of the view are consistent */
 	poser_consumer_become_owner(&consumer);
 	PushActiveSnapshot(snapshot);
 	poser_lock_to_read(&consumer.relid, 1);
@@ -160,7 +160,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 	PopActiveSnapshot();
 	poser_consumer_become_caller(&consumer);
 
-	/* pending, oldest, age, stale, transaction_id */
+	/* the result: pending, oldest, age, stale, transaction_id */
 	values[0] = Int64GetDatum(pending);
 	values[3] = BoolGetDatum(false);
 	if (pending > 0)
@@ -177,8 +177,8 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 }
 
 /*
- * This is poser_first_needed_hook, see versions.h.  Returns the least id of a
- * transaction with changes that a consumer has not confirmed, or PG_INT64_MAX.
+ * The function in poser_first_needed_hook, see versions.h.  Returns the least id of a
+ * transaction with pending changes of a consumer, or PG_INT64_MAX.
  */
 static int64
 first_needed(const PoserVersioned *tables)
@@ -191,7 +191,7 @@ first_needed(const PoserVersioned *tables)
 	if (!OidIsValid(relid))
 		return result;
 
-	/* not the transaction's snapshot: a consumer may have been added since */
+	/* with the latest snapshot, because a consumer may have been added since the transaction's snapshot */
 	LockRelationOid(relid, AccessShareLock);
 	PushActiveSnapshot(GetLatestSnapshot());
 	sql = psprintf("SELECT consumer FROM %s", poser_relation_name(relid));

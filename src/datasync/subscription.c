@@ -1,8 +1,12 @@
 /*
  * subscription.c
- *	  Adding and dropping consumers, and allowing roles to work for them.
+ *	  Adding and dropping consumers, and granting roles the right to work for them.
  *
- * Only the owner of the table of consumers may call these functions.
+ * The caller of these functions must have the rights of the owner of the table of
+ * consumers.
+ *
+ * The invariant: no change that comes after a new consumer's position has been pruned.  So
+ * poser_datasync_add() locks pruning out until the consumer is committed.
  */
 #include "postgres.h"
 
@@ -22,9 +26,9 @@ PG_FUNCTION_INFO_V1(poser_datasync_grant);
 PG_FUNCTION_INFO_V1(poser_datasync_revoke);
 
 /*
- * Raises an error if changes have been pruned that the active snapshot still sees.  A
- * consumer with this snapshot as its position may need changes that were pruned, too.
- * To be called as the owner, and with a lock that keeps pruning from going on.
+ * Raises an error if the history has been pruned since the active snapshot was taken.  A
+ * consumer with this snapshot as its position may need changes that pruning has removed.
+ * The caller acts as the owner, and has locked pruning out.
  */
 static void
 check_not_pruned(PoserConsumer *consumer)
@@ -44,8 +48,8 @@ check_not_pruned(PoserConsumer *consumer)
  *
  * In REPEATABLE READ and SERIALIZABLE a consumer can begin with a copy of the tables:
  * the transaction copies them, and the consumer gets the changes that the transaction's
- * snapshot does not see.  To the copy a table that was rewritten since the snapshot
- * would look empty, so this is an error.  The tables are locked, so that none is
+ * snapshot does not see.  If a table was rewritten since the snapshot was taken, the copy
+ * would be empty, so this is an error.  The tables are locked, so that no table is
  * rewritten before the copy is made.
  */
 static void
@@ -107,16 +111,16 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	values[3] = PG_GETARG_DATUM(4);
 	values[4] = PG_GETARG_DATUM(5);
 
-	/* Stop pruning until the consumer is committed: pruning keeps only what it sees a consumer need. */
+	/* Lock pruning out until the consumer is committed, because pruning does not see it before. */
 	poser_consumer_lock(&consumer);
 	LockRelationOid(poser_relation_by_name("poser_version_horizon", consumer.nspid), ShareUpdateExclusiveLock);
 	poser_consumer_become_owner(&consumer);
 	check_not_pruned(&consumer);
 
 	/*
-	 * Take the position before the row is inserted.  The INSERT gives the transaction
-	 * an id, which the snapshot would list as running, and later calls are cheaper if
-	 * the snapshot lists none.
+	 * Take the position before the row is inserted.  The INSERT gives this transaction a
+	 * transaction ID, which the snapshot would list as running.  Later calls are cheaper
+	 * if the snapshot lists no transaction.
 	 */
 	if (strcmp(start, "now") == 0)
 	{
@@ -126,7 +130,7 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 		consumer.changed = true;
 	}
 
-	/* a former consumer may have had the name: transactions of its handler are not this one's own */
+	/* an earlier consumer may have had this name; changes of its handler do not count as this consumer's own */
 	values[5] = Int64GetDatum(poser_last_change_id(consumer.nspid));
 	sql = psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
 				   "VALUES ($1, $2, $3, $4, $5, $6)\n"
@@ -137,7 +141,7 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));
 
-	/* the trigger poser_datasync_arrive removes the snapshot of a row that is inserted, so it is written by an UPDATE */
+	/* write the position by an UPDATE: at the INSERT the trigger poser_datasync_arrive removes a snapshot */
 	poser_consumer_save(&consumer);
 	poser_consumer_become_caller(&consumer);
 	PG_RETURN_VOID();
@@ -164,9 +168,8 @@ poser_datasync_drop(PG_FUNCTION_ARGS)
 }
 
 /*
- * Change a consumer's column "roles" by an UPDATE.  "format" is the statement with %s
- * for the table; its parameters are the function's arguments: $1 is the consumer, and
- * $2 is the role.
+ * Change a consumer's column "roles".  "format" is the UPDATE with %s for the table.  Its
+ * parameters are the function's arguments: $1 is the consumer, and $2 is the role.
  */
 static void
 change_roles(FunctionCallInfo fcinfo, const char *function, const char *format)
@@ -183,7 +186,7 @@ change_roles(FunctionCallInfo fcinfo, const char *function, const char *format)
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("role must not be null")));
 	poser_consumer_become_owner(&consumer);
-	/* only to raise the error if there is no such consumer */
+	/* this raises an error if there is no such consumer */
 	poser_consumer_read(&consumer, false);
 	values[0] = NameGetDatum(consumer.name);
 	values[1] = PG_GETARG_DATUM(1);

@@ -51,8 +51,8 @@
  *    sees each change up to V, unless its transaction was rolled back.  (In REPEATABLE
  *    READ the snapshot may be older than that: then the id of the first transaction
  *    that it does not see is settled.)
- * 3. Otherwise keep V as "next_settled" and the next transaction id, N, as
- *    "next_settled_xact".  A transaction gets its transaction id before it draws
+ * 3. Otherwise keep V as "next_settled", and the next transaction ID, N, as
+ *    "next_settled_xact".  A transaction gets its transaction ID before it draws
  *    change_ids, so all changes up to V belong to transactions before N.  V is settled
  *    once a snapshot is taken when all transactions before N have ended.
  */
@@ -82,6 +82,7 @@ PG_FUNCTION_INFO_V1(poser_datasync_arrive);
  * Snapshots as values
  */
 
+/* For qsort(). */
 static int
 compare_xids(const void *a, const void *b)
 {
@@ -93,7 +94,7 @@ compare_xids(const void *a, const void *b)
 	return x < y ? -1 : 1;
 }
 
-/* Add the epoch to a transaction id that is not far from the next one. */
+/* Add the epoch to a transaction ID.  It must be less than 2^32 before the next one. */
 static uint64
 full_xid(TransactionId xid, FullTransactionId next)
 {
@@ -102,8 +103,8 @@ full_xid(TransactionId xid, FullTransactionId next)
 
 /*
  * Returns the active snapshot as a pg_snapshot, in the current memory context.  The
- * transaction itself is one that is running, so that the snapshot does not see its
- * changes.  *xmin is the first transaction that is running.
+ * current transaction counts as running, so the result does not see its changes.  *xmin
+ * is the first running transaction.
  */
 static struct varlena *
 copy_snapshot(uint64 *xmin)
@@ -116,7 +117,7 @@ copy_snapshot(uint64 *xmin)
 	int n = 0;
 	StringInfoData text;
 
-	/* a snapshot does not list its own transaction */
+	/* the running transactions; a snapshot does not list its own transaction, so add it */
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
 		xids[n++] = full_xid(snapshot->xip[i], next);
 	if (TransactionIdIsValid(own) && full_xid(own, next) < xmax)
@@ -139,12 +140,12 @@ copy_snapshot(uint64 *xmin)
  */
 
 /*
- * Begin settings for such a query, until AtEOXact_GUC(true, level) with the level that
- * is returned.
+ * Begin settings for such a query.  Returns a level, as poser_begin_settings() does.
  *
- * The planner has to use the indexes: only the first rows in their order are wanted,
- * and statistics do not tell it how far the consumer is.  With row_security off a row
- * that a policy hides from the owner is an error, and not a gap.
+ * The planner must use the indexes: only the first rows in index order are needed, and
+ * the planner does not know from statistics how many rows come after the position.  With
+ * row_security off it is an error if a policy would hide rows from the owner.  Otherwise
+ * changes would be left out.
  */
 int
 poser_begin_reading(void)
@@ -157,11 +158,11 @@ poser_begin_reading(void)
 
 /*
  * Describe all tables that have a history.  Lock the tables of versions and of
- * transactions, to be read with the active snapshot, which may be replaced by a newer
- * one, see poser_lock_to_read().
+ * transactions, to be read with the active snapshot.  A newer snapshot may replace it,
+ * see poser_lock_to_read().
  *
- * Raises an error if a column of poser_transaction has another type than it was made
- * with.  The queries would need a cast then, and a user may have made that cast.
+ * Raises an error if a column of poser_transaction does not have the type that the script
+ * gave it.  With another type the queries would use casts, which may be a user's code.
  */
 void
 poser_describe_history(PoserVersioned *tables, Oid nspid)
@@ -198,12 +199,12 @@ poser_last_change_id(Oid nspid)
 
 /*
  * Returns the least id of a transaction in the history that the snapshot "from" does
- * not see, or 0 if there is none.  If "to" is not NULL, only transactions that "to"
- * sees count.
+ * not see, or 0 if there is none.  If "to" is not NULL, only transactions that "to" sees
+ * are considered.
  *
- * The index on xact finds them: a snapshot does not see the transactions from its xmax
- * on, nor those in its list.  OFFSET 0 keeps the planner from taking the least id by
- * walking through the index on id.
+ * The query uses the index on xact: a snapshot does not see the transactions from its
+ * xmax on, nor those in its list.  OFFSET 0 keeps the planner from scanning the index on
+ * id instead.
  */
 int64
 poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to)
@@ -241,8 +242,8 @@ poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *
 
 /*
  * Does the snapshot see every transaction in the history?  This is a cheap test for
- * the usual case, in which no transaction was running when the snapshot was taken.
- * In other cases it returns false.
+ * the usual case, in which no transaction was running when the snapshot was taken.  In
+ * other cases it returns false without a test.
  */
 static bool
 sees_everything(Oid nspid, struct varlena *snapshot)
@@ -285,8 +286,9 @@ greatest_change(const PoserVersioned *tables)
  */
 
 /*
- * Has no running transaction, ours included, drawn a change_id?  A transaction locks
- * poser_transaction before it draws its first one, and keeps the lock until it ends.
+ * Returns true if no running transaction, this one included, has drawn a change_id.  A
+ * transaction locks poser_transaction before it draws its first change_id, and keeps the
+ * lock until it ends.  So the locks tell whether there is such a transaction.
  */
 static bool
 is_sequence_at_rest(Oid nspid)
@@ -300,9 +302,9 @@ is_sequence_at_rest(Oid nspid)
 }
 
 /*
- * Move "settled" on, as the head of this file explains.  All transactions before
- * "xmin" have ended for the consumer's new snapshot.  The sequence was at "value" when
- * no transaction had the id "next" yet.
+ * Move "settled" on, as the head of this file explains.  For the consumer's new snapshot
+ * all transactions before "xmin" have ended.  "value" was read from the sequence before
+ * any transaction got the transaction ID "next".
  */
 static void
 advance_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
@@ -325,9 +327,10 @@ advance_settled(PoserConsumer *consumer, uint64 xmin, int64 value, uint64 next)
 }
 
 /*
- * Returns what is settled for a snapshot that may be older than the value of the
- * sequence: the greatest change_id up to "value" after which all changes come that the
- * snapshot does not see.  All transactions that have drawn ids up to "value" have ended.
+ * Returns "settled" for a snapshot that may be older than the moment when "value" was read
+ * from the sequence.  It is the greatest change_id, at most "value", such that each change
+ * that the snapshot does not see has a greater change_id.  All transactions that have drawn
+ * ids up to "value" have ended.
  */
 static int64
 settled_for_older_snapshot(Oid nspid, struct varlena *snapshot, int64 value)
@@ -339,7 +342,7 @@ settled_for_older_snapshot(Oid nspid, struct varlena *snapshot, int64 value)
 	PushActiveSnapshot(GetLatestSnapshot());
 	first = poser_first_unseen_transaction(nspid, snapshot, NULL);
 	PopActiveSnapshot();
-	/* a transaction's changes come after its id */
+	/* a transaction's change_ids are greater than its id */
 	return first > 0 && first < value ? first : value;
 }
 
@@ -350,7 +353,7 @@ settled_for_older_snapshot(Oid nspid, struct varlena *snapshot, int64 value)
 struct varlena *
 poser_take_snapshot(PoserConsumer *consumer)
 {
-	/* in this order: the sequence, the locks, the next transaction id, the snapshot */
+	/* the order matters: the sequence, the locks, the next transaction ID, and then the snapshot */
 	int64 value = poser_last_change_id(consumer->nspid);
 	bool at_rest = is_sequence_at_rest(consumer->nspid);
 	uint64 next = U64FromFullTransactionId(ReadNextFullTransactionId());
@@ -364,9 +367,10 @@ poser_take_snapshot(PoserConsumer *consumer)
 	MemoryContextSwitchTo(old);
 
 	/*
-	 * At rest, all transactions that have drawn ids up to "value" had ended, so a new
-	 * snapshot sees them.  In REPEATABLE READ and SERIALIZABLE it is the transaction's,
-	 * which does not see those that have committed since it was taken.
+	 * If the sequence is at rest, all transactions that have drawn ids up to "value" have
+	 * ended, and a new snapshot sees them.  In REPEATABLE READ and SERIALIZABLE the
+	 * snapshot is the transaction's.  It does not see transactions that have committed
+	 * since it was taken.
 	 */
 	if (at_rest)
 	{
@@ -389,7 +393,7 @@ poser_window_is_open(const PoserConsumer *consumer)
 	return consumer->to != NULL;
 }
 
-/* All changes of the window are confirmed: its snapshot becomes the position. */
+/* Close the window when all its changes are confirmed: its snapshot becomes the position. */
 void
 poser_window_close(PoserConsumer *consumer)
 {
@@ -399,8 +403,9 @@ poser_window_close(PoserConsumer *consumer)
 }
 
 /*
- * Open the next window.  Returns whether there is one; then "tables" is described, and
- * the active snapshot is the window's.  An error leaves the consumer as it was.
+ * Open the next window.  Returns false if there are no new changes.  If the result is true,
+ * "tables" is described, and the active snapshot is the window's.  An error leaves the
+ * consumer as it was.
  */
 bool
 poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
@@ -424,11 +429,11 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	to = poser_take_snapshot(consumer);
 	if (consumer->from != NULL)
 	{
-		/* a transaction draws its own id before its change_ids, so all changes come after it */
+		/* a transaction draws its own id before its change_ids, so all changes have greater ones */
 		first = poser_first_unseen_transaction(consumer->nspid, consumer->from, to);
 		if (first == 0)
 		{
-			/* only "settled" has moved */
+			/* there are no changes, but the position and "settled" move on */
 			consumer->from = to;
 			consumer->changed = true;
 			return false;
@@ -436,7 +441,7 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	}
 	last = greatest_change(tables);
 
-	/* nothing fails from here on */
+	/* no error can occur from here on */
 	consumer->to = to;
 	consumer->confirmed = consumer->delivered = first;
 	consumer->last_change = last;
@@ -444,7 +449,7 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	return true;
 }
 
-/* The changes of the window up to this one are delivered. */
+/* Note that the changes of the window up to this one are delivered. */
 void
 poser_window_deliver(PoserConsumer *consumer, int64 change_id)
 {
@@ -455,7 +460,7 @@ poser_window_deliver(PoserConsumer *consumer, int64 change_id)
 	}
 }
 
-/* The changes of the window up to this one are confirmed; the last one closes the window. */
+/* Note that the changes of the window up to this one are confirmed.  If it is the last one, the window is closed. */
 void
 poser_window_confirm(PoserConsumer *consumer, int64 change_id)
 {
@@ -479,10 +484,10 @@ poser_window_confirm(PoserConsumer *consumer, int64 change_id)
  * poser_datasync_arrive() is a trigger before each row of poser_datasync_consumer that
  * is inserted or that replication updates.
  *
- * Such a row may come from another cluster, by a restore or by replication, and the
- * snapshots and transaction ids in it mean nothing here.  So the position becomes a
- * change_id: from_snapshot is null, and "confirmed" says after which change the
- * consumer goes on.
+ * Such a row may come from another cluster, by a restore or by replication.  Its
+ * snapshots and transaction IDs mean nothing in this cluster.  So the position becomes a
+ * change_id: from_snapshot is null, and the consumer goes on after the change in
+ * "confirmed".
  */
 Datum
 poser_datasync_arrive(PG_FUNCTION_ARGS)
@@ -533,33 +538,35 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 						trigdata->tg_trigger->tgname)));
 
 	/*
-	 * Have all sessions look again which consumers ask for NOTIFY, as
-	 * poser_datasync_changed() does.  Replication fires no triggers for statements.
+	 * Make all sessions look again whether a consumer asks for NOTIFY, as
+	 * poser_datasync_changed() does.  Replication fires no statement triggers.
 	 */
 	notify = poser_column(rel, "notify", BOOLOID);
 	if (TRIGGER_FIRED_BY_INSERT(event) ||
 		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored))
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
 
-	/* The trigger for UPDATE is for replication.  ALTER TABLE can have enabled it for all updates. */
+	/* The trigger for UPDATE is for replication only, but ALTER TABLE can have enabled it for all updates. */
 	if (TRIGGER_FIRED_BY_UPDATE(event) &&
 		(poser_consumer_is_updating(RelationGetRelid(rel)) ||
 		 SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA))
 		return PointerGetDatum(tuple);
 
+	/* read the columns of the position */
 	for (int i = 0; i < POSITION_COLUMNS; i++)
 	{
 		attnos[i] = poser_column(rel, columns[i].name, columns[i].type);
 		values[i] = heap_getattr(tuple, attnos[i], desc, &isnull[i]);
-		/* the constraint NOT NULL raises the error */
+		/* leave the row as it is: its constraint NOT NULL raises the error */
 		if (i < FROM_SNAPSHOT && isnull[i])
 			return PointerGetDatum(tuple);
 	}
 
 	/*
-	 * Every change that is not confirmed has a greater change_id than this.  In an open
-	 * window such a change comes after "confirmed", and after the window it comes
-	 * after "settled".  With no snapshot at all, "confirmed" is the position already.
+	 * Every change that is not confirmed must have a greater change_id than "position".
+	 * A change in the open window comes after "confirmed", and a change after the last
+	 * snapshot comes after "settled".  Without a snapshot "confirmed" is the position
+	 * already.
 	 */
 	position = DatumGetInt64(values[CONFIRMED]);
 	if (!isnull[TO_SNAPSHOT])
@@ -567,6 +574,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	else if (!isnull[FROM_SNAPSHOT])
 		position = DatumGetInt64(values[SETTLED]);
 
+	/* write it, without snapshots and transaction IDs */
 	for (int i = 0; i < FROM_SNAPSHOT; i++)
 		values[i] = Int64GetDatum(position);
 	for (int i = FROM_SNAPSHOT; i < POSITION_COLUMNS; i++)

@@ -1,14 +1,14 @@
 /*
  * import.c
- *	  poser_import() and poser_import_diff(): making the rows of a table those of another
- *	  relation, and showing what that would do.
+ *	  poser_import() and poser_import_diff(): changing the rows of a table to those of
+ *	  another relation, and showing which changes this would make.
  *
- * An import has three steps.  Each of them gets its rows one by one from the executor,
- * and keeps no more of them in memory than work_mem allows.
+ * An import has three steps.  Each step gets its rows one by one from the executor, and
+ * keeps no more rows in memory than work_mem allows.
  *
  * 1. Read (import_read.c).  The source is read once, and its values are coerced to the
  *	  types of the target's columns.
- * 2. Compare (import_compare.c).  The rows are joined with the target by key.  Those that
+ * 2. Compare (import_compare.c).  The rows are joined with the target by key.  Rows that
  *	  differ go into a sort, by the operation and the columns to be written.
  * 3. Write (import_write.c, import_statement.c).  Each group of the sort is written by
  *	  plain INSERT, UPDATE or DELETE statements, with the privileges of the caller.
@@ -18,10 +18,10 @@
  *
  * The invariant: no change by another transaction is lost.  Other transactions can write
  * the target between the second and the third step.  So each UPDATE and DELETE checks
- * that a row still is what it was compared as.  If one is not, the second and third step
- * are done again with a newer snapshot.  A new row with a key that another transaction
- * has made, too, is refused by the unique index of the key.  If there is no such index,
- * other writers are locked out from the second step on.
+ * that a row still has the values that the comparison saw.  If a row has not, the second
+ * and third step are done again with a newer snapshot.  Another transaction can insert a
+ * row with the key of a new row.  Then the unique index of the key refuses the new row.  If
+ * there is no such index, other writers are locked out from the second step on.
  */
 #include "postgres.h"
 
@@ -78,6 +78,8 @@ check_limits(PoserImport *import)
  *				creates boolean, updates boolean, deletes boolean,
  *				max_create bigint, max_update bigint, max_delete bigint, max_total bigint)
  * returns table (created bigint, updated bigint, deleted bigint, unchanged bigint)
+ *
+ * The result has the numbers of the rows.
  */
 Datum
 poser_import(PG_FUNCTION_ARGS)
@@ -139,7 +141,7 @@ poser_import(PG_FUNCTION_ARGS)
 
 /*
  * The writer of poser_import_diff(): put the rows in "poser_import_change" into the
- * result.  For an update, only the columns that differ:
+ * result.  The row of an update has only the columns that differ:
  *
  *	SELECT 'update'::text, jsonb_build_object('uuid', c.c1),
  *		   jsonb_build_object('active', c.o3), jsonb_build_object('active', c.c3)
@@ -153,6 +155,7 @@ write_diff(PoserImport *import, PoserImportOperation operation, const uint8 *col
 	DestReceiver *dest = poser_result_receiver(import->rsinfo);
 	StringInfoData sql;
 
+	/* the operation and the key; then the old values and the new values, if there are any */
 	Assert(operation <= POSER_IMPORT_DELETE);
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "SELECT '%s'::pg_catalog.text, ", names[operation]);

@@ -1,12 +1,11 @@
 /*
  * import_columns.c
- *	  What an import is from and to: the source, the target, and the columns that are
- *	  compared.
+ *	  The source and the target of an import, and the columns that are compared.
  *
- * The columns are those of the key, by which rows are told apart, and the fields, which
- * are written.  Each column of the target gets its value from the source's column with
- * the same name, by the coercion of an assignment.  If there is none, a text is read by
- * the input function of the target's type, as COPY does it.
+ * The columns are those of the key, which identifies a row, and the fields, which are
+ * written.  Each column of the target gets its value from the source's column with the
+ * same name, by an assignment cast.  If there is no such cast, a text is converted by the
+ * input function of the target's type, as COPY does it.
  *
  * The invariant: both relations stay open and locked from the beginning to the end of
  * an import.  So their columns do not change while it runs, whatever code it calls.
@@ -35,10 +34,11 @@
 
 #include "imports/import_internal.h"
 
-/* The hint if the source has no key, or lacks a column. */
+/* The hint if no key is found, or if the source lacks a column. */
 #define SOURCE_HINT \
 	"Name as \"key\" columns that both relations have, or import from a view that has the columns of the target."
 
+/* Is the relkind one of these? */
 static bool
 has_relkind(char relkind, const char *kinds)
 {
@@ -59,7 +59,7 @@ poser_import_check_argument(bool is_null, const char *name)
  * Names
  */
 
-/* Returns the names in an array of text, NIL for 0.  Raises an error if one is null or occurs twice. */
+/* Returns the names in an array of text, or NIL if the array is 0.  Raises an error if a name is null or occurs twice. */
 static List *
 read_names(Datum array, const char *argument)
 {
@@ -96,7 +96,7 @@ read_names(Datum array, const char *argument)
 
 /*
  * Returns the columns of a relation's primary key or, without "primary", of its only
- * unique index.  NIL if there is none or, of unique indexes, more than one.
+ * unique index.  Returns NIL if there is no such index, or more than one unique index.
  */
 static List *
 find_key_columns(Relation rel, bool primary)
@@ -126,7 +126,7 @@ find_key_columns(Relation rel, bool primary)
 	return n == 1 ? result : NIL;
 }
 
-/* Does the relation have all these columns, and are there any? */
+/* Does the relation have all these columns?  False for an empty list. */
 static bool
 relation_has_columns(Oid relid, List *names)
 {
@@ -141,9 +141,9 @@ relation_has_columns(Oid relid, List *names)
 }
 
 /*
- * Returns the columns of the key if the caller has named none: the target's primary key,
- * the source's primary key if the target has its columns, or the target's only unique
- * index.
+ * Returns the columns of the key if the caller has named none.  These are the target's
+ * primary key, or else the source's primary key if the target has its columns, or else the
+ * target's only unique index.  Raises an error if there is none of these.
  */
 static List *
 default_key(Relation source, Relation target)
@@ -188,6 +188,7 @@ poser_import_can_be_written(Form_pg_attribute att)
 	return att->attgenerated == '\0' && att->attidentity != ATTRIBUTE_IDENTITY_ALWAYS;
 }
 
+/* Is the column one of the key's? */
 static bool
 is_in_key(PoserImport *import, Form_pg_attribute att)
 {
@@ -198,8 +199,8 @@ is_in_key(PoserImport *import, Form_pg_attribute att)
 }
 
 /*
- * Returns an expression that reads a text by the input function of the column's type, as
- * COPY does it.  NULL if the value is not of a text type.
+ * Returns an expression that converts a text by the input function of the column's type,
+ * as COPY does it.  Returns NULL if the value is not of a text type.
  */
 static Node *
 coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
@@ -219,8 +220,9 @@ coerce_text(Node *value, Oid source_type, Form_pg_attribute att)
 }
 
 /*
- * Add a column of the target, and the coercion that makes a value of the source one of
- * this column.
+ * Add a column of the target to the import, with the coercion of the source's values to
+ * the column's type.  Raises an error if a relation lacks the column, or if there is no
+ * coercion.
  */
 static PoserImportColumn *
 add_column(PoserImport *import, const char *name)
@@ -243,7 +245,7 @@ add_column(PoserImport *import, const char *name)
 	if (import->source_rel == NULL)
 		return column;
 
-	/* how its value comes from the source */
+	/* the coercion: a cast for assignment, or the input function */
 	from = find_attribute(import, import->source_rel, name);
 	column->source_type = from->atttypid;
 	value = makeNode(CaseTestExpr);
@@ -264,7 +266,7 @@ add_column(PoserImport *import, const char *name)
 						import->target.label),
 				 errhint(SOURCE_HINT)));
 
-	/* a change of the type alone costs nothing */
+	/* a cast that keeps the value as it is (binary-coercible) needs no evaluation */
 	while (IsA(expr, RelabelType))
 		expr = (Node *) ((RelabelType *) expr)->arg;
 	if (!IsA(expr, CaseTestExpr))
@@ -275,7 +277,7 @@ add_column(PoserImport *import, const char *name)
 	return column;
 }
 
-/* Find how a column of the key is compared and hashed. */
+/* Look up the equality operator and the hash function of a column of the key.  Raises an error if there is no equality operator. */
 static void
 set_key_operators(PoserImportColumn *column)
 {
@@ -293,9 +295,9 @@ set_key_operators(PoserImportColumn *column)
 }
 
 /*
- * Does an index of the key's columns use the same equality as the import?  An index with
- * another operator class or collation may take two keys for the same that the import
- * takes for different, or the other way round.
+ * Does an index of the key's columns use the same equality as the import?  With another
+ * operator class or collation, two keys may be equal in the index and different in the
+ * import, or the other way round.
  */
 static bool
 has_same_equality(PoserImport *import, Oid indexid)
@@ -335,6 +337,7 @@ references_itself(Relation rel)
 	return false;
 }
 
+/* For qsort(): the order of the columns in the table. */
 static int
 compare_columns(const void *a, const void *b)
 {
@@ -345,7 +348,7 @@ compare_columns(const void *a, const void *b)
  * Opening
  */
 
-/* The caller must have some privilege to write the table, before anything is locked. */
+/* Raises an error unless the caller has a privilege to write the table.  Called before the table is locked. */
 static void
 check_may_write(Oid relid)
 {
@@ -356,7 +359,7 @@ check_may_write(Oid relid)
 		aclcheck_error(ACLCHECK_NO_PRIV, get_relkind_objtype(get_rel_relkind(relid)), get_rel_name(relid));
 }
 
-/* Open and lock a relation.  Raises an error if it is dropped while this waits for the lock. */
+/* Open a relation with AccessShareLock.  Raises an error if it is dropped while this waits for the lock. */
 static Relation
 open_locked(Oid relid)
 {
@@ -376,7 +379,7 @@ open_target(PoserImport *import, Oid relid, bool writes)
 {
 	PoserImportTarget *target = &import->target;
 
-	/* an OID may be of no relation, which is an error here */
+	/* raises an error if there is no relation with this OID */
 	(void) poser_relation_name(relid);
 	if (!has_relkind(get_rel_relkind(relid), "rpf"))
 		ereport(ERROR,
@@ -416,7 +419,7 @@ open_source(PoserImport *import, Oid relid)
 	import->source_label = pstrdup(RelationGetRelationName(rel));
 	import->source_shown = psprintf("\"%s\"", import->source_label);
 
-	/* this says more than the error about a missing key */
+	/* without a common column the error about a missing key would not help */
 	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
@@ -462,7 +465,7 @@ add_key(PoserImport *import, Datum key)
 	}
 }
 
-/* Add the fields: the columns named in the array, or without an array all that both relations have. */
+/* Add the fields: the columns named in the array or, without an array, all columns that both relations have and that can be written. */
 static void
 add_fields(PoserImport *import, Datum fields)
 {
@@ -504,7 +507,8 @@ add_fields(PoserImport *import, Datum fields)
 /*
  * Begin an import by a function of this name, from the relation "source" into the table
  * "target".  "source" is InvalidOid if the rows come from elsewhere.  "key" and "fields"
- * are arrays of column names, or 0.  "writes" is whether the function can write.
+ * are arrays of column names, or 0 for the default.  With "writes" the caller must have a
+ * privilege to write the target, and queries see what the import has written.
  *
  * Both relations get an AccessShareLock until the transaction ends.  The import lives in
  * a memory context of its own under the current one.  From here to poser_import_end()
@@ -535,7 +539,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	add_key(import, key);
 	add_fields(import, fields);
 
-	/* what pg_stat_activity shows, which progress is put in front of */
+	/* the query that pg_stat_activity shows: reports of progress stand in front of it */
 	import->phase = "reading";
 	import->activity = "";
 	if (MyBEEntry != NULL)
@@ -568,9 +572,10 @@ poser_import_end(PoserImport *import)
 /*
  * Lock the target for writing until the transaction ends.
  *
- * Take the import lock first: a lock on the object that only imports take.  So imports
- * into one table wait for each other, and cannot deadlock.  Then lock the table itself;
- * with "exclusively" no other transaction can write it.
+ * Take the import lock first.  It is a lock on the object, and only imports take it.  So
+ * imports into one table wait for each other here, and cannot deadlock later.  Then lock
+ * the table itself.  With "exclusively" no other transaction can write it, if the caller
+ * has the privileges for such a lock; import->target.locked says so.
  */
 void
 poser_import_lock_target(PoserImport *import, bool exclusively)

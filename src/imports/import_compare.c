@@ -2,9 +2,9 @@
  * import_compare.c
  *	  Comparing the rows of an import with its target.
  *
- * One query joins the rows read with the target by key.  For each row of its result a
- * function decides what is to be done: decide_by_difference() here, another one for
- * batches.  Two values count as the same if all their bytes are equal.
+ * One query joins the rows that were read with the target by key.  For each row of its
+ * result a function decides what is to be done.  This is decide_by_difference(), or
+ * poser_batch_decide() for batches.  Two values are the same if all their bytes are equal.
  *
  * The rows for which there is something to do go into a sort by a tag and the row's
  * number.  The tag has the rank of the operation and the columns to be written.  So the
@@ -12,10 +12,10 @@
  * must be written.
  *
  * If no unique index ensures the target's key, a row may match several rows of the
- * target.  This is a problem, because it is not known which one is meant.
+ * target.  This is noted as a problem, because it is not known which row is meant.
  *
  * The invariant: the sort has the old values of each row as the query's snapshot saw
- * them.  The writer finds out whether they have changed since.
+ * them.  So the writer can find out whether they have changed since.
  */
 #include "postgres.h"
 
@@ -46,8 +46,9 @@ poser_import_same(const PoserImportColumn *column, Datum value, bool isnull, Dat
 }
 
 /*
- * What is to be done for a row of the comparison: (row, c1, ..., x1, ..., there, t.c1, ...).
- * "row" is null if the source does not have it, and "there" if the target does not.
+ * Decide what is to be done for a row of the comparison by the fields that differ, and add
+ * these to "columns".  The row is (row, c1, ..., x1, ..., there, t.c1, ...).  "row" is null
+ * if the source has no row with the key, and "there" is null if the target has none.
  */
 static PoserImportOperation
 decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
@@ -63,7 +64,7 @@ decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 		return POSER_IMPORT_CREATE;
 	}
 
-	/* it is in both: which fields differ? */
+	/* both have the row: which fields differ? */
 	for (int i = import->nkeys; i < import->ncolumns; i++)
 		if (!poser_import_same(&import->columns[i],
 							   slot->tts_values[ROW_COLUMN(i)], slot->tts_isnull[ROW_COLUMN(i)],
@@ -76,11 +77,12 @@ decide_by_difference(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 }
 
 /*
- * The order in which operations are done: rows are deleted first, so that their unique
- * values are free for other rows.  But if the target references itself, they are deleted
- * last, because other rows may reference them before they are updated.
+ * Returns the rank of an operation: operations are done in the order of their ranks.  Rows
+ * are deleted first, so that their unique values are free for other rows.  But if the
+ * target references itself, rows are deleted last, because other rows may still reference
+ * them until these are updated.
  *
- * The rank of a rank is the operation again.
+ * The function is its own inverse: for a rank it returns the operation.
  */
 char
 poser_import_rank(PoserImport *import, PoserImportOperation operation)
@@ -130,7 +132,7 @@ sort_change(PoserImport *import, TupleTableSlot *slot, bytea *tag)
 		const int old = CHANGE_OLD(import, i);
 		const int from = is_delete ? there + 1 + i : ROW_COLUMN(i);
 
-		/* a row that is only in the target has its key as new values, so that the statement finds it */
+		/* a row to be deleted has its key among the new values, too, where the statement looks for it */
 		change->tts_isnull[new] = slot->tts_isnull[from] || (is_delete && i >= import->nkeys);
 		change->tts_values[new] =
 			poser_import_flatten(&import->columns[i], slot->tts_values[from], change->tts_isnull[new]);
@@ -143,7 +145,7 @@ sort_change(PoserImport *import, TupleTableSlot *slot, bytea *tag)
 	ExecClearTuple(change);
 }
 
-/* Receive a row of the comparison. */
+/* Receive a row of the comparison: decide what is to be done, count this, and put the row into the sort. */
 static void
 receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 {
@@ -158,10 +160,11 @@ receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 	operation = import->decide(import, slot, mark + 1);
 	mark[0] = poser_import_rank(import, operation);
 
+	/* remember that the row matches a row of the target, see check_matches() */
 	if (!import->target.unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
-	/* of unchanged rows only batches want more than their number */
+	/* unchanged rows are only counted, except for batches */
 	if (is_wanted(import, operation))
 	{
 		import->found[operation]++;
@@ -176,7 +179,7 @@ receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 static void
 check_matches(PoserImport *import)
 {
-	/* a batch wants a problem for each row, an error names only the first ones */
+	/* a batch needs a problem for each row, but an error names only the first ones */
 	int limit = import->problems.all != NULL ? POSER_IMPORT_TOLD_APART : POSER_IMPORT_NAMED;
 	int64 *twice = palloc(sizeof(int64) * limit);
 	Datum *rows = palloc(sizeof(Datum) * limit);
@@ -203,6 +206,7 @@ check_matches(PoserImport *import)
 	if (SPI_processed != n)
 		elog(ERROR, "rows of an import are missing");
 
+	/* note them */
 	for (int i = 0; i < n; i++)
 	{
 		Datum values[INDEX_MAX_KEYS];
@@ -221,14 +225,14 @@ check_matches(PoserImport *import)
 	}
 	SPI_freetuptable(SPI_tuptable);
 
-	/* an error counts the other rows as well */
+	/* count the other rows, too; a batch says only that there are more */
 	if (import->problems.all == NULL)
 		poser_import_more_problems(import, total - n);
 	else
 		import->problems.at_least = total > n;
 }
 
-/* Make the stores for the rows of the comparison, in the current memory context. */
+/* Make the stores for the rows of the comparison, in the current memory context, and set the numbers of rows to 0. */
 static void
 begin_comparing(PoserImport *import)
 {
@@ -263,6 +267,7 @@ begin_comparing(PoserImport *import)
 		MemoryContextSwitchTo(old_context);
 	}
 
+	/* the sort, and the numbers of the rows that match a row of the target */
 	import->sort = tuplesort_begin_heap(import->change_desc, lengthof(sort_columns), sort_columns,
 										sort_operators, sort_collations, nulls_first,
 										work_mem, NULL, TUPLESORT_NONE);
@@ -280,8 +285,8 @@ begin_comparing(PoserImport *import)
  *	  LEFT JOIN (SELECT true AS there, t.uuid AS c1, t.description AS c2, t.active AS c3
  *				   FROM ONLY poser_widget AS t) AS t ON r.c1 = t.c1
  *
- * If rows are deleted, it finds rows that are only in the target, too; rows with a null
- * key are left alone:
+ * If rows are to be deleted, the query also finds rows that only the target has.  Rows of
+ * the target with a null in their key are left out:
  *
  *	  FULL JOIN (SELECT ... FROM ONLY poser_widget AS t WHERE t.uuid IS DISTINCT FROM NULL) AS t ...
  *
@@ -322,8 +327,8 @@ append_comparison(StringInfo sql, PoserImport *import)
 
 /*
  * Compare the rows with the target.  Afterwards import->sort has the rows for which there
- * is something to do, and import->found their numbers.  Rows that match more than one
- * row of the target are problems.
+ * is something to do, and import->found has how many rows there are for each operation.
+ * Rows that match more than one row of the target are noted as problems.
  */
 void
 poser_import_compare(PoserImport *import)

@@ -1,6 +1,6 @@
 /*
  * import_internal.h
- *	  What only the files of imports share.
+ *	  What the files of this folder share, and no other folder uses.
  */
 #ifndef POSER_IMPORT_INTERNAL_H
 #define POSER_IMPORT_INTERNAL_H
@@ -12,8 +12,8 @@
 #define ROW_COLUMN(i) (1 + (i))
 
 /*
- * Columns of "poser_import_change": the tag says the operation and the columns to be
- * written, see import_compare.c; for each column there are the new and the old value.
+ * Columns of "poser_import_change".  The tag has the operation and the columns to be
+ * written, see import_compare.c.  For each column there is a new value and an old value.
  */
 #define CHANGE_TAG 0
 #define CHANGE_ROW 1

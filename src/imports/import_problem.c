@@ -1,15 +1,15 @@
 /*
  * import_problem.c
- *	  What is wrong with rows, and the error that says so.
+ *	  Problems of rows, and the error about them.
  *
  * A problem is noted for each row that cannot be imported, and the import goes on with
- * the next row.  At the end one error tells about all rows.  There can be a million of
+ * the next row.  At the end one error reports all problems.  There can be a million of
  * them.  So problems with the same columns and the same kind of reason are counted
  * together, and only the first few are kept.  If there are more than POSER_IMPORT_KINDS
- * kinds, the rows of the others are only counted.
+ * kinds, the rows of further kinds are only counted.
  *
- * The number of rows in problems.nrows is exact, unless at_least is set.  For a batch
- * all problems are also kept as rows, in problems.all.
+ * The invariant: problems.nrows is the exact number of rows with problems, unless at_least
+ * is set.  For a batch all problems are also kept as rows, in problems.all.
  */
 #include "postgres.h"
 
@@ -40,17 +40,21 @@
 
 /*
  * Is the error about the row that was being coerced or written?  Otherwise it is about
- * the whole import, for instance a missing privilege or a lack of memory, and it is
- * raised as it is.
+ * the whole import, for instance a missing privilege or a lack of memory, and the caller
+ * raises it.
  */
 bool
 poser_import_is_row_error(const PoserImport *import, const ErrorData *error)
 {
-	/* a missing privilege is not about a row, but a policy is, and has the same SQLSTATE */
+	/* a missing privilege is not about a row; a policy's refusal is, and it has the same SQLSTATE */
 	if (error->sqlerrcode == ERRCODE_INSUFFICIENT_PRIVILEGE)
 		return error->message_id != NULL &&
 			   strncmp(error->message_id, POLICY_MESSAGE, strlen(POLICY_MESSAGE)) == 0;
-	/* input functions of some types, indexes (of a value that is too long), and SQLSTATEs that users define */
+	/*
+	 * Input functions of some types raise a syntax error.  An index raises "program limit
+	 * exceeded" if a value is too long.  SQLSTATEs that begin with one of these letters
+	 * are those of PL/pgSQL, or are defined by users.
+	 */
 	if (error->sqlerrcode == ERRCODE_SYNTAX_ERROR ||
 		(import->in_statement && error->sqlerrcode == ERRCODE_PROGRAM_LIMIT_EXCEEDED) ||
 		strchr("IJKLMNOPQRSTUVWYZ", unpack_sql_state(error->sqlerrcode)[0]) != NULL)
@@ -119,17 +123,19 @@ copy_text(const char *text)
 	return psprintf("%.*s...", pg_mbcliplen(text, strlen(text), MAX_MESSAGE), text);
 }
 
+/* Copy a problem, with its texts, into the current memory context. */
 static void
 copy_problem(PoserImportProblem *copy, const PoserImportProblem *problem)
 {
 	*copy = *problem;
 	copy->subject = copy_text(problem->subject);
-	/* not cut, because kinds are compared by it */
+	/* not cut, because the columns distinguish kinds */
 	copy->columns = problem->columns != NULL ? pstrdup(problem->columns) : NULL;
 	copy->reason = copy_text(problem->reason);
 	copy->detail = copy_text(problem->detail);
 }
 
+/* Free the texts of a copied problem. */
 static void
 free_problem(PoserImportProblem *problem)
 {
@@ -141,7 +147,7 @@ free_problem(PoserImportProblem *problem)
 		pfree(unconstify(char *, problem->detail));
 }
 
-/* Find the kind of a problem, or make it.  Returns NULL if there are too many kinds. */
+/* Find the kind of a problem, or make it in the current memory context.  Returns NULL if there are too many kinds. */
 static PoserImportKind *
 find_kind(PoserImport *import, const PoserImportProblem *problem)
 {
@@ -165,7 +171,7 @@ find_kind(PoserImport *import, const PoserImportProblem *problem)
 	return result;
 }
 
-/* Cut the reason of a kind to the beginning that it has in common with this one. */
+/* Cut the reason of a kind to the beginning that it has in common with this reason. */
 static void
 shorten_reason(PoserImportKind *kind, const char *reason)
 {
@@ -180,7 +186,7 @@ shorten_reason(PoserImportKind *kind, const char *reason)
 	kind->varies = true;
 }
 
-/* Keep a problem if its row is among the first ones of the kind. */
+/* Keep a problem if its row is one of the first rows of the kind. */
 static void
 keep_sample(PoserImportKind *kind, const PoserImportProblem *problem)
 {
@@ -203,7 +209,7 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 {
 	MemoryContext old_context;
 
-	/* a batch wants all problems */
+	/* a batch needs all problems */
 	if (import->problems.all != NULL)
 	{
 		Datum values[] = {Int64GetDatum(problem->row), CStringGetTextDatum(poser_import_problem_text(problem))};
@@ -220,6 +226,7 @@ poser_import_problem(PoserImport *import, const PoserImportProblem *problem)
 		import->problems.first_sqlstate = problem->sqlstate;
 	}
 
+	/* count it with the others of its kind */
 	old_context = MemoryContextSwitchTo(import->problems.context);
 	import->problems.last_kind = find_kind(import, problem);
 	if (import->problems.last_kind != NULL)
@@ -257,6 +264,7 @@ poser_import_forget_problems(PoserImport *import)
  * The error
  */
 
+/* For qsort(): the order of the kinds' first rows. */
 static int
 compare_kinds(const void *a, const void *b)
 {
@@ -288,7 +296,7 @@ append_kind(StringInfo text, const PoserImportKind *kind, int nsamples)
 	else
 		appendStringInfo(text, ": %s%s", kind->common.reason, kind->varies ? "..." : "");
 
-	/* the first rows, and what only they have */
+	/* the first rows, with their own reasons and details */
 	for (int i = 0; i < Min(nsamples, kind->nsamples); i++)
 	{
 		const PoserImportProblem *sample = &kind->samples[i];
@@ -346,7 +354,7 @@ poser_import_raise(PoserImport *import)
  * Parts of problems
  */
 
-/* Returns a text as a message shows it: at most MAX_SHOWN bytes.  A short text is returned itself. */
+/* Returns a text as a message shows it, cut to MAX_SHOWN bytes.  A text that is not longer is returned itself. */
 char *
 poser_import_shown(char *text)
 {
@@ -440,16 +448,16 @@ name_constraint_columns(PoserImport *import, const char *name)
 }
 
 /*
- * Set what a problem has from an error: all but its row and subject.  The problem points
- * into the error, which must live as long.  "column" is the column that was being
- * coerced, or NULL.
+ * Set the fields of a problem from an error: all but its row and subject.  The problem
+ * points into the error, which must live as long as the problem.  "column" is the column
+ * that was being coerced, or NULL.
  */
 void
 poser_import_describe(PoserImport *import, PoserImportProblem *problem, const char *column, const ErrorData *error)
 {
 	bool is_ours = true;
 
-	/* the error may be about a table that a trigger has written; a partition's name also differs from the target's */
+	/* an error about another table, which a trigger has written, has columns of that table; partitions have the target's columns */
 	if (error->table_name != NULL && strcmp(error->table_name, import->target.label) != 0 &&
 		import->target.relkind != RELKIND_PARTITIONED_TABLE)
 		is_ours = false;
@@ -462,10 +470,10 @@ poser_import_describe(PoserImport *import, PoserImportProblem *problem, const ch
 
 	problem->sqlstate = error->sqlerrcode;
 	problem->reason = error->message;
-	/* it says which key the other row has or should have */
+	/* the detail names the key that another row has or should have */
 	if (error->sqlerrcode == ERRCODE_FOREIGN_KEY_VIOLATION || error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION)
 		problem->detail = error->detail;
-	/* the message without the values in it, and the constraint, tell kinds apart */
+	/* a kind is identified by the message without its values and by the constraint */
 	problem->kind = psprintf("%s %s", error->message_id != NULL ? error->message_id : "",
 							 error->constraint_name != NULL ? error->constraint_name : "");
 }

@@ -1,12 +1,12 @@
 /*
  * import_query.c
- *	  Queries of an import: their progress, running them, and parts of their SQL.
+ *	  Queries of an import: reporting progress, running queries, and parts of their SQL.
  *
  * The queries of an import read three kinds of relations: the source, the target, and
  * the rows that the import has registered as poser_import_row and
- * poser_import_change.  Registered rows have their columns by number: c1 is the first
- * column of the key, and columns of the target are called so, too, where the target is
- * read by a subquery.  So two names can never be the same.
+ * poser_import_change.  The columns of registered rows have numbers as names: c1 is the
+ * first column of the key.  A subquery over the target gives its columns these names, too.
+ * So users' names cannot be in conflict with each other or with those of the import.
  *
  * The files of this folder show each statement as it looks for an import from
  * supplier_widget into poser_widget with the key uuid (c1) and the fields description
@@ -25,7 +25,7 @@
 /* Rows between two reports of progress. */
 #define PROGRESS_INTERVAL 10000
 
-/* pg_proc limits a call to 100 arguments: so many names and values. */
+/* A function has at most 100 arguments (FUNC_MAX_ARGS), a name and a value for each member. */
 #define MAX_OBJECT_MEMBERS 50
 
 /*
@@ -33,8 +33,8 @@
  */
 
 /*
- * Report a phase and its number of rows: pg_stat_activity shows them in front of the
- * client's own query.  Without "phase" the phase stays what it is.
+ * Report a phase and its number of rows.  pg_stat_activity shows them in front of the
+ * client's own query.  If "phase" is NULL, the phase does not change.
  */
 void
 poser_import_progress(PoserImport *import, const char *phase, int64 rows)
@@ -59,7 +59,7 @@ poser_import_count(PoserImport *import)
 	CHECK_FOR_INTERRUPTS();
 }
 
-/* Report again what the session was doing before the import. */
+/* Report again the query that pg_stat_activity showed before the import. */
 void
 poser_import_restore_activity(PoserImport *import)
 {
@@ -75,16 +75,16 @@ poser_import_restore_activity(PoserImport *import)
  * Run a query.  Its rows go to "dest" or, if that is NULL, into SPI_tuptable.
  * SPI_processed is their number, or the number of rows that the statement has written.
  *
- * The tables that a query reads must not have been rewritten since its snapshot: the
- * import would take them for empty, and delete rows.  A query without parameters and
- * receiver reads only registered rows and the target, which the comparison has checked
- * before.
+ * The tables that a query reads must not have been rewritten since its snapshot was taken:
+ * they would seem to be empty, and the import would delete rows.  So this is checked.  A
+ * query without parameters and without a receiver reads only registered rows and the
+ * target, which the comparison has checked before.
  */
 void
 poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 					 int nargs, Oid *argtypes, Datum *values)
 {
-	/* a receiver that sets savepoints or coerces values cannot do so beside parallel workers */
+	/* in parallel mode a receiver could not set savepoints or run functions that are not parallel safe */
 	bool parallel = !import->careful && !import->coerces;
 
 	(void) poser_run(&(PoserQuery) {.sql = query,
@@ -98,6 +98,7 @@ poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 									.dest = dest});
 }
 
+/* Methods of the receiver that have nothing to do. */
 static void
 start_nothing(DestReceiver *self, int operation, TupleDesc desc)
 {
@@ -116,6 +117,7 @@ typedef struct Receiver
 	void (*receive)(PoserImport *import, TupleTableSlot *slot);
 } Receiver;
 
+/* The receiveSlot method. */
 static bool
 receive_row(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -191,11 +193,11 @@ poser_import_append_join(StringInfo sql, PoserImport *import, const char *rows, 
 }
 
 /*
- * Append the value that a column has in a JSON object.  "value" is an expression for the
- * column's value.
+ * Append an expression for the value that a column has in a JSON object.  "value" is an
+ * expression for the column's value.
  *
- * The value of a type with an own cast to json is put in as text.  Such a cast may be
- * any user's code, and the type's input function need not read its result.
+ * The value of a type with a cast to json is put in as text.  Such a cast may be any
+ * user's code, and the type's input function may not accept its result.
  */
 void
 poser_import_append_value(StringInfo sql, PoserImport *import, int column, const char *value)
@@ -208,8 +210,9 @@ poser_import_append_value(StringInfo sql, PoserImport *import, int column, const
 
 /*
  * Append an expression for a JSON object with the names and values of the columns from
- * "first" to before "last", or of those among them that are in "columns".  The values
- * are called by the prefix and the column's number or, with "by_name", its name.
+ * "first" to "last" - 1.  If "columns" is not NULL, only those in this set are taken.  In
+ * the SQL the name of a value is the prefix with the column's number or, with "by_name",
+ * with the column's name.
  *
  *	jsonb_build_object('description', c.c2, 'active', c.c3)
  */

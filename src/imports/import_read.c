@@ -2,13 +2,13 @@
  * import_read.c
  *	  Reading the rows of an import, and finding keys that occur more than once.
  *
- * The source is read by one query.  Each of its rows gets a number, its values are
- * coerced to the types of the target's columns as in an assignment, and it is put into
- * the tuplestore poser_import_row.  A key must not be null or occur twice.  Batches read
- * their rows in another way, and use the same functions to add them.
+ * The source is read by one query.  Each of its rows gets a number.  Its values are
+ * coerced to the types of the target's columns, as in an assignment.  Then the row is put
+ * into the tuplestore poser_import_row.  A key must not be null or occur twice.  Batches
+ * read their rows in another way, and use the same functions to add them.
  *
- * First the rows are read without precaution.  Only if a coercion fails is all read
- * again carefully: then each coercion runs in a subtransaction, and each row that cannot
+ * First the rows are read without subtransactions.  If a coercion fails, all rows are read
+ * again in careful mode: each coercion runs in a subtransaction, and each row that cannot
  * be read is noted as a problem.
  *
  * Duplicate keys are found by their hashes.  While rows are added, the hashes of their
@@ -37,8 +37,8 @@
  */
 
 /*
- * Returns a value that is still there if another transaction deletes its row: a value
- * out of line is fetched.  "isnull" is whether the value is null.
+ * Returns a value that can be read even after its row was deleted: a value that is stored
+ * out of line is fetched.  "isnull" says whether the value is null.
  */
 Datum
 poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull)
@@ -49,9 +49,9 @@ poser_import_flatten(const PoserImportColumn *column, Datum value, bool isnull)
 }
 
 /*
- * Replace a value by the result of an expression over it.  In careful mode an error that
- * is about the row is returned: then the result is false and *error is set.  Other errors
- * are raised.
+ * Replace a value by the result of an expression over it, and return true.  In careful mode
+ * an error that is about the row is not raised.  Instead *error is set, and the result is
+ * false.
  */
 bool
 poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *isnull, ErrorData **error)
@@ -86,7 +86,7 @@ poser_import_evaluate(PoserImport *import, ExprState *expr, Datum *value, bool *
 	return result;
 }
 
-/* Make the stores for the rows empty, and forget their problems. */
+/* Make the stores for the rows, or empty them, and forget the rows' problems. */
 static void
 begin_reading(PoserImport *import)
 {
@@ -135,8 +135,8 @@ begin_reading(PoserImport *import)
 }
 
 /*
- * Add a row.  "values" and "nulls" are its number, the columns of the import, and the
- * caller's own columns.  The key has no nulls.
+ * Add a row.  "values" and "nulls" have the row's number, the columns of the import, and
+ * the caller's own columns.  No column of the key may be null.
  */
 void
 poser_import_add_row(PoserImport *import, Datum *values, bool *nulls)
@@ -161,8 +161,9 @@ poser_import_add_row(PoserImport *import, Datum *values, bool *nulls)
  */
 
 /*
- * Find the numbers that occur more than once in a sort.  "total" gets how many there
- * are, and "twice" the smallest ones, at most "limit".  Returns how many "twice" has.
+ * Find the numbers that occur more than once in a sort.  Puts the smallest of them into
+ * "twice", at most "limit", and returns how many it has put there.  *total is the number of
+ * all of them.
  */
 int
 poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *total)
@@ -198,8 +199,8 @@ poser_import_find_twice(Tuplesortstate *sort, int64 *twice, int limit, int64 *to
 }
 
 /*
- * Note the problem that the key of a row occurs several times.  The problem stands for
- * "noted" rows with this key.
+ * Note the problem that the key of a row occurs several times ("times").  The problem
+ * counts as that of "noted" rows.
  */
 static void
 note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const Datum *values, const bool *nulls)
@@ -216,7 +217,7 @@ note_duplicate(PoserImport *import, int64 row, int64 noted, int64 times, const D
 	poser_import_problem(import, &problem);
 }
 
-/* Receive a row that is not the only one with its key: (row, number of rows with this key, key). */
+/* Receive a row with a duplicate key: (row, number of rows with this key, key). */
 static void
 receive_duplicate(PoserImport *import, TupleTableSlot *slot)
 {
@@ -224,7 +225,7 @@ receive_duplicate(PoserImport *import, TupleTableSlot *slot)
 				   slot->tts_values + 2, slot->tts_isnull + 2);
 }
 
-/* After all rows have been added: note the rows with duplicate keys as problems. */
+/* Note the rows with duplicate keys as problems.  Called when all rows have been added. */
 void
 poser_import_check_keys(PoserImport *import)
 {
@@ -234,7 +235,7 @@ poser_import_check_keys(PoserImport *import)
 
 	import->rows.md.enrtuples = import->nrows;
 
-	/* if all hashes are different, so are all keys */
+	/* if all hash values are different, all keys are different */
 	if (import->hashes != NULL)
 	{
 		(void) poser_import_find_twice(import->hashes, NULL, 0, &total);
@@ -248,7 +249,7 @@ poser_import_check_keys(PoserImport *import)
 	if (import->problems.all != NULL)
 	{
 		/*
-		 * A batch wants a problem for each row.
+		 * A batch needs a problem for each row.
 		 *
 		 *	SELECT r.row, r.n, c1
 		 *	  FROM (SELECT *, count(*) OVER (PARTITION BY c1) AS n FROM poser_import_row) AS r
@@ -264,8 +265,8 @@ poser_import_check_keys(PoserImport *import)
 	}
 
 	/*
-	 * An error names the first keys only: each with its first row and its number of rows,
-	 * and the number of rows of all such keys.
+	 * An error names only the first keys.  The query gives, for each of them, its first row
+	 * and its number of rows, and the number of rows of all such keys.
 	 *
 	 *	SELECT sum(count(*)) OVER ()::int8, min(r.row), count(*), c1
 	 *	  FROM poser_import_row AS r
@@ -284,6 +285,7 @@ poser_import_check_keys(PoserImport *import)
 					 POSER_IMPORT_NAMED);
 	poser_import_execute(import, sql.data, NULL, 0, NULL, NULL);
 
+	/* note each key; "more" is the number of rows that are left */
 	for (uint64 i = 0; i < SPI_processed; i++)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[i];
@@ -312,8 +314,8 @@ poser_import_check_keys(PoserImport *import)
  */
 
 /*
- * Keep a row that cannot be read, for a batch: (row, text, key, new).  Its key and its
- * fields as JSON stand behind the columns of the import, in careful mode only.
+ * For a batch, keep a row that cannot be read: (row, text, key, new).  In careful mode the
+ * slot has the row's key and its fields as JSON, behind the columns of the import.
  */
 static void
 reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *problem)
@@ -328,7 +330,7 @@ reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *
 	tuplestore_putvalues(import->problems.rejects, import->problems.reject_desc, values, nulls);
 }
 
-/* Receive a row of the source: its columns of the import, and what reject_row() needs. */
+/* Receive a row of the source: the columns of the import, and what reject_row() needs. */
 static void
 receive_source_row(PoserImport *import, TupleTableSlot *slot)
 {
@@ -340,7 +342,7 @@ receive_source_row(PoserImport *import, TupleTableSlot *slot)
 	values[ROW_NUMBER] = Int64GetDatum(row);
 	nulls[ROW_NUMBER] = false;
 
-	/* make the values those of the target's columns, until there is a problem */
+	/* coerce the values to the types of the target's columns, until there is a problem */
 	for (int i = 0; i < import->ncolumns && problem.reason == NULL; i++)
 	{
 		PoserImportColumn *column = &import->columns[i];
@@ -365,6 +367,7 @@ receive_source_row(PoserImport *import, TupleTableSlot *slot)
 		nulls[ROW_COLUMN(i)] = isnull;
 	}
 
+	/* add the row, or note the problem */
 	if (problem.reason == NULL)
 		poser_import_add_row(import, values, nulls);
 	else
@@ -375,7 +378,7 @@ receive_source_row(PoserImport *import, TupleTableSlot *slot)
 	poser_import_count(import);
 }
 
-/* Read the source: the rows that can be read are added, the others are problems. */
+/* Read the source.  The rows that can be read are added, and the others are noted as problems. */
 static void
 read_source(PoserImport *import)
 {
@@ -411,7 +414,7 @@ read_source(PoserImport *import)
 
 /*
  * Read the rows, by import->read() or from the source.  The rows that cannot be read, and
- * those with duplicate keys, are problems afterwards.
+ * the rows with duplicate keys, are noted as problems.
  */
 void
 poser_import_read(PoserImport *import)
@@ -426,7 +429,7 @@ poser_import_read(PoserImport *import)
 	/* before the savepoint, so that the store's files belong to the outer transaction */
 	begin_reading(import);
 
-	/* read without precaution; this can fail only if there is something to coerce */
+	/* read without careful mode; an error can be about a row only if there is something to coerce */
 	if (!import->coerces)
 		import->read(import);
 	else
@@ -439,7 +442,7 @@ poser_import_read(PoserImport *import)
 		}
 		PG_CATCH();
 		{
-			/* if this is an error of the source's own, it is raised when the source is read again */
+			/* the error may come from the source itself, for instance from a view; then reading again raises it */
 			FreeErrorData(poser_import_catch(import, &savepoint));
 			import->in_coercion = false;
 			again = true;
@@ -447,7 +450,7 @@ poser_import_read(PoserImport *import)
 		PG_END_TRY();
 	}
 
-	/* read carefully, also if a batch wants the rows that cannot be read */
+	/* read in careful mode after an error, or if a batch needs the rows that cannot be read */
 	again = again || (import->problems.rejects != NULL && import->problems.nrows > 0);
 	if (again)
 	{

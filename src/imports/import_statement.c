@@ -2,16 +2,16 @@
  * import_statement.c
  *	  The statements that write an import's rows.
  *
- * One INSERT, UPDATE or DELETE writes all rows in poser_import_change, with the
- * privileges, policies and triggers of the caller.  A foreign table is updated and
- * deleted from row by row, because foreign data wrappers do this best by a statement
- * with parameters.
+ * One INSERT, UPDATE or DELETE writes all rows in poser_import_change, with the caller's
+ * privileges; policies apply and triggers fire.  In a foreign table rows are updated and
+ * deleted one by one, because foreign data wrappers can best send a statement with
+ * parameters to their server.
  *
- * The invariant: an UPDATE or DELETE writes a row only if it still is what it was
- * compared as.  Its condition checks this for the row version that it locks.  Fewer rows
- * may be written than there are in poser_import_change.  Then either another transaction
- * has changed the missing ones, and the import compares again; or a trigger, a rule or a
- * policy has kept them from being written, which is an error.
+ * The invariant: an UPDATE or DELETE writes a row only if the row still has the values
+ * that the comparison saw.  The statement's condition checks this for the row version that
+ * it locks.  So fewer rows may be written than there are in poser_import_change.  Then
+ * either another transaction has changed the missing rows, and the import compares again.
+ * Or a trigger, a rule or a policy has kept them from being written, which is an error.
  */
 #include "postgres.h"
 
@@ -30,8 +30,9 @@
  */
 
 /*
- * Append the condition that a row of the target has the fields called by the prefix, if
- * there are fields.  For the prefix "c.o", their old values:
+ * Append the condition that the fields of a row of the target have the values in the
+ * columns with this prefix.  Append nothing if there are no fields.  With the prefix "c.o"
+ * these are the old values:
  *
  *	AND record_image_eq(ROW(t.description, t.active), ROW(c.o2, c.o3))
  */
@@ -70,6 +71,7 @@ build_statement(PoserImport *import, PoserImportOperation operation, const uint8
 	StringInfoData sql;
 	const char *separator = "";
 
+	/* INSERT: the key and the fields that are to be written */
 	initStringInfo(&sql);
 	if (operation == POSER_IMPORT_CREATE)
 	{
@@ -89,6 +91,7 @@ build_statement(PoserImport *import, PoserImportOperation operation, const uint8
 		return sql.data;
 	}
 
+	/* UPDATE or DELETE: the rows with the same key and with the old values of the fields */
 	if (operation == POSER_IMPORT_UPDATE)
 	{
 		appendStringInfo(&sql, "UPDATE %s AS t SET ", import->target.only_name);
@@ -108,9 +111,9 @@ build_statement(PoserImport *import, PoserImportOperation operation, const uint8
 }
 
 /*
- * Append the statement that updates or deletes a row of a foreign table.  "map" and
- * "argtypes" get the import's column and its type for each parameter.  Returns the
- * number of parameters.
+ * Append the statement that updates or deletes a row of a foreign table.  For each
+ * parameter, "map" gets the number of the import's column and "argtypes" its type.
+ * Returns the number of parameters.
  *
  *	UPDATE ONLY poser_widget SET active = $1 WHERE uuid = $2
  *
@@ -171,6 +174,7 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *
 	query.nargs = append_foreign_statement(&sql, import, operation, columns, map, argtypes);
 	query.sql = sql.data;
 
+	/* run it for each row, with the row's new values as parameters */
 	tuplestore_rescan(import->changes.reldata);
 	while (tuplestore_gettupleslot(import->changes.reldata, true, false, slot))
 	{
@@ -192,8 +196,8 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *
 }
 
 /*
- * Does the target have a row now with the key of one in "poser_import_change"?  The latest
- * snapshot is used, so that rows count that the transaction's snapshot does not see.
+ * Does the target now have a row with the key of a row in "poser_import_change"?  This
+ * uses the latest snapshot, so it finds rows that the transaction's snapshot does not see.
  */
 bool
 poser_import_exists_by_now(PoserImport *import)
@@ -223,7 +227,10 @@ poser_import_serialization_error(void)
 			 errmsg("could not serialize access due to concurrent update")));
 }
 
-/* How many of the rows in "poser_import_change" have the fields called by the prefix in the target? */
+/*
+ * Returns how many rows in "poser_import_change" have a row in the target with the same key
+ * and with the values in the columns with this prefix, see append_has_fields().
+ */
 static int64
 count_changes_with(PoserImport *import, const char *fields)
 {
@@ -248,20 +255,20 @@ count_changes_with(PoserImport *import, const char *fields)
 
 /*
  * Write the rows in "poser_import_change".  Sets import->is_outdated if another
- * transaction has changed some of them since they were compared.  Raises an error if
- * they are not written for another reason.
+ * transaction has changed some of these rows since they were compared.  Raises an error if
+ * rows are not written for another reason.
  */
 void
 poser_import_write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
 {
 	int64 written;
 
-	/* without a unique index a row that the snapshot does not see would be made twice */
+	/* without a unique index, a key would occur twice if another row has it that the snapshot does not see */
 	if (operation == POSER_IMPORT_CREATE && !import->target.unique && IsolationUsesXactSnapshot() &&
 		import->target.relkind != RELKIND_FOREIGN_TABLE && poser_import_exists_by_now(import))
 		poser_import_serialization_error();
 
-	/* each row should be written */
+	/* write the rows; usually all of them are written */
 	if (import->target.relkind == RELKIND_FOREIGN_TABLE && operation != POSER_IMPORT_CREATE)
 		written = write_foreign(import, operation, columns);
 	else
@@ -274,7 +281,7 @@ poser_import_write_changes(PoserImport *import, PoserImportOperation operation, 
 	if (written == nrows)
 		return;
 
-	/* why are there fewer? */
+	/* if fewer rows were written, find out why */
 	if (operation != POSER_IMPORT_CREATE && import->target.relkind != RELKIND_FOREIGN_TABLE)
 	{
 		int64 before = count_changes_with(import, "c.o");
@@ -284,7 +291,7 @@ poser_import_write_changes(PoserImport *import, PoserImportOperation operation, 
 			return;
 		if (import->target.locked && operation == POSER_IMPORT_DELETE && before == 0)
 			return;
-		/* some rows were not written, and are no longer what they were */
+		/* some rows were not written, and no longer have their old values */
 		if (written + before < nrows)
 		{
 			import->is_outdated = true;

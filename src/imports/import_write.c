@@ -2,24 +2,25 @@
  * import_write.c
  *	  Writing what the comparison has found, and finding the rows that cannot be written.
  *
- * The comparison's sort gives groups of rows with the same operation and columns.  Each
- * group, or at most MAX_ROWS_WRITTEN rows of it, is put into poser_import_change and
- * handed to a writer.
+ * The comparison's sort gives groups of rows with the same operation and columns.  A group,
+ * in parts of at most MAX_ROWS_WRITTEN rows, is put into poser_import_change and handed to
+ * a writer.
  *
  * poser_import_apply() compares and writes in a subtransaction, and does both again as
  * often as needed:
  *
- * - First without precaution.  If a row cannot be written, again in careful mode: a
- *	 statement that fails is rolled back and run again with parts of its rows, until the
- *	 rows that cannot be written are found, or POSER_IMPORT_TOLD_APART of them.  So the
- *	 error names rows, whatever has refused them: a constraint, a trigger, an index.
+ * - If a row cannot be written, both are done again in careful mode.  A statement that
+ *	 fails is rolled back and run again with parts of its rows.  This ends when the rows
+ *	 that cannot be written are found, or POSER_IMPORT_TOLD_APART of them.  So the error
+ *	 names rows, whatever has refused them: a constraint, a trigger or an index.
  *
- * - If another transaction has changed a row since it was compared, again with a newer
- *	 snapshot.  After ATTEMPTS_WITHOUT_LOCK such attempts other writers are locked out.
- *	 They are locked out at once if no unique index ensures the key.
+ * - If another transaction has changed a row since it was compared, both are done again
+ *	 with a newer snapshot.  After ATTEMPTS_WITHOUT_LOCK such attempts other writers are
+ *	 locked out.  If no unique index ensures the key, they are locked out from the
+ *	 beginning.
  *
- * The invariant: either all rows that are to be written are written, or none.  If none
- * are written, there are problems or an error, or the caller only wanted a trial.
+ * The invariant: either all rows that are to be written are written, or no row is.  If no
+ * row is written, there are problems or an error, or the caller only asked for a trial.
  */
 #include "postgres.h"
 
@@ -45,7 +46,7 @@
 /* If the target references itself, the search ends when so many rows have failed. */
 #define MAX_ROWS_FAILED (10 * POSER_IMPORT_TOLD_APART)
 
-/* If other transactions change rows: attempts without locking these out, and in all. */
+/* The number of attempts that do not lock other writers out, and of all attempts. */
 #define ATTEMPTS_WITHOUT_LOCK 2
 #define MAX_ATTEMPTS 5
 
@@ -65,27 +66,27 @@ note_problem(PoserImport *import, ErrorData *error)
 		elog(ERROR, "row of an import is missing");
 	slot_getallattrs(slot);
 
-	/* under row-level security it is the policies that keep a row from being written */
+	/* under row-level security, policies are the likely reason that a row was not written */
 	if (error->sqlerrcode == ERRCODE_TRIGGERED_ACTION_EXCEPTION &&
 		check_enable_rls(import->target.relid, InvalidOid, true) == RLS_ENABLED)
 		error->sqlerrcode = ERRCODE_INSUFFICIENT_PRIVILEGE;
 	poser_import_describe(import, &problem, NULL, error);
 
-	/* a row that is only in the target has no number: it comes last */
+	/* a row to be deleted has no number, and comes last */
 	problem.row = slot->tts_isnull[CHANGE_ROW] ? PG_INT64_MAX : DatumGetInt64(slot->tts_values[CHANGE_ROW]);
 	problem.subject = poser_import_shown_key(import, slot->tts_values + CHANGE_NEW(0), slot->tts_isnull + CHANGE_NEW(0), false);
 	if (slot->tts_isnull[CHANGE_ROW])
 		problem.subject = psprintf("%s, to be deleted", problem.subject);
 	poser_import_problem(import, &problem);
 
-	/* are these enough? */
+	/* end the search when so many rows were found */
 	import->problems.at_least = (import->problems.nrows >= POSER_IMPORT_TOLD_APART);
 	ExecDropSingleTupleTableSlot(slot);
 }
 
 /*
- * Write rows in a subtransaction.  Returns NULL, or the error if it is about a row; then
- * the subtransaction is rolled back.
+ * Write rows in a subtransaction, and return NULL.  If there is an error about a row, the
+ * subtransaction is rolled back, and the error is returned.  Other errors are raised.
  */
 static ErrorData *
 try_to_write(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -115,9 +116,9 @@ static int64 write_carefully(PoserImport *import, PoserImportOperation operation
 							 Tuplestorestate *rows, int64 nrows, Tuplestorestate *failed);
 
 /*
- * Write rows in parts after they could not be written together because of "error".  A
- * single row is the one that has failed: it is noted as a problem or, if "failed" is not
- * NULL, put there.  Returns how many rows have failed.
+ * Write rows in parts after they could not be written together because of "error".  If it
+ * is a single row, this row has failed.  It is noted as a problem or, if "failed" is not
+ * NULL, put into that store.  Returns how many rows have failed.
  */
 static int64
 write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -127,7 +128,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 	int64 result = 0;
 	int64 left = nrows;
 
-	/* if another transaction has made the row in the meantime, it is not a problem: compare again */
+	/* if another transaction has inserted the row in the meantime, this is not a problem: compare again */
 	if (nrows == 1 && operation == POSER_IMPORT_CREATE && error->sqlerrcode == ERRCODE_UNIQUE_VIOLATION &&
 		import->target.relkind != RELKIND_FOREIGN_TABLE && !import->target.locked && poser_import_exists_by_now(import))
 	{
@@ -142,7 +143,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		return 1;
 	}
 
-	/* read by the store's first pointer; queries over the store have others and do not move it */
+	/* read the rows by the store's first read pointer: queries over the store use others, and do not move it */
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	tuplestore_rescan(rows);
 	if (nrows == 1)
@@ -154,7 +155,7 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 		return 1;
 	}
 
-	/* parts of the same size, each in a store of its own */
+	/* make parts of about the same size, each in a store of its own, and write them */
 	for (int part = 0; part < PARTS && left > 0; part++)
 	{
 		int64 n = (left + PARTS - part - 1) / (PARTS - part);
@@ -177,10 +178,11 @@ write_parts(PoserImport *import, PoserImportOperation operation, const uint8 *co
 
 /*
  * Write rows or, if that fails, parts of them.  A row that cannot be written is noted as
- * a problem or, if "failed" is not NULL, put there.  Returns how many rows have failed.
+ * a problem or, if "failed" is not NULL, put into that store.  Returns how many rows have
+ * failed.
  *
- * If problems.at_least is set afterwards, enough rows have failed, and the others have
- * not been tried.
+ * If problems.at_least is set afterwards, so many rows have failed that the search has
+ * ended, and the remaining rows have not been tried.
  */
 static int64
 write_carefully(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -201,9 +203,9 @@ write_carefully(PoserImport *import, PoserImportOperation operation, const uint8
 }
 
 /*
- * The same for a target that references itself.  A row can fail only because the row that
- * it references has not been written yet.  So the rows that have failed are tried again,
- * as long as at least one of them is written.
+ * As write_carefully(), for a target that references itself.  There a row can also fail
+ * because the row that it references has not been written yet.  So the rows that have
+ * failed are tried again, as long as at least one of them is written.
  */
 static void
 write_patiently(PoserImport *import, PoserImportOperation operation, const uint8 *columns,
@@ -216,7 +218,7 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 	if (error == NULL)
 		return;
 
-	/* try the rows that have failed again, until none is left, or none can be written */
+	/* try the rows that have failed again, until no row is left, or no row can be written */
 	for (;;)
 	{
 		Tuplestorestate *failed = tuplestore_begin_heap(false, false, work_mem);
@@ -237,9 +239,10 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 	if (import->problems.at_least)
 	{
 		/*
-		 * Too many rows have failed to try all of them again, so it is not known
-		 * which of them only lack another row.  The error of all rows together is
-		 * not about these: written together, they have all rows they reference.
+		 * So many rows have failed that they are not tried again.  It is not known
+		 * which of them failed only because they lack a row that they reference.
+		 * When all rows were written together, none of them lacked such a row.  So
+		 * report the error of that statement.
 		 */
 		PoserImportProblem problem = {.row = PG_INT64_MAX, .nrows = 1, .subject = "A row"};
 
@@ -248,6 +251,7 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
 		poser_import_problem(import, &problem);
 	}
 	else if (nfailed > 0)
+		/* now note them as problems */
 		(void) write_carefully(import, operation, columns, rows, nfailed, NULL);
 	tuplestore_end(rows);
 	FreeErrorData(error);
@@ -258,8 +262,8 @@ write_patiently(PoserImport *import, PoserImportOperation operation, const uint8
  */
 
 /*
- * The writer of imports: write the rows in "poser_import_change" to the target.  It does
- * nothing for an operation that writes no row.
+ * The writer of imports: write the rows in "poser_import_change" to the target, in careful
+ * mode or not.  Does nothing for an operation that writes no row.
  */
 void
 poser_import_write_rows(PoserImport *import, PoserImportOperation operation, const uint8 *columns, int64 nrows)
@@ -290,7 +294,7 @@ write_group(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
 	import->changes.reldata = NULL;
 }
 
-/* Read the sort of the comparison, and hand its rows to the writer, group by group.  Ends the sort. */
+/* Read the sort of the comparison, and hand its rows to the writer, group by group.  Frees the sort. */
 void
 poser_import_write(PoserImport *import)
 {
@@ -304,7 +308,7 @@ poser_import_write(PoserImport *import)
 	if (import->write == NULL)
 		import->write = poser_import_write_rows;
 
-	/* the slot and the sort outlive the groups, which have a memory context for each of them */
+	/* each group has the memory context for itself; the slot and the sort outlive it, so they are in the import's */
 	MemoryContextSwitchTo(import->context);
 	slot = MakeSingleTupleTableSlot(import->change_desc, &TTSOpsMinimalTuple);
 	MemoryContextSwitchTo(context);
@@ -328,7 +332,7 @@ poser_import_write(PoserImport *import)
 			MemoryContextReset(context);
 		}
 
-		/* a new group */
+		/* begin a new group */
 		if (rows == NULL)
 		{
 			n = 0;
@@ -355,11 +359,12 @@ poser_import_write(PoserImport *import)
  */
 
 /*
- * Compare and write, as often as needed.  Returns false if there are problems; then
- * nothing is written.  Without "keep" nothing is written in any case: it is a trial.
+ * Compare and write, as often as needed.  Returns true if all rows were written, and false
+ * if there are problems; then nothing is written.  Without "keep" this is a trial: the
+ * result is the same, and nothing is written in any case.
  *
- * Locks the target until the transaction ends, see poser_import_lock_target(); if nothing
- * is written, this lock is released, too.
+ * Locks the target until the transaction ends, see poser_import_lock_target().  If nothing
+ * is written, the rollback releases this lock, too.
  */
 bool
 poser_import_apply(PoserImport *import, bool keep)
@@ -384,8 +389,9 @@ poser_import_apply(PoserImport *import, bool keep)
 		PG_TRY();
 		{
 			/*
-			 * Do not wait for other writers if this transaction has already written
-			 * the target: they may be waiting for its rows.
+			 * Do not lock other writers out if this transaction has already written
+			 * the target, unless its key needs it: they may be waiting for rows that
+			 * this transaction has written.
 			 */
 			poser_import_lock_target(import, !import->target.unique ||
 												 (attempt > ATTEMPTS_WITHOUT_LOCK && !import->target.written_before));
@@ -406,18 +412,18 @@ poser_import_apply(PoserImport *import, bool keep)
 		}
 		PG_END_TRY();
 
-		/* the files of its sorts are gone with its resource owner */
+		/* forget its sorts: their memory is freed here, and their files with the subtransaction */
 		MemoryContextSwitchTo(old_context);
 		MemoryContextDelete(context);
 		import->sort = import->matches = NULL;
 
-		/* a deadlock was ended by the rollback, so another attempt may succeed */
+		/* the rollback has ended a deadlock, so another attempt may succeed */
 		if (error != NULL && error->sqlerrcode == ERRCODE_T_R_DEADLOCK_DETECTED &&
 			!IsolationUsesXactSnapshot() && attempt < MAX_ATTEMPTS)
 			import->is_outdated = true;
 		else if (error != NULL)
 		{
-			/* find the rows that cannot be written */
+			/* do it again in careful mode, to find the rows that cannot be written */
 			if (import->careful || !poser_import_is_row_error(import, error))
 				ReThrowError(error);
 			FreeErrorData(error);

@@ -1,7 +1,7 @@
 /*
  * imports.h
- *	  What batches use of imports: reading rows, comparing them with a table by
- *	  key, and writing the differences.
+ *	  Imports, for batches: reading rows, comparing them with a table by key, and
+ *	  writing the differences.
  */
 #ifndef POSER_IMPORTS_H
 #define POSER_IMPORTS_H
@@ -15,7 +15,7 @@
 
 #include "base/base.h"
 
-/* How many rows of a kind of problem an error names, and how many kinds it counts. */
+/* How many rows of each kind of problem an error names, and how many kinds it has. */
 #define POSER_IMPORT_NAMED 5
 #define POSER_IMPORT_KINDS 20
 
@@ -35,7 +35,7 @@ typedef enum PoserImportOperation
 	POSER_IMPORT_UPDATE = 1,
 	POSER_IMPORT_DELETE = 2,
 	POSER_IMPORT_UNCHANGED,
-	/* of batches only: the row of the target is not what the batch's row is based on */
+	/* of batches only: the row of the target differs from the old values in the batch's row */
 	POSER_IMPORT_CONFLICT,	  /* other transactions changed it */
 	POSER_IMPORT_WAS_DELETED, /* other transactions deleted it */
 	POSER_IMPORT_WAS_CREATED, /* other transactions created it */
@@ -54,9 +54,9 @@ typedef struct PoserImportColumn
 	int16 len;
 	bool byval;
 	Oid source_type;
-	ExprState *coerce;	/* makes a value of the source one of this column; NULL if the types are the same */
-	bool as_text;		/* in a JSON object its value is its text */
-	ExprState *as_json; /* of a batch: makes a value jsonb */
+	ExprState *coerce;	/* coerces a value of the source to the column's type; NULL if the types are the same */
+	bool as_text;		/* in a JSON object the value is a string with its text */
+	ExprState *as_json; /* of a batch: converts a value to jsonb */
 	const char *equals; /* of a key column: its equality operator */
 	FmgrInfo *hash;		/* of a key column: its hash function; NULL if there is none */
 } PoserImportColumn;
@@ -72,13 +72,13 @@ typedef struct PoserImportProblem
 	const char *reason;
 	const char *detail; /* or NULL */
 	const char *kind;	/* the same for all problems of a kind */
-	const char *title;	/* an error says this of the kind instead of the reason; or NULL */
+	const char *title;	/* in an error, stands for the reasons of all rows of the kind; or NULL */
 } PoserImportProblem;
 
 /* Problems that have the same columns and the same kind of reason. */
 typedef struct PoserImportKind
 {
-	PoserImportProblem common; /* its reason is the beginning that all reasons share */
+	PoserImportProblem common; /* its reason is the text with which all reasons begin */
 	bool varies;			   /* the reasons differ */
 	int64 nrows;
 	int nsamples;
@@ -108,12 +108,12 @@ typedef struct PoserImportProblems
 typedef struct PoserImportTarget
 {
 	Oid relid;
-	Relation rel; /* stays open, so that no code that runs meanwhile can change its structure */
+	Relation rel; /* stays open, so that no code that the import runs can change its structure */
 	char relkind;
 	const char *label;		/* its name, for messages */
 	const char *name;		/* its name with its schema, quoted */
 	const char *only_name;	/* the same, with ONLY unless it is partitioned */
-	bool unique;			/* an index ensures at once that each key occurs only once */
+	bool unique;			/* a unique index of the key exists that is not deferrable */
 	bool references_itself; /* it has a foreign key to itself */
 	bool written_before;	/* this transaction had locked it for writing before the import */
 	bool locked;			/* other transactions cannot write it */
@@ -122,16 +122,16 @@ typedef struct PoserImportTarget
 typedef struct PoserImport PoserImport;
 
 /*
- * Decides what is to be done for a row of the comparison, and sets the columns
- * concerned.  There is room for a second set of columns behind the first one,
- * which the writer gets as well.
+ * Decides what is to be done for a row of the comparison, and adds the columns
+ * concerned to the set "columns".  Behind this set there is room for a second one of the
+ * same size.  The writer gets both sets.
  */
 typedef PoserImportOperation (*PoserImportDecide)(PoserImport *import, TupleTableSlot *slot,
 												  uint8 *columns);
 
 /*
- * Does what was decided for the rows in the relation "poser_import_change".  All of them
- * have the same operation and the same sets of columns.
+ * Does what was decided for the rows in the relation "poser_import_change".  All these
+ * rows have the same operation and the same sets of columns.
  */
 typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation operation,
 								  const uint8 *columns, int64 nrows);
@@ -144,10 +144,10 @@ struct PoserImport
 	MemoryContext row_context; /* reset for each row */
 	EState *estate;			   /* evaluates coercions */
 	bool read_only;			   /* queries use the active snapshot */
-	void *private;			   /* the caller's own */
+	void *private;			   /* the caller's own data */
 	ReturnSetInfo *rsinfo;	   /* of poser_import_diff() */
 
-	/* the source; without a relation all are NULL but source_shown, which the caller sets */
+	/* the source; if the rows come from elsewhere, the caller sets source_shown, and the others are NULL */
 	Relation source_rel; /* stays open, as the target does */
 	const char *source_label;
 	const char *source_shown; /* its name in errors */
@@ -159,18 +159,18 @@ struct PoserImport
 	int nkeys;
 	int ncolumns;
 	PoserImportColumn *columns;
-	bool coerces; /* some column has a value to coerce */
+	bool coerces; /* a value of at least one column must be coerced */
 
 	/* what to do; the functions may be NULL */
 	bool creates;
 	bool updates;
 	bool deletes;
 	bool skips_duplicates;				/* rows whose key occurs more than once are not compared */
-	int64 limits[4];					/* of creates, updates, deletes, and of all */
-	void (*read)(PoserImport *import);	/* adds the rows; NULL: reads the source */
-	PoserImportDecide decide;			/* NULL: by the difference */
-	void (*check)(PoserImport *import); /* is called between comparing and writing */
-	PoserImportWriter write;			/* NULL: poser_import_write_rows() */
+	int64 limits[4];					/* the most rows to be created, updated, deleted, and changed in all */
+	void (*read)(PoserImport *import);	/* adds the rows; if NULL, the source is read */
+	PoserImportDecide decide;			/* if NULL, decide_by_difference() decides */
+	void (*check)(PoserImport *import); /* called between comparing and writing */
+	PoserImportWriter write;			/* if NULL, poser_import_write_rows() */
 
 	/* the rows read: (row, c1, c2, ..., x1, ...); x1, ... are added by the caller */
 	int nextra;
@@ -178,20 +178,20 @@ struct PoserImport
 	TupleDesc row_desc;
 	int64 nrows;
 	EphemeralNamedRelationData rows; /* "poser_import_row" */
-	Tuplesortstate *hashes;			 /* of their keys, while they are being read */
+	Tuplesortstate *hashes;			 /* hash values of the rows' keys, while rows are being read */
 
 	/* the rows for which there is something to do: (tag, row, c1, ..., o1, ...) */
 	TupleDesc change_desc;
 	TupleTableSlot *change_slot;
-	Tuplesortstate *sort;				/* all of them */
-	EphemeralNamedRelationData changes; /* "poser_import_change": those that are being written */
+	Tuplesortstate *sort;				/* all these rows */
+	EphemeralNamedRelationData changes; /* "poser_import_change": the rows that are being written */
 	Tuplesortstate *matches;			/* numbers of the rows that match a row of the target */
 	int64 found[POSER_IMPORT_OPERATIONS];
 
 	/* errors */
-	bool careful;	   /* each row is read or written behind a savepoint, to find all problems */
-	bool in_coercion;  /* a value is being coerced: an error comes from it */
-	bool in_statement; /* a statement is being run: an error comes from it */
+	bool careful;	   /* read and write in subtransactions, to find all problems */
+	bool in_coercion;  /* a value is being coerced, so an error comes from this */
+	bool in_statement; /* a statement is being run, so an error comes from this */
 	bool is_outdated;  /* other transactions have changed rows since they were compared */
 	PoserImportProblems problems;
 

@@ -2,10 +2,9 @@
  * as_of.c
  *	  All rows of a table as they were at a time.
  *
- * Ids of transactions and changes come from one sequence, so they have one order.  The
- * state as of a time is made by the transactions up to the last one that had changed
- * something by then.  It consists of the last versions of the rows by these
- * transactions, except for deletes.
+ * Let T be the greatest id of a transaction that was issued by that time.  The state as
+ * of the time has the changes of all transactions with ids up to T.  So it has, of each
+ * row, the last version by these transactions, unless this is a delete.
  */
 #include "postgres.h"
 
@@ -25,7 +24,8 @@
  *
  *	SELECT max(id) FROM poser_transaction WHERE issued_at <= $1
  *
- * Of two concurrent transactions the one with the lesser id can have the later time.
+ * Of two concurrent transactions the one with the lesser id can have the later time.  So
+ * the state can include a transaction that was issued shortly after the time.
  */
 static int64
 transaction_at(const PoserVersioned *versioned, Datum at)
@@ -42,8 +42,8 @@ transaction_at(const PoserVersioned *versioned, Datum at)
 }
 
 /*
- * Returns the query for the rows after transaction $1, with the columns of "desc".  A
- * column that is not recorded is null.
+ * Returns the query for the rows as they were after transaction $1, with the columns of
+ * "desc".  A column that is not recorded is null.
  *
  *	SELECT v.uuid::varchar(32), v.description::varchar(255), v.active::bool
  *	  FROM (<last versions with transaction_id <= $1>) AS v
@@ -55,6 +55,7 @@ as_of_query(const PoserVersioned *versioned, TupleDesc desc)
 	StringInfoData sql;
 	const char *separator = "";
 
+	/* each column of the table, from the column of the versions that records it */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
 	for (int i = 0; i < desc->natts; i++)
@@ -77,6 +78,7 @@ as_of_query(const PoserVersioned *versioned, TupleDesc desc)
 											  FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 		separator = ", ";
 	}
+	/* the last versions */
 	appendStringInfoString(&sql, "\n  FROM (");
 	poser_history_append_last_versions(&sql, versioned, "transaction_id OPERATOR(pg_catalog.<=) $1");
 	appendStringInfoString(&sql, ") AS v\n WHERE v.operation_type OPERATOR(pg_catalog.<>) 2");
@@ -86,9 +88,9 @@ as_of_query(const PoserVersioned *versioned, TupleDesc desc)
 }
 
 /*
- * Return all rows of the table as they were at a time, as the result of a
- * set-returning function whose type is the table's.  Raises an error if that part of
- * the history has been pruned.
+ * Return all rows of the table as they were at a time, as the result of a set-returning
+ * function that returns the table's row type.  Raises an error if that part of the
+ * history has been pruned.
  */
 void
 poser_history_as_of(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at)

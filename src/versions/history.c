@@ -3,10 +3,10 @@
  *	  The history of rows: their versions with the transactions, newest first.
  *
  * The versions of one table come from a query over its table of versions.  A receiver
- * gets them row by row, the newest version of a row first.  It holds each version until
- * the one before has come, because it reports which columns differ between the two.
- * The transaction of a version is looked up directly by its id: a user that may read a
- * version may also read who made it, when and why.
+ * gets them one by one, the newest version of a row first.  It holds each version until
+ * it has the version before, because it reports which columns differ between the two.
+ * The transaction of a version is looked up directly by its id, without a check of
+ * privileges: a user that may read a version may also read its transaction.
  *
  * A history of rows of several tables is sorted by change_id.
  */
@@ -67,7 +67,7 @@ struct PoserHistory
 	IndexScanDesc scan;
 	ScanKeyData key;
 	AttrNumber source[HISTORY_FIXED]; /* by column of the result: the transaction's column, or 0 */
-	bool looked_up;					  /* the following are of the last look-up */
+	bool looked_up;					  /* the fields below are of the last look-up */
 	int64 transaction_id;
 	bool found;
 	TupleTableSlot *transaction;
@@ -79,11 +79,11 @@ typedef struct VersionReceiver
 	DestReceiver pub;
 	PoserHistory *history;
 	const PoserVersioned *versioned;
-	bool restricted;	 /* only the last version of each row comes */
-	AttrNumber parent;	 /* if not 0: leave out versions unless this column, or that of */
-	Datum key;			 /* the version before, has this value */
+	bool restricted;	 /* the query gives only the last version of each row */
+	AttrNumber parent;	 /* if not 0, only changes of rows that had "key" in this column */
+	Datum key;			 /* before or after the change */
 	AttrNumber *map;	 /* by column of the result: the version's column, or 0 */
-	int relation_column; /* of the result, for the table's name, or -1 */
+	int relation_column; /* the result's column for the table's name, or -1 */
 	Datum relation;
 	Datum *names;  /* names of the recorded columns, texts */
 	bool *differs; /* by column of the version: is it in "changed"? */
@@ -91,7 +91,7 @@ typedef struct VersionReceiver
 	TupleTableSlot *held;
 } VersionReceiver;
 
-/* Prepare the look-up of transactions by id. */
+/* Prepare the look-up of transactions by id.  Locks their table until poser_history_end(). */
 static void
 open_transactions(PoserHistory *history, Oid relid)
 {
@@ -129,11 +129,12 @@ begin_sort(PoserHistory *history)
 }
 
 /*
- * Begin a history, which becomes the result of the set-returning function.  The result
- * has the columns above, then columns that are found by name in the versions.  The name
- * "relation" means the table's name.
+ * Begin a history, which becomes the result of the set-returning function.  The result's
+ * first columns are those of the enum above.  Each further column gets the values of the
+ * versions' column with the same name; a column "relation" gets the table's name.
  *
- * Locks the tables, pushes a snapshot and connects to SPI, until poser_history_end().
+ * Locks the tables for reading until the transaction ends.  Pushes a snapshot and connects
+ * to SPI, until poser_history_end().
  */
 PoserHistory *
 poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables)
@@ -151,7 +152,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 	for (int i = 0; i < lengthof(operations); i++)
 		history->operations[i] = CStringGetTextDatum(operations[i]);
 
-	/* the versions of one row come in order, those of several tables do not */
+	/* the versions of one row come in order, but those of several tables must be sorted */
 	if (ntables > 1)
 		begin_sort(history);
 	else
@@ -170,7 +171,7 @@ look_up_transaction(PoserHistory *history, int64 id)
 	if (history->looked_up && history->transaction_id == id)
 		return;
 
-	/* the executor's context, in which we are called, is reset while the scan goes on */
+	/* not in the current context, which the executor resets while the scan is open */
 	old = MemoryContextSwitchTo(history->context);
 	history->looked_up = true;
 	history->transaction_id = id;
@@ -266,7 +267,7 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 	int natts = history->desc->natts;
 	int16 operation = DatumGetInt16(version->tts_values[versioned->operation_type - 1]);
 
-	/* leave it out if the row referred to another parent, before and after the change */
+	/* leave it out unless the row referred to the parent before or after the change */
 	if (receiver->parent != 0 && !has_value(version, receiver->parent, receiver->key) &&
 		(before == NULL || !has_value(before, receiver->parent, receiver->key)))
 		return;
@@ -296,7 +297,7 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 		slot->tts_isnull[receiver->relation_column] = false;
 	}
 
-	/* into the result, or first into the sort */
+	/* add it to the result, or first to the sort */
 	if (history->sort == NULL)
 		tuplestore_putvalues(history->rsinfo->setResult, history->desc, slot->tts_values, slot->tts_isnull);
 	else
@@ -355,7 +356,7 @@ end_versions(DestReceiver *self)
 static void
 destroy_receiver(DestReceiver *self)
 {
-	/* its memory is freed with the function's context */
+	/* the receiver is freed with the function's memory context */
 }
 
 /* Make a receiver of the versions of this table. */
@@ -451,10 +452,12 @@ versions_query(const PoserVersioned *versioned, AttrNumber column, bool parent, 
 }
 
 /*
- * Add the versions of the row with this key, which is of type "keytype".  "parent" is
- * NULL, or the name of a column that refers to the key.  Then all rows that have ever
- * referred to it are added: their versions while they did, and the changes by which
- * they began and ceased to do so.
+ * Add the versions of the row with this key, which is of type "keytype".
+ *
+ * "parent" is NULL, or the name of a column that refers to the key.  With "parent" the
+ * history gets all rows that ever referred to the key.  Of such a row it gets the
+ * versions that refer to the key, and each version with which the row ceased to refer
+ * to it.
  */
 void
 poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum key, Oid keytype,
@@ -470,7 +473,7 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 	query.sql = versions_query(versioned, column, parent != NULL, receiver->restricted);
 	query.dest = &receiver->pub;
 
-	/* locking can replace the active snapshot, and the transactions are read with the same one */
+	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
 	poser_lock_query_tables(&query);
 	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0, SO_NONE);
 	history->looked_up = false;

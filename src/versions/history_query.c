@@ -1,11 +1,11 @@
 /*
  * history_query.c
- *	  Queries over the history: their parts, the locks and the rights they need.
+ *	  Queries over the history: parts of their SQL, the locks and the rights they need.
  *
  * Queries are built for tables with any columns.  A comment above the code shows the
  * finished SQL as it looks for poser_widget.  The comments leave out the schemas of
- * relations and functions, and OPERATOR(pg_catalog...) around operators.  With these the
- * SQL means the same under any search_path.
+ * relations and functions, and OPERATOR(pg_catalog...) around operators.  The SQL has
+ * them, so that it means the same under any search_path.
  *
  * The tables of versions are read with the caller's privileges and policies.  A history
  * must not show what row-level security on the table hides.  But the policies of the table
@@ -30,7 +30,7 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* Returns the name of a column of the table of versions, quoted.  A recorded column has the same name in the table. */
+/* Returns the quoted name of a column of the table of versions.  A recorded column has the same name in the table. */
 const char *
 poser_history_column(const PoserVersioned *versioned, AttrNumber column)
 {
@@ -65,7 +65,7 @@ poser_history_lookup_column(const PoserVersioned *versioned, const char *name, O
 	return column;
 }
 
-/* Returns the qualified name of a type, as one without a length or precision: bpchar and not char. */
+/* Returns the qualified name of a type without length or precision: bpchar and not char, which means char(1). */
 static const char *
 sql_type(Oid type)
 {
@@ -77,7 +77,7 @@ sql_type(Oid type)
  *	%n	is the column's name,
  *	%i	its number,
  *	%t	its type, without length or precision,
- *	%c	a cast to that type if the table's column has another one, otherwise nothing,
+ *	%c	a cast to that type if the column of the table has another type, otherwise nothing,
  *	%=	the equality operator of the type.
  */
 void
@@ -132,7 +132,7 @@ poser_history_append_columns(StringInfo sql, const PoserVersioned *versioned, co
 		}
 }
 
-/* Append the template for each column of the key. */
+/* Append the template for each column of the key, with the separator in between. */
 void
 poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const char *separator,
 						  const char *template)
@@ -146,8 +146,8 @@ poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const
 }
 
 /*
- * Append a query for the last version of each row, among the versions for which the
- * condition is true:
+ * Append a query for the last version of each row.  Only versions for which the condition
+ * is true are considered:
  *
  *	SELECT DISTINCT ON (uuid) *
  *	  FROM poser_widget_version
@@ -166,10 +166,10 @@ poser_history_append_last_versions(StringInfo sql, const PoserVersioned *version
 }
 
 /*
- * Append a query for all rows that are not what their last version says.  Its columns
- * are the operation that is missing in the history; the operation of the last version;
- * and the recorded columns, which are called by their numbers, because their names
- * could be those of the first two:
+ * Append a query for all rows that differ from their last version.  Its columns are the
+ * operation that is missing in the history, the operation of the last version, and the
+ * recorded columns.  Their names have their numbers, because a recorded column could have
+ * the name of one of the first two:
  *
  *	SELECT CASE WHEN live.uuid IS NULL THEN 2
  *	            WHEN last.operation_type IS NULL OR last.operation_type = 2 THEN 0
@@ -202,7 +202,7 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
 		{
-			/* the key's name is no part of the template, because it can contain a percent sign */
+			/* the key's name can contain a percent sign, so it is not put into the template */
 			appendStringInfo(sql, ",\n       CASE WHEN live.%s IS NULL", key);
 			poser_history_append_column(sql, versioned, i + 1, " THEN last.%n ELSE live.%n END AS column_%i");
 		}
@@ -224,7 +224,7 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 	appendStringInfoString(sql, ")::pg_catalog.record END");
 }
 
-/* Must the current user's query over the versions be restricted, as the head of this file says? */
+/* Must a query over the versions show the current user last versions only, as the head of this file says? */
 bool
 poser_history_is_restricted(const PoserVersioned *versioned)
 {
@@ -233,8 +233,8 @@ poser_history_is_restricted(const PoserVersioned *versioned)
 }
 
 /*
- * Append the restriction to a query over versions "v".  A version is shown if it is the
- * last one of its row, and the user sees the row as the version says:
+ * Append the restriction to a query over versions "v".  A version is shown only if it is
+ * the last one of its row, and if the user sees the row with the same values:
  *
  *	   AND v.operation_type <> 2
  *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS newer
@@ -265,8 +265,9 @@ poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned
 }
 
 /*
- * Lock the tables of versions and the bookkeeping for reading with the active snapshot,
- * which the caller has pushed; see poser_lock_to_read().
+ * Lock the tables of versions and the bookkeeping, to be read with the active snapshot.
+ * The caller has pushed that snapshot, and a newer one may replace it; see
+ * poser_lock_to_read().
  */
 void
 poser_history_lock(const PoserVersioned *tables, int ntables)
@@ -293,9 +294,9 @@ poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *qu
 }
 
 /*
- * Returns a position in the history, the id of a transaction or change, in the first
- * row of the last result.  If it is null, or if there is no row, the result is 0 and
- * *isnull is true; "isnull" may be NULL.
+ * Returns a position in the history (the id of a transaction or of a change) from the
+ * first row of the last result.  If it is null, or if there is no row, the result is 0
+ * and *isnull is true; "isnull" may be NULL.  Raises an error if it is no bigint.
  */
 int64
 poser_history_position(int column, bool *isnull)

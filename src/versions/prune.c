@@ -1,6 +1,6 @@
 /*
  * prune.c
- *	  poser_prune_versions(): removing old versions, and noting up to where.
+ *	  poser_prune_versions(): removing old versions, and recording how far.
  *
  * Pruning goes up to a transaction P: the last one that is older than the limit and that
  * no consumer of datasync needs.  A version by a transaction up to P is removed if the
@@ -12,8 +12,9 @@
  * replaced a removed version.  The state as of a transaction before P is no longer
  * known, nor is the state after a change before that change_id.
  *
- * Only one session prunes at a time, and none does while a transaction is open that has
- * reverted rows or added a consumer of datasync.  Other readers and writers do not wait.
+ * Only one session prunes at a time.  Pruning waits for transactions that have reverted
+ * rows or added a consumer of datasync, and these wait for pruning.  Other readers and
+ * writers do not wait.
  */
 #include "postgres.h"
 
@@ -63,8 +64,8 @@ poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 }
 
 /*
- * Returns the transaction up to which versions are pruned; *isnull is true if there is
- * none:
+ * Returns the transaction up to which versions are pruned.  If there is none, *isnull is
+ * true:
  *
  *	SELECT max(id)
  *	  FROM poser_transaction
@@ -127,9 +128,9 @@ old_versions_query(const PoserVersioned *versioned)
 }
 
 /*
- * Remove at most "limit" versions of one table, of transactions up to this one, and
- * raise the change_id of the horizon.  Returns how many were removed.  They are read by
- * a cursor and deleted in parts, so that memory stays bounded:
+ * Remove at most "limit" versions of one table, by transactions up to this one, and raise
+ * the horizon's change_id accordingly.  Returns how many were removed.  They are read by a
+ * cursor and deleted in parts, so that memory stays bounded:
  *
  *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
  */
@@ -151,7 +152,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 		Datum array;
 		SPITupleTable *found;
 
-		/* the next ones */
+		/* the next versions, and the horizon that results */
 		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
 		found = SPI_tuptable;
 		if (SPI_processed == 0)
@@ -167,6 +168,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 			horizon->change_id = Max(horizon->change_id, next);
 		}
 
+		/* delete them */
 		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 		result += poser_run(&(PoserQuery) {.sql = delete_sql, .nargs = 1, .argtypes = array_type, .values = &array});
 		SPI_freetuptable(found);
@@ -176,7 +178,7 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 	return result;
 }
 
-/* Add the ids of the transactions, up to this one, that a table has versions of. */
+/* Add the ids, up to this one, of the transactions of the versions in a table. */
 static void
 read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, TupleDesc desc,
 				  int64 transaction_id)
@@ -192,7 +194,7 @@ read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, T
 		Datum value = slot_getattr(slot, column, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		/* the versions of a transaction usually stand together, so most repetitions are left out here */
+		/* the versions of a transaction usually follow each other, so this leaves out most repetitions */
 		if (isnull || DatumGetInt64(value) > transaction_id || DatumGetInt64(value) == last)
 			continue;
 		last = DatumGetInt64(value);
@@ -217,13 +219,13 @@ static const char *const version_tables_query =
 	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3";
 
 /*
- * Collect the transactions, up to this one, of which other tables have versions.  Other
- * tables are all those with the columns of a table of versions, whatever their owner: a
- * trigger may record to one now, or may have done so before the table was renamed.
+ * Collect the transactions, up to this one, whose changes are versions in other tables.
+ * These are all tables with the columns of a table of versions, whatever their owner: a
+ * trigger may record to such a table now, or may have done so before it was renamed.
  *
  * The tables are scanned without a query, because a query could run their owners' code.
- * Returns false if one of them cannot be locked at once.  Pruning does not wait for it,
- * because its owner could then block pruning.
+ * Returns false if one of them cannot be locked at once.  Pruning does not wait for such a
+ * table, because its owner could then block pruning.
  */
 static bool
 collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
@@ -266,7 +268,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 }
 
 /*
- * Remove the transactions before this one of which no table has a version:
+ * Remove the transactions before this one to which no version in any table belongs:
  *
  *	DELETE FROM poser_transaction AS t
  *	 WHERE t.id < $1
@@ -274,7 +276,8 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
  *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS v WHERE v.transaction_id = t.id)
  *	   AND NOT EXISTS (SELECT FROM poser_component_version AS v WHERE v.transaction_id = t.id)
  *
- * "poser_used" are the transactions that collect_transactions() has found.
+ * "poser_used" has the transactions that collect_transactions() has found.  If it has not
+ * seen all tables, no transaction is removed.
  */
 static void
 prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
@@ -346,14 +349,14 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 	for (int i = 0; i < ntables; i++)
 		poser_check_owner(tables[i].versions);
 
-	/* only one session prunes; all queries that read use one snapshot */
+	/* only one session prunes at a time; all queries that read use one snapshot */
 	LockRelationOid(tables[0].horizon, ShareUpdateExclusiveLock);
 	poser_become_owner(tables[0].transactions, &save_userid, &save_sec_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	poser_history_lock(tables, ntables);
 	SPI_connect();
 
-	/* this transaction's own row may be removed */
+	/* the row of this transaction may be removed */
 	poser_transaction_forget();
 
 	transaction_id = last_pruned_transaction(tables, before, &isnull);
@@ -366,7 +369,7 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 			result += prune_versions(&tables[i], transaction_id, limit - result, &horizon);
 		if (result > 0)
 			set_horizon(&tables[0], horizon);
-		/* the last transaction stays: its time is the time of the state that is left */
+		/* the transaction itself stays: it gives the time of the oldest state that is left */
 		if (result < limit)
 			prune_transactions(tables, ntables, transaction_id);
 	}
@@ -379,6 +382,8 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 
 /*
  * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
+ *
+ * The result is how many versions were removed.
  */
 Datum
 poser_prune_versions(PG_FUNCTION_ARGS)

@@ -2,22 +2,22 @@
  * reconcile.c
  *	  Recording a statement that overlaps with others on the same table.
  *
- * Usually each change in a statement's transition tables follows on the last version of
- * its row.  This is not so if another statement writes the table between the BEFORE and
- * the AFTER trigger of the statement.  The other statement can be in a row trigger, in a
- * function that the statement calls, or in the same query.  Then a row can have changes
- * before this statement's change that are not recorded yet.  It can also have changes
- * after this statement's change that are recorded already.
+ * Usually the old row of each change in a statement's transition tables is the last
+ * version of the row.  This is not so if another statement writes the table between the
+ * BEFORE and the AFTER trigger of the statement.  The other statement can be in a row
+ * trigger, in a function that the statement calls, or in the same query.  Then a row can
+ * have changes before this statement's change that are not recorded yet.  It can also
+ * have changes after this statement's change that are recorded already.
  *
  * So the versions of a row are read before a change of it is recorded:
- * - If another statement has recorded the same change meanwhile, it is left out.
+ * - If another statement has recorded the same change meanwhile, it is not recorded again.
  * - If the last version is not the row that the statement has found, a change is missing
  *   in between.  A version for that change is written first.
  * When all changes are recorded, the last version of each row is compared with the row
  * in the table.  If they differ, another version is written.
  *
  * The invariant: when the statement has been recorded, the last version of each row
- * that it has changed is the row as it is.
+ * that it has changed has the values of the row.
  */
 #include "postgres.h"
 
@@ -39,7 +39,7 @@ struct PoserReconciler
 	PoserVersionWriter *writer;
 	int64 since;			 /* the last change_id before the statement began */
 	bool replaced;			 /* see poser_reconcile_begin() */
-	MemoryContext context;	 /* of the following, which are made when needed */
+	MemoryContext context;	 /* of the fields below, which are set when needed */
 	Relation index;			 /* of the versions */
 	IndexScanDesc scan;		 /* NULL until versions are read */
 	TupleTableSlot *version; /* the version that was read last */
@@ -48,8 +48,8 @@ struct PoserReconciler
 
 /*
  * Begin to record a statement that overlaps with others.  "since" is the last change_id
- * before it began.  "replaced" says how a missing change of a row is recorded: as a DELETE
- * and an INSERT instead of an UPDATE.
+ * before it began.  With "replaced" a missing change of a row is recorded as a DELETE and
+ * an INSERT, otherwise as an UPDATE.
  */
 PoserReconciler *
 poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersionWriter *writer,
@@ -81,6 +81,7 @@ poser_reconcile_end(PoserReconciler *reconciler)
 	pfree(reconciler);
 }
 
+/* Returns the operation of a version. */
 static PoserOperation
 version_operation(const PoserVersioned *versioned, TupleTableSlot *version)
 {
@@ -89,6 +90,7 @@ version_operation(const PoserVersioned *versioned, TupleTableSlot *version)
 	return DatumGetInt16(slot_getattr(version, versioned->operation_type, &isnull));
 }
 
+/* Returns the change_id of a version. */
 static int64
 version_change(const PoserVersioned *versioned, TupleTableSlot *version)
 {
@@ -151,7 +153,7 @@ next_version(PoserReconciler *reconciler)
 	return found;
 }
 
-/* Has another statement recorded this change since ours began?  "row" is the new row or, for a DELETE, the old one. */
+/* Has another statement recorded this change since this statement began?  "row" is the new row or, for a DELETE, the old one. */
 static bool
 is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlot *row)
 {
@@ -170,7 +172,10 @@ is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlo
 		others = true;
 	}
 
-	/* versions that follow directly on a deleted row say what has replaced it, and so record the DELETE, too */
+	/*
+	 * A DELETE needs no version of its own if other statements have recorded the row that
+	 * replaced the deleted one.  Then the version before theirs is the deleted row.
+	 */
 	return operation == POSER_DELETE && others && found &&
 		   poser_versioned_is_version_of(versioned, reconciler->version, row);
 }
@@ -192,7 +197,7 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 	if (is_recorded(reconciler, operation, row))
 		return;
 
-	/* a change between the last version and the row that the statement has found */
+	/* a missing change, if the last version is not the row that the statement has found */
 	begin_versions(reconciler, row, false);
 	exists = next_version(reconciler) &&
 			 version_operation(versioned, reconciler->version) != POSER_DELETE;
@@ -218,8 +223,8 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 }
 
 /*
- * Compare the last version of a row with the row in the table, and record the
- * difference.  The slot has the row's key: it is a row of the table or, with
+ * Compare the last version of a row with the row in the table, and record a difference.
+ * The row is found by the key in the slot.  The slot has a row of the table or, with
  * "is_version", of the table of versions.
  */
 void
@@ -259,7 +264,7 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 	if (!poser_fetch_row(reconciler->rel, versioned->nkeys, columns, values, reconciler->live, &exists))
 		return;
 
-	/* the difference */
+	/* record the difference */
 	if (exists && !recorded)
 		poser_version_write(writer, POSER_INSERT, reconciler->live, false);
 	else if (exists && !poser_versioned_is_version_of(versioned, reconciler->version, reconciler->live))
@@ -270,9 +275,9 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 }
 
 /*
- * Reconcile all rows that have a version after change "since".  Called after a TRUNCATE
- * if other triggers have written the table before or after it.  A TRUNCATE has no
- * transition tables, so the rows are found by their versions.
+ * Reconcile all rows that have a version with a greater change_id than "since".  Called
+ * after a TRUNCATE if other triggers have written the table before or after it.  A
+ * TRUNCATE has no transition tables, so the rows are found by their versions.
  */
 void
 poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since)

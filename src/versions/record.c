@@ -6,12 +6,14 @@
  * older than the triggers.  So each row is compared with its last version.  If they
  * differ, a version is written, as the trigger would have done it.
  *
- * If such a row was changed again later, with the triggers, its last version is right.
- * The values in between are lost.  But the operation of the later version may be one that
- * cannot follow the version before it.  Such operations are corrected.
+ * A row may have been changed again later, with the triggers enabled.  Then its last
+ * version is right, and the values in between are lost.  But the later version may have
+ * an operation that cannot follow the version before it.  Such operations are corrected.
  *
  * Writers of the tables wait meanwhile, so that the tables and their versions can be
  * compared with one snapshot.
+ *
+ * The invariant: afterwards the last version of each row has the values of the row.
  */
 #include "postgres.h"
 
@@ -33,9 +35,9 @@ PG_FUNCTION_INFO_V1(poser_record_versions);
 #define FETCHED_AT_A_TIME 1000
 
 /*
- * Lock the tables against writers, all of them before anything is done.  Writers lock
- * the tables in any order.  This never waits for one table while it holds the lock on
- * another one, because it could then deadlock with a writer.
+ * Lock all tables against writers.  Writers lock the tables in any order.  So this
+ * function never waits for one table while it holds the lock on another one: it could
+ * then deadlock with a writer.
  */
 static void
 lock_against_writers(const PoserVersioned *tables, int ntables)
@@ -66,14 +68,15 @@ lock_against_writers(const PoserVersioned *tables, int ntables)
  * Correct operations that cannot follow the version before.  Returns how many versions
  * were changed.
  *
- * If a row was inserted past the triggers and then updated, its history has an update of
- * a row that was not there: it becomes an insert.  If a row was deleted past the
- * triggers and then inserted again, its history has an insert of a row that was there:
- * it becomes an update.  If a row was inserted past the triggers and then deleted, the
- * delete stays as it is, because there is no version that could become the insert.
+ * - A row was inserted past the triggers and then updated.  Its history has an update of
+ *   a row that was not there.  The update becomes an insert.
+ * - A row was deleted past the triggers and then inserted again.  Its history has an
+ *   insert of a row that was there.  The insert becomes an update.
+ * - A row was inserted past the triggers and then deleted.  The delete stays as it is,
+ *   because there is no version that could become the insert.
  *
- * A first version is not corrected if pruning may have removed the one before it; $1 is
- * the change_id of the horizon.
+ * The first version of a row is not corrected if pruning may have removed a version
+ * before it.  $1 is the change_id of the horizon.
  *
  *	UPDATE poser_widget_version AS v
  *	   SET operation_type = CASE WHEN wrong.operation_type = 0 THEN 1 ELSE 0 END
@@ -151,12 +154,14 @@ record_differences(const PoserVersioned *versioned, const char *comment)
 	int save_sec_context;
 	int64 result = 0;
 
-	/* see poser_history_append_comparison() for the query */
+	/* read the differences as the owner; see poser_history_append_comparison() for the query */
 	initStringInfo(&sql);
 	poser_history_append_comparison(&sql, versioned);
 	poser_become_owner(versioned->relid, &save_userid, &save_sec_context);
 	poser_check_readable(versioned->relid, versioned->versions);
 	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql.data, .read_only = true});
+
+	/* write a version for each of them */
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, FETCHED_AT_A_TIME);
@@ -232,6 +237,9 @@ record(const PoserVersioned *tables, int ntables, const char *comment)
 
 /*
  * poser_record_versions() returns bigint
+ *
+ * The comment of these versions is poser.comment or, if it is not set, says where they
+ * come from.  The scripts of the extension call the function, too.
  */
 Datum
 poser_record_versions(PG_FUNCTION_ARGS)

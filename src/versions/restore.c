@@ -1,6 +1,6 @@
 /*
  * restore.c
- *	  Recognizing that a dump is being restored, and waiting for rows that it still brings.
+ *	  Recognizing that a dump is being restored, and waiting for rows of it.
  *
  * A dump has the rows of an extension's tables, but not their definitions.  CREATE
  * EXTENSION makes the tables with all constraints and triggers before the rows come.  So
@@ -63,9 +63,9 @@ is_empty(Oid relid)
 }
 
 /*
- * Is another session of the same pg_restore, as far as one can see, loading a table of
+ * Is another session, which seems to belong to the same pg_restore, loading a table of
  * this database?  A session that waits for a lock does not count, because we may hold
- * that lock.  Nor does a session that waits in this file.
+ * that lock.  Nor does a session that waits in poser_restore_wait().
  */
 static bool
 others_load(void)
@@ -101,10 +101,10 @@ others_load(void)
  * Is the session restoring a dump into this table?  The scripts of pg_dump and pg_restore
  * always set row_security to off and search_path to ''.
  *
- * Both the session's role (that of SET ROLE) and the current user must have the rights of
- * the table's owner.  So a role that calls a SECURITY DEFINER function of the owner
- * cannot bypass the history by these settings.  Nor can a SECURITY DEFINER function of
- * another role that the owner calls.
+ * Both the outer user (the session's, or that of SET ROLE) and the current user must have
+ * the rights of the table's owner.  So these settings do not let a user bypass the history
+ * by calling a SECURITY DEFINER function of the owner.  Nor do they let a SECURITY DEFINER
+ * function of another role bypass it when the owner calls the function.
  */
 bool
 poser_is_restore(Relation rel)
@@ -158,13 +158,14 @@ refers_to(Oid relid, Oid other)
  * Called before rows are inserted into "rel".
  *
  * "pg_restore -j" loads tables in parallel.  A dump has an extension's tables in the order
- * of their foreign keys.  But a worker can begin with a table before another worker has
- * begun with, or has committed, the table to which it refers.  So this waits for each
- * such table while it is empty and other workers are loading tables.  It waits a while
- * longer, because a worker may just be starting.  If the rows do not come, the foreign
- * key raises its error.
+ * of their foreign keys.  But one worker can begin to load a table before another worker
+ * has committed, or even begun to load, the table to which it refers.  So this function
+ * waits for each table to which "rel" refers, while that table is empty and other workers
+ * are loading tables.  It waits for QUIET_INTERVAL longer, because a worker may just be
+ * starting.  If the rows do not come, the foreign key raises its error.
  *
- * It has to look again and again, because no event tells that a worker is going to begin.
+ * The function looks again and again, because there is no event to wait for when a worker
+ * is about to begin.
  */
 void
 poser_restore_wait(Relation rel)
@@ -182,7 +183,7 @@ poser_restore_wait(Relation rel)
 		Oid parent = lfirst_node(ForeignKeyCacheInfo, lc)->confrelid;
 		TimestampTz quiet_since = GetCurrentTimestamp();
 
-		/* a circle of foreign keys gives no order in which to wait; and only tables can be looked into */
+		/* in a circle of foreign keys both sides would wait; and only an ordinary table can be scanned */
 		if (refers_to(parent, RelationGetRelid(rel)) || get_rel_relkind(parent) != RELKIND_RELATION)
 			continue;
 		while (is_empty(parent))

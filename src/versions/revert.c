@@ -1,11 +1,11 @@
 /*
  * revert.c
- *	  Making rows again what they were after a transaction.
+ *	  Setting rows back to what they were after a transaction.
  *
- * The state after a transaction is the state at a position in the history: each row was
- * what its last version up to that position says.  The position is the last change that
- * the transaction made to these rows or, if it made none, the transaction's id.  (Ids of
- * transactions and changes come from one sequence.)  A concurrent transaction with a
+ * The state after a transaction is the state at a position in the history: each row had
+ * the values of its last version up to that position.  The position is the last change
+ * that the transaction made to these rows or, if it made none, the transaction's id.  (Ids
+ * of transactions and changes come from one sequence.)  A concurrent transaction with a
  * greater id may have changed these rows before that position.  Its changes belong to the
  * state, too.
  *
@@ -13,11 +13,12 @@
  * row in the table ("live") and its first version after the position ("next").  A row
  * did not exist if "was" is a delete, or if there is no "was" and "next" is an insert.
  * If there is no "was" and "next" is not an insert, the history does not say what the row
- * was.  Then an error is raised.
+ * was, and this is an error.
  *
  * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
- * recorded like any other change.  Each query reads the newest data.  So pruning and
- * other calls that revert the same row wait until the transaction ends.
+ * recorded like any other change.  Each query reads the newest data.  Locks keep this
+ * data consistent: pruning, and other calls that revert the same row, wait until the
+ * transaction ends.
  */
 #include "postgres.h"
 
@@ -35,7 +36,7 @@
 typedef struct RevertedRows
 {
 	const PoserVersioned *versioned;
-	AttrNumber column; /* of versions: the key, or what refers to it */
+	AttrNumber column; /* of the versions: the key, or the column that refers to it */
 	Oid argtypes[2];   /* of the key and of a position */
 	Datum values[2];
 	char *keys_query;	/* the keys of all rows in which the column ever was $1 */
@@ -108,7 +109,8 @@ run(const RevertedRows *rows, const char *sql, int nargs)
  *	 WHERE was.operation_type IS NULL OR live.uuid = $1 OR was.uuid = $1
  *
  * For components of a widget, live.widget_uuid and was.widget_uuid are compared with
- * $1.  Components that belonged to another widget then and do now are left out.
+ * $1.  Components that belonged to another widget then, and belong to another one now,
+ * are left out.
  */
 static void
 set_states_query(RevertedRows *rows, const char *position)
@@ -117,6 +119,7 @@ set_states_query(RevertedRows *rows, const char *position)
 	const char *versions = poser_relation_name(versioned->versions);
 	StringInfoData sql;
 
+	/* what is known of a row */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
 						   "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
@@ -134,6 +137,7 @@ set_states_query(RevertedRows *rows, const char *position)
 	poser_history_append_keys(&sql, versioned, ", ", "member.%n AS key_%i");
 	appendStringInfoString(&sql, ",\n       ");
 	poser_history_append_columns(&sql, versioned, "was.%n AS was_%i");
+	/* the row, and its versions before and after the position */
 	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
 					 rows->keys_query, poser_relation_name(versioned->relid));
 	poser_history_append_keys(&sql, versioned, " AND ", "live.%n %= member.%n");
@@ -179,7 +183,8 @@ last_change_by(RevertedRows *rows, int64 transaction_id)
 }
 
 /*
- * Find out what is to be done with the rows for a position:
+ * Count what is to be done with the rows, for the state at the position "value" of the
+ * column "position":
  *
  *	SELECT count(*) FILTER (WHERE is_unknown),
  *	       count(*) FILTER (WHERE NOT existed AND belongs),
@@ -248,7 +253,7 @@ append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, co
 }
 
 /*
- * Delete the rows that exist and did not exist then:
+ * Delete the rows that exist now and did not exist then:
  *
  *	DELETE FROM poser_widget AS live
  *	 USING (<states_query>) AS state
@@ -272,7 +277,7 @@ delete_surplus(RevertedRows *rows)
 }
 
 /*
- * Update the rows that were different:
+ * Update the rows that had other values then:
  *
  *	UPDATE poser_widget AS live
  *	   SET description = state.was_2, active = state.was_3
@@ -298,7 +303,7 @@ update_different(RevertedRows *rows)
 }
 
 /*
- * Insert the rows that existed and do not exist now:
+ * Insert the rows that existed then and do not exist now:
  *
  *	INSERT INTO poser_widget (uuid, description, active) OVERRIDING SYSTEM VALUE
  *	SELECT state.was_1, state.was_2, state.was_3
@@ -324,7 +329,7 @@ insert_missing(RevertedRows *rows)
 	return run(rows, sql.data, 2);
 }
 
-/* Update and insert what was different or missing; returns how many rows. */
+/* Update the different rows and insert the missing ones; returns how many rows these are. */
 static uint64
 restore_rows(RevertedRows *rows)
 {
@@ -366,7 +371,7 @@ lock_tables(const PoserVersioned *versioned, const PoserVersioned *children)
 	PopActiveSnapshot();
 }
 
-/* Raises an error unless there is a transaction with this id, or may have been one before the horizon. */
+/* Raises an error if there is no transaction with this id, unless pruning may have removed it. */
 static void
 check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHorizon horizon)
 {
@@ -384,7 +389,7 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
 }
 
 /*
- * Lock the row with the key, so that no other call reverts it at the same time:
+ * Lock the row with the key, so that no other session reverts it at the same time:
  *
  *	SELECT FROM poser_widget WHERE uuid = $1 FOR NO KEY UPDATE
  *
@@ -430,7 +435,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	if (children != NULL)
 		check_unrestricted(children);
 
-	/* pruning must not come between two of the queries below, each of which sees the newest data */
+	/* keep pruning out, because each of the queries below sees the newest data */
 	LockRelationOid(versioned->horizon, ShareLock);
 	SPI_connect();
 	lock_tables(versioned, children);
@@ -442,7 +447,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 		find_rows(&others, children, key, keytype, parent);
 	lock_row(&self);
 
-	/* the position; of the pruned part of the history, only the state after the horizon's transaction is known */
+	/* the position; in the pruned part of the history only the state after the horizon's transaction is known */
 	last_change = last_change_by(&self, transaction_id);
 	value = Max(transaction_id, last_change);
 	if (children != NULL)
@@ -460,7 +465,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
 
-	/* insert the row before rows that refer to it, and delete it after them */
+	/* a row is inserted before the rows that refer to it, and deleted after them */
 	compare_states(&self, position, value);
 	if (children != NULL)
 	{

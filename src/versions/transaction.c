@@ -10,8 +10,8 @@
  * that is true for it.
  *
  * A row that a subtransaction has written is gone when the subtransaction is rolled
- * back.  So the row that is in use is remembered with the transaction ID that wrote
- * it.  It is used again only while that is one of the current transaction IDs.
+ * back.  So the row that is in use is remembered with the ID of the (sub)transaction that
+ * wrote it.  It is used again only while that ID belongs to the current transaction.
  */
 #include "postgres.h"
 
@@ -33,7 +33,7 @@
 
 PG_FUNCTION_INFO_V1(poser_transaction_arrive);
 
-/* The first columns of poser_transaction.  Later versions of Poser have added others. */
+/* The columns that poser_transaction had in the first version of the history.  Later versions added others. */
 enum
 {
 	TRANSACTION_ID,
@@ -72,8 +72,9 @@ static CurrentRow current = {0};
 const char *poser_handling_consumer = NULL;
 
 /*
- * The newest row that a subtransaction has written.  The list has an entry for each
- * subtransaction that has written one, the innermost first, in TopTransactionContext.
+ * The newest row that a (sub)transaction has written.  The list has an entry for each
+ * (sub)transaction in progress that has written a row, the innermost first.  It is in
+ * TopTransactionContext.
  */
 typedef struct WrittenRow
 {
@@ -111,6 +112,7 @@ name_of_role(Oid roleid)
 	return name != NULL ? name : psprintf("%u", roleid);
 }
 
+/* Returns the client's address; null for a Unix-domain socket. */
 static Datum
 client_address(bool *isnull)
 {
@@ -182,7 +184,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	NameData consumer;
 	int64 id;
 
-	/* the columns are found by number, so check that they are what they were made as */
+	/* the columns are found by number, so check that they have the types that the script gave them */
 	poser_direct_open(&table, versioned->transactions);
 	desc = RelationGetDescr(table.rel);
 	if (desc->natts < TRANSACTION_NATTS)
@@ -196,6 +198,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	for (int i = 0; i < desc->natts; i++)
 		slot->tts_isnull[i] = (i >= TRANSACTION_NATTS);
 
+	/* what is recorded */
 	id = nextval_internal(versioned->sequence, false);
 	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
@@ -209,7 +212,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	put_text(slot, TRANSACTION_COMMENT, comment);
 	slot->tts_values[TRANSACTION_XACT] = FullTransactionIdGetDatum(top);
 
-	/* the column exists where datasync does */
+	/* the handler of a consumer is running, so datasync is installed and the table has this column */
 	if (poser_handling_consumer != NULL)
 	{
 		int column = poser_column(table.rel, "consumer", NAMEOID);
@@ -228,9 +231,9 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 }
 
 /*
- * Returns the id of the transaction's row for a change by this role.  Writes the row
- * unless the one in use is right.  "comment", if not NULL, is recorded instead of
- * poser.comment.
+ * Returns the id of the transaction's row for a change by this role.  Writes a new row
+ * unless the one that is in use has this role, user, comment and consumer.  "comment", if
+ * not NULL, is recorded instead of poser.comment.
  */
 int64
 poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *comment)
@@ -251,13 +254,13 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 		same_text(current.consumer, poser_handling_consumer))
 		return current.id;
 
-	/* copies, because code in an index of poser_transaction can change the settings or call this function */
+	/* copies, because functions in an index of poser_transaction can change the settings or call this function */
 	username = username != NULL ? pstrdup(username) : NULL;
 	comment = comment != NULL ? pstrdup(comment) : NULL;
 	id = write_row(versioned, top, role, comment);
 	note_written(versioned->transactions, id);
 
-	/* no row is in use until all of the entry is set, should an error occur */
+	/* if an error occurs while the entry is being set, no row is in use */
 	current.relid = InvalidOid;
 	old = MemoryContextSwitchTo(TopTransactionContext);
 	current.username = username != NULL ? pstrdup(username) : NULL;
@@ -273,7 +276,7 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 	return id;
 }
 
-/* Use the transaction's row no longer, because it may be deleted.  The next change writes another one. */
+/* Stop using the transaction's row, because pruning may delete it.  The next change writes another row. */
 void
 poser_transaction_forget(void)
 {
@@ -281,8 +284,8 @@ poser_transaction_forget(void)
 }
 
 /*
- * Returns the id of the row that this transaction has written last and has not rolled
- * back, and its table in *relid; 0 if there is none.
+ * Returns the id of the last row that this transaction has written and not rolled back,
+ * and its table in *relid.  The result is 0 if there is none.
  */
 int64
 poser_transaction_last_written(Oid *relid)
@@ -301,9 +304,12 @@ poser_transaction_is_writing(void)
 }
 
 /*
- * poser_transaction_arrive() before each row that an INSERT brings, as a restore and
- * logical replication do.  xact is an ID of the cluster where the transaction ran.
- * Here it becomes the ID of the transaction that brings the row.
+ * poser_transaction_arrive(): a trigger before each row of INSERT.
+ *
+ * Poser writes the rows of its own cluster directly, and no trigger fires for these.  So
+ * the trigger sees rows that a restore or logical replication inserts.  Their xact is a
+ * transaction ID of another cluster, or of an earlier time.  The trigger replaces it by
+ * the ID of the transaction that inserts the row.
  */
 Datum
 poser_transaction_arrive(PG_FUNCTION_ARGS)
@@ -326,7 +332,7 @@ poser_transaction_arrive(PG_FUNCTION_ARGS)
 													 1, &column, &xact, &isnull));
 }
 
-/* At the end of a transaction: the list's memory is freed with it. */
+/* Transaction callback: empty the list.  Its memory is freed with the transaction. */
 static void
 end_transaction(XactEvent event, void *arg)
 {
@@ -334,7 +340,7 @@ end_transaction(XactEvent event, void *arg)
 		written = NULL;
 }
 
-/* At the end of a subtransaction: its rows become those of the outer one, or are gone. */
+/* Subtransaction callback: at its end its row becomes the outer one's or, after a rollback, is gone. */
 static void
 end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				   SubTransactionId parentSubid, void *arg)
@@ -362,6 +368,7 @@ end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 	}
 }
 
+/* Register the callbacks, when the module is loaded. */
 void
 poser_transaction_init(void)
 {

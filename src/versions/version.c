@@ -2,7 +2,7 @@
  * version.c
  *	  The trigger poser_version(), which records the changes of a table.
  *
- * The trigger fires for each statement of every kind, before and after.  The AFTER
+ * The trigger fires before and after each INSERT, UPDATE, DELETE and TRUNCATE.  The AFTER
  * trigger writes a version for each row of the transition tables.  So a statement that
  * changes a million rows calls it once.
  *
@@ -11,8 +11,8 @@
  * query.  So the BEFORE trigger puts its statement into a list, see statement.c.  If the
  * list shows that statements overlap, they are recorded by reconcile.c, which is slower.
  *
- * The invariant: when no statement is in the list, the last version of each row is the
- * row as it is.
+ * The invariant: when no statement is in the list, the last version of each row has the
+ * values of the row.
  */
 #include "postgres.h"
 
@@ -36,7 +36,7 @@ typedef struct Recording
 {
 	const PoserVersioned *versioned;
 	PoserVersionWriter *writer;
-	PoserReconciler *reconciler; /* NULL unless it overlaps with other statements */
+	PoserReconciler *reconciler; /* NULL unless the statement overlaps with others */
 	PoserTransition old;
 	PoserTransition new;
 	MemoryContext row_context; /* reset for each row */
@@ -52,7 +52,7 @@ poser_version_is_busy(void)
 /*
  * Put the statement of a BEFORE trigger into the list.  It overlaps with the statements
  * on the same table that are in the list already.  Parts of the same query have the
- * same command ID; see comes_too_early() for these.
+ * same command ID and do not count as overlapping here, see comes_too_early().
  */
 static void
 begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
@@ -66,7 +66,8 @@ begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
 }
 
 /*
- * Does another part of the same query have to be recorded before this statement?
+ * Does another part of the same query have to be recorded before this statement?  If so,
+ * that part is marked as overlapping.
  *
  * The AFTER triggers of a query with several writing parts fire in the order in which
  * the parts have ended.  Rows of one part can take over the keys of rows of another
@@ -88,8 +89,8 @@ comes_too_early(PoserStatement *statement)
 
 /*
  * Can rows of this table have been replaced, but not updated, by statements that are
- * not recorded yet?  If only an INSERT and a DELETE are pending, a changed row was
- * replaced.
+ * not recorded yet?  If an INSERT and a DELETE are pending and no UPDATE, a changed row
+ * was replaced.
  */
 static bool
 replaces_rows(Oid relid)
@@ -110,7 +111,7 @@ next_row(Recording *recording)
 	bool has_old;
 	bool has_new;
 
-	/* a slot frees its row when it gets the next one, so the row is not allocated in this context */
+	/* a slot frees its row when it gets the next one, so a row must not be in the context that is reset here */
 	MemoryContextReset(recording->row_context);
 	old = MemoryContextSwitchTo(MemoryContextGetParent(recording->row_context));
 	has_old = poser_transition_next(&recording->old);
@@ -150,8 +151,8 @@ has_moved(Recording *recording)
 }
 
 /*
- * Record the rows of an INSERT, UPDATE or DELETE.  If "overlaps", other statements
- * have written the table since change "since".
+ * Record the rows of an INSERT, UPDATE or DELETE.  With "overlaps" other statements may
+ * have written the table meanwhile; "since" is the last change_id before the statement.
  */
 static void
 record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool overlaps, int64 since)
@@ -162,6 +163,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	bool moved = false;
 	MemoryContext outer;
 
+	/* the transition tables, and what writes the versions */
 	poser_check_transitions(trigdata);
 	recording.writer = poser_version_begin(versioned, NULL);
 	if (overlaps)
@@ -205,7 +207,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 				record_row(&recording, POSER_INSERT);
 	}
 
-	/* compare the last version of each row with the row, which other statements may have changed, too */
+	/* other statements may have changed these rows, too: compare the last version of each row with the row */
 	if (overlaps)
 	{
 		rewind_rows(&recording);
@@ -246,7 +248,8 @@ record_truncate(Relation rel, const PoserVersioned *versioned)
 }
 
 /*
- * poser_version(versions, key column...) before and after each statement
+ * poser_version(versions, key column...): a trigger before and after each statement.
+ * "versions" is the table of versions.
  */
 Datum
 poser_version(PG_FUNCTION_ARGS)
@@ -275,12 +278,12 @@ poser_version(PG_FUNCTION_ARGS)
 		return PointerGetDatum(NULL);
 	}
 
-	/* under a deferrable constraint two rows can have the same key for a while, which is like an overlap */
+	/* under a deferrable constraint two rows can have the same key for a while: record as if statements overlapped */
 	statement = poser_statement_end(&unrecorded, trigdata);
 	overlaps = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
 		overlaps = true;
-	/* an overlapping statement may record changes of the others in the list */
+	/* an overlapping statement may record changes that others in the list have made, so these overlap, too */
 	for (PoserStatement *other = unrecorded; overlaps && other != NULL; other = other->outer)
 		if (other->relid == RelationGetRelid(rel))
 			other->overlapped = true;
@@ -299,6 +302,7 @@ poser_version(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
+/* Register the list, when the module is loaded. */
 void
 poser_version_init(void)
 {

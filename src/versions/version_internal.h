@@ -59,7 +59,7 @@ extern int64 poser_history_position(int column, bool *isnull);
 
 /* prune.c */
 
-/* Up to where the history has been pruned; zeros if it has not been. */
+/* The position up to which the history has been pruned; zeros if it has not been. */
 typedef struct PoserHorizon
 {
 	int64 transaction_id;

@@ -2,18 +2,20 @@
  * version_writer.c
  *	  Writing versions of rows.
  *
- * Each change of a row adds one version to the table of versions: the new values, or
- * for a delete the last ones, with the transaction's row, the operation and a
- * change_id.  One sequence gives the ids of transactions and changes.  A writer locks
- * a row until its transaction ends, so the change_ids of one row are in the order of
- * its changes.
+ * Each change of a row adds one version to the table of versions.  A version has the new
+ * values (for a delete the last ones), the id of the transaction's row, the operation and
+ * a change_id.  One sequence gives the ids of transactions and of changes.
+ *
+ * The invariant: the change_ids of one row are in the order of its changes.  This is so
+ * because a transaction that changes a row locks the row until it ends.  The next one
+ * waits for it, and draws its change_ids afterwards.
  *
  * Versions are written directly, see direct.c.  They are only added, so writers never
  * wait for each other.
  *
- * A writer collects versions and inserts them together.  It opens the table of
- * versions with the first version.  So a statement that changes nothing writes no row
- * of poser_transaction.
+ * A PoserVersionWriter collects versions and inserts them together.  The first version
+ * opens the table of versions and writes the transaction's row.  So a statement that
+ * changes nothing writes no row of poser_transaction.
  */
 #include "postgres.h"
 
@@ -27,7 +29,7 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* How many versions are inserted together, and how many bytes of variable-length values. */
+/* Versions are inserted when there are so many, or so many bytes of variable-length values. */
 #define MAX_BUFFERED_VERSIONS 500
 #define MAX_BUFFERED_BYTES 65536
 
@@ -39,7 +41,7 @@ struct PoserVersionWriter
 	bool opened;
 	PoserDirectTable table;
 	int64 transaction_id;  /* 0 until the first version */
-	FmgrInfo *coerce;	   /* by column, or NULL */
+	FmgrInfo *coerce;	   /* functions that coerce, by column; NULL if none does */
 	MemoryContext context; /* of the writer */
 	MemoryContext batch;   /* of the versions in the buffer */
 	int nslots;
@@ -73,7 +75,7 @@ poser_version_begin(const PoserVersioned *versioned, const char *comment)
 
 	writer->versioned = versioned;
 	writer->comment = comment;
-	/* now, because the caller may become the owner before the first version */
+	/* taken now, because the caller may become the owner before the first version */
 	writer->role = poser_acting_role();
 	writer->context = CurrentMemoryContext;
 	return writer;
@@ -141,8 +143,9 @@ insert_versions(PoserVersionWriter *writer)
 }
 
 /*
- * Write a version with the values in the slot.  The slot has a row of the table or,
- * with "is_version", a row of the table of versions.
+ * Add a version with the values in the slot.  The slot has a row of the table or, with
+ * "is_version", a row of the table of versions.  The values are copied.  Scans find the
+ * version only after poser_version_flush() or poser_version_end().
  */
 void
 poser_version_write(PoserVersionWriter *writer, PoserOperation operation,

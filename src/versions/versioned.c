@@ -1,16 +1,16 @@
 /*
  * versioned.c
- *	  Tables with a history: their tables of versions, and which column is which.
+ *	  Tables with a history: their tables of versions, and how the columns of both match.
  *
  * Columns are matched by name.  A column of the table is recorded if the table of
  * versions has a column with its name and type.  Other columns of the table are not
- * recorded (poser_check() reports them), and other columns of the versions are null.
+ * recorded, and poser_check() reports them.  Other columns of the versions are null.
  * So a column can be added to or dropped from either table at any time.
  *
- * A trigger needs the description at every statement.  So descriptions are kept in
+ * A trigger needs this description at every statement.  So descriptions are kept in
  * a hash table, by the trigger's OID.  A relcache invalidation of a relation that the
- * trigger uses makes its description invalid.  An invalidation can arrive while a lock
- * is waited for, so a description is checked once more when the lock is held.
+ * trigger uses makes its description invalid.  An invalidation can arrive while the
+ * trigger waits for a lock.  So it checks the description once more when it has the lock.
  */
 #include "postgres.h"
 
@@ -58,6 +58,7 @@ invalidate_descriptions(Oid relid)
 			versioned->valid = false;
 }
 
+/* Make the cache, when the module is loaded. */
 void
 poser_versioned_init(void)
 {
@@ -76,8 +77,8 @@ is_text(Oid type)
 }
 
 /*
- * Returns the column of the table that this column of the versions gets its values
- * from, or 0.  Sets *coerces if the values must be coerced to another length.
+ * Returns the column of the table that gives its values to this column of the versions,
+ * or 0.  Sets *coerces to true if the values must be coerced to another length.
  */
 static AttrNumber
 source_column(Relation rel, Form_pg_attribute column, bool *coerces)
@@ -92,7 +93,7 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerces)
 	if (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED)
 		return 0;
 
-	/* a text that is too long is an error; another type or precision would change values */
+	/* text is coerced, which raises an error if it is too long; a column of another type or precision is not recorded, because a coercion could change values */
 	if (is_text(att->atttypid) && is_text(column->atttypid))
 		*coerces = *coerces || (column->atttypmod >= 0 && att->atttypmod != column->atttypmod);
 	else if (att->atttypid != column->atttypid ||
@@ -101,7 +102,7 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerces)
 	return attno;
 }
 
-/* Returns the unique index of poser_transaction on its id. */
+/* Returns the unique index of poser_transaction on its id.  Raises an error if there is none. */
 Oid
 poser_transaction_id_index(Relation transactions)
 {
@@ -160,9 +161,9 @@ check_key_type(Relation rel, Relation versions, const char *name)
 }
 
 /*
- * Describe the history of "rel": its table of versions, which is in the schema
- * "nspid", and the columns of its key.  Takes the lock on the table of versions and
- * keeps it until the transaction ends, so that the description stays true.
+ * Describe the history of "rel".  Its table of versions is called "versions", and is in
+ * the schema "nspid"; "keys" are the columns of its key.  Locks the table of versions with
+ * "lockmode" until the transaction ends, so that the description stays true.
  */
 static void
 describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *versions,
@@ -210,7 +211,7 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 			poser_structure_error(vrel);
 	}
 
-	/* the indexes on it */
+	/* the indexes on the key */
 	versioned->versions_index = find_versions_index(vrel, versioned);
 	if (!OidIsValid(poser_unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
@@ -223,8 +224,8 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
  * tables are in its schema.  Locks the table of versions for writing, until the
  * transaction ends.
  *
- * The result stays where it is as long as the session lives.  Its content can change
- * with a later call for the same trigger.
+ * The result lives as long as the session.  A later call for the same trigger can change
+ * its content.
  */
 const PoserVersioned *
 poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
@@ -235,14 +236,14 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	PoserVersioned described;
 	uint64 started;
 
-	/* the kept description, if it is still valid when we have the lock */
+	/* the description in the cache, if it is still valid after the lock */
 	if (versioned != NULL && versioned->valid)
 		LockRelationOid(versioned->versions, RowExclusiveLock);
 	if (versioned != NULL && versioned->valid)
 		return versioned;
 	started = poser_relation_changes();
 
-	/* a new one */
+	/* otherwise a new one */
 	if (rel->rd_rel->relkind != RELKIND_RELATION)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
@@ -256,10 +257,10 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	describe(&described, rel, get_func_namespace(fnoid), tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1,
 			 RowExclusiveLock);
 	described.tgoid = tg->tgoid;
-	/* if something was invalidated meanwhile, the next call looks again */
+	/* if a relation was invalidated meanwhile, the next call makes a new one again */
 	described.valid = (started == poser_relation_changes());
 
-	/* a statement in progress may use the entry, so it is replaced in one step */
+	/* an outer statement may be using the entry, so it is replaced in one step */
 	versioned = hash_search(versioned_by_trigger, &tg->tgoid, HASH_ENTER, NULL);
 	*versioned = described;
 	return versioned;
@@ -273,8 +274,9 @@ poser_versioned_label(int i)
 }
 
 /*
- * Describe all tables that have a history in this schema.  They and their tables of
- * versions stay locked with AccessShareLock until the transaction ends.
+ * Describe all tables that have a history in this schema, into an array of
+ * POSER_VERSIONED_TABLES.  Locks them and their tables of versions with AccessShareLock
+ * until the transaction ends.
  */
 void
 poser_versioned_describe_all(PoserVersioned *tables, Oid nspid)

@@ -10,8 +10,8 @@
 #include "base/base.h"
 
 /*
- * A table with a history: its table of versions and what the columns of that table are.
- * Columns are those of the table of versions, unless the comment says otherwise.
+ * A table with a history, and its table of versions.  Column numbers are those of the
+ * table of versions, unless the comment says otherwise.
  */
 typedef struct PoserVersioned
 {
@@ -27,11 +27,11 @@ typedef struct PoserVersioned
 	AttrNumber operation_type;
 	AttrNumber change_id;
 	bool unique;  /* the table's key is unique at any time, not only at the end of a transaction */
-	bool coerces; /* a column has another length or precision than the table's column */
+	bool coerces; /* a column of text has another length than the table's column */
 	int nkeys;
 	AttrNumber keys[INDEX_MAX_KEYS];
 	int natts;
-	AttrNumber source[MaxHeapAttributeNumber]; /* by column: the table's column with its values, or 0 */
+	AttrNumber source[MaxHeapAttributeNumber]; /* by column: the table's column that gives its values, or 0 if none does */
 } PoserVersioned;
 
 /* The values of the column operation_type. */
@@ -42,6 +42,7 @@ typedef enum PoserOperation
 	POSER_DELETE = 2
 } PoserOperation;
 
+/* A history while it is read, see history.c. */
 typedef struct PoserHistory PoserHistory;
 
 /* The tables that have a history, in the order of poser_versioned_describe_all(). */
@@ -59,7 +60,7 @@ extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
 
 /* transaction.c */
 
-/* The consumer of datasync for which the session runs a handler, or NULL. */
+/* The consumer of datasync whose handler the session is running, or NULL. */
 extern const char *poser_handling_consumer;
 
 extern void poser_transaction_init(void);
@@ -92,9 +93,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 /* prune.c */
 
 /*
- * Returns the least id of a transaction with changes that are still needed, or
- * PG_INT64_MAX.  Pruning calls it after SPI_connect(), with the owner's rights and
- * with the tables of the history locked.  datasync sets it.
+ * A function that returns the least id of a transaction with changes that are still
+ * needed, or PG_INT64_MAX.  Pruning calls it after SPI_connect(), with the owner's rights
+ * and with the tables of the history locked.  datasync sets it when the module is loaded.
  */
 extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
 

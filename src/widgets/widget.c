@@ -2,13 +2,13 @@
  * widget.c
  *	  Widgets: their summaries with component counts, and their history.
  *
- * The view poser_widget_summary defines what the summary of a widget is.  The
- * functions that read summaries run queries over this view and return only what
- * these return.  So privileges, row-level security and the rules of the planner and
- * the executor apply to them as to any query.
+ * The view poser_widget_summary defines the summary of a widget.  The functions that
+ * read summaries run queries over this view, and return the rows of these queries
+ * unchanged.  So privileges, row-level security, planning and parallel execution are
+ * those of any query.
  *
- * The functions of the history name the tables and keys of widgets and components.
- * All else is in versions/.
+ * The functions for the history only name the tables and keys of widgets and components.
+ * versions/ does the work.
  */
 #include "postgres.h"
 
@@ -38,29 +38,30 @@ PG_FUNCTION_INFO_V1(poser_widget_revert);
 #define MAX_PAGE_SIZE 1000
 
 /*
- * The last time that no table of the summaries was found to be rewritten, see
- * find_rewritten().
+ * What find_rewritten() remembers of an earlier call that found no rewritten table.
  */
 static struct
 {
 	Oid nspid;
 	Oid userid;			/* the current user, because policies can name other tables */
 	uint64 changes;		/* poser_relation_changes() at that time */
-	TransactionId xmax; /* of the snapshot; InvalidTransactionId before the first time */
+	TransactionId xmax; /* of the snapshot at that time; InvalidTransactionId if there was no such call */
 } last_look;
 
-/* %s is the schema. */
+/* The query of poser_widget_get().  %s is the schema. */
 static const char *const get_query =
 	"SELECT uuid, description, active, component_count, active_component_count\n"
 	"  FROM %s.poser_widget_summary\n"
 	" WHERE uuid OPERATOR(pg_catalog.=) $1";
 
 /*
+ * The query of poser_widget_list().  Each %s is the schema.
+ *
  * The inner query finds the keys of the page first.  So the counts are looked up
  * only for these widgets, even where the view counts their components itself.
  *
- * The limit is a constant, MAX_PAGE_SIZE, so that the planner sees that it is
- * small.  The caller fetches only as many rows as it wants.
+ * The limit is a constant, MAX_PAGE_SIZE, so that the planner knows that it is
+ * small.  The caller fetches only as many rows as its page has.
  */
 static const char *const list_query =
 	"SELECT summary.uuid, summary.description, summary.active,\n"
@@ -84,17 +85,18 @@ static const char *const list_query =
  * poser_component_live_from(widget regclass, component regclass)
  * returns varchar
  *
- * Called by the view: from which widget on, in the order of uuids, does the view
- * count the components itself?  The result is NULL for none, if the maintained
- * counts are what the current user would count now.  Otherwise it is the least
- * uuid, for all widgets.
+ * The view calls this function, and itself counts the components of widgets with uuids
+ * from the result on.  The result is NULL if the maintained counts are what the current
+ * user would count now: then the view counts no components.  Otherwise it is the empty
+ * string, which is the least possible uuid: then the view counts the components of all
+ * widgets.
  *
- * The planner calls the function when it estimates how many rows the view counts.
- * It could not use a boolean for this.
+ * The planner calls the function, too, to estimate for how many rows the view counts.
+ * It could not estimate this from a boolean.
  *
- * The arguments are the tables that the view was made over.  It is an error if
- * other relations now have their names.  The view would then count the components
- * of another table than the one that the user sees under this name.
+ * The arguments are the tables that the view reads.  It is an error if other relations
+ * now have their names: the view would count the components of another table than the
+ * one that the user sees under the name.
  */
 Datum
 poser_component_live_from(PG_FUNCTION_ARGS)
@@ -125,10 +127,10 @@ poser_component_live_from(PG_FUNCTION_ARGS)
  * since the snapshot was taken, or InvalidOid.  The query has just run, so its
  * tables are locked.
  *
- * If no table was rewritten since one snapshot, no table was rewritten since a later
- * snapshot, as long as the session receives no invalidation of a relation.  In this
- * case nothing is looked up.  A snapshot is later if its xmin is not before the
- * other one's xmax.
+ * Suppose that no table was rewritten since one snapshot was taken, and that the session
+ * has received no relcache invalidation since then.  Then no table was rewritten since a
+ * later snapshot either, and nothing is looked up.  A snapshot is later if its xmin is not
+ * before the xmax of the other one.
  *
  * The tables of the counts are left out: if they were rewritten, the view counts the
  * components itself.
@@ -151,7 +153,7 @@ find_rewritten(Oid nspid, const PoserQuery *query, Snapshot snapshot)
 	if (OidIsValid(result))
 		return result;
 
-	/* keep the earliest snapshot, because most others are later */
+	/* remember the earliest snapshot, because most other snapshots are later than it */
 	if (!unchanged || TransactionIdPrecedes(snapshot->xmax, last_look.xmax))
 		last_look.xmax = snapshot->xmax;
 	last_look.changes = changes;
@@ -161,8 +163,8 @@ find_rewritten(Oid nspid, const PoserQuery *query, Snapshot snapshot)
 }
 
 /*
- * Run a query over the summaries for a set-returning function.  The SQL has %s for
- * the schema; "limit" is 0 for all rows.
+ * Run a query over the summaries, and return its rows as the result of a set-returning
+ * function.  The SQL has %s for the schema.  "limit" is 0 for all rows.
  */
 static void
 return_summaries(FunctionCallInfo fcinfo, const char *sql, int nargs, const Oid *argtypes,
@@ -186,9 +188,9 @@ return_summaries(FunctionCallInfo fcinfo, const char *sql, int nargs, const Oid 
 	(void) poser_run(&query);
 
 	/*
-	 * The query may have waited for a rewrite, and then have read with the older
-	 * snapshot.  Run it again with a newer one.  In REPEATABLE READ and SERIALIZABLE
-	 * there is no newer one, and this is an error.
+	 * The query may have waited for a rewrite of a table, and then have read with an
+	 * older snapshot.  If so, run it again with a newer snapshot.  In REPEATABLE READ
+	 * and SERIALIZABLE there is no newer one, and this is an error.
 	 */
 	if (OidIsValid(find_rewritten(nspid, &query, GetActiveSnapshot())))
 	{
