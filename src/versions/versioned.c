@@ -248,7 +248,7 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot record versions of relation \"%s\"", RelationGetRelationName(rel)),
-				 errdetail("Versions can be recorded of ordinary tables only.")));
+				 errdetail("It is not an ordinary table.")));
 	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
