@@ -89,7 +89,7 @@ typedef struct PoserStatement
 {
 	Oid relid;
 	int16 event;	 /* a bit of tgtype */
-	bool must_end;	 /* a trigger will fire when it is over */
+	bool must_end;	 /* an AFTER trigger must still fire for it */
 	bool overlapped; /* another statement wrote the same table before this one was processed */
 	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;
@@ -122,7 +122,7 @@ typedef struct PoserDirectTable
 {
 	Relation rel;
 	ResultRelInfo *indexes; /* NULL until an index entry is made */
-	EState *estate;			/* as indexes */
+	EState *estate;			/* NULL as long as indexes is */
 } PoserDirectTable;
 
 extern void poser_direct_open(PoserDirectTable *table, Oid relid);

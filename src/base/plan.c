@@ -235,8 +235,9 @@ relations_of(SPIPlanPtr plan, bool is_saved)
 
 /*
  * Lock the tables that a plan reads.  If one was rewritten or emptied since the
- * query's snapshot, push a newer snapshot and return true.  In REPEATABLE READ and
- * SERIALIZABLE there is no newer one, and the function raises an error.
+ * query's snapshot was taken, push a newer snapshot, which the caller pops, and return
+ * true.  In REPEATABLE READ and SERIALIZABLE there is no newer snapshot, and the function
+ * raises an error.
  *
  * In READ COMMITTED a query that is not read_only takes its snapshot later, after the
  * locks, so there is nothing to do for it.

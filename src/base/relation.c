@@ -148,7 +148,7 @@ poser_structure_error(Relation rel)
 /*
  * Returns the number of a column of one of the extension's own tables.  Raises an error
  * unless the column exists and has the type that it was made with.  With InvalidOid
- * the type is not looked at.
+ * the type is not checked.
  */
 int
 poser_column(Relation rel, const char *name, Oid type)

@@ -310,7 +310,7 @@ static TriggerEvents
 collect_events(PoserCountMaintenance *maintenance, Relation rel, const char *function)
 {
 	TriggerEvents result = {0};
-	/* A copy, because a look-up in the catalogs may free that of the relation cache. */
+	/* A copy, because a look-up in the catalogs may free the descriptor in the relation cache. */
 	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
