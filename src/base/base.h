@@ -20,6 +20,7 @@
 #include "base/compat.h"
 
 /* relation.c */
+/* Called at a relcache invalidation of this relation or, with InvalidOid, of all. */
 typedef void (*PoserRelationCallback)(Oid relid);
 
 extern void poser_relation_init(void);
@@ -54,11 +55,11 @@ typedef struct PoserQuery
 	const Datum *values;
 	const char *nulls;	  /* as for SPI_execute_plan(); NULL if no value is null */
 	bool read_only;		  /* use the active snapshot, and see no later command */
-	bool once;			  /* keep no plan: for queries over transition tables or registered rows */
+	bool once;			  /* keep no plan, see plan.c */
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
 	bool check_rewritten; /* only with "once"; see poser_run() */
-	int result;			  /* if not 0, any other result of SPI is an error */
+	int result;			  /* if not 0, the SPI result that must come, such as SPI_OK_UPDATE */
 	long limit;			  /* at most so many rows; 0 for all */
 	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
 } PoserQuery;

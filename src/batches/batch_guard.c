@@ -206,8 +206,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 
 /*
  * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller has
- * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if
- * a rule replaces the UPDATE.
+ * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if a
+ * rule has replaced the UPDATE by something else.
  */
 void
 poser_batch_update_header(const PoserQuery *query)

@@ -330,8 +330,9 @@ compared_columns(const PoserBatch *batch)
 	 *   LEFT JOIN LATERAL jsonb_object_keys(
 	 *        COALESCE(r.old, '{}') || COALESCE(r.new, '{}')) AS field (name) ON true
 	 *  WHERE r.batch_uuid = $1 AND NOT r.removed
+	 *
+	 * No plan is kept, because a batch can have one row or millions.
 	 */
-	/* no plan is kept: a batch can have one row or millions */
 	SPI_connect();
 	(void) poser_run(&(PoserQuery) {
 		.sql = psprintf("SELECT CASE WHEN pg_catalog.bool_or(r.operation OPERATOR(pg_catalog.=) 'delete' AND r.old IS NULL) THEN $2"
