@@ -20,6 +20,7 @@
 #include "base/compat.h"
 
 /* relation.c */
+/* Called at a relcache invalidation of this relation or, with InvalidOid, of all. */
 typedef void (*PoserRelationCallback)(Oid relid);
 
 extern void poser_relation_init(void);
@@ -54,11 +55,11 @@ typedef struct PoserQuery
 	const Datum *values;
 	const char *nulls;	  /* as for SPI_execute_plan(); NULL if no value is null */
 	bool read_only;		  /* use the active snapshot, and see no later command */
-	bool once;			  /* keep no plan: for queries over transition tables or registered rows */
+	bool once;			  /* keep no plan, see plan.c */
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
 	bool check_rewritten; /* only with "once"; see poser_run() */
-	int result;			  /* if not 0, any other result of SPI is an error */
+	int result;			  /* if not 0, the SPI result that must come, such as SPI_OK_UPDATE */
 	long limit;			  /* at most so many rows; 0 for all */
 	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
 } PoserQuery;
@@ -89,7 +90,7 @@ typedef struct PoserStatement
 {
 	Oid relid;
 	int16 event;	 /* a bit of tgtype */
-	bool must_end;	 /* a trigger will fire when it is over */
+	bool must_end;	 /* an AFTER trigger must still fire for it */
 	bool overlapped; /* another statement wrote the same table before this one was processed */
 	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;
@@ -122,7 +123,7 @@ typedef struct PoserDirectTable
 {
 	Relation rel;
 	ResultRelInfo *indexes; /* NULL until an index entry is made */
-	EState *estate;			/* as indexes */
+	EState *estate;			/* NULL as long as indexes is */
 } PoserDirectTable;
 
 extern void poser_direct_open(PoserDirectTable *table, Oid relid);

@@ -10,8 +10,9 @@
  * invalid plans are freed, and if there are MAX_SAVED_PLANS, also the least recently
  * used one.  A plan that is running is not freed.
  *
- * A query over a transition table or over registered rows does not get a saved plan:
- * the columns of these rows can differ from one call to the next.
+ * A query with "once" gets no saved plan.  This is for queries over transition tables or
+ * registered rows, because their columns can differ from one call to the next.  It is also
+ * for rare queries, and for those whose best plan depends on the parameters.
  *
  * The caller calls SPI_connect() before and SPI_finish() after the functions here.
  */
@@ -157,7 +158,7 @@ execute(const PoserQuery *query, SPIPlanPtr plan)
 	}
 	else
 	{
-		/* without parameters a plan that is not kept would be made again if relations_of() has made it */
+		/* an empty list of parameters would make SPI plan the query again after relations_of() */
 		options.params = query->once && query->nargs == 0 ? NULL : parameters(query);
 		options.read_only = query->read_only;
 		options.tcount = query->limit;
@@ -235,8 +236,9 @@ relations_of(SPIPlanPtr plan, bool is_saved)
 
 /*
  * Lock the tables that a plan reads.  If one was rewritten or emptied since the
- * query's snapshot, push a newer snapshot and return true.  In REPEATABLE READ and
- * SERIALIZABLE there is no newer one, and the function raises an error.
+ * query's snapshot was taken, push a newer snapshot, which the caller pops, and return
+ * true.  In REPEATABLE READ and SERIALIZABLE there is no newer snapshot, and the function
+ * raises an error.
  *
  * In READ COMMITTED a query that is not read_only takes its snapshot later, after the
  * locks, so there is nothing to do for it.

@@ -38,7 +38,7 @@
 /* Relcache invalidations that this session has received. */
 static uint64 invalidations = 0;
 
-/* Functions to call after each of them. */
+/* The functions that poser_relation_register() has registered. */
 static PoserRelationCallback callbacks[4];
 static int ncallbacks = 0;
 
@@ -59,9 +59,10 @@ poser_relation_init(void)
 }
 
 /*
- * Have a function called after each relcache invalidation: of this relation or, with
- * InvalidOid, of all.  A session has only ten places for such functions, for the server
- * and all extensions, so Poser uses one for all of its own.
+ * Register a function that is called at each relcache invalidation.  Called when the
+ * module is loaded.  The server has only ten places for relcache callbacks in a session,
+ * for itself and all extensions.  So Poser uses one place, and calls its own functions
+ * from there.
  */
 void
 poser_relation_register(PoserRelationCallback callback)
@@ -148,7 +149,7 @@ poser_structure_error(Relation rel)
 /*
  * Returns the number of a column of one of the extension's own tables.  Raises an error
  * unless the column exists and has the type that it was made with.  With InvalidOid
- * the type is not looked at.
+ * the type is not checked.
  */
 int
 poser_column(Relation rel, const char *name, Oid type)

@@ -114,7 +114,7 @@ sees_rows(Relation rel, Snapshot snapshot)
  *
  * If the table has a new file and the snapshot sees no row in it, the result is true,
  * because it is unknown whether the snapshot saw a row before.  There is one exception:
- * a table without pages whose reltuples in pg_class is 0.  VACUUM FULL leaves an empty
+ * a table without pages and with reltuples 0 in pg_class.  VACUUM FULL leaves an empty
  * table in this state.  TRUNCATE followed by ANALYZE leaves a table in the same state,
  * although it had rows.  With "even_empty" the exception does not apply.
  */
@@ -168,14 +168,17 @@ is_rewritten(Oid relid, Snapshot snapshot, bool even_empty)
 	return result;
 }
 
-/* As is_rewritten().  False for a table without pages whose reltuples is 0. */
+/* As is_rewritten(); false for a table without pages and with reltuples 0. */
 bool
 poser_is_rewritten(Oid relid, Snapshot snapshot)
 {
 	return is_rewritten(relid, snapshot, false);
 }
 
-/* As is_rewritten(), and true also for such a table.  For a caller that deletes rows elsewhere if it finds the table empty. */
+/*
+ * As is_rewritten(); can be true also for a table without pages and with reltuples 0.  For
+ * a caller that deletes rows elsewhere if it finds the table empty.
+ */
 bool
 poser_is_rewritten_or_emptied(Oid relid, Snapshot snapshot)
 {

@@ -14,8 +14,8 @@
  * The AFTER trigger finds the rows in the statement's transition tables, which are read
  * by the functions at the end of this file.
  *
- * The invariant: no transaction commits with a statement in a list whose AFTER trigger
- * has still to fire.
+ * The invariant: no transaction commits while a statement in a list waits for its AFTER
+ * trigger.
  */
 #include "postgres.h"
 

@@ -43,7 +43,7 @@ random_bits(int nbits)
 /*
  * poser_uuid() returns varchar
  *
- * A new key that is greater than all earlier ones of this backend.
+ * Returns a new key, which is greater than all earlier ones of this backend.
  */
 Datum
 poser_uuid(PG_FUNCTION_ARGS)

@@ -14,6 +14,9 @@
  * neither the old nor the new one, another transaction has changed the field.  This is
  * a conflict (batch_compare.c).
  *
+ * Comments show SQL statements without the schemas of relations and functions, and with
+ * plain operators instead of OPERATOR(pg_catalog...).
+ *
  * Both tables are read and written with the caller's privileges and policies.  The
  * columns of a header that users cannot change (row_count, executed, ...) are
  * written with the rights of the owner, see batch_guard.c.
@@ -100,7 +103,7 @@ lock_rows(const PoserBatch *batch)
 	Oid argtypes[] = {VARCHAROID};
 
 	/*
-	 * SELECT FROM poser.poser_batch_row WHERE batch_uuid = $1 AND NOT removed
+	 * SELECT FROM poser_batch_row WHERE batch_uuid = $1 AND NOT removed
 	 *  ORDER BY sequence FOR NO KEY UPDATE
 	 */
 	(void) poser_run(&(PoserQuery) {
@@ -146,7 +149,7 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	/*
 	 * The header:
 	 *
-	 * SELECT id, target, key, complete, executed IS NOT NULL FROM poser.poser_batch
+	 * SELECT id, target, key, complete, executed IS NOT NULL FROM poser_batch
 	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	if (poser_run(&(PoserQuery) {
@@ -208,7 +211,7 @@ poser_batch_write_header(const PoserBatch *batch, const char *assignments, int n
 	int save_sec_context;
 
 	/*
-	 * UPDATE poser.poser_batch SET status = $2 WHERE uuid = $1
+	 * UPDATE poser_batch SET status = $2 WHERE uuid = $1
 	 */
 	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
 	SPI_connect();
@@ -306,7 +309,7 @@ poser_batch_write_problems(PoserImport *import)
 	 * If a row has several problems, one is written.  A row that has the same text
 	 * already is not updated again.
 	 *
-	 * UPDATE poser.poser_batch_row AS r SET status = 'error', status_text = p.text
+	 * UPDATE poser_batch_row AS r SET status = 'error', status_text = p.text
 	 *   FROM (SELECT row, min(text) AS text FROM poser_import_problem GROUP BY row) AS p
 	 *  WHERE r.batch_uuid = $1 AND r.sequence = p.row
 	 *    AND NOT record_image_eq(ROW(r.status, r.status_text), ROW('error'::text, p.text))
@@ -330,7 +333,7 @@ poser_batch_count_bad_rows(PoserImport *import)
 	int64 result;
 
 	/*
-	 * SELECT count(*) FROM poser.poser_batch_row
+	 * SELECT count(*) FROM poser_batch_row
 	 *  WHERE batch_uuid = $1 AND NOT removed AND status = ANY ('{error,conflict}'::text[])
 	 */
 	poser_batch_query(import,
@@ -372,7 +375,7 @@ poser_batch_purge(PG_FUNCTION_ARGS)
 									TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
 
 	/*
-	 * DELETE FROM poser.poser_batch WHERE executed <= $1
+	 * DELETE FROM poser_batch WHERE executed <= $1
 	 */
 	SPI_connect();
 	result = poser_run(&(PoserQuery) {

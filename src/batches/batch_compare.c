@@ -105,7 +105,7 @@ poser_batch_decide(PoserImport *import, TupleTableSlot *slot, uint8 *columns)
 										   slot->tts_values[ROW_NEW(i)],
 										   slot->tts_isnull[ROW_NEW(i)]));
 
-		/* decide for this field by the table above */
+		/* decide for this field by the table at the head of this file */
 		if (is_update && has_new && !has_old)
 			POSER_IMPORT_ADD(without_old, i);
 		if (intention == POSER_BATCH_DELETE ? is_old : is_new)
@@ -246,7 +246,7 @@ poser_batch_write_findings(PoserImport *import, PoserImportOperation operation, 
 	/*
 	 * A row that has the same values already is not updated again.
 	 *
-	 * UPDATE poser.poser_batch_row AS r
+	 * UPDATE poser_batch_row AS r
 	 *    SET operation = 'update'::text, old = jsonb_build_object('description', c.o2) || COALESCE(r.old, '{}'),
 	 *        status = 'ready', status_text = NULL::text
 	 *   FROM poser_import_change AS c
@@ -285,7 +285,7 @@ poser_batch_note_conflicts(PoserImport *import, PoserImportOperation operation, 
 	 * An error names only the first rows of a kind.
 	 *
 	 * SELECT c.row, format('Row %s, key %s', c.row, r.key), format('was %s and is gone', r.old)
-	 *   FROM poser_import_change AS c JOIN poser.poser_batch_row AS r
+	 *   FROM poser_import_change AS c JOIN poser_batch_row AS r
 	 *        ON r.batch_uuid = $1 AND r.sequence = c.row
 	 *  ORDER BY c.row LIMIT 5
 	 */

@@ -52,7 +52,7 @@ clear_findings(PoserImport *import, PoserImportOperation operation, const uint8 
 	PoserBatch *batch = import->private;
 
 	/*
-	 * UPDATE poser.poser_batch_row SET status = 'ready', status_text = NULL
+	 * UPDATE poser_batch_row SET status = 'ready', status_text = NULL
 	 *  WHERE batch_uuid = $1 AND NOT removed AND (status <> 'ready' OR status_text IS NOT NULL)
 	 */
 	poser_batch_query(import,

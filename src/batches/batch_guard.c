@@ -39,7 +39,7 @@ PG_FUNCTION_INFO_V1(poser_batch_row_guard);
 /* Is an UPDATE of poser_batch by Poser itself running? */
 static bool writing_header = false;
 
-/* The uuid of the batch whose rows poser_batch_execute() is writing, or NULL.  These rows may change. */
+/* The uuid of a batch while poser_batch_execute() writes rows of it, otherwise NULL.  These rows may change. */
 const char *poser_batch_marked = NULL;
 
 /* Statements on poser_batch_row for which the AFTER trigger has not fired yet. */
@@ -206,8 +206,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 
 /*
  * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller has
- * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if
- * a rule replaces the UPDATE.
+ * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if a
+ * rule has replaced the UPDATE by something else.
  */
 void
 poser_batch_update_header(const PoserQuery *query)
@@ -248,7 +248,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool isnull;
 
 	/*
-	 * SELECT executed IS NOT NULL, complete, id FROM poser.poser_batch
+	 * SELECT executed IS NOT NULL, complete, id FROM poser_batch
 	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	if (poser_run(&(PoserQuery) {
@@ -276,7 +276,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 		poser_batch_complete_error(name);
 
 	/*
-	 * UPDATE poser.poser_batch SET row_count = row_count + $2 WHERE uuid = $1
+	 * UPDATE poser_batch SET row_count = row_count + $2 WHERE uuid = $1
 	 */
 	if (change != 0)
 		poser_batch_update_header(&(PoserQuery) {
@@ -302,7 +302,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	/*
 	 * After TRUNCATE no batch has rows.
 	 *
-	 * UPDATE poser.poser_batch SET row_count = 0 WHERE row_count <> 0
+	 * UPDATE poser_batch SET row_count = 0 WHERE row_count <> 0
 	 */
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 	{

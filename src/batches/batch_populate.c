@@ -61,7 +61,7 @@ write_changes(PoserImport *import, PoserImportOperation operation, const uint8 *
 	/*
 	 * For rows that differ in their description:
 	 *
-	 * INSERT INTO poser.poser_batch_row (batch_uuid, sequence, operation, key, old, new)
+	 * INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, old, new)
 	 * SELECT $1, c.row, 'update', jsonb_build_object('uuid', c.c1),
 	 *        jsonb_build_object('description', c.o3), jsonb_build_object('description', c.c3)
 	 *   FROM poser_import_change AS c
@@ -115,7 +115,7 @@ populate(PoserImport *import)
 	poser_import_write(import);
 
 	/*
-	 * INSERT INTO poser.poser_batch_row
+	 * INSERT INTO poser_batch_row
 	 *        (batch_uuid, sequence, operation, key, new, status, status_text)
 	 * SELECT $1, row, 'update', key, new, 'error', text FROM poser_import_reject
 	 */
@@ -180,7 +180,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	/*
 	 * The batch must be empty.
 	 *
-	 * SELECT FROM poser.poser_batch_row WHERE batch_uuid = $1 LIMIT 1
+	 * SELECT FROM poser_batch_row WHERE batch_uuid = $1 LIMIT 1
 	 */
 	if (poser_batch_query(import,
 						  psprintf("SELECT FROM %s.poser_batch_row"

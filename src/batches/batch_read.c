@@ -263,7 +263,7 @@ read_batch(PoserImport *import)
 	PoserBatch *batch = import->private;
 
 	/*
-	 * SELECT sequence, operation, key, old, new FROM poser.poser_batch_row
+	 * SELECT sequence, operation, key, old, new FROM poser_batch_row
 	 *  WHERE batch_uuid = $1 AND NOT removed ORDER BY sequence
 	 */
 	poser_import_progress(import, "reading", 0);
@@ -326,12 +326,13 @@ compared_columns(const PoserBatch *batch)
 	 * SELECT CASE WHEN bool_or(r.operation = 'delete' AND r.old IS NULL) THEN $2
 	 *             ELSE COALESCE(array_agg(DISTINCT field.name)
 	 *                           FILTER (WHERE field.name = ANY ($2)), '{}') END
-	 *   FROM poser.poser_batch_row AS r
+	 *   FROM poser_batch_row AS r
 	 *   LEFT JOIN LATERAL jsonb_object_keys(
 	 *        COALESCE(r.old, '{}') || COALESCE(r.new, '{}')) AS field (name) ON true
 	 *  WHERE r.batch_uuid = $1 AND NOT r.removed
+	 *
+	 * No plan is kept, because a batch can have one row or millions.
 	 */
-	/* no plan is kept: a batch can have one row or millions */
 	SPI_connect();
 	(void) poser_run(&(PoserQuery) {
 		.sql = psprintf("SELECT CASE WHEN pg_catalog.bool_or(r.operation OPERATOR(pg_catalog.=) 'delete' AND r.old IS NULL) THEN $2"

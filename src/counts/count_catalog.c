@@ -125,11 +125,7 @@ check_columns(Relation rel, Oid keytype)
 		if (!TupleDescAttr(desc, i)->attisdropped)
 			valid = false;
 	if (!valid)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("relation \"%s\" does not have the columns of a count",
-						RelationGetRelationName(rel)),
-				 errhint("poser_check() says what was changed.")));
+		poser_structure_error(rel);
 }
 
 /*
@@ -212,7 +208,7 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot count rows of relation \"%s\"", RelationGetRelationName(rel)),
-				 errdetail("Rows of ordinary tables only can be counted.")));
+				 errdetail("It is not an ordinary table.")));
 	if (tg->tgnargs != 3 && tg->tgnargs != 4)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
@@ -314,7 +310,7 @@ static TriggerEvents
 collect_events(PoserCountMaintenance *maintenance, Relation rel, const char *function)
 {
 	TriggerEvents result = {0};
-	/* A copy, because a look-up in the catalogs may free that of the relation cache. */
+	/* A copy, because a look-up in the catalogs may free the descriptor in the relation cache. */
 	TriggerDesc *triggers = CopyTriggerDesc(rel->trigdesc);
 
 	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)

@@ -238,7 +238,7 @@ poser_count_find_own_row(CountTable *table, Datum key, uint32 hash)
 
 /*
  * Find the key's row by what the session remembers.  Returns false if the row is not found
- * in this way.  The row may exist all the same.
+ * in this way.  It may exist nevertheless.
  */
 bool
 poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)

@@ -160,12 +160,14 @@ check_column(Oid relid, const char *column, Oid type)
 {
 	Relation rel = table_open(relid, NoLock);
 	AttrNumber attno = poser_find_column(rel, column, NULL);
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
 
-	if (TupleDescAttr(RelationGetDescr(rel), attno - 1)->atttypid != type)
+	if (att->atttypid != type)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("column \"%s\" of relation \"%s\" must be of type %s",
-						column, RelationGetRelationName(rel), format_type_be(type))));
+				 errmsg("column \"%s\" of relation \"%s\" is of type %s instead of %s",
+						column, RelationGetRelationName(rel), format_type_be(att->atttypid),
+						format_type_be(type))));
 	table_close(rel, NoLock);
 }
 

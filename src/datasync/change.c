@@ -11,6 +11,10 @@
  * poser_datasync_confirm().  The invariant: changes that were delivered and not confirmed
  * are delivered again by the next call, in the same order.  poser_datasync_skip() confirms
  * one change without delivering it, and records this.
+ *
+ * Comments show SQL statements without the schemas of relations and functions, and with
+ * plain operators instead of OPERATOR(pg_catalog...).  A part in brackets is described
+ * only.
  */
 #include "postgres.h"
 
@@ -46,18 +50,17 @@ PG_FUNCTION_INFO_V1(poser_datasync_skip);
  * the cast may be a user's, the key is written by its type's output function instead.
  * For poser_widget:
  *
- *		(SELECT v.change_id, v.transaction_id, 'poser_widget'::pg_catalog.name AS payload_type,
- *				v.uuid::pg_catalog.text AS payload_key,
- *				v.operation_type OPERATOR(pg_catalog.=) 2::pg_catalog.int2 AS deletion,
- *				(payload.*)::pg_catalog.record AS payload
- *		   FROM poser.poser_widget_version AS v,
+ *		(SELECT v.change_id, v.transaction_id, 'poser_widget'::name AS payload_type,
+ *				v.uuid::text AS payload_key,
+ *				v.operation_type = 2::int2 AS deletion,
+ *				(payload.*)::record AS payload
+ *		   FROM poser_widget_version AS v,
  *				LATERAL (SELECT v.uuid, v.description, v.active) AS payload
  *		  WHERE [where]
  *		  ORDER BY v.change_id)
  *
  * Columns of the version table that the table does not have are not in the payload.
- * The key of a table with several key columns is pg_catalog.jsonb_build_array(v.a,
- * v.b)::pg_catalog.text.
+ * The key of a table with several key columns is jsonb_build_array(v.a, v.b)::text.
  */
 static void
 append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, bool with_payload)
@@ -245,7 +248,7 @@ poser_change_desc(PoserConsumer *consumer)
  *		SELECT v.change_id, v.transaction_id, t.issued_at, t.username,
  *			   v.payload_type, v.payload_key, v.deletion, v.payload
  *		  FROM ([append_changes(): changes after "confirmed" ($5), up to "last_change" ($6)]) AS v
- *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *			   JOIN poser_transaction AS t ON t.id = v.transaction_id
  *		 WHERE [to_snapshot ($3) sees t] AND [IS_NOT_SEEN] AND [IS_NOT_OWN]
  *		 ORDER BY v.change_id
  *
@@ -411,9 +414,9 @@ poser_last_pruned_change(Oid nspid)
  * confirmed.  Raises an error if it was not delivered.
  *
  *		SELECT [the position sees t], [to_snapshot ($3) sees t]
- *		  FROM (SELECT transaction_id FROM poser.poser_widget_version WHERE change_id = $5
- *				UNION ALL SELECT transaction_id FROM poser.poser_component_version WHERE change_id = $5) AS v
- *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *		  FROM (SELECT transaction_id FROM poser_widget_version WHERE change_id = $5
+ *				UNION ALL SELECT transaction_id FROM poser_component_version WHERE change_id = $5) AS v
+ *			   JOIN poser_transaction AS t ON t.id = v.transaction_id
  *		 WHERE [IS_NOT_OWN]
  */
 static bool

@@ -35,7 +35,7 @@
 
 PoserRunningHandler *poser_running_handlers = NULL;
 
-/* The consumer whose row poser_consumer_update() is writing, or NULL. */
+/* The consumer while poser_consumer_update() writes its row, otherwise NULL. */
 static const PoserConsumer *updated_consumer = NULL;
 
 /*

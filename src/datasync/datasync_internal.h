@@ -33,8 +33,8 @@ typedef struct PoserConsumer
 	int64 delivered;		  /* the last change of the window that was delivered */
 	int64 last_change;		  /* the greatest change_id that the window can have */
 	int64 settled;			  /* a position without snapshots, see window.c */
-	int64 next_settled;		  /* the next value of "settled" */
-	uint64 next_settled_xact; /* once all transactions before this one have ended */
+	int64 next_settled;		  /* see next_settled_xact */
+	uint64 next_settled_xact; /* when all transactions before this one have ended, "settled" becomes "next_settled" */
 	int32 attempts;			  /* of the handler at "failed_change" */
 	char *last_error;		  /* of the handler */
 	int64 failed_change;	  /* failed_change_id */

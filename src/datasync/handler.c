@@ -149,7 +149,7 @@ call_handler(PoserConsumer *consumer, FmgrInfo *handler, Datum change, Oid type)
 		/* from here on the consumer is recorded with each change */
 		poser_handling_consumer = NameStr(*consumer->name);
 
-		/* find it for the first change, and again if it has dropped itself */
+		/* find the handler at the first change, and again if it was dropped since */
 		if (!OidIsValid(handler->fn_oid) || !SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(handler->fn_oid)))
 			find_handler(consumer, type, handler);
 

@@ -34,13 +34,13 @@ static int stale_after;
  * is the least id of these.  The caller acts as the owner, and has described and locked
  * the tables.
  *
- *		SELECT pg_catalog.count(*), pg_catalog.min(t.issued_at), pg_catalog.min(t.id)
- *		  FROM (SELECT change_id, transaction_id FROM poser.poser_widget_version
+ *		SELECT count(*), min(t.issued_at), min(t.id)
+ *		  FROM (SELECT change_id, transaction_id FROM poser_widget_version
  *				 WHERE change_id > $5
  *				UNION ALL
- *				SELECT change_id, transaction_id FROM poser.poser_component_version
+ *				SELECT change_id, transaction_id FROM poser_component_version
  *				 WHERE change_id > $5) AS v
- *			   JOIN poser.poser_transaction AS t ON t.id = v.transaction_id
+ *			   JOIN poser_transaction AS t ON t.id = v.transaction_id
  *		 WHERE [IS_NOT_SEEN]
  *		   AND ([there is no to_snapshot ($3)] OR v.change_id > [confirmed: $6]
  *				OR NOT [to_snapshot sees t])

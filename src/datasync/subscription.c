@@ -93,6 +93,7 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("start must be \"now\" or \"beginning\"")));
+	/* the values of the consumer's row */
 	values[0] = NameGetDatum(consumer.name);
 	nulls[1] = nulls[2] = 'n';
 	if (!PG_ARGISNULL(2))

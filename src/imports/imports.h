@@ -165,7 +165,7 @@ struct PoserImport
 	bool creates;
 	bool updates;
 	bool deletes;
-	bool skips_duplicates;				/* rows whose key occurs more than once are not compared */
+	bool skips_duplicates;				/* rows with a duplicate key are not compared */
 	int64 limits[4];					/* the most rows to be created, updated, deleted, and changed in all */
 	void (*read)(PoserImport *import);	/* adds the rows; if NULL, the source is read */
 	PoserImportDecide decide;			/* if NULL, decide_by_difference() decides */

@@ -80,8 +80,8 @@ typedef struct VersionReceiver
 	PoserHistory *history;
 	const PoserVersioned *versioned;
 	bool restricted;	 /* the query gives only the last version of each row */
-	AttrNumber parent;	 /* if not 0, only changes of rows that had "key" in this column */
-	Datum key;			 /* before or after the change */
+	AttrNumber parent;	 /* if not 0, a version is added only if it, or the version before, has "key" in this column */
+	Datum key;			 /* see parent */
 	AttrNumber *map;	 /* by column of the result: the version's column, or 0 */
 	int relation_column; /* the result's column for the table's name, or -1 */
 	Datum relation;

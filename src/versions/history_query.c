@@ -86,6 +86,7 @@ poser_history_append_column(StringInfo sql, const PoserVersioned *versioned, Att
 {
 	Oid type = get_atttype(versioned->versions, column);
 
+	/* copy the template, and replace each placeholder */
 	for (const char *c = template; *c != '\0'; c++)
 	{
 		if (*c != '%')

@@ -219,7 +219,7 @@ static const char *const version_tables_query =
 	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3";
 
 /*
- * Collect the transactions, up to this one, whose changes are versions in other tables.
+ * Collect the transactions, up to this one, with versions in other tables of versions.
  * These are all tables with the columns of a table of versions, whatever their owner: a
  * trigger may record to such a table now, or may have done so before it was renamed.
  *

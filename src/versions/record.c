@@ -65,8 +65,8 @@ lock_against_writers(const PoserVersioned *tables, int ntables)
 }
 
 /*
- * Correct operations that cannot follow the version before.  Returns how many versions
- * were changed.
+ * Correct operations that cannot follow the operation of the version before.  Returns how
+ * many versions were changed.
  *
  * - A row was inserted past the triggers and then updated.  Its history has an update of
  *   a row that was not there.  The update becomes an insert.
@@ -138,9 +138,9 @@ store_row(TupleTableSlot *slot, const PoserVersioned *versioned, HeapTuple tuple
 }
 
 /*
- * Write a version for each row that differs from its last version, or that is gone
- * without a delete.  Returns how many versions were written.  The rows are compared with
- * the rights of the table's owner.
+ * Write a version for each row that differs from its last version, and for each row that
+ * no longer exists and has no version for its delete.  Returns how many versions were
+ * written.  The rows are compared with the rights of the table's owner.
  */
 static int64
 record_differences(const PoserVersioned *versioned, const char *comment)

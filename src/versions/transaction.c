@@ -9,8 +9,8 @@
  * row.  So one transaction can have several rows, and each version refers to a row
  * that is true for it.
  *
- * A row that a subtransaction has written is gone when the subtransaction is rolled
- * back.  So the row that is in use is remembered with the ID of the (sub)transaction that
+ * A row that a subtransaction has written no longer exists when the subtransaction is
+ * rolled back.  So the row that is in use is remembered with the ID of the (sub)transaction that
  * wrote it.  It is used again only while that ID belongs to the current transaction.
  */
 #include "postgres.h"
@@ -340,7 +340,7 @@ end_transaction(XactEvent event, void *arg)
 		written = NULL;
 }
 
-/* Subtransaction callback: at its end its row becomes the outer one's or, after a rollback, is gone. */
+/* Subtransaction callback: pass its entry on to the outer one or, after a rollback, remove it. */
 static void
 end_subtransaction(SubXactEvent event, SubTransactionId mySubid,
 				   SubTransactionId parentSubid, void *arg)

@@ -28,7 +28,7 @@
 
 PG_FUNCTION_INFO_V1(poser_version);
 
-/* Statements whose AFTER trigger has not fired yet, the innermost first. */
+/* Statements that wait for their AFTER trigger, the innermost first. */
 static PoserStatement *unrecorded = NULL;
 
 /* A statement while its rows are recorded. */
@@ -42,7 +42,7 @@ typedef struct Recording
 	MemoryContext row_context; /* reset for each row */
 } Recording;
 
-/* Is a statement in progress whose changes are not recorded yet? */
+/* Is a statement in progress that is not recorded yet? */
 bool
 poser_version_is_busy(void)
 {
@@ -269,7 +269,7 @@ poser_version(PG_FUNCTION_ARGS)
 						trigdata->tg_trigger->tgname)));
 	versioned = poser_versioned_by_trigger(trigdata, fcinfo->flinfo->fn_oid);
 
-	/* rows of a TRUNCATE are recorded before it, because they are gone afterwards */
+	/* the rows of a TRUNCATE are recorded before it, because they cannot be read afterwards */
 	if (TRIGGER_FIRED_BEFORE(event))
 	{
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))

@@ -7,7 +7,8 @@
  * recorded, and poser_check() reports them.  Other columns of the versions are null.
  * So a column can be added to or dropped from either table at any time.
  *
- * A trigger needs this description at every statement.  So descriptions are kept in
+ * A PoserVersioned describes a table, its table of versions and this match of columns.  A
+ * trigger needs the description at every statement.  So descriptions are kept in
  * a hash table, by the trigger's OID.  A relcache invalidation of a relation that the
  * trigger uses makes its description invalid.  An invalidation can arrive while the
  * trigger waits for a lock.  So it checks the description once more when it has the lock.
@@ -219,9 +220,9 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 }
 
 /*
- * Returns the description of the table of a trigger whose arguments are the table of
- * versions and the columns of the key.  "fnoid" is the trigger's function; Poser's
- * tables are in its schema.  Locks the table of versions for writing, until the
+ * Returns the description of a trigger's table.  The arguments of the trigger are the
+ * table of versions and the columns of the key.  "fnoid" is the trigger's function, and
+ * Poser's tables are in its schema.  Locks the table of versions for writing, until the
  * transaction ends.
  *
  * The result lives as long as the session.  A later call for the same trigger can change
@@ -248,7 +249,7 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 				 errmsg("cannot record versions of relation \"%s\"", RelationGetRelationName(rel)),
-				 errdetail("Versions can be recorded of ordinary tables only.")));
+				 errdetail("It is not an ordinary table.")));
 	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),

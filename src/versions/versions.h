@@ -16,7 +16,7 @@
 typedef struct PoserVersioned
 {
 	Oid tgoid;			/* the trigger; hash key of the cache in versioned.c */
-	bool valid;			/* no relcache invalidation since; for that cache */
+	bool valid;			/* is it still valid?  Used only by that cache */
 	Oid relid;			/* the table */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
@@ -60,7 +60,7 @@ extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
 
 /* transaction.c */
 
-/* The consumer of datasync whose handler the session is running, or NULL. */
+/* The name of the consumer of datasync while the session runs its handler, otherwise NULL. */
 extern const char *poser_handling_consumer;
 
 extern void poser_transaction_init(void);
