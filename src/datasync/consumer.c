@@ -328,6 +328,7 @@ check_granted(PoserConsumer *consumer)
 	int n = 0;
 	char *sql;
 
+	/* read the roles of the consumer */
 	sql = psprintf("SELECT roles FROM %s WHERE consumer OPERATOR(pg_catalog.=) $1",
 				   poser_relation_name(consumer->relid));
 	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &name, .read_only = true}) == 0)
@@ -336,6 +337,8 @@ check_granted(PoserConsumer *consumer)
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);
+
+	/* the caller must be a member of one of them */
 	for (int i = 0; i < n; i++)
 	{
 		/* a role that has been dropped since is ignored */

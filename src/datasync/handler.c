@@ -189,11 +189,14 @@ call_for_all(PoserConsumer *consumer, FmgrInfo *handler, Tuplestorestate *store,
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
 	int64 last = 0;
 
+	/* while the handler runs, the session must not work for this consumer in another way */
 	poser_running_handlers = &self;
 	PG_TRY();
 	{
 		/* a constraint that the transaction has violated before is not an error of the handler, so check now */
 		check_constraints();
+
+		/* stop at the first change that fails */
 		while (*error == NULL && tuplestore_gettupleslot(store, true, false, slot))
 		{
 			bool isnull;

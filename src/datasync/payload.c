@@ -109,6 +109,8 @@ describe_payload(int32 typmod)
 	result->columns = palloc0(desc->natts * sizeof(PayloadColumn));
 	result->values = palloc(desc->natts * sizeof(Datum));
 	result->nulls = palloc(desc->natts * sizeof(bool));
+
+	/* each column's key, and how its values become JSON */
 	for (int i = 0; i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);
@@ -138,6 +140,8 @@ describe_payload(int32 typmod)
 			fmgr_info(output, &column->function);
 		}
 	}
+
+	/* jsonb keeps keys in this order, so it need not sort them for each row */
 	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
 	return result;
 }

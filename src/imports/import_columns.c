@@ -472,6 +472,7 @@ add_fields(PoserImport *import, Datum fields)
 	TupleDesc desc = RelationGetDescr(import->target.rel);
 	ListCell *lc;
 
+	/* the fields that the caller names */
 	foreach(lc, read_names(fields, "fields"))
 	{
 		Form_pg_attribute att = find_attribute(import, import->target.rel, lfirst(lc));
@@ -485,6 +486,8 @@ add_fields(PoserImport *import, Datum fields)
 							NameStr(att->attname), import->target.label)));
 		(void) add_column(import, lfirst(lc));
 	}
+
+	/* or all columns that can be written and that the source has, too */
 	for (int i = 0; DatumGetPointer(fields) == NULL && i < desc->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(desc, i);

@@ -170,6 +170,7 @@ write_foreign(PoserImport *import, PoserImportOperation operation, const uint8 *
 	PoserQuery query = {.argtypes = argtypes, .values = values, .nulls = nulls};
 	int64 result = 0;
 
+	/* build the statement once; its plan is saved */
 	initStringInfo(&sql);
 	query.nargs = append_foreign_statement(&sql, import, operation, columns, map, argtypes);
 	query.sql = sql.data;

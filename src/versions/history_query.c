@@ -194,6 +194,7 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 {
 	const char *key = poser_history_column(versioned, versioned->keys[0]);
 
+	/* the operation, and the columns of the row or, if there is none, of its last version */
 	appendStringInfo(sql,
 					 "SELECT CASE WHEN live.%s IS NULL THEN 2\n"
 					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN 0\n"
@@ -207,6 +208,8 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 			appendStringInfo(sql, ",\n       CASE WHEN live.%s IS NULL", key);
 			poser_history_append_column(sql, versioned, i + 1, " THEN last.%n ELSE live.%n END AS column_%i");
 		}
+
+	/* the rows, and the last version of each row, by the key */
 	appendStringInfoString(sql, "\n  FROM (SELECT ");
 	poser_history_append_columns(sql, versioned, "%n::%t AS %n");
 	appendStringInfo(sql, "\n          FROM %s) AS live\n       FULL JOIN (",
@@ -214,6 +217,8 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 	poser_history_append_last_versions(sql, versioned, "true");
 	appendStringInfoString(sql, ") AS last\n       ON ");
 	poser_history_append_keys(sql, versioned, " AND ", "live.%n %= last.%n");
+
+	/* where one of them is missing, or they differ */
 	appendStringInfo(sql,
 					 "\n WHERE CASE WHEN live.%s IS NULL THEN last.operation_type OPERATOR(pg_catalog.<>) 2\n"
 					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN true\n"

@@ -234,6 +234,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 	SPITupleTable *found;
 	bool result = true;
 
+	/* find the tables that look like tables of versions */
 	(void) poser_run(&(PoserQuery) {.sql = version_tables_query, .read_only = true});
 	found = SPI_tuptable;
 	for (uint64 i = 0; result && i < found->numvals; i++)
@@ -244,6 +245,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
 		AttrNumber column;
 		Relation rel;
 
+		/* the caller looks at the extension's own ones */
 		for (int j = 0; j < ntables; j++)
 			known = known || tables[j].versions == relid;
 		if (known)
