@@ -141,7 +141,7 @@ describe_payload(int32 typmod)
 		}
 	}
 
-	/* jsonb keeps keys in this order, so it need not sort them for each row */
+	/* jsonb sorts the keys of each row in this order, which is cheap if they are sorted */
 	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
 	return result;
 }
