@@ -145,7 +145,7 @@ parameters(const PoserQuery *query)
 
 /* Run a plan until its end, or until the query's limit of rows. */
 static void
-execute(const PoserQuery *query, SPIPlanPtr plan)
+run_plan(const PoserQuery *query, SPIPlanPtr plan)
 {
 	SPIExecuteOptions options = {0};
 	int result;
@@ -200,7 +200,7 @@ run_saved(const PoserQuery *query, Portal *portal)
 		if (portal != NULL)
 			*portal = SPI_cursor_open_with_paramlist(NULL, saved->plan, parameters(query), query->read_only);
 		else
-			execute(query, saved->plan);
+			run_plan(query, saved->plan);
 	}
 	PG_FINALLY();
 	{
@@ -286,7 +286,7 @@ run_once(const PoserQuery *query)
 	plan = prepare(query);
 	if (query->check_rewritten)
 		has_snapshot = push_newer_snapshot(query, plan);
-	execute(query, plan);
+	run_plan(query, plan);
 	if (has_snapshot)
 		PopActiveSnapshot();
 	SPI_freeplan(plan);

@@ -86,7 +86,7 @@ payload_kind(Oid type)
 
 /* For qsort(): the order of keys in jsonb, which is by length first. */
 static int
-compare_columns(const void *a, const void *b)
+compare_keys(const void *a, const void *b)
 {
 	const JsonbValue *x = &((const PayloadColumn *) a)->key;
 	const JsonbValue *y = &((const PayloadColumn *) b)->key;
@@ -142,7 +142,7 @@ describe_payload(int32 typmod)
 	}
 
 	/* jsonb sorts the keys of each row in this order, which is cheap if they are sorted */
-	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_columns);
+	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_keys);
 	return result;
 }
 

@@ -396,7 +396,7 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
  * Raises an error if there never was such a row.
  */
 static void
-lock_row(RevertedRows *self)
+lock_reverted_row(RevertedRows *self)
 {
 	const PoserVersioned *versioned = self->versioned;
 	StringInfoData sql;
@@ -445,7 +445,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	find_rows(&self, versioned, key, keytype, NULL);
 	if (children != NULL)
 		find_rows(&others, children, key, keytype, parent);
-	lock_row(&self);
+	lock_reverted_row(&self);
 
 	/* the position; in the pruned part of the history only the state after the horizon's transaction is known */
 	last_change = last_change_by(&self, transaction_id);
