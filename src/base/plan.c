@@ -347,7 +347,7 @@ poser_result_int64(int column, bool *isnull)
 
 	if (SPI_processed > 0)
 	{
-		poser_check_type(SPI_tuptable->tupdesc, column, INT8OID);
+		poser_check_type(NULL, SPI_tuptable->tupdesc, column, INT8OID);
 		value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, &is_null);
 	}
 	if (isnull != NULL)

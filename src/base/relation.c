@@ -151,15 +151,15 @@ poser_structure_error(Relation rel)
  * unless the column exists and has the type that it was made with.  With InvalidOid
  * the type is not checked.
  */
-int
-poser_column(Relation rel, const char *name, Oid type)
+AttrNumber
+poser_own_column(Relation rel, const char *name, Oid type)
 {
 	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
 
 	if (attno <= 0)
 		poser_structure_error(rel);
 	if (OidIsValid(type))
-		poser_check_type(RelationGetDescr(rel), attno, type);
+		poser_check_type(rel, RelationGetDescr(rel), attno, type);
 	return attno;
 }
 
@@ -168,7 +168,7 @@ poser_column(Relation rel, const char *name, Oid type)
  * column of this name.  The error has this hint unless it is NULL.
  */
 AttrNumber
-poser_find_column(Relation rel, const char *name, const char *hint)
+poser_user_column(Relation rel, const char *name, const char *hint)
 {
 	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
 
@@ -256,20 +256,24 @@ poser_equality(Oid type)
 
 /*
  * Raises an error unless a column has the type that the extension's scripts gave it.
- * The type text is accepted instead of varchar, because both are stored alike.
+ * The type text is accepted instead of varchar, because both are stored alike.  "rel" is
+ * the table, or NULL if the column is one of a query's result.
  */
 void
-poser_check_type(TupleDesc desc, int column, Oid type)
+poser_check_type(Relation rel, TupleDesc desc, int column, Oid type)
 {
 	Form_pg_attribute att = TupleDescAttr(desc, column - 1);
 
-	if (att->attisdropped ||
-		(att->atttypid != type && !(type == VARCHAROID && att->atttypid == TEXTOID)))
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("column \"%s\" is of type %s instead of %s", NameStr(att->attname),
-						format_type_be(att->atttypid), format_type_be(type)),
-				 errhint("poser_check() says what was changed.")));
+	if (!att->attisdropped &&
+		(att->atttypid == type || (type == VARCHAROID && att->atttypid == TEXTOID)))
+		return;
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 rel != NULL ? errmsg("column \"%s\" of relation \"%s\" is of type %s instead of %s", NameStr(att->attname),
+								  RelationGetRelationName(rel), format_type_be(att->atttypid), format_type_be(type))
+						 : errmsg("column \"%s\" is of type %s instead of %s", NameStr(att->attname),
+								  format_type_be(att->atttypid), format_type_be(type)),
+			 errhint("poser_check() says what was changed.")));
 }
 
 /* Returns the relation's qualified name, quoted for use in SQL. */

@@ -46,8 +46,9 @@ any_part(Oid type, bool (*test)(Oid type))
 	if (result || !type_is_rowtype(type))
 		return result;
 	desc = lookup_rowtype_tupdesc_noerror(type, -1, true);
+	/* if the columns cannot be looked up, take the safe side */
 	if (desc == NULL)
-		return false;
+		return true;
 	for (int i = 0; !result && i < desc->natts; i++)
 		result = !TupleDescAttr(desc, i)->attisdropped && any_part(TupleDescAttr(desc, i)->atttypid, test);
 	ReleaseTupleDesc(desc);

@@ -167,7 +167,7 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	tuple = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	for (int i = 0; i < lengthof(types); i++)
-		poser_check_type(desc, i + 1, types[i]);
+		poser_check_type(NULL, desc, i + 1, types[i]);
 	batch->id = DatumGetInt64(SPI_getbinval(tuple, desc, 1, &isnull));
 	batch->target = DatumGetObjectId(SPI_getbinval(tuple, desc, 2, &isnull));
 	batch->key = SPI_getbinval(tuple, desc, 3, &isnull);
@@ -383,7 +383,8 @@ poser_batch_purge(PG_FUNCTION_ARGS)
 						poser_relation_name(relid)),
 		.nargs = lengthof(argtypes),
 		.argtypes = argtypes,
-		.values = values});
+		.values = values,
+		.result = SPI_OK_DELETE});
 	SPI_finish();
 	PG_RETURN_INT64(result);
 }

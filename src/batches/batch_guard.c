@@ -53,7 +53,7 @@ static const char *const protected_columns[] = {
 static Datum
 read_column(Relation rel, HeapTuple tuple, const char *name, Oid type, bool *isnull)
 {
-	return heap_getattr(tuple, poser_column(rel, name, type), RelationGetDescr(rel), isnull);
+	return heap_getattr(tuple, poser_own_column(rel, name, type), RelationGetDescr(rel), isnull);
 }
 
 /* Do two row versions differ in this column? */
@@ -64,7 +64,7 @@ is_changed(Relation rel, HeapTuple old, HeapTuple new, const char *name)
 	bool is_null;
 	Datum was = read_column(rel, old, name, InvalidOid, &was_null);
 	Datum is = read_column(rel, new, name, InvalidOid, &is_null);
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), poser_column(rel, name, InvalidOid) - 1);
+	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), poser_own_column(rel, name, InvalidOid) - 1);
 
 	if (was_null || is_null)
 		return was_null != is_null;
@@ -129,7 +129,7 @@ fill_new_header(Relation rel, HeapTuple tuple)
 	NameData role;
 
 	for (int i = 0; i < lengthof(filled); i++)
-		columns[i] = poser_column(rel, filled[i].name, filled[i].type);
+		columns[i] = poser_own_column(rel, filled[i].name, filled[i].type);
 	namestrcpy(&role, GetUserNameFromId(GetUserId(), false));
 	values[0] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
 	values[1] = CStringGetTextDatum(poser_username());
@@ -263,7 +263,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 		return;
 	header = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
-	poser_check_type(desc, 2, BOOLOID);
+	poser_check_type(NULL, desc, 2, BOOLOID);
 	executed = DatumGetBool(SPI_getbinval(header, desc, 1, &isnull));
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
@@ -336,7 +336,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	appendStringInfoString(&sql, ") AS change GROUP BY batch_uuid ORDER BY batch_uuid");
 	nbatches = poser_run(&(PoserQuery) {.sql = sql.data, .once = true});
 	batches = SPI_tuptable;
-	poser_check_type(batches->tupdesc, 1, VARCHAROID);
+	poser_check_type(NULL, batches->tupdesc, 1, VARCHAROID);
 
 	/* a batch with as many rows as before is checked, too */
 	for (uint64 i = 0; i < nbatches; i++)

@@ -178,7 +178,7 @@ poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
 static AttrNumber
 find_argument_column(TriggerData *trigdata, int argument)
 {
-	return poser_find_column(trigdata->tg_relation, trigdata->tg_trigger->tgargs[argument],
+	return poser_user_column(trigdata->tg_relation, trigdata->tg_trigger->tgargs[argument],
 							 "poser_check() says what was changed.");
 }
 

@@ -159,7 +159,7 @@ static void
 check_column(Oid relid, const char *column, Oid type)
 {
 	Relation rel = table_open(relid, NoLock);
-	AttrNumber attno = poser_find_column(rel, column, NULL);
+	AttrNumber attno = poser_user_column(rel, column, NULL);
 	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attno - 1);
 
 	if (att->atttypid != type)

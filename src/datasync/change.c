@@ -238,7 +238,7 @@ poser_change_desc(PoserConsumer *consumer)
 	/* a dropped column stays in the descriptor, so there are enough; poser_check_type() raises an error for it */
 	Assert(result->natts >= lengthof(types));
 	for (int i = 0; i < lengthof(types); i++)
-		poser_check_type(result, i + 1, types[i]);
+		poser_check_type(NULL, result, i + 1, types[i]);
 	return result;
 }
 

@@ -197,7 +197,7 @@ poser_consumer_read(PoserConsumer *consumer, bool lock)
 
 	/* a user may have changed the columns' types */
 	for (int i = 0; i < lengthof(types); i++)
-		poser_check_type(SPI_tuptable->tupdesc, i + 1, types[i]);
+		poser_check_type(NULL, SPI_tuptable->tupdesc, i + 1, types[i]);
 	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
 
 	/* copies, because the row is freed */
@@ -333,7 +333,7 @@ check_granted(PoserConsumer *consumer)
 				   poser_relation_name(consumer->relid));
 	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &name, .read_only = true}) == 0)
 		no_such_consumer(consumer);
-	poser_check_type(SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
+	poser_check_type(NULL, SPI_tuptable->tupdesc, 1, NAMEARRAYOID);
 	value = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
 	if (!isnull)
 		deconstruct_array(DatumGetArrayTypeP(value), NAMEOID, NAMEDATALEN, false, TYPALIGN_CHAR, &names, &nulls, &n);

@@ -205,7 +205,7 @@ first_needed(const PoserVersioned *tables)
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
-		poser_check_type(consumers->tupdesc, 1, NAMEOID);
+		poser_check_type(NULL, consumers->tupdesc, 1, NAMEOID);
 		poser_consumer_init(&consumer, DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull)), relid);
 		poser_consumer_read(&consumer, false);
 		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)

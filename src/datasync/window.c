@@ -177,7 +177,7 @@ poser_describe_history(PoserVersioned *tables, Oid nspid)
 	poser_versioned_describe_all(tables, nspid);
 	rel = table_open(tables[0].transactions, AccessShareLock);
 	for (int i = 0; i < lengthof(columns); i++)
-		(void) poser_column(rel, columns[i].name, columns[i].type);
+		(void) poser_own_column(rel, columns[i].name, columns[i].type);
 	table_close(rel, NoLock);
 
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
@@ -541,7 +541,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	 * Make all sessions look again whether a consumer asks for NOTIFY, as
 	 * poser_datasync_changed() does.  Replication fires no statement triggers.
 	 */
-	notify = poser_column(rel, "notify", BOOLOID);
+	notify = poser_own_column(rel, "notify", BOOLOID);
 	if (TRIGGER_FIRED_BY_INSERT(event) ||
 		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored))
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
@@ -555,7 +555,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 	/* read the columns of the position */
 	for (int i = 0; i < POSITION_COLUMNS; i++)
 	{
-		attnos[i] = poser_column(rel, columns[i].name, columns[i].type);
+		attnos[i] = poser_own_column(rel, columns[i].name, columns[i].type);
 		values[i] = heap_getattr(tuple, attnos[i], desc, &isnull[i]);
 		/* leave the row as it is: its constraint NOT NULL raises the error */
 		if (i < FROM_SNAPSHOT && isnull[i])

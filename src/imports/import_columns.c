@@ -172,7 +172,7 @@ default_key(Relation source, Relation target)
 static Form_pg_attribute
 find_attribute(PoserImport *import, Relation rel, const char *name)
 {
-	AttrNumber attno = poser_find_column(rel, name, import->source_name != NULL ? SOURCE_HINT : NULL);
+	AttrNumber attno = poser_user_column(rel, name, import->source_name != NULL ? SOURCE_HINT : NULL);
 
 	return TupleDescAttr(RelationGetDescr(rel), attno - 1);
 }

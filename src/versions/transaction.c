@@ -215,7 +215,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	/* the handler of a consumer is running, so datasync is installed and the table has this column */
 	if (poser_handling_consumer != NULL)
 	{
-		int column = poser_column(table.rel, "consumer", NAMEOID);
+		int column = poser_own_column(table.rel, "consumer", NAMEOID);
 
 		namestrcpy(&consumer, poser_handling_consumer);
 		slot->tts_values[column - 1] = NameGetDatum(&consumer);
@@ -326,7 +326,7 @@ poser_transaction_arrive(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row of INSERT",
 						trigdata->tg_trigger->tgname)));
-	column = poser_column(trigdata->tg_relation, "xact", XID8OID);
+	column = poser_own_column(trigdata->tg_relation, "xact", XID8OID);
 	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_trigtuple,
 													 RelationGetDescr(trigdata->tg_relation),
 													 1, &column, &xact, &isnull));

@@ -107,7 +107,7 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerces)
 Oid
 poser_transaction_id_index(Relation transactions)
 {
-	AttrNumber id = poser_column(transactions, "id", INT8OID);
+	AttrNumber id = poser_own_column(transactions, "id", INT8OID);
 	bool immediate;
 	Oid result = poser_unique_index(transactions, 1, &id, &immediate);
 
@@ -188,9 +188,9 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 
 	/* the columns that only the versions have; the table may have columns of the same names */
 	desc = RelationGetDescr(vrel);
-	versioned->transaction_id = poser_column(vrel, "transaction_id", INT8OID);
-	versioned->operation_type = poser_column(vrel, "operation_type", INT2OID);
-	versioned->change_id = poser_column(vrel, "change_id", INT8OID);
+	versioned->transaction_id = poser_own_column(vrel, "transaction_id", INT8OID);
+	versioned->operation_type = poser_own_column(vrel, "operation_type", INT2OID);
+	versioned->change_id = poser_own_column(vrel, "change_id", INT8OID);
 
 	/* the recorded columns */
 	versioned->natts = desc->natts;
@@ -205,7 +205,7 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 	versioned->nkeys = nkeys;
 	for (int i = 0; i < nkeys; i++)
 	{
-		versioned->keys[i] = poser_column(vrel, keys[i], InvalidOid);
+		versioned->keys[i] = poser_own_column(vrel, keys[i], InvalidOid);
 		check_key_type(rel, vrel, keys[i]);
 		columns[i] = versioned->source[versioned->keys[i] - 1];
 		if (columns[i] == 0)
