@@ -143,6 +143,14 @@ parameters(const PoserQuery *query)
 	return result;
 }
 
+/* Raises an error if SPI has failed, or if a rule has replaced the statement. */
+static void
+check_result(const PoserQuery *query, int result)
+{
+	if (result < 0 || (query->result != 0 && result != query->result))
+		elog(ERROR, "could not run a query: %s", SPI_result_code_string(result));
+}
+
 /* Run a plan until its end, or until the query's limit of rows. */
 static void
 run_plan(const PoserQuery *query, SPIPlanPtr plan)
@@ -165,8 +173,7 @@ run_plan(const PoserQuery *query, SPIPlanPtr plan)
 		options.dest = query->dest;
 		result = SPI_execute_plan_extended(plan, &options);
 	}
-	if (result < 0 || (query->result != 0 && result != query->result))
-		elog(ERROR, "could not run a plan: %s", SPI_result_code_string(result));
+	check_result(query, result);
 }
 
 /*
@@ -276,10 +283,7 @@ run_once(const PoserQuery *query)
 	/* a simple query: SPI_execute() leaves no plan in memory if the query raises an error */
 	if (query->nargs == 0 && query->dest == NULL && query->snapshot == InvalidSnapshot && !query->check_rewritten)
 	{
-		int result = SPI_execute(query->sql, query->read_only, query->limit);
-
-		if (result < 0)
-			elog(ERROR, "SPI_execute failed: %s", SPI_result_code_string(result));
+		check_result(query, SPI_execute(query->sql, query->read_only, query->limit));
 		return;
 	}
 
