@@ -59,7 +59,7 @@ typedef struct PoserQuery
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
 	bool check_rewritten; /* only with "once"; see poser_run() */
-	int result;			  /* if not 0, the SPI result that must come, such as SPI_OK_UPDATE */
+	int expected;		  /* if not 0, the SPI result that must come, such as SPI_OK_UPDATE */
 	long limit;			  /* at most so many rows; 0 for all */
 	DestReceiver *dest;	  /* gets the rows; if NULL, they are in SPI_tuptable */
 } PoserQuery;

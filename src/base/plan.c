@@ -147,7 +147,7 @@ parameters(const PoserQuery *query)
 static void
 check_result(const PoserQuery *query, int result)
 {
-	if (result < 0 || (query->result != 0 && result != query->result))
+	if (result < 0 || (query->expected != 0 && result != query->expected))
 		elog(ERROR, "could not run a query: %s", SPI_result_code_string(result));
 }
 

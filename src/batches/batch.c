@@ -384,7 +384,7 @@ poser_batch_purge(PG_FUNCTION_ARGS)
 		.nargs = lengthof(argtypes),
 		.argtypes = argtypes,
 		.values = values,
-		.result = SPI_OK_DELETE});
+		.expected = SPI_OK_DELETE});
 	SPI_finish();
 	PG_RETURN_INT64(result);
 }

@@ -214,7 +214,7 @@ poser_batch_update_header(const PoserQuery *query)
 {
 	PoserQuery update = *query;
 
-	update.result = SPI_OK_UPDATE;
+	update.expected = SPI_OK_UPDATE;
 	writing_header = true;
 	PG_TRY();
 	{

@@ -307,7 +307,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 							 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
 							 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
 							 poser_relation_name(tables[i].versions));
-		(void) poser_run(&(PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .result = SPI_OK_DELETE});
+		(void) poser_run(&(PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .expected = SPI_OK_DELETE});
 		SPI_unregister_relation(enr.md.name);
 	}
 	tuplestore_end(used);
