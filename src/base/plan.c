@@ -127,12 +127,18 @@ saved_plan(const PoserQuery *query)
 	return saved;
 }
 
-/* Returns a query's parameters in the form that SPI_execute_plan_extended() takes. */
+/*
+ * Returns a query's parameters, as SPI_execute_plan_extended() takes them: NULL if there
+ * are none.  With an empty list the plan cache would plan the query again.
+ */
 static ParamListInfo
 parameters(const PoserQuery *query)
 {
-	ParamListInfo result = makeParamList(query->nargs);
+	ParamListInfo result;
 
+	if (query->nargs == 0)
+		return NULL;
+	result = makeParamList(query->nargs);
 	for (int i = 0; i < query->nargs; i++)
 	{
 		result->params[i].value = query->values[i];
@@ -147,8 +153,14 @@ parameters(const PoserQuery *query)
 static void
 check_result(const PoserQuery *query, int result)
 {
-	if (result < 0 || (query->expected != 0 && result != query->expected))
+	if (result < 0)
 		elog(ERROR, "could not run a query: %s", SPI_result_code_string(result));
+	if (query->expected != 0 && result != query->expected)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a rule replaces a statement that extension \"poser\" needs"),
+				 errdetail("The statement is: %s", query->sql),
+				 errhint("Drop the rule.")));
 }
 
 /* Run a plan until its end, or until the query's limit of rows. */
@@ -166,8 +178,7 @@ run_plan(const PoserQuery *query, SPIPlanPtr plan)
 	}
 	else
 	{
-		/* an empty list of parameters would make SPI plan the query again after relations_of() */
-		options.params = query->once && query->nargs == 0 ? NULL : parameters(query);
+		options.params = parameters(query);
 		options.read_only = query->read_only;
 		options.tcount = query->limit;
 		options.dest = query->dest;

@@ -67,7 +67,8 @@ poser_relation_init(void)
 void
 poser_relation_register(PoserRelationCallback callback)
 {
-	Assert(ncallbacks < lengthof(callbacks));
+	if (ncallbacks == lengthof(callbacks))
+		elog(ERROR, "too many relcache callbacks");
 	callbacks[ncallbacks++] = callback;
 }
 

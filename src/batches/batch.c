@@ -37,12 +37,12 @@
 #include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/timestamp.h"
 
 #include "batches/batch_internal.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_batch_purge);
 
@@ -357,22 +357,15 @@ Datum
 poser_batch_purge(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Interval zero = {0};
 	Oid argtypes[] = {TIMESTAMPTZOID};
 	Datum values[1];
 	Oid relid;
 	uint64 result;
 
 	PreventCommandIfReadOnly("poser_batch_purge()");
-	if (PG_ARGISNULL(0) ||
-		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("older_than must be an interval that is not negative")));
+	values[0] = TimestampTzGetDatum(poser_older_than_argument(fcinfo, 0));
 	poser_check_owner(poser_relation_by_name("poser_batch", nspid));
 	relid = poser_batch_lock_table("poser_batch", nspid);
-	values[0] = DirectFunctionCall2(timestamptz_mi_interval,
-									TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
 
 	/*
 	 * DELETE FROM poser_batch WHERE executed <= $1

@@ -21,6 +21,11 @@
 #include "batches/batch_internal.h"
 #include "versions/versions.h"
 
+/* imports does not use versions, so the numbers that are the same are checked here */
+StaticAssertDecl((int) POSER_IMPORT_CREATE == (int) POSER_INSERT && (int) POSER_IMPORT_UPDATE == (int) POSER_UPDATE &&
+					 (int) POSER_IMPORT_DELETE == (int) POSER_DELETE,
+				 "operations of imports and versions have the same numbers");
+
 PG_FUNCTION_INFO_V1(poser_batch_execute);
 
 /*

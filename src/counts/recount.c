@@ -121,7 +121,7 @@ read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
 
 /* Correct the count of one key.  Returns whether it was wrong. */
 static bool
-mend_count(CountWriter *writer, const Compared *row)
+repair_count(CountWriter *writer, const Compared *row)
 {
 	Tally difference = {row->live.total - row->kept.total, row->live.active - row->kept.active};
 	bool wrong = !tally_is_zero(difference);
@@ -234,7 +234,7 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 
 			CHECK_FOR_INTERRUPTS();
 			if (read_compared(&row, SPI_tuptable->vals[i], SPI_tuptable->tupdesc) &&
-				mend_count(&writer, &row))
+				repair_count(&writer, &row))
 				wrong++;
 		}
 		SPI_freetuptable(SPI_tuptable);

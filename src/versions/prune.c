@@ -383,6 +383,25 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 }
 
 /*
+ * Returns the time before which something is older than the argument "older_than" of a
+ * function, which is an interval.  Raises an error if the argument is null or negative.
+ */
+TimestampTz
+poser_older_than_argument(FunctionCallInfo fcinfo, int arg)
+{
+	Interval zero = {0};
+
+	if (PG_ARGISNULL(arg) ||
+		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(arg), IntervalPGetDatum(&zero))))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("older_than must be an interval that is not negative")));
+	return DatumGetTimestampTz(DirectFunctionCall2(timestamptz_mi_interval,
+												   TimestampTzGetDatum(GetCurrentTimestamp()),
+												   PG_GETARG_DATUM(arg)));
+}
+
+/*
  * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
  *
  * The result is how many versions were removed.
@@ -391,16 +410,11 @@ Datum
 poser_prune_versions(PG_FUNCTION_ARGS)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	Interval zero = {0};
 	int64 limit = PG_INT64_MAX;
-	Datum before;
+	TimestampTz before;
 
 	PreventCommandIfReadOnly("poser_prune_versions()");
-	if (PG_ARGISNULL(0) ||
-		DatumGetBool(DirectFunctionCall2(interval_lt, PG_GETARG_DATUM(0), IntervalPGetDatum(&zero))))
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("older_than must be an interval that is not negative")));
+	before = poser_older_than_argument(fcinfo, 0);
 	if (!PG_ARGISNULL(1))
 		limit = PG_GETARG_INT64(1);
 	if (limit < 1)
@@ -408,8 +422,6 @@ poser_prune_versions(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_versions must be at least 1")));
 
-	before = DirectFunctionCall2(timestamptz_mi_interval,
-								 TimestampTzGetDatum(GetCurrentTimestamp()), PG_GETARG_DATUM(0));
 	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
-	PG_RETURN_INT64(prune(tables, POSER_VERSIONED_TABLES, DatumGetTimestampTz(before), limit));
+	PG_RETURN_INT64(prune(tables, POSER_VERSIONED_TABLES, before, limit));
 }

@@ -99,6 +99,8 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
  */
 extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
 
+extern TimestampTz poser_older_than_argument(FunctionCallInfo fcinfo, int arg);
+
 /* restore.c */
 extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);

@@ -154,6 +154,12 @@ SELECT * FROM poser_batch_execute('ruled');
 DROP RULE nothing ON poser_batch;
 SELECT row_count, executed, (SELECT count(*) > 0 FROM plain) AS has_rows FROM poser_batch WHERE uuid = 'ruled';
 
+-- A purge says that a rule keeps it from deleting batches.
+CREATE RULE nothing AS ON DELETE TO poser_batch DO INSTEAD NOTHING;
+\set VERBOSITY default
+SELECT poser_batch_purge('0');
+DROP RULE nothing ON poser_batch;
+
 SELECT * FROM poser_check();
 DROP TABLE pet CASCADE;
 SELECT object, problem FROM poser_check() WHERE object IN ('batch reviewed', 'batch strict');

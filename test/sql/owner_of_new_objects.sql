@@ -22,9 +22,16 @@ CREATE SEQUENCE new_sequence;
 CREATE FUNCTION new_function(text) RETURNS text LANGUAGE sql RETURN $1;
 RESET ROLE;
 
+-- objects that are found before those of pg_catalog do not matter
+CREATE SCHEMA hostile;
+CREATE FUNCTION hostile.concat(text, regclass) RETURNS text LANGUAGE sql RETURN 'TABLE poser_widget';
+CREATE FUNCTION hostile.differs(oid, oid) RETURNS boolean LANGUAGE sql RETURN NOT pg_catalog.oideq($1, $2);
+CREATE OPERATOR hostile.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = hostile.differs);
+SET search_path = hostile, pg_catalog, public;
 SELECT poser_set_owner('poser_component',
 					   ARRAY['"new table"', '"new table_id_seq"', 'new_view', 'new_sequence']::regclass[],
 					   ARRAY['new_function(text)']::regprocedure[]);
+RESET search_path;
 SELECT relname, relowner::regrole, ARRAY(SELECT DISTINCT grantee::regrole FROM aclexplode(relacl)) AS grantees
   FROM pg_class
  WHERE oid = ANY (ARRAY['"new table"', '"new table_id_seq"', 'new_view', 'new_sequence']::regclass[])
@@ -44,6 +51,7 @@ SET ROLE regress_poser_maker;
 SELECT poser_set_owner('poser_component', ARRAY['poser_widget']::regclass[], '{}');
 RESET ROLE;
 
+DROP SCHEMA hostile CASCADE;
 DROP VIEW new_view;
 DROP TABLE "new table";
 DROP SEQUENCE new_sequence;

@@ -86,6 +86,12 @@ SELECT poser_prune_versions('0');
 SELECT * FROM poser_check();
 SELECT count(*) FROM poser_version_horizon;
 
+-- pruning says that a rule keeps it from deleting transactions
+BEGIN;
+CREATE RULE nothing AS ON DELETE TO poser_transaction DO INSTEAD NOTHING;
+SELECT poser_prune_versions('0');
+ROLLBACK;
+
 -- rolled back
 UPDATE poser_widget SET description = '8';
 BEGIN;

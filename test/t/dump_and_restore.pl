@@ -203,8 +203,8 @@ EOF
 is( $node->safe_psql('newer', 'SELECT object FROM poser_check() ORDER BY 1'),
 	"component a1\ncomponent a2\ncomponent a3\nwidget a\nwidget b", 'poser_check() reports rows without versions');
 is($node->safe_psql('newer', 'SELECT poser_record_versions()'), 5, 'poser_record_versions() makes the missing versions');
-counts_exact($node, 'newer', 'mended', widgets => 2);
-history_exact($node, 'newer', 'mended', versions => 5);
+counts_exact($node, 'newer', 'repaired', widgets => 2);
+history_exact($node, 'newer', 'repaired', versions => 5);
 is( $node->safe_psql('newer', q{SELECT operation, changed, description, username, comment
 	FROM poser_widget_history('b')}),
 	'insert||Bell|postgres|recorded by poser_record_versions()', 'the history begins with these versions');

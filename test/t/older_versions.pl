@@ -48,7 +48,7 @@ SELECT uuid, component_count FROM poser_widget_list();
 SELECT uuid, component_count FROM poser_widget_list('TWO', true, page_size => 1);
 SELECT poser_component_live_from('poser_widget', 'poser_component') IS NULL;
 EOF
-	[ '1.1', 'counts are mended', <<'EOF', "0\nwidget w1|component_count is 3 instead of 2\n1\n2" ],
+	[ '1.1', 'counts are repaired', <<'EOF', "0\nwidget w1|component_count is 3 instead of 2\n1\n2" ],
 SELECT poser_recount();
 SET session_replication_role = replica;
 DELETE FROM poser_component WHERE uuid = 'c2';
@@ -57,7 +57,7 @@ SELECT * FROM poser_check() WHERE problem LIKE 'component_count%';
 SELECT poser_recount();
 SELECT component_count FROM poser_widget_get('w1');
 EOF
-	[ '1.2', 'history is mended', <<'EOF', "component c2|is gone, but its history does not end in a delete\n1\n0" ],
+	[ '1.2', 'history is repaired', <<'EOF', "component c2|is gone, but its history does not end in a delete\n1\n0" ],
 SELECT * FROM poser_check();
 SELECT poser_record_versions();
 SELECT poser_record_versions();
