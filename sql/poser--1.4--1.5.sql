@@ -17,7 +17,7 @@ CREATE FUNCTION @extschema@.poser_set_owner(
 	functions pg_catalog.regprocedure[])
 RETURNS pg_catalog.void
 AS 'MODULE_PATHNAME', 'poser_set_owner'
-LANGUAGE C VOLATILE;
+LANGUAGE C VOLATILE STRICT;
 
 COMMENT ON FUNCTION @extschema@.poser_set_owner(
 	pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[]) IS

@@ -8,8 +8,8 @@
  * not depend on this.  So they get the owner of the extension's tables, and no privileges
  * but the owner's.  The script then grants further privileges.
  *
- * Each script up to 1.4 has a block of PL/pgSQL for this.  Later scripts create this
- * function and call it.
+ * Each script up to 1.4 has a block of PL/pgSQL for this.  The script to 1.5 creates this
+ * function, and calls it as later scripts do.
  */
 #include "postgres.h"
 

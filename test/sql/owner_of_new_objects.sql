@@ -1,4 +1,4 @@
--- Scripts to come call poser_set_owner() for what they make: it gets the owner of
+-- Scripts call poser_set_owner() for what they make: it gets the owner of
 -- the extension's tables, and no privileges but the owner's, whichever role runs the
 -- script and whatever the default privileges are.
 
@@ -7,8 +7,6 @@ CREATE ROLE regress_poser_maker;
 CREATE ROLE regress_poser_reader;
 CREATE EXTENSION poser;
 ALTER TABLE poser_component OWNER TO regress_poser_tables;
-CREATE FUNCTION poser_set_owner(table_of_owner regclass, relations regclass[], functions regprocedure[])
-RETURNS void AS '$libdir/poser' LANGUAGE C STRICT;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_maker GRANT SELECT ON TABLES TO regress_poser_reader;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_maker GRANT USAGE ON SEQUENCES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_poser_maker GRANT EXECUTE ON FUNCTIONS TO regress_poser_reader;
@@ -56,7 +54,6 @@ DROP VIEW new_view;
 DROP TABLE "new table";
 DROP SEQUENCE new_sequence;
 DROP FUNCTION new_function(text);
-DROP FUNCTION poser_set_owner(regclass, regclass[], regprocedure[]);
 DROP EXTENSION poser;
 DROP OWNED BY regress_poser_maker;
 DROP ROLE regress_poser_tables, regress_poser_maker, regress_poser_reader;
