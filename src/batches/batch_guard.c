@@ -140,6 +140,21 @@ fill_new_header(Relation rel, HeapTuple tuple)
 }
 
 /*
+ * Does the header come from a dump?  With --enable-row-security a restore is not told from
+ * other sessions of the owner with an empty search_path.  But only a dump has created_by.
+ */
+static bool
+is_from_dump(Relation rel, HeapTuple tuple)
+{
+	bool isnull;
+
+	if (!poser_may_be_restore(rel))
+		return false;
+	(void) read_column(rel, tuple, "created_by", InvalidOid, &isnull);
+	return !isnull;
+}
+
+/*
  * poser_batch_guard() returns trigger
  *
  * The trigger BEFORE INSERT OR UPDATE OR DELETE ON poser_batch FOR EACH ROW.
@@ -165,6 +180,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	/* a new batch */
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
+		if (is_from_dump(rel, new))
+			return PointerGetDatum(new);
 		check_target(rel, new);
 		return PointerGetDatum(fill_new_header(rel, new));
 	}
@@ -228,14 +245,35 @@ poser_batch_update_header(const PoserQuery *query)
 }
 
 /*
+ * Does the header of a batch count all its rows already?  A dump has the header before the
+ * rows.  With --enable-row-security this is how the rows of a restore are told.
+ *
+ *	SELECT count(*) FROM poser_batch_row WHERE batch_uuid = $1 AND NOT removed
+ */
+static bool
+is_counted(Relation rel, Datum uuid, int64 row_count)
+{
+	Oid argtypes[] = {VARCHAROID};
+
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT pg_catalog.count(*) FROM %s"
+						" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed",
+						poser_relation_name(RelationGetRelid(rel))),
+		.nargs = 1,
+		.argtypes = argtypes,
+		.values = &uuid});
+	return poser_result_int64(1, NULL) <= row_count;
+}
+
+/*
  * Lock the header of a batch after a statement has changed rows of the batch, and add
  * "change" to its row_count.  Raises an error if the rows must not change.  "headers"
  * is the qualified name of poser_batch, and "rel" is the table of the rows.
  * "is_owner" says whether the user that ran the statement has the rights of the owner of
- * "rel".
+ * "rel".  With "may_be_restore" the rows can be a dump's, see is_counted().
  */
 static void
-update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner)
+update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner, bool may_be_restore)
 {
 	Oid argtypes[] = {VARCHAROID, INT8OID};
 	Datum values[] = {uuid, Int64GetDatum(change)};
@@ -248,11 +286,11 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool isnull;
 
 	/*
-	 * SELECT executed IS NOT NULL, complete, id FROM poser_batch
+	 * SELECT executed IS NOT NULL, complete, id, row_count FROM poser_batch
 	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	if (poser_run(&(PoserQuery) {
-			.sql = psprintf("SELECT executed IS NOT NULL, complete, id FROM %s"
+			.sql = psprintf("SELECT executed IS NOT NULL, complete, id, row_count FROM %s"
 							" WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
 							headers),
 			.nargs = 1,
@@ -267,6 +305,8 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	executed = DatumGetBool(SPI_getbinval(header, desc, 1, &isnull));
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
+	if (may_be_restore && is_counted(rel, uuid, poser_result_int64(4, NULL)))
+		return;
 
 	/* raise an error if these rows must not change */
 	if (executed && !is_owner && !is_marked)
@@ -293,7 +333,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
  * in the order of their uuids, so that two statements cannot deadlock here.
  */
 static void
-update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
+update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner, bool may_be_restore)
 {
 	StringInfoData sql;
 	SPITupleTable *batches;
@@ -346,7 +386,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 		Datum change = SPI_getbinval(batches->vals[i], batches->tupdesc, 2, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner);
+		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner, may_be_restore);
 	}
 }
 
@@ -365,6 +405,7 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relid = RelationGetRelid(trigdata->tg_relation);
 	bool is_owner = poser_is_owner(relid, GetUserId());
+	bool may_be_restore;
 	PoserStatement *statement;
 	Oid save_userid;
 	int save_sec_context;
@@ -386,10 +427,13 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		poser_check_owner(relid);
 
+	may_be_restore = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) && poser_may_be_restore(trigdata->tg_relation);
+
 	/* the user may have no privilege on poser_batch */
 	poser_become_owner(relid, &save_userid, &save_sec_context);
 	SPI_connect();
-	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner);
+	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner,
+					  may_be_restore);
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return PointerGetDatum(NULL);
