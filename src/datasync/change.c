@@ -307,6 +307,22 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 }
 
 /*
+ * Returns an empty tuplestore for changes.  Its rows are in a generation context below
+ * "parent", where they follow each other without gaps.  Before version 17 each row takes a
+ * power of two otherwise.  So more changes have room in work_mem, before the tuplestore
+ * goes to disk.
+ */
+Tuplestorestate *
+poser_change_store(MemoryContext parent, bool random_access)
+{
+	MemoryContext old = MemoryContextSwitchTo(GenerationContextCreate(parent, "poser changes", ALLOCSET_DEFAULT_SIZES));
+	Tuplestorestate *result = tuplestore_begin_heap(random_access, false, work_mem);
+
+	MemoryContextSwitchTo(old);
+	return result;
+}
+
+/*
  * Put the next changes of the consumer into the store, at most "limit" of them.  Returns
  * how many; *first and *last are the change_ids of the first and the last one.  The next
  * changes are the unconfirmed changes of the open window.  If no window is open, or if no
@@ -386,7 +402,13 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 
 	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_changes()");
 	limit = poser_max_changes_argument(fcinfo);
+
+	/* the result is a tuplestore, which replaces the one that is made here */
 	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_end(rsinfo->setResult);
+	rsinfo->setResult = poser_change_store(rsinfo->econtext->ecxt_per_query_memory,
+										   (rsinfo->allowedModes & SFRM_Materialize_Random) != 0);
+
 	poser_consumer_open(&consumer, false);
 	if (poser_fetch_changes(&consumer, rsinfo->setResult, limit, true, &first, &last) > 0)
 		poser_window_deliver(&consumer, last);
