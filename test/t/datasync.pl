@@ -395,7 +395,9 @@ END
 \$\$
 EOF
 	$wide->query_safe(qq{UPDATE poser_widget SET description = '$n' WHERE uuid = 'wide'});
-	is(drain($node, 'many', 'c', 500), 900, 'a part is delivered') if $n == 1;
+	next unless $n == 1;
+	is(drain($node, 'many', 'c', 500), 900, 'a part is delivered');
+	$node->safe_psql('many', q{SELECT poser_datasync_add('half')});
 }
 $wide->query_safe('COMMIT');
 $node->safe_psql('many', q{DELETE FROM poser_widget WHERE uuid IN ('wide', '2 7')});
@@ -403,8 +405,27 @@ is($node->safe_psql('many', <<'EOF'), 't', 'each change has the time and the use
 SELECT bool_and(t.issued_at = c.issued_at AND t.username = c.username)
 FROM poser_datasync_changes('c', 100000) AS c LEFT JOIN poser_transaction AS t ON t.id = c.transaction_id
 EOF
+
 is(drain($node, 'many', 'c', 700), 1806, 'the rest is delivered');
 received_exact($node, 'many', 'c', 'many transactions');
+
+# Pruning stops at the first transaction that a consumer needs, and does not read the others for this.
+$node->safe_psql('many', q{SELECT poser_datasync_add('behind', 'beginning')});
+foreach my $consumer ('behind', 'half')
+{
+	is($node->safe_psql('many', <<'EOF'), 't', "$consumer: pruning reads few of the pending changes");
+CREATE TEMPORARY TABLE n AS SELECT 0::bigint AS before, 0::bigint AS after;
+BEGIN;
+UPDATE n SET before = pg_stat_get_xact_tuples_returned('poser_widget_version_pkey'::regclass)
+	+ pg_stat_get_xact_tuples_returned('poser_widget_version'::regclass);
+DO $$BEGIN PERFORM poser_prune_versions('0', 1); END$$;
+UPDATE n SET after = pg_stat_get_xact_tuples_returned('poser_widget_version_pkey'::regclass)
+	+ pg_stat_get_xact_tuples_returned('poser_widget_version'::regclass);
+COMMIT;
+SELECT after - before < 500 FROM n;
+EOF
+	$node->safe_psql('many', "SELECT poser_datasync_drop('$consumer')");
+}
 $wide->quit;
 
 #
