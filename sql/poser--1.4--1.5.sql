@@ -44,6 +44,18 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 
 -- === Parallel queries ===
 
+-- These functions read as the caller, so they run the code of policies.  A policy may
+-- write, and a query that calls them must not be parallel then.
+
+ALTER FUNCTION @extschema@.poser_widget_get(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_list(
+	pg_catalog.text, pg_catalog.bool, pg_catalog.varchar, pg_catalog.int4) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_history(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_history(pg_catalog.varchar, pg_catalog.bool) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_component_history(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
+
 -- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
