@@ -7,7 +7,9 @@
  * the server could then cancel a writer.  So a script takes all its locks at its
  * beginning, by one call of poser_lock_tables().  It waits for the first lock while it
  * holds none.  It takes the others without waiting, or fails with lock_not_available.
- * A failed script has changed nothing, and can be run again.
+ * A failed script has changed nothing, and can be run again.  ALTER EXTENSION itself
+ * locks nothing before the script that an application uses: a row of pg_extension and, in
+ * newer minor versions of the server, the extension.
  *
  * A transaction that ends releases its locks one after the other.  The script may get
  * the first lock before the same transaction has released the next one.  So the script
