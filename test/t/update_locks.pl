@@ -56,7 +56,7 @@ my $first = $locks[0];
 cmp_ok(scalar(keys %locked), '>', 2, 'the script locks tables');
 is(scalar(keys %locked), @locks / 2, 'it locks each table once');
 
-my $node = new_node('update_locks', conf => 'deadlock_timeout = 100s');
+my $node = new_node('update_locks', conf => "deadlock_timeout = 100s\nstatement_timeout = 60s");
 create_database($node, 'db', version => $from);
 $node->safe_psql('db', <<'EOF');
 CREATE TABLE own_child (uuid varchar(32) PRIMARY KEY, widget_uuid varchar(32) REFERENCES poser_widget,
@@ -196,6 +196,40 @@ $writer->query_safe(q{UPDATE poser_widget SET description = 'changed'; COMMIT});
 $writer->quit;
 $node->safe_psql('older', 'ALTER EXTENSION poser UPDATE');
 is($node->safe_psql('older', 'SELECT * FROM poser_check()'), '', '... and works when the writer has ended');
+
+# Writers that go from component to widget and from widget to component, and readers of
+# the history, while the update runs again and again: no writer becomes a deadlock's
+# victim, though the writers look for deadlocks at once.  The update works, or fails with
+# that error.
+create_database($node, 'busy', version => $from);
+$node->safe_psql('busy', <<'EOF');
+INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, '' FROM generate_series(0, 7) n;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) SELECT 'c' || n, 'w' || n, '', '' FROM generate_series(0, 7) n;
+EOF
+my $widget = q{UPDATE poser_widget SET active = NOT active WHERE uuid = 'w' || :client_id;};
+my $component = q{UPDATE poser_component SET active = NOT active WHERE uuid = 'c' || :client_id;};
+my %writers = (
+	upward => "$component\n$widget",
+	downward => "$widget\n$component",
+	reading => q{SELECT count(*) FROM poser_widget_history('w' || :client_id);});
+my $writers = IPC::Run::start(
+	[ 'pgbench', '--no-vacuum', '--client=8', '--transactions=250',
+		(map { ('--file', pgbench_file($_, "BEGIN;\n$writers{$_}\n\\sleep 1 ms\nCOMMIT;\n")) } sort keys %writers),
+		$node->connstr('busy') . q{ options='-c deadlock_timeout=1ms'} ],
+	'>', \my $output, '2>', \my $errors);
+my %seen;
+while ($writers->pumpable)
+{
+	(undef, undef, $stderr) = $node->psql('busy', 'BEGIN; ALTER EXTENSION poser UPDATE; ROLLBACK');
+	$seen{ $stderr =~ /^psql:<stdin>:1: (ERROR:  could not obtain lock) on relation/ ? $1 : $stderr }++;
+	$writers->pump_nb;
+}
+ok($writers->finish, 'the writers work') or diag($errors);
+like($output, qr/transactions actually processed: 2000\/2000/, 'no transaction of theirs has failed');
+is(join(' ', grep { $_ ne '' && $_ ne 'ERROR:  could not obtain lock' } keys %seen), '', 'the update says nothing else');
+$node->safe_psql('busy', 'ALTER EXTENSION poser UPDATE');
+is($node->safe_psql('busy', 'SELECT * FROM poser_check()'), '', 'after an update nothing is wrong');
+note("$_: $seen{$_}") foreach sort keys %seen;
 
 # A second update waits for the first one, and has nothing left to do.  Some versions of
 # the server take no lock for this, and then find a row that has changed.
