@@ -17,8 +17,8 @@ SELECT @extschema@.poser_lock_tables(ARRAY[
 	['poser_widget', 'SHARE ROW EXCLUSIVE'],
 	['poser_component', 'SHARE ROW EXCLUSIVE'],
 	['poser_transaction', 'ACCESS EXCLUSIVE'],
-	['poser_widget_version', 'ACCESS EXCLUSIVE'],
-	['poser_component_version', 'ACCESS EXCLUSIVE'],
+	['poser_widget_version', 'SHARE ROW EXCLUSIVE'],
+	['poser_component_version', 'SHARE ROW EXCLUSIVE'],
 	['poser_batch', 'ACCESS EXCLUSIVE'],
 	['poser_batch_row', 'ACCESS EXCLUSIVE']
 ]);
