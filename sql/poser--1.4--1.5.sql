@@ -10,7 +10,8 @@ LOCK TABLE @extschema@.poser_widget_version, @extschema@.poser_component_version
 	@extschema@.poser_transaction, @extschema@.poser_batch, @extschema@.poser_batch_row
 	IN ACCESS EXCLUSIVE MODE NOWAIT;
 
--- The owner of what this script and later ones make.
+-- The owner of what this script and later ones make, and the privileges of what they
+-- replace.
 
 CREATE FUNCTION @extschema@.poser_set_owner(
 	table_of_owner pg_catalog.regclass, relations pg_catalog.regclass[],
@@ -22,6 +23,16 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION @extschema@.poser_set_owner(
 	pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[]) IS
 'for update scripts: gives new relations the owner of a table, and takes all privileges but the owner''s from them and from functions';
+
+CREATE FUNCTION @extschema@.poser_carry_grants(
+	replaced pg_catalog.regprocedure, replacement pg_catalog.regprocedure)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_carry_grants'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_carry_grants(
+	pg_catalog.regprocedure, pg_catalog.regprocedure) IS
+'for update scripts: gives a function the owner and the privileges of the function that it replaces';
 
 -- === Restores ===
 
@@ -37,5 +48,6 @@ COMMENT ON FUNCTION @extschema@.poser_set_owner(
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
 	'{}',
-	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])'
+	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
+		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)'
 		 ]::pg_catalog.regprocedure[]);
