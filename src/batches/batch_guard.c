@@ -286,7 +286,7 @@ find_place(const char *uuid)
 static void
 keep_place(const char *uuid, const ItemPointerData *tid)
 {
-	HeaderPlace place;
+	HeaderPlace place = {0};
 	int i = 0;
 
 	if (strlen(uuid) >= sizeof(place.uuid))
@@ -350,6 +350,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, uuid_text) == 0);
 	const ItemPointerData *place = find_place(uuid_text);
 	ItemPointerData tid;
+	bool is_counted = false;
 	HeapTuple header;
 	TupleDesc desc;
 	bool executed;
@@ -358,14 +359,27 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool isnull;
 
 	/*
-	 * SELECT executed IS NOT NULL, complete, id, ctid FROM poser_batch
-	 *  WHERE ctid = $3 AND uuid = $1 FOR NO KEY UPDATE
+	 * Change the header where it was last:
 	 *
-	 * If there is no such row, the header is somewhere else: look for it by its uuid.
+	 * UPDATE poser_batch SET row_count = row_count + $2
+	 *  WHERE ctid = $3 AND uuid = $1
+	 * RETURNING executed IS NOT NULL, complete, id, ctid
+	 *
+	 * If the number of rows stays the same, or if the header is somewhere else, lock it:
+	 *
+	 * SELECT executed IS NOT NULL, complete, id, ctid FROM poser_batch
+	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
-	static const char *const lock_sql = "SELECT executed IS NOT NULL, complete, id, ctid FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
+	static const char *const update_sql =
+		"UPDATE %1$s SET row_count = row_count OPERATOR(pg_catalog.+) $2 WHERE %2$s"
+		" RETURNING executed IS NOT NULL, complete, id, ctid";
+	static const char *const lock_sql =
+		"SELECT executed IS NOT NULL, complete, id, ctid FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
 
-	if ((place == NULL || run_for_header(lock_sql, headers, uuid, place, change, false) == 0) &&
+	if (change != 0 && place != NULL)
+		is_counted = (run_for_header(update_sql, headers, uuid, place, change, true) > 0);
+	if (!is_counted &&
+		(change != 0 || place == NULL || run_for_header(lock_sql, headers, uuid, place, change, false) == 0) &&
 		run_for_header(lock_sql, headers, uuid, NULL, change, false) == 0)
 	{
 		/* the batch is being deleted, and its rows with it */
@@ -379,7 +393,6 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
 	tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(header, desc, 4, &isnull));
-	keep_place(uuid_text, &tid);
 
 	/* raise an error if these rows must not change */
 	if (executed && !is_owner && !is_marked)
@@ -387,19 +400,11 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 												  RelationGetRelationName(rel)));
 	if (complete && !executed && !is_marked)
 		poser_batch_complete_error(name);
-	if (change == 0)
-		return;
 
-	/*
-	 * UPDATE poser_batch SET row_count = row_count + $2
-	 *  WHERE ctid = $3 AND uuid = $1 RETURNING ctid
-	 */
-	if (run_for_header("UPDATE %1$s SET row_count = row_count OPERATOR(pg_catalog.+) $2 WHERE %2$s RETURNING ctid",
-					   headers, uuid, &tid, change, true) > 0)
-	{
-		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
-		keep_place(uuid_text, &tid);
-	}
+	if (change != 0 && !is_counted &&
+		run_for_header(update_sql, headers, uuid, &tid, change, true) > 0)
+		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull));
+	keep_place(uuid_text, &tid);
 }
 
 /*
