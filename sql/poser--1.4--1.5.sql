@@ -46,14 +46,14 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 
 ALTER TABLE @extschema@.poser_batch_row
 	DROP CONSTRAINT poser_batch_row_pkey,
-	ADD COLUMN id pg_catalog.text GENERATED ALWAYS AS (
+	ADD COLUMN row_id pg_catalog.text GENERATED ALWAYS AS (
 		(batch_uuid::pg_catalog.text OPERATOR(pg_catalog.||) '.') OPERATOR(pg_catalog.||)
 		sequence::pg_catalog.text) STORED,
-	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (id),
+	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (row_id),
 	ADD CONSTRAINT poser_batch_row_uq_sequence UNIQUE (batch_uuid, sequence);
 ALTER TABLE @extschema@.poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_uq_sequence;
 
-COMMENT ON COLUMN @extschema@.poser_batch_row.id IS 'key: batch_uuid and sequence, joined by "."';
+COMMENT ON COLUMN @extschema@.poser_batch_row.row_id IS 'key: batch_uuid and sequence, joined by "."';
 
 -- Rows of a source that are the same in the target are counted instead of staged.
 

@@ -110,7 +110,7 @@ header_name(Relation rel, HeapTuple tuple)
 
 /*
  * Raises an error unless a batch can be for the header's target: a table that is not
- * temporary, or a foreign table.  "name" is the name of the batch.
+ * temporary, or a foreign table.  "name" is the name of the batch, or NULL for a new one.
  */
 static void
 check_target(Relation rel, HeapTuple tuple, const char *name)
@@ -122,7 +122,9 @@ check_target(Relation rel, HeapTuple tuple, const char *name)
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("target of %s must not be null", name)));
+				 name != NULL ? errmsg("target of %s must not be null", name) : errmsg("target must not be null")));
+	if (name == NULL)
+		name = "a batch";
 	relkind = get_rel_relkind(target);
 	/* a dump has the batch, and the name of its target, but no temporary tables */
 	if (relkind != '\0' && get_rel_persistence(target) == RELPERSISTENCE_TEMP)
@@ -198,7 +200,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	/* a new batch */
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		check_target(rel, new, "a batch");
+		check_target(rel, new, NULL);
 		return PointerGetDatum(fill_new_header(rel, new));
 	}
 
