@@ -24,9 +24,9 @@ typedef struct PoserBatch
 	int64 unchanged_count; /* rows of the source that were the same, and are not among its rows */
 
 	/* populating */
-	int64 last_sequence; /* of the rows written so far */
-	int64 written[POSER_BATCH_OPERATIONS];	 /* rows written so far, by operation */
-	int64 nwritten;		 /* rows written in all */
+	int64 last_sequence;				   /* of the rows written so far */
+	int64 written[POSER_BATCH_OPERATIONS]; /* rows written so far, by operation */
+	int64 nwritten;						   /* rows written in all */
 	bool stages_unchanged;
 	bool is_ambiguous; /* rows of the source match several rows of the target */
 	EphemeralNamedRelationData rejects;
