@@ -53,6 +53,47 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 
 -- === Batches ===
 
+-- A key of one column, for programs that know no other keys.  What comes after the last
+-- '.' is the sequence, so no two rows have the same one.  The server does not replicate
+-- generated columns before PostgreSQL 18, so the replica identity is the other key.
+
+ALTER TABLE @extschema@.poser_batch_row
+	DROP CONSTRAINT poser_batch_row_pkey,
+	ADD COLUMN row_id pg_catalog.text GENERATED ALWAYS AS (
+		(batch_uuid::pg_catalog.text OPERATOR(pg_catalog.||) '.') OPERATOR(pg_catalog.||)
+		sequence::pg_catalog.text) STORED,
+	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (row_id),
+	ADD CONSTRAINT poser_batch_row_uq_sequence UNIQUE (batch_uuid, sequence);
+ALTER TABLE @extschema@.poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_uq_sequence;
+
+COMMENT ON COLUMN @extschema@.poser_batch_row.row_id IS 'key: batch_uuid and sequence, joined by "."';
+
+-- Rows of a source that are the same in the target are counted instead of staged.
+
+ALTER TABLE @extschema@.poser_batch ADD COLUMN unchanged_count pg_catalog.int8 NOT NULL DEFAULT 0;
+
+COMMENT ON COLUMN @extschema@.poser_batch.unchanged_count IS
+'how many rows of the source were the same as in the target when it was populated, and are not among its rows';
+
+CREATE FUNCTION @extschema@.poser_batch_populate(
+	batch pg_catalog.varchar, source pg_catalog.regclass,
+	key pg_catalog.text[] DEFAULT NULL, fields pg_catalog.text[] DEFAULT NULL,
+	deletes pg_catalog.bool DEFAULT false, unchanged pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.int8
+AS 'MODULE_PATHNAME', 'poser_batch_populate'
+LANGUAGE C VOLATILE;
+
+SELECT @extschema@.poser_carry_grants(
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool)',
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool)');
+
+DROP FUNCTION @extschema@.poser_batch_populate(
+	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool);
+
+COMMENT ON FUNCTION @extschema@.poser_batch_populate(
+	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool) IS
+'gives an empty batch a row for each row of a source that differs in the target, and with unchanged for the others, too; returns how many';
+
 -- === What a dump does not hold ===
 
 -- === Parallel queries ===
