@@ -27,6 +27,11 @@ COMMENT ON FUNCTION @extschema@.poser_set_owner(
 
 -- === Indexes of the history ===
 
+-- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
+-- issued_at and id rise together, so the primary key finds the last transaction of a time
+-- in a backward scan that ends at the first match.
+DROP INDEX @extschema@.poser_transaction_idx_issued_at;
+
 -- === Batches ===
 
 -- === What a dump does not hold ===
