@@ -38,6 +38,7 @@ CREATE TABLE @extschema@.poser_prune_position (
 	change_id pg_catalog.int8,
 	key pg_catalog.text,
 	seen pg_catalog.pg_snapshot NOT NULL,
+	full_until pg_catalog.int8 NOT NULL,
 	CONSTRAINT poser_prune_position_pkey PRIMARY KEY (relation)
 );
 
@@ -50,6 +51,8 @@ COMMENT ON COLUMN @extschema@.poser_prune_position.change_id IS
 COMMENT ON COLUMN @extschema@.poser_prune_position.key IS 'the key of that version; null when all are';
 COMMENT ON COLUMN @extschema@.poser_prune_position.seen IS
 'the snapshot with which this began: later transactions have not been looked at';
+COMMENT ON COLUMN @extschema@.poser_prune_position.full_until IS
+'all rows have been looked at up to this transaction, and after it only those that have changed';
 
 -- === Batches ===
 

@@ -83,6 +83,7 @@ static const char *const check_columns =
 	"        ('poser_prune_position', 'n', 'change_id', 'bigint', false, '1.5'),\n"
 	"        ('poser_prune_position', 'n', 'key', 'text', false, '1.5'),\n"
 	"        ('poser_prune_position', 'r', 'seen', 'pg_snapshot', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'full_until', 'bigint', false, '1.5'),\n"
 	"        ('poser_batch', 'r', 'uuid', 'character varying(32)', true, '1.3'),\n"
 	"        ('poser_batch', 'r', 'id', 'bigint', false, '1.3'),\n"
 	"        ('poser_batch', 'r', 'target', 'regclass', false, '1.3'),\n"

@@ -13,7 +13,8 @@
  * A round has one P, and a row of poser_prune_position.  The row says how far the round
  * has come, and a later call goes on behind that position.  A round that has come to the
  * end is kept as complete.  A new round begins when P is greater, or when a transaction up
- * to P has become visible since the round began.  So nothing is left behind a position for
+ * to P has become visible since the round began.  If P is little greater, the new round
+ * looks only at rows with versions by transactions between the two.  So nothing is left behind a position for
  * longer than a round, and a call that has nothing to do reads no versions.  The rows are
  * written in the transaction that removes the versions, so they are rolled back with it.
  *
@@ -57,6 +58,9 @@ int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
 /* How many versions are deleted by one statement. */
 #define DELETED_AT_A_TIME 1000
 
+/* A round looks at all rows when the last one that did so is as many times max_versions ids ago. */
+#define FULL_ROUND_AFTER 100
+
 /* How far a round has come, see the head of this file. */
 typedef struct PoserPosition
 {
@@ -65,6 +69,8 @@ typedef struct PoserPosition
 	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
 	char *key;			  /* the last version that was removed; NULL at the beginning */
 	int64 change_id;
+	int64 full_until; /* the last round that looked at all rows went up to this transaction */
+	int64 since;	  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
 } PoserPosition;
 
 /*
@@ -143,10 +149,24 @@ last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *
  *	 WHERE next IS NOT NULL
  *	 ORDER BY uuid, change_id
  *	 LIMIT $2
+ *
+ * With "since" they are only those of rows with versions by transactions after $3:
+ *
+ *	SELECT change_id, next, uuid
+ *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next, uuid
+ *	          FROM poser_widget_version
+ *	         WHERE transaction_id <= $1
+ *	           AND uuid = ANY (SELECT uuid FROM poser_widget_version
+ *	                            WHERE change_id > $3 AND transaction_id > $3 AND transaction_id <= $1)
+ *	       ) AS version (change_id, next, uuid)
+ *	 WHERE next IS NOT NULL
+ *	 ORDER BY uuid, change_id
+ *	 LIMIT $2
  */
 static char *
-old_versions_query(const PoserVersioned *versioned, bool in_order, bool after)
+old_versions_query(const PoserVersioned *versioned, bool in_order, bool after, bool since)
 {
+	AttrNumber key = versioned->keys[0];
 	StringInfoData sql;
 
 	initStringInfo(&sql);
@@ -155,14 +175,23 @@ old_versions_query(const PoserVersioned *versioned, bool in_order, bool after)
 	appendStringInfoString(&sql, "\n  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
 	poser_history_append_keys(&sql, versioned, ", ", "%n");
 	appendStringInfoString(&sql, " ORDER BY change_id), ");
-	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n");
+	poser_history_append_column(&sql, versioned, key, "%n");
 	appendStringInfo(&sql,
 					 "\n          FROM %s\n"
 					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1",
 					 poser_relation_name(versioned->versions));
 	if (after)
-		poser_history_append_column(&sql, versioned, versioned->keys[0],
-									"\n           AND ROW(%n, change_id) OPERATOR(pg_catalog.>) ROW($3, $4)");
+		poser_history_append_column(&sql, versioned, key, "\n           AND ROW(%n, change_id) OPERATOR(pg_catalog.>) ROW($3, $4)");
+	else if (since)
+	{
+		poser_history_append_column(&sql, versioned, key, "\n           AND %n OPERATOR(pg_catalog.=) ANY (SELECT %n");
+		appendStringInfo(&sql,
+						 " FROM %s\n"
+						 "                            WHERE change_id OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND transaction_id OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND transaction_id OPERATOR(pg_catalog.<=) $1)",
+						 poser_relation_name(versioned->versions));
+	}
 	appendStringInfoString(&sql, ") AS version (change_id, next, key)\n WHERE version.next IS NOT NULL\n");
 	if (in_order)
 		appendStringInfoString(&sql, " ORDER BY version.key, version.change_id\n");
@@ -190,16 +219,25 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 	char *delete_sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
 								poser_relation_name(versioned->versions));
 	bool after = (position != NULL && position->key != NULL);
-	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL, after), .nargs = after ? 4 : 2, .argtypes = argtypes, .values = values, .read_only = true};
+	bool since = (position != NULL && position->since != 0);
+	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL, after, since), .argtypes = argtypes, .values = values, .read_only = true};
 	MemoryContext context = CurrentMemoryContext;
 	Portal portal;
 	int64 result = 0;
 	int64 nfound = 0;
 
+	query.nargs = 2;
 	if (after)
 	{
+		query.nargs = 4;
 		values[2] = CStringGetTextDatum(position->key);
 		values[3] = Int64GetDatum(position->change_id);
+	}
+	else if (since)
+	{
+		query.nargs = 3;
+		argtypes[2] = INT8OID;
+		values[2] = Int64GetDatum(position->since);
 	}
 	/* only with its parameters the planner knows how few versions are left, and for how few a sort is not worth it */
 	if (position != NULL)
@@ -272,14 +310,15 @@ has_positions(const PoserVersioned *versioned, Oid positions)
 /*
  * Read the position of pruning in this table.  Returns false if there is none:
  *
- *	SELECT transaction_id, change_id, key, seen FROM poser_prune_position WHERE relation = $1
+ *	SELECT transaction_id, change_id, full_until, key, seen
+ *	  FROM poser_prune_position WHERE relation = $1
  */
 static bool
 read_position(Oid positions, Oid relid, PoserPosition *position)
 {
 	Oid argtypes[] = {NAMEOID};
 	Datum values[] = {CStringGetDatum(get_rel_name(relid))};
-	char *sql = psprintf("SELECT transaction_id, change_id, key, seen\n"
+	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen\n"
 						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(positions));
 	bool isnull;
@@ -289,8 +328,10 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
 	position->transaction_id = poser_history_position(1, NULL);
 	position->change_id = poser_history_position(2, &isnull);
 	position->complete = isnull;
-	position->key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 3);
-	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+	position->key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
+	position->full_until = poser_history_position(3, NULL);
+	position->since = 0;
 	return true;
 }
 
@@ -298,29 +339,30 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
  * Replace the position of pruning in this table, or remove it if "position" is NULL:
  *
  *	DELETE FROM poser_prune_position WHERE relation = $1
- *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen)
- *	VALUES ($1, $2, $3, $4, $5::pg_snapshot)
+ *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen, full_until)
+ *	VALUES ($1, $2, $3, $4, $5::pg_snapshot, $6)
  */
 static void
 write_position(Oid positions, Oid relid, const PoserPosition *position)
 {
 	const char *name = poser_relation_name(positions);
-	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID};
+	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID};
 	Datum values[lengthof(argtypes)] = {CStringGetDatum(get_rel_name(relid))};
 	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
 
 	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values});
 	if (position == NULL)
 		return;
-	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen)\n"
-				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot)",
+	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen, full_until)\n"
+				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot, $6)",
 				   name);
 	values[1] = Int64GetDatum(position->transaction_id);
 	values[2] = Int64GetDatum(position->change_id);
 	if (!position->complete)
 		values[3] = CStringGetTextDatum(position->key);
 	values[4] = CStringGetTextDatum(position->seen);
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn " : "     "});
+	values[5] = Int64GetDatum(position->full_until);
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn  " : "      "});
 }
 
 /* Begin a round up to this transaction, with the active snapshot. */
@@ -332,20 +374,26 @@ begin_round(PoserPosition *position, int64 transaction_id)
 	position->transaction_id = transaction_id;
 	position->key = NULL;
 	position->complete = false;
+	position->full_until = transaction_id;
+	position->since = 0;
 }
 
 /*
- * Has a complete round seen all that can be pruned up to this transaction?  It has not if
- * it went to an earlier one, or if a transaction has become visible since it began:
+ * Has a complete round seen all transactions up to this one?  It has not if one has become
+ * visible since the round began:
  *
  *	SELECT FROM poser_transaction
  *	 WHERE id <= $1
  *	   AND xact >= pg_snapshot_xmin($2::pg_snapshot)
  *	   AND NOT pg_visible_in_snapshot(xact, $2::pg_snapshot)
+ *	   AND xact <> COALESCE(pg_current_xact_id_if_assigned(), '0')
  *	 LIMIT 1
+ *
+ * A snapshot never has the transaction that took it.  What this transaction records after
+ * it has pruned has a later id, see poser_transaction_forget().
  */
 static bool
-is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
+has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
 {
 	Oid argtypes[] = {INT8OID, TEXTOID};
 	Datum values[] = {Int64GetDatum(transaction_id), CStringGetTextDatum(position->seen)};
@@ -353,11 +401,19 @@ is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 tr
 						 " WHERE id OPERATOR(pg_catalog.<=) $1\n"
 						 "   AND xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)\n"
 						 "   AND NOT pg_catalog.pg_visible_in_snapshot(xact, $2::pg_catalog.pg_snapshot)\n"
+						 "   AND xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8)\n"
 						 " LIMIT 1",
 						 poser_relation_name(tables[0].transactions));
 
+	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true}) == 0;
+}
+
+/* Is there nothing to do up to this transaction, because a complete round went so far and has seen all? */
+static bool
+is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
+{
 	return position->complete && position->transaction_id >= transaction_id &&
-		   poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true}) == 0;
+		   has_seen_all(position, tables, transaction_id);
 }
 
 /*
@@ -376,15 +432,36 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 
 	for (;;)
 	{
-		if (!exists || position.complete)
-		{
-			if (exists && is_covered(&position, tables, transaction_id))
-				break;
+		if (!exists)
 			begin_round(&position, transaction_id);
-			exists = true;
+		else if (position.complete)
+		{
+			int64 covered = position.transaction_id;
+			int64 full_until = position.full_until;
+
+			if (is_covered(&position, tables, transaction_id))
+				break;
+			if (covered < transaction_id && !has_seen_all(&position, tables, covered))
+				covered = transaction_id;
+			begin_round(&position, transaction_id);
+
+			/*
+			 * If little can have become old, which the ids tell, only rows with such
+			 * versions are looked at.  All rows are looked at from time to time, because
+			 * logical replication can bring a version later than its transaction.
+			 */
+			if (covered < transaction_id && transaction_id - covered <= limit &&
+				(transaction_id - full_until) / FULL_ROUND_AFTER <= limit)
+			{
+				position.since = covered;
+				position.full_until = full_until;
+			}
 		}
+		exists = true;
+
 		/* this call may have to leave what the round could remove so far */
 		position.transaction_id = Min(position.transaction_id, transaction_id);
+		position.full_until = Min(position.full_until, transaction_id);
 		result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
 		changed = true;
 		if (!position.complete)
