@@ -67,7 +67,7 @@ typedef struct PoserPosition
 	int64 transaction_id; /* up to which it prunes */
 	char *seen;			  /* the snapshot with which it began, as text */
 	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
-	char *key;			  /* the last version that was removed; NULL at the beginning */
+	char *key;			  /* the last version that was removed, or one before all others */
 	int64 change_id;
 	int64 full_until; /* the last round that looked at all rows went up to this transaction */
 	int64 since;	  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
@@ -129,62 +129,46 @@ last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *
 
 /*
  * Returns the query for at most $2 versions that can be pruned up to transaction $1,
- * each with the change that has replaced it:
+ * each with the change that has replaced it, and its key:
  *
- *	SELECT change_id, next, NULL
- *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next
+ *	SELECT change_id, next, key::text
+ *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id), uuid
  *	          FROM poser_widget_version
- *	         WHERE transaction_id <= $1) AS version
+ *	         WHERE transaction_id <= $1) AS version (change_id, next, key)
  *	 WHERE next IS NOT NULL
  *	 LIMIT $2
  *
- * With "in_order" they come in the order of their keys, and with "after" those that follow
- * the version of key $3 with change_id $4:
+ * With "since" they are only those of rows with versions by transactions after $3, in
+ * the order of key and change_id:
  *
- *	SELECT change_id, next, uuid
- *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next, uuid
- *	          FROM poser_widget_version
- *	         WHERE transaction_id <= $1
- *	           AND ROW(uuid, change_id) > ROW($3, $4)) AS version (change_id, next, uuid)
- *	 WHERE next IS NOT NULL
- *	 ORDER BY uuid, change_id
- *	 LIMIT $2
- *
- * With "since" they are only those of rows with versions by transactions after $3:
- *
- *	SELECT change_id, next, uuid
- *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next, uuid
- *	          FROM poser_widget_version
+ *	...
  *	         WHERE transaction_id <= $1
  *	           AND uuid = ANY (SELECT uuid FROM poser_widget_version
  *	                            WHERE change_id > $3 AND transaction_id > $3 AND transaction_id <= $1)
- *	       ) AS version (change_id, next, uuid)
+ *	       ) AS version (change_id, next, key)
  *	 WHERE next IS NOT NULL
- *	 ORDER BY uuid, change_id
+ *	 ORDER BY key, change_id
  *	 LIMIT $2
  */
 static char *
-old_versions_query(const PoserVersioned *versioned, bool in_order, bool after, bool since)
+old_versions_query(const PoserVersioned *versioned, bool since)
 {
-	AttrNumber key = versioned->keys[0];
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql, "SELECT version.change_id, version.next, ");
-	appendStringInfoString(&sql, in_order ? "version.key::pg_catalog.text" : "NULL");
-	appendStringInfoString(&sql, "\n  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
+	appendStringInfo(&sql, "SELECT version.change_id, version.next, version.key::pg_catalog.text\n");
+	appendStringInfoString(&sql, "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
 	poser_history_append_keys(&sql, versioned, ", ", "%n");
 	appendStringInfoString(&sql, " ORDER BY change_id), ");
-	poser_history_append_column(&sql, versioned, key, "%n");
+	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n");
 	appendStringInfo(&sql,
 					 "\n          FROM %s\n"
 					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1",
 					 poser_relation_name(versioned->versions));
-	if (after)
-		poser_history_append_column(&sql, versioned, key, "\n           AND ROW(%n, change_id) OPERATOR(pg_catalog.>) ROW($3, $4)");
-	else if (since)
+	if (since)
 	{
-		poser_history_append_column(&sql, versioned, key, "\n           AND %n OPERATOR(pg_catalog.=) ANY (SELECT %n");
+		poser_history_append_column(&sql, versioned, versioned->keys[0],
+									"\n           AND %n OPERATOR(pg_catalog.=) ANY (SELECT %n");
 		appendStringInfo(&sql,
 						 " FROM %s\n"
 						 "                            WHERE change_id OPERATOR(pg_catalog.>) $3\n"
@@ -193,96 +177,182 @@ old_versions_query(const PoserVersioned *versioned, bool in_order, bool after, b
 						 poser_relation_name(versioned->versions));
 	}
 	appendStringInfoString(&sql, ") AS version (change_id, next, key)\n WHERE version.next IS NOT NULL\n");
-	if (in_order)
+	if (since)
 		appendStringInfoString(&sql, " ORDER BY version.key, version.change_id\n");
 	appendStringInfoString(&sql, " LIMIT $2");
 	return sql.data;
 }
 
 /*
- * Remove at most "limit" versions of one table, by transactions up to this one, and raise
- * the horizon accordingly.  Returns how many were removed.  They are read by a
- * cursor and deleted in parts, so that memory stays bounded:
+ * Returns the query for the next versions by transactions up to $1, after the version of
+ * key $2 with change_id $3, each with the change that has replaced it, and its key.  Of
+ * the last one the query does not know this, unless it gives fewer rows than it could.
+ *
+ *	SELECT change_id, lead(change_id) OVER (PARTITION BY key ORDER BY change_id), key::text
+ *	  FROM (SELECT change_id, uuid
+ *	          FROM poser_widget_version
+ *	         WHERE transaction_id <= $1
+ *	           AND ROW(uuid, change_id) > ROW($2, $3)
+ *	         ORDER BY uuid, change_id
+ *	         LIMIT 1001) AS version (change_id, key)
+ *	 ORDER BY key, change_id
+ *
+ * The limit is a small constant, and next to the table, so that the planner chooses the
+ * index on key and change_id, and does not sort all versions.
+ */
+static char *
+next_versions_query(const PoserVersioned *versioned)
+{
+	AttrNumber key = versioned->keys[0];
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT version.change_id,\n"
+						   "       pg_catalog.lead(version.change_id) OVER (PARTITION BY version.key ORDER BY version.change_id),\n"
+						   "       version.key::pg_catalog.text\n"
+						   "  FROM (SELECT change_id, ");
+	poser_history_append_column(&sql, versioned, key, "%n");
+	appendStringInfo(&sql,
+					 "\n          FROM %s\n"
+					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1\n"
+					 "           AND ",
+					 poser_relation_name(versioned->versions));
+	poser_history_append_column(&sql, versioned, key,
+								"ROW(%n, change_id) OPERATOR(pg_catalog.>) ROW($2, $3)\n"
+								"         ORDER BY %n, change_id\n");
+	appendStringInfo(&sql,
+					 "         LIMIT %d) AS version (change_id, key)\n"
+					 " ORDER BY version.key, version.change_id",
+					 DELETED_AT_A_TIME + 1);
+	return sql.data;
+}
+
+/*
+ * Delete at most "limit" versions of those that a query has just given, up to the
+ * row "nrows".  Raises the horizon's change_id to the
+ * changes that have replaced them.  *nfound becomes how many they were.  Returns how many
+ * were deleted.  "position", if it is not NULL, becomes that of the last row that was
+ * looked at.
  *
  *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
+ */
+static int64
+delete_found(const PoserVersioned *versioned, int nrows, int64 limit, int *nfound, PoserPosition *position,
+			 PoserHorizon *horizon)
+{
+	Oid argtypes[] = {INT8ARRAYOID};
+	char *sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
+						 poser_relation_name(versioned->versions));
+	SPITupleTable *found = SPI_tuptable;
+	Datum ids[DELETED_AT_A_TIME];
+	Datum array;
+	int64 result = 0;
+	int last = -1;
+
+	Assert(nrows <= DELETED_AT_A_TIME);
+	CHECK_FOR_INTERRUPTS();
+	*nfound = 0;
+	while (last + 1 < nrows && *nfound < limit)
+	{
+		HeapTuple tuple = found->vals[++last];
+		bool isnull;
+		int64 next = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
+
+		if (isnull)
+			continue;
+		ids[(*nfound)++] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
+		horizon->change_id = Max(horizon->change_id, next);
+	}
+	if (position != NULL && last >= 0)
+	{
+		bool isnull;
+
+		pfree(position->key);
+		position->key = SPI_getvalue(found->vals[last], found->tupdesc, 3);
+		position->change_id = DatumGetInt64(SPI_getbinval(found->vals[last], found->tupdesc, 1, &isnull));
+	}
+
+	if (*nfound > 0)
+	{
+		array = PointerGetDatum(construct_array(ids, *nfound, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &array});
+		pfree(DatumGetPointer(array));
+	}
+	SPI_freetuptable(found);
+	pfree(sql);
+	return result;
+}
+
+/*
+ * Remove at most "limit" versions of one table, by transactions up to this one, and raise
+ * the horizon accordingly.  Returns how many were removed.  They are read by a cursor and
+ * deleted in parts, so that memory stays bounded.
  *
- * "position" is NULL, or the place behind which to begin.  It becomes that of the last
- * version that was removed, and complete if there are no more.
+ * "position" is NULL, or it has "since" and becomes the position of the last version that
+ * was removed; complete if there are no more.
  */
 static int64
 prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, PoserPosition *position,
 			   PoserHorizon *horizon)
 {
-	Oid argtypes[] = {INT8OID, INT8OID, TEXTOID, INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit), (Datum) 0, (Datum) 0};
-	Oid array_type[] = {INT8ARRAYOID};
-	char *delete_sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
-								poser_relation_name(versioned->versions));
-	bool after = (position != NULL && position->key != NULL);
-	bool since = (position != NULL && position->since != 0);
-	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL, after, since), .argtypes = argtypes, .values = values, .read_only = true};
-	MemoryContext context = CurrentMemoryContext;
-	Portal portal;
+	Oid argtypes[] = {INT8OID, INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit), Int64GetDatum(position != NULL ? position->since : 0)};
+	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL), .nargs = position != NULL ? 3 : 2, .argtypes = argtypes, .values = values, .read_only = true};
 	int64 result = 0;
-	int64 nfound = 0;
+	int64 total = 0;
+	Portal portal;
 
-	query.nargs = 2;
-	if (after)
-	{
-		query.nargs = 4;
-		values[2] = CStringGetTextDatum(position->key);
-		values[3] = Int64GetDatum(position->change_id);
-	}
-	else if (since)
-	{
-		query.nargs = 3;
-		argtypes[2] = INT8OID;
-		values[2] = Int64GetDatum(position->since);
-	}
-	/* only with its parameters the planner knows how few versions are left, and for how few a sort is not worth it */
+	/* the planner must know how few transactions there are since then */
 	if (position != NULL)
 		query.cursor_options = CURSOR_OPT_CUSTOM_PLAN;
 	portal = poser_open_cursor_for(&query);
-
 	for (;;)
 	{
-		Datum ids[DELETED_AT_A_TIME];
-		Datum array;
-		SPITupleTable *found;
+		int nfound;
 
-		/* the next versions, and the horizon that results */
 		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
-		found = SPI_tuptable;
 		if (SPI_processed == 0)
 			break;
-		CHECK_FOR_INTERRUPTS();
-		for (uint64 i = 0; i < SPI_processed; i++)
-		{
-			HeapTuple tuple = found->vals[i];
-			bool isnull;
-			int64 next = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
-
-			ids[i] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
-			horizon->change_id = Max(horizon->change_id, next);
-		}
-		if (position != NULL)
-		{
-			position->change_id = DatumGetInt64(ids[SPI_processed - 1]);
-			position->key = MemoryContextStrdup(context, SPI_getvalue(found->vals[SPI_processed - 1], found->tupdesc, 3));
-		}
-		nfound += SPI_processed;
-
-		/* delete them */
-		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		result += poser_run(&(PoserQuery) {.sql = delete_sql, .nargs = 1, .argtypes = array_type, .values = &array});
-		SPI_freetuptable(found);
-		pfree(DatumGetPointer(array));
+		result += delete_found(versioned, SPI_processed, DELETED_AT_A_TIME, &nfound, position, horizon);
+		total += nfound;
 	}
 	SPI_cursor_close(portal);
-	if (nfound > 0)
+	if (total > 0)
 		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
 	if (position != NULL)
-		position->complete = (nfound < limit);
+		position->complete = (total < limit);
+	return result;
+}
+
+/*
+ * Remove at most "limit" versions of one table after a position, up to its transaction,
+ * as prune_versions() does.  All queries read with the active snapshot, which does not
+ * see what is deleted here.
+ */
+static int64
+prune_after(const PoserVersioned *versioned, int64 limit, PoserPosition *position, PoserHorizon *horizon)
+{
+	Oid argtypes[] = {INT8OID, TEXTOID, INT8OID};
+	char *sql = next_versions_query(versioned);
+	int64 result = 0;
+	int64 total = 0;
+
+	while (total < limit && !position->complete)
+	{
+		Datum values[] = {Int64GetDatum(position->transaction_id), CStringGetTextDatum(position->key), Int64GetDatum(position->change_id)};
+		int nrows = poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true});
+		int nfound;
+
+		pfree(DatumGetPointer(values[1]));
+
+		/* of the last row of a full result it is not known what has replaced it */
+		result += delete_found(versioned, Min(nrows, DELETED_AT_A_TIME), limit - total, &nfound, position, horizon);
+		total += nfound;
+		position->complete = (nrows <= DELETED_AT_A_TIME && total < limit);
+	}
+	if (total > 0)
+		horizon->transaction_id = Max(horizon->transaction_id, position->transaction_id);
 	return result;
 }
 
@@ -329,6 +399,12 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
 	position->change_id = poser_history_position(2, &isnull);
 	position->complete = isnull;
 	position->key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+	if (position->key == NULL)
+	{
+		/* complete, or changed by hand: from the beginning */
+		position->key = pstrdup("");
+		position->change_id = PG_INT64_MIN;
+	}
 	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
 	position->full_until = poser_history_position(3, NULL);
 	position->since = 0;
@@ -372,8 +448,9 @@ begin_round(PoserPosition *position, int64 transaction_id)
 	(void) poser_run(&(PoserQuery) {.sql = "SELECT pg_catalog.pg_current_snapshot()", .read_only = true});
 	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	position->transaction_id = transaction_id;
-	position->key = NULL;
 	position->complete = false;
+	position->key = pstrdup(""); /* before all keys */
+	position->change_id = PG_INT64_MIN;
 	position->full_until = transaction_id;
 	position->since = 0;
 }
@@ -417,8 +494,7 @@ is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 tr
 }
 
 /*
- * Remove at most "limit" versions of one table, as prune_versions() does, from where the
- * last call has stopped.  When a round comes to its end, another one begins if the last
+ * Remove at most "limit" versions of one table, from where the last call has stopped.  When a round comes to its end, another one begins if the last
  * one has not seen everything.
  */
 static int64
@@ -462,7 +538,10 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 		/* this call may have to leave what the round could remove so far */
 		position.transaction_id = Min(position.transaction_id, transaction_id);
 		position.full_until = Min(position.full_until, transaction_id);
-		result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
+		if (position.since != 0)
+			result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
+		else
+			result += prune_after(versioned, limit - result, &position, horizon);
 		changed = true;
 		if (!position.complete)
 			break;

@@ -56,7 +56,7 @@ SELECT poser_prune_versions('0', 4000);
 VACUUM ANALYZE poser_widget_version;
 SELECT count(*) > 1 AS more FROM left_over;
 DO $$ BEGIN FOR n IN 1 .. 10 LOOP INSERT INTO log (blocks, result) SELECT * FROM blocks($q$SELECT poser_prune_versions('0', 1000)$q$); END LOOP; END $$;
-SELECT result, count(*), max(blocks) < 1.5 * min(blocks) AS alike FROM log WHERE result = 1000 GROUP BY result;
+SELECT result, count(*), (array_agg(blocks ORDER BY call DESC))[1] <= (array_agg(blocks ORDER BY call))[1] AS last_no_more FROM log WHERE result = 1000 GROUP BY result;
 SELECT count(*) FROM left_over;
 
 RESET enable_seqscan;
