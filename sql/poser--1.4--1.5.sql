@@ -54,7 +54,35 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 -- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
 -- issued_at and id rise together, so the primary key finds the last transaction of a time
 -- in a backward scan that ends at the first match.
+
 DROP INDEX @extschema@.poser_transaction_idx_issued_at;
+
+-- === Pruning ===
+
+-- How far poser_prune_versions() has come.  A dump does not hold it: its snapshots are of
+-- this cluster, and without it pruning begins again.
+
+CREATE TABLE @extschema@.poser_prune_position (
+	relation pg_catalog.name NOT NULL,
+	transaction_id pg_catalog.int8 NOT NULL,
+	change_id pg_catalog.int8,
+	key pg_catalog.text,
+	seen pg_catalog.pg_snapshot NOT NULL,
+	full_until pg_catalog.int8 NOT NULL,
+	CONSTRAINT poser_prune_position_pkey PRIMARY KEY (relation)
+);
+
+COMMENT ON TABLE @extschema@.poser_prune_position IS
+'how far calls of poser_prune_versions() with max_versions have come; rows can be removed, and pruning then begins again';
+COMMENT ON COLUMN @extschema@.poser_prune_position.relation IS 'a table of versions, or poser_transaction';
+COMMENT ON COLUMN @extschema@.poser_prune_position.transaction_id IS 'up to this transaction';
+COMMENT ON COLUMN @extschema@.poser_prune_position.change_id IS
+'the last version that was removed; null when all are';
+COMMENT ON COLUMN @extschema@.poser_prune_position.key IS 'the key of that version; null when all are';
+COMMENT ON COLUMN @extschema@.poser_prune_position.seen IS
+'the snapshot with which this began: later transactions have not been looked at';
+COMMENT ON COLUMN @extschema@.poser_prune_position.full_until IS
+'all rows have been looked at up to this transaction, and after it only those that have changed';
 
 -- === Batches ===
 
@@ -118,7 +146,8 @@ ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLE
 -- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
-	'{}',
+	ARRAY['@extschema@.poser_prune_position'
+		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
 		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
 		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)'

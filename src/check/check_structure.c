@@ -78,6 +78,12 @@ static const char *const check_columns =
 	"        ('poser_component_version', 'r', 'change_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_version_horizon', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_version_horizon', 'r', 'change_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_prune_position', 'r', 'relation', 'name', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'transaction_id', 'bigint', false, '1.5'),\n"
+	"        ('poser_prune_position', 'n', 'change_id', 'bigint', false, '1.5'),\n"
+	"        ('poser_prune_position', 'n', 'key', 'text', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'seen', 'pg_snapshot', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'full_until', 'bigint', false, '1.5'),\n"
 	"        ('poser_batch', 'r', 'uuid', 'character varying(32)', true, '1.3'),\n"
 	"        ('poser_batch', 'r', 'id', 'bigint', false, '1.3'),\n"
 	"        ('poser_batch', 'r', 'target', 'regclass', false, '1.3'),\n"
@@ -200,6 +206,7 @@ static const char *const check_relations =
 	"        ('poser_widget_version', 'r', '{}', '1.2'),\n"
 	"        ('poser_component_version', 'r', '{}', '1.2'),\n"
 	"        ('poser_version_horizon', 'r', '{}', '1.2'),\n"
+	"        ('poser_prune_position', 'r', '{}', '1.5'),\n"
 	"        ('poser_batch_id_seq', 'S', '{}', '1.3'),\n"
 	"        ('poser_batch', 'r', '{}', '1.3'),\n"
 	"        ('poser_batch_row', 'r', '{}', '1.3'),\n"
@@ -233,11 +240,11 @@ static const char *const check_view_owner =
 	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
 	" ORDER BY v.relname COLLATE \"C\"";
 
-/* Tables of datasync with another owner than the history, and row-level security on consumers. */
+/* Tables of datasync and of pruning with another owner than the history, and row-level security on consumers. */
 static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
-	"  FROM (VALUES ('poser_datasync_consumer', '1.4'), ('poser_datasync_skipped', '1.4')) AS expected (name, version)\n"
+	"  FROM (VALUES ('poser_datasync_consumer', '1.4'), ('poser_datasync_skipped', '1.4'), ('poser_prune_position', '1.5')) AS expected (name, version)\n"
 	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.name\n"
 	"       JOIN pg_class AS t ON t.relnamespace = $1 AND t.relname = 'poser_transaction'\n"
 	" WHERE " IS_EXPECTED " AND c.relowner <> t.relowner\n"
@@ -283,6 +290,7 @@ static const char *const check_constraints =
 	"        ('poser_widget_version', 'poser_widget_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
 	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'),\n"
+	"        ('poser_prune_position', 'poser_prune_position_pkey', 'p', 'relation', NULL, '1.5'),\n"
 	"        ('poser_batch', 'poser_batch_pkey', 'p', 'uuid', NULL, '1.3'),\n"
 	"        ('poser_batch', 'poser_batch_uq_id', 'u', 'id', NULL, '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_pkey', 'p', 'row_id', NULL, '1.5'),\n"
