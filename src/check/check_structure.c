@@ -141,11 +141,20 @@ const char *const poser_own_columns =
 	"        ('poser_datasync_status', 'v', 'last_failed_at', 'timestamp with time zone', false, '1.4'),\n"
 	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'))";
 
+/*
+ * Has the column the type that a script has given it?  A text of the user's may be longer:
+ * users widen it by poser_alter_type().
+ */
+#define HAS_TYPE \
+	"(format_type(a.atttypid, a.atttypmod) = expected.type\n" \
+	"             OR (expected.name IN ('description', 'item_code') AND a.atttypid IN ('varchar'::regtype, 'text'::regtype)\n" \
+	"                 AND COALESCE(NULLIF(a.atttypmod, -1) - 4 > substring(expected.type, '[0-9]+')::int, true)))"
+
 /* Columns that are missing or have been changed.  %s is the list of columns. */
 static const char *const check_columns =
 	"SELECT format('column %%s of %%s', expected.name, expected.relation),\n"
 	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
-	"            WHEN format_type(a.atttypid, a.atttypmod) <> expected.type\n"
+	"            WHEN NOT " HAS_TYPE "\n"
 	"            THEN format('is of type %%s instead of %%s',\n"
 	"                        format_type(a.atttypid, a.atttypmod), expected.type)\n"
 	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
@@ -158,7 +167,7 @@ static const char *const check_columns =
 	"       ON a.attrelid = c.oid AND a.attname = expected.name AND a.attnum > 0\n"
 	" WHERE " IS_EXPECTED "\n"
 	"   AND (a.attname IS NULL\n"
-	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
+	"    OR NOT " HAS_TYPE "\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
 	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
