@@ -113,6 +113,14 @@ static const char *const objects =
 	"                            seqincrement, seqmin, seqmax, seqstart, seqcache, CASE WHEN seqcycle THEN ' CYCLE' ELSE ' NO CYCLE' END) AS options,\n"
 	"           format_type(seqtypid, NULL) AS type, seqincrement\n"
 	"      FROM pg_sequence\n"
+	"),\n"
+	"option AS (\n"
+	"    SELECT r.oid, o.prefix || p.option_name AS name, p.option_value AS value, p.position\n"
+	"      FROM relation AS r,\n"
+	"           LATERAL (VALUES ('', r.reloptions),\n"
+	"                           ('toast.', (SELECT t.reloptions FROM pg_class AS t WHERE t.oid = r.reltoastrelid)))\n"
+	"                   AS o (prefix, options),\n"
+	"           LATERAL pg_options_to_table(o.options) WITH ORDINALITY AS p (option_name, option_value, position)\n"
 	")\n";
 
 /* The facts.  A kind has the same name here, in own_structure.c and in the next list. */
@@ -208,11 +216,7 @@ static const char *const facts =
 	"    UNION ALL\n"
 	"    SELECT oid, 'cluster', '', format('%I', name) FROM index WHERE indisclustered\n"
 	"    UNION ALL\n"
-	"    SELECT r.oid, 'option', o.option_name, format('%s=%L', o.option_name, o.option_value)\n"
-	"      FROM relation AS r, LATERAL pg_options_to_table(r.reloptions) AS o\n"
-	"    UNION ALL\n"
-	"    SELECT r.oid, 'option', 'toast.' || o.option_name, format('toast.%s=%L', o.option_name, o.option_value)\n"
-	"      FROM relation AS r JOIN pg_class AS t ON t.oid = r.reltoastrelid, LATERAL pg_options_to_table(t.reloptions) AS o\n"
+	"    SELECT oid, 'option', name, format('%s=%L', name, value) FROM option\n"
 	"    UNION ALL\n"
 	"    SELECT a.oid, 'column option', a.name, format('%s=%L', o.option_name, o.option_value)\n"
 	"      FROM attribute AS a, LATERAL pg_options_to_table(a.attoptions) AS o WHERE o.option_name IN ('n_distinct', 'n_distinct_inherited')\n"
@@ -411,8 +415,11 @@ static const char *const comparison =
 	"     WHERE d.new IS NOT NULL\n"
 	")\n"
 	"SELECT s.section, s.statement || ';'\n"
-	"  FROM statement AS s LEFT JOIN attribute AS a ON a.oid = s.oid AND a.name = s.name\n"
-	" ORDER BY s.section = 'post-data', s.step, s.oid, a.attnum, s.name COLLATE \"C\", s.statement COLLATE \"C\"\n";
+	"  FROM statement AS s\n"
+	"       LEFT JOIN attribute AS a ON a.oid = s.oid AND a.name = s.name\n"
+	"       LEFT JOIN option AS o ON o.oid = s.oid AND o.name = s.name\n"
+	/* columns and options keep their order */
+	" ORDER BY s.section = 'post-data', s.step, s.oid, a.attnum, o.position, s.name COLLATE \"C\", s.statement COLLATE \"C\"\n";
 
 /* Lock the extension's relations, and return a list of them. */
 static List *

@@ -43,15 +43,14 @@ sub commands_ok
 }
 
 # Makes a backup of database shop, and restores it as database restored, with the manual's
-# commands.  Two tests.
+# commands.  With "owner" the extension belongs to shopkeeper.  Two tests.
 sub backup_and_restore
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my ($name, $owner) = @_;
+	my ($name, %params) = @_;
 	my $commands = $restore;
 
-	# If a role is given, it owns the database and the extension.
-	$commands =~ s/^createdb .*\n/createdb -T template0 -O $owner restored\n$as_owner/m if $owner;
+	$commands =~ s/^createdb .*\n/createdb -T template0 -O shopkeeper restored\n$as_owner/m if $params{owner};
 	system("rm -rf '$directory/shop.dump'");
 	$node->safe_psql('postgres', 'DROP DATABASE IF EXISTS restored');
 	commands_ok($backup, "$name: the manual's backup");
@@ -118,6 +117,21 @@ WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_e
 EOF
 }
 
+# A test: two lists of lines are equal.  If not, it shows the lines that only one has.
+sub same_lines
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($got, $expected, $name) = @_;
+	my %got = map { $_ => 1 } split /\n/, $got;
+	my %expected = map { $_ => 1 } split /\n/, $expected;
+
+	ok($got eq $expected, $name)
+	  or diag(join "\n",
+		(map { "only got: $_" } grep { !$expected{$_} } split /\n/, $got),
+		(map { "only expected: $_" } grep { !$got{$_} } split /\n/, $expected));
+	return;
+}
+
 # All rows that a role sees.
 my $visible = <<'EOF';
 SELECT * FROM poser_widget ORDER BY uuid COLLATE "C";
@@ -179,6 +193,8 @@ CREATE TABLE shelf (id integer PRIMARY KEY);
 INSERT INTO shelf VALUES (1), (2);
 
 -- columns, most of them recorded
+SELECT poser_alter_type('poser_widget', 'description', 'varchar(400)');
+SELECT poser_alter_type('poser_widget_version', 'description', 'varchar(400)');
 ALTER TABLE poser_widget
 	ADD COLUMN "Colour ""of"" it's" "Colour ""s" NOT NULL DEFAULT 'red',
 	ADD COLUMN price price,
@@ -198,15 +214,14 @@ ALTER TABLE poser_widget_version
 ALTER TABLE poser_transaction ADD COLUMN "Ticket" text;
 ALTER TABLE poser_component ALTER COLUMN item_code TYPE varchar(40);
 ALTER TABLE poser_component_version ALTER COLUMN item_code TYPE varchar(40);
-SELECT poser_alter_type('poser_widget', 'description', 'varchar(400)');
-SELECT poser_alter_type('poser_widget_version', 'description', 'varchar(400)');
 SELECT poser_record_versions();
 ALTER TABLE poser_widget ALTER COLUMN code SET STORAGE EXTERNAL, ALTER COLUMN code SET COMPRESSION pglz;
 ALTER TABLE poser_widget ALTER COLUMN active SET DEFAULT false;
 
 -- constraints, indexes, statistics
 ALTER TABLE poser_widget
-	ADD CONSTRAINT "one code" UNIQUE (code) WITH (fillfactor = 70) DEFERRABLE,
+	ADD CONSTRAINT "one code" UNIQUE (code) WITH (fillfactor = 70),
+	ADD CONSTRAINT two_codes UNIQUE NULLS NOT DISTINCT (code, serial_no) DEFERRABLE INITIALLY DEFERRED,
 	ADD CONSTRAINT fits CHECK (fits(description)),
 	ADD CONSTRAINT "fits; later" CHECK (fits(code)) NOT VALID,
 	ADD CONSTRAINT in_shelf FOREIGN KEY (shelf) REFERENCES shelf ON UPDATE CASCADE;
@@ -253,9 +268,9 @@ ALTER TABLE poser_component ENABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_component_version ENABLE ROW LEVEL SECURITY;
 CREATE POLICY "it's red" ON poser_widget FOR SELECT TO reader, "auditor ""1""" USING ("Colour ""of"" it's" = 'red');
-CREATE POLICY some ON poser_component USING (EXISTS (SELECT FROM poser_widget w WHERE w.uuid = widget_uuid)) WITH CHECK (fits(description));
-CREATE POLICY some ON poser_widget_version TO reader USING ("Colour ""of"" it's" = 'red');
-CREATE POLICY some ON poser_component_version TO reader USING (uuid LIKE '%1');
+CREATE POLICY part ON poser_component USING (EXISTS (SELECT FROM poser_widget w WHERE w.uuid = widget_uuid)) WITH CHECK (fits(description));
+CREATE POLICY part ON poser_widget_version TO reader USING ("Colour ""of"" it's" = 'red');
+CREATE POLICY part ON poser_component_version TO reader USING (uuid LIKE '%1');
 CREATE POLICY "only open" ON poser_batch AS RESTRICTIVE TO reader USING (uuid = 'open');
 CREATE POLICY shown ON poser_batch TO reader USING (true);
 CREATE POLICY shown ON poser_batch_row TO reader USING (sequence < 4);
@@ -293,10 +308,10 @@ my $seen = lines_as($node, 'shop', 'reader', $visible);
 cmp_ok($seen =~ tr/\n//, '>', 5, 'a reader sees rows');
 isnt($seen, $node->safe_psql('shop', $visible), 'and not all');
 backup_and_restore('changes of every kind');
-is(local_changes('restored'), $changes, 'the restored database has the same local changes');
-is(facts('restored'), $facts, 'the catalogs are equal');
-is(contents($node, 'restored'), $contents, 'all contents are equal');
-is(lines_as($node, 'restored', 'reader', $visible), $seen, 'a reader sees what it saw');
+same_lines(local_changes('restored'), $changes, 'the restored database has the same local changes');
+same_lines(facts('restored'), $facts, 'the catalogs are equal');
+same_lines(contents($node, 'restored'), $contents, 'all contents are equal');
+same_lines(lines_as($node, 'restored', 'reader', $visible), $seen, 'a reader sees what it saw');
 is($node->safe_psql('restored', 'SELECT * FROM poser_check()'), '', 'poser_check() finds nothing after the restore');
 fails_as($node, 'restored', 'postgres', '23514',
 	q{INSERT INTO poser_widget (uuid, description) SELECT 'long', 'x'; UPDATE poser_widget SET price = -1}, 'a domain');
@@ -310,14 +325,13 @@ EOF
 
 # A role that is not the owner reads the same changes, if it may read the sequences.
 $node->safe_psql('shop', 'CREATE ROLE backup LOGIN BYPASSRLS; GRANT pg_read_all_data TO backup');
-is(local_changes('shop', 'backup'), $changes, 'a role for backups reads the same local changes');
-is(local_changes('shop', 'reader') =~ s/setval//r, $changes =~ s/.*setval.*\n//r, 'a role without privileges reads all but the value of a sequence');
+same_lines(local_changes('shop', 'backup'), $changes, 'a role for backups reads the same local changes');
+same_lines(local_changes('shop', 'reader'), $changes =~ s/.*setval.*\n//r, 'a role without privileges reads all but the value of a sequence');
 
 #
 # Roles for backups
 #
 
-my $dump = [ 'pg_dump', '--restrict-key=test', '-f' ];
 command_ok([ 'pg_dump', '-f', "$directory/superuser.sql", $node->connstr('shop') ], 'pg_dump by a superuser');
 command_ok([ 'pg_dump', '-f', "$directory/backup.sql", $node->connstr('shop') . ' user=backup' ],
 	'a role with pg_read_all_data and BYPASSRLS dumps the database');
@@ -329,3 +343,67 @@ command_fails_like([ 'pg_dump', '-f', "$directory/partial.sql", $node->connstr('
 	qr/query would be affected by row-level security policy for table "poser_/, 'without BYPASSRLS it is an error');
 command_fails_like([ 'pg_dump', '-f', "$directory/partial.sql", $node->connstr('fresh') . ' user=backup' ],
 	qr/query would be affected by row-level security policy for table "poser_batch"/, 'in a new database, too');
+
+#
+# Changes of what Poser's scripts have made, in a schema and with an owner of its own
+#
+
+$node->safe_psql('postgres', 'DROP DATABASE shop');
+create_database($node, 'shop', owner => 'shopkeeper', schema => 'stock');
+make_history($node, 'shop', 'shopkeeper');
+make_batches($node, 'shop', 'shopkeeper');
+lines_as($node, 'shop', 'shopkeeper', <<'EOF');
+ALTER TABLE poser_widget ALTER COLUMN description DROP NOT NULL;
+ALTER TABLE poser_batch ALTER COLUMN created DROP DEFAULT;
+ALTER TABLE poser_batch ALTER COLUMN id SET GENERATED BY DEFAULT;
+ALTER TABLE poser_batch_row DROP COLUMN status_text;
+ALTER TABLE poser_batch_row ALTER COLUMN operation DROP DEFAULT, ALTER COLUMN operation TYPE text COLLATE "C";
+ALTER TABLE poser_batch_row SET UNLOGGED;
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget;
+ALTER TABLE poser_widget DROP CONSTRAINT poser_widget_pkey;
+ALTER TABLE poser_widget ADD CONSTRAINT poser_widget_pkey PRIMARY KEY (uuid) INCLUDE (description);
+ALTER TABLE poser_component ADD CONSTRAINT poser_component_fk_widget FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid);
+ALTER TABLE poser_batch RENAME CONSTRAINT poser_batch_uq_id TO one_id;
+ALTER TABLE poser_batch_row DROP CONSTRAINT poser_batch_row_ck_status;
+DROP INDEX poser_component_idx_widget;
+CREATE INDEX poser_component_idx_widget ON poser_component (widget_uuid, active);
+ALTER INDEX poser_transaction_idx_issued_at RENAME TO by_time;
+DROP INDEX poser_component_version_idx_widget;
+ALTER TABLE poser_component DISABLE TRIGGER poser_version_insert;
+DROP TRIGGER poser_count_truncate ON poser_widget;
+DROP TRIGGER poser_datasync_arrive ON poser_datasync_consumer;
+CREATE TRIGGER poser_datasync_arrive BEFORE INSERT OR UPDATE ON poser_datasync_consumer FOR EACH ROW EXECUTE FUNCTION poser_datasync_arrive();
+ALTER TABLE poser_datasync_consumer ENABLE ALWAYS TRIGGER poser_datasync_arrive;
+ALTER TABLE poser_transaction ENABLE TRIGGER poser_transaction_arrive;
+ALTER TABLE poser_component_count_delta REPLICA IDENTITY NOTHING;
+ALTER TABLE poser_datasync_skipped REPLICA IDENTITY DEFAULT;
+ALTER TABLE poser_datasync_consumer RESET (fillfactor);
+ALTER VIEW poser_widget_summary SET (security_barrier = true);
+ALTER VIEW poser_widget_summary RESET (security_invoker);
+ALTER VIEW poser_widget_summary ALTER COLUMN active SET DEFAULT true;
+ALTER SEQUENCE poser_change_id_seq INCREMENT 2 MAXVALUE 1000000 CYCLE;
+DROP POLICY poser_batch_policy ON poser_batch;
+CREATE POLICY poser_batch_policy ON poser_batch FOR SELECT USING (role_name = CURRENT_USER);
+ALTER TABLE poser_batch_row DISABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_component_version FORCE ROW LEVEL SECURITY;
+GRANT CREATE, USAGE ON SCHEMA stock TO "auditor ""1""";
+ALTER TABLE poser_component OWNER TO "auditor ""1""";
+EOF
+$facts = facts('shop');
+$changes = local_changes('shop');
+$contents = $node->safe_psql('shop', $visible =~ s/.*poser_widget_summary.*\n//r);
+my $problems = $node->safe_psql('shop', 'SELECT * FROM poser_check()');
+backup_and_restore('changes of what the scripts have made', owner => 1);
+same_lines(local_changes('restored'), $changes, 'the restored database has the same changes of what the scripts have made');
+same_lines(facts('restored'), $facts, 'the catalogs are equal');
+same_lines($node->safe_psql('restored', $visible =~ s/.*poser_widget_summary.*\n//r), $contents, 'all rows are equal');
+same_lines($node->safe_psql('restored', 'SELECT * FROM poser_check()'), $problems, 'poser_check() reports the same problems');
+
+# A label needs a module that gives it its meaning, so this one is not restored.
+is( $node->safe_psql('fresh', <<'EOF'), q{SECURITY LABEL FOR "A mask" ON COLUMN public.poser_widget.description IS 'it''s hidden';}, 'a security label');
+INSERT INTO pg_seclabel SELECT attrelid, 'pg_class'::regclass, attnum, 'A mask', 'it''s hidden'
+FROM pg_attribute WHERE attrelid = 'poser_widget'::regclass AND attname = 'description';
+SELECT statement FROM poser_local_changes();
+EOF
+
+done_testing();
