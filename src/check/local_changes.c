@@ -20,7 +20,9 @@
  *
  * The functions that write definitions, such as pg_get_triggerdef(), see the catalogs as
  * they are now, and not as the query's snapshot does.  So all relations are locked while
- * the query runs, and its snapshot is newer than the locks.
+ * the query runs, and its snapshot is newer than the locks.  One function differs:
+ * pg_get_constraintdef() reads with the transaction's snapshot.  If a REPEATABLE READ
+ * transaction does not see a constraint, this is an error.
  *
  * Definitions need no qualified names for objects in pg_catalog, and have qualified names for all
  * others, because the function's search_path is pg_catalog.
@@ -48,6 +50,13 @@ static const char *const relations_query =
 	" WHERE refclassid = 'pg_extension'::regclass AND refobjid = $1 AND deptype = 'e'\n"
 	"   AND classid = 'pg_class'::regclass\n"
 	" ORDER BY objid";
+
+/* Constraints of the extension's tables that the transaction's snapshot does not see.  $1 is the extension. */
+static const char *const unseen_query =
+	"SELECT con.conrelid::oid\n"
+	"  FROM pg_depend AS d JOIN pg_constraint AS con ON con.conrelid = d.objid\n"
+	" WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = $1 AND d.deptype = 'e'\n"
+	"   AND d.classid = 'pg_class'::regclass AND pg_get_constraintdef(con.oid) IS NULL";
 
 /*
  * The main query has the installed version of the extension as $2, and the extension as $3.
@@ -240,7 +249,7 @@ static const char *const facts =
 	"           COALESCE((SELECT ' (' || string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) || ')'\n"
 	"                       FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attnum = ANY (pr.prattrs::int2[])), '')\n"
 	"           || COALESCE(' WHERE (' || pg_get_expr(pr.prqual, pr.prrelid) || ')', '')\n"
-	"      FROM relation AS r JOIN pg_publication_rel AS pr ON pr.prrelid = r.oid JOIN pg_publication AS p ON p.oid = pr.prpubid\n"
+	"      FROM relation AS r JOIN pg_publication_rel AS pr ON pr.prrelid = r.oid JOIN pg_publication AS p ON p.oid = pr.prpubid AND NOT p.puballtables\n"
 	"    UNION ALL\n"
 	"    SELECT r.oid, CASE r.kind WHEN 'c' THEN 'type owner' ELSE 'owner' END, '', quote_ident(pg_get_userbyid(r.relowner))\n"
 	"      FROM relation AS r\n"
@@ -421,31 +430,20 @@ static const char *const comparison =
 	/* columns and options keep their order */
 	" ORDER BY s.section = 'post-data', s.step, s.oid, a.attnum, o.position, s.name COLLATE \"C\", s.statement COLLATE \"C\"\n";
 
-/* Lock the extension's relations, and return a list of them. */
+/* Run a query that has the extension as $1 and returns the OIDs of relations. */
 static List *
-lock_relations(Oid extension)
+find_relations(const char *sql, Oid extension)
 {
 	const Oid argtypes[] = {OIDOID};
 	const Datum values[] = {ObjectIdGetDatum(extension)};
 	List *result = NIL;
-	ListCell *lc;
 
-	poser_run(&(PoserQuery) {
-		.sql = relations_query,
-		.nargs = lengthof(argtypes),
-		.argtypes = argtypes,
-		.values = values,
-		.read_only = true,
-		.once = true});
+	poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true});
 	for (uint64 i = 0; i < SPI_tuptable->numvals; i++)
 	{
 		bool isnull;
 
 		result = lappend_oid(result, DatumGetObjectId(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 1, &isnull)));
-	}
-	foreach(lc, result)
-	{
-		LockRelationOid(lfirst_oid(lc), AccessShareLock);
 	}
 	return result;
 }
@@ -489,6 +487,7 @@ poser_local_changes(PG_FUNCTION_ARGS)
 	static const PoserSetting quoting[] = {{"quote_all_identifiers", "off"}};
 	Oid extension = getExtensionOfObject(ProcedureRelationId, fcinfo->flinfo->fn_oid);
 	List *relations;
+	List *unseen;
 	ListCell *lc;
 	int level;
 
@@ -498,11 +497,22 @@ poser_local_changes(PG_FUNCTION_ARGS)
 	SPI_connect();
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	relations = lock_relations(extension);
+	relations = find_relations(relations_query, extension);
 	PopActiveSnapshot();
+	foreach(lc, relations)
+	{
+		LockRelationOid(lfirst_oid(lc), AccessShareLock);
+	}
 
 	/* a snapshot that is newer than the locks */
 	PushActiveSnapshot(GetLatestSnapshot());
+	unseen = find_relations(unseen_query, extension);
+	if (unseen != NIL)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent change of a constraint of relation \"%s\"",
+						get_rel_name(linitial_oid(unseen))),
+				 errhint("The transaction might succeed if retried.")));
 	return_statements(fcinfo, extension);
 	PopActiveSnapshot();
 
