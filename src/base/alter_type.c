@@ -227,14 +227,17 @@ lock_column(Oid extension, Oid relid, const char *name)
 	Relation rel;
 	AttrNumber result;
 
-	/* only an owner may lock; check again after the locks, because the owner may have changed before */
+	/* only an owner may lock; look again after the locks, because all may have changed before */
+	(void) poser_relation_name(relid);
 	poser_check_owner(relid);
 	foreach(lc, find_views(extension, relid, get_attnum(relid, name)))
 	{
 		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
 	}
-	rel = relation_open(relid, AccessExclusiveLock);
+	LockRelationOid(relid, AccessExclusiveLock);
+	(void) poser_relation_name(relid);
 	poser_check_owner(relid);
+	rel = relation_open(relid, NoLock);
 	result = poser_user_column(rel, name, NULL);
 	relation_close(rel, NoLock);
 	return result;

@@ -87,6 +87,8 @@ static const char *const objects =
 	"           JOIN pg_namespace AS n ON n.oid = c.relnamespace\n"
 	"     WHERE d.refclassid = 'pg_extension'::regclass AND d.refobjid = $3 AND d.deptype = 'e'\n"
 	"       AND (d.classid = 'pg_class'::regclass OR c.relkind = 'c')\n"
+	/* not what a user has added to the extension */
+	"       AND c.relname IN (SELECT relation FROM own_column UNION ALL SELECT relation FROM own_structure)\n"
 	"),\n"
 	"attribute AS (\n"
 	"    SELECT r.oid, r.name AS relation, r.kind, r.qualified, a.attnum, a.attname AS name, a.attnotnull, a.attstorage, a.attcompression, a.attstattarget,\n"
