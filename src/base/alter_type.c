@@ -29,6 +29,7 @@
 #include "commands/tablecmds.h"
 #include "executor/spi.h"
 #include "nodes/parsenodes.h"
+#include "parser/parser.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
@@ -243,6 +244,21 @@ lock_column(Oid extension, Oid relid, const char *name)
 	return result;
 }
 
+/* Raises an error if a statement ALTER TABLE does more than to give a column this type. */
+static void
+check_statement(const char *statement, const char *type)
+{
+	List *parsed = raw_parser(statement, RAW_PARSE_DEFAULT);
+	AlterTableStmt *alter = (AlterTableStmt *) linitial_node(RawStmt, parsed)->stmt;
+
+	/* a second statement, a second command, or USING */
+	if (list_length(parsed) != 1 || list_length(alter->cmds) != 1 ||
+		((ColumnDef *) linitial_node(AlterTableCmd, alter->cmds)->def)->raw_default != NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_SYNTAX_ERROR),
+				 errmsg("\"%s\" is not a type", type)));
+}
+
 /*
  * poser_alter_type(target regclass, column_name name, type text) returns void
  *
@@ -257,16 +273,17 @@ poser_alter_type(PG_FUNCTION_ARGS)
 	Oid extension = getExtensionOfObject(ProcedureRelationId, fcinfo->flinfo->fn_oid);
 	Oid relid = PG_GETARG_OID(0);
 	const char *name = NameStr(*PG_GETARG_NAME(1));
-	Oid type;
-	int32 typmod;
+	const char *type = text_to_cstring(PG_GETARG_TEXT_PP(2));
+	const char *statement;
 	AttrNumber column;
 	List *views = NIL;
 	ListCell *lc;
 	int level;
 
-	parseTypeString(text_to_cstring(PG_GETARG_TEXT_PP(2)), &type, &typmod, NULL);
 	SPI_connect();
 	column = lock_column(extension, relid, name);
+	statement = psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s", poser_relation_name(relid), quote_identifier(name), type);
+	check_statement(statement, type);
 
 	level = poser_begin_settings(path, lengthof(path));
 	foreach(lc, find_views(extension, relid, column))
@@ -275,9 +292,8 @@ poser_alter_type(PG_FUNCTION_ARGS)
 	}
 	AtEOXact_GUC(true, level);
 
-	/* the caller's path, because indexes may be made again */
-	run_statement(psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s", poser_relation_name(relid), quote_identifier(name),
-						   format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY)));
+	/* under the caller's path, in which the type's name is looked up */
+	run_statement(statement);
 
 	level = poser_begin_settings(path, lengthof(path));
 	foreach(lc, views)

@@ -17,7 +17,6 @@
 #include "access/tableam.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
-#include "parser/parse_type.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/jsonb.h"
@@ -93,8 +92,7 @@ typedef bool TU_UpdateIndexes;
 /* 16 renamed this function. */
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
 
-/* 16 added the argument "escontext" to the first two functions, and "copy" to the third. */
-#define parseTypeString(string, type, typmod, escontext) parseTypeString(string, type, typmod, false)
+/* 16 added the argument "escontext" to the first function, and "copy" to the second. */
 #define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
 #define tuplesort_getdatum(sort, forward, copy, value, isnull, abbrev) \
 	tuplesort_getdatum(sort, forward, value, isnull, abbrev)

@@ -199,7 +199,7 @@ static const char *const facts =
 	"    SELECT i.oid, 'index setting', i.name, format('ALTER COLUMN %s SET STATISTICS %s', a.attnum, a.attstattarget)\n"
 	"      FROM index AS i JOIN pg_attribute AS a ON a.attrelid = i.indexrelid WHERE a.attstattarget >= 0 \n"
 	"    UNION ALL\n"
-	"    SELECT r.oid, 'statistics', format('%I.%I', n.nspname, s.stxname), pg_get_statisticsobjdef(s.oid)\n"
+	"    SELECT r.oid, 'statistics', format('%I.%I', n.nspname, s.stxname), regexp_replace(pg_get_statisticsobjdef(s.oid), '^CREATE STATISTICS', 'CREATE STATISTICS IF NOT EXISTS')\n"
 	"      FROM relation AS r JOIN pg_statistic_ext AS s ON s.stxrelid = r.oid JOIN pg_namespace AS n ON n.oid = s.stxnamespace\n"
 	"    UNION ALL\n"
 	"    SELECT r.oid, 'statistics setting', format('%I.%I', n.nspname, s.stxname), format('SET STATISTICS %s', s.stxstattarget)\n"

@@ -48,6 +48,13 @@ SELECT * FROM poser_check();
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(255)');
 SELECT * FROM poser_check();
 
+-- with a collation
+SELECT poser_alter_type('poser_widget', 'description', 'varchar(255) COLLATE "C"');
+SELECT attrelid::regclass, attcollation::regcollation FROM pg_attribute
+ WHERE attrelid IN ('poser_widget'::regclass, 'poser_widget_summary'::regclass) AND attname = 'description';
+SELECT * FROM poser_local_changes();
+SELECT poser_alter_type('poser_widget', 'description', 'varchar(255)');
+
 -- a column that no view shows
 SELECT poser_alter_type('poser_component', 'item_code', 'varchar(30)');
 ALTER TABLE poser_component_version ALTER COLUMN item_code TYPE varchar(30);
@@ -81,6 +88,9 @@ SELECT poser_alter_type('poser_widget', 'description', 'no_such_type');
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(3)');
 SELECT poser_alter_type('poser_widget', 'description', 'date');
 SELECT poser_alter_type('poser_widget', 'description', 'text, DROP COLUMN active');
+SELECT poser_alter_type('poser_widget', 'description', 'text; DROP TABLE poser_component');
+SELECT poser_alter_type('poser_widget', 'description', 'text USING uuid');
+SELECT poser_alter_type('poser_widget', 'description', '');
 SELECT poser_alter_type('poser_widget', 'ctid', 'text');
 SELECT poser_alter_type('poser_widget', 'uuid', 'text');
 SELECT poser_alter_type('poser_component', 'active', 'text');
