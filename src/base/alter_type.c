@@ -11,8 +11,9 @@
  * column of a composite type, and then the view gets its query again.  Privileges,
  * comments, options, and all that refers to the view are as before.
  *
- * The views are locked before the table, in the order in which a reader of a view locks
- * both.
+ * The function waits for the lock of the view while it holds no other, and takes the
+ * table's lock only if it can have it at once.  So no other session becomes the victim of
+ * a deadlock, for instance one that has written to the table and then reads the view.
  */
 #include "postgres.h"
 
@@ -220,10 +221,24 @@ attach_view(const View *view, Oid relid, AttrNumber column)
 	run_statement(view->definition);
 }
 
+/* Lock a relation.  Waits only if the function has no other lock. */
+static void
+lock_relation(Oid relid, bool wait)
+{
+	if (wait)
+		LockRelationOid(relid, AccessExclusiveLock);
+	else if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+		ereport(ERROR,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
+				 errhint("Run it again.")));
+}
+
 /* Lock the views and the table, and return the column's number. */
 static AttrNumber
 lock_column(Oid extension, Oid relid, const char *name)
 {
+	bool wait = true;
 	ListCell *lc;
 	Relation rel;
 	AttrNumber result;
@@ -233,9 +248,10 @@ lock_column(Oid extension, Oid relid, const char *name)
 	poser_check_owner(relid);
 	foreach(lc, find_views(extension, relid, get_attnum(relid, name)))
 	{
-		LockRelationOid(lfirst_oid(lc), AccessExclusiveLock);
+		lock_relation(lfirst_oid(lc), wait);
+		wait = false;
 	}
-	LockRelationOid(relid, AccessExclusiveLock);
+	lock_relation(relid, wait);
 	(void) poser_relation_name(relid);
 	poser_check_owner(relid);
 	rel = relation_open(relid, NoLock);

@@ -454,6 +454,34 @@ find_relations(const char *sql, Oid extension)
 	return result;
 }
 
+/*
+ * Lock relations.  The function never waits while it holds one of the locks, so it cannot
+ * be part of a deadlock: it gives all back, waits for the one that it could not have, and
+ * takes the others again.
+ */
+static void
+lock_relations(List *relations)
+{
+	int first = 0;
+	int i = 0;
+
+	LockRelationOid(list_nth_oid(relations, first), AccessShareLock);
+	while (i < list_length(relations))
+	{
+		if (i == first || ConditionalLockRelationOid(list_nth_oid(relations, i), AccessShareLock))
+		{
+			i++;
+			continue;
+		}
+		for (int j = 0; j < list_length(relations); j++)
+			if (j < i || j == first)
+				UnlockRelationOid(list_nth_oid(relations, j), AccessShareLock);
+		first = i;
+		i = 0;
+		LockRelationOid(list_nth_oid(relations, first), AccessShareLock);
+	}
+}
+
 /* Add the statements to the result. */
 static void
 return_statements(FunctionCallInfo fcinfo, Oid extension)
@@ -505,10 +533,7 @@ poser_local_changes(PG_FUNCTION_ARGS)
 	PushActiveSnapshot(GetLatestSnapshot());
 	relations = find_relations(relations_query, extension);
 	PopActiveSnapshot();
-	foreach(lc, relations)
-	{
-		LockRelationOid(lfirst_oid(lc), AccessShareLock);
-	}
+	lock_relations(relations);
 
 	/* a snapshot that is newer than the locks */
 	PushActiveSnapshot(GetLatestSnapshot());
