@@ -367,7 +367,7 @@ ALTER TABLE poser_batch RENAME CONSTRAINT poser_batch_uq_id TO one_id;
 ALTER TABLE poser_batch_row DROP CONSTRAINT poser_batch_row_ck_status;
 DROP INDEX poser_component_idx_widget;
 CREATE INDEX poser_component_idx_widget ON poser_component (widget_uuid, active);
-ALTER INDEX poser_transaction_idx_issued_at RENAME TO by_time;
+ALTER INDEX poser_widget_version_idx_key RENAME TO by_widget;
 DROP INDEX poser_component_version_idx_widget;
 ALTER TABLE poser_component DISABLE TRIGGER poser_version_insert;
 DROP TRIGGER poser_count_truncate ON poser_widget;
