@@ -399,6 +399,19 @@ same_lines(facts('restored'), $facts, 'the catalogs are equal');
 same_lines($node->safe_psql('restored', $visible =~ s/.*poser_widget_summary.*\n//r), $contents, 'all rows are equal');
 same_lines($node->safe_psql('restored', 'SELECT * FROM poser_check()'), $problems, 'poser_check() reports the same problems');
 
+# All relations and the type have another owner than the extension, as after pg_upgrade.
+create_database($node, $_) foreach 'given', 'taken';
+$node->safe_psql('given', <<'EOF');
+SELECT format('ALTER %s %s OWNER TO shopkeeper', CASE relkind WHEN 'c' THEN 'TYPE' WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid::regclass)
+FROM pg_class c WHERE relname ~ '^poser_' AND relkind IN ('r', 'v', 'c', 'S') AND relname <> 'poser_batch_id_seq' \gexec
+EOF
+$facts = facts('given');
+$changes = local_changes('given');
+cmp_ok($changes =~ tr/\n//, '>', 15, 'each relation has another owner');
+$node->safe_psql('taken', $node->safe_psql('given', 'SELECT statement FROM poser_local_changes()'));
+same_lines(local_changes('taken'), $changes, 'the statements give all relations this owner');
+same_lines(facts('taken'), $facts, 'the catalogs are equal');
+
 # A label needs a module that gives it its meaning, so this one is not restored.
 is( $node->safe_psql('fresh', <<'EOF'), q{SECURITY LABEL FOR "A mask" ON COLUMN public.poser_widget.description IS 'it''s hidden';}, 'a security label');
 INSERT INTO pg_seclabel SELECT attrelid, 'pg_class'::regclass, attnum, 'A mask', 'it''s hidden'
