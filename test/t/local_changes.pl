@@ -43,12 +43,16 @@ sub commands_ok
 }
 
 # Makes a backup of database shop, and restores it as database restored, with the manual's
-# commands.  With "owner" the extension belongs to shopkeeper.  Two tests.
+# commands, by "role" or by a superuser.  With "owner" a superuser gives the extension to
+# shopkeeper.  Two tests.
 sub backup_and_restore
 {
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($name, %params) = @_;
 	my $commands = $restore;
+
+	local $ENV{PGUSER} = $params{role} // 'postgres';
+	$commands =~ s/^createdb /createdb -U postgres -O $params{role} /m if $params{role};
 
 	$commands =~ s/^createdb .*\n/createdb -T template0 -O shopkeeper restored\n$as_owner/m if $params{owner};
 	system("rm -rf '$directory/shop.dump'");
@@ -398,6 +402,50 @@ same_lines(local_changes('restored'), $changes, 'the restored database has the s
 same_lines(facts('restored'), $facts, 'the catalogs are equal');
 same_lines($node->safe_psql('restored', $visible =~ s/.*poser_widget_summary.*\n//r), $contents, 'all rows are equal');
 same_lines($node->safe_psql('restored', 'SELECT * FROM poser_check()'), $problems, 'poser_check() reports the same problems');
+
+#
+# An owner that is no superuser
+#
+
+$node->safe_psql('postgres', 'DROP DATABASE shop');
+create_database($node, 'shop', owner => 'shopkeeper');
+make_history($node, 'shop', 'shopkeeper');
+make_batches($node, 'shop', 'shopkeeper');
+lines_as($node, 'shop', 'shopkeeper', <<'EOF');
+SET client_min_messages = warning;
+CREATE TYPE colour AS ENUM ('red', 'blue');
+CREATE FUNCTION fits(text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT length($1) < 1000';
+CREATE FUNCTION same() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NEW; END$$;
+ALTER TABLE poser_widget ADD COLUMN colour colour DEFAULT 'red', ADD COLUMN number integer GENERATED ALWAYS AS IDENTITY,
+	ADD UNIQUE (number), ADD CHECK (fits(description));
+ALTER TABLE poser_widget_version ADD COLUMN colour colour, ADD COLUMN number integer;
+SELECT poser_alter_type('poser_widget', 'description', 'varchar(400)');
+ALTER TABLE poser_widget_version ALTER COLUMN description TYPE varchar(400);
+SELECT poser_record_versions();
+ALTER TABLE poser_component DROP CONSTRAINT poser_component_fk_widget, ADD CONSTRAINT poser_component_fk_widget
+	FOREIGN KEY (widget_uuid) REFERENCES poser_widget (uuid) ON DELETE CASCADE;
+CREATE INDEX ON poser_widget (colour);
+CREATE TRIGGER same BEFORE UPDATE ON poser_widget FOR EACH ROW EXECUTE FUNCTION same();
+ALTER TABLE poser_widget ENABLE ROW LEVEL SECURITY;
+ALTER TABLE poser_widget_version ENABLE ROW LEVEL SECURITY;
+CREATE POLICY blue ON poser_widget TO reader USING (colour = 'blue');
+CREATE POLICY blue ON poser_widget_version TO reader USING (colour = 'blue');
+CREATE POLICY blue ON poser_batch TO reader USING (uuid = 'open');
+GRANT SELECT ON poser_widget, poser_widget_version, poser_component, poser_component_version, poser_widget_summary,
+	poser_batch, poser_batch_row TO reader;
+UPDATE poser_widget SET colour = 'blue' WHERE uuid ~ '[246]';
+EOF
+is($node->safe_psql('shop', 'SELECT * FROM poser_check()'), '', 'poser_check() finds nothing after the changes of an owner');
+$facts = facts('shop');
+$changes = local_changes('shop');
+$contents = contents($node, 'shop', role => 'shopkeeper');
+$seen = lines_as($node, 'shop', 'reader', $visible);
+backup_and_restore('changes of an owner', role => 'shopkeeper');
+same_lines(local_changes('restored'), $changes, 'the restored database has the same changes of an owner');
+same_lines(facts('restored'), $facts, 'the catalogs are equal');
+same_lines(contents($node, 'restored', role => 'shopkeeper'), $contents, 'all contents are equal');
+same_lines(lines_as($node, 'restored', 'reader', $visible), $seen, 'a reader sees what it saw');
+is($node->safe_psql('restored', 'SELECT * FROM poser_check()'), '', 'poser_check() finds nothing after the restore of an owner');
 
 # All relations and the type have another owner than the extension, as after pg_upgrade.
 create_database($node, $_) foreach 'given', 'taken';
