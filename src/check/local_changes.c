@@ -3,20 +3,20 @@
  *	  poser_local_changes(): what users have changed in the extension's tables, as
  *	  statements.
  *
- * pg_dump dumps the rows of an extension's tables, and the privileges that were granted on
- * them.  It does not dump what users have added to these tables or changed in them.  This
- * function writes it as statements that pg_dump would have written, if the tables did not
- * belong to an extension.
+ * pg_dump dumps the rows of an extension's tables, and the privileges on them.  It does not
+ * dump what users have added to these tables or changed in them.  This function writes
+ * the statements that pg_dump would have written, if the tables did not belong to an
+ * extension.
  *
  * The query reads the catalogs into a list of facts.  A fact has the table, a kind, a name
  * and a value, for instance
  *
- *		poser_component | foreign key | poser_component_fk_widget | FOREIGN KEY (widget_uuid) REFERENCES ...
+ *		poser_batch | key | poser_batch_uq_id | UNIQUE (id)
  *
- * The lists in check_structure.c and own_structure.c say which facts the scripts of the
- * installed version have made.  Each difference becomes statements, and its kind says
- * which ones.  A kind has one statement that makes what is new or has been changed, and one
- * that removes what is gone.  If a kind has no statement for a change, a change is both of them.
+ * The lists in check_structure.c and own_structure.c have the facts that the scripts of
+ * the installed version have made.  Each difference becomes statements, and the kind says
+ * which ones.  A kind has a statement that makes what is new, and one that removes what is
+ * gone.  A change is both of them, unless the kind has a statement for changes.
  *
  * The functions that write definitions, such as pg_get_triggerdef(), see the catalogs as
  * they are now, and not as the query's snapshot does.  So all relations are locked while
@@ -24,8 +24,8 @@
  * pg_get_constraintdef() reads with the transaction's snapshot.  If a REPEATABLE READ
  * transaction does not see a constraint, this is an error.
  *
- * Definitions need no qualified names for objects in pg_catalog, and have qualified names for all
- * others, because the function's search_path is pg_catalog.
+ * The function's search_path is pg_catalog.  So the definitions qualify the names of all
+ * objects that are in other schemas.
  */
 #include "postgres.h"
 
@@ -51,7 +51,7 @@ static const char *const relations_query =
 	"   AND classid = 'pg_class'::regclass\n"
 	" ORDER BY objid";
 
-/* Constraints of the extension's tables that the transaction's snapshot does not see.  $1 is the extension. */
+/* The tables with constraints that the transaction's snapshot does not see.  $1 is the extension. */
 static const char *const unseen_query =
 	"SELECT con.conrelid::oid\n"
 	"  FROM pg_depend AS d JOIN pg_constraint AS con ON con.conrelid = d.objid\n"
@@ -59,8 +59,8 @@ static const char *const unseen_query =
 	"   AND d.classid = 'pg_class'::regclass AND pg_get_constraintdef(con.oid) IS NULL";
 
 /*
- * The main query has the installed version of the extension as $2, and the extension as $3.
- * It begins with two lists: columns that the scripts have made, and all else that they have made.
+ * The main query, of which $2 is the installed version and $3 the extension, begins with
+ * two lists: the columns that the scripts have made, and all else that they have made.
  */
 static const char *const lists =
 	"WITH own_column AS (\n"
@@ -135,7 +135,7 @@ static const char *const objects =
 	"           LATERAL pg_options_to_table(o.options) WITH ORDINALITY AS p (option_name, option_value, position)\n"
 	")\n";
 
-/* The facts.  A kind has the same name here, in own_structure.c and in the next list. */
+/* The facts.  A kind has the same name here, in own_structure.c and in the list of statements. */
 static const char *const facts =
 	"fact (oid, kind, name, value) AS (\n"
 	"    SELECT oid, 'persistence', '', CASE relpersistence WHEN 'u' THEN 'UNLOGGED' ELSE 'LOGGED' END\n"
@@ -300,13 +300,13 @@ static const char *const facts =
 
 /*
  * The statements of each kind: in which section they are, and in which step of it the
- * statement is that removes what is gone, and the one that makes what is new.  A kind has a
- * third statement if a change is not both of these.  %1$s is the table, %2$s the name, %3$s the
- * value, and %4$s the extension's schema.
+ * statement is that removes what is gone, and the one that makes what is new.  The last
+ * column has the statement for a change, if this is not both of them.  %1$s is the table,
+ * %2$s the name, %3$s the value, and %4$s the extension's schema.
  *
- * Keys come before the foreign keys that need them, indexes and triggers before
- * what refers to them, policies after the rows, and the owner last, because the restoring role
- * may have no rights after it.
+ * In the steps, keys come before foreign keys, and indexes and triggers before what refers
+ * to them.  The owner comes last, because the role that restores may have no rights
+ * afterwards.
  */
 static const char *const methods =
 	"method (kind, section, drop_step, drop_format, step, format, change_format) AS (VALUES\n"
@@ -511,8 +511,8 @@ return_statements(FunctionCallInfo fcinfo, Oid extension)
 /*
  * poser_local_changes() returns table (section text, statement text)
  *
- * Every role can call it, because every role can read the catalogs.  It needs no privilege
- * on the tables.  The locks end with the function, so that a role without privileges does not hold them.
+ * Every role can call it, because every role can read the catalogs.  The locks end with the
+ * function, because a role without privileges on the tables must not hold them.
  */
 Datum
 poser_local_changes(PG_FUNCTION_ARGS)

@@ -2,15 +2,16 @@
  * own_structure.c
  *	  What the scripts have made of the extension's tables, beside their columns.
  *
- * poser_local_changes() compares the catalogs with this list and with the list of columns
- * in check_structure.c.  local_changes.c explains the kinds.  The values are those that it
- * reads from the catalogs in a new database, with '@' for the extension's schema, and with
- * one space for each line break.
+ * poser_local_changes() compares the catalogs with this list, and with the list of columns
+ * in check_structure.c.  A row has the table, the kind of object, its name and its
+ * definition; local_changes.c has a query for each kind.  The definition is what the query
+ * returns in a new database, with '@' for the extension's schema and a space for each
+ * line break.
  *
- * A row has the version that has added it, and the version that has removed or changed it
- * if there is one.  If a script adds an object that is not in this list,
- * poser_local_changes() returns a statement for it in every database, and the test
- * local_changes fails.  A trigger that is not ENABLE has a second row for that.
+ * Then follow the version that has added the object, and the version that has removed or
+ * changed it.  If a script makes an object that is not in this list,
+ * poser_local_changes() returns a statement that makes it, in every new database, and the
+ * test local_changes fails.  A trigger that is not simply enabled has a second row.
  */
 #include "postgres.h"
 
