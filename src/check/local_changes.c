@@ -351,6 +351,11 @@ static const char *const methods =
 	"    ('type owner', 'post-data', 0, NULL, 80, 'ALTER TYPE %1$s OWNER TO %3$s', NULL)\n"
 	")\n";
 
+/*
+ * The comparison of facts with those that the scripts have made, and the statements.  Line
+ * breaks in a definition do not count.  A few facts need more than that they differ: these
+ * are the parts of "difference".
+ */
 static const char *const comparison =
 	"own (oid, kind, name, value) AS (\n"
 	"    SELECT r.oid, o.kind, o.name, replace(o.value, '@.', format('%I.', r.schema))\n"
