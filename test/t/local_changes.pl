@@ -169,6 +169,22 @@ SET search_path = '';
 SELECT * FROM public.poser_local_changes();
 EOF
 
+# Each table, view and sequence of the extension is known: a column or an owner of it is returned.
+$node->safe_psql('postgres', 'CREATE DATABASE known TEMPLATE fresh');
+is( $node->safe_psql('known', <<'EOF'), '', 'the function knows all relations of the extension');
+SET client_min_messages = warning;
+CREATE TEMP VIEW member AS
+	SELECT objid::regclass AS name, relkind FROM pg_depend JOIN pg_class c ON c.oid = objid
+	WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser')
+		AND deptype = 'e' AND classid = 'pg_class'::regclass AND relname <> 'poser_batch_id_seq';
+SELECT format('ALTER TABLE %s ADD COLUMN extra text', name) FROM member WHERE relkind = 'r' \gexec
+SELECT format('ALTER TABLE %s OWNER TO shopkeeper', name) FROM member \gexec
+SELECT name FROM member
+WHERE NOT EXISTS (SELECT FROM poser_local_changes() WHERE statement = format('ALTER TABLE public.%s OWNER TO shopkeeper;', name))
+	OR (relkind = 'r' AND NOT EXISTS (
+		SELECT FROM poser_local_changes() WHERE statement = format('ALTER TABLE public.%s ADD COLUMN extra text;', name)));
+EOF
+
 #
 # A database with changes of every kind, which Poser works with
 #
