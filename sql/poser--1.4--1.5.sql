@@ -129,6 +129,27 @@ COMMENT ON FUNCTION @extschema@.poser_batch_populate(
 
 -- === What a dump does not hold ===
 
+CREATE FUNCTION @extschema@.poser_local_changes()
+RETURNS TABLE (
+	section pg_catalog.text,
+	statement pg_catalog.text
+)
+AS 'MODULE_PATHNAME', 'poser_local_changes'
+LANGUAGE C STABLE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION @extschema@.poser_local_changes() IS
+'what was added to the tables of this extension or changed in them, as statements: those that a restore runs before its data, and those after';
+
+CREATE FUNCTION @extschema@.poser_alter_type(
+	target pg_catalog.regclass, column_name pg_catalog.name, type pg_catalog.text)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_alter_type'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
+'gives a column of a table another type, and the column of poser_widget_summary that shows it';
+
 -- === Parallel queries ===
 
 -- These functions read as the caller, so they run the code of policies.  A policy may
@@ -150,5 +171,12 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
 		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
 		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
-		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)'
+		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)',
+		  '@extschema@.poser_local_changes()',
+		  '@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)'
 		 ]::pg_catalog.regprocedure[]);
+
+GRANT EXECUTE ON FUNCTION
+	@extschema@.poser_local_changes(),
+	@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)
+	TO PUBLIC;

@@ -9,26 +9,13 @@
 
 #include "check/check_internal.h"
 
-/* Does the installed version have the object "expected"?  Versions are compared as numbers: 1.10 is later than 1.9. */
-#define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
-
-/* Is the installed version older than the one that has removed or changed the object, if any has? */
-#define IS_NOT_REPLACED "(expected.until IS NULL OR string_to_array(expected.until, '.')::int[] > string_to_array($2, '.')::int[])"
-
 /*
- * Columns that are missing or have been changed.  Kind 'r' is a NOT NULL column of a
- * table, 'n' a column of a table that may be null, 'v' a column of a view, and 'c' a
- * column of a composite type.
+ * The columns that the scripts have made.  Kind 'r' is a NOT NULL column of a table, 'n' a
+ * column of a table that may be null, 'v' a column of a view, and 'c' a column of a
+ * composite type.
  */
-static const char *const check_columns =
-	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
-	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
-	"            WHEN format_type(a.atttypid, a.atttypmod) <> expected.type\n"
-	"            THEN format('is of type %s instead of %s',\n"
-	"                        format_type(a.atttypid, a.atttypmod), expected.type)\n"
-	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
-	"            ELSE 'has no default' END\n"
-	"  FROM (VALUES\n"
+const char *const poser_own_columns =
+	"(VALUES\n"
 	"        ('poser_widget', 'r', 'uuid', 'character varying(32)', true, '1.1'),\n"
 	"        ('poser_widget', 'r', 'description', 'character varying(255)', false, '1.1'),\n"
 	"        ('poser_widget', 'r', 'active', 'boolean', true, '1.1'),\n"
@@ -160,7 +147,27 @@ static const char *const check_columns =
 	"        ('poser_datasync_status', 'v', 'attempts', 'integer', false, '1.4'),\n"
 	"        ('poser_datasync_status', 'v', 'last_error', 'text', false, '1.4'),\n"
 	"        ('poser_datasync_status', 'v', 'last_failed_at', 'timestamp with time zone', false, '1.4'),\n"
-	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'))\n"
+	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'))";
+
+/*
+ * Has the column the type that a script has given it?  A text of the user's may be longer:
+ * users widen it by poser_alter_type().
+ */
+#define HAS_TYPE \
+	"(format_type(a.atttypid, a.atttypmod) = expected.type\n" \
+	"             OR (expected.name IN ('description', 'item_code') AND a.atttypid IN ('varchar'::regtype, 'text'::regtype)\n" \
+	"                 AND COALESCE(NULLIF(a.atttypmod, -1) - 4 > substring(expected.type, '[0-9]+')::int, true)))"
+
+/* Columns that are missing or have been changed.  %s is the list of columns. */
+static const char *const check_columns =
+	"SELECT format('column %%s of %%s', expected.name, expected.relation),\n"
+	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
+	"            WHEN NOT " HAS_TYPE "\n"
+	"            THEN format('is of type %%s instead of %%s',\n"
+	"                        format_type(a.atttypid, a.atttypmod), expected.type)\n"
+	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
+	"            ELSE 'has no default' END\n"
+	"  FROM %s\n"
 	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -168,7 +175,7 @@ static const char *const check_columns =
 	"       ON a.attrelid = c.oid AND a.attname = expected.name AND a.attnum > 0\n"
 	" WHERE " IS_EXPECTED "\n"
 	"   AND (a.attname IS NULL\n"
-	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
+	"    OR NOT " HAS_TYPE "\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
 	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
@@ -465,9 +472,9 @@ poser_check_structure(const PoserCheck *check)
 
 	for (int i = 0; i < lengthof(structure_checks); i++)
 	{
-		uint64 nproblems = poser_check_run(check, structure_checks[i]);
-
-		if (structure_checks[i] == check_columns && nproblems > 0)
+		if (structure_checks[i] != check_columns)
+			poser_check_run(check, structure_checks[i]);
+		else if (poser_check_run(check, psprintf(check_columns, poser_own_columns)) > 0)
 			result = false;
 	}
 	return result;
