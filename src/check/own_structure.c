@@ -58,7 +58,7 @@ const char *const poser_own_structure =
 	"        ('poser_widget_version', 'key', 'poser_widget_version_pkey', 'PRIMARY KEY (change_id)', '1.2', NULL),\n"
 	"        ('poser_component_version', 'key', 'poser_component_version_pkey', 'PRIMARY KEY (change_id)', '1.2', NULL),\n"
 	"        ('poser_version_horizon', 'key', 'poser_version_horizon_pkey', 'PRIMARY KEY (transaction_id)', '1.2', NULL),\n"
-	"        ('poser_transaction', 'index', 'poser_transaction_idx_issued_at', 'CREATE INDEX poser_transaction_idx_issued_at ON @.poser_transaction USING btree (issued_at, id)', '1.2', NULL),\n"
+	"        ('poser_transaction', 'index', 'poser_transaction_idx_issued_at', 'CREATE INDEX poser_transaction_idx_issued_at ON @.poser_transaction USING btree (issued_at, id)', '1.2', '1.5'),\n"
 	"        ('poser_widget_version', 'index', 'poser_widget_version_idx_key', 'CREATE INDEX poser_widget_version_idx_key ON @.poser_widget_version USING btree (uuid, change_id)', '1.2', NULL),\n"
 	"        ('poser_component_version', 'index', 'poser_component_version_idx_key', 'CREATE INDEX poser_component_version_idx_key ON @.poser_component_version USING btree (uuid, change_id)', '1.2', NULL),\n"
 	"        ('poser_component_version', 'index', 'poser_component_version_idx_widget', 'CREATE INDEX poser_component_version_idx_widget ON @.poser_component_version USING btree (widget_uuid)', '1.2', NULL),\n"
@@ -85,7 +85,7 @@ const char *const poser_own_structure =
 	"        ('poser_batch_id_seq', 'sequence', '', 'AS bigint INCREMENT BY 1 MINVALUE 1 MAXVALUE 9223372036854775807 START WITH 1 CACHE 1 NO CYCLE', '1.3', NULL),\n"
 	"        ('poser_batch', 'key', 'poser_batch_pkey', 'PRIMARY KEY (uuid)', '1.3', NULL),\n"
 	"        ('poser_batch', 'key', 'poser_batch_uq_id', 'UNIQUE (id)', '1.3', NULL),\n"
-	"        ('poser_batch_row', 'key', 'poser_batch_row_pkey', 'PRIMARY KEY (batch_uuid, sequence)', '1.3', NULL),\n"
+	"        ('poser_batch_row', 'key', 'poser_batch_row_pkey', 'PRIMARY KEY (batch_uuid, sequence)', '1.3', '1.5'),\n"
 	"        ('poser_batch_row', 'check', 'poser_batch_row_ck_operation', 'CHECK ((operation = ANY (''{create,update,delete,unchanged}''::text[])))', '1.3', NULL),\n"
 	"        ('poser_batch_row', 'check', 'poser_batch_row_ck_status', 'CHECK ((status = ANY (''{ready,error,conflict,skipped}''::text[])))', '1.3', NULL),\n"
 	"        ('poser_batch_row', 'check', 'poser_batch_row_ck_values', 'CHECK (((jsonb_typeof(key) = ''object''::text) AND ((old IS NULL) OR (jsonb_typeof(old) = ''object''::text)) AND ((new IS NULL) OR (jsonb_typeof(new) = ''object''::text))))', '1.3', NULL),\n"
@@ -118,4 +118,9 @@ const char *const poser_own_structure =
 	"        ('poser_datasync_consumer', 'trigger', 'poser_datasync_changed', 'CREATE TRIGGER poser_datasync_changed AFTER INSERT OR DELETE OR UPDATE OF notify OR TRUNCATE ON @.poser_datasync_consumer FOR EACH STATEMENT EXECUTE FUNCTION @.poser_datasync_changed()', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_arrive', 'ENABLE ALWAYS', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_arrive_update', 'ENABLE REPLICA', '1.4', NULL),\n"
-	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_changed', 'ENABLE ALWAYS', '1.4', NULL))";
+	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_changed', 'ENABLE ALWAYS', '1.4', NULL),\n"
+	"        ('poser_batch', 'default', 'unchanged_count', '0', '1.5', NULL),\n"
+	"        ('poser_batch_row', 'replica identity', '', 'USING INDEX poser_batch_row_uq_sequence', '1.5', NULL),\n"
+	"        ('poser_batch_row', 'key', 'poser_batch_row_pkey', 'PRIMARY KEY (row_id)', '1.5', NULL),\n"
+	"        ('poser_batch_row', 'key', 'poser_batch_row_uq_sequence', 'UNIQUE (batch_uuid, sequence)', '1.5', NULL),\n"
+	"        ('poser_prune_position', 'key', 'poser_prune_position_pkey', 'PRIMARY KEY (relation)', '1.5', NULL))";
