@@ -51,6 +51,11 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 
 -- === Indexes of the history ===
 
+-- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
+-- issued_at and id rise together, so the primary key finds the last transaction of a time
+-- in a backward scan that ends at the first match.
+DROP INDEX @extschema@.poser_transaction_idx_issued_at;
+
 -- === Batches ===
 
 -- A key of one column, for programs that know no other keys.  What comes after the last

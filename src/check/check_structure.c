@@ -321,7 +321,7 @@ static const char *const check_indexes =
 	"        ('poser_component_count', 'poser_component_count_pkey', true, 'widget_uuid', '1.1', NULL),\n"
 	"        ('poser_component_count_delta', 'poser_component_count_delta_idx_widget', false, 'widget_uuid', '1.1', NULL),\n"
 	"        ('poser_transaction', 'poser_transaction_pkey', true, 'id', '1.2', NULL),\n"
-	"        ('poser_transaction', 'poser_transaction_idx_issued_at', false, 'issued_at, id', '1.2', NULL),\n"
+	"        ('poser_transaction', 'poser_transaction_idx_issued_at', false, 'issued_at, id', '1.2', '1.5'),\n"
 	"        ('poser_widget_version', 'poser_widget_version_pkey', true, 'change_id', '1.2', NULL),\n"
 	"        ('poser_widget_version', 'poser_widget_version_idx_key', false, 'uuid, change_id', '1.2', NULL),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', true, 'change_id', '1.2', NULL),\n"

@@ -550,7 +550,6 @@ foreach (
 	'GRANT USAGE ON SEQUENCE poser_change_id_seq TO reader',
 	'REVOKE EXECUTE ON FUNCTION poser_record_versions() FROM public',
 	'DROP INDEX poser_widget_version_idx_key',
-	'DROP INDEX poser_transaction_idx_issued_at',
 	q{COMMENT ON COLUMN poser_transaction.xact IS 'other'},
 	q{COMMENT ON SEQUENCE poser_change_id_seq IS 'other'},
 	'ALTER TABLE poser_batch DISABLE ROW LEVEL SECURITY',
