@@ -89,6 +89,22 @@ SELECT max(id) FROM poser_transaction WHERE issued_at <= '2000-06-01';
 SELECT max(id) FROM poser_transaction WHERE issued_at <= '2002-06-01';
 SELECT object, problem FROM poser_check() WHERE object LIKE 'index %';
 
+-- Entries in other indexes of a user: with an expression and a predicate, and unique.
+CREATE INDEX by_word ON poser_widget_version (lower(description)) WHERE operation_type = 0;
+INSERT INTO poser_widget (uuid, description) SELECT 'new ' || g, 'Word ' || g FROM generate_series(1, 3) AS g;
+SET enable_seqscan = off;
+SET enable_bitmapscan = off;
+SELECT scans('SELECT uuid FROM poser_widget_version WHERE lower(description) = ''word 2'' AND operation_type = 0');
+SELECT uuid FROM poser_widget_version WHERE lower(description) = 'word 2' AND operation_type = 0;
+RESET enable_seqscan;
+RESET enable_bitmapscan;
+CREATE UNIQUE INDEX one_version ON poser_component_version (item_code);
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'new 1', '1', 'x');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c2', 'new 1', '2', 'x'), ('c3', 'new 1', '1', 'x');
+UPDATE poser_component SET description = 'y';
+SELECT uuid, description FROM poser_component;
+SELECT uuid, item_code, description FROM poser_component_version;
+
 DROP VIEW reads;
 DROP FUNCTION part(text), scans(text);
 DROP PROCEDURE write(bigint, bigint);
