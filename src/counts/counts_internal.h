@@ -110,9 +110,9 @@ typedef struct CountChanges
 	Tally first;
 	MemoryContext context;	   /* of the hash table and its keys */
 	struct changes_hash *hash; /* NULL until there is a second key */
-	Size limit;			  /* of the context's memory */
-	Tuplesortstate *sort; /* rows of (hash, key, total, active); NULL until it is needed */
-	TupleTableSlot *slot; /* for the rows of the sort */
+	Size limit;				   /* of the context's memory */
+	Tuplesortstate *sort;	   /* rows of (hash, key, total, active); NULL until it is needed */
+	TupleTableSlot *slot;	   /* for the rows of the sort */
 } CountChanges;
 
 static inline uint32
