@@ -49,6 +49,61 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 
 -- === Restores ===
 
+-- History that arrives from elsewhere: which transactions have arrived, and the triggers
+-- that see what SQL inserts.  They fire on no subscriber, because nothing is recorded
+-- there; but xact is set there, too, as before.
+
+CREATE TABLE @extschema@.poser_arrival (
+	first pg_catalog.int8 NOT NULL,
+	last pg_catalog.int8 NOT NULL,
+	awaited pg_catalog.bool NOT NULL,
+	CONSTRAINT poser_arrival_pkey PRIMARY KEY (first)
+);
+
+COMMENT ON TABLE @extschema@.poser_arrival IS
+'ranges of ids of transactions that were not recorded here: a restore, or another tool, has inserted them';
+COMMENT ON COLUMN @extschema@.poser_arrival.first IS 'key: the first id of the range';
+COMMENT ON COLUMN @extschema@.poser_arrival.last IS 'the last id of the range';
+COMMENT ON COLUMN @extschema@.poser_arrival.awaited IS
+'only versions have arrived; the transactions are still those that were recorded here';
+
+CREATE FUNCTION @extschema@.poser_arrive()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'poser_arrive'
+LANGUAGE C;
+
+COMMENT ON FUNCTION @extschema@.poser_arrive() IS
+'lets versions that arrive from elsewhere replace what was recorded; arguments: table, columns of its key';
+COMMENT ON FUNCTION @extschema@.poser_transaction_arrive() IS
+'sets xact of a transaction that arrives from elsewhere, and gives it its id';
+
+CREATE TRIGGER poser_arrive_before
+	BEFORE INSERT ON @extschema@.poser_widget_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+CREATE TRIGGER poser_arrive_row
+	BEFORE INSERT ON @extschema@.poser_widget_version
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+CREATE TRIGGER poser_arrive_after
+	AFTER INSERT ON @extschema@.poser_widget_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+
+CREATE TRIGGER poser_arrive_before
+	BEFORE INSERT ON @extschema@.poser_component_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+CREATE TRIGGER poser_arrive_row
+	BEFORE INSERT ON @extschema@.poser_component_version
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+CREATE TRIGGER poser_arrive_after
+	AFTER INSERT ON @extschema@.poser_component_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+
+CREATE TRIGGER poser_transaction_arrive_before
+	BEFORE INSERT ON @extschema@.poser_transaction
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_transaction_arrive();
+CREATE TRIGGER poser_transaction_arrive_after
+	AFTER INSERT ON @extschema@.poser_transaction
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_transaction_arrive();
+
 -- === Indexes of the history ===
 
 -- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
@@ -167,13 +222,15 @@ ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLE
 -- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
-	ARRAY['@extschema@.poser_prune_position'
+	ARRAY['@extschema@.poser_prune_position',
+		  '@extschema@.poser_arrival'
 		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
 		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
 		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)',
 		  '@extschema@.poser_local_changes()',
-		  '@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)'
+		  '@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)',
+		  '@extschema@.poser_arrive()'
 		 ]::pg_catalog.regprocedure[]);
 
 GRANT EXECUTE ON FUNCTION

@@ -175,6 +175,21 @@ fill_new_header(Relation rel, HeapTuple tuple)
 }
 
 /*
+ * Does the header come from a dump?  With --enable-row-security a restore is not told from
+ * other sessions of the owner with an empty search_path.  But only a dump has created_by.
+ */
+static bool
+is_from_dump(Relation rel, HeapTuple tuple)
+{
+	bool isnull;
+
+	if (!poser_may_be_restore(rel))
+		return false;
+	(void) read_column(rel, tuple, "created_by", InvalidOid, &isnull);
+	return !isnull;
+}
+
+/*
  * poser_batch_guard() returns trigger
  *
  * The trigger BEFORE INSERT OR UPDATE OR DELETE ON poser_batch FOR EACH ROW.
@@ -200,6 +215,8 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	/* a new batch */
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
+		if (is_from_dump(rel, new))
+			return PointerGetDatum(new);
 		check_target(rel, new, NULL);
 		return PointerGetDatum(fill_new_header(rel, new));
 	}
@@ -339,14 +356,42 @@ run_for_header(const char *sql, const char *headers, Datum uuid, const ItemPoint
 }
 
 /*
+ * Does the header of a batch count all its rows already?  A dump has the header before the
+ * rows.  With --enable-row-security this is how the rows of a restore are told.
+ *
+ *	SELECT count(*) <= (SELECT row_count FROM poser_batch WHERE uuid = $1)
+ *	  FROM poser_batch_row
+ *	 WHERE batch_uuid = $1 AND NOT removed
+ */
+static bool
+is_restored(Relation rel, const char *headers, Datum uuid)
+{
+	Oid argtypes[] = {VARCHAROID};
+	bool isnull;
+	Datum result;
+
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.<=)"
+						" (SELECT row_count FROM %s WHERE uuid OPERATOR(pg_catalog.=) $1)\n"
+						"  FROM %s\n"
+						" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed",
+						headers, poser_relation_name(RelationGetRelid(rel))),
+		.nargs = 1,
+		.argtypes = argtypes,
+		.values = &uuid});
+	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
+	return !isnull && DatumGetBool(result);
+}
+
+/*
  * Lock the header of a batch after a statement has changed rows of the batch, and add
  * "change" to its row_count.  Raises an error if the rows must not change.  "headers"
  * is the qualified name of poser_batch, and "rel" is the table of the rows.
  * "is_owner" says whether the user that ran the statement has the rights of the owner of
- * "rel".
+ * "rel".  With "may_be_restore" the rows can be a dump's, see is_restored().
  */
 static void
-update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner)
+update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner, bool may_be_restore)
 {
 	const char *uuid_text = TextDatumGetCString(uuid);
 	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, uuid_text) == 0);
@@ -378,6 +423,8 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	static const char *const lock_sql =
 		"SELECT executed IS NOT NULL, complete, id, ctid FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
 
+	if (may_be_restore && is_restored(rel, headers, uuid))
+		return;
 	if (change != 0 && place != NULL)
 		is_counted = (run_for_header(update_sql, headers, uuid, place, change, true) > 0);
 	if (!is_counted &&
@@ -509,7 +556,7 @@ query_changes(TriggerData *trigdata)
  * in the order of their uuids, so that two statements cannot deadlock here.
  */
 static void
-update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
+update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner, bool may_be_restore)
 {
 	BatchChange changes[MAX_CHANGES];
 	int nchanges = 0;
@@ -536,7 +583,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	{
 		qsort(changes, nchanges, sizeof(BatchChange), compare_changes);
 		for (int i = 0; i < nchanges; i++)
-			update_row_count(trigdata->tg_relation, headers, changes[i].uuid, changes[i].change, is_owner);
+			update_row_count(trigdata->tg_relation, headers, changes[i].uuid, changes[i].change, is_owner, may_be_restore);
 		return;
 	}
 
@@ -551,7 +598,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 		Datum change = SPI_getbinval(batches->vals[i], batches->tupdesc, 2, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner);
+		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner, may_be_restore);
 	}
 }
 
@@ -570,6 +617,7 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relid = RelationGetRelid(trigdata->tg_relation);
 	bool is_owner = poser_is_owner(relid, GetUserId());
+	bool may_be_restore;
 	PoserStatement *statement;
 	Oid save_userid;
 	int save_sec_context;
@@ -591,10 +639,13 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		poser_check_owner(relid);
 
+	may_be_restore = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) && poser_may_be_restore(trigdata->tg_relation);
+
 	/* the user may have no privilege on poser_batch */
 	poser_become_owner(relid, &save_userid, &save_sec_context);
 	SPI_connect();
-	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner);
+	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner,
+					  may_be_restore);
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return PointerGetDatum(NULL);

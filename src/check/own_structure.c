@@ -123,4 +123,13 @@ const char *const poser_own_structure =
 	"        ('poser_batch_row', 'replica identity', '', 'USING INDEX poser_batch_row_uq_sequence', '1.5', NULL),\n"
 	"        ('poser_batch_row', 'key', 'poser_batch_row_pkey', 'PRIMARY KEY (row_id)', '1.5', NULL),\n"
 	"        ('poser_batch_row', 'key', 'poser_batch_row_uq_sequence', 'UNIQUE (batch_uuid, sequence)', '1.5', NULL),\n"
-	"        ('poser_prune_position', 'key', 'poser_prune_position_pkey', 'PRIMARY KEY (relation)', '1.5', NULL))";
+	"        ('poser_prune_position', 'key', 'poser_prune_position_pkey', 'PRIMARY KEY (relation)', '1.5', NULL),\n"
+	"        ('poser_arrival', 'key', 'poser_arrival_pkey', 'PRIMARY KEY (first)', '1.5', NULL),\n"
+	"        ('poser_widget_version', 'trigger', 'poser_arrive_before', 'CREATE TRIGGER poser_arrive_before BEFORE INSERT ON @.poser_widget_version FOR EACH STATEMENT EXECUTE FUNCTION @.poser_arrive(''poser_widget'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_widget_version', 'trigger', 'poser_arrive_row', 'CREATE TRIGGER poser_arrive_row BEFORE INSERT ON @.poser_widget_version FOR EACH ROW EXECUTE FUNCTION @.poser_arrive(''poser_widget'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_widget_version', 'trigger', 'poser_arrive_after', 'CREATE TRIGGER poser_arrive_after AFTER INSERT ON @.poser_widget_version FOR EACH STATEMENT EXECUTE FUNCTION @.poser_arrive(''poser_widget'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_component_version', 'trigger', 'poser_arrive_before', 'CREATE TRIGGER poser_arrive_before BEFORE INSERT ON @.poser_component_version FOR EACH STATEMENT EXECUTE FUNCTION @.poser_arrive(''poser_component'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_component_version', 'trigger', 'poser_arrive_row', 'CREATE TRIGGER poser_arrive_row BEFORE INSERT ON @.poser_component_version FOR EACH ROW EXECUTE FUNCTION @.poser_arrive(''poser_component'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_component_version', 'trigger', 'poser_arrive_after', 'CREATE TRIGGER poser_arrive_after AFTER INSERT ON @.poser_component_version FOR EACH STATEMENT EXECUTE FUNCTION @.poser_arrive(''poser_component'', ''uuid'')', '1.5', NULL),\n"
+	"        ('poser_transaction', 'trigger', 'poser_transaction_arrive_before', 'CREATE TRIGGER poser_transaction_arrive_before BEFORE INSERT ON @.poser_transaction FOR EACH STATEMENT EXECUTE FUNCTION @.poser_transaction_arrive()', '1.5', NULL),\n"
+	"        ('poser_transaction', 'trigger', 'poser_transaction_arrive_after', 'CREATE TRIGGER poser_transaction_arrive_after AFTER INSERT ON @.poser_transaction FOR EACH STATEMENT EXECUTE FUNCTION @.poser_transaction_arrive()', '1.5', NULL))";

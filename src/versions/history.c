@@ -117,7 +117,7 @@ open_transactions(PoserHistory *history, Oid relid)
 	}
 	history->id = poser_own_column(history->transactions, "id", INT8OID);
 	history->index = index_open(poser_transaction_id_index(history->transactions), AccessShareLock);
-	poser_scan_key(&history->equal, history->index, 1, Int64GetDatum(0));
+	poser_scan_key(&history->equal, history->index, 1, BTEqualStrategyNumber, Int64GetDatum(0));
 	history->less_or_equal = history->equal;
 	history->less_or_equal.sk_strategy = BTLessEqualStrategyNumber;
 	fmgr_info(F_INT8LE, &history->less_or_equal.sk_func);

@@ -603,9 +603,9 @@ static const char *const version_tables_query =
  * false if one of them cannot be locked at once.  Pruning does not wait for such a table,
  * because its owner could then block pruning.
  */
-static bool
-collect_from_other_tables(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
-						  int64 transaction_id)
+bool
+poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
+						   int64 transaction_id)
 {
 	SPITupleTable *found;
 	bool result = true;
@@ -671,7 +671,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescFinalize(desc);
-	result = collect_from_other_tables(used, desc, tables, ntables, transaction_id);
+	result = poser_collect_transactions(used, desc, tables, ntables, transaction_id);
 	if (result)
 	{
 		for (int i = 0; i < ntables; i++)
