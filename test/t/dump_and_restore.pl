@@ -62,21 +62,6 @@ sub without_search_path
 	return "$file.edited";
 }
 
-# The database "target" with the extension, and with what a dump of the data alone does
-# not bring: the batches' targets, and the tables and functions of the consumers.
-sub new_target_for_data
-{
-	my ($source) = @_;
-
-	new_target($node, 'target', $source);
-	lines_as($node, 'target', $source->{role}, <<"EOF" . BATCH_TABLES . CONSUMER_OBJECTS);
-SET client_min_messages = warning;
-CREATE SCHEMA IF NOT EXISTS $source->{search_path};
-CREATE EXTENSION poser SCHEMA $source->{search_path};
-EOF
-	return;
-}
-
 # Restores the dumps of a source in several ways.  "all" are all ways.
 sub dump_and_restore
 {
@@ -85,19 +70,10 @@ sub dump_and_restore
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
 
 	# Tests of a way: restore one file after the other into a new database, and compare.
-	# With $test_data, the database has the extension.
+	# The database has the extension if the dump holds data only.
 	my $test = sub {
 		my ($way, @restores) = @_;
-		new_target($node, 'target', $source);
-		foreach (@restores)
-		{
-			restored("$dbname: $way", $source, @$_) or return;
-		}
-		restored_exact($node, 'target', $source, "$dbname: $way");
-	};
-	my $test_data = sub {
-		my ($way, @restores) = @_;
-		new_target_for_data($source);
+		new_target($node, 'target', $source, data => $way =~ /\bdata\b/);
 		foreach (@restores)
 		{
 			restored("$dbname: $way", $source, @$_) or return;
@@ -113,7 +89,7 @@ sub dump_and_restore
 	$test->('plain', [ $plain, \@psql ]);
 	readers_can_read($dbname);
 	$test->("parallel, round $_", [ $parallel, \@pg_restore, '-j4' ]) foreach 1 .. ($params{all} ? 3 : 1);
-	$test_data->('data', [ $data, \@psql ]);
+	$test->('data', [ $data, \@psql ]);
 	my $plain_rls = dumped($dbname, $role, 'plain row security', '--enable-row-security');
 	$test->('plain, --enable-row-security', [ $plain_rls, \@psql ]);
 	return if !$params{all};
@@ -124,9 +100,9 @@ sub dump_and_restore
 	  foreach '--inserts', '--rows-per-insert=100';
 	$test->('plain, by sections', map { [ dumped($dbname, $role, "plain $_", $_), \@psql ] } @sections);
 	$test->('plain, without search_path', [ without_search_path($plain), \@psql ]);
-	$test_data->('data, one transaction', [ $data, \@psql, '--single-transaction' ]);
-	$test_data->('data, without search_path', [ without_search_path($data), \@psql ]);
-	$test_data->('data, --enable-row-security, --inserts',
+	$test->('data, one transaction', [ $data, \@psql, '--single-transaction' ]);
+	$test->('data, without search_path', [ without_search_path($data), \@psql ]);
+	$test->('data, --enable-row-security, --inserts',
 		[ dumped($dbname, $role, 'data rls', '--data-only', '--enable-row-security', '--inserts'), \@psql ]);
 
 	# pg_restore
@@ -134,8 +110,8 @@ sub dump_and_restore
 	$test->('custom, one transaction', [ $custom, \@pg_restore, '--single-transaction' ]);
 	$test->('custom, --enable-row-security', [ $custom, \@pg_restore, '--enable-row-security' ]);
 	$test->('custom, by sections', map { [ $custom, \@pg_restore, $_ ] } @sections);
-	$test_data->('custom, data', [ $custom, \@pg_restore, '--data-only' ]);
-	$test_data->('custom, data, parallel', [ $custom, \@pg_restore, '--data-only', '-j4' ]);
+	$test->('custom, data', [ $custom, \@pg_restore, '--data-only' ]);
+	$test->('custom, data, parallel', [ $custom, \@pg_restore, '--data-only', '-j4' ]);
 	$test->("parallel, --enable-row-security, round $_", [ $parallel, \@pg_restore, '-j4', '--enable-row-security' ])
 	  foreach 1 .. 2;
 	return;
