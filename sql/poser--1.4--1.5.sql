@@ -25,6 +25,58 @@ COMMENT ON FUNCTION @extschema@.poser_set_owner(
 
 -- === Restores ===
 
+-- History that arrives from elsewhere: which transactions have arrived, and the triggers
+-- that see what SQL inserts.  They fire on no subscriber, because nothing is recorded
+-- there; but xact is set there, too, as before.
+
+CREATE TABLE @extschema@.poser_arrival (
+	first pg_catalog.int8 NOT NULL,
+	last pg_catalog.int8 NOT NULL,
+	CONSTRAINT poser_arrival_pkey PRIMARY KEY (first)
+);
+
+COMMENT ON TABLE @extschema@.poser_arrival IS
+'ranges of ids of transactions that were not recorded here: a restore, or another tool, has inserted them';
+COMMENT ON COLUMN @extschema@.poser_arrival.first IS 'key: the first id of the range';
+COMMENT ON COLUMN @extschema@.poser_arrival.last IS 'the last id of the range';
+
+CREATE FUNCTION @extschema@.poser_arrive()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'poser_arrive'
+LANGUAGE C;
+
+COMMENT ON FUNCTION @extschema@.poser_arrive() IS
+'lets versions that arrive from elsewhere replace what was recorded; arguments: table, columns of its key';
+COMMENT ON FUNCTION @extschema@.poser_transaction_arrive() IS
+'sets xact of a transaction that arrives from elsewhere, and gives it its id';
+
+CREATE TRIGGER poser_arrive_before
+	BEFORE INSERT ON @extschema@.poser_widget_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+CREATE TRIGGER poser_arrive_row
+	BEFORE INSERT ON @extschema@.poser_widget_version
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+CREATE TRIGGER poser_arrive_after
+	AFTER INSERT ON @extschema@.poser_widget_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_widget', 'uuid');
+
+CREATE TRIGGER poser_arrive_before
+	BEFORE INSERT ON @extschema@.poser_component_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+CREATE TRIGGER poser_arrive_row
+	BEFORE INSERT ON @extschema@.poser_component_version
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+CREATE TRIGGER poser_arrive_after
+	AFTER INSERT ON @extschema@.poser_component_version
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_arrive('poser_component', 'uuid');
+
+CREATE TRIGGER poser_transaction_arrive_before
+	BEFORE INSERT ON @extschema@.poser_transaction
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_transaction_arrive();
+CREATE TRIGGER poser_transaction_arrive_after
+	AFTER INSERT ON @extschema@.poser_transaction
+	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_transaction_arrive();
+
 -- === Indexes of the history ===
 
 -- === Batches ===
@@ -36,6 +88,8 @@ COMMENT ON FUNCTION @extschema@.poser_set_owner(
 -- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
-	'{}',
-	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])'
+	ARRAY['@extschema@.poser_arrival'
+		 ]::pg_catalog.regclass[],
+	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
+		  '@extschema@.poser_arrive()'
 		 ]::pg_catalog.regprocedure[]);

@@ -22,7 +22,9 @@ _PG_init(void)
 	poser_relation_init();
 	poser_versioned_init();
 	poser_transaction_init();
+	poser_change_id_init();
 	poser_version_init();
+	poser_arrival_init();
 	poser_count_init();
 	poser_batch_init();
 	poser_pending_init();

@@ -5,7 +5,10 @@
 #ifndef POSER_BASE_H
 #define POSER_BASE_H
 
+#include "access/genam.h"
+#include "access/sdir.h"
 #include "access/skey.h"
+#include "access/stratnum.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -28,6 +31,7 @@ extern void poser_relation_register(PoserRelationCallback callback);
 extern uint64 poser_relation_changes(void);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);
+extern void poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n);
 extern Oid poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate);
 extern char *poser_equality(Oid type);
 extern AttrNumber poser_own_column(Relation rel, const char *name, Oid type);
@@ -95,6 +99,7 @@ typedef struct PoserStatement
 	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;
 	int64 since; /* versions: the last change_id before it */
+	void *data;	 /* arriving history: what arrival.c knows about it */
 	struct PoserStatement *outer;
 } PoserStatement;
 
@@ -130,9 +135,25 @@ extern void poser_direct_open(PoserDirectTable *table, Oid relid);
 extern void poser_direct_close(PoserDirectTable *table);
 extern void poser_direct_open_indexes(PoserDirectTable *table);
 extern bool poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags);
-extern void poser_scan_key(ScanKey key, Relation index, int column, Datum value);
+extern void poser_scan_key(ScanKey key, Relation index, int column, StrategyNumber strategy, Datum value);
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
+extern bool poser_direct_delete(Relation rel, ItemPointer tid);
+
+/* An index of a table, to look up rows. */
+typedef struct PoserLookup
+{
+	Relation index;
+	IndexScanDesc scan; /* NULL when it is not open */
+	TupleTableSlot *slot;
+	int nkeys;
+	MemoryContext context;
+} PoserLookup;
+
+extern void poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys);
+extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
+extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
+extern void poser_lookup_close(PoserLookup *lookup);
 
 /* type.c */
 extern bool poser_has_system_casts(Oid type);

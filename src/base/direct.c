@@ -15,6 +15,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "executor/executor.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -78,18 +79,20 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	return result;
 }
 
-/* Make a scan key for the rows that have this value in a column of a B-tree index.  "column" counts from 1. */
+/*
+ * Make a scan key for the rows that have this value in a column of a B-tree index, or a
+ * value on one side of it, as the strategy says.  "column" counts from 1.
+ */
 void
-poser_scan_key(ScanKey key, Relation index, int column, Datum value)
+poser_scan_key(ScanKey key, Relation index, int column, StrategyNumber strategy, Datum value)
 {
 	Oid type = index->rd_opcintype[column - 1];
-	Oid opr = get_opfamily_member(index->rd_opfamily[column - 1], type, type,
-								  BTEqualStrategyNumber);
+	Oid opr = get_opfamily_member(index->rd_opfamily[column - 1], type, type, strategy);
 
 	if (!OidIsValid(opr))
 		elog(ERROR, "missing operator of type %u in index \"%s\"", type,
 			 RelationGetRelationName(index));
-	ScanKeyEntryInitialize(key, 0, column, BTEqualStrategyNumber, InvalidOid,
+	ScanKeyEntryInitialize(key, 0, column, strategy, InvalidOid,
 						   index->rd_indcollation[column - 1], get_opcode(opr), value);
 }
 
@@ -115,11 +118,86 @@ poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum 
 	for (int i = 0; i < nkeys; i++)
 		for (int j = 0; j < nkeys; j++)
 			if (index->rd_index->indkey.values[i] == columns[j])
-				poser_scan_key(&keys[i], index, i + 1, values[j]);
+				poser_scan_key(&keys[i], index, i + 1, BTEqualStrategyNumber, values[j]);
 	scan = index_beginscan(rel, index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
 	index_rescan(scan, keys, nkeys, NULL, 0);
 	*found = index_getnext_slot(scan, ForwardScanDirection, slot);
 	index_endscan(scan);
 	index_close(index, AccessShareLock);
 	return true;
+}
+
+/*
+ * Delete the row at "tid", which the caller has found with SnapshotSelf.  Returns false if
+ * another transaction, or the command that is running, has deleted or written it since.
+ */
+bool
+poser_direct_delete(Relation rel, ItemPointer tid)
+{
+	TM_FailureData failure;
+	TM_Result result = table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, SnapshotSelf,
+										  InvalidSnapshot, true, &failure);
+
+	if (result == TM_Updated)
+		ereport(ERROR,
+				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
+				 errmsg("could not serialize access due to concurrent update")));
+	return result == TM_Ok;
+}
+
+/*
+ * Open an index of a table, to look up rows by its first "nkeys" columns.  What the
+ * look-ups need is allocated in the current memory context.  The caller holds a lock on
+ * the table, and keeps it open.
+ */
+void
+poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
+{
+	lookup->context = CurrentMemoryContext;
+	lookup->index = index_open(indexid, RowExclusiveLock);
+	lookup->slot = table_slot_create(rel, NULL);
+	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
+	lookup->nkeys = nkeys;
+}
+
+/*
+ * Begin to look up rows: newest versions that are committed or this transaction's own.
+ * "nulls" says which values are null; NULL if none is.  A null is only looked up with
+ * BTEqualStrategyNumber.
+ */
+void
+poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls)
+{
+	ScanKeyData keys[INDEX_MAX_KEYS];
+	MemoryContext old = MemoryContextSwitchTo(lookup->context);
+
+	for (int i = 0; i < lookup->nkeys; i++)
+	{
+		poser_scan_key(&keys[i], lookup->index, i + 1, strategy, values[i]);
+		if (nulls != NULL && nulls[i])
+			keys[i].sk_flags |= SK_ISNULL | SK_SEARCHNULL;
+	}
+	index_rescan(lookup->scan, keys, lookup->nkeys, NULL, 0);
+	MemoryContextSwitchTo(old);
+}
+
+/* Get the next row into lookup->slot, in the index's order or against it; returns false if there is none. */
+bool
+poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
+{
+	MemoryContext old = MemoryContextSwitchTo(lookup->context);
+	bool found = index_getnext_slot(lookup->scan, direction, lookup->slot);
+
+	MemoryContextSwitchTo(old);
+	return found;
+}
+
+/* Close an index that was opened by poser_lookup_open().  Its lock stays. */
+void
+poser_lookup_close(PoserLookup *lookup)
+{
+	index_endscan(lookup->scan);
+	index_close(lookup->index, NoLock);
+	ExecDropSingleTupleTableSlot(lookup->slot);
+	lookup->scan = NULL;
 }

@@ -39,7 +39,7 @@
 static uint64 invalidations = 0;
 
 /* The functions that poser_relation_register() has registered. */
-static PoserRelationCallback callbacks[4];
+static PoserRelationCallback callbacks[8];
 static int ncallbacks = 0;
 
 /* The relcache callback. */
@@ -112,6 +112,39 @@ poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
 		if (get_relname_relid(name, nspid) == relid)
 			return relation_open(relid, NoLock);
 		UnlockRelationOid(relid, lockmode);
+	}
+}
+
+/*
+ * Lock relations, each in its mode, until the transaction ends.  Other transactions lock
+ * them in any order.  So this function never waits for one of them while it holds the
+ * lock on another one: it could then be part of a deadlock.
+ */
+void
+poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n)
+{
+	int first = 0;
+	int locked = 0;
+
+	while (locked < n)
+	{
+		int i = (first + locked) % n;
+
+		if (locked == 0)
+			LockRelationOid(relids[i], modes[i]);
+		else if (!ConditionalLockRelationOid(relids[i], modes[i]))
+		{
+			/* release the others, and begin again by waiting for this one */
+			while (locked > 0)
+			{
+				int j = (first + --locked) % n;
+
+				UnlockRelationOid(relids[j], modes[j]);
+			}
+			first = i;
+			continue;
+		}
+		locked++;
 	}
 }
 

@@ -106,7 +106,7 @@ open_transactions(PoserHistory *history, Oid relid)
 			history->source[i] = column;
 	}
 	history->index = index_open(poser_transaction_id_index(history->transactions), AccessShareLock);
-	poser_scan_key(&history->key, history->index, 1, Int64GetDatum(0));
+	poser_scan_key(&history->key, history->index, 1, BTEqualStrategyNumber, Int64GetDatum(0));
 }
 
 /* Prepare a sort of the result's rows by change_id, newest first.  change_id is added as a last column. */

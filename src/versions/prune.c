@@ -227,9 +227,9 @@ static const char *const version_tables_query =
  * Returns false if one of them cannot be locked at once.  Pruning does not wait for such a
  * table, because its owner could then block pruning.
  */
-static bool
-collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
-					 int64 transaction_id)
+bool
+poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
+						   int64 transaction_id)
 {
 	SPITupleTable *found;
 	bool result = true;
@@ -278,7 +278,7 @@ collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned
  *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS v WHERE v.transaction_id = t.id)
  *	   AND NOT EXISTS (SELECT FROM poser_component_version AS v WHERE v.transaction_id = t.id)
  *
- * "poser_used" has the transactions that collect_transactions() has found.  If it has not
+ * "poser_used" has the transactions that poser_collect_transactions() has found.  If it has not
  * seen all tables, no transaction is removed.
  */
 static void
@@ -293,7 +293,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescFinalize(desc);
-	if (collect_transactions(used, desc, tables, ntables, transaction_id))
+	if (poser_collect_transactions(used, desc, tables, ntables, transaction_id))
 	{
 		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
 		initStringInfo(&sql);

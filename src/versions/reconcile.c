@@ -21,8 +21,6 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "miscadmin.h"
@@ -40,8 +38,7 @@ struct PoserReconciler
 	int64 since;			 /* the last change_id before the statement began */
 	bool replaced;			 /* see poser_reconcile_begin() */
 	MemoryContext context;	 /* of the fields below, which are set when needed */
-	Relation index;			 /* of the versions */
-	IndexScanDesc scan;		 /* NULL until versions are read */
+	PoserLookup lookup;		 /* of versions; not open until versions are read */
 	TupleTableSlot *version; /* the version that was read last */
 	TupleTableSlot *live;	 /* a row of the table */
 };
@@ -70,33 +67,11 @@ poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersio
 void
 poser_reconcile_end(PoserReconciler *reconciler)
 {
-	if (reconciler->scan != NULL)
-	{
-		index_endscan(reconciler->scan);
-		index_close(reconciler->index, NoLock);
-		ExecDropSingleTupleTableSlot(reconciler->version);
-	}
+	if (reconciler->lookup.scan != NULL)
+		poser_lookup_close(&reconciler->lookup);
 	if (reconciler->live != NULL)
 		ExecDropSingleTupleTableSlot(reconciler->live);
 	pfree(reconciler);
-}
-
-/* Returns the operation of a version. */
-static PoserOperation
-version_operation(const PoserVersioned *versioned, TupleTableSlot *version)
-{
-	bool isnull;
-
-	return DatumGetInt16(slot_getattr(version, versioned->operation_type, &isnull));
-}
-
-/* Returns the change_id of a version. */
-static int64
-version_change(const PoserVersioned *versioned, TupleTableSlot *version)
-{
-	bool isnull;
-
-	return DatumGetInt64(slot_getattr(version, versioned->change_id, &isnull));
 }
 
 /*
@@ -106,51 +81,25 @@ version_change(const PoserVersioned *versioned, TupleTableSlot *version)
 static void
 begin_versions(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version)
 {
-	const PoserVersioned *versioned = reconciler->versioned;
 	Relation versions = poser_version_flush(reconciler->writer);
-	ScanKeyData keys[INDEX_MAX_KEYS];
-	MemoryContext old;
 
-	/* what the scan allocates must live as long as the scan */
-	old = MemoryContextSwitchTo(reconciler->context);
-	if (reconciler->scan == NULL)
+	if (reconciler->lookup.scan == NULL)
 	{
-		if (!OidIsValid(versioned->versions_index))
-			ereport(ERROR,
-					(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					 errmsg("relation \"%s\" has no usable index on its key",
-							RelationGetRelationName(versions)),
-					 errhint("poser_check() says what was changed.")));
-		reconciler->index = index_open(versioned->versions_index, RowExclusiveLock);
-		reconciler->version = table_slot_create(versions, NULL);
-		reconciler->scan = index_beginscan(versions, reconciler->index, SnapshotSelf, NULL,
-										   versioned->nkeys, 0, SO_NONE);
-	}
+		/* what the look-ups allocate must live as long as they do */
+		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
 
-	/* keys can be null while a constraint is missing */
-	for (int i = 0; i < versioned->nkeys; i++)
-	{
-		AttrNumber column = versioned->keys[i];
-		bool isnull;
-		Datum value = slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
-
-		poser_scan_key(&keys[i], reconciler->index, i + 1, value);
-		if (isnull)
-			keys[i].sk_flags |= SK_ISNULL | SK_SEARCHNULL;
+		poser_version_lookup_open(&reconciler->lookup, reconciler->versioned, versions);
+		MemoryContextSwitchTo(old);
+		reconciler->version = reconciler->lookup.slot;
 	}
-	index_rescan(reconciler->scan, keys, versioned->nkeys, NULL, 0);
-	MemoryContextSwitchTo(old);
+	poser_version_lookup_begin(&reconciler->lookup, reconciler->versioned, row, is_version);
 }
 
 /* Get the next version into reconciler->version; returns false if there is none. */
 static bool
 next_version(PoserReconciler *reconciler)
 {
-	MemoryContext old = MemoryContextSwitchTo(reconciler->context);
-	bool found = index_getnext_slot(reconciler->scan, BackwardScanDirection, reconciler->version);
-
-	MemoryContextSwitchTo(old);
-	return found;
+	return poser_version_lookup_next(&reconciler->lookup);
 }
 
 /* Has another statement recorded this change since this statement began?  "row" is the new row or, for a DELETE, the old one. */
@@ -162,9 +111,9 @@ is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlo
 	bool found;
 
 	begin_versions(reconciler, row, false);
-	while ((found = next_version(reconciler)) && version_change(versioned, reconciler->version) > reconciler->since)
+	while ((found = next_version(reconciler)) && poser_version_change_id(versioned, reconciler->version) > reconciler->since)
 	{
-		bool deleted = version_operation(versioned, reconciler->version) == POSER_DELETE;
+		bool deleted = poser_version_operation(versioned, reconciler->version) == POSER_DELETE;
 
 		if (deleted == (operation == POSER_DELETE) &&
 			poser_versioned_is_version_of(versioned, reconciler->version, row))
@@ -200,7 +149,7 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 	/* a missing change, if the last version is not the row that the statement has found */
 	begin_versions(reconciler, row, false);
 	exists = next_version(reconciler) &&
-			 version_operation(versioned, reconciler->version) != POSER_DELETE;
+			 poser_version_operation(versioned, reconciler->version) != POSER_DELETE;
 	if (operation == POSER_INSERT && exists)
 		poser_version_write(writer, POSER_DELETE, reconciler->version, true);
 	else if (operation != POSER_INSERT && !exists)
@@ -240,7 +189,7 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 	/* the last version */
 	begin_versions(reconciler, row, is_version);
 	recorded = next_version(reconciler) &&
-			   version_operation(versioned, reconciler->version) != POSER_DELETE;
+			   poser_version_operation(versioned, reconciler->version) != POSER_DELETE;
 
 	/* the row in the table */
 	for (int i = 0; i < versioned->nkeys; i++)
@@ -294,7 +243,7 @@ poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since
 	{
 		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(context);
-		if (version_change(versioned, slot) > since)
+		if (poser_version_change_id(versioned, slot) > since)
 			poser_reconcile_row(reconciler, slot, true);
 	}
 	MemoryContextSwitchTo(outer);

@@ -34,34 +34,22 @@ PG_FUNCTION_INFO_V1(poser_record_versions);
 /* How many rows are fetched from the comparison at a time. */
 #define FETCHED_AT_A_TIME 1000
 
-/*
- * Lock all tables against writers.  Writers lock the tables in any order.  So this
- * function never waits for one table while it holds the lock on another one: it could
- * then deadlock with a writer.
- */
+/* Lock all tables against writers, and the history against what could arrive. */
 static void
 lock_against_writers(const PoserVersioned *tables, int ntables)
 {
-	int first = 0;
-	int locked = 0;
+	Oid relids[POSER_VERSIONED_TABLES + 1];
+	LOCKMODE modes[POSER_VERSIONED_TABLES + 1];
 
-	while (locked < ntables)
+	Assert(ntables <= POSER_VERSIONED_TABLES);
+	for (int i = 0; i < ntables; i++)
 	{
-		Oid relid = tables[(first + locked) % ntables].relid;
-
-		if (locked == 0)
-			LockRelationOid(relid, ShareRowExclusiveLock);
-		else if (!ConditionalLockRelationOid(relid, ShareRowExclusiveLock))
-		{
-			/* release the others, and begin again by waiting for this table */
-			while (locked > 0)
-				UnlockRelationOid(tables[(first + --locked) % ntables].relid, ShareRowExclusiveLock);
-			for (first = 0; tables[first].relid != relid;)
-				first++;
-			continue;
-		}
-		locked++;
+		relids[i] = tables[i].relid;
+		modes[i] = ShareRowExclusiveLock;
 	}
+	relids[ntables] = tables[0].transactions;
+	modes[ntables] = RowExclusiveLock;
+	poser_lock_together(relids, modes, ntables + 1);
 }
 
 /*

@@ -7,8 +7,17 @@
  * the triggers fire for the rows, and foreign keys are checked while other rows are
  * still missing.
  *
- * The version triggers do not record the rows that a restore inserts, because the dump
- * brings their versions, too.
+ * The rows of a restore are recorded like any others.  arrival.c replaces what was recorded
+ * when their history arrives.  So nothing depends on recognizing a restore but these:
+ *
+ * - Rows that refer to other rows wait for them, see poser_restore_wait().
+ * - In a session that is likely to restore, inserted rows are looked up in the history,
+ *   which can come before them, see version.c.  In any other session this would cost
+ *   every INSERT.
+ * - The batches of a restore keep the values that the dump has, see batch_guard.c.
+ * - A table of versions without the triggers of arrival.c belongs to a schema before 1.5,
+ *   or is a user's own.  Nothing replaces there what was recorded, and a restore's history
+ *   would collide with it.  So the rows of a restore are not recorded there, as before 1.5.
  */
 #include "postgres.h"
 
@@ -24,6 +33,7 @@
 #include "storage/latch.h"
 #include "storage/proc.h"
 #include "storage/procarray.h"
+#include "tcop/tcopprot.h"
 #include "utils/backend_status.h"
 #include "utils/fmgroids.h"
 #include "utils/guc.h"
@@ -98,6 +108,16 @@ others_load(void)
 }
 
 /*
+ * May the session be restoring a dump?  The scripts of pg_dump and pg_restore always set
+ * search_path to ''.  Other sessions can have that, too, so nothing must be lost for them.
+ */
+bool
+poser_restore_is_likely(void)
+{
+	return namespace_search_path[0] == '\0';
+}
+
+/*
  * Is the session restoring a dump into this table?  The scripts of pg_dump and pg_restore
  * always set row_security to off and search_path to ''.
  *
@@ -109,9 +129,22 @@ others_load(void)
 bool
 poser_is_restore(Relation rel)
 {
-	return !row_security && namespace_search_path[0] == '\0' &&
+	return !row_security && poser_restore_is_likely() &&
 		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
 		   poser_is_owner(RelationGetRelid(rel), GetUserId());
+}
+
+/*
+ * Is the session running COPY for a restore?  With --enable-row-security a restore does not
+ * set row_security to off, but its session runs COPY itself, and not in a function.
+ */
+static bool
+is_loading(Relation rel)
+{
+	return poser_is_restore(rel) ||
+		   (poser_restore_is_likely() && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0 &&
+			poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
+			poser_is_owner(RelationGetRelid(rel), GetUserId()));
 }
 
 /*
@@ -173,7 +206,7 @@ poser_restore_wait(Relation rel)
 	List *keys;
 	ListCell *lc;
 
-	if (!poser_is_restore(rel) || application_name == NULL)
+	if (!is_loading(rel) || application_name == NULL)
 		return;
 
 	/* a copy, because the relcache can free its list while we wait */

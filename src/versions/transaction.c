@@ -19,8 +19,8 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_type.h"
-#include "commands/sequence.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
@@ -30,8 +30,6 @@
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
-
-PG_FUNCTION_INFO_V1(poser_transaction_arrive);
 
 /* The columns that poser_transaction had in the first version of the history.  Later versions added others. */
 enum
@@ -199,7 +197,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 		slot->tts_isnull[i] = (i >= TRANSACTION_NATTS);
 
 	/* what is recorded */
-	id = nextval_internal(versioned->sequence, false);
+	id = poser_change_id_next(versioned);
 	slot->tts_values[TRANSACTION_ID] = Int64GetDatum(id);
 	slot->tts_values[TRANSACTION_ISSUED_AT] = TimestampTzGetDatum(GetCurrentTimestamp());
 	put_text(slot, TRANSACTION_USERNAME, poser_username());
@@ -276,6 +274,26 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 	return id;
 }
 
+/*
+ * Lock poser_transaction as a writer does.  A session that looks at the history before it
+ * records a change calls this first: then no history arrives between the two.
+ */
+void
+poser_transaction_lock(const PoserVersioned *versioned)
+{
+	LockRelationOid(versioned->transactions, RowExclusiveLock);
+}
+
+/* The row with this id has got another id.  Later changes of this transaction write another row. */
+void
+poser_transaction_renumber(Oid relid, int64 id, int64 new_id)
+{
+	for (WrittenRow *row = written; row != NULL; row = row->outer)
+		if (row->relid == relid && row->id == id)
+			row->id = new_id;
+	poser_transaction_forget();
+}
+
 /* Stop using the transaction's row, because pruning may delete it.  The next change writes another row. */
 void
 poser_transaction_forget(void)
@@ -301,35 +319,6 @@ bool
 poser_transaction_is_writing(void)
 {
 	return written != NULL;
-}
-
-/*
- * poser_transaction_arrive(): a trigger before each row of INSERT.
- *
- * Poser writes the rows of its own cluster directly, and no trigger fires for these.  So
- * the trigger sees rows that a restore or logical replication inserts.  Their xact is a
- * transaction ID of another cluster, or of an earlier time.  The trigger replaces it by
- * the ID of the transaction that inserts the row.
- */
-Datum
-poser_transaction_arrive(PG_FUNCTION_ARGS)
-{
-	TriggerData *trigdata = poser_check_trigger(fcinfo);
-	TriggerEvent event = trigdata->tg_event;
-	int column;
-	Datum xact = FullTransactionIdGetDatum(GetTopFullTransactionId());
-	bool isnull = false;
-
-	if (!TRIGGER_FIRED_FOR_ROW(event) || !TRIGGER_FIRED_BEFORE(event) ||
-		!TRIGGER_FIRED_BY_INSERT(event))
-		ereport(ERROR,
-				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
-				 errmsg("trigger \"%s\" must fire before each row of INSERT",
-						trigdata->tg_trigger->tgname)));
-	column = poser_own_column(trigdata->tg_relation, "xact", XID8OID);
-	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_trigtuple,
-													 RelationGetDescr(trigdata->tg_relation),
-													 1, &column, &xact, &isnull));
 }
 
 /* Transaction callback: empty the list.  Its memory is freed with the transaction. */

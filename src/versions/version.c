@@ -16,10 +16,12 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -37,6 +39,8 @@ typedef struct Recording
 	const PoserVersioned *versioned;
 	PoserVersionWriter *writer;
 	PoserReconciler *reconciler; /* NULL unless the statement overlaps with others */
+	Relation versions;			 /* NULL unless rows can have a history already */
+	PoserLookup history;		 /* open if "versions" is */
 	PoserTransition old;
 	PoserTransition new;
 	MemoryContext row_context; /* reset for each row */
@@ -143,6 +147,46 @@ record_row(Recording *recording, PoserOperation operation)
 		poser_version_write(recording->writer, operation, operation == POSER_DELETE ? old : new, false);
 }
 
+/* Close the look-up of versions, if it is open. */
+static void
+end_history(Recording *recording)
+{
+	if (recording->history.scan != NULL)
+		poser_lookup_close(&recording->history);
+	if (recording->versions != NULL)
+		table_close(recording->versions, NoLock);
+	recording->versions = NULL;
+}
+
+/*
+ * Can the rows of an INSERT have a history already?  In a restore history can come before
+ * the rows.  The scripts of pg_dump and pg_restore set an empty search_path, and only then
+ * this is looked up.  If there can be a history, this opens the look-up of versions.
+ */
+static void
+begin_history(Recording *recording)
+{
+	const PoserVersioned *versioned = recording->versioned;
+
+	if (!versioned->arrives || !poser_restore_is_likely())
+		return;
+	/* from here on no history arrives in another session */
+	poser_transaction_lock(versioned);
+	recording->versions = table_open(versioned->versions, RowExclusiveLock);
+	if (RelationGetNumberOfBlocks(recording->versions) > 0)
+		poser_version_lookup_open(&recording->history, versioned, recording->versions);
+	else
+		end_history(recording);
+}
+
+/* Does the history of the current row end in the row as it is?  Then it is not recorded again. */
+static bool
+has_arrived(Recording *recording)
+{
+	return recording->history.scan != NULL &&
+		   poser_version_lookup_ends_in(&recording->history, recording->versioned, recording->new.slot);
+}
+
 /* Has the key of the current row been updated? */
 static bool
 has_moved(Recording *recording)
@@ -166,6 +210,9 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	/* the transition tables, and what writes the versions */
 	poser_check_transitions(trigdata);
 	recording.writer = poser_version_begin(versioned, NULL);
+	/* what reconciles looks at versions before it records, and no history must arrive in between */
+	if (overlaps)
+		poser_transaction_lock(versioned);
 	if (overlaps)
 		recording.reconciler = poser_reconcile_begin(versioned, rel, recording.writer, since,
 													 replaces_rows(RelationGetRelid(rel)));
@@ -175,6 +222,8 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 		operation = POSER_INSERT;
 	else if (recording.new.slot == NULL)
 		operation = POSER_DELETE;
+	if (operation == POSER_INSERT)
+		begin_history(&recording);
 	recording.row_context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
 	outer = MemoryContextSwitchTo(recording.row_context);
 
@@ -186,7 +235,10 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	while (next_row(&recording))
 	{
 		if (operation != POSER_UPDATE)
-			record_row(&recording, operation);
+		{
+			if (!has_arrived(&recording))
+				record_row(&recording, operation);
+		}
 		else if (poser_versioned_same_row(versioned, recording.old.slot, recording.new.slot))
 			continue;
 		else if (!has_moved(&recording))
@@ -224,6 +276,7 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	MemoryContextDelete(recording.row_context);
 	poser_transition_close(&recording.old);
 	poser_transition_close(&recording.new);
+	end_history(&recording);
 	if (overlaps)
 		poser_reconcile_end(recording.reconciler);
 	poser_version_end(recording.writer);
@@ -291,13 +344,13 @@ poser_version(PG_FUNCTION_ARGS)
 	if (statement != NULL)
 		pfree(statement);
 
-	/* an INSERT that restores a dump is not recorded, because the dump brings the versions, too */
+	/* before 1.5 an INSERT that restores a dump is not recorded, see restore.c */
 	if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
 		if (overlaps)
 			poser_reconcile_since(versioned, rel, since);
 	}
-	else if (!TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
+	else if (versioned->arrives || !TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
 		record_statement(trigdata, versioned, overlaps, since);
 	return PointerGetDatum(NULL);
 }

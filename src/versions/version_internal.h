@@ -9,6 +9,10 @@
 
 /* versioned.c */
 extern const PoserVersioned *poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid);
+extern void poser_versioned_version_tables(Oid *versions, Oid nspid);
+extern void poser_versioned_names(int i, Oid nspid, Oid *relid, Oid *versions);
+extern void poser_versioned_describe(PoserVersioned *versioned, Relation versions, Oid nspid, const char *table,
+									 int nkeys, char **keys);
 extern Oid poser_transaction_id_index(Relation transactions);
 extern bool poser_versioned_same_row(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b);
 extern bool poser_versioned_same_key(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b);
@@ -18,7 +22,16 @@ extern bool poser_versioned_is_version_of(const PoserVersioned *versioned, Tuple
 /* transaction.c */
 extern Oid poser_acting_role(void);
 extern int64 poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *comment);
+extern void poser_transaction_lock(const PoserVersioned *versioned);
+extern void poser_transaction_renumber(Oid relid, int64 id, int64 new_id);
 extern void poser_transaction_forget(void);
+
+/* change_id.c */
+extern int64 poser_version_last_change(const PoserVersioned *versioned);
+extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
+extern int64 poser_change_id_next(const PoserVersioned *versioned);
+extern void poser_change_id_advance(const PoserVersioned *versioned, int64 id);
+extern void poser_change_id_signal(const PoserVersioned *versioned);
 
 /* version_writer.c */
 typedef struct PoserVersionWriter PoserVersionWriter;
@@ -28,7 +41,16 @@ extern void poser_version_write(PoserVersionWriter *writer, PoserOperation opera
 								TupleTableSlot *row, bool is_version);
 extern Relation poser_version_flush(PoserVersionWriter *writer);
 extern void poser_version_end(PoserVersionWriter *writer);
-extern int64 poser_version_last_change(const PoserVersioned *versioned);
+
+/* version_lookup.c */
+extern void poser_version_lookup_open(PoserLookup *lookup, const PoserVersioned *versioned, Relation versions);
+extern void poser_version_lookup_begin(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row,
+									   bool is_version);
+extern bool poser_version_lookup_next(PoserLookup *lookup);
+extern PoserOperation poser_version_operation(const PoserVersioned *versioned, TupleTableSlot *version);
+extern int64 poser_version_change_id(const PoserVersioned *versioned, TupleTableSlot *version);
+extern int64 poser_version_transaction_id(const PoserVersioned *versioned, TupleTableSlot *version);
+extern bool poser_version_lookup_ends_in(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row);
 
 /* reconcile.c */
 typedef struct PoserReconciler PoserReconciler;
@@ -66,6 +88,8 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
+extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,
+									   int ntables, int64 transaction_id);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 #endif /* POSER_VERSION_INTERNAL_H */

@@ -21,7 +21,6 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "commands/sequence.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/memutils.h"
@@ -49,20 +48,6 @@ struct PoserVersionWriter
 	Size bytes;
 	TupleTableSlot *slots[MAX_BUFFERED_VERSIONS];
 };
-
-/* The greatest change_id that this session has got, and the sequence that gave it. */
-static int64 last_change = 0;
-static Oid last_sequence = InvalidOid;
-
-/*
- * Returns the last change_id that this session has got for this history, or 0.  Later
- * changes of the session have greater ones.
- */
-int64
-poser_version_last_change(const PoserVersioned *versioned)
-{
-	return last_sequence == versioned->sequence ? last_change : 0;
-}
 
 /*
  * Make a writer of versions in the current memory context.  "comment", if not NULL,
@@ -188,13 +173,11 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 	}
 
 	/* the version's own columns */
-	last_change = nextval_internal(versioned->sequence, false);
-	last_sequence = versioned->sequence;
 	slot->tts_values[versioned->transaction_id - 1] = Int64GetDatum(writer->transaction_id);
 	slot->tts_isnull[versioned->transaction_id - 1] = false;
 	slot->tts_values[versioned->operation_type - 1] = Int16GetDatum((int16) operation);
 	slot->tts_isnull[versioned->operation_type - 1] = false;
-	slot->tts_values[versioned->change_id - 1] = Int64GetDatum(last_change);
+	slot->tts_values[versioned->change_id - 1] = Int64GetDatum(poser_change_id_next(versioned));
 	slot->tts_isnull[versioned->change_id - 1] = false;
 	ExecStoreVirtualTuple(slot);
 	MemoryContextSwitchTo(old);

@@ -161,16 +161,32 @@ check_key_type(Relation rel, Relation versions, const char *name)
 				 errhint("poser_check() says what was changed.")));
 }
 
+/* Does the trigger poser_arrive() of this schema fire for each row that SQL inserts into a table of versions? */
+static bool
+has_arrival_trigger(Relation versions, Oid nspid)
+{
+	TriggerDesc *desc = versions->trigdesc;
+
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+		char *name;
+
+		if (TRIGGER_FOR_ROW(tg->tgtype) && TRIGGER_FOR_INSERT(tg->tgtype) && tg->tgenabled != TRIGGER_DISABLED &&
+			get_func_namespace(tg->tgfoid) == nspid && (name = get_func_name(tg->tgfoid)) != NULL &&
+			strcmp(name, "poser_arrive") == 0)
+			return true;
+	}
+	return false;
+}
+
 /*
- * Describe the history of "rel".  Its table of versions is called "versions", and is in
- * the schema "nspid"; "keys" are the columns of its key.  Locks the table of versions with
- * "lockmode" until the transaction ends, so that the description stays true.
+ * Describe the history of "rel" in the table of versions "vrel"; both are open and locked.
+ * Poser's own tables are in the schema "nspid"; "keys" are the columns of the key.
  */
 static void
-describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *versions,
-		 int nkeys, char **keys, LOCKMODE lockmode)
+describe_tables(PoserVersioned *versioned, Relation rel, Relation vrel, Oid nspid, int nkeys, char **keys)
 {
-	Relation vrel;
 	TupleDesc desc;
 	AttrNumber columns[INDEX_MAX_KEYS];
 
@@ -178,13 +194,14 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 
 	/* the relations */
 	versioned->relid = RelationGetRelid(rel);
-	vrel = poser_open_by_name(versions, nspid, lockmode);
 	versioned->versions = RelationGetRelid(vrel);
 	if (vrel->rd_rel->relkind != RELKIND_RELATION)
-		poser_table_kind_error(versions);
+		poser_table_kind_error(RelationGetRelationName(vrel));
 	versioned->transactions = poser_table_by_name("poser_transaction", nspid);
 	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);
 	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
+	versioned->arrivals = get_relname_relid("poser_arrival", nspid);
+	versioned->arrives = has_arrival_trigger(vrel, nspid);
 
 	/* the columns that only the versions have; the table may have columns of the same names */
 	desc = RelationGetDescr(vrel);
@@ -216,6 +233,20 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 	versioned->versions_index = find_versions_index(vrel, versioned);
 	if (!OidIsValid(poser_unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
+}
+
+/*
+ * Describe the history of "rel".  Its table of versions is called "versions", and is in
+ * the schema "nspid"; "keys" are the columns of its key.  Locks the table of versions with
+ * "lockmode" until the transaction ends, so that the description stays true.
+ */
+static void
+describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *versions,
+		 int nkeys, char **keys, LOCKMODE lockmode)
+{
+	Relation vrel = poser_open_by_name(versions, nspid, lockmode);
+
+	describe_tables(versioned, rel, vrel, nspid, nkeys, keys);
 	table_close(vrel, NoLock);
 }
 
@@ -290,6 +321,39 @@ poser_versioned_describe_all(PoserVersioned *tables, Oid nspid)
 		describe(&tables[i], rel, nspid, versioned_tables[i].versions, 1, &key, AccessShareLock);
 		table_close(rel, NoLock);
 	}
+}
+
+/* Find the tables of versions of this schema, without locking them: an array of POSER_VERSIONED_TABLES; InvalidOid for one that is missing. */
+void
+poser_versioned_version_tables(Oid *versions, Oid nspid)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		versions[i] = get_relname_relid(versioned_tables[i].versions, nspid);
+}
+
+/* Find a table with a history in this schema, and its table of versions, without locking them.  Raises an error if one is missing. */
+void
+poser_versioned_names(int i, Oid nspid, Oid *relid, Oid *versions)
+{
+	*relid = poser_table_by_name(versioned_tables[i].name, nspid);
+	*versions = poser_table_by_name(versioned_tables[i].versions, nspid);
+}
+
+/*
+ * Describe the history in a table of versions that is open and locked, for a trigger on
+ * it.  "table" is the table with the rows; it is locked with AccessShareLock until the
+ * transaction ends.  "keys" are the columns of its key.
+ */
+void
+poser_versioned_describe(PoserVersioned *versioned, Relation versions, Oid nspid, const char *table,
+						 int nkeys, char **keys)
+{
+	Relation rel = poser_open_by_name(table, nspid, AccessShareLock);
+
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		poser_table_kind_error(table);
+	describe_tables(versioned, rel, versions, nspid, nkeys, keys);
+	table_close(rel, NoLock);
 }
 
 /* Is a column of one row the same as a column of another row, byte for byte? */

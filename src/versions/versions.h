@@ -23,6 +23,8 @@ typedef struct PoserVersioned
 	Oid transactions;	/* poser_transaction */
 	Oid horizon;		/* poser_version_horizon */
 	Oid sequence;		/* poser_change_id_seq */
+	Oid arrivals;		/* poser_arrival; InvalidOid before 1.5 */
+	bool arrives;		/* the table of versions has the triggers of arrival.c */
 	AttrNumber transaction_id;
 	AttrNumber operation_type;
 	AttrNumber change_id;
@@ -68,6 +70,9 @@ extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
 extern bool poser_transaction_is_writing(void);
 
+/* change_id.c */
+extern void poser_change_id_init(void);
+
 /* version.c */
 extern void poser_version_init(void);
 extern bool poser_version_is_busy(void);
@@ -101,7 +106,11 @@ extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
 
 extern TimestampTz poser_older_than_argument(FunctionCallInfo fcinfo, int arg);
 
+/* arrival.c */
+extern void poser_arrival_init(void);
+
 /* restore.c */
+extern bool poser_restore_is_likely(void);
 extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);
 

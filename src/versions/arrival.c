@@ -1,0 +1,621 @@
+/*
+ * arrival.c
+ *	  History that arrives: the rows that SQL inserts into the tables of the history.
+ *
+ * Poser writes its history directly, and no trigger fires for it.  So the triggers on the
+ * tables of versions and on poser_transaction see what a restore, or another tool, brings
+ * from elsewhere.  (They do not fire on a subscriber, where nothing is recorded.)
+ *
+ * The rows of a restore are recorded like any others, because nothing tells reliably that
+ * they are a restore's.  When the history of a row arrives, it replaces what was recorded
+ * of it:
+ *
+ * - If one version of the row was recorded, an insert, which is equal to the row as it is
+ *   now, that version is removed.  Otherwise what was recorded stays.
+ * - A change_id that arrives may be in use by such a version of another row.  Then that
+ *   version is set aside.  If its row has no history when the statement has ended, it is
+ *   written again, with a new change_id.
+ * - An id of a transaction that arrives may be in use by a transaction that has recorded
+ *   only such versions.  Then that one gets a new id, see arrival_settle.c.
+ * - A transaction that has recorded nothing else is removed.
+ * - If an id is in use by any other history, there is no right way to go on, and the
+ *   statement fails.
+ *
+ * History and rows can arrive in two sessions at the same time.  So a statement that brings
+ * history locks poser_transaction in SHARE ROW EXCLUSIVE mode until its transaction ends.
+ * A session that records changes locks that table in ROW EXCLUSIVE mode, before it draws
+ * ids or looks at versions.  One of the two waits for the other, and sees what it has
+ * written.  All look-ups here see rows as they are now, not as of a snapshot.
+ *
+ * A version was recorded here if its transaction was, see arrival_ids.c.  While a statement
+ * is running this is not true for the versions that it has brought, so they are told by
+ * their command ID.  The invariant: between such statements no version that has arrived
+ * belongs to a transaction that was recorded here.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/rls.h"
+#include "utils/snapmgr.h"
+#include "utils/xid8.h"
+
+#include "versions/arrival_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_arrive);
+PG_FUNCTION_INFO_V1(poser_transaction_arrive);
+
+/* No id that arrives may be so far from zero: the sequence could not go on. */
+#define MAX_ARRIVING_ID (PG_INT64_MAX / 2)
+
+/* Statements that insert history, the innermost first. */
+static PoserStatement *arriving = NULL;
+
+/* Raises the error for an id that is in use by other history. */
+void
+poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id)
+{
+	Oid relid = arrival->own != NULL ? arrival->own->versioned.versions : arrival->versioned->transactions;
+
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("cannot insert history into \"%s\", because %s %lld is in use",
+					get_rel_name(relid), what, (long long) id),
+			 errdetail("This database has a history of its own, which is not only the inserts of rows that are still the same."),
+			 errhint("Restore into a database without history.  To replace this database's rows and history, empty \"%s\" and the tables of versions and of rows first.",
+					 get_rel_name(arrival->versioned->transactions))));
+}
+
+/*
+ * Raises an error unless the current user may remove and change what was recorded: the
+ * owner may, and so may a role with these privileges that row-level security does not
+ * restrict.  A privilege to INSERT is not enough.
+ */
+void
+poser_arrival_check_privileges(PoserArrival *arrival)
+{
+	if (arrival->may_replace)
+		return;
+	for (int i = 0; i <= arrival->ntables; i++)
+	{
+		Oid relid = i < arrival->ntables ? arrival->tables[i].versioned.versions : arrival->versioned->transactions;
+
+		if (poser_is_owner(relid, GetUserId()))
+			continue;
+		if (pg_class_aclmask(relid, GetUserId(), ACL_UPDATE | ACL_DELETE, ACLMASK_ALL) != (ACL_UPDATE | ACL_DELETE) ||
+			check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+			ereport(ERROR,
+					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+					 errmsg("permission denied for table %s", get_rel_name(relid)),
+					 errdetail("The history that arrives replaces what was recorded in this table.")));
+	}
+	arrival->may_replace = true;
+}
+
+/* Open a table of versions and its table for look-ups. */
+static void
+open_table(PoserArrivalTable *table)
+{
+	const PoserVersioned *versioned = &table->versioned;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	AttrNumber change_id = versioned->change_id;
+	bool immediate;
+	Oid indexid;
+
+	/* versions by key and by change_id */
+	table->rel = table_open(versioned->relid, NoLock);
+	table->versions = table_open(versioned->versions, NoLock);
+	poser_version_lookup_open(&table->by_key, versioned, table->versions);
+	indexid = poser_unique_index(table->versions, 1, &change_id, &immediate);
+	if (!OidIsValid(indexid))
+		poser_structure_error(table->versions);
+	poser_lookup_open(&table->by_id, table->versions, indexid, 1);
+
+	/* rows by key; the columns of the index can be in another order */
+	for (int i = 0; i < versioned->nkeys; i++)
+		columns[i] = versioned->source[versioned->keys[i] - 1];
+	indexid = poser_unique_index(table->rel, versioned->nkeys, columns, &immediate);
+	if (!OidIsValid(indexid))
+		return;
+	poser_lookup_open(&table->live, table->rel, indexid, versioned->nkeys);
+	for (int i = 0; i < versioned->nkeys; i++)
+		for (int j = 0; j < versioned->nkeys; j++)
+			if (table->live.index->rd_index->indkey.values[i] == columns[j])
+				table->live_keys[i] = j;
+}
+
+static void
+close_table(PoserArrivalTable *table)
+{
+	if (table->writes)
+		poser_direct_close(&table->direct);
+	if (table->live.scan != NULL)
+		poser_lookup_close(&table->live);
+	poser_lookup_close(&table->by_id);
+	poser_lookup_close(&table->by_key);
+	table_close(table->versions, NoLock);
+	table_close(table->rel, NoLock);
+}
+
+/* Has this statement inserted the version?  It can be one that the executor has inserted, but not one that was written directly. */
+bool
+poser_arrival_is_of_statement(PoserArrival *arrival, TupleTableSlot *version)
+{
+	bool should_free;
+	HeapTuple tuple = ExecFetchSlotHeapTuple(version, false, &should_free);
+	bool result = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)) &&
+				  HeapTupleHeaderGetCmin(tuple->t_data) == arrival->statement->cid;
+
+	if (should_free)
+		heap_freetuple(tuple);
+	return result;
+}
+
+/* Is the row of this version in its table, with the values of the version? */
+static bool
+is_live(PoserArrivalTable *table, TupleTableSlot *version)
+{
+	const PoserVersioned *versioned = &table->versioned;
+	Datum values[INDEX_MAX_KEYS];
+	bool result;
+
+	if (table->live.scan == NULL)
+		return false;
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		bool isnull;
+
+		values[i] = slot_getattr(version, versioned->keys[table->live_keys[i]], &isnull);
+		/* several rows can have a null key, and cannot be told apart */
+		if (isnull)
+			return false;
+	}
+	poser_lookup_begin(&table->live, BTEqualStrategyNumber, values, NULL);
+	result = poser_lookup_next(&table->live, ForwardScanDirection) &&
+			 poser_versioned_is_version_of(versioned, version, table->live.slot);
+	ExecClearTuple(table->live.slot);
+	return result;
+}
+
+/* Is the version, which was recorded here, the only one of its row, an insert, and equal to the row as it is now? */
+bool
+poser_arrival_is_lone(PoserArrivalTable *table, TupleTableSlot *version)
+{
+	bool result;
+
+	if (poser_version_operation(&table->versioned, version) != POSER_INSERT)
+		return false;
+	poser_version_lookup_begin(&table->by_key, &table->versioned, version, true);
+	result = poser_version_lookup_next(&table->by_key) &&
+			 ItemPointerEquals(&table->by_key.slot->tts_tid, &version->tts_tid) &&
+			 !poser_version_lookup_next(&table->by_key);
+	ExecClearTuple(table->by_key.slot);
+	return result && is_live(table, version);
+}
+
+/* Get the version with this change_id into table->by_id.slot; returns false if there is none. */
+bool
+poser_arrival_find_version(PoserArrivalTable *table, int64 change_id)
+{
+	Datum value = Int64GetDatum(change_id);
+
+	poser_lookup_begin(&table->by_id, BTEqualStrategyNumber, &value, NULL);
+	return poser_lookup_next(&table->by_id, ForwardScanDirection);
+}
+
+/* Write a version as the one in the slot, with this transaction and a new change_id. */
+void
+poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, TupleTableSlot *version,
+							int64 transaction_id)
+{
+	const PoserVersioned *versioned = &table->versioned;
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(table->versions), &TTSOpsVirtual);
+	int natts = slot->tts_tupleDescriptor->natts;
+
+	if (!table->writes)
+		poser_direct_open(&table->direct, versioned->versions);
+	table->writes = true;
+	slot_getallattrs(version);
+	memcpy(slot->tts_values, version->tts_values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, version->tts_isnull, natts * sizeof(bool));
+	arrival->in_use = poser_change_id_next(versioned);
+	slot->tts_values[versioned->transaction_id - 1] = Int64GetDatum(transaction_id);
+	slot->tts_values[versioned->change_id - 1] = Int64GetDatum(arrival->in_use);
+	ExecStoreVirtualTuple(slot);
+	table_tuple_insert(table->versions, slot, GetCurrentCommandId(true), 0, NULL);
+	(void) poser_direct_insert_index_entries(&table->direct, slot, 0);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Remove a version.  Returns false if another command has done so, or has written it just now. */
+static bool
+remove_version(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
+{
+	poser_arrival_check_privileges(arrival);
+	if (!poser_direct_delete(table->versions, tid))
+		return false;
+	arrival->nremoved++;
+	return true;
+}
+
+/* If one version of this row was recorded, an insert that is equal to the row as it is now, remove it. */
+static void
+replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
+{
+	PoserArrivalTable *table = arrival->own;
+	TupleTableSlot *version = table->by_key.slot;
+	ItemPointerData tid;
+
+	poser_version_lookup_begin(&table->by_key, &table->versioned, arrived, true);
+	if (poser_version_lookup_next(&table->by_key) &&
+		poser_version_operation(&table->versioned, version) == POSER_INSERT &&
+		!poser_arrival_is_of_statement(arrival, version) &&
+		poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)) &&
+		is_live(table, version))
+	{
+		tid = version->tts_tid;
+		if (!poser_version_lookup_next(&table->by_key))
+			(void) remove_version(arrival, table, &tid);
+	}
+	ExecClearTuple(version);
+}
+
+/* If a change_id that arrives is in use by a version that can be written again, set that version aside; otherwise raise an error. */
+static void
+free_change_id(PoserArrival *arrival, int64 change_id)
+{
+	for (int i = 0; i < arrival->ntables; i++)
+	{
+		PoserArrivalTable *table = &arrival->tables[i];
+		TupleTableSlot *version = table->by_id.slot;
+
+		if (!poser_arrival_find_version(table, change_id))
+			continue;
+		/* the unique index raises the error for an id that the statement brings twice */
+		if (!poser_arrival_is_of_statement(arrival, version))
+		{
+			if (!poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)) ||
+				!poser_arrival_is_lone(table, version))
+				poser_arrival_in_use_error(arrival, "change_id", change_id);
+			if (table->aside == NULL)
+			{
+				MemoryContext old = MemoryContextSwitchTo(arrival->context);
+
+				table->aside = tuplestore_begin_heap(false, false, work_mem);
+				MemoryContextSwitchTo(old);
+			}
+			tuplestore_puttupleslot(table->aside, version);
+			if (!remove_version(arrival, table, &version->tts_tid))
+				poser_arrival_in_use_error(arrival, "change_id", change_id);
+		}
+		ExecClearTuple(version);
+	}
+}
+
+/* Write the versions again that were set aside, unless their rows have got a history. */
+static void
+write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
+{
+	TupleTableSlot *slot;
+
+	if (table->aside == NULL)
+		return;
+	/* tells these versions from those that the statement has brought */
+	CommandCounterIncrement();
+	slot = MakeSingleTupleTableSlot(RelationGetDescr(table->versions), &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(table->aside, true, false, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		poser_version_lookup_begin(&table->by_key, &table->versioned, slot, true);
+		if (!poser_version_lookup_next(&table->by_key))
+		{
+			poser_arrival_write_version(arrival, table, slot, poser_version_transaction_id(&table->versioned, slot));
+			arrival->nremoved--;
+		}
+		ExecClearTuple(table->by_key.slot);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(table->aside);
+	table->aside = NULL;
+}
+
+/* Raises an error for an id that is too far from zero; notes the greatest one. */
+static void
+check_arriving_id(PoserArrival *arrival, const char *what, int64 id)
+{
+	if (id > MAX_ARRIVING_ID || id < -MAX_ARRIVING_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
+				 errmsg("%s %lld is out of range", what, (long long) id)));
+	arrival->greatest = Max(arrival->greatest, id);
+}
+
+/* A version arrives. */
+static void
+arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
+{
+	const PoserVersioned *versioned = arrival->versioned;
+	bool no_transaction;
+	bool no_change;
+	int64 transaction_id = DatumGetInt64(slot_getattr(slot, versioned->transaction_id, &no_transaction));
+	int64 change_id = DatumGetInt64(slot_getattr(slot, versioned->change_id, &no_change));
+
+	/* NOT NULL raises the error */
+	if (no_transaction || no_change)
+		return;
+	check_arriving_id(arrival, "transaction_id", transaction_id);
+	check_arriving_id(arrival, "change_id", change_id);
+	arrival->narrived++;
+
+	if (arrival->had_versions)
+		replace_recorded(arrival, slot);
+	if (change_id <= arrival->in_use)
+		free_change_id(arrival, change_id);
+
+	/* when the statement ends, no transaction that was recorded here may have this id */
+	if (transaction_id <= arrival->in_use && transaction_id != arrival->last_claimed)
+	{
+		arrival->claims = arrival->claims || poser_arrival_is_recorded(arrival, transaction_id);
+		arrival->last_claimed = transaction_id;
+	}
+}
+
+/* A transaction with this id arrives. */
+static void
+arrive_transaction(PoserArrival *arrival, int64 id)
+{
+	int64 last;
+
+	check_arriving_id(arrival, "id", id);
+	arrival->narrived++;
+	if (id <= arrival->in_use)
+	{
+		if (poser_arrival_is_recorded(arrival, id))
+		{
+			/* move all that are in the way up to twice the id: so this is done a few times for a whole restore */
+			poser_arrival_check_privileges(arrival);
+			if (id > arrival->room)
+				poser_arrival_settle(arrival, Max(id, 1) * 2);
+			if (poser_arrival_find_transaction(arrival, id))
+				poser_arrival_in_use_error(arrival, "transaction", id);
+		}
+		else if (poser_arrival_in_range(arrival, id, &last) && poser_arrival_find_transaction(arrival, id))
+		{
+			/* the unique index raises the error for an id that the statement brings twice */
+			if (id < arrival->noted_first || id > arrival->noted_last)
+				poser_arrival_in_use_error(arrival, "transaction", id);
+		}
+	}
+	poser_arrival_note(arrival, id);
+}
+
+/* Lock what a statement that brings history reads and writes.  "own" is the table of a trigger on a table of versions, or NULL. */
+static void
+lock_for_arrival(Oid nspid, const char *own)
+{
+	static const char *const history[] = {"poser_transaction", "poser_arrival", "poser_version_horizon"};
+	static const LOCKMODE modes[] = {ShareRowExclusiveLock, RowExclusiveLock, AccessShareLock};
+	Oid relids[lengthof(history) + 2 * POSER_VERSIONED_TABLES + 1];
+	LOCKMODE lockmodes[lengthof(relids)];
+	int n = 0;
+
+	for (int i = 0; i < lengthof(history); i++)
+	{
+		relids[n] = poser_relation_by_name(history[i], nspid);
+		lockmodes[n++] = modes[i];
+	}
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		poser_versioned_names(i, nspid, &relids[n], &relids[n + 1]);
+		lockmodes[n] = AccessShareLock;
+		lockmodes[n + 1] = RowExclusiveLock;
+		n += 2;
+	}
+	if (own != NULL)
+	{
+		relids[n] = poser_relation_by_name(own, nspid);
+		lockmodes[n++] = AccessShareLock;
+	}
+	poser_lock_together(relids, lockmodes, n);
+}
+
+/* A statement that brings history begins. */
+static void
+begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
+{
+	Trigger *tg = trigdata->tg_trigger;
+	Relation rel = trigdata->tg_relation;
+	MemoryContext context;
+	MemoryContext old;
+	PoserArrival *arrival;
+	PoserStatement *statement;
+	PoserVersioned *described;
+
+	/* after this lock nothing is recorded until the transaction ends */
+	lock_for_arrival(nspid, is_versions ? tg->tgargs[0] : NULL);
+
+	/* it lives until the AFTER trigger, or until a rollback */
+	context = AllocSetContextCreate(CurTransactionContext, "poser arrival", ALLOCSET_DEFAULT_SIZES);
+	old = MemoryContextSwitchTo(context);
+	arrival = palloc0(sizeof(PoserArrival));
+	arrival->context = context;
+	arrival->noted_first = arrival->range_first = 1;
+	arrival->room = arrival->last_claimed = PG_INT64_MIN;
+	arrival->tables = palloc0((POSER_VERSIONED_TABLES + 1) * sizeof(PoserArrivalTable));
+
+	/* the tables with a history, and the trigger's own one if it is none of these */
+	described = palloc(POSER_VERSIONED_TABLES * sizeof(PoserVersioned));
+	poser_versioned_describe_all(described, nspid);
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		arrival->tables[i].versioned = described[i];
+		if (is_versions && described[i].versions == RelationGetRelid(rel))
+			arrival->own = &arrival->tables[i];
+	}
+	arrival->ntables = POSER_VERSIONED_TABLES;
+	if (is_versions && arrival->own == NULL)
+	{
+		arrival->own = &arrival->tables[arrival->ntables++];
+		poser_versioned_describe(&arrival->own->versioned, rel, nspid, tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1);
+	}
+	arrival->versioned = arrival->own != NULL ? &arrival->own->versioned : &arrival->tables[0].versioned;
+	for (int i = 0; i < arrival->ntables; i++)
+		open_table(&arrival->tables[i]);
+
+	arrival->in_use = poser_change_id_greatest(arrival->versioned);
+	arrival->had_versions = arrival->own != NULL && RelationGetNumberOfBlocks(rel) > 0;
+	statement = poser_statement_begin(&arriving, trigdata);
+	statement->data = arrival;
+	arrival->statement = statement;
+	MemoryContextSwitchTo(old);
+}
+
+/* A statement that brings history has ended. */
+static void
+end_arrival(TriggerData *trigdata)
+{
+	PoserStatement *statement = poser_statement_end(&arriving, trigdata);
+	PoserArrival *arrival;
+	MemoryContext old;
+
+	if (statement == NULL)
+		return;
+	arrival = statement->data;
+	old = MemoryContextSwitchTo(arrival->context);
+
+	/* ids that are given from here on are greater */
+	if (arrival->narrived > 0)
+	{
+		poser_change_id_advance(arrival->versioned, arrival->greatest);
+		poser_change_id_signal(arrival->versioned);
+		arrival->in_use = Max(arrival->in_use, arrival->greatest);
+	}
+	poser_arrival_save_range(arrival);
+	for (int i = 0; i < arrival->ntables; i++)
+		write_set_aside(arrival, &arrival->tables[i]);
+	if (arrival->claims || poser_arrival_is_due(arrival))
+		poser_arrival_settle(arrival, PG_INT64_MIN);
+
+	for (int i = 0; i < arrival->ntables; i++)
+		close_table(&arrival->tables[i]);
+	poser_arrival_close_ids(arrival);
+	MemoryContextSwitchTo(old);
+	MemoryContextDelete(arrival->context);
+	pfree(statement);
+}
+
+/* Returns the statement that inserts the row of this trigger.  Raises an error if its BEFORE trigger has not fired. */
+static PoserArrival *
+find_arrival(TriggerData *trigdata)
+{
+	for (PoserStatement *statement = arriving; statement != NULL; statement = statement->outer)
+		if (statement->relid == RelationGetRelid(trigdata->tg_relation))
+			return statement->data;
+	poser_structure_error(trigdata->tg_relation);
+	return NULL; /* not reached */
+}
+
+/* Raises an error unless the trigger fires for INSERT. */
+static void
+check_fires_for_insert(TriggerData *trigdata)
+{
+	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) ||
+		(TRIGGER_FIRED_FOR_ROW(trigdata->tg_event) && !TRIGGER_FIRED_BEFORE(trigdata->tg_event)))
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must fire for INSERT, and before each row or for each statement",
+						trigdata->tg_trigger->tgname)));
+}
+
+/*
+ * poser_arrive(table, key column...) returns trigger
+ *
+ * The triggers on a table of versions: before each INSERT, before each of its rows, and
+ * after it.  "table" is the table with the rows.
+ */
+Datum
+poser_arrive(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	Trigger *tg = trigdata->tg_trigger;
+
+	check_fires_for_insert(trigdata);
+	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have as arguments a table and the columns of its key",
+						tg->tgname)));
+
+	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+	{
+		arrive_version(find_arrival(trigdata), trigdata->tg_trigslot);
+		return PointerGetDatum(trigdata->tg_trigtuple);
+	}
+	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
+		begin_arrival(trigdata, get_func_namespace(fcinfo->flinfo->fn_oid), true);
+	else
+		end_arrival(trigdata);
+	return PointerGetDatum(NULL);
+}
+
+/*
+ * poser_transaction_arrive() returns trigger
+ *
+ * The triggers on poser_transaction: before each INSERT, before each of its rows, and
+ * after it.  The one for rows also fires on a subscriber, and in schemas before 1.5 it is
+ * the only one.
+ *
+ * The xact of a row that arrives is a transaction ID of another cluster, or of an earlier
+ * time.  The trigger replaces it by the ID of the transaction that inserts the row.
+ */
+Datum
+poser_transaction_arrive(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	Relation rel = trigdata->tg_relation;
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	Datum xact = FullTransactionIdGetDatum(GetTopFullTransactionId());
+	bool isnull = false;
+	int column;
+
+	check_fires_for_insert(trigdata);
+	if (!TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
+	{
+		if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
+			begin_arrival(trigdata, nspid, false);
+		else
+			end_arrival(trigdata);
+		return PointerGetDatum(NULL);
+	}
+
+	if (SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA &&
+		OidIsValid(get_relname_relid("poser_arrival", nspid)))
+	{
+		Datum id = slot_getattr(trigdata->tg_trigslot, poser_own_column(rel, "id", INT8OID), &isnull);
+
+		/* NOT NULL raises the error */
+		if (!isnull)
+			arrive_transaction(find_arrival(trigdata), DatumGetInt64(id));
+		isnull = false;
+	}
+	column = poser_own_column(rel, "xact", XID8OID);
+	return PointerGetDatum(heap_modify_tuple_by_cols(trigdata->tg_trigtuple, RelationGetDescr(rel),
+													 1, &column, &xact, &isnull));
+}
+
+/* Register the list of statements, when the module is loaded. */
+void
+poser_arrival_init(void)
+{
+	poser_statement_register(&arriving);
+}

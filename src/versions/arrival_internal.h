@@ -1,0 +1,84 @@
+/*
+ * arrival_internal.h
+ *	  What the files about arriving history share.
+ */
+#ifndef POSER_ARRIVAL_INTERNAL_H
+#define POSER_ARRIVAL_INTERNAL_H
+
+#include "versions/version_internal.h"
+
+/* A table with a history, while history arrives. */
+typedef struct PoserArrivalTable
+{
+	PoserVersioned versioned;
+	Relation rel;		/* the table with the rows */
+	Relation versions;	/* its table of versions */
+	PoserLookup by_key; /* versions, newest first */
+	PoserLookup by_id;	/* a version by its change_id */
+	PoserLookup live;	/* a row of the table; not open if its key has no unique index */
+	int live_keys[INDEX_MAX_KEYS]; /* by column of that index: the number of the key's column */
+	PoserDirectTable direct;
+	bool writes;			/* is "direct" open? */
+	Tuplestorestate *aside; /* versions that were set aside; NULL if there are none */
+} PoserArrivalTable;
+
+/* A statement that inserts history, see arrival.c. */
+typedef struct PoserArrival
+{
+	const PoserStatement *statement;
+	MemoryContext context; /* of all that it allocates */
+	int ntables;
+	PoserArrivalTable *tables;
+	PoserArrivalTable *own; /* the table into which it inserts versions; NULL for poser_transaction */
+	const PoserVersioned *versioned; /* one of the tables' */
+	bool may_replace;	/* have the privileges been checked? */
+	bool had_versions;	/* had the table versions before the statement? */
+	int64 in_use;		/* no id that was in use before the statement, or was given since, is greater */
+	int64 greatest;		/* the greatest id that has arrived */
+	int64 narrived;		/* how many rows have arrived */
+	int64 nremoved;		/* how many recorded versions were removed */
+	int64 last_claimed; /* the last transaction that a version has named */
+	bool claims;		/* is one of them recorded? */
+	int64 room;			/* no recorded transaction up to this id can be moved any more */
+
+	/* arrival_ids.c */
+	Relation transactions;
+	PoserLookup transaction; /* by id */
+	PoserDirectTable direct;
+	bool writes; /* is "direct" open? */
+	Relation arrivals;
+	PoserDirectTable direct_arrivals;
+	PoserLookup range; /* by its first id */
+	int64 known_id;	   /* the last id that poser_arrival_is_recorded() was asked for */
+	bool known_recorded;
+	bool known;
+	int64 range_first; /* the range that was found last, empty at first */
+	int64 range_last;
+	int64 noted_first; /* the range of ids of this statement, empty at first */
+	int64 noted_last;
+} PoserArrival;
+
+/* arrival_ids.c */
+extern void poser_arrival_open_ids(PoserArrival *arrival);
+extern void poser_arrival_close_ids(PoserArrival *arrival);
+extern bool poser_arrival_find_transaction(PoserArrival *arrival, int64 id);
+extern bool poser_arrival_in_range(PoserArrival *arrival, int64 id, int64 *last);
+extern bool poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *found);
+extern bool poser_arrival_is_recorded(PoserArrival *arrival, int64 id);
+extern void poser_arrival_note(PoserArrival *arrival, int64 id);
+extern void poser_arrival_save_range(PoserArrival *arrival);
+
+/* arrival.c */
+extern void poser_arrival_check_privileges(PoserArrival *arrival);
+extern bool poser_arrival_is_of_statement(PoserArrival *arrival, TupleTableSlot *version);
+extern bool poser_arrival_is_lone(PoserArrivalTable *table, TupleTableSlot *version);
+extern bool poser_arrival_find_version(PoserArrivalTable *table, int64 change_id);
+extern void poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, TupleTableSlot *version,
+										int64 transaction_id);
+extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id) pg_attribute_noreturn();
+
+/* arrival_settle.c */
+extern void poser_arrival_settle(PoserArrival *arrival, int64 limit);
+extern bool poser_arrival_is_due(PoserArrival *arrival);
+
+#endif /* POSER_ARRIVAL_INTERNAL_H */

@@ -1,0 +1,438 @@
+/*
+ * arrival_settle.c
+ *	  Giving new ids to transactions that are in the way of arriving history, and removing
+ *	  those with nothing left.
+ *
+ * There is no index on the transaction of a version, because it would cost every writer.
+ * So one pass over the tables of versions does this for all transactions together:
+ *
+ * - It sorts the versions that were recorded here by their transactions, and reads the
+ *   transactions in the same order.
+ * - A transaction without versions is removed.
+ * - A transaction whose id a version of the statement has named gets a new id, and so do
+ *   its versions.  Each of them must be the insert of a row that is still the same.
+ * - So does each other such transaction up to a limit.
+ *
+ * A pass reads all versions.  So transactions with nothing left are not removed at the end
+ * of each statement, but when enough rows have arrived since the last pass to be worth it,
+ * or when everything that was recorded seems to be gone.  This needs no memory in the
+ * database: after a restore by one statement for each row, as after one by COPY, no empty
+ * transaction is left.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "access/tableam.h"
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
+
+#include "versions/arrival_internal.h"
+
+/* How many versions a pass may read for each row that has arrived since the last one. */
+#define VERSIONS_READ_FOR_A_ROW 1000
+
+/* A pass over so few versions is cheap. */
+#define FEW_VERSIONS 20000
+
+/* About how many versions there are on a page. */
+#define VERSIONS_ON_A_PAGE 60
+
+/* What this session knows since its last pass. */
+static struct
+{
+	Oid transactions;
+	int64 narrived; /* rows that have arrived */
+	int64 nremoved; /* recorded versions that were removed */
+	int64 nleft;	/* recorded versions that the last pass has left; -1 if there was none */
+	bool was_early; /* was the last pass made only because everything seemed to be gone? */
+} since_pass = {InvalidOid, 0, 0, -1, false};
+
+/* The columns of the sort.  Entries of a transaction that are not its versions come first. */
+enum
+{
+	SORT_TRANSACTION,
+	SORT_KIND,
+	SORT_CHANGE,
+	SORT_TABLE,
+	SORT_NATTS
+};
+
+/* The kinds of entries. */
+enum
+{
+	CLAIM,	/* a version of the statement has the transaction's id */
+	FOREIGN, /* another table of versions has the transaction's id */
+	VERSION /* a version that was recorded here */
+};
+
+/* An entry of the sort. */
+typedef struct Entry
+{
+	int64 transaction_id;
+	int kind;
+	int64 change_id;
+	int table;
+} Entry;
+
+/* A pass. */
+typedef struct Pass
+{
+	PoserArrival *arrival;
+	Tuplesortstate *sort;
+	TupleTableSlot *slot;
+	Entry entry;	/* the entry that was read last */
+	bool has_entry; /* is there one? */
+	bool complete;	/* have all tables of versions been read? */
+	int64 nversions;
+} Pass;
+
+/* Is there a reason to remove empty transactions now?  Called once at the end of each statement. */
+bool
+poser_arrival_is_due(PoserArrival *arrival)
+{
+	int64 nversions = 0;
+	bool is_time;
+	bool is_early;
+
+	if (since_pass.transactions != arrival->versioned->transactions)
+	{
+		since_pass.transactions = arrival->versioned->transactions;
+		since_pass.narrived = since_pass.nremoved = 0;
+		since_pass.nleft = -1;
+		since_pass.was_early = false;
+	}
+	since_pass.narrived += arrival->narrived;
+	since_pass.nremoved += arrival->nremoved;
+	if (since_pass.nremoved <= 0)
+		return false;
+
+	for (int i = 0; i < arrival->ntables; i++)
+		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
+	is_time = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions &&
+			  (nversions <= FEW_VERSIONS || since_pass.nremoved * 2 >= since_pass.nleft);
+	is_early = !is_time && since_pass.nleft > 0 && since_pass.nremoved >= since_pass.nleft && !since_pass.was_early;
+	since_pass.was_early = is_early || (since_pass.was_early && !is_time);
+	return is_time || is_early;
+}
+
+/* Add an entry to the sort. */
+static void
+put_entry(Pass *pass, int64 transaction_id, int kind, int64 change_id, int table)
+{
+	ExecClearTuple(pass->slot);
+	pass->slot->tts_values[SORT_TRANSACTION] = Int64GetDatum(transaction_id);
+	pass->slot->tts_values[SORT_KIND] = Int32GetDatum(kind);
+	pass->slot->tts_values[SORT_CHANGE] = Int64GetDatum(change_id);
+	pass->slot->tts_values[SORT_TABLE] = Int32GetDatum(table);
+	memset(pass->slot->tts_isnull, false, SORT_NATTS * sizeof(bool));
+	ExecStoreVirtualTuple(pass->slot);
+	tuplesort_puttupleslot(pass->sort, pass->slot);
+}
+
+/* Get the next entry. */
+static void
+next_entry(Pass *pass)
+{
+	pass->has_entry = tuplesort_gettupleslot(pass->sort, true, false, pass->slot, NULL);
+	if (!pass->has_entry)
+		return;
+	slot_getallattrs(pass->slot);
+	pass->entry.transaction_id = DatumGetInt64(pass->slot->tts_values[SORT_TRANSACTION]);
+	pass->entry.kind = DatumGetInt32(pass->slot->tts_values[SORT_KIND]);
+	pass->entry.change_id = DatumGetInt64(pass->slot->tts_values[SORT_CHANGE]);
+	pass->entry.table = DatumGetInt32(pass->slot->tts_values[SORT_TABLE]);
+}
+
+/* Add the entries of a table of versions. */
+static void
+read_versions(Pass *pass, int table)
+{
+	PoserArrival *arrival = pass->arrival;
+	const PoserVersioned *versioned = &arrival->tables[table].versioned;
+	Relation versions = arrival->tables[table].versions;
+	TupleTableSlot *slot = table_slot_create(versions, NULL);
+	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
+	bool claimed_any = false;
+	int64 claimed = 0;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		int64 transaction_id = poser_version_transaction_id(versioned, slot);
+
+		CHECK_FOR_INTERRUPTS();
+		if (!poser_arrival_is_recorded(arrival, transaction_id))
+			continue;
+		if (!poser_arrival_is_of_statement(arrival, slot))
+		{
+			put_entry(pass, transaction_id, VERSION, poser_version_change_id(versioned, slot), table);
+			pass->nversions++;
+		}
+		else if (!claimed_any || claimed != transaction_id)
+		{
+			/* the versions of a transaction usually follow each other */
+			put_entry(pass, transaction_id, CLAIM, 0, table);
+			claimed_any = true;
+			claimed = transaction_id;
+		}
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+}
+
+/* Add the entries of tables of versions that users have made. */
+static void
+read_other_tables(Pass *pass)
+{
+	PoserArrival *arrival = pass->arrival;
+	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
+	TupleDesc desc = CreateTemplateTupleDesc(1);
+	PoserVersioned *tables = palloc(arrival->ntables * sizeof(PoserVersioned));
+	TupleTableSlot *slot;
+
+	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
+	for (int i = 0; i < arrival->ntables; i++)
+		tables[i] = arrival->tables[i].versioned;
+	PushActiveSnapshot(GetLatestSnapshot());
+	SPI_connect();
+	pass->complete = poser_collect_transactions(used, desc, tables, arrival->ntables, PG_INT64_MAX);
+	SPI_finish();
+	PopActiveSnapshot();
+
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(used, true, false, slot))
+	{
+		bool isnull;
+		int64 transaction_id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (poser_arrival_is_recorded(arrival, transaction_id))
+			put_entry(pass, transaction_id, FOREIGN, 0, 0);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(used);
+	pfree(tables);
+}
+
+/* Is the entry one of this transaction? */
+static bool
+is_entry_of(Pass *pass, int64 transaction_id)
+{
+	return pass->has_entry && pass->entry.transaction_id == transaction_id;
+}
+
+/* Get the version of the entry into its table's by_id.slot.  Returns the table. */
+static PoserArrivalTable *
+fetch_version(Pass *pass)
+{
+	PoserArrivalTable *table = &pass->arrival->tables[pass->entry.table];
+
+	if (!poser_arrival_find_version(table, pass->entry.change_id))
+		elog(ERROR, "version was not found again");
+	return table;
+}
+
+/* Give a transaction, and the versions from the present entry on, new ids. */
+static void
+move_transaction(Pass *pass, int64 id)
+{
+	PoserArrival *arrival = pass->arrival;
+	AttrNumber id_column = poser_own_column(arrival->transactions, "id", INT8OID);
+	TupleTableSlot *copy = MakeSingleTupleTableSlot(RelationGetDescr(arrival->transactions), &TTSOpsHeapTuple);
+	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(arrival->transactions), &TTSOpsVirtual);
+	int natts = slot->tts_tupleDescriptor->natts;
+	int64 new_id;
+
+	/* the transaction */
+	poser_arrival_check_privileges(arrival);
+	if (!poser_arrival_find_transaction(arrival, id))
+		elog(ERROR, "transaction was not found again");
+	ExecCopySlot(copy, arrival->transaction.slot);
+	slot_getallattrs(copy);
+	memcpy(slot->tts_values, copy->tts_values, natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, copy->tts_isnull, natts * sizeof(bool));
+	new_id = poser_change_id_next(arrival->versioned);
+	slot->tts_values[id_column - 1] = Int64GetDatum(new_id);
+	ExecStoreVirtualTuple(slot);
+	if (!poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid))
+		poser_arrival_in_use_error(arrival, "transaction", id);
+	if (!arrival->writes)
+		poser_direct_open(&arrival->direct, arrival->versioned->transactions);
+	arrival->writes = true;
+	table_tuple_insert(arrival->transactions, slot, GetCurrentCommandId(true), 0, NULL);
+	(void) poser_direct_insert_index_entries(&arrival->direct, slot, 0);
+	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(copy);
+	arrival->in_use = new_id;
+	arrival->known = false;
+	poser_transaction_renumber(arrival->versioned->transactions, id, new_id);
+
+	/* its versions */
+	for (; is_entry_of(pass, id); next_entry(pass))
+	{
+		PoserArrivalTable *table = fetch_version(pass);
+
+		CHECK_FOR_INTERRUPTS();
+		poser_arrival_write_version(arrival, table, table->by_id.slot, new_id);
+		if (!poser_direct_delete(table->versions, &table->by_id.slot->tts_tid))
+			poser_arrival_in_use_error(arrival, "transaction", id);
+		ExecClearTuple(table->by_id.slot);
+	}
+}
+
+/* Decide about a transaction that was recorded here.  The present entry is its first one, if it has any. */
+static void
+settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
+{
+	PoserArrival *arrival = pass->arrival;
+	bool claimed = false;
+	bool movable = pass->complete;
+	bool empty = pass->complete;
+
+	/* entries that are not versions */
+	for (; is_entry_of(pass, id) && pass->entry.kind != VERSION; next_entry(pass))
+	{
+		if (pass->entry.kind == CLAIM)
+			claimed = true;
+		else
+			movable = empty = false;
+	}
+
+	/* nothing is left; but pruning keeps the transaction of the horizon, and removes those before it */
+	if (!is_entry_of(pass, id) && empty)
+	{
+		if (!claimed && id <= horizon)
+			return;
+		poser_arrival_check_privileges(arrival);
+		if (poser_arrival_find_transaction(arrival, id))
+			(void) poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid);
+		arrival->known = false;
+		poser_transaction_forget();
+		return;
+	}
+
+	/* can it get a new id? */
+	if (claimed || id <= limit)
+	{
+		if (movable)
+		{
+			Entry first = pass->entry;
+
+			tuplesort_markpos(pass->sort);
+			for (; movable && is_entry_of(pass, id); next_entry(pass))
+			{
+				PoserArrivalTable *table = fetch_version(pass);
+
+				CHECK_FOR_INTERRUPTS();
+				movable = poser_arrival_is_lone(table, table->by_id.slot);
+				ExecClearTuple(table->by_id.slot);
+			}
+			/* go back to the first version */
+			if (movable)
+			{
+				tuplesort_restorepos(pass->sort);
+				pass->entry = first;
+				pass->has_entry = true;
+			}
+		}
+		if (movable)
+		{
+			move_transaction(pass, id);
+			return;
+		}
+		if (claimed)
+			poser_arrival_in_use_error(arrival, "transaction", id);
+	}
+	while (is_entry_of(pass, id))
+		next_entry(pass);
+}
+
+/* Returns the transaction of the horizon, as the table is now; PG_INT64_MIN if nothing has been pruned. */
+static int64
+read_horizon(const PoserVersioned *versioned)
+{
+	Relation rel = table_open(versioned->horizon, AccessShareLock);
+	AttrNumber column = poser_own_column(rel, "transaction_id", INT8OID);
+	TupleTableSlot *slot = table_slot_create(rel, NULL);
+	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+	int64 result = PG_INT64_MIN;
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		bool isnull;
+
+		result = Max(result, DatumGetInt64(slot_getattr(slot, column, &isnull)));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	table_close(rel, NoLock);
+	return result;
+}
+
+/*
+ * Remove the transactions that were recorded here and have nothing left, and give new ids
+ * to those whose ids the statement's versions have, and to others up to "limit".  Raises
+ * an error if that is not possible for an id that a version has.
+ */
+void
+poser_arrival_settle(PoserArrival *arrival, int64 limit)
+{
+	AttrNumber columns[] = {SORT_TRANSACTION + 1, SORT_KIND + 1};
+	Oid operators[] = {lookup_type_cache(INT8OID, TYPECACHE_LT_OPR)->lt_opr,
+					   lookup_type_cache(INT4OID, TYPECACHE_LT_OPR)->lt_opr};
+	Oid collations[] = {InvalidOid, InvalidOid};
+	bool nulls_first[] = {false, false};
+	TupleDesc desc = CreateTemplateTupleDesc(SORT_NATTS);
+	Pass pass = {.arrival = arrival};
+	int64 greatest = arrival->in_use;
+	int64 horizon = read_horizon(arrival->versioned);
+	int64 id = PG_INT64_MIN;
+	MemoryContext old = MemoryContextSwitchTo(arrival->context);
+
+	/* what this writes is told from what the statement has brought, and what was written before can be moved */
+	CommandCounterIncrement();
+	poser_arrival_open_ids(arrival);
+	arrival->known = false;
+	poser_change_id_advance(arrival->versioned, Max(limit, arrival->in_use));
+
+	/* sort the versions by their transactions */
+	TupleDescInitEntry(desc, SORT_TRANSACTION + 1, "transaction_id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, SORT_KIND + 1, "kind", INT4OID, -1, 0);
+	TupleDescInitEntry(desc, SORT_CHANGE + 1, "change_id", INT8OID, -1, 0);
+	TupleDescInitEntry(desc, SORT_TABLE + 1, "table", INT4OID, -1, 0);
+	TupleDescFinalize(desc);
+	pass.sort = tuplesort_begin_heap(desc, lengthof(columns), columns, operators, collations, nulls_first,
+									 work_mem, NULL, TUPLESORT_RANDOMACCESS);
+	pass.slot = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+	for (int i = 0; i < arrival->ntables; i++)
+		read_versions(&pass, i);
+	read_other_tables(&pass);
+	tuplesort_performsort(pass.sort);
+	ExecDropSingleTupleTableSlot(pass.slot);
+	pass.slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	next_entry(&pass);
+
+	/* read the transactions that were recorded here; those that get new ids are greater than all of them */
+	while (id <= greatest && poser_arrival_next_recorded(arrival, id, greatest, &id))
+	{
+		CHECK_FOR_INTERRUPTS();
+		settle_transaction(&pass, id, limit, horizon);
+		id++;
+	}
+
+	tuplesort_end(pass.sort);
+	ExecDropSingleTupleTableSlot(pass.slot);
+	arrival->room = Max(arrival->room, limit);
+	arrival->known = false;
+	since_pass.transactions = arrival->versioned->transactions;
+	since_pass.narrived = since_pass.nremoved = 0;
+	since_pass.nleft = pass.nversions;
+	MemoryContextSwitchTo(old);
+}
