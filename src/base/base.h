@@ -147,6 +147,8 @@ typedef struct PoserLookup
 	IndexScanDesc scan; /* NULL when it is not open */
 	TupleTableSlot *slot;
 	int nkeys;
+	ScanKey keys;			 /* of the last look-up, to be used again */
+	StrategyNumber strategy; /* InvalidStrategy before the first one */
 	MemoryContext context;
 } PoserLookup;
 

@@ -158,6 +158,8 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 	lookup->slot = table_slot_create(rel, NULL);
 	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
 	lookup->nkeys = nkeys;
+	lookup->keys = palloc(Max(nkeys, 1) * sizeof(ScanKeyData));
+	lookup->strategy = InvalidStrategy;
 }
 
 /*
@@ -168,16 +170,18 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 void
 poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls)
 {
-	ScanKeyData keys[INDEX_MAX_KEYS];
 	MemoryContext old = MemoryContextSwitchTo(lookup->context);
 
 	for (int i = 0; i < lookup->nkeys; i++)
 	{
-		poser_scan_key(&keys[i], lookup->index, i + 1, strategy, values[i]);
-		if (nulls != NULL && nulls[i])
-			keys[i].sk_flags |= SK_ISNULL | SK_SEARCHNULL;
+		/* finding the operators takes longer than the look-up */
+		if (lookup->strategy != strategy)
+			poser_scan_key(&lookup->keys[i], lookup->index, i + 1, strategy, values[i]);
+		lookup->keys[i].sk_argument = values[i];
+		lookup->keys[i].sk_flags = (nulls != NULL && nulls[i]) ? SK_ISNULL | SK_SEARCHNULL : 0;
 	}
-	index_rescan(lookup->scan, keys, lookup->nkeys, NULL, 0);
+	lookup->strategy = strategy;
+	index_rescan(lookup->scan, lookup->keys, lookup->nkeys, NULL, 0);
 	MemoryContextSwitchTo(old);
 }
 
@@ -199,5 +203,6 @@ poser_lookup_close(PoserLookup *lookup)
 	index_endscan(lookup->scan);
 	index_close(lookup->index, NoLock);
 	ExecDropSingleTupleTableSlot(lookup->slot);
+	pfree(lookup->keys);
 	lookup->scan = NULL;
 }

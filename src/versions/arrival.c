@@ -58,6 +58,9 @@ PG_FUNCTION_INFO_V1(poser_transaction_arrive);
 /* No id that arrives may be so far from zero: the sequence could not go on. */
 #define MAX_ARRIVING_ID (PG_INT64_MAX / 2)
 
+/* After so many look-ups that have found no recorded version, see whether there are any. */
+#define LOOKUPS_BEFORE_READING 1000
+
 /* Statements that insert history, the innermost first. */
 static PoserStatement *arriving = NULL;
 
@@ -228,7 +231,7 @@ poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, Tup
 	slot_getallattrs(version);
 	memcpy(slot->tts_values, version->tts_values, natts * sizeof(Datum));
 	memcpy(slot->tts_isnull, version->tts_isnull, natts * sizeof(bool));
-	arrival->in_use = poser_change_id_next(versioned);
+	arrival->in_use = table->greatest = poser_change_id_next(versioned);
 	slot->tts_values[versioned->transaction_id - 1] = Int64GetDatum(transaction_id);
 	slot->tts_values[versioned->change_id - 1] = Int64GetDatum(arrival->in_use);
 	ExecStoreVirtualTuple(slot);
@@ -248,6 +251,35 @@ remove_version(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
 	return true;
 }
 
+/*
+ * Read the table of versions to see whether there are any that were recorded here.  If not,
+ * no more are looked up.  If there are, the first one usually comes early; and it is not
+ * read again before twice as many look-ups.
+ */
+static void
+look_for_recorded(PoserArrival *arrival)
+{
+	const PoserVersioned *versioned = arrival->versioned;
+	Relation versions = arrival->own->versions;
+	TupleTableSlot *slot = table_slot_create(versions, NULL);
+	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
+	int64 nread = 0;
+	bool found = false;
+
+	while (!found && table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	{
+		CHECK_FOR_INTERRUPTS();
+		nread++;
+		found = !poser_arrival_is_of_statement(arrival, slot) &&
+				poser_arrival_is_recorded(arrival, poser_version_transaction_id(versioned, slot));
+	}
+	table_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	arrival->replaces = found;
+	arrival->nmissed = 0;
+	arrival->may_miss = Max(arrival->may_miss, nread) * 2;
+}
+
 /* If one version of this row was recorded, an insert that is equal to the row as it is now, remove it. */
 static void
 replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
@@ -255,6 +287,7 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 	PoserArrivalTable *table = arrival->own;
 	TupleTableSlot *version = table->by_key.slot;
 	ItemPointerData tid;
+	int64 nremoved = arrival->nremoved;
 
 	poser_version_lookup_begin(&table->by_key, &table->versioned, arrived, true);
 	if (poser_version_lookup_next(&table->by_key) &&
@@ -268,6 +301,10 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 			(void) remove_version(arrival, table, &tid);
 	}
 	ExecClearTuple(version);
+	if (arrival->nremoved > nremoved)
+		arrival->nmissed = 0;
+	else if (++arrival->nmissed > arrival->may_miss)
+		look_for_recorded(arrival);
 }
 
 /* If a change_id that arrives is in use by a version that can be written again, set that version aside; otherwise raise an error. */
@@ -279,7 +316,7 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 		PoserArrivalTable *table = &arrival->tables[i];
 		TupleTableSlot *version = table->by_id.slot;
 
-		if (!poser_arrival_find_version(table, change_id))
+		if (change_id > table->greatest || !poser_arrival_find_version(table, change_id))
 			continue;
 		/* the unique index raises the error for an id that the statement brings twice */
 		if (!poser_arrival_is_of_statement(arrival, version))
@@ -357,7 +394,7 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 	check_arriving_id(arrival, "change_id", change_id);
 	arrival->narrived++;
 
-	if (arrival->had_versions)
+	if (arrival->replaces)
 		replace_recorded(arrival, slot);
 	if (change_id <= arrival->in_use)
 		free_change_id(arrival, change_id);
@@ -470,10 +507,14 @@ begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 	}
 	arrival->versioned = arrival->own != NULL ? &arrival->own->versioned : &arrival->tables[0].versioned;
 	for (int i = 0; i < arrival->ntables; i++)
+	{
 		open_table(&arrival->tables[i]);
+		arrival->tables[i].greatest = poser_change_id_last(arrival->tables[i].versions, "change_id", "change_id");
+	}
 
 	arrival->in_use = poser_change_id_greatest(arrival->versioned);
-	arrival->had_versions = arrival->own != NULL && RelationGetNumberOfBlocks(rel) > 0;
+	arrival->replaces = arrival->own != NULL && RelationGetNumberOfBlocks(rel) > 0;
+	arrival->may_miss = LOOKUPS_BEFORE_READING;
 	statement = poser_statement_begin(&arriving, trigdata);
 	statement->data = arrival;
 	arrival->statement = statement;

@@ -19,6 +19,7 @@ typedef struct PoserArrivalTable
 	int live_keys[INDEX_MAX_KEYS]; /* by column of that index: the number of the key's column */
 	PoserDirectTable direct;
 	bool writes;			/* is "direct" open? */
+	int64 greatest;			/* no change_id that was in use before the statement, or was given since, is greater */
 	Tuplestorestate *aside; /* versions that were set aside; NULL if there are none */
 } PoserArrivalTable;
 
@@ -32,7 +33,9 @@ typedef struct PoserArrival
 	PoserArrivalTable *own; /* the table into which it inserts versions; NULL for poser_transaction */
 	const PoserVersioned *versioned; /* one of the tables' */
 	bool may_replace;	/* have the privileges been checked? */
-	bool had_versions;	/* had the table versions before the statement? */
+	bool replaces;		/* can there be recorded versions in the table? */
+	int64 nmissed;		/* look-ups that have found none since the table was read to see whether there are any */
+	int64 may_miss;		/* after so many it is read again */
 	int64 in_use;		/* no id that was in use before the statement, or was given since, is greater */
 	int64 greatest;		/* the greatest id that has arrived */
 	int64 narrived;		/* how many rows have arrived */

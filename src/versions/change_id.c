@@ -67,8 +67,8 @@ poser_version_last_change(const PoserVersioned *versioned)
  * Returns the value of column "value" in the last row by the unique index on column "key"
  * of a table that is open and locked; 0 if there is none.
  */
-static int64
-last_value(Relation rel, const char *key, const char *value)
+int64
+poser_change_id_last(Relation rel, const char *key, const char *value)
 {
 	AttrNumber column = poser_own_column(rel, key, INT8OID);
 	AttrNumber result_column = poser_own_column(rel, value, INT8OID);
@@ -88,7 +88,7 @@ last_value(Relation rel, const char *key, const char *value)
 	return result;
 }
 
-/* As last_value(), for a table that may be dropped or locked.  Does not wait for a lock, and returns 0 instead. */
+/* As poser_change_id_last(), for a table that may be dropped or locked.  Does not wait for a lock, and returns 0 instead. */
 static int64
 last_value_unless_locked(Oid relid, const char *key, const char *value)
 {
@@ -100,7 +100,7 @@ last_value_unless_locked(Oid relid, const char *key, const char *value)
 	rel = try_table_open(relid, NoLock);
 	if (rel != NULL)
 	{
-		result = last_value(rel, key, value);
+		result = poser_change_id_last(rel, key, value);
 		table_close(rel, NoLock);
 	}
 	UnlockRelationOid(relid, AccessShareLock);

@@ -108,13 +108,14 @@ others_load(void)
 }
 
 /*
- * May the session be restoring a dump?  The scripts of pg_dump and pg_restore always set
- * search_path to ''.  Other sessions can have that, too, so nothing must be lost for them.
+ * May the session be restoring a dump?  The scripts of pg_dump and pg_restore always empty
+ * search_path.  Other sessions can do that, too, so nothing must be lost for them.  After
+ * SET search_path = '' it has one schema with an empty name.
  */
 bool
 poser_restore_is_likely(void)
 {
-	return namespace_search_path[0] == '\0';
+	return namespace_search_path[0] == '\0' || strcmp(namespace_search_path, "\"\"") == 0;
 }
 
 /*
@@ -129,7 +130,7 @@ poser_restore_is_likely(void)
 bool
 poser_is_restore(Relation rel)
 {
-	return !row_security && poser_restore_is_likely() &&
+	return !row_security && namespace_search_path[0] == '\0' &&
 		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
 		   poser_is_owner(RelationGetRelid(rel), GetUserId());
 }
@@ -142,7 +143,7 @@ static bool
 is_loading(Relation rel)
 {
 	return poser_is_restore(rel) ||
-		   (poser_restore_is_likely() && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0 &&
+		   (namespace_search_path[0] == '\0' && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0 &&
 			poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
 			poser_is_owner(RelationGetRelid(rel), GetUserId()));
 }

@@ -28,6 +28,7 @@ extern void poser_transaction_forget(void);
 
 /* change_id.c */
 extern int64 poser_version_last_change(const PoserVersioned *versioned);
+extern int64 poser_change_id_last(Relation rel, const char *key, const char *value);
 extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
 extern int64 poser_change_id_next(const PoserVersioned *versioned);
 extern void poser_change_id_advance(const PoserVersioned *versioned, int64 id);
