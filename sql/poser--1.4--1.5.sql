@@ -32,6 +32,7 @@ COMMENT ON FUNCTION @extschema@.poser_set_owner(
 CREATE TABLE @extschema@.poser_arrival (
 	first pg_catalog.int8 NOT NULL,
 	last pg_catalog.int8 NOT NULL,
+	awaited pg_catalog.bool NOT NULL,
 	CONSTRAINT poser_arrival_pkey PRIMARY KEY (first)
 );
 
@@ -39,6 +40,8 @@ COMMENT ON TABLE @extschema@.poser_arrival IS
 'ranges of ids of transactions that were not recorded here: a restore, or another tool, has inserted them';
 COMMENT ON COLUMN @extschema@.poser_arrival.first IS 'key: the first id of the range';
 COMMENT ON COLUMN @extschema@.poser_arrival.last IS 'the last id of the range';
+COMMENT ON COLUMN @extschema@.poser_arrival.awaited IS
+'only versions have arrived; the transactions are still those that were recorded here';
 
 CREATE FUNCTION @extschema@.poser_arrive()
 RETURNS pg_catalog.trigger

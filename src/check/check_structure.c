@@ -154,7 +154,8 @@ static const char *const check_columns =
 	"        ('poser_datasync_status', 'v', 'last_failed_at', 'timestamp with time zone', false, '1.4'),\n"
 	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'),\n"
 	"        ('poser_arrival', 'r', 'first', 'bigint', false, '1.5'),\n"
-	"        ('poser_arrival', 'r', 'last', 'bigint', false, '1.5'))\n"
+	"        ('poser_arrival', 'r', 'last', 'bigint', false, '1.5'),\n"
+	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'))\n"
 	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -354,6 +355,7 @@ static const char *const check_triggers =
 	"            WHEN t.tgenabled = 'D' THEN 'is disabled'\n"
 	"            WHEN t.tgenabled = 'R' AND expected.enabled <> 'R' THEN 'fires for replication only'\n"
 	"            WHEN t.tgenabled = 'O' AND expected.enabled = 'A' THEN 'does not fire for replication'\n"
+	"            WHEN t.tgenabled = 'A' AND expected.enabled = 'O' THEN 'fires for replication, too'\n"
 	"            ELSE 'has been changed' END\n"
 	"  FROM (VALUES\n"
 	/* type: 1 row, 2 before, 4 insert, 8 delete, 16 update, 32 truncate */

@@ -15,8 +15,9 @@
  * - A change_id that arrives may be in use by such a version of another row.  Then that
  *   version is set aside.  If its row has no history when the statement has ended, it is
  *   written again, with a new change_id.
- * - An id of a transaction that arrives may be in use by a transaction that has recorded
- *   only such versions.  Then that one gets a new id, see arrival_settle.c.
+ * - An id of a transaction that arrives, or that a version names, may be in use by a
+ *   transaction that has recorded only such versions.  Then that one gets a new id, see
+ *   arrival_settle.c.
  * - A transaction that has recorded nothing else is removed.
  * - If an id is in use by any other history, there is no right way to go on, and the
  *   statement fails.
@@ -402,7 +403,11 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 	/* when the statement ends, no transaction that was recorded here may have this id */
 	if (transaction_id <= arrival->in_use && transaction_id != arrival->last_claimed)
 	{
-		arrival->claims = arrival->claims || poser_arrival_is_recorded(arrival, transaction_id);
+		if (poser_arrival_is_recorded(arrival, transaction_id))
+		{
+			arrival->claimed = arrival->claims ? Max(arrival->claimed, transaction_id) : transaction_id;
+			arrival->claims = true;
+		}
 		arrival->last_claimed = transaction_id;
 	}
 }
@@ -411,28 +416,33 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 static void
 arrive_transaction(PoserArrival *arrival, int64 id)
 {
-	int64 last;
-
 	check_arriving_id(arrival, "id", id);
 	arrival->narrived++;
-	if (id <= arrival->in_use)
+	if (id > arrival->in_use)
+		;
+	else if (id >= arrival->noted.first && id <= arrival->noted.last)
+		/* the unique index raises the error for an id that the statement brings twice */
+		return;
+	else if (poser_arrival_is_awaited(arrival, id))
 	{
-		if (poser_arrival_is_recorded(arrival, id))
-		{
-			/* move all that are in the way up to twice the id: so this is done a few times for a whole restore */
-			poser_arrival_check_privileges(arrival);
-			if (id > arrival->room)
-				poser_arrival_settle(arrival, Max(id, 1) * 2);
-			if (poser_arrival_find_transaction(arrival, id))
-				poser_arrival_in_use_error(arrival, "transaction", id);
-		}
-		else if (poser_arrival_in_range(arrival, id, &last) && poser_arrival_find_transaction(arrival, id))
-		{
-			/* the unique index raises the error for an id that the statement brings twice */
-			if (id < arrival->noted_first || id > arrival->noted_last)
-				poser_arrival_in_use_error(arrival, "transaction", id);
-		}
+		/* the transaction of versions that have arrived already */
+		poser_arrival_check_privileges(arrival);
+		if (poser_arrival_find_transaction(arrival, id) &&
+			!poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid))
+			poser_arrival_in_use_error(arrival, "transaction", id);
+		poser_transaction_forget();
 	}
+	else if (poser_arrival_is_recorded(arrival, id))
+	{
+		/* move all that are in the way up to twice the id: so this is done a few times for a whole restore */
+		poser_arrival_check_privileges(arrival);
+		if (id > arrival->room)
+			poser_arrival_settle(arrival, Max(id, 1) * 2);
+		if (poser_arrival_find_transaction(arrival, id))
+			poser_arrival_in_use_error(arrival, "transaction", id);
+	}
+	else if (poser_arrival_has_arrived(arrival, id))
+		poser_arrival_in_use_error(arrival, "transaction", id);
 	poser_arrival_note(arrival, id);
 }
 
@@ -486,7 +496,7 @@ begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 	old = MemoryContextSwitchTo(context);
 	arrival = palloc0(sizeof(PoserArrival));
 	arrival->context = context;
-	arrival->noted_first = arrival->range_first = 1;
+	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
 	arrival->room = arrival->last_claimed = PG_INT64_MIN;
 	arrival->tables = palloc0((POSER_VERSIONED_TABLES + 1) * sizeof(PoserArrivalTable));
 
@@ -541,11 +551,10 @@ end_arrival(TriggerData *trigdata)
 		poser_change_id_signal(arrival->versioned);
 		arrival->in_use = Max(arrival->in_use, arrival->greatest);
 	}
-	poser_arrival_save_range(arrival);
+	poser_arrival_save_ranges(arrival);
 	for (int i = 0; i < arrival->ntables; i++)
 		write_set_aside(arrival, &arrival->tables[i]);
-	if (arrival->claims || poser_arrival_is_due(arrival))
-		poser_arrival_settle(arrival, PG_INT64_MIN);
+	poser_arrival_settle_at_end(arrival);
 
 	for (int i = 0; i < arrival->ntables; i++)
 		close_table(&arrival->tables[i]);

@@ -8,8 +8,13 @@
  * is greater than all ranges, see change_id.c.  After a whole dump has been restored there
  * is usually one range.
  *
- * The invariant: a row of poser_transaction was recorded here if and only if its id is in
- * no range.  Ranges do not overlap.
+ * Versions can arrive before their transactions, with the id of a transaction that was
+ * recorded here.  Such a transaction is awaited: its versions count as arrived, and its
+ * row stays until the one arrives that belongs to them.  If none arrives, the versions
+ * were its own: somebody has taken them out of their table, and has put them back.
+ *
+ * The invariant: a row of poser_transaction was recorded here, and is not awaited, if and
+ * only if its id is in no range.  Ranges do not overlap.
  *
  * A statement collects the ids that it inserts in a range in memory, and saves it when it
  * ends, or when an id comes that cannot be added.  Only one session at a time inserts
@@ -31,7 +36,8 @@
 /* The columns of poser_arrival. */
 #define ARRIVAL_FIRST 1
 #define ARRIVAL_LAST 2
-#define ARRIVAL_NATTS 2
+#define ARRIVAL_AWAITED 3
+#define ARRIVAL_NATTS 3
 
 /* Open poser_transaction and poser_arrival for look-ups.  Their locks are held already. */
 void
@@ -51,7 +57,8 @@ poser_arrival_open_ids(PoserArrival *arrival)
 	indexid = poser_unique_index(arrival->arrivals, 1, &first, &immediate);
 	if (desc->natts != ARRIVAL_NATTS || !OidIsValid(indexid) ||
 		TupleDescAttr(desc, ARRIVAL_FIRST - 1)->atttypid != INT8OID ||
-		TupleDescAttr(desc, ARRIVAL_LAST - 1)->atttypid != INT8OID)
+		TupleDescAttr(desc, ARRIVAL_LAST - 1)->atttypid != INT8OID ||
+		TupleDescAttr(desc, ARRIVAL_AWAITED - 1)->atttypid != BOOLOID)
 		poser_structure_error(arrival->arrivals);
 	poser_lookup_open(&arrival->range, arrival->arrivals, indexid, 1);
 	poser_direct_open(&arrival->direct_arrivals, arrival->versioned->arrivals);
@@ -104,9 +111,9 @@ poser_arrival_find_transaction(PoserArrival *arrival, int64 id)
 	return poser_lookup_next(&arrival->transaction, ForwardScanDirection);
 }
 
-/* Get a range into arrival->range.slot, and read it. */
+/* Get a range into arrival->range.slot, and read it.  The strategy says how its first id compares with "id". */
 static bool
-next_range(PoserArrival *arrival, StrategyNumber strategy, int64 id, int64 *first, int64 *last)
+next_range(PoserArrival *arrival, StrategyNumber strategy, int64 id, PoserArrivalRange *range)
 {
 	Datum value = Int64GetDatum(id);
 	bool isnull;
@@ -116,42 +123,59 @@ next_range(PoserArrival *arrival, StrategyNumber strategy, int64 id, int64 *firs
 	if (!poser_lookup_next(&arrival->range,
 						   strategy == BTLessEqualStrategyNumber ? BackwardScanDirection : ForwardScanDirection))
 		return false;
-	*first = DatumGetInt64(slot_getattr(arrival->range.slot, ARRIVAL_FIRST, &isnull));
-	*last = DatumGetInt64(slot_getattr(arrival->range.slot, ARRIVAL_LAST, &isnull));
+	range->first = DatumGetInt64(slot_getattr(arrival->range.slot, ARRIVAL_FIRST, &isnull));
+	range->last = DatumGetInt64(slot_getattr(arrival->range.slot, ARRIVAL_LAST, &isnull));
+	range->awaited = DatumGetBool(slot_getattr(arrival->range.slot, ARRIVAL_AWAITED, &isnull));
 	return true;
 }
 
-/* Is the id in a range of ids that have arrived?  If so, *last is the range's last id. */
-bool
-poser_arrival_in_range(PoserArrival *arrival, int64 id, int64 *last)
+/* Find the range that has this id; returns false if there is none. */
+static bool
+find_range(PoserArrival *arrival, int64 id, PoserArrivalRange *range)
 {
-	int64 first;
-
-	if (id >= arrival->noted_first && id <= arrival->noted_last)
+	if (id >= arrival->noted.first && id <= arrival->noted.last)
+		*range = arrival->noted;
+	else if (id >= arrival->awaiting.first && id <= arrival->awaiting.last)
+		*range = arrival->awaiting;
+	else
 	{
-		*last = arrival->noted_last;
-		return true;
-	}
-	if (id < arrival->range_first || id > arrival->range_last)
-	{
-		if (!next_range(arrival, BTLessEqualStrategyNumber, id, &first, last) || *last < id)
+		if ((id < arrival->known_range.first || id > arrival->known_range.last) &&
+			(!next_range(arrival, BTLessEqualStrategyNumber, id, range) || range->last < id))
 			return false;
-		arrival->range_first = first;
-		arrival->range_last = *last;
+		if (id < arrival->known_range.first || id > arrival->known_range.last)
+			arrival->known_range = *range;
+		*range = arrival->known_range;
 	}
-	*last = arrival->range_last;
 	return true;
+}
+
+/* Has the transaction with this id arrived? */
+bool
+poser_arrival_has_arrived(PoserArrival *arrival, int64 id)
+{
+	PoserArrivalRange range;
+
+	return find_range(arrival, id, &range) && !range.awaited && poser_arrival_find_transaction(arrival, id);
+}
+
+/* Is the transaction with this id awaited? */
+bool
+poser_arrival_is_awaited(PoserArrival *arrival, int64 id)
+{
+	PoserArrivalRange range;
+
+	return find_range(arrival, id, &range) && range.awaited;
 }
 
 /* Was the transaction with this id recorded here?  Returns false if there is none. */
 bool
 poser_arrival_is_recorded(PoserArrival *arrival, int64 id)
 {
-	int64 last;
+	PoserArrivalRange range;
 
 	if (!arrival->known || arrival->known_id != id)
 	{
-		arrival->known_recorded = !poser_arrival_in_range(arrival, id, &last) &&
+		arrival->known_recorded = !find_range(arrival, id, &range) &&
 								  poser_arrival_find_transaction(arrival, id);
 		arrival->known_id = id;
 		arrival->known = true;
@@ -163,37 +187,61 @@ poser_arrival_is_recorded(PoserArrival *arrival, int64 id)
 bool
 poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *found)
 {
-	int64 range_last;
+	PoserArrivalRange range;
 
 	while (id <= last && next_transaction(arrival, id, found) && *found <= last)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!poser_arrival_in_range(arrival, *found, &range_last))
+		if (!find_range(arrival, *found, &range))
 			return true;
-		id = range_last + 1;
+		id = range.last + 1;
 	}
 	return false;
 }
 
-/* Was a transaction recorded here whose id is between these two? */
+/* Can a range be extended from one of these ids to the other?  Is there no other range between them, and no transaction that was recorded here? */
 static bool
-are_recorded_between(PoserArrival *arrival, int64 after, int64 before)
+are_neighbours(PoserArrival *arrival, int64 first, int64 last)
 {
+	PoserArrivalRange range;
 	int64 id;
 
-	return poser_arrival_next_recorded(arrival, after + 1, Min(before - 1, arrival->in_use), &id);
+	return !(next_range(arrival, BTGreaterStrategyNumber, first, &range) && range.first < last) &&
+		   !poser_arrival_next_recorded(arrival, first + 1, Min(last - 1, arrival->in_use), &id);
+}
+
+/*
+ * Can the range in memory be extended from one of these ids to the other?  An awaited id
+ * that has arrived just now is still in the ranges of awaited ones.
+ */
+static bool
+may_extend(PoserArrival *arrival, int64 first, int64 last)
+{
+	PoserArrivalRange range;
+	int64 id = first;
+
+	/* are there transactions between them that are there, but have not arrived with this statement? */
+	while (id + 1 < last && id < arrival->in_use && next_transaction(arrival, id + 1, &id) && id < last)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!find_range(arrival, id, &range) || range.awaited)
+			return false;
+		id = Min(range.last, last - 1);
+	}
+	return true;
 }
 
 /* Write a range: in place of the one in arrival->range.slot with "replace", otherwise a new one. */
 static void
-write_range(PoserArrival *arrival, bool replace, int64 first, int64 last)
+write_range(PoserArrival *arrival, bool replace, int64 first, int64 last, bool awaited)
 {
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(arrival->arrivals), &TTSOpsVirtual);
 	TU_UpdateIndexes update_indexes = TU_None;
 
 	slot->tts_values[ARRIVAL_FIRST - 1] = Int64GetDatum(first);
 	slot->tts_values[ARRIVAL_LAST - 1] = Int64GetDatum(last);
-	slot->tts_isnull[ARRIVAL_FIRST - 1] = slot->tts_isnull[ARRIVAL_LAST - 1] = false;
+	slot->tts_values[ARRIVAL_AWAITED - 1] = BoolGetDatum(awaited);
+	memset(slot->tts_isnull, false, ARRIVAL_NATTS * sizeof(bool));
 	ExecStoreVirtualTuple(slot);
 	if (replace)
 	{
@@ -203,7 +251,6 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last)
 		if (table_tuple_update(arrival->arrivals, &arrival->range.slot->tts_tid, slot, GetCurrentCommandId(true), 0,
 							   SnapshotSelf, InvalidSnapshot, true, &failure, &lockmode, &update_indexes) != TM_Ok)
 			elog(ERROR, "range of transactions was updated concurrently");
-		/* no indexed column changes, so a summarizing index that somebody has made is all that could need an entry */
 		if (update_indexes != TU_None)
 			(void) poser_direct_insert_index_entries(&arrival->direct_arrivals, slot,
 													 EIIT_IS_UPDATE | (UPDATES_ONLY_SUMMARIZING(update_indexes) ? EIIT_ONLY_SUMMARIZING : 0));
@@ -216,56 +263,102 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Save the range of this statement's ids, joined with the ranges beside it. */
-void
-poser_arrival_save_range(PoserArrival *arrival)
+/* Delete the range in arrival->range.slot. */
+static void
+delete_range(PoserArrival *arrival)
 {
-	int64 first = arrival->noted_first;
-	int64 last = arrival->noted_last;
-	bool has_before;
-	int64 before_first;
-	int64 before_last;
-	int64 other_first;
-	int64 other_last;
-	MemoryContext old;
+	if (!poser_direct_delete(arrival->arrivals, &arrival->range.slot->tts_tid))
+		elog(ERROR, "range of transactions was deleted concurrently");
+}
 
-	if (first > last)
-		return;
-	old = MemoryContextSwitchTo(arrival->context);
-	/* a range that an earlier command of this transaction has written can be replaced */
-	CommandCounterIncrement();
+/* Take these ids out of the ranges of awaited transactions. */
+static void
+stop_awaiting(PoserArrival *arrival, int64 first, int64 last)
+{
+	PoserArrivalRange range;
+
+	/* a range that begins before these ids is divided */
+	if (next_range(arrival, BTLessEqualStrategyNumber, first, &range) && range.awaited && range.last >= first)
+	{
+		if (range.first < first)
+			write_range(arrival, true, range.first, first - 1, true);
+		else
+			delete_range(arrival);
+		if (range.last > last)
+			write_range(arrival, false, last + 1, range.last, true);
+	}
+	while (next_range(arrival, BTGreaterStrategyNumber, first, &range) && range.awaited && range.first <= last)
+	{
+		CHECK_FOR_INTERRUPTS();
+		delete_range(arrival);
+		if (range.last > last)
+			write_range(arrival, false, last + 1, range.last, true);
+	}
+}
+
+/*
+ * Add these ids to the ranges.  They are joined with the ranges beside them that are of
+ * the same kind.  No range has one of these ids, unless it is of the same kind.
+ */
+static void
+add_range(PoserArrival *arrival, int64 first, int64 last, bool awaited)
+{
+	PoserArrivalRange before;
+	PoserArrivalRange after;
+	bool has_before;
 
 	/* the range before it is extended, if possible */
-	has_before = next_range(arrival, BTLessEqualStrategyNumber, first, &before_first, &before_last) &&
-				 (before_last >= first || !are_recorded_between(arrival, before_last, first));
+	has_before = next_range(arrival, BTLessEqualStrategyNumber, first, &before) && before.awaited == awaited &&
+				 (before.last >= first || are_neighbours(arrival, before.last, first));
 	if (has_before)
 	{
-		first = before_first;
-		last = Max(last, before_last);
+		first = before.first;
+		last = Max(last, before.last);
 	}
 
 	/* those after it become part of it */
-	while (next_range(arrival, BTGreaterStrategyNumber, first, &other_first, &other_last) &&
-		   (other_first <= last || !are_recorded_between(arrival, last, other_first)))
+	while (next_range(arrival, BTGreaterStrategyNumber, first, &after) && after.awaited == awaited &&
+		   (after.first <= last || are_neighbours(arrival, last, after.first)))
 	{
 		CHECK_FOR_INTERRUPTS();
-		last = Max(last, other_last);
-		(void) next_range(arrival, BTGreaterStrategyNumber, first, &other_first, &other_last);
-		if (!poser_direct_delete(arrival->arrivals, &arrival->range.slot->tts_tid))
-			elog(ERROR, "range of transactions was deleted concurrently");
+		last = Max(last, after.last);
+		/* are_neighbours() may have looked at another range */
+		(void) next_range(arrival, BTGreaterStrategyNumber, first, &after);
+		delete_range(arrival);
 	}
 
-	/* are_recorded_between() may have looked at other ranges */
 	if (!has_before)
-		write_range(arrival, false, first, last);
-	else if (last > before_last)
+		write_range(arrival, false, first, last, awaited);
+	else if (last > before.last)
 	{
-		(void) next_range(arrival, BTLessEqualStrategyNumber, first, &other_first, &other_last);
-		write_range(arrival, true, first, last);
+		(void) next_range(arrival, BTLessEqualStrategyNumber, first, &before);
+		write_range(arrival, true, first, last, awaited);
 	}
+}
 
-	arrival->noted_first = arrival->range_first = 1;
-	arrival->noted_last = arrival->range_last = 0;
+/* Save the ranges that are in memory. */
+void
+poser_arrival_save_ranges(PoserArrival *arrival)
+{
+	PoserArrivalRange noted = arrival->noted;
+	PoserArrivalRange awaiting = arrival->awaiting;
+	MemoryContext old = MemoryContextSwitchTo(arrival->context);
+
+	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
+	if (noted.first <= noted.last)
+	{
+		/* a range that an earlier command of this transaction has written can be replaced */
+		CommandCounterIncrement();
+		stop_awaiting(arrival, noted.first, noted.last);
+		CommandCounterIncrement();
+		add_range(arrival, noted.first, noted.last, false);
+	}
+	if (awaiting.first <= awaiting.last)
+	{
+		CommandCounterIncrement();
+		add_range(arrival, awaiting.first, awaiting.last, true);
+	}
+	arrival->known_range = EMPTY_RANGE;
 	MemoryContextSwitchTo(old);
 }
 
@@ -273,19 +366,36 @@ poser_arrival_save_range(PoserArrival *arrival)
 void
 poser_arrival_note(PoserArrival *arrival, int64 id)
 {
-	int64 first = arrival->noted_first;
-	int64 last = arrival->noted_last;
+	PoserArrivalRange *noted = &arrival->noted;
 
 	arrival->known = false;
-	if (first <= last && id >= first && id <= last)
+	if (id >= noted->first && id <= noted->last)
 		return;
-	if (first <= last && id > last && !are_recorded_between(arrival, last, id))
-		arrival->noted_last = id;
-	else if (first <= last && id < first && !are_recorded_between(arrival, id, first))
-		arrival->noted_first = id;
+	/* awaited ids between these two are in a range, so the range in memory is not extended over them */
+	if (noted->first <= noted->last && id > noted->last && may_extend(arrival, noted->last, id))
+		noted->last = id;
+	else if (noted->first <= noted->last && id < noted->first && may_extend(arrival, id, noted->first))
+		noted->first = id;
 	else
 	{
-		poser_arrival_save_range(arrival);
-		arrival->noted_first = arrival->noted_last = id;
+		poser_arrival_save_ranges(arrival);
+		noted->first = noted->last = id;
 	}
+}
+
+/* From now on the transaction with this id, which was recorded here, is awaited.  Called in the order of ids. */
+void
+poser_arrival_await(PoserArrival *arrival, int64 id)
+{
+	PoserArrivalRange *awaiting = &arrival->awaiting;
+
+	arrival->known = false;
+	if (awaiting->first > awaiting->last || !are_neighbours(arrival, awaiting->last, id))
+	{
+		poser_arrival_save_ranges(arrival);
+		awaiting->first = id;
+	}
+	awaiting->last = id;
+	awaiting->awaited = true;
+	poser_transaction_forget();
 }

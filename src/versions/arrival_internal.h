@@ -7,6 +7,16 @@
 
 #include "versions/version_internal.h"
 
+/* A range of ids of transactions that are not counted as recorded here, see arrival_ids.c.  It is empty if "first" is greater. */
+typedef struct PoserArrivalRange
+{
+	int64 first;
+	int64 last;
+	bool awaited;
+} PoserArrivalRange;
+
+#define EMPTY_RANGE ((PoserArrivalRange) {1, 0, false})
+
 /* A table with a history, while history arrives. */
 typedef struct PoserArrivalTable
 {
@@ -41,7 +51,8 @@ typedef struct PoserArrival
 	int64 narrived;		/* how many rows have arrived */
 	int64 nremoved;		/* how many recorded versions were removed */
 	int64 last_claimed; /* the last transaction that a version has named */
-	bool claims;		/* is one of them recorded? */
+	int64 claimed;		/* the greatest of them that is recorded */
+	bool claims;		/* is there one? */
 	int64 room;			/* no recorded transaction up to this id can be moved any more */
 
 	/* arrival_ids.c */
@@ -55,21 +66,22 @@ typedef struct PoserArrival
 	int64 known_id;	   /* the last id that poser_arrival_is_recorded() was asked for */
 	bool known_recorded;
 	bool known;
-	int64 range_first; /* the range that was found last, empty at first */
-	int64 range_last;
-	int64 noted_first; /* the range of ids of this statement, empty at first */
-	int64 noted_last;
+	PoserArrivalRange known_range; /* the range that was found last */
+	PoserArrivalRange noted;	   /* ids that this statement has inserted */
+	PoserArrivalRange awaiting;	   /* ids that are awaited, and are not saved yet */
 } PoserArrival;
 
 /* arrival_ids.c */
 extern void poser_arrival_open_ids(PoserArrival *arrival);
 extern void poser_arrival_close_ids(PoserArrival *arrival);
 extern bool poser_arrival_find_transaction(PoserArrival *arrival, int64 id);
-extern bool poser_arrival_in_range(PoserArrival *arrival, int64 id, int64 *last);
+extern bool poser_arrival_has_arrived(PoserArrival *arrival, int64 id);
+extern bool poser_arrival_is_awaited(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *found);
 extern bool poser_arrival_is_recorded(PoserArrival *arrival, int64 id);
 extern void poser_arrival_note(PoserArrival *arrival, int64 id);
-extern void poser_arrival_save_range(PoserArrival *arrival);
+extern void poser_arrival_await(PoserArrival *arrival, int64 id);
+extern void poser_arrival_save_ranges(PoserArrival *arrival);
 
 /* arrival.c */
 extern void poser_arrival_check_privileges(PoserArrival *arrival);
@@ -82,6 +94,6 @@ extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, 
 
 /* arrival_settle.c */
 extern void poser_arrival_settle(PoserArrival *arrival, int64 limit);
-extern bool poser_arrival_is_due(PoserArrival *arrival);
+extern void poser_arrival_settle_at_end(PoserArrival *arrival);
 
 #endif /* POSER_ARRIVAL_INTERNAL_H */

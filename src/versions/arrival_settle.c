@@ -9,9 +9,10 @@
  * - It sorts the versions that were recorded here by their transactions, and reads the
  *   transactions in the same order.
  * - A transaction without versions is removed.
- * - A transaction whose id a version of the statement has named gets a new id, and so do
- *   its versions.  Each of them must be the insert of a row that is still the same.
- * - So does each other such transaction up to a limit.
+ * - If a version of the statement names a transaction, the versions that were recorded with
+ *   it get new ids, and a copy of the transaction.  Each of them must be the insert of a row
+ *   that is still the same.  The transaction is awaited from now on, see arrival_ids.c.
+ * - Other transactions that have recorded only such inserts get new ids up to a limit.
  *
  * A pass reads all versions.  So transactions with nothing left are not removed at the end
  * of each statement, but when enough rows have arrived since the last pass to be worth it,
@@ -92,35 +93,6 @@ typedef struct Pass
 	bool complete;	/* have all tables of versions been read? */
 	int64 nversions;
 } Pass;
-
-/* Is there a reason to remove empty transactions now?  Called once at the end of each statement. */
-bool
-poser_arrival_is_due(PoserArrival *arrival)
-{
-	int64 nversions = 0;
-	bool is_time;
-	bool is_early;
-
-	if (since_pass.transactions != arrival->versioned->transactions)
-	{
-		since_pass.transactions = arrival->versioned->transactions;
-		since_pass.narrived = since_pass.nremoved = 0;
-		since_pass.nleft = -1;
-		since_pass.was_early = false;
-	}
-	since_pass.narrived += arrival->narrived;
-	since_pass.nremoved += arrival->nremoved;
-	if (since_pass.nremoved <= 0)
-		return false;
-
-	for (int i = 0; i < arrival->ntables; i++)
-		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
-	is_time = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions &&
-			  (nversions <= FEW_VERSIONS || since_pass.nremoved * 2 >= since_pass.nleft);
-	is_early = !is_time && since_pass.nleft > 0 && since_pass.nremoved >= since_pass.nleft && !since_pass.was_early;
-	since_pass.was_early = is_early || (since_pass.was_early && !is_time);
-	return is_time || is_early;
-}
 
 /* Add an entry to the sort. */
 static void
@@ -239,9 +211,9 @@ fetch_version(Pass *pass)
 	return table;
 }
 
-/* Give a transaction, and the versions from the present entry on, new ids. */
+/* Give a transaction, and the versions from the present entry on, new ids.  With "stays" the versions get a copy of it. */
 static void
-move_transaction(Pass *pass, int64 id)
+move_transaction(Pass *pass, int64 id, bool stays)
 {
 	PoserArrival *arrival = pass->arrival;
 	AttrNumber id_column = poser_own_column(arrival->transactions, "id", INT8OID);
@@ -261,7 +233,7 @@ move_transaction(Pass *pass, int64 id)
 	new_id = poser_change_id_next(arrival->versioned);
 	slot->tts_values[id_column - 1] = Int64GetDatum(new_id);
 	ExecStoreVirtualTuple(slot);
-	if (!poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid))
+	if (!stays && !poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid))
 		poser_arrival_in_use_error(arrival, "transaction", id);
 	if (!arrival->writes)
 		poser_direct_open(&arrival->direct, arrival->versioned->transactions);
@@ -308,7 +280,9 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	/* nothing is left; but pruning keeps the transaction of the horizon, and removes those before it */
 	if (!is_entry_of(pass, id) && empty)
 	{
-		if (!claimed && id <= horizon)
+		if (claimed)
+			poser_arrival_await(arrival, id);
+		if (claimed || id <= horizon)
 			return;
 		poser_arrival_check_privileges(arrival);
 		if (poser_arrival_find_transaction(arrival, id))
@@ -344,7 +318,9 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 		}
 		if (movable)
 		{
-			move_transaction(pass, id);
+			move_transaction(pass, id, claimed);
+			if (claimed)
+				poser_arrival_await(arrival, id);
 			return;
 		}
 		if (claimed)
@@ -427,6 +403,8 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 		id++;
 	}
 
+	poser_arrival_save_ranges(arrival);
+
 	tuplesort_end(pass.sort);
 	ExecDropSingleTupleTableSlot(pass.slot);
 	arrival->room = Max(arrival->room, limit);
@@ -435,4 +413,38 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	since_pass.narrived = since_pass.nremoved = 0;
 	since_pass.nleft = pass.nversions;
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Called when a statement ends: make a pass if there is a reason.  If the statement has
+ * brought few rows and a pass is needed nevertheless, the pass moves what could need the
+ * next ones, so that there are a few for a whole restore.
+ */
+void
+poser_arrival_settle_at_end(PoserArrival *arrival)
+{
+	int64 nversions = 0;
+	bool is_cheap;
+	bool is_time;
+	bool is_early;
+
+	if (since_pass.transactions != arrival->versioned->transactions)
+	{
+		since_pass.transactions = arrival->versioned->transactions;
+		since_pass.narrived = since_pass.nremoved = 0;
+		since_pass.nleft = -1;
+		since_pass.was_early = false;
+	}
+	since_pass.narrived += arrival->narrived;
+	since_pass.nremoved += arrival->nremoved;
+	for (int i = 0; i < arrival->ntables; i++)
+		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
+	is_cheap = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions;
+	is_time = since_pass.nremoved > 0 && is_cheap &&
+			  (nversions <= FEW_VERSIONS || since_pass.nremoved * 2 >= since_pass.nleft);
+	is_early = !is_time && since_pass.nleft > 0 && since_pass.nremoved >= since_pass.nleft && !since_pass.was_early;
+	if (!arrival->claims && !is_time && !is_early)
+		return;
+	poser_arrival_settle(arrival, arrival->claims && !is_cheap ? Max(arrival->claimed, 1) * 2 : PG_INT64_MIN);
+	since_pass.was_early = is_early;
 }

@@ -178,7 +178,7 @@ BEGIN
 		RAISE WARNING 'always: %', (SELECT string_agg(concat_ws(' ', object, problem), ', ') FROM poser_check());
 		EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', relation, trigger);
 		RAISE WARNING 'enabled: %', (SELECT string_agg(concat_ws(' ', object, problem), ', ') FROM poser_check());
-		IF relation = 'poser_transaction'::regclass THEN
+		IF trigger = 'poser_transaction_arrive' THEN
 			EXECUTE format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', relation, trigger);
 		END IF;
 	END LOOP;
