@@ -10,7 +10,8 @@ LOCK TABLE @extschema@.poser_widget_version, @extschema@.poser_component_version
 	@extschema@.poser_transaction, @extschema@.poser_batch, @extschema@.poser_batch_row
 	IN ACCESS EXCLUSIVE MODE NOWAIT;
 
--- The owner of what this script and later ones make.
+-- The owner of what this script and later ones make, and the privileges of what they
+-- replace.
 
 CREATE FUNCTION @extschema@.poser_set_owner(
 	table_of_owner pg_catalog.regclass, relations pg_catalog.regclass[],
@@ -22,6 +23,16 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION @extschema@.poser_set_owner(
 	pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[]) IS
 'for update scripts: gives new relations the owner of a table, and takes all privileges but the owner''s from them and from functions';
+
+CREATE FUNCTION @extschema@.poser_carry_grants(
+	replaced pg_catalog.regprocedure, replacement pg_catalog.regprocedure)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_carry_grants'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_carry_grants(
+	pg_catalog.regprocedure, pg_catalog.regprocedure) IS
+'for update scripts: gives a function the owner and the privileges of the function that it replaces';
 
 -- === Restores ===
 
@@ -84,6 +95,47 @@ CREATE TRIGGER poser_transaction_arrive_after
 
 -- === Batches ===
 
+-- A key of one column, for programs that know no other keys.  What comes after the last
+-- '.' is the sequence, so no two rows have the same one.  The server does not replicate
+-- generated columns before PostgreSQL 18, so the replica identity is the other key.
+
+ALTER TABLE @extschema@.poser_batch_row
+	DROP CONSTRAINT poser_batch_row_pkey,
+	ADD COLUMN row_id pg_catalog.text GENERATED ALWAYS AS (
+		(batch_uuid::pg_catalog.text OPERATOR(pg_catalog.||) '.') OPERATOR(pg_catalog.||)
+		sequence::pg_catalog.text) STORED,
+	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (row_id),
+	ADD CONSTRAINT poser_batch_row_uq_sequence UNIQUE (batch_uuid, sequence);
+ALTER TABLE @extschema@.poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_uq_sequence;
+
+COMMENT ON COLUMN @extschema@.poser_batch_row.row_id IS 'key: batch_uuid and sequence, joined by "."';
+
+-- Rows of a source that are the same in the target are counted instead of staged.
+
+ALTER TABLE @extschema@.poser_batch ADD COLUMN unchanged_count pg_catalog.int8 NOT NULL DEFAULT 0;
+
+COMMENT ON COLUMN @extschema@.poser_batch.unchanged_count IS
+'how many rows of the source were the same as in the target when it was populated, and are not among its rows';
+
+CREATE FUNCTION @extschema@.poser_batch_populate(
+	batch pg_catalog.varchar, source pg_catalog.regclass,
+	key pg_catalog.text[] DEFAULT NULL, fields pg_catalog.text[] DEFAULT NULL,
+	deletes pg_catalog.bool DEFAULT false, unchanged pg_catalog.bool DEFAULT false)
+RETURNS pg_catalog.int8
+AS 'MODULE_PATHNAME', 'poser_batch_populate'
+LANGUAGE C VOLATILE;
+
+SELECT @extschema@.poser_carry_grants(
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool)',
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool)');
+
+DROP FUNCTION @extschema@.poser_batch_populate(
+	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool);
+
+COMMENT ON FUNCTION @extschema@.poser_batch_populate(
+	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool) IS
+'gives an empty batch a row for each row of a source that differs in the target, and with unchanged for the others, too; returns how many';
+
 -- === What a dump does not hold ===
 
 -- === Parallel queries ===
@@ -94,5 +146,6 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
 	ARRAY['@extschema@.poser_arrival'
 		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
-		  '@extschema@.poser_arrive()'
+		  '@extschema@.poser_arrive()',
+		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)'
 		 ]::pg_catalog.regprocedure[]);

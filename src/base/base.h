@@ -60,6 +60,7 @@ typedef struct PoserQuery
 	const char *nulls;	  /* as for SPI_execute_plan(); NULL if no value is null */
 	bool read_only;		  /* use the active snapshot, and see no later command */
 	bool once;			  /* keep no plan, see plan.c */
+	bool no_seqscan;	  /* not with "once": read no whole table if there is another way */
 	int cursor_options;	  /* CURSOR_OPT_PARALLEL_OK or 0; a parallel plan must run to its end */
 	Snapshot snapshot;	  /* if given, a statement that writes uses it instead of a new one */
 	bool check_rewritten; /* only with "once"; see poser_run() */

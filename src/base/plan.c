@@ -14,6 +14,9 @@
  * registered rows, because their columns can differ from one call to the next.  It is also
  * for rare queries, and for those whose best plan depends on the parameters.
  *
+ * A query with "no_seqscan" is for a table that can become much larger while the plan is
+ * used: a plan made while the table has one page would read the whole table.
+ *
  * The caller calls SPI_connect() before and SPI_finish() after the functions here.
  */
 #include "postgres.h"
@@ -77,7 +80,8 @@ static SPIPlanPtr
 prepare(const PoserQuery *query)
 {
 	SPIPlanPtr result = SPI_prepare_cursor(query->sql, query->nargs, (Oid *) query->argtypes,
-										   query->cursor_options);
+										   query->cursor_options |
+											   (query->no_seqscan ? CURSOR_OPT_GENERIC_PLAN : 0));
 
 	if (result == NULL)
 		elog(ERROR, "SPI_prepare_cursor failed: %s", SPI_result_code_string(SPI_result));
@@ -200,6 +204,25 @@ explain_parallel(void *arg)
 		errhint("If a policy is to write, set \"max_parallel_workers_per_gather\" to 0, or mark the function of extension \"poser\" PARALLEL UNSAFE.");
 }
 
+/*
+ * Make the plan of a query unless it is there, with enable_seqscan off.  The query itself
+ * runs without this setting, because it can call users' triggers, and the server keeps
+ * their plans.  If the plan becomes invalid before the query has locked its tables, the
+ * server makes another one, possibly with a sequential scan.
+ */
+static void
+plan_without_seqscan(SPIPlanPtr plan)
+{
+	static const PoserSetting settings[] = {{"enable_seqscan", "off"}};
+	int level = poser_begin_settings(settings, lengthof(settings));
+	CachedPlan *cached = SPI_plan_get_cached_plan(plan);
+
+	if (cached == NULL)
+		elog(ERROR, "SPI_plan_get_cached_plan failed");
+	ReleaseCachedPlan(cached, CurrentResourceOwner);
+	AtEOXact_GUC(true, level);
+}
+
 /* Run a query by its saved plan or, with "portal", open a cursor for it in *portal. */
 static void
 run_saved(const PoserQuery *query, Portal *portal)
@@ -215,6 +238,8 @@ run_saved(const PoserQuery *query, Portal *portal)
 	saved->users++;
 	PG_TRY();
 	{
+		if (query->no_seqscan)
+			plan_without_seqscan(saved->plan);
 		if (portal != NULL)
 			*portal = SPI_cursor_open_with_paramlist(NULL, saved->plan, parameters(query), query->read_only);
 		else
@@ -318,7 +343,7 @@ run_once(const PoserQuery *query)
 uint64
 poser_run(const PoserQuery *query)
 {
-	Assert(query->once || !query->check_rewritten);
+	Assert(query->once ? !query->no_seqscan : !query->check_rewritten);
 	if (query->once)
 		run_once(query);
 	else

@@ -76,6 +76,13 @@ poser_batch_complete_error(const char *name)
 			 errhint("Its rows can be changed again when \"complete\" is set to false.")));
 }
 
+/* Has this poser_batch a column unchanged_count?  Before version 1.5 it has not. */
+bool
+poser_batch_has_unchanged_count(Oid relid)
+{
+	return get_attnum(relid, "unchanged_count") != InvalidAttrNumber;
+}
+
 /*
  * Lock poser_batch or poser_batch_row with RowShareLock until the transaction ends, so
  * that it is not rewritten while it is used.  Returns its OID.  In READ COMMITTED the
@@ -127,7 +134,7 @@ lock_rows(const PoserBatch *batch)
 void
 poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 {
-	static const Oid types[] = {INT8OID, REGCLASSOID, TEXTARRAYOID, BOOLOID};
+	static const Oid types[] = {INT8OID, REGCLASSOID, TEXTARRAYOID, BOOLOID, BOOLOID, INT8OID};
 	MemoryContext context = CurrentMemoryContext;
 	Oid argtypes[] = {VARCHAROID};
 	HeapTuple tuple;
@@ -149,13 +156,14 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	/*
 	 * The header:
 	 *
-	 * SELECT id, target, key, complete, executed IS NOT NULL FROM poser_batch
-	 *  WHERE uuid = $1 FOR NO KEY UPDATE
+	 * SELECT id, target, key, complete, executed IS NOT NULL, unchanged_count
+	 *   FROM poser_batch WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	if (poser_run(&(PoserQuery) {
-			.sql = psprintf("SELECT id, target, key, complete, executed IS NOT NULL"
+			.sql = psprintf("SELECT id, target, key, complete, executed IS NOT NULL, %s"
 							"  FROM %s.poser_batch"
 							" WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
+							poser_batch_has_unchanged_count(batch->relid) ? "unchanged_count" : "0::pg_catalog.int8",
 							batch->schema),
 			.nargs = 1,
 			.argtypes = argtypes,
@@ -174,6 +182,7 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	has_key = !isnull;
 	batch->complete = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull));
 	executed = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
+	batch->unchanged_count = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
 
 	/* the key is used after SPI_finish() */
 	if (has_key)
@@ -215,7 +224,7 @@ poser_batch_write_header(const PoserBatch *batch, const char *assignments, int n
 	 */
 	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
 	SPI_connect();
-	poser_batch_update_header(&(PoserQuery) {
+	(void) poser_batch_update_header(&(PoserQuery) {
 		.sql = psprintf("UPDATE %s.poser_batch SET %s"
 						" WHERE uuid OPERATOR(pg_catalog.=) $1",
 						batch->schema, assignments),
@@ -227,9 +236,19 @@ poser_batch_write_header(const PoserBatch *batch, const char *assignments, int n
 }
 
 /*
+ * Returns how many rows of the source need no change: rows of the batch that the last
+ * comparison has found unchanged, and rows that were the same when it was populated.
+ */
+int64
+poser_batch_count_unchanged(const PoserBatch *batch, const PoserImport *import)
+{
+	return import->found[POSER_IMPORT_UNCHANGED] + batch->unchanged_count;
+}
+
+/*
  * Write the status of the header: what has been done ("what"), how many rows were found
  * for each operation, and how many rows have errors or conflicts ("bad").  "bad_name" is
- * what the status calls these.
+ * what the status calls these.  Unchanged are also the rows that unchanged_count counts.
  */
 void
 poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserImport *import,
@@ -239,7 +258,7 @@ poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserI
 	char *status = psprintf("%s: create " INT64_FORMAT ", update " INT64_FORMAT
 							", delete " INT64_FORMAT ", unchanged " INT64_FORMAT ", %s %s" INT64_FORMAT,
 							what, import->found[POSER_IMPORT_CREATE], import->found[POSER_IMPORT_UPDATE],
-							import->found[POSER_IMPORT_DELETE], import->found[POSER_IMPORT_UNCHANGED],
+							import->found[POSER_IMPORT_DELETE], poser_batch_count_unchanged(batch, import),
 							bad_name, import->problems.at_least ? "at least " : "", bad);
 	Datum values[] = {batch->uuid, CStringGetTextDatum(status)};
 
@@ -251,14 +270,14 @@ poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserI
  * each column has an old, a new and a current value, and the row has five more columns.
  */
 void
-poser_batch_check_width(const PoserImport *import)
+poser_batch_check_width(const PoserBatch *batch, const PoserImport *import)
 {
 	const int limit = (MaxTupleAttributeNumber - 5) / 3;
 
 	if (import->ncolumns > limit)
 		ereport(ERROR,
 				(errcode(ERRCODE_TOO_MANY_COLUMNS),
-				 errmsg("a batch cannot have more than %d columns", limit)));
+				 errmsg("%s cannot have more than %d columns", poser_batch_name(batch->id, batch->uuid), limit)));
 }
 
 /*

@@ -178,7 +178,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	values[0] = Int64GetDatum(import->found[POSER_IMPORT_CREATE]);
 	values[1] = Int64GetDatum(import->found[POSER_IMPORT_UPDATE]);
 	values[2] = Int64GetDatum(import->found[POSER_IMPORT_DELETE]);
-	values[3] = Int64GetDatum(import->found[POSER_IMPORT_UNCHANGED]);
+	values[3] = Int64GetDatum(poser_batch_count_unchanged(&batch, import));
 	values[4] = Int64GetDatum(poser_batch_count_conflicts(import));
 	poser_import_end(import);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

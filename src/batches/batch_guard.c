@@ -14,6 +14,12 @@
  *
  * The invariant: row_count is the number of a batch's rows that are not removed.
  *
+ * A transaction can change the rows of a batch one by one.  Then each statement that
+ * changes row_count makes a version of the header, and the transaction keeps all of them
+ * until it ends: a search by uuid reads them all.  So the session remembers where the
+ * last version is, see find_place().  This is only a hint.  The statements that use it
+ * look for the uuid, too.
+ *
  * The triggers do not check what Poser writes itself, see writing_header and
  * poser_batch_marked.  They do not check or count what a restore writes either, because
  * a dump has the final values.
@@ -49,6 +55,27 @@ static PoserStatement *statements = NULL;
 static const char *const protected_columns[] = {
 	"uuid", "id", "target", "created", "created_by", "role_name", "executed", "executed_by"};
 
+/* How many rows a statement has added to a batch; negative if it has fewer rows now. */
+typedef struct BatchChange
+{
+	Datum uuid; /* varchar */
+	int64 change;
+} BatchChange;
+
+/* A statement's changes are added up in memory for so many batches; for more, a query does it. */
+#define MAX_CHANGES 64
+
+/* Where this session has seen the newest version of a header. */
+typedef struct HeaderPlace
+{
+	char uuid[160]; /* longer ones are not remembered */
+	ItemPointerData tid;
+} HeaderPlace;
+
+/* The headers that were used last, the newest one first. */
+static HeaderPlace places[8];
+static int nplaces = 0;
+
 /* Returns the value of a column.  Raises an error unless the column has this type; with InvalidOid it may have any type. */
 static Datum
 read_column(Relation rel, HeapTuple tuple, const char *name, Oid type, bool *isnull)
@@ -81,9 +108,12 @@ header_name(Relation rel, HeapTuple tuple)
 							read_column(rel, tuple, "uuid", VARCHAROID, &isnull));
 }
 
-/* Raises an error unless a batch can be for the header's target: a table that is not temporary, or a foreign table. */
+/*
+ * Raises an error unless a batch can be for the header's target: a table that is not
+ * temporary, or a foreign table.  "name" is the name of the batch, or NULL for a new one.
+ */
 static void
-check_target(Relation rel, HeapTuple tuple)
+check_target(Relation rel, HeapTuple tuple, const char *name)
 {
 	bool isnull;
 	Oid target = DatumGetObjectId(read_column(rel, tuple, "target", REGCLASSOID, &isnull));
@@ -92,18 +122,20 @@ check_target(Relation rel, HeapTuple tuple)
 	if (isnull)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-				 errmsg("target must not be null")));
+				 name != NULL ? errmsg("target of %s must not be null", name) : errmsg("target must not be null")));
+	if (name == NULL)
+		name = "a batch";
 	relkind = get_rel_relkind(target);
 	/* a dump has the batch, and the name of its target, but no temporary tables */
 	if (relkind != '\0' && get_rel_persistence(target) == RELPERSISTENCE_TEMP)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot make a batch for temporary table \"%s\"", get_rel_name(target))));
+				 errmsg("%s cannot be for temporary table \"%s\"", name, get_rel_name(target))));
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE &&
 		relkind != RELKIND_FOREIGN_TABLE)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("cannot make a batch for \"%s\"",
+				 errmsg("%s cannot be for \"%s\"", name,
 						relkind == '\0' ? psprintf("%u", target) : get_rel_name(target)),
 				 errdetail("It is not a table or foreign table.")));
 }
@@ -122,13 +154,15 @@ fill_new_header(Relation rel, HeapTuple tuple)
 		{"role_name", NAMEOID},
 		{"row_count", INT8OID},
 		{"executed", InvalidOid},
-		{"executed_by", InvalidOid}};
+		{"executed_by", InvalidOid},
+		{"unchanged_count", INT8OID}};
 	int columns[lengthof(filled)];
 	Datum values[lengthof(filled)];
-	bool nulls[lengthof(filled)] = {false, false, false, false, true, true};
+	bool nulls[lengthof(filled)] = {false, false, false, false, true, true, false};
+	int nfilled = poser_batch_has_unchanged_count(RelationGetRelid(rel)) ? lengthof(filled) : lengthof(filled) - 1;
 	NameData role;
 
-	for (int i = 0; i < lengthof(filled); i++)
+	for (int i = 0; i < nfilled; i++)
 		columns[i] = poser_own_column(rel, filled[i].name, filled[i].type);
 	namestrcpy(&role, GetUserNameFromId(GetUserId(), false));
 	values[0] = TimestampTzGetDatum(GetCurrentTransactionStartTimestamp());
@@ -136,7 +170,8 @@ fill_new_header(Relation rel, HeapTuple tuple)
 	values[2] = NameGetDatum(&role);
 	values[3] = Int64GetDatum(0);
 	values[4] = values[5] = (Datum) 0;
-	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), lengthof(filled), columns, values, nulls);
+	values[6] = Int64GetDatum(0);
+	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), nfilled, columns, values, nulls);
 }
 
 /*
@@ -165,7 +200,7 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	/* a new batch */
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		check_target(rel, new);
+		check_target(rel, new, NULL);
 		return PointerGetDatum(fill_new_header(rel, new));
 	}
 
@@ -178,17 +213,21 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_DELETE(trigdata->tg_event))
 		return PointerGetDatum(old);
 
-	/* columns that users must not change; not even the owner may change row_count */
+	/* columns that users must not change; not even the owner may change the numbers of rows */
 	if (is_changed(rel, old, new, "row_count"))
 		ereport(ERROR,
 				(errcode(ERRCODE_GENERATED_ALWAYS),
-				 errmsg("column \"row_count\" can only be changed by changing rows")));
+				 errmsg("column \"row_count\" of %s can only be changed by changing rows", header_name(rel, old))));
+	if (poser_batch_has_unchanged_count(RelationGetRelid(rel)) && is_changed(rel, old, new, "unchanged_count"))
+		ereport(ERROR,
+				(errcode(ERRCODE_GENERATED_ALWAYS),
+				 errmsg("column \"unchanged_count\" of %s can only be changed by poser_batch_populate()", header_name(rel, old))));
 	for (int i = 0; i < lengthof(protected_columns); i++)
 		if (!is_owner && is_changed(rel, old, new, protected_columns[i]))
 			ereport(ERROR,
 					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("column \"%s\" of relation \"%s\" can only be changed by its owner",
-							protected_columns[i], RelationGetRelationName(rel))));
+					 errmsg("column \"%s\" of %s can only be changed by the owner of \"%s\"",
+							protected_columns[i], header_name(rel, old), RelationGetRelationName(rel))));
 
 	/* with another key, reviewed rows would refer to other rows of the target */
 	if (is_changed(rel, old, new, "key") &&
@@ -200,31 +239,103 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 
 	/* a target that stays the same is not checked again, because it may have been dropped */
 	if (is_changed(rel, old, new, "target"))
-		check_target(rel, new);
+		check_target(rel, new, header_name(rel, old));
 	return PointerGetDatum(new);
 }
 
 /*
  * Run an UPDATE of poser_batch that poser_batch_guard() does not check.  The caller has
  * become the owner, and is between SPI_connect() and SPI_finish().  Raises an error if a
- * rule has replaced the UPDATE by something else.
+ * rule has replaced the UPDATE by something else.  Returns how many headers were updated.
+ * If the UPDATE has no RETURNING, "expected" is not given.
  */
-void
+uint64
 poser_batch_update_header(const PoserQuery *query)
 {
 	PoserQuery update = *query;
+	volatile uint64 result = 0;
 
-	update.expected = SPI_OK_UPDATE;
+	if (update.expected == 0)
+		update.expected = SPI_OK_UPDATE;
 	writing_header = true;
 	PG_TRY();
 	{
-		(void) poser_run(&update);
+		result = poser_run(&update);
 	}
 	PG_FINALLY();
 	{
 		writing_header = false;
 	}
 	PG_END_TRY();
+	return result;
+}
+
+/*
+ * Places of headers
+ */
+
+/* Returns where the header of this batch was last, or NULL if that is not known. */
+static const ItemPointerData *
+find_place(const char *uuid)
+{
+	for (int i = 0; i < nplaces; i++)
+		if (strcmp(places[i].uuid, uuid) == 0)
+			return &places[i].tid;
+	return NULL;
+}
+
+/* Remember where the header of this batch is.  With NULL, forget it. */
+static void
+keep_place(const char *uuid, const ItemPointerData *tid)
+{
+	HeaderPlace place = {0};
+	int i = 0;
+
+	if (strlen(uuid) >= sizeof(place.uuid))
+		return;
+	while (i < nplaces && strcmp(places[i].uuid, uuid) != 0)
+		i++;
+	if (tid == NULL)
+	{
+		if (i < nplaces)
+			places[i] = places[--nplaces];
+		return;
+	}
+	strlcpy(place.uuid, uuid, sizeof(place.uuid));
+	place.tid = *tid;
+
+	/* it becomes the first one; if there is no room, the last one goes */
+	if (i == nplaces && nplaces < lengthof(places))
+		nplaces++;
+	memmove(&places[1], &places[0], sizeof(HeaderPlace) * Min(i, lengthof(places) - 1));
+	places[0] = place;
+}
+
+/*
+ * Counting the rows
+ */
+
+/*
+ * Run a statement for a header by its uuid and, with "tid", its place.  Returns how many
+ * rows it has given.  The statement has its header's qualification behind WHERE as %2$s.
+ */
+static uint64
+run_for_header(const char *sql, const char *headers, Datum uuid, const ItemPointerData *tid, int64 change, bool is_update)
+{
+	Oid argtypes[] = {VARCHAROID, INT8OID, TIDOID};
+	Datum values[] = {uuid, Int64GetDatum(change), PointerGetDatum(tid)};
+	PoserQuery query = {
+		.sql = psprintf(sql, headers,
+						tid != NULL ? "ctid OPERATOR(pg_catalog.=) $3 AND uuid OPERATOR(pg_catalog.=) $1"
+									: "uuid OPERATOR(pg_catalog.=) $1"),
+		.nargs = tid != NULL ? 3 : 2,
+		.argtypes = argtypes,
+		.values = values,
+		.no_seqscan = true,
+		.expected = is_update ? SPI_OK_UPDATE_RETURNING : 0,
+		.limit = is_update ? 0 : 1};
+
+	return is_update ? poser_batch_update_header(&query) : poser_run(&query);
 }
 
 /*
@@ -237,9 +348,11 @@ poser_batch_update_header(const PoserQuery *query)
 static void
 update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner)
 {
-	Oid argtypes[] = {VARCHAROID, INT8OID};
-	Datum values[] = {uuid, Int64GetDatum(change)};
-	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, TextDatumGetCString(uuid)) == 0);
+	const char *uuid_text = TextDatumGetCString(uuid);
+	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, uuid_text) == 0);
+	const ItemPointerData *place = find_place(uuid_text);
+	ItemPointerData tid;
+	bool is_counted = false;
 	HeapTuple header;
 	TupleDesc desc;
 	bool executed;
@@ -248,25 +361,40 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool isnull;
 
 	/*
-	 * SELECT executed IS NOT NULL, complete, id FROM poser_batch
+	 * Change the header where it was last:
+	 *
+	 * UPDATE poser_batch SET row_count = row_count + $2
+	 *  WHERE ctid = $3 AND uuid = $1
+	 * RETURNING executed IS NOT NULL, complete, id, ctid
+	 *
+	 * If the number of rows stays the same, or if the header is somewhere else, lock it:
+	 *
+	 * SELECT executed IS NOT NULL, complete, id, ctid FROM poser_batch
 	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
-	if (poser_run(&(PoserQuery) {
-			.sql = psprintf("SELECT executed IS NOT NULL, complete, id FROM %s"
-							" WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
-							headers),
-			.nargs = 1,
-			.argtypes = argtypes,
-			.values = values,
-			.limit = 1}) == 0)
+	static const char *const update_sql =
+		"UPDATE %1$s SET row_count = row_count OPERATOR(pg_catalog.+) $2 WHERE %2$s"
+		" RETURNING executed IS NOT NULL, complete, id, ctid";
+	static const char *const lock_sql =
+		"SELECT executed IS NOT NULL, complete, id, ctid FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
+
+	if (change != 0 && place != NULL)
+		is_counted = (run_for_header(update_sql, headers, uuid, place, change, true) > 0);
+	if (!is_counted &&
+		(change != 0 || place == NULL || run_for_header(lock_sql, headers, uuid, place, change, false) == 0) &&
+		run_for_header(lock_sql, headers, uuid, NULL, change, false) == 0)
+	{
 		/* the batch is being deleted, and its rows with it */
+		keep_place(uuid_text, NULL);
 		return;
+	}
 	header = SPI_tuptable->vals[0];
 	desc = SPI_tuptable->tupdesc;
 	poser_check_type(NULL, desc, 2, BOOLOID);
 	executed = DatumGetBool(SPI_getbinval(header, desc, 1, &isnull));
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
+	tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(header, desc, 4, &isnull));
 
 	/* raise an error if these rows must not change */
 	if (executed && !is_owner && !is_marked)
@@ -275,52 +403,91 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	if (complete && !executed && !is_marked)
 		poser_batch_complete_error(name);
 
-	/*
-	 * UPDATE poser_batch SET row_count = row_count + $2 WHERE uuid = $1
-	 */
-	if (change != 0)
-		poser_batch_update_header(&(PoserQuery) {
-			.sql = psprintf("UPDATE %s SET row_count = row_count OPERATOR(pg_catalog.+) $2"
-							" WHERE uuid OPERATOR(pg_catalog.=) $1",
-							headers),
-			.nargs = lengthof(argtypes),
-			.argtypes = argtypes,
-			.values = values});
+	if (change != 0 && !is_counted &&
+		run_for_header(update_sql, headers, uuid, &tid, change, true) > 0)
+		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull));
+	keep_place(uuid_text, &tid);
 }
 
 /*
- * Check and count what a statement has changed, batch by batch.  The headers are locked
- * in the order of their uuids, so that two statements cannot deadlock here.
+ * Add "change" to the change of a batch.  Returns false if the batch is not among the
+ * changes, and there is no room for it.
  */
-static void
-update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
+static bool
+add_change(BatchChange *changes, int *nchanges, Datum uuid, int64 change)
+{
+	const text *value = DatumGetTextPP(uuid);
+	const char *data = VARDATA_ANY(value);
+	int size = VARSIZE_ANY_EXHDR(value);
+	int i = *nchanges;
+
+	/* the batch of the row before is the most likely one */
+	while (--i >= 0)
+		if (VARSIZE_ANY_EXHDR(DatumGetPointer(changes[i].uuid)) == size &&
+			memcmp(VARDATA_ANY(DatumGetPointer(changes[i].uuid)), data, size) == 0)
+		{
+			changes[i].change += change;
+			return true;
+		}
+	if (*nchanges == MAX_CHANGES)
+		return false;
+	changes[*nchanges].uuid = datumCopy(PointerGetDatum(value), false, -1);
+	changes[(*nchanges)++].change = change;
+	return true;
+}
+
+/* Add the rows of a transition table to the changes: "sign" for each row that is not removed.  Returns as add_change(). */
+static bool
+add_rows(TriggerData *trigdata, Tuplestorestate *store, int sign, BatchChange *changes, int *nchanges)
+{
+	AttrNumber uuid_column = poser_own_column(trigdata->tg_relation, "batch_uuid", VARCHAROID);
+	AttrNumber removed_column = poser_own_column(trigdata->tg_relation, "removed", BOOLOID);
+	PoserTransition rows;
+	bool result = true;
+
+	poser_transition_open(&rows, store, trigdata);
+	while (result && poser_transition_next(&rows))
+	{
+		bool uuid_isnull;
+		bool removed_isnull;
+		Datum uuid = slot_getattr(rows.slot, uuid_column, &uuid_isnull);
+		bool removed = DatumGetBool(slot_getattr(rows.slot, removed_column, &removed_isnull));
+
+		/* a null belongs to no batch */
+		if (!uuid_isnull)
+			result = add_change(changes, nchanges, uuid, removed && !removed_isnull ? 0 : sign);
+	}
+	poser_transition_close(&rows);
+	return result;
+}
+
+/* Compares two changes by the bytes of their uuids, as COLLATE "C" does. */
+static int
+compare_changes(const void *a, const void *b)
+{
+	struct varlena *first = (struct varlena *) DatumGetPointer(((const BatchChange *) a)->uuid);
+	struct varlena *second = (struct varlena *) DatumGetPointer(((const BatchChange *) b)->uuid);
+	int result = memcmp(VARDATA_ANY(first), VARDATA_ANY(second),
+						Min(VARSIZE_ANY_EXHDR(first), VARSIZE_ANY_EXHDR(second)));
+
+	return result != 0 ? result : (int) VARSIZE_ANY_EXHDR(first) - (int) VARSIZE_ANY_EXHDR(second);
+}
+
+/*
+ * Query how many rows more, or fewer, each batch has.  The result is in SPI_tuptable, in the
+ * order of the batches' uuids.
+ */
+static uint64
+query_changes(TriggerData *trigdata)
 {
 	StringInfoData sql;
-	SPITupleTable *batches;
-	uint64 nbatches;
 
 	/*
-	 * After TRUNCATE no batch has rows.
-	 *
-	 * UPDATE poser_batch SET row_count = 0 WHERE row_count <> 0
-	 */
-	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
-	{
-		poser_batch_update_header(&(PoserQuery) {
-			.sql = psprintf("UPDATE %s SET row_count = 0"
-							" WHERE row_count OPERATOR(pg_catalog.<>) 0",
-							headers)});
-		return;
-	}
-
-	/*
-	 * How many rows more, or fewer, does each batch have?
-	 *
 	 * SELECT batch_uuid, sum(n)::int8
 	 *   FROM (SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE 1 END AS n FROM new_rows
 	 *         UNION ALL
 	 *         SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE -1 END AS n FROM old_rows) AS change
-	 *  GROUP BY batch_uuid ORDER BY batch_uuid
+	 *  GROUP BY batch_uuid ORDER BY batch_uuid COLLATE "C"
 	 */
 	poser_register_trigger_rows(trigdata);
 	initStringInfo(&sql);
@@ -333,12 +500,50 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 	if (trigdata->tg_oldtable != NULL)
 		appendStringInfo(&sql, "SELECT batch_uuid, CASE WHEN removed THEN 0 ELSE -1 END AS n FROM %s",
 						 quote_identifier(trigdata->tg_trigger->tgoldtable));
-	appendStringInfoString(&sql, ") AS change GROUP BY batch_uuid ORDER BY batch_uuid");
-	nbatches = poser_run(&(PoserQuery) {.sql = sql.data, .once = true});
-	batches = SPI_tuptable;
-	poser_check_type(NULL, batches->tupdesc, 1, VARCHAROID);
+	appendStringInfoString(&sql, ") AS change GROUP BY batch_uuid ORDER BY batch_uuid COLLATE pg_catalog.\"C\"");
+	return poser_run(&(PoserQuery) {.sql = sql.data, .once = true});
+}
+
+/*
+ * Check and count what a statement has changed, batch by batch.  The headers are locked
+ * in the order of their uuids, so that two statements cannot deadlock here.
+ */
+static void
+update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
+{
+	BatchChange changes[MAX_CHANGES];
+	int nchanges = 0;
+	SPITupleTable *batches;
+	uint64 nbatches;
+
+	/*
+	 * After TRUNCATE no batch has rows.
+	 *
+	 * UPDATE poser_batch SET row_count = 0 WHERE row_count <> 0
+	 */
+	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
+	{
+		(void) poser_batch_update_header(&(PoserQuery) {
+			.sql = psprintf("UPDATE %s SET row_count = 0"
+							" WHERE row_count OPERATOR(pg_catalog.<>) 0",
+							headers)});
+		return;
+	}
 
 	/* a batch with as many rows as before is checked, too */
+	if (add_rows(trigdata, trigdata->tg_newtable, 1, changes, &nchanges) &&
+		add_rows(trigdata, trigdata->tg_oldtable, -1, changes, &nchanges))
+	{
+		qsort(changes, nchanges, sizeof(BatchChange), compare_changes);
+		for (int i = 0; i < nchanges; i++)
+			update_row_count(trigdata->tg_relation, headers, changes[i].uuid, changes[i].change, is_owner);
+		return;
+	}
+
+	/* the statement has changed many batches */
+	nbatches = query_changes(trigdata);
+	batches = SPI_tuptable;
+	poser_check_type(NULL, batches->tupdesc, 1, VARCHAROID);
 	for (uint64 i = 0; i < nbatches; i++)
 	{
 		bool isnull;

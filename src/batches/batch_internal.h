@@ -7,6 +7,9 @@
 
 #include "imports/imports.h"
 
+/* The operations that a row of a batch can have: the first ones of PoserImportOperation. */
+#define POSER_BATCH_OPERATIONS 4
+
 /* A batch that is being populated, refreshed or executed: the "private" of its import. */
 typedef struct PoserBatch
 {
@@ -18,9 +21,14 @@ typedef struct PoserBatch
 	Oid target;
 	Datum key; /* text[], or 0 if it is null */
 	bool complete;
+	int64 unchanged_count; /* rows of the source that were the same, and are not among its rows */
 
 	/* populating */
-	int64 last_sequence; /* of the rows written so far */
+	int64 last_sequence;				   /* of the rows written so far */
+	int64 written[POSER_BATCH_OPERATIONS]; /* rows written so far, by operation */
+	int64 nwritten;						   /* rows written in all */
+	bool stages_unchanged;
+	bool is_ambiguous; /* rows of the source match several rows of the target */
 	EphemeralNamedRelationData rejects;
 
 	/* populating and refreshing */
@@ -65,23 +73,22 @@ typedef enum PoserBatchIntention
 #define ROW_FOUND(import) ROW_COLUMNS(import)
 #define ROW_CURRENT(import, i) (5 + 2 * (import)->ncolumns + (i))
 
-/* The operations that a row of a batch can have: the first ones of PoserImportOperation. */
-#define POSER_BATCH_OPERATIONS 4
-
 /* batch.c */
 extern const char *const poser_batch_operations[POSER_BATCH_OPERATIONS];
 
 extern char *poser_batch_name(int64 id, Datum uuid);
 extern void poser_batch_executed_error(const char *name, const char *detail);
 extern void poser_batch_complete_error(const char *name);
+extern bool poser_batch_has_unchanged_count(Oid relid);
 extern Oid poser_batch_lock_table(const char *name, Oid nspid);
 extern void poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows);
 extern void poser_batch_check_mutable(const PoserBatch *batch);
 extern void poser_batch_write_header(const PoserBatch *batch, const char *assignments, int nargs,
 									 const Oid *argtypes, const Datum *values);
+extern int64 poser_batch_count_unchanged(const PoserBatch *batch, const PoserImport *import);
 extern void poser_batch_write_status(const PoserBatch *batch, const char *what, const PoserImport *import,
 									 int64 bad, const char *bad_name);
-extern void poser_batch_check_width(const PoserImport *import);
+extern void poser_batch_check_width(const PoserBatch *batch, const PoserImport *import);
 extern uint64 poser_batch_query(PoserImport *import, const char *sql, DestReceiver *dest);
 extern void poser_batch_collect_problems(PoserImport *import);
 extern void poser_batch_write_problems(PoserImport *import);
@@ -90,7 +97,7 @@ extern int64 poser_batch_count_bad_rows(PoserImport *import);
 /* batch_guard.c */
 extern const char *poser_batch_marked;
 
-extern void poser_batch_update_header(const PoserQuery *query);
+extern uint64 poser_batch_update_header(const PoserQuery *query);
 
 /* batch_read.c */
 extern PoserImport *poser_batch_begin(PoserBatch *batch, const char *function, bool writes);

@@ -447,7 +447,7 @@ poser_batch_begin(PoserBatch *batch, const char *function, bool writes)
 	MemoryContext old_context = MemoryContextSwitchTo(import->context);
 
 	/* the differences from an import: rows come from the batch, and queries see what the import writes */
-	poser_batch_check_width(import);
+	poser_batch_check_width(batch, import);
 	import->private = batch;
 	import->source_shown = poser_batch_name(batch->id, batch->uuid);
 	import->read = read_batch;

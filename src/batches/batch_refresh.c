@@ -68,6 +68,7 @@ refresh(PoserImport *import)
 
 		/* compare, and write the findings into the batch */
 		poser_import_forget_problems(import);
+		import->sorts_unchanged = true;
 		poser_import_compare(import);
 		is_ambiguous = (import->problems.nrows > 0);
 		nconflicts = poser_batch_count_conflicts(import);
@@ -80,6 +81,7 @@ refresh(PoserImport *import)
 		if (!is_ambiguous && nwrites > 0 && may_write(import))
 		{
 			import->write = poser_import_write_rows;
+			import->sorts_unchanged = false;
 			(void) poser_import_apply(import, false);
 		}
 		if (import->problems.nrows > 0)

@@ -190,14 +190,14 @@ poser_check_history(const PoserCheck *check)
 
 /* Wrong row counts, targets that were dropped, and a sequence that is behind.  %1$s is the schema. */
 static const char *const check_batches =
-	"SELECT format('batch %%s', b.uuid),\n"
+	"SELECT format('batch %%s (\"%%s\")', b.id, b.uuid),\n"
 	"       format('row_count is %%s instead of %%s', b.row_count, count(r.sequence))\n"
 	"  FROM %1$s.poser_batch AS b LEFT JOIN %1$s.poser_batch_row AS r\n"
 	"       ON r.batch_uuid = b.uuid AND NOT r.removed\n"
-	" GROUP BY b.uuid, b.row_count\n"
+	" GROUP BY b.uuid, b.id, b.row_count\n"
 	"HAVING b.row_count <> count(r.sequence)\n"
 	"UNION ALL\n"
-	"SELECT format('batch %%s', b.uuid), 'is for a table that is gone'\n"
+	"SELECT format('batch %%s (\"%%s\")', b.id, b.uuid), 'is for a table that is gone'\n"
 	"  FROM %1$s.poser_batch AS b\n"
 	" WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = b.target)\n"
 	"UNION ALL\n"

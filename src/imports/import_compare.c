@@ -164,12 +164,11 @@ receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 	if (!import->target.unique && !slot->tts_isnull[ROW_NUMBER] && !slot->tts_isnull[there])
 		tuplesort_putdatum(import->matches, slot->tts_values[ROW_NUMBER], false);
 
-	/* unchanged rows are only counted, except for batches */
+	/* unchanged rows are only counted, unless the caller needs them */
 	if (is_wanted(import, operation))
 	{
 		import->found[operation]++;
-		if (operation != POSER_IMPORT_UNCHANGED || import->decide != decide_by_difference ||
-			import->problems.rejects != NULL)
+		if (operation != POSER_IMPORT_UNCHANGED || import->sorts_unchanged)
 			sort_change(import, slot, tag);
 	}
 	poser_import_count(import);

@@ -166,6 +166,7 @@ struct PoserImport
 	bool updates;
 	bool deletes;
 	bool skips_duplicates;				/* rows with a duplicate key are not compared */
+	bool sorts_unchanged;				/* the writer gets unchanged rows, too */
 	int64 limits[4];					/* the most rows to be created, updated, deleted, and changed in all */
 	void (*read)(PoserImport *import);	/* adds the rows; if NULL, the source is read */
 	PoserImportDecide decide;			/* if NULL, decide_by_difference() decides */

@@ -297,7 +297,11 @@ assert (batch.complete, batch.executed, batch.is_mutable) \
     == (False, None, True)
 assert batch.created == value("SELECT now()")
 
-assert value("SELECT poser_batch_populate(:batch, 'staging')",
+# from version 1.5 on, rows that are the same are staged only on request
+all_rows = ", unchanged => true" if value(
+    "SELECT extversion >= '1.5' FROM pg_extension WHERE extname = 'poser'"
+) else ""
+assert value(f"SELECT poser_batch_populate(:batch, 'staging'{all_rows})",
              batch=key) == 5
 s.expire_all()
 assert (batch.key, batch.row_count) == (["uuid"], 5)

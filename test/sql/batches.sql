@@ -33,7 +33,7 @@ SELECT poser_batch_create('poser_component', 'November prices', '{"list": 11}') 
 TABLE batches;
 SELECT length(:'batch'), length(uuid), created = now() AS now, executed, status IS NULL AS "no status" FROM poser_batch;
 SET poser.runas = 'bob';
-SELECT poser_batch_populate(:'batch', 'staging', key => '{item_code,widget_uuid}', deletes => true);
+SELECT poser_batch_populate(:'batch', 'staging', key => '{item_code,widget_uuid}', deletes => true, unchanged => true);
 TABLE batches;
 TABLE staged;
 -- A batch is populated only once.  Populating has not written to the target.
@@ -109,7 +109,7 @@ CREATE VIEW source AS
 SELECT n, 'w' || n AS uuid, 'Widget ' || n AS description FROM generate_series(1, 4) AS n ORDER BY n;
 INSERT INTO poser_widget (uuid, description, active) VALUES ('w1', 'Widget 1', false), ('w2', 'Two', false);
 SELECT poser_batch_create('poser_widget') AS batch \gset
-SELECT poser_batch_populate(batch => :'batch', source => 'source');
+SELECT poser_batch_populate(batch => :'batch', source => 'source', unchanged => true);
 SELECT key, row_count, description, params FROM batches WHERE id = 2;
 -- A key can be edited: another row is created.
 UPDATE poser_batch_row SET key = '{"uuid": "w40"}' WHERE batch_uuid = :'batch' AND sequence = 4;
@@ -120,7 +120,7 @@ SELECT * FROM poser_widget ORDER BY uuid;
 SELECT executed_by FROM batches WHERE id = 2;
 -- Nothing differs, so nothing is written.  The fields can be named.
 SELECT poser_batch_create('poser_widget') AS batch \gset
-SELECT poser_batch_populate(:'batch', 'poser_widget', fields => '{active}');
+SELECT poser_batch_populate(:'batch', 'poser_widget', fields => '{active}', unchanged => true);
 SELECT operation, count(*), min(old::text), max(new::text) FROM staged WHERE id = 3 GROUP BY operation;
 SELECT max(id) AS last FROM poser_transaction \gset
 SELECT * FROM poser_batch_execute(:'batch');
@@ -128,7 +128,7 @@ SELECT max(id) = :last AS "nothing written" FROM poser_transaction;
 -- a batch without rows
 SELECT poser_batch_create('poser_widget') AS batch \gset
 SELECT poser_batch_refresh(:'batch');
-SELECT poser_batch_populate(:'batch', 'poser_widget_summary', key => '{uuid}');
+SELECT poser_batch_populate(:'batch', 'poser_widget_summary', key => '{uuid}', unchanged => true);
 DELETE FROM poser_batch_row WHERE batch_uuid = :'batch';
 SELECT * FROM poser_batch_execute(:'batch');
 SELECT row_count, executed FROM batches WHERE id = 4;
@@ -168,7 +168,7 @@ UPDATE "new ""list""" SET price = NULL, tags = NULL, "what's more" = NULL, size 
 INSERT INTO "new ""list""" SELECT '2024-12-31', "Item No", 99999999.99, tags, "what's more", size, 1e-300, seen, code, raw, for_days, text
   FROM "new ""list""" WHERE "Item No" = 2;
 SELECT poser_batch_create('"Price ""list"""') AS batch \gset
-SELECT poser_batch_populate(:'batch', '"new ""list"""', deletes => true);
+SELECT poser_batch_populate(:'batch', '"new ""list"""', deletes => true, unchanged => true);
 SELECT target, key FROM batches WHERE id = 6;
 \x on
 SELECT sequence, operation, key, old, new, status FROM staged WHERE id = 6 ORDER BY sequence;
@@ -257,7 +257,7 @@ DELETE FROM poser_batch WHERE uuid = 'b1';
 TABLE row_counts;
 SELECT count(*) FROM poser_batch_row WHERE batch_uuid = 'b1';
 -- It cannot be set.
-UPDATE poser_batch SET row_count = 7;
+UPDATE poser_batch SET row_count = 7 WHERE uuid = 'b2';
 SELECT * FROM poser_check();
 TRUNCATE poser_batch CASCADE;
 

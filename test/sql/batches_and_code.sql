@@ -108,7 +108,7 @@ CREATE TABLE list AS SELECT n AS id, CASE WHEN n > 5 THEN 'old' ELSE 'new' END A
 INSERT INTO poser_batch (uuid, target) VALUES ('hostile', 'plain');
 SET search_path = regress_poser_code, pg_catalog, public;
 SELECT 'a'::text = 'a'::text;
-SELECT poser_batch_populate('hostile', 'list', deletes => true);
+SELECT poser_batch_populate('hostile', 'list', deletes => true, unchanged => true);
 UPDATE plain SET name = 'theirs' WHERE id OPERATOR(pg_catalog.=) 2;
 UPDATE plain SET name = 'new' WHERE id OPERATOR(pg_catalog.=) 3;
 SELECT poser_batch_refresh('hostile'), poser_batch_refresh('hostile');
@@ -162,7 +162,7 @@ DROP RULE nothing ON poser_batch;
 
 SELECT * FROM poser_check();
 DROP TABLE pet CASCADE;
-SELECT object, problem FROM poser_check() WHERE object IN ('batch reviewed', 'batch strict');
+SELECT object, problem FROM poser_check() WHERE object ~ 'reviewed|strict';
 DROP EXTENSION poser CASCADE;
 RESET search_path;
 DROP SCHEMA regress_poser_code CASCADE;

@@ -23,7 +23,7 @@ BEGIN
 	SELECT code, 'w', CASE WHEN code ~ 's' THEN 'old' ELSE 'new' END, code NOT IN ('u5', 'u6')
 	  FROM unnest('{n1,n2,n3,s1,s2,u1,u2,u3,u4,u5,u6}'::text[]) AS code;
 	INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_component');
-	PERFORM poser_batch_populate('b', 'staging', key => '{item_code,widget_uuid}', deletes => true);
+	PERFORM poser_batch_populate('b', 'staging', key => '{item_code,widget_uuid}', deletes => true, unchanged => true);
 END
 $$;
 CREATE PROCEDURE others_change() LANGUAGE sql AS $$
@@ -222,7 +222,7 @@ SELECT count(DISTINCT transaction_id) FROM poser_component_version WHERE descrip
 CREATE TABLE answers (uuid text, description text, active text);
 INSERT INTO answers VALUES ('a1', 'One', 'yes'), ('a2', 'Two', 'maybe'), ('a3', 'Three', 'off'), ('a3', 'Third', 'off'), ('a4', 'Four', 'perhaps');
 INSERT INTO poser_batch (uuid, target) VALUES ('answers', 'poser_widget');
-SELECT poser_batch_populate('answers', 'answers');
+SELECT poser_batch_populate('answers', 'answers', unchanged => true);
 SELECT sequence, operation, key, new, status, status_text FROM poser_batch_row WHERE batch_uuid = 'answers' ORDER BY sequence;
 SELECT poser_batch_refresh('answers');
 \set VERBOSITY default

@@ -16,7 +16,8 @@ INSERT INTO components VALUES ('c3', 'w3', '3', 'New');
 
 -- Two batches with deletes: each needs the other to be executed first.
 INSERT INTO poser_batch (uuid, target) VALUES ('widgets', 'poser_widget'), ('components', 'poser_component');
-SELECT poser_batch_populate('widgets', 'widgets', deletes => true), poser_batch_populate('components', 'components', deletes => true);
+SELECT poser_batch_populate('widgets', 'widgets', deletes => true, unchanged => true),
+       poser_batch_populate('components', 'components', deletes => true, unchanged => true);
 SELECT batch_uuid, operation, key FROM poser_batch_row ORDER BY batch_uuid, operation;
 SELECT * FROM poser_batch_execute('widgets');
 SELECT * FROM poser_batch_execute('components');

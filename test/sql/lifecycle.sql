@@ -63,7 +63,7 @@ BEGIN
 	ASSERT (SELECT count(*) FROM poser_import_diff('poser_component', 'poser_component')) = 0;
 	ASSERT (SELECT unchanged FROM poser_import('poser_component', 'poser_component')) = expected;
 	batch := poser_batch_create('poser_component');
-	ASSERT poser_batch_populate(batch, 'poser_component') = expected;
+	ASSERT poser_batch_populate(batch, 'poser_component', unchanged => true) = expected;
 	UPDATE poser_batch_row SET new = '{"description": "new"}' WHERE sequence = 1;
 	ASSERT poser_batch_refresh(batch) = 0;
 	ASSERT (SELECT updated FROM poser_batch_execute(batch)) = 1;

@@ -1,4 +1,5 @@
-# Queries over whole tables can run in parallel, and a query of an import is planned once.
+# Queries over whole tables can run in parallel, a query of an import is planned once, and
+# the header of a batch is found where it was last.
 
 use strict;
 use warnings;
@@ -56,6 +57,23 @@ sub runs_in_parallel
 runs_in_parallel('SELECT * FROM poser_check()', 'AS compared', 'poser_check()');
 runs_in_parallel(q{SELECT * FROM poser_datasync_pending('c')}, 'min\(t.issued_at\)', 'poser_datasync_pending()');
 runs_in_parallel('SELECT poser_batch_refresh(uuid) FROM poser_batch', 'jsonb_object_keys', 'poser_batch_refresh()');
+
+# A transaction that changes rows of a batch one by one reads the header's newest version
+# and not those before it, although a table with one page is otherwise read as a whole.
+my ($rc, $stdout, $stderr) = $node->psql('db', <<'EOF');
+BEGIN;
+UPDATE poser_batch_row SET removed = true WHERE sequence = 1;
+SET LOCAL auto_explain.log_min_duration = 0;
+UPDATE poser_batch_row SET removed = true WHERE sequence = 2;
+UPDATE poser_batch_row SET status_text = 'seen' WHERE sequence = 3;
+SELECT row_count FROM poser_batch;
+ROLLBACK;
+EOF
+my @plans = grep { /^Query Text: [^\n]*(FROM|UPDATE) [^ ]*\.poser_batch /m }
+  split /^.*NOTICE:  duration: .* plan:\n/m, $stderr;
+is($stdout, 1998, 'rows of a batch are removed one by one');
+is(scalar(@plans), 2, 'the header is read once for each statement');
+is(scalar(grep { /Tid Scan on poser_batch/ } @plans), 2, 'the header is found where it was last');
 
 # The tables that a query reads are found by its plan, and the query runs by the same plan.
 foreach (

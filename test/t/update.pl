@@ -284,6 +284,68 @@ EOF
 	}
 }
 
+# Batches of versions 1.3 and 1.4.  What depends on the old key, or on the function that
+# gets another argument, stops the update with an error that names it.
+foreach my $version ('1.3', '1.4')
+{
+	my $dbname = 'batches_' . $version =~ tr/./_/r;
+	my $about = "from $version: batches";
+	my $batches = <<'EOF';
+SELECT to_jsonb(b) - 'unchanged_count' FROM poser_batch b ORDER BY id;
+SELECT to_jsonb(r) - 'row_id' FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
+EOF
+
+	create_database($node, $dbname, version => $version);
+	make_batches($node, $dbname, 'postgres');
+	$node->safe_psql($dbname, <<'EOF');
+INSERT INTO poser_batch (uuid, target) VALUES ('large', 'poser_widget');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new)
+SELECT 'large', n, jsonb_build_object('uuid', n), '{}' FROM generate_series(1, 20000) n;
+CREATE TABLE note (batch_uuid varchar(32), sequence bigint,
+	CONSTRAINT note_fk_row FOREIGN KEY (batch_uuid, sequence) REFERENCES poser_batch_row);
+CREATE VIEW latest AS SELECT r.* FROM poser_batch_row r GROUP BY batch_uuid, sequence;
+CREATE FUNCTION nightly(batch varchar) RETURNS bigint BEGIN ATOMIC SELECT poser_batch_populate(batch, 'batch_source'); END;
+CREATE ROLE populater;
+REVOKE EXECUTE ON FUNCTION poser_batch_populate FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION poser_batch_populate TO populater;
+EOF
+	my $before = $node->safe_psql($dbname, $batches);
+	foreach (
+		[ 'constraint note_fk_row on table note', 'ALTER TABLE note DROP CONSTRAINT note_fk_row' ],
+		[ 'view latest', 'DROP VIEW latest' ],
+		[ 'function nightly', 'DROP FUNCTION nightly' ])
+	{
+		my ($object, $sql) = @$_;
+		my @facts = facts($dbname);
+		my ($rc, $stdout, $stderr) = $node->psql($dbname, "\\set VERBOSITY verbose\nALTER EXTENSION poser UPDATE");
+
+		like($stderr, qr/ERROR:  2BP01.*\Q$object\E/s, "$about: $object stops the update");
+		is($node->safe_psql($dbname, $batches), $before, "$about: nothing has changed");
+		is(differences(\@facts, [ facts($dbname) ]), '', "$about: the catalogs are as before");
+		$node->safe_psql($dbname, $sql);
+	}
+	$node->safe_psql($dbname, 'ALTER EXTENSION poser UPDATE');
+	is($node->safe_psql($dbname, $batches), $before, "$about: updated, the rows are as before");
+	is( $node->safe_psql($dbname, <<'EOF'), "t|t|t|0\nt|t|f", "$about: updated, each row has its key");
+SELECT count(*) > 20000, count(*) = count(DISTINCT row_id), bool_and(row_id = batch_uuid || '.' || sequence),
+	(SELECT sum(unchanged_count) FROM poser_batch)
+FROM poser_batch_row;
+SELECT has_function_privilege('populater', oid, 'EXECUTE'), pronargs = 6, has_function_privilege('reader', oid, 'EXECUTE')
+FROM pg_proc WHERE proname = 'poser_batch_populate';
+EOF
+	$node->safe_psql($dbname, <<'EOF');
+GRANT EXECUTE ON FUNCTION poser_batch_populate TO PUBLIC;
+DROP OWNED BY populater;
+DROP ROLE populater;
+ALTER TABLE note ADD FOREIGN KEY (batch_uuid, sequence) REFERENCES poser_batch_row (batch_uuid, sequence);
+INSERT INTO note VALUES ('large', 7);
+DELETE FROM poser_batch_row WHERE row_id = 'large.8';
+EOF
+	is($node->safe_psql($dbname, q{SELECT row_count FROM poser_batch WHERE uuid = 'large'}),
+		19999, "$about: a row is deleted by its key");
+	batches_go_on($node, $dbname, $about);
+}
+
 # Users' objects do not stop the update.  It fires no trigger of theirs, and sees rows
 # that policies hide.
 create_database($node, 'lived_in', version => '1.0', owner => 'owner');
