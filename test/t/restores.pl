@@ -128,6 +128,9 @@ EOF
 my $set_sequences = set_sequences();
 $node->safe_psql('source', join "\n", map { "\\copy $_ TO '$directory/$_.copy'" } @tables);
 
+# The tables of users, which batches and consumers need.
+my $users_data = dump_of('source', 'users.sql', '--data-only', '-t', 'given*', '-t', '"batch*"');
+
 # Statements that copy tables: by COPY, by INSERT with SELECT, and by COPY of which a first
 # try is rolled back.
 sub copied { return join '', map { "\\copy $_ FROM '$directory/$_.copy'\n" } @_; }
@@ -166,6 +169,7 @@ foreach (
 	my ($how, $script) = @$_;
 
 	new_target($node, 'target', $source, data => 1);
+	psql_ok('target', [ '-v', 'ON_ERROR_STOP=1', '-f', $users_data ], "copied $how: users' tables");
 	psql_ok('target', [ '-v', 'ON_ERROR_STOP=1', '-f', file('copy.sql', $script) ], "copied $how")
 	  and restored_exact($node, 'target', $source, "copied $how");
 }
