@@ -75,7 +75,7 @@ poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id)
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("cannot insert history into \"%s\", because %s %lld is in use",
 					get_rel_name(relid), what, (long long) id),
-			 errdetail("This database has a history of its own, which is not only the inserts of rows that are still the same."),
+			 errdetail("This database has a history already, which is more than the inserts of rows that are still the same."),
 			 errhint("Restore into a database without history.  To replace this database's rows and history, empty \"%s\" and the tables of versions and of rows first.",
 					 get_rel_name(arrival->versioned->transactions))));
 }

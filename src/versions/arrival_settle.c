@@ -277,12 +277,12 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 			movable = empty = false;
 	}
 
-	/* nothing is left; but pruning keeps the transaction of the horizon, and removes those before it */
+	/* nothing is left; but pruning keeps the transaction of the horizon, unless its id is needed */
 	if (!is_entry_of(pass, id) && empty)
 	{
 		if (claimed)
 			poser_arrival_await(arrival, id);
-		if (claimed || id <= horizon)
+		if (claimed || (id == horizon && id > limit))
 			return;
 		poser_arrival_check_privileges(arrival);
 		if (poser_arrival_find_transaction(arrival, id))

@@ -14,7 +14,6 @@
  * - In a session that is likely to restore, inserted rows are looked up in the history,
  *   which can come before them, see version.c.  In any other session this would cost
  *   every INSERT.
- * - The batches of a restore keep the values that the dump has, see batch_guard.c.
  * - A table of versions without the triggers of arrival.c belongs to a schema before 1.5,
  *   or is a user's own.  Nothing replaces there what was recorded, and a restore's history
  *   would collide with it.  So the rows of a restore are not recorded there, as before 1.5.
@@ -119,33 +118,38 @@ poser_restore_is_likely(void)
 }
 
 /*
- * Is the session restoring a dump into this table?  The scripts of pg_dump and pg_restore
- * always set row_security to off and search_path to ''.
+ * Can the session be restoring a dump into this table?  The scripts of pg_dump and
+ * pg_restore always set search_path to '', which is not what SET search_path = '' does.
  *
  * Both the outer user (the session's, or that of SET ROLE) and the current user must have
- * the rights of the table's owner.  So these settings do not let a user bypass the history
+ * the rights of the table's owner.  So these settings do not let a user bypass anything
  * by calling a SECURITY DEFINER function of the owner.  Nor do they let a SECURITY DEFINER
  * function of another role bypass it when the owner calls the function.
  */
-bool
-poser_is_restore(Relation rel)
+static bool
+may_be_restore(Relation rel)
 {
-	return !row_security && namespace_search_path[0] == '\0' &&
+	return namespace_search_path[0] == '\0' &&
 		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
 		   poser_is_owner(RelationGetRelid(rel), GetUserId());
 }
 
+/* Is the session restoring a dump into this table, without --enable-row-security?  Then the scripts set row_security to off, too. */
+bool
+poser_is_restore(Relation rel)
+{
+	return !row_security && may_be_restore(rel);
+}
+
 /*
- * Is the session running COPY for a restore?  With --enable-row-security a restore does not
- * set row_security to off, but its session runs COPY itself, and not in a function.
+ * Is the session loading this table for a restore?  With --enable-row-security this is seen
+ * only if the session itself runs COPY, which is what a parallel pg_restore does.
  */
 static bool
 is_loading(Relation rel)
 {
 	return poser_is_restore(rel) ||
-		   (namespace_search_path[0] == '\0' && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0 &&
-			poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
-			poser_is_owner(RelationGetRelid(rel), GetUserId()));
+		   (may_be_restore(rel) && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0);
 }
 
 /*
