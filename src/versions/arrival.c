@@ -30,8 +30,9 @@
  *
  * A version was recorded here if its transaction was, see arrival_ids.c.  While a statement
  * is running this is not true for the versions that it has brought, so they are told by
- * their command ID.  The invariant: between such statements no version that has arrived
- * belongs to a transaction that was recorded here.
+ * their command ID.  A version can also name a transaction that has recorded other changes.
+ * Then it counts as recorded with it, because somebody may have put it back; if a restore
+ * has brought it, the restore fails when the transaction arrives.
  */
 #include "postgres.h"
 
@@ -55,9 +56,6 @@
 
 PG_FUNCTION_INFO_V1(poser_arrive);
 PG_FUNCTION_INFO_V1(poser_transaction_arrive);
-
-/* No id that arrives may be so far from zero: the sequence could not go on. */
-#define MAX_ARRIVING_ID (PG_INT64_MAX / 2)
 
 /* After so many look-ups that have found no recorded version, see whether there are any. */
 #define LOOKUPS_BEFORE_READING 1000
@@ -308,7 +306,11 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 		look_for_recorded(arrival);
 }
 
-/* If a change_id that arrives is in use by a version that can be written again, set that version aside; otherwise raise an error. */
+/*
+ * If an id that arrives is in use by a version that can be written again, set that version
+ * aside; otherwise raise an error.  Transactions and changes have their ids from one
+ * sequence, so the id can be that of a transaction.
+ */
 static void
 free_change_id(PoserArrival *arrival, int64 change_id)
 {
@@ -322,8 +324,12 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 		/* the unique index raises the error for an id that the statement brings twice */
 		if (!poser_arrival_is_of_statement(arrival, version))
 		{
-			if (!poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)) ||
-				!poser_arrival_is_lone(table, version))
+			bool recorded = poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version));
+
+			/* what has arrived may be wrong, but it was so elsewhere */
+			if (arrival->own == NULL && !recorded)
+				continue;
+			if (!recorded || !poser_arrival_is_lone(table, version))
 				poser_arrival_in_use_error(arrival, "change_id", change_id);
 			if (table->aside == NULL)
 			{
@@ -367,15 +373,11 @@ write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
 	table->aside = NULL;
 }
 
-/* Raises an error for an id that is too far from zero; notes the greatest one. */
-static void
-check_arriving_id(PoserArrival *arrival, const char *what, int64 id)
+/* Is an id one that the sequence can have given?  Others are not handled, and poser_check() reports them. */
+static bool
+is_usable(int64 id)
 {
-	if (id > MAX_ARRIVING_ID || id < -MAX_ARRIVING_ID)
-		ereport(ERROR,
-				(errcode(ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE),
-				 errmsg("%s %lld is out of range", what, (long long) id)));
-	arrival->greatest = Max(arrival->greatest, id);
+	return id >= -POSER_MAX_CHANGE_ID && id <= POSER_MAX_CHANGE_ID;
 }
 
 /* A version arrives. */
@@ -389,18 +391,21 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 	int64 change_id = DatumGetInt64(slot_getattr(slot, versioned->change_id, &no_change));
 
 	/* NOT NULL raises the error */
-	if (no_transaction || no_change)
+	if (no_transaction || no_change || !is_usable(transaction_id) || !is_usable(change_id))
 		return;
-	check_arriving_id(arrival, "transaction_id", transaction_id);
-	check_arriving_id(arrival, "change_id", change_id);
+	arrival->greatest = Max(arrival->greatest, Max(transaction_id, change_id));
 	arrival->narrived++;
 
 	if (arrival->replaces)
 		replace_recorded(arrival, slot);
 	if (change_id <= arrival->in_use)
+	{
 		free_change_id(arrival, change_id);
+		arrival->first_change = Min(arrival->first_change, change_id);
+		arrival->last_change = Max(arrival->last_change, change_id);
+	}
 
-	/* when the statement ends, no transaction that was recorded here may have this id */
+	/* when the statement ends, the versions that were recorded with a transaction of this id get another one */
 	if (transaction_id <= arrival->in_use && transaction_id != arrival->last_claimed)
 	{
 		if (poser_arrival_is_recorded(arrival, transaction_id))
@@ -416,7 +421,9 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 static void
 arrive_transaction(PoserArrival *arrival, int64 id)
 {
-	check_arriving_id(arrival, "id", id);
+	if (!is_usable(id))
+		return;
+	arrival->greatest = Max(arrival->greatest, id);
 	arrival->narrived++;
 	if (id > arrival->in_use)
 		;
@@ -443,6 +450,8 @@ arrive_transaction(PoserArrival *arrival, int64 id)
 	}
 	else if (poser_arrival_has_arrived(arrival, id))
 		poser_arrival_in_use_error(arrival, "transaction", id);
+	if (id <= arrival->in_use)
+		free_change_id(arrival, id);
 	poser_arrival_note(arrival, id);
 }
 
@@ -497,7 +506,9 @@ begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 	arrival = palloc0(sizeof(PoserArrival));
 	arrival->context = context;
 	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
-	arrival->room = arrival->last_claimed = PG_INT64_MIN;
+	arrival->greatest = PG_INT64_MIN;
+	arrival->room = arrival->last_claimed = arrival->last_change = PG_INT64_MIN;
+	arrival->first_change = PG_INT64_MAX;
 	arrival->tables = palloc0((POSER_VERSIONED_TABLES + 1) * sizeof(PoserArrivalTable));
 
 	/* the tables with a history, and the trigger's own one if it is none of these */

@@ -53,6 +53,8 @@ typedef struct PoserArrival
 	int64 last_claimed; /* the last transaction that a version has named */
 	int64 claimed;		/* the greatest of them that is recorded */
 	bool claims;		/* is there one? */
+	int64 first_change; /* the least and the greatest change_id that has arrived and was not greater than "in_use" */
+	int64 last_change;
 	int64 room;			/* no recorded transaction up to this id can be moved any more */
 
 	/* arrival_ids.c */

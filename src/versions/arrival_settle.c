@@ -10,8 +10,10 @@
  *   transactions in the same order.
  * - A transaction without versions is removed.
  * - If a version of the statement names a transaction, the versions that were recorded with
- *   it get new ids, and a copy of the transaction.  Each of them must be the insert of a row
+ *   it get new ids, and a copy of the transaction, if each of them is the insert of a row
  *   that is still the same.  The transaction is awaited from now on, see arrival_ids.c.
+ * - If a version of the statement has the transaction's id as its change_id, the transaction
+ *   and its versions get new ids, or it is an error.
  * - Other transactions that have recorded only such inserts get new ids up to a limit.
  *
  * A pass reads all versions.  So transactions with nothing left are not removed at the end
@@ -259,12 +261,27 @@ move_transaction(Pass *pass, int64 id, bool stays)
 	}
 }
 
+/* Has a version of the statement the id of this transaction as its change_id? */
+static bool
+is_change_id(PoserArrival *arrival, int64 id)
+{
+	bool result;
+
+	if (arrival->own == NULL || id < arrival->first_change || id > arrival->last_change)
+		return false;
+	result = poser_arrival_find_version(arrival->own, id) &&
+			 poser_arrival_is_of_statement(arrival, arrival->own->by_id.slot);
+	ExecClearTuple(arrival->own->by_id.slot);
+	return result;
+}
+
 /* Decide about a transaction that was recorded here.  The present entry is its first one, if it has any. */
 static void
 settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 {
 	PoserArrival *arrival = pass->arrival;
 	bool claimed = false;
+	bool taken = is_change_id(arrival, id);
 	bool movable = pass->complete;
 	bool empty = pass->complete;
 
@@ -282,7 +299,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	{
 		if (claimed)
 			poser_arrival_await(arrival, id);
-		if (claimed || (id == horizon && id > limit))
+		if (claimed || (id == horizon && id > limit && !taken))
 			return;
 		poser_arrival_check_privileges(arrival);
 		if (poser_arrival_find_transaction(arrival, id))
@@ -293,7 +310,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	}
 
 	/* can it get a new id? */
-	if (claimed || id <= limit)
+	if (claimed || taken || id <= limit)
 	{
 		if (movable)
 		{
@@ -323,7 +340,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 				poser_arrival_await(arrival, id);
 			return;
 		}
-		if (claimed)
+		if (taken)
 			poser_arrival_in_use_error(arrival, "transaction", id);
 	}
 	while (is_entry_of(pass, id))
@@ -355,7 +372,7 @@ read_horizon(const PoserVersioned *versioned)
 /*
  * Remove the transactions that were recorded here and have nothing left, and give new ids
  * to those whose ids the statement's versions have, and to others up to "limit".  Raises
- * an error if that is not possible for an id that a version has.
+ * an error if that is not possible for an id that is needed.
  */
 void
 poser_arrival_settle(PoserArrival *arrival, int64 limit)
@@ -415,6 +432,21 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	MemoryContextSwitchTo(old);
 }
 
+/* Has a version of the statement the id of a transaction that was recorded here as its change_id? */
+static bool
+takes_ids(PoserArrival *arrival)
+{
+	int64 id = arrival->first_change;
+
+	while (id <= arrival->last_change && poser_arrival_next_recorded(arrival, id, arrival->last_change, &id))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (is_change_id(arrival, id++))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Called when a statement ends: make a pass if there is a reason.  If the statement has
  * brought few rows and a pass is needed nevertheless, the pass moves what could need the
@@ -443,7 +475,7 @@ poser_arrival_settle_at_end(PoserArrival *arrival)
 	is_time = since_pass.nremoved > 0 && is_cheap &&
 			  (nversions <= FEW_VERSIONS || since_pass.nremoved * 2 >= since_pass.nleft);
 	is_early = !is_time && since_pass.nleft > 0 && since_pass.nremoved >= since_pass.nleft && !since_pass.was_early;
-	if (!arrival->claims && !is_time && !is_early)
+	if (!arrival->claims && !is_time && !is_early && !takes_ids(arrival))
 		return;
 	poser_arrival_settle(arrival, arrival->claims && !is_cheap ? Max(arrival->claimed, 1) * 2 : PG_INT64_MIN);
 	since_pass.was_early = is_early;

@@ -65,7 +65,7 @@ poser_version_last_change(const PoserVersioned *versioned)
 
 /*
  * Returns the value of column "value" in the last row by the unique index on column "key"
- * of a table that is open and locked; 0 if there is none.
+ * of a table that is open and locked; 0 if there is none, or if it is too great.
  */
 int64
 poser_change_id_last(Relation rel, const char *key, const char *value)
@@ -85,7 +85,7 @@ poser_change_id_last(Relation rel, const char *key, const char *value)
 	if (poser_lookup_next(&lookup, BackwardScanDirection))
 		result = DatumGetInt64(slot_getattr(lookup.slot, result_column, &isnull));
 	poser_lookup_close(&lookup);
-	return result;
+	return result <= POSER_MAX_CHANGE_ID ? result : 0;
 }
 
 /* As poser_change_id_last(), for a table that may be dropped or locked.  Does not wait for a lock, and returns 0 instead. */

@@ -27,6 +27,10 @@ extern void poser_transaction_renumber(Oid relid, int64 id, int64 new_id);
 extern void poser_transaction_forget(void);
 
 /* change_id.c */
+
+/* Greater ids are ignored, because the sequence could not go on from them. */
+#define POSER_MAX_CHANGE_ID (PG_INT64_MAX / 2)
+
 extern int64 poser_version_last_change(const PoserVersioned *versioned);
 extern int64 poser_change_id_last(Relation rel, const char *key, const char *value);
 extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
