@@ -82,11 +82,12 @@ sub subscribe
 
 my $seed = srand;
 my @random = shuffle(@tables);
+my @reverse = reverse @tables;
 note("tables in random order, of seed $seed: @random");
 my $n = 0;
 
 foreach (
-	[ 'reverse', map { [$_] } reverse @tables ],
+	[ 'reverse', map { [ splice(@reverse, 0, 2) ] } 1 .. @tables / 2 + 1 ],
 	[ 'history_first', [ grep { /version/ } @tables ], ['poser_transaction'], [ grep { !/version|transaction/ } @tables ] ],
 	[ 'random', map { [ splice(@random, 0, 3) ] } 1 .. @tables / 3 + 1 ])
 {
