@@ -21,11 +21,11 @@ typedef struct PoserArrivalRange
 typedef struct PoserArrivalTable
 {
 	PoserVersioned versioned;
-	Relation rel;		/* the table with the rows */
-	Relation versions;	/* its table of versions */
-	PoserLookup by_key; /* versions, newest first */
-	PoserLookup by_id;	/* a version by its change_id */
-	PoserLookup live;	/* a row of the table; not open if its key has no unique index */
+	Relation rel;				   /* the table with the rows */
+	Relation versions;			   /* its table of versions */
+	PoserLookup by_key;			   /* versions, newest first */
+	PoserLookup by_id;			   /* a version by its change_id */
+	PoserLookup live;			   /* a row of the table; not open if its key has no unique index */
 	int live_keys[INDEX_MAX_KEYS]; /* by column of that index: the number of the key's column */
 	PoserDirectTable direct;
 	bool writes;			/* is "direct" open? */
@@ -40,22 +40,22 @@ typedef struct PoserArrival
 	MemoryContext context; /* of all that it allocates */
 	int ntables;
 	PoserArrivalTable *tables;
-	PoserArrivalTable *own; /* the table into which it inserts versions; NULL for poser_transaction */
+	PoserArrivalTable *own;			 /* the table into which it inserts versions; NULL for poser_transaction */
 	const PoserVersioned *versioned; /* one of the tables' */
-	bool may_replace;	/* have the privileges been checked? */
-	bool replaces;		/* can there be recorded versions in the table? */
-	int64 nmissed;		/* look-ups that have found none since the table was read to see whether there are any */
-	int64 may_miss;		/* after so many it is read again */
-	int64 in_use;		/* no id that was in use before the statement, or was given since, is greater */
-	int64 greatest;		/* the greatest id that has arrived */
-	int64 narrived;		/* how many rows have arrived */
-	int64 nremoved;		/* how many recorded versions were removed */
-	int64 last_claimed; /* the last transaction that a version has named */
-	int64 claimed;		/* the greatest of them that is recorded */
-	bool claims;		/* is there one? */
-	int64 first_change; /* the least and the greatest change_id that has arrived and was not greater than "in_use" */
+	bool may_replace;				 /* have the privileges been checked? */
+	bool replaces;					 /* can there be recorded versions in the table? */
+	int64 nmissed;					 /* look-ups that have found none since the table was read to see whether there are any */
+	int64 may_miss;					 /* after so many it is read again */
+	int64 in_use;					 /* no id that was in use before the statement, or was given since, is greater */
+	int64 greatest;					 /* the greatest id that has arrived */
+	int64 narrived;					 /* how many rows have arrived */
+	int64 nremoved;					 /* how many recorded versions were removed */
+	int64 last_claimed;				 /* the last transaction that a version has named */
+	int64 claimed;					 /* the greatest of them that is recorded */
+	bool claims;					 /* is there one? */
+	int64 first_change;				 /* the least and the greatest change_id that has arrived and was not greater than "in_use" */
 	int64 last_change;
-	int64 room;			/* no recorded transaction up to this id can be moved any more */
+	int64 room; /* no recorded transaction up to this id can be moved any more */
 
 	/* arrival_ids.c */
 	Relation transactions;

@@ -70,9 +70,9 @@ enum
 /* The kinds of entries. */
 enum
 {
-	CLAIM,	/* a version of the statement has the transaction's id */
+	CLAIM,	 /* a version of the statement has the transaction's id */
 	FOREIGN, /* another table of versions has the transaction's id */
-	VERSION /* a version that was recorded here */
+	VERSION	 /* a version that was recorded here */
 };
 
 /* An entry of the sort. */
