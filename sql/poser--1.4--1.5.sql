@@ -1,14 +1,27 @@
 \echo Use "ALTER EXTENSION poser UPDATE TO '1.5'" to load this file. \quit
 
 -- Locks.  The script waits for the first lock while it holds no other, and takes the
--- others NOWAIT.  So it never becomes part of a deadlock: when it cannot have a lock at
--- once it fails with 55P03, and can be run again.
+-- others without waiting.  So no application becomes a deadlock's victim: when the script
+-- cannot have a lock it fails with 55P03, and can be run again.  All tables that the
+-- script touches are here, in the strongest mode that it needs.
 
-LOCK TABLE @extschema@.poser_widget IN SHARE ROW EXCLUSIVE MODE;
-LOCK TABLE @extschema@.poser_component IN SHARE ROW EXCLUSIVE MODE NOWAIT;
-LOCK TABLE @extschema@.poser_widget_version, @extschema@.poser_component_version,
-	@extschema@.poser_transaction, @extschema@.poser_batch, @extschema@.poser_batch_row
-	IN ACCESS EXCLUSIVE MODE NOWAIT;
+CREATE FUNCTION @extschema@.poser_lock_tables(tables pg_catalog.text[])
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_lock_tables'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_lock_tables(pg_catalog.text[]) IS
+'for update scripts: locks tables, and waits for the first lock only; tables: names and modes of LOCK';
+
+SELECT @extschema@.poser_lock_tables(ARRAY[
+	['poser_widget', 'SHARE ROW EXCLUSIVE'],
+	['poser_component', 'SHARE ROW EXCLUSIVE'],
+	['poser_transaction', 'ACCESS EXCLUSIVE'],
+	['poser_widget_version', 'SHARE ROW EXCLUSIVE'],
+	['poser_component_version', 'SHARE ROW EXCLUSIVE'],
+	['poser_batch', 'ACCESS EXCLUSIVE'],
+	['poser_batch_row', 'ACCESS EXCLUSIVE']
+]);
 
 -- The owner of what this script and later ones make, and the privileges of what they
 -- replace.
@@ -93,6 +106,39 @@ CREATE TRIGGER poser_transaction_arrive_after
 
 -- === Indexes of the history ===
 
+-- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
+-- issued_at and id rise together, so the primary key finds the last transaction of a time
+-- in a backward scan that ends at the first match.
+
+DROP INDEX @extschema@.poser_transaction_idx_issued_at;
+
+-- === Pruning ===
+
+-- How far poser_prune_versions() has come.  A dump does not hold it: its snapshots are of
+-- this cluster, and without it pruning begins again.
+
+CREATE TABLE @extschema@.poser_prune_position (
+	relation pg_catalog.name NOT NULL,
+	transaction_id pg_catalog.int8 NOT NULL,
+	change_id pg_catalog.int8,
+	key pg_catalog.text,
+	seen pg_catalog.pg_snapshot NOT NULL,
+	full_until pg_catalog.int8 NOT NULL,
+	CONSTRAINT poser_prune_position_pkey PRIMARY KEY (relation)
+);
+
+COMMENT ON TABLE @extschema@.poser_prune_position IS
+'how far calls of poser_prune_versions() with max_versions have come; rows can be removed, and pruning then begins again';
+COMMENT ON COLUMN @extschema@.poser_prune_position.relation IS 'a table of versions, or poser_transaction';
+COMMENT ON COLUMN @extschema@.poser_prune_position.transaction_id IS 'up to this transaction';
+COMMENT ON COLUMN @extschema@.poser_prune_position.change_id IS
+'the last version that was removed; null when all are';
+COMMENT ON COLUMN @extschema@.poser_prune_position.key IS 'the key of that version; null when all are';
+COMMENT ON COLUMN @extschema@.poser_prune_position.seen IS
+'the snapshot with which this began: later transactions have not been looked at';
+COMMENT ON COLUMN @extschema@.poser_prune_position.full_until IS
+'all rows have been looked at up to this transaction, and after it only those that have changed';
+
 -- === Batches ===
 
 -- A key of one column, for programs that know no other keys.  What comes after the last
@@ -138,14 +184,56 @@ COMMENT ON FUNCTION @extschema@.poser_batch_populate(
 
 -- === What a dump does not hold ===
 
+CREATE FUNCTION @extschema@.poser_local_changes()
+RETURNS TABLE (
+	section pg_catalog.text,
+	statement pg_catalog.text
+)
+AS 'MODULE_PATHNAME', 'poser_local_changes'
+LANGUAGE C STABLE
+SET search_path = pg_catalog, pg_temp;
+
+COMMENT ON FUNCTION @extschema@.poser_local_changes() IS
+'what was added to the tables of this extension or changed in them, as statements: those that a restore runs before its data, and those after';
+
+CREATE FUNCTION @extschema@.poser_alter_type(
+	target pg_catalog.regclass, column_name pg_catalog.name, type pg_catalog.text)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_alter_type'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
+'gives a column of a table another type, and the column of poser_widget_summary that shows it';
+
 -- === Parallel queries ===
+
+-- These functions read as the caller, so they run the code of policies.  A policy may
+-- write, and a query that calls them must not be parallel then.
+
+ALTER FUNCTION @extschema@.poser_widget_get(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_list(
+	pg_catalog.text, pg_catalog.bool, pg_catalog.varchar, pg_catalog.int4) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_history(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_history(pg_catalog.varchar, pg_catalog.bool) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_component_history(pg_catalog.varchar) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_widget_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
+ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
 
 -- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
-	ARRAY['@extschema@.poser_arrival'
+	ARRAY['@extschema@.poser_prune_position',
+		  '@extschema@.poser_arrival'
 		 ]::pg_catalog.regclass[],
-	ARRAY['@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
-		  '@extschema@.poser_arrive()',
-		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)'
+	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
+		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
+		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)',
+		  '@extschema@.poser_local_changes()',
+		  '@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)',
+		  '@extschema@.poser_arrive()'
 		 ]::pg_catalog.regprocedure[]);
+
+GRANT EXECUTE ON FUNCTION
+	@extschema@.poser_local_changes(),
+	@extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text)
+	TO PUBLIC;

@@ -124,16 +124,27 @@ extern void poser_transition_close(PoserTransition *rows);
 
 /* direct.c */
 
+/* An index whose entries need no executor, see poser_direct_open_plain(). */
+typedef struct PoserPlainIndex
+{
+	Relation rel;
+	IndexInfo *info;
+} PoserPlainIndex;
+
 /* A table that is open for direct writing. */
 typedef struct PoserDirectTable
 {
 	Relation rel;
-	ResultRelInfo *indexes; /* NULL until an index entry is made */
+	PoserPlainIndex *plain; /* all indexes of the table, if all are plain and are open; or NULL */
+	int nplain;
+	ResultRelInfo *indexes; /* all indexes, if they are open for the executor; or NULL */
 	EState *estate;			/* NULL as long as indexes is */
 } PoserDirectTable;
 
-extern void poser_direct_open(PoserDirectTable *table, Oid relid);
+extern void poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode);
 extern void poser_direct_close(PoserDirectTable *table);
+extern void poser_direct_open_plain(PoserDirectTable *table);
+extern void poser_direct_index_new_row(PoserDirectTable *table, TupleTableSlot *slot);
 extern void poser_direct_open_indexes(PoserDirectTable *table);
 extern bool poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags);
 extern void poser_scan_key(ScanKey key, Relation index, int column, StrategyNumber strategy, Datum value);

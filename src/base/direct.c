@@ -16,25 +16,50 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/index.h"
+#include "catalog/pg_am.h"
 #include "executor/executor.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
 #include "base/base.h"
 
-/* Open a table for writing.  Its lock is kept until the transaction ends, as for any writer. */
+/*
+ * Open a table for writing.  Its lock is kept until the transaction ends, as for any
+ * writer.  "lockmode" is RowExclusiveLock, or NoLock if the caller holds that lock.
+ */
 void
-poser_direct_open(PoserDirectTable *table, Oid relid)
+poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode)
 {
-	table->rel = table_open(relid, RowExclusiveLock);
+	table->rel = table_open(relid, lockmode);
+	table->plain = NULL;
+	table->nplain = 0;
 	table->indexes = NULL;
 	table->estate = NULL;
+}
+
+/* Close the plain indexes.  Their locks are released, as the executor does. */
+static void
+close_plain(PoserDirectTable *table)
+{
+	for (int i = 0; i < table->nplain; i++)
+	{
+		index_close(table->plain[i].rel, RowExclusiveLock);
+		pfree(table->plain[i].info);
+	}
+	pfree(table->plain);
+	table->plain = NULL;
+	table->nplain = 0;
 }
 
 /* Close a table, and free what was needed for its indexes.  The lock stays. */
 void
 poser_direct_close(PoserDirectTable *table)
 {
+	if (table->plain != NULL)
+		close_plain(table);
 	if (table->indexes != NULL)
 	{
 		ExecCloseIndices(table->indexes);
@@ -44,7 +69,81 @@ poser_direct_close(PoserDirectTable *table)
 	table_close(table->rel, NoLock);
 }
 
-/* Open the table's indexes unless they are open.  They live in the current memory context. */
+/* Is the index a B-tree of columns, over all rows, that checks its keys at once? */
+static bool
+is_plain(Relation index, const IndexInfo *info)
+{
+	return index->rd_rel->relam == BTREE_AM_OID && info->ii_ReadyForInserts &&
+		   index->rd_index->indimmediate && info->ii_Expressions == NIL && info->ii_Predicate == NIL &&
+		   info->ii_ExclusionOps == NULL;
+}
+
+/*
+ * Open the table's indexes for poser_direct_index_new_row(), unless they are open.  They
+ * live in the current memory context.
+ *
+ * Usually all indexes are plain.  Their entries are made without an executor state, which
+ * would cost more than to form the entries of a single row.  A user can add an index
+ * that is not plain: then the executor makes the entries of all indexes.
+ */
+void
+poser_direct_open_plain(PoserDirectTable *table)
+{
+	List *indexes;
+	ListCell *lc;
+	bool all_plain = true;
+
+	if (table->plain != NULL || table->indexes != NULL)
+		return;
+	indexes = RelationGetIndexList(table->rel);
+	table->plain = palloc((list_length(indexes) + 1) * sizeof(PoserPlainIndex));
+	foreach(lc, indexes)
+	{
+		PoserPlainIndex *index = &table->plain[table->nplain++];
+
+		index->rel = index_open(lfirst_oid(lc), RowExclusiveLock);
+		index->info = BuildIndexInfo(index->rel);
+		all_plain = all_plain && is_plain(index->rel, index->info);
+	}
+	list_free(indexes);
+	if (!all_plain)
+	{
+		close_plain(table);
+		poser_direct_open_indexes(table);
+	}
+}
+
+/*
+ * Make the index entries of a new row, which was inserted from the slot.  Raises an error
+ * if a unique index has the key already.
+ */
+void
+poser_direct_index_new_row(PoserDirectTable *table, TupleTableSlot *slot)
+{
+	Datum values[INDEX_MAX_KEYS];
+	bool isnull[INDEX_MAX_KEYS];
+
+	poser_direct_open_plain(table);
+	if (table->plain == NULL)
+	{
+		(void) poser_direct_insert_index_entries(table, slot, 0);
+		return;
+	}
+	for (int i = 0; i < table->nplain; i++)
+	{
+		PoserPlainIndex *index = &table->plain[i];
+
+		FormIndexDatum(index->info, slot, NULL, values, isnull);
+		(void) index_insert(index->rel, values, isnull, &slot->tts_tid, table->rel,
+							index->info->ii_Unique ? UNIQUE_CHECK_YES : UNIQUE_CHECK_NO,
+							false, index->info);
+	}
+}
+
+/*
+ * Open the table's indexes for poser_direct_insert_index_entries(), unless they are open.
+ * They live in the current memory context.
+ */
 void
 poser_direct_open_indexes(PoserDirectTable *table)
 {

@@ -193,9 +193,9 @@ run_plan(const PoserQuery *query, SPIPlanPtr plan)
 
 /*
  * Error context callback: add a hint to the error that a write in a parallel query
- * raises.  Functions that read are PARALLEL RESTRICTED, so that the leader of a parallel
- * query can call them.  But a policy of a table that they read may write, which a
- * parallel query does not allow.
+ * raises.  Up to 1.4 the functions that read are PARALLEL RESTRICTED, so that the leader
+ * of a parallel query can call them.  But a policy of a table that they read may write,
+ * which a parallel query does not allow.
  */
 static void
 explain_parallel(void *arg)

@@ -148,8 +148,8 @@ can_check(Part part, Oid nspid)
  * Returns the installed version of the extension that a function belongs to.  If it is
  * not known, returns a very high version, so that all objects are checked.
  */
-static char *
-installed_version(Oid fnoid)
+char *
+poser_installed_version(Oid fnoid)
 {
 	Oid argtypes[] = {OIDOID};
 	Datum values[] = {ObjectIdGetDatum(getExtensionOfObject(ProcedureRelationId, fnoid))};
@@ -243,7 +243,7 @@ poser_check(PG_FUNCTION_ARGS)
 	(void) set_config_option("quote_all_identifiers", "off", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	SPI_connect();
 	check.schema = quote_identifier(get_namespace_name(nspid));
-	check.version = installed_version(fcinfo->flinfo->fn_oid);
+	check.version = poser_installed_version(fcinfo->flinfo->fn_oid);
 
 	/* check the structure, and the rows of each part that can be checked */
 	if (poser_check_structure(&check) && can_check(COUNTS, nspid))

@@ -18,11 +18,22 @@ typedef struct PoserCheck
 	const char *version;   /* the version that is installed */
 } PoserCheck;
 
+/* Does the installed version have the object "expected"?  Versions are compared as numbers: 1.10 is later than 1.9. */
+#define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
+
+/* Is the installed version older than the one that has removed or changed the object, if any has? */
+#define IS_NOT_REPLACED "(expected.until IS NULL OR string_to_array(expected.until, '.')::int[] > string_to_array($2, '.')::int[])"
+
 /* check.c */
+extern char *poser_installed_version(Oid fnoid);
 extern uint64 poser_check_run(const PoserCheck *check, const char *sql);
 
 /* check_structure.c */
+extern const char *const poser_own_columns;
 extern bool poser_check_structure(const PoserCheck *check);
+
+/* own_structure.c */
+extern const char *const poser_own_structure;
 
 /* check_rows.c */
 extern void poser_check_counts(const PoserCheck *check);

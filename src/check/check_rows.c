@@ -124,31 +124,42 @@ static const char *const check_ids =
 	"   AND t.xact IS DISTINCT FROM pg_current_xact_id_if_assigned()\n"
 	" ORDER BY 1";
 
-/* Add a problem to the result for each column of a table that is not recorded. */
+/*
+ * Add a problem to the result for each column of a table that is not recorded, or has values
+ * too long to be recorded.
+ */
 static void
 add_unrecorded_columns(const PoserCheck *check, const PoserVersioned *versioned)
 {
 	Relation rel = table_open(versioned->relid, AccessShareLock);
+	Relation versions = table_open(versioned->versions, AccessShareLock);
 
 	for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-		bool is_recorded = false;
+		Form_pg_attribute recorded = NULL;
+		const char *problem;
 		Datum values[2];
 		bool nulls[2] = {false, false};
 
 		for (int j = 0; j < versioned->natts; j++)
-			is_recorded = is_recorded || versioned->source[j] == i + 1;
+			if (versioned->source[j] == i + 1)
+				recorded = TupleDescAttr(RelationGetDescr(versions), j);
 		/* a virtual generated column has no value of its own to record */
-		if (is_recorded || att->attisdropped ||
-			(att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED))
+		if (att->attisdropped || (att->attgenerated != '\0' && att->attgenerated != ATTRIBUTE_GENERATED_STORED))
+			continue;
+		if (recorded == NULL)
+			problem = "is not recorded: %s has no such column of its type";
+		else if (recorded->atttypmod >= 0 && (att->atttypmod < 0 || att->atttypmod > recorded->atttypmod))
+			problem = "is longer than in %s: a longer value is an error";
+		else
 			continue;
 		values[0] = CStringGetTextDatum(psprintf("column %s of %s", NameStr(att->attname),
 												 RelationGetRelationName(rel)));
-		values[1] = CStringGetTextDatum(psprintf("is not recorded: %s has no such column of its type",
-												 get_rel_name(versioned->versions)));
+		values[1] = CStringGetTextDatum(psprintf(problem, RelationGetRelationName(versions)));
 		tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
 	}
+	table_close(versions, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 

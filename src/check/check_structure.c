@@ -9,26 +9,13 @@
 
 #include "check/check_internal.h"
 
-/* Does the installed version have the object "expected"?  Versions are compared as numbers: 1.10 is later than 1.9. */
-#define IS_EXPECTED "string_to_array(expected.version, '.')::int[] <= string_to_array($2, '.')::int[]"
-
-/* Is the installed version older than the one that has removed or changed the object, if any has? */
-#define IS_NOT_REPLACED "(expected.until IS NULL OR string_to_array(expected.until, '.')::int[] > string_to_array($2, '.')::int[])"
-
 /*
- * Columns that are missing or have been changed.  Kind 'r' is a NOT NULL column of a
- * table, 'n' a column of a table that may be null, 'v' a column of a view, and 'c' a
- * column of a composite type.
+ * The columns that the scripts have made.  Kind 'r' is a NOT NULL column of a table, 'n' a
+ * column of a table that may be null, 'v' a column of a view, and 'c' a column of a
+ * composite type.
  */
-static const char *const check_columns =
-	"SELECT format('column %s of %s', expected.name, expected.relation),\n"
-	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
-	"            WHEN format_type(a.atttypid, a.atttypmod) <> expected.type\n"
-	"            THEN format('is of type %s instead of %s',\n"
-	"                        format_type(a.atttypid, a.atttypmod), expected.type)\n"
-	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
-	"            ELSE 'has no default' END\n"
-	"  FROM (VALUES\n"
+const char *const poser_own_columns =
+	"(VALUES\n"
 	"        ('poser_widget', 'r', 'uuid', 'character varying(32)', true, '1.1'),\n"
 	"        ('poser_widget', 'r', 'description', 'character varying(255)', false, '1.1'),\n"
 	"        ('poser_widget', 'r', 'active', 'boolean', true, '1.1'),\n"
@@ -78,6 +65,12 @@ static const char *const check_columns =
 	"        ('poser_component_version', 'r', 'change_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_version_horizon', 'r', 'transaction_id', 'bigint', false, '1.2'),\n"
 	"        ('poser_version_horizon', 'r', 'change_id', 'bigint', false, '1.2'),\n"
+	"        ('poser_prune_position', 'r', 'relation', 'name', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'transaction_id', 'bigint', false, '1.5'),\n"
+	"        ('poser_prune_position', 'n', 'change_id', 'bigint', false, '1.5'),\n"
+	"        ('poser_prune_position', 'n', 'key', 'text', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'seen', 'pg_snapshot', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'full_until', 'bigint', false, '1.5'),\n"
 	"        ('poser_batch', 'r', 'uuid', 'character varying(32)', true, '1.3'),\n"
 	"        ('poser_batch', 'r', 'id', 'bigint', false, '1.3'),\n"
 	"        ('poser_batch', 'r', 'target', 'regclass', false, '1.3'),\n"
@@ -157,7 +150,27 @@ static const char *const check_columns =
 	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'),\n"
 	"        ('poser_arrival', 'r', 'first', 'bigint', false, '1.5'),\n"
 	"        ('poser_arrival', 'r', 'last', 'bigint', false, '1.5'),\n"
-	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'))\n"
+	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'))";
+
+/*
+ * Has the column the type that a script has given it?  A text of the user's may be longer:
+ * users widen it by poser_alter_type().
+ */
+#define HAS_TYPE \
+	"(format_type(a.atttypid, a.atttypmod) = expected.type\n" \
+	"             OR (expected.name IN ('description', 'item_code') AND a.atttypid IN ('varchar'::regtype, 'text'::regtype)\n" \
+	"                 AND COALESCE(NULLIF(a.atttypmod, -1) - 4 > substring(expected.type, '[0-9]+')::int, true)))"
+
+/* Columns that are missing or have been changed.  %s is the list of columns. */
+static const char *const check_columns =
+	"SELECT format('column %%s of %%s', expected.name, expected.relation),\n"
+	"       CASE WHEN a.attname IS NULL THEN 'is missing'\n"
+	"            WHEN NOT " HAS_TYPE "\n"
+	"            THEN format('is of type %%s instead of %%s',\n"
+	"                        format_type(a.atttypid, a.atttypmod), expected.type)\n"
+	"            WHEN NOT a.attnotnull AND expected.kind = 'r' THEN 'allows NULL'\n"
+	"            ELSE 'has no default' END\n"
+	"  FROM %s\n"
 	"       AS expected (relation, kind, name, type, has_default, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.relation\n"
@@ -165,7 +178,7 @@ static const char *const check_columns =
 	"       ON a.attrelid = c.oid AND a.attname = expected.name AND a.attnum > 0\n"
 	" WHERE " IS_EXPECTED "\n"
 	"   AND (a.attname IS NULL\n"
-	"    OR format_type(a.atttypid, a.atttypmod) <> expected.type\n"
+	"    OR NOT " HAS_TYPE "\n"
 	"    OR (expected.kind = 'r' AND NOT a.attnotnull)\n"
 	"    OR (expected.has_default AND NOT a.atthasdef))\n"
 	" ORDER BY expected.relation COLLATE \"C\", expected.name COLLATE \"C\"";
@@ -203,6 +216,7 @@ static const char *const check_relations =
 	"        ('poser_widget_version', 'r', '{}', '1.2'),\n"
 	"        ('poser_component_version', 'r', '{}', '1.2'),\n"
 	"        ('poser_version_horizon', 'r', '{}', '1.2'),\n"
+	"        ('poser_prune_position', 'r', '{}', '1.5'),\n"
 	"        ('poser_batch_id_seq', 'S', '{}', '1.3'),\n"
 	"        ('poser_batch', 'r', '{}', '1.3'),\n"
 	"        ('poser_batch_row', 'r', '{}', '1.3'),\n"
@@ -237,11 +251,11 @@ static const char *const check_view_owner =
 	" WHERE NOT has_table_privilege(v.relowner, c.oid, 'SELECT')\n"
 	" ORDER BY v.relname COLLATE \"C\"";
 
-/* Tables of datasync with another owner than the history, and row-level security on consumers. */
+/* Tables of datasync and of pruning with another owner than the history, and row-level security on consumers. */
 static const char *const check_table_owner =
 	"SELECT format('table %s', c.relname),\n"
 	"       format('belongs to %s instead of %s', c.relowner::regrole, t.relowner::regrole)\n"
-	"  FROM (VALUES ('poser_datasync_consumer', '1.4'), ('poser_datasync_skipped', '1.4')) AS expected (name, version)\n"
+	"  FROM (VALUES ('poser_datasync_consumer', '1.4'), ('poser_datasync_skipped', '1.4'), ('poser_prune_position', '1.5')) AS expected (name, version)\n"
 	"       JOIN pg_class AS c ON c.relnamespace = $1 AND c.relname = expected.name\n"
 	"       JOIN pg_class AS t ON t.relnamespace = $1 AND t.relname = 'poser_transaction'\n"
 	" WHERE " IS_EXPECTED " AND c.relowner <> t.relowner\n"
@@ -287,6 +301,7 @@ static const char *const check_constraints =
 	"        ('poser_widget_version', 'poser_widget_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', 'p', 'change_id', NULL, '1.2'),\n"
 	"        ('poser_version_horizon', 'poser_version_horizon_pkey', 'p', 'transaction_id', NULL, '1.2'),\n"
+	"        ('poser_prune_position', 'poser_prune_position_pkey', 'p', 'relation', NULL, '1.5'),\n"
 	"        ('poser_batch', 'poser_batch_pkey', 'p', 'uuid', NULL, '1.3'),\n"
 	"        ('poser_batch', 'poser_batch_uq_id', 'u', 'id', NULL, '1.3'),\n"
 	"        ('poser_batch_row', 'poser_batch_row_pkey', 'p', 'row_id', NULL, '1.5'),\n"
@@ -326,7 +341,7 @@ static const char *const check_indexes =
 	"        ('poser_component_count', 'poser_component_count_pkey', true, 'widget_uuid', '1.1', NULL),\n"
 	"        ('poser_component_count_delta', 'poser_component_count_delta_idx_widget', false, 'widget_uuid', '1.1', NULL),\n"
 	"        ('poser_transaction', 'poser_transaction_pkey', true, 'id', '1.2', NULL),\n"
-	"        ('poser_transaction', 'poser_transaction_idx_issued_at', false, 'issued_at, id', '1.2', NULL),\n"
+	"        ('poser_transaction', 'poser_transaction_idx_issued_at', false, 'issued_at, id', '1.2', '1.5'),\n"
 	"        ('poser_widget_version', 'poser_widget_version_pkey', true, 'change_id', '1.2', NULL),\n"
 	"        ('poser_widget_version', 'poser_widget_version_idx_key', false, 'uuid, change_id', '1.2', NULL),\n"
 	"        ('poser_component_version', 'poser_component_version_pkey', true, 'change_id', '1.2', NULL),\n"
@@ -474,9 +489,9 @@ poser_check_structure(const PoserCheck *check)
 
 	for (int i = 0; i < lengthof(structure_checks); i++)
 	{
-		uint64 nproblems = poser_check_run(check, structure_checks[i]);
-
-		if (structure_checks[i] == check_columns && nproblems > 0)
+		if (structure_checks[i] != check_columns)
+			poser_check_run(check, structure_checks[i]);
+		else if (poser_check_run(check, psprintf(check_columns, poser_own_columns)) > 0)
 			result = false;
 	}
 	return result;

@@ -7,6 +7,9 @@
  * get_hash_memory_limit() allows, its content goes to a sort by hash value.  At the end
  * the sort brings equal keys together, because they have the same hash value.
  *
+ * Most statements change the count of one key only.  So the hash table is not made before
+ * there is a second key.
+ *
  * The invariant: memory is bounded, and each key is written once, whatever the number of
  * keys.
  */
@@ -60,9 +63,9 @@ poser_count_begin_changes(CountChanges *changes, TriggerData *trigdata, const Po
 {
 	changes->trigdata = trigdata;
 	changes->count = count;
-	changes->context = AllocSetContextCreate(CurrentMemoryContext, "poser changes", ALLOCSET_DEFAULT_SIZES);
-	changes->hash = changes_create(changes->context, 16, (void *) count);
-	changes->limit = get_hash_memory_limit();
+	changes->has_first = false;
+	changes->context = NULL;
+	changes->hash = NULL;
 	changes->sort = NULL;
 	changes->slot = NULL;
 }
@@ -143,19 +146,62 @@ move_to_sort(CountChanges *changes)
 	clear_hash(changes);
 }
 
+/* Make the hash table, with the first key's change. */
+static void
+begin_hash(CountChanges *changes)
+{
+	changes->context = AllocSetContextCreate(CurrentMemoryContext, "poser changes", ALLOCSET_DEFAULT_SIZES);
+	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+	changes->limit = get_hash_memory_limit();
+	add_to_hash(changes, changes->first_key, changes->first);
+}
+
 /* Add a change.  The key is copied. */
 void
 poser_count_add_change(CountChanges *changes, Datum key, Tally tally)
 {
+	/* without a hash table, as long as all changes are of the first key */
+	if (!changes->has_first)
+	{
+		changes->has_first = true;
+		changes->first_key = datumCopy(key, changes->count->keybyval, changes->count->keylen);
+		changes->first = tally;
+		return;
+	}
+	if (changes->hash == NULL)
+	{
+		if (equal_count_keys(changes->count, changes->first_key, key))
+		{
+			changes->first = tally_add(changes->first, tally);
+			return;
+		}
+		begin_hash(changes);
+	}
+
 	add_to_hash(changes, key, tally);
 	if (MemoryContextMemAllocated(changes->context, false) > changes->limit)
 		move_to_sort(changes);
 }
 
 /*
- * Write the changes in the hash table.  The tables of the count are locked only here, and
- * only if there is a change.  So a statement that changes no count takes no lock on them.
+ * Write the first key's change.  The tables of the count are locked only here and in
+ * write_hash(), and only if there is a change.  So a statement that changes no count takes
+ * no lock on them.
  */
+static void
+write_first(CountChanges *changes)
+{
+	CountWriter writer;
+
+	if (!changes->has_first || tally_is_zero(changes->first))
+		return;
+	poser_count_open(&writer, poser_count_locked(changes->trigdata));
+	poser_count_change(&writer, changes->first_key, hash_count_key(changes->count, changes->first_key),
+					   changes->first);
+	poser_count_close(&writer);
+}
+
+/* Write the changes in the hash table. */
 static void
 write_hash(CountChanges *changes)
 {
@@ -217,6 +263,11 @@ write_sorted(CountChanges *changes)
 void
 poser_count_apply_changes(CountChanges *changes)
 {
+	if (changes->hash == NULL)
+	{
+		write_first(changes);
+		return;
+	}
 	if (changes->sort != NULL)
 		write_sorted(changes);
 	write_hash(changes);

@@ -61,13 +61,13 @@ static HTAB *known_rows = NULL;
 
 /*
  * Open a table of "count" for a writer with this snapshot.  "indexid" is the table's
- * index on the key.
+ * index on the key.  The caller has locked the table, see poser_count_open().
  */
 void
 poser_count_open_table(CountTable *table, const PoserCount *count, Oid relid, Oid indexid,
 					   Snapshot snapshot)
 {
-	poser_direct_open(&table->direct, relid);
+	poser_direct_open(&table->direct, relid, NoLock);
 	table->count = count;
 	table->snapshot = snapshot;
 	table->relid = relid;

@@ -105,11 +105,14 @@ typedef struct CountChanges
 {
 	TriggerData *trigdata;
 	const PoserCount *count;
-	MemoryContext context; /* of the hash table and its keys */
-	struct changes_hash *hash;
-	Size limit;			  /* of the context's memory */
-	Tuplesortstate *sort; /* rows of (hash, key, total, active); NULL until it is needed */
-	TupleTableSlot *slot; /* for the rows of the sort */
+	bool has_first; /* the first key and its change; used until there is a hash table */
+	Datum first_key;
+	Tally first;
+	MemoryContext context;	   /* of the hash table and its keys */
+	struct changes_hash *hash; /* NULL until there is a second key */
+	Size limit;				   /* of the context's memory */
+	Tuplesortstate *sort;	   /* rows of (hash, key, total, active); NULL until it is needed */
+	TupleTableSlot *slot;	   /* for the rows of the sort */
 } CountChanges;
 
 static inline uint32

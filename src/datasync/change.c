@@ -2,10 +2,10 @@
  * change.c
  *	  Delivering the changes of a window, and confirming them.
  *
- * Each version of a row is a change.  A query reads the changes of the window from the
- * history, in the order of change_id, and leaves out those that the consumer's own
- * handler has made.  Its rows go straight into a tuplestore, with the row that was
- * changed as jsonb, see payload.c.
+ * Each version of a row is a change.  A query reads the versions after the last confirmed
+ * change, in the order of change_id.  Those that are not in the window are left out, and
+ * those that the consumer's own handler has made, see change_transaction.c.  The others
+ * go straight into a tuplestore, with the row that was changed as jsonb, see payload.c.
  *
  * A client calls poser_datasync_changes() and, when it has done its work,
  * poser_datasync_confirm().  The invariant: changes that were delivered and not confirmed
@@ -167,8 +167,10 @@ typedef struct ChangeReceiver
 	DestReceiver pub;
 	Tuplestorestate *store;
 	TupleDesc desc; /* of poser_change */
+	int64 limit;	/* receive at most so many */
 	Datum *values;	/* of one change */
 	bool *nulls;
+	PoserChangeTransactions *transactions;
 	PoserPayload *payloads; /* in "context" */
 	MemoryContext context;
 	MemoryContext row; /* reset after each change */
@@ -192,17 +194,34 @@ start_receiving(DestReceiver *self, int operation, TupleDesc typeinfo)
 	memset(receiver->nulls, true, receiver->desc->natts * sizeof(bool));
 }
 
-/* The receiveSlot method: put a change, with its payload as jsonb, into the tuplestore. */
+/*
+ * The receiveSlot method: put a change, with its transaction and its payload as jsonb, into
+ * the tuplestore.  Returns false if no more changes are wanted.
+ */
 static bool
 receive_change(TupleTableSlot *slot, DestReceiver *self)
 {
 	ChangeReceiver *receiver = (ChangeReceiver *) self;
 	MemoryContext old = MemoryContextSwitchTo(receiver->row);
 	int payload = CHANGE_PAYLOAD - 1;
+	const PoserChangeTransaction *transaction;
 
+	/* leave it out if its transaction is not delivered */
 	slot_getallattrs(slot);
+	transaction = poser_change_transaction(receiver->transactions,
+										   DatumGetInt64(slot->tts_values[CHANGE_TRANSACTION - 1]));
+	if (!transaction->delivered)
+	{
+		MemoryContextSwitchTo(old);
+		return true;
+	}
+
 	memcpy(receiver->values, slot->tts_values, CHANGE_COLUMNS * sizeof(Datum));
 	memcpy(receiver->nulls, slot->tts_isnull, CHANGE_COLUMNS * sizeof(bool));
+	receiver->values[CHANGE_ISSUED_AT - 1] = transaction->issued_at;
+	receiver->nulls[CHANGE_ISSUED_AT - 1] = transaction->issued_at_isnull;
+	receiver->values[CHANGE_USERNAME - 1] = transaction->username;
+	receiver->nulls[CHANGE_USERNAME - 1] = transaction->username_isnull;
 	receiver->last = DatumGetInt64(receiver->values[CHANGE_ID - 1]);
 	if (receiver->n++ == 0)
 		receiver->first = receiver->last;
@@ -215,7 +234,7 @@ receive_change(TupleTableSlot *slot, DestReceiver *self)
 	tuplestore_putvalues(receiver->store, receiver->desc, receiver->values, receiver->nulls);
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(receiver->row);
-	return true;
+	return receiver->n < receiver->limit;
 }
 
 /* The rShutdown and rDestroy methods, which have nothing to do. */
@@ -243,49 +262,35 @@ poser_change_desc(PoserConsumer *consumer)
 }
 
 /*
- * Give the next changes of the open window to the receiver, at most "limit" of them.
+ * Give the next changes of the open window to the receiver, which leaves out those that
+ * are not delivered, and stops when it has enough.
  *
- *		SELECT v.change_id, v.transaction_id, t.issued_at, t.username,
+ *		SELECT v.change_id, v.transaction_id, NULL::timestamptz AS issued_at, NULL::text AS username,
  *			   v.payload_type, v.payload_key, v.deletion, v.payload
- *		  FROM ([append_changes(): changes after "confirmed" ($5), up to "last_change" ($6)]) AS v
- *			   JOIN poser_transaction AS t ON t.id = v.transaction_id
- *		 WHERE [to_snapshot ($3) sees t] AND [IS_NOT_SEEN] AND [IS_NOT_OWN]
+ *		  FROM ([append_changes(): changes after "confirmed" ($1), up to "last_change" ($2)]) AS v
  *		 ORDER BY v.change_id
  *
  * The plan is a generic one for all windows, and returns its first rows soon.
  */
 static void
-read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, int64 limit,
-			bool with_payload)
+read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceiver *receiver, bool with_payload)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
-	Datum values[lengthof(argtypes)];
-	char nulls[] = "      ";
+	const Oid argtypes[] = {INT8OID, INT8OID};
+	const Datum values[] = {Int64GetDatum(consumer->confirmed), Int64GetDatum(consumer->last_change)};
 	StringInfoData sql;
 	int level;
 
-	/* the query above */
 	initStringInfo(&sql);
 	appendStringInfoString(&sql,
-						   "SELECT v.change_id, v.transaction_id, t.issued_at, t.username,\n"
+						   "SELECT v.change_id, v.transaction_id,\n"
+						   "       NULL::pg_catalog.timestamptz AS issued_at, NULL::pg_catalog.text AS username,\n"
 						   "       v.payload_type, v.payload_key, v.deletion, v.payload\n"
 						   "  FROM (");
 	append_changes(&sql, tables,
-				   "v.change_id OPERATOR(pg_catalog.>) $5 AND v.change_id OPERATOR(pg_catalog.<=) $6",
+				   "v.change_id OPERATOR(pg_catalog.>) $1 AND v.change_id OPERATOR(pg_catalog.<=) $2",
 				   with_payload);
-	appendStringInfo(&sql,
-					 ") AS v\n"
-					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
-					 " WHERE pg_catalog.pg_visible_in_snapshot(t.xact, $3)\n"
-					 "   AND " IS_NOT_SEEN "\n"
-					 "   AND " IS_NOT_OWN "\n"
-					 " ORDER BY v.change_id",
-					 poser_relation_name(tables[0].transactions));
-
-	/* its parameters */
-	poser_consumer_parameters(consumer, values, nulls);
-	values[4] = Int64GetDatum(consumer->confirmed);
-	values[5] = Int64GetDatum(consumer->last_change);
+	appendStringInfoString(&sql, ") AS v\n ORDER BY v.change_id");
+	receiver->transactions = poser_change_transactions(consumer, tables[0].transactions);
 
 	/* run it under settings of its own */
 	level = begin_delivery();
@@ -294,13 +299,27 @@ read_window(PoserConsumer *consumer, const PoserVersioned *tables, ChangeReceive
 		.nargs = lengthof(argtypes),
 		.argtypes = argtypes,
 		.values = values,
-		.nulls = nulls,
 		.read_only = true,
 		.cursor_options = CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
-		.limit = limit,
 		.dest = &receiver->pub,
 	});
 	AtEOXact_GUC(true, level);
+}
+
+/*
+ * Returns an empty tuplestore for changes.  Its rows are in a generation context below
+ * "parent", where they follow each other without gaps.  Before version 17 each row takes a
+ * power of two otherwise.  So more changes have room in work_mem, before the tuplestore
+ * goes to disk.
+ */
+Tuplestorestate *
+poser_change_store(MemoryContext parent, bool random_access)
+{
+	MemoryContext old = MemoryContextSwitchTo(GenerationContextCreate(parent, "poser changes", ALLOCSET_DEFAULT_SIZES));
+	Tuplestorestate *result = tuplestore_begin_heap(random_access, false, work_mem);
+
+	MemoryContextSwitchTo(old);
+	return result;
 }
 
 /*
@@ -316,7 +335,7 @@ int64
 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	ChangeReceiver receiver = {.pub = change_receiver, .store = store, .desc = poser_change_desc(consumer)};
+	ChangeReceiver receiver = {.pub = change_receiver, .store = store, .limit = limit, .desc = poser_change_desc(consumer)};
 	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
 	bool described = false;
 
@@ -334,7 +353,7 @@ poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit
 			poser_describe_history(tables, consumer->nspid);
 		described = true;
 
-		read_window(consumer, tables, &receiver, limit, with_payload);
+		read_window(consumer, tables, &receiver, with_payload);
 		if (receiver.n > 0)
 			break;
 		/* the rest of the window has only the handler's own changes, so go on with the next window */
@@ -383,7 +402,13 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
 
 	poser_consumer_from_argument(&consumer, fcinfo, "poser_datasync_changes()");
 	limit = poser_max_changes_argument(fcinfo);
+
+	/* the result is a tuplestore, which replaces the one that is made here */
 	InitMaterializedSRF(fcinfo, 0);
+	tuplestore_end(rsinfo->setResult);
+	rsinfo->setResult = poser_change_store(rsinfo->econtext->ecxt_per_query_memory,
+										   (rsinfo->allowedModes & SFRM_Materialize_Random) != 0);
+
 	poser_consumer_open(&consumer, false);
 	if (poser_fetch_changes(&consumer, rsinfo->setResult, limit, true, &first, &last) > 0)
 		poser_window_deliver(&consumer, last);

@@ -88,10 +88,33 @@ typedef struct PoserPayload PoserPayload;
 
 extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
 
+/* change_transaction.c */
+
+/* What a consumer gets of the transaction of a change. */
+typedef struct PoserChangeTransaction
+{
+	int64 id;
+	Datum issued_at;
+	Datum username;
+	bool issued_at_isnull;
+	bool username_isnull;
+	bool delivered; /* the window has its changes, and they are not the consumer's own */
+	bool used;		/* private to change_transaction.c, as the next */
+	char status;
+} PoserChangeTransaction;
+
+typedef struct PoserChangeTransactions PoserChangeTransactions;
+
+extern PoserChangeTransactions *poser_change_transactions(PoserConsumer *consumer, Oid relid);
+extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransactions *transactions, int64 id);
+
 /* change.c */
 
 /* Columns of poser_change. */
 #define CHANGE_ID 1
+#define CHANGE_TRANSACTION 2
+#define CHANGE_ISSUED_AT 3
+#define CHANGE_USERNAME 4
 #define CHANGE_PAYLOAD 8
 #define CHANGE_COLUMNS 8
 
@@ -111,6 +134,7 @@ extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, 
 
 extern void poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls);
 extern TupleDesc poser_change_desc(PoserConsumer *consumer);
+extern Tuplestorestate *poser_change_store(MemoryContext parent, bool random_access);
 extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 								 int64 *first, int64 *last);
 extern int64 poser_last_pruned_change(Oid nspid);

@@ -319,7 +319,7 @@ poser_datasync_run(PG_FUNCTION_ARGS)
 
 		MemoryContextReset(turn);
 		MemoryContextSwitchTo(turn);
-		store = tuplestore_begin_heap(false, false, work_mem);
+		store = poser_change_store(turn, false);
 		n = fetch_for_handler(&consumer, store, wanted, true, &first, &last, &error);
 		if (error != NULL && wanted > 1)
 		{

@@ -10,6 +10,12 @@
  * to_jsonb() looks up the columns and their types anew for each row.  This would take
  * most of the time of a delivery.  So the columns of a row type are looked up once here,
  * and to_jsonb() is called only for values of less common types.
+ *
+ * For the same reason the jsonb is written here, without a tree of JsonbValues.  The keys
+ * are the same in each row, and so are the bytes of the jsonb up to the first value.  They
+ * are made once, and copied.  The format is that of utils/jsonb.h: the number of pairs, an
+ * entry for each key, an entry for each value, the keys, and the values.  Numbers and
+ * nested containers are aligned to four bytes.
  */
 #include "postgres.h"
 
@@ -41,8 +47,9 @@ typedef enum PayloadKind
 /* A column of a row type. */
 typedef struct PayloadColumn
 {
-	int attno;		/* from 0 */
-	JsonbValue key; /* its name */
+	int attno; /* from 0 */
+	const char *name;
+	int len; /* of the name */
 	PayloadKind kind;
 	FmgrInfo function; /* to_jsonb() or the output function */
 } PayloadColumn;
@@ -54,6 +61,8 @@ struct PoserPayload
 	TupleDesc desc;
 	int ncolumns;
 	PayloadColumn *columns; /* in the order of the keys in a jsonb object */
+	StringInfoData start;	/* of each jsonb, up to the first value; the entries of values are 0 */
+	uint32 key_bytes;		/* the length of all keys */
 	Datum *values;			/* of one row */
 	bool *nulls;
 	PoserPayload *next;
@@ -88,12 +97,50 @@ payload_kind(Oid type)
 static int
 compare_keys(const void *a, const void *b)
 {
-	const JsonbValue *x = &((const PayloadColumn *) a)->key;
-	const JsonbValue *y = &((const PayloadColumn *) b)->key;
+	const PayloadColumn *x = a;
+	const PayloadColumn *y = b;
 
-	if (x->val.string.len != y->val.string.len)
-		return x->val.string.len < y->val.string.len ? -1 : 1;
-	return memcmp(x->val.string.val, y->val.string.val, x->val.string.len);
+	if (x->len != y->len)
+		return x->len < y->len ? -1 : 1;
+	return memcmp(x->name, y->name, x->len);
+}
+
+/*
+ * Returns the entry number "index" of a jsonb object, for a key or value of this type and
+ * length.  *total is the length of all keys and values before it, and is increased.
+ */
+static JEntry
+make_entry(int index, uint32 type, Size len, uint32 *total)
+{
+	if (len > JENTRY_OFFLENMASK - *total)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("total size of jsonb object elements exceeds the maximum of %d bytes", JENTRY_OFFLENMASK)));
+	*total += len;
+	/* some entries have the offset of their end instead of the length */
+	return type | (index % JB_OFFSET_STRIDE == 0 ? JENTRY_HAS_OFF | *total : (uint32) len);
+}
+
+/* Make what all payloads of a row type begin with.  Its columns are in order. */
+static void
+make_start(PoserPayload *payload)
+{
+	uint32 header = payload->ncolumns | JB_FOBJECT;
+	const JEntry none = 0;
+
+	initStringInfo(&payload->start);
+	appendStringInfoSpaces(&payload->start, VARHDRSZ); /* the length of the whole */
+	appendBinaryStringInfo(&payload->start, (const char *) &header, sizeof(header));
+	for (int i = 0; i < payload->ncolumns; i++)
+	{
+		JEntry entry = make_entry(i, JENTRY_ISSTRING, payload->columns[i].len, &payload->key_bytes);
+
+		appendBinaryStringInfo(&payload->start, (const char *) &entry, sizeof(entry));
+	}
+	for (int i = 0; i < payload->ncolumns; i++)
+		appendBinaryStringInfo(&payload->start, (const char *) &none, sizeof(none));
+	for (int i = 0; i < payload->ncolumns; i++)
+		appendBinaryStringInfo(&payload->start, payload->columns[i].name, payload->columns[i].len);
 }
 
 /* Look up the columns of records with this typmod.  The result is in the current memory context. */
@@ -117,9 +164,8 @@ describe_payload(int32 typmod)
 		PayloadColumn *column = &result->columns[i];
 
 		column->attno = i;
-		column->key.type = jbvString;
-		column->key.val.string.val = NameStr(att->attname);
-		column->key.val.string.len = strlen(NameStr(att->attname));
+		column->name = NameStr(att->attname);
+		column->len = strlen(column->name);
 		column->kind = payload_kind(att->atttypid);
 		if (column->kind == PAYLOAD_JSON)
 		{
@@ -141,66 +187,108 @@ describe_payload(int32 typmod)
 		}
 	}
 
-	/* jsonb sorts the keys of each row in this order, which is cheap if they are sorted */
 	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_keys);
+	make_start(result);
 	return result;
 }
 
-/*
- * Convert a value that is not null to jsonb.  The result may point into the value, or to
- * memory in the current context.
- */
-static void
-put_value(PayloadColumn *column, Datum value, JsonbValue *result)
+/* Append a number or a container to a jsonb, aligned to four bytes.  Returns by how much it has grown. */
+static Size
+append_aligned(StringInfo jsonb, const void *data, Size len)
 {
-	Jsonb *jsonb;
+	int padding = INTALIGN(jsonb->len) - jsonb->len;
+
+	appendStringInfoSpaces(jsonb, padding);
+	memset(jsonb->data + jsonb->len - padding, 0, padding);
+	appendBinaryStringInfo(jsonb, data, len);
+	return padding + len;
+}
+
+/* Append a string to a jsonb.  Returns its length. */
+static Size
+append_string(StringInfo jsonb, const char *string, Size len)
+{
+	appendBinaryStringInfo(jsonb, string, len);
+	return len;
+}
+
+/* Append the value of a jsonb to another one.  Returns by how much that has grown, and the type in *type. */
+static Size
+append_jsonb(StringInfo jsonb, Jsonb *value, uint32 *type)
+{
+	JsonbValue scalar;
+
+	if (!JB_ROOT_IS_SCALAR(value))
+	{
+		*type = JENTRY_ISCONTAINER;
+		return append_aligned(jsonb, &value->root, VARSIZE(value) - VARHDRSZ);
+	}
+	(void) JsonbExtractScalar(&value->root, &scalar);
+	switch (scalar.type)
+	{
+		case jbvString:
+			*type = JENTRY_ISSTRING;
+			return append_string(jsonb, scalar.val.string.val, scalar.val.string.len);
+		case jbvNumeric:
+			*type = JENTRY_ISNUMERIC;
+			return append_aligned(jsonb, scalar.val.numeric, VARSIZE_ANY(scalar.val.numeric));
+		case jbvBool:
+			*type = scalar.val.boolean ? JENTRY_ISBOOL_TRUE : JENTRY_ISBOOL_FALSE;
+			return 0;
+		default:
+			*type = JENTRY_ISNULL;
+			return 0;
+	}
+}
+
+/* Append an integer to a jsonb.  Returns by how much that has grown. */
+static Size
+append_integer(StringInfo jsonb, int64 value)
+{
+	Numeric numeric = int64_to_numeric(value);
+
+	return append_aligned(jsonb, numeric, VARSIZE_ANY(numeric));
+}
+
+/*
+ * Append a column's value, which is not null, to a jsonb.  Returns by how much that has
+ * grown, and the type in *type.
+ */
+static Size
+append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
+{
+	const char *string;
 
 	switch (column->kind)
 	{
 		case PAYLOAD_TEXT:
-			result->type = jbvString;
+			*type = JENTRY_ISSTRING;
 			value = PointerGetDatum(PG_DETOAST_DATUM_PACKED(value));
-			result->val.string.val = VARDATA_ANY(DatumGetPointer(value));
-			result->val.string.len = VARSIZE_ANY_EXHDR(DatumGetPointer(value));
-			break;
+			return append_string(jsonb, VARDATA_ANY(DatumGetPointer(value)), VARSIZE_ANY_EXHDR(DatumGetPointer(value)));
 		case PAYLOAD_NAME:
-			result->type = jbvString;
-			result->val.string.val = NameStr(*DatumGetName(value));
-			result->val.string.len = strlen(result->val.string.val);
-			break;
+			*type = JENTRY_ISSTRING;
+			string = NameStr(*DatumGetName(value));
+			return append_string(jsonb, string, strlen(string));
 		case PAYLOAD_BOOL:
-			result->type = jbvBool;
-			result->val.boolean = DatumGetBool(value);
-			break;
+			*type = DatumGetBool(value) ? JENTRY_ISBOOL_TRUE : JENTRY_ISBOOL_FALSE;
+			return 0;
 		case PAYLOAD_INT2:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt16(value));
-			break;
+			*type = JENTRY_ISNUMERIC;
+			return append_integer(jsonb, DatumGetInt16(value));
 		case PAYLOAD_INT4:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt32(value));
-			break;
+			*type = JENTRY_ISNUMERIC;
+			return append_integer(jsonb, DatumGetInt32(value));
 		case PAYLOAD_INT8:
-			result->type = jbvNumeric;
-			result->val.numeric = int64_to_numeric(DatumGetInt64(value));
-			break;
+			*type = JENTRY_ISNUMERIC;
+			return append_integer(jsonb, DatumGetInt64(value));
 		case PAYLOAD_OUTPUT:
-			result->type = jbvString;
-			result->val.string.val = OutputFunctionCall(&column->function, value);
-			result->val.string.len = strlen(result->val.string.val);
-			break;
+			*type = JENTRY_ISSTRING;
+			string = OutputFunctionCall(&column->function, value);
+			return append_string(jsonb, string, strlen(string));
 		case PAYLOAD_JSON:
-			jsonb = DatumGetJsonbP(FunctionCall1(&column->function, value));
-			if (JB_ROOT_IS_SCALAR(jsonb))
-				(void) JsonbExtractScalar(&jsonb->root, result);
-			else
-			{
-				result->type = jbvBinary;
-				result->val.binary.data = &jsonb->root;
-				result->val.binary.len = VARSIZE(jsonb) - VARHDRSZ;
-			}
 			break;
 	}
+	return append_jsonb(jsonb, DatumGetJsonbP(FunctionCall1(&column->function, value)), type);
 }
 
 /*
@@ -215,7 +303,8 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	int32 typmod = HeapTupleHeaderGetTypMod(header);
 	PoserPayload *payload = *payloads;
 	HeapTupleData tuple;
-	JsonbInState state = {0};
+	StringInfoData jsonb;
+	uint32 total;
 
 	/* the columns of this row type */
 	while (payload != NULL && payload->typmod != typmod)
@@ -230,25 +319,28 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 		MemoryContextSwitchTo(old);
 	}
 
-	/* the values, and an object of them */
+	/* the values */
 	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
 	ItemPointerSetInvalid(&tuple.t_self);
 	tuple.t_tableOid = InvalidOid;
 	tuple.t_data = header;
 	heap_deform_tuple(&tuple, payload->desc, payload->values, payload->nulls);
 
-	pushJsonbValue(&state, WJB_BEGIN_OBJECT, NULL);
+	/* the jsonb: what all begin with, and then each value and its entry */
+	initStringInfo(&jsonb);
+	appendBinaryStringInfo(&jsonb, payload->start.data, payload->start.len);
+	total = payload->key_bytes;
 	for (int i = 0; i < payload->ncolumns; i++)
 	{
 		PayloadColumn *column = &payload->columns[i];
-		JsonbValue value;
+		int index = payload->ncolumns + i;
+		uint32 type = JENTRY_ISNULL;
+		Size len = 0;
 
-		value.type = jbvNull;
 		if (!payload->nulls[column->attno])
-			put_value(column, payload->values[column->attno], &value);
-		pushJsonbValue(&state, WJB_KEY, &column->key);
-		pushJsonbValue(&state, WJB_VALUE, &value);
+			len = append_value(&jsonb, column, payload->values[column->attno], &type);
+		((JsonbContainer *) (jsonb.data + VARHDRSZ))->children[index] = make_entry(index, type, len, &total);
 	}
-	pushJsonbValue(&state, WJB_END_OBJECT, NULL);
-	return JsonbPGetDatum(JsonbValueToJsonb(state.result));
+	SET_VARSIZE(jsonb.data, jsonb.len);
+	return PointerGetDatum(jsonb.data);
 }

@@ -177,6 +177,86 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 }
 
 /*
+ * Does this transaction have a change that the consumer gets?  Only the next changes after
+ * the transaction's id are searched, so false can also mean that its changes come later.
+ *
+ *		SELECT
+ *		  FROM poser_transaction AS t
+ *		 WHERE t.id = $5 AND [IS_NOT_OWN]
+ *		   AND ($5 = ANY (ARRAY(SELECT transaction_id FROM poser_widget_version
+ *								 WHERE change_id > $5 ORDER BY change_id LIMIT 100))
+ *				OR $5 = ANY (ARRAY([the same for poser_component_version])))
+ */
+static bool
+has_change_soon(PoserConsumer *consumer, const PoserVersioned *tables, int64 transaction_id)
+{
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "     ";
+	StringInfoData sql;
+	bool result;
+	int level;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT\n  FROM %s AS t\n WHERE t.id OPERATOR(pg_catalog.=) $5 AND " IS_NOT_OWN "\n   AND (",
+					 poser_relation_name(tables[0].transactions));
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		appendStringInfo(&sql,
+						 "%s$5 OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT transaction_id FROM %s\n"
+						 "         WHERE change_id OPERATOR(pg_catalog.>) $5 ORDER BY change_id LIMIT 100))",
+						 i == 0 ? "" : "\n        OR ", poser_relation_name(tables[i].versions));
+	appendStringInfoString(&sql, ")");
+	poser_consumer_parameters(consumer, values, nulls);
+	values[4] = Int64GetDatum(transaction_id);
+	level = poser_begin_reading();
+	result = poser_run(&(PoserQuery) {
+				 .sql = sql.data,
+				 .nargs = lengthof(argtypes),
+				 .argtypes = argtypes,
+				 .values = values,
+				 .nulls = nulls,
+				 .read_only = true,
+			 }) > 0;
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
+/*
+ * Returns the least id of a transaction with pending changes of the consumer, or
+ * PG_INT64_MAX.
+ *
+ * Between windows every transaction that the position does not see is pending.  The first
+ * one of these is usually the result, and then the pending changes, which may be millions,
+ * are not counted.  They are counted if it has no changes or the consumer's own, and while
+ * a window is open.
+ */
+static int64
+first_pending_transaction(PoserConsumer *consumer, const PoserVersioned *tables)
+{
+	TimestampTz oldest;
+	int64 result = 0;
+
+	if (!poser_window_is_open(consumer) && consumer->from != NULL)
+	{
+		result = poser_first_unseen_transaction(consumer->nspid, consumer->from, NULL);
+		if (result == 0)
+			return PG_INT64_MAX;
+	}
+	else if (!poser_window_is_open(consumer) && consumer->confirmed == 0)
+	{
+		/* it is at the beginning */
+		poser_run(&(PoserQuery) {
+			.sql = psprintf("SELECT pg_catalog.min(id) FROM %s", poser_relation_name(tables[0].transactions)),
+			.read_only = true,
+		});
+		result = poser_result_int64(1, NULL);
+	}
+	if (result > 0 && has_change_soon(consumer, tables, result))
+		return result;
+	return count_pending(consumer, tables, &oldest, &result) > 0 ? result : PG_INT64_MAX;
+}
+
+/*
  * The function in poser_first_needed_hook, see versions.h.  Returns the least id of a
  * transaction with pending changes of a consumer, or PG_INT64_MAX.
  */
@@ -200,16 +280,13 @@ first_needed(const PoserVersioned *tables)
 	for (uint64 i = 0; i < consumers->numvals; i++)
 	{
 		PoserConsumer consumer;
-		TimestampTz oldest;
-		int64 transaction_id;
 		bool isnull;
 
 		CHECK_FOR_INTERRUPTS();
 		poser_check_type(NULL, consumers->tupdesc, 1, NAMEOID);
 		poser_consumer_init(&consumer, DatumGetName(SPI_getbinval(consumers->vals[i], consumers->tupdesc, 1, &isnull)), relid);
 		poser_consumer_read(&consumer, false);
-		if (count_pending(&consumer, tables, &oldest, &transaction_id) > 0)
-			result = Min(result, transaction_id);
+		result = Min(result, first_pending_transaction(&consumer, tables));
 	}
 	PopActiveSnapshot();
 	return result;

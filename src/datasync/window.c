@@ -35,6 +35,13 @@
  * The consumer gets 2, then 1 and 4, then 3.  If its position were "after change 2",
  * change 1 would be lost.
  *
+ * Nothing new.  Most calls find no new transaction, and must be cheap.  A new transaction
+ * is one that the position does not see: it began after the position's snapshot was taken,
+ * or it was running then and has ended since.  An index on xact finds both.  Transactions
+ * that are still running are not looked up, however many they are.  And a session
+ * remembers for a position up to which later snapshot it has found nothing, so that it
+ * looks up each transaction that has ended only once.
+ *
  * Order.  The changes of one row come in the order in which they were made, in one
  * window or in several.  A second writer of a row waits for the first.  So its change
  * has the greater change_id, and every snapshot that sees the second sees the first.
@@ -82,55 +89,100 @@ PG_FUNCTION_INFO_V1(poser_datasync_arrive);
  * Snapshots as values
  */
 
-/* For qsort(). */
-static int
-compare_xids(const void *a, const void *b)
+/*
+ * A value of the type pg_snapshot.  The server's header files do not have this format, but
+ * it is the one on disk, which stays.  "xip" is in order.
+ */
+typedef struct StoredSnapshot
 {
-	uint64 x = *(const uint64 *) a;
-	uint64 y = *(const uint64 *) b;
+	int32 vl_len_;
+	uint32 nxip;
+	FullTransactionId xmin;
+	FullTransactionId xmax;
+	FullTransactionId xip[FLEXIBLE_ARRAY_MEMBER]; /* the running transactions */
+} StoredSnapshot;
 
-	if (x == y)
-		return 0;
-	return x < y ? -1 : 1;
-}
+/* sort_xids(): there may be hundreds of running transactions, so compare them inline. */
+#define ST_SORT sort_xids
+#define ST_ELEMENT_TYPE FullTransactionId
+#define ST_COMPARE(a, b) ((a)->value < (b)->value ? -1 : (a)->value > (b)->value)
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
 /* Add the epoch to a transaction ID.  It must be less than 2^32 before the next one. */
-static uint64
+static FullTransactionId
 full_xid(TransactionId xid, FullTransactionId next)
 {
-	return U64FromFullTransactionId(next) - (uint32) (XidFromFullTransactionId(next) - xid);
+	return FullTransactionIdFromU64(U64FromFullTransactionId(next) - (uint32) (XidFromFullTransactionId(next) - xid));
 }
 
 /*
- * Returns the active snapshot as a pg_snapshot, in the current memory context.  The
- * current transaction counts as running, so the result does not see its changes.  *xmin
- * is the first running transaction.
+ * Returns the active snapshot as a pg_snapshot, in the current memory context.  With
+ * "own_is_running" the current transaction counts as running, so the result does not see
+ * its changes.
  */
-static struct varlena *
-copy_snapshot(uint64 *xmin)
+static StoredSnapshot *
+copy_active_snapshot(bool own_is_running)
 {
 	Snapshot snapshot = GetActiveSnapshot();
 	FullTransactionId next = ReadNextFullTransactionId();
 	TransactionId own = GetTopTransactionIdIfAny();
-	uint64 xmax = full_xid(snapshot->xmax, next);
-	uint64 *xids = palloc((snapshot->xcnt + 1) * sizeof(uint64));
-	int n = 0;
-	StringInfoData text;
+	StoredSnapshot *result = palloc(offsetof(StoredSnapshot, xip) + (snapshot->xcnt + 1) * sizeof(FullTransactionId));
+	uint32 n = 0;
 
-	/* the running transactions; a snapshot does not list its own transaction, so add it */
+	result->xmax = full_xid(snapshot->xmax, next);
 	for (uint32 i = 0; i < snapshot->xcnt; i++)
-		xids[n++] = full_xid(snapshot->xip[i], next);
-	if (TransactionIdIsValid(own) && full_xid(own, next) < xmax)
-		xids[n++] = full_xid(own, next);
-	qsort(xids, n, sizeof(uint64), compare_xids);
-	*xmin = n > 0 ? xids[0] : xmax;
+		result->xip[n++] = full_xid(snapshot->xip[i], next);
+	/* a snapshot does not list its own transaction, so add it */
+	if (own_is_running && TransactionIdIsValid(own) && FullTransactionIdPrecedes(full_xid(own, next), result->xmax))
+		result->xip[n++] = full_xid(own, next);
 
-	/* the text of a pg_snapshot: xmin:xmax:xid,xid... */
-	initStringInfo(&text);
-	appendStringInfo(&text, UINT64_FORMAT ":" UINT64_FORMAT ":", *xmin, xmax);
-	for (int i = 0; i < n; i++)
-		appendStringInfo(&text, "%s" UINT64_FORMAT, i == 0 ? "" : ",", xids[i]);
-	return (struct varlena *) DatumGetPointer(DirectFunctionCall1(pg_snapshot_in, CStringGetDatum(text.data)));
+	/* in order, and each one once: a transaction that is just being prepared occurs twice */
+	sort_xids(result->xip, n);
+	result->nxip = 0;
+	for (uint32 i = 0; i < n; i++)
+		if (i == 0 || !FullTransactionIdEquals(result->xip[i], result->xip[i - 1]))
+			result->xip[result->nxip++] = result->xip[i];
+	result->xmin = n > 0 ? result->xip[0] : result->xmax;
+	SET_VARSIZE(result, offsetof(StoredSnapshot, xip) + result->nxip * sizeof(FullTransactionId));
+	return result;
+}
+
+/*
+ * Returns the active snapshot as a pg_snapshot, in the current memory context.  It does not
+ * see the current transaction's changes.  *xmin is the first running transaction.
+ */
+static struct varlena *
+copy_snapshot(uint64 *xmin)
+{
+	StoredSnapshot *result = copy_active_snapshot(true);
+
+	*xmin = U64FromFullTransactionId(result->xmin);
+	return (struct varlena *) result;
+}
+
+/*
+ * Returns, as an array of xid8, the transactions that are running for the snapshot "from"
+ * and not for the snapshot "now", which is NULL for the active one.  *n is how many.
+ */
+static Datum
+ended_since(const StoredSnapshot *from, const StoredSnapshot *now, int *n)
+{
+	Datum *ended = palloc(Max(from->nxip, 1) * sizeof(Datum));
+	uint32 j = 0;
+
+	if (now == NULL)
+		now = copy_active_snapshot(false);
+	*n = 0;
+	for (uint32 i = 0; i < from->nxip && FullTransactionIdPrecedes(from->xip[i], now->xmax); i++)
+	{
+		while (j < now->nxip && FullTransactionIdPrecedes(now->xip[j], from->xip[i]))
+			j++;
+		if (j == now->nxip || !FullTransactionIdEquals(now->xip[j], from->xip[i]))
+			ended[(*n)++] = FullTransactionIdGetDatum(from->xip[i]);
+	}
+	return PointerGetDatum(construct_array(ended, *n, XID8OID, sizeof(FullTransactionId), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
 /*
@@ -202,67 +254,130 @@ poser_last_change_id(Oid nspid)
  * not see, or 0 if there is none.  If "to" is not NULL, only transactions that "to" sees
  * are considered.
  *
+ *		SELECT min(id)
+ *		  FROM (SELECT id, xact FROM poser_transaction WHERE xact >= pg_snapshot_xmax($1)
+ *				UNION ALL
+ *				SELECT id, xact FROM poser_transaction WHERE xact = ANY ([ended_since()])
+ *				OFFSET 0) AS t
+ *		 WHERE $2 IS NULL OR pg_visible_in_snapshot(xact, $2)
+ *
  * The query uses the index on xact: a snapshot does not see the transactions from its
- * xmax on, nor those in its list.  OFFSET 0 keeps the planner from scanning the index on
- * id instead.
+ * xmax on, nor those in its list.  Of these only those are looked up that have ended for
+ * "to" or, without it, for the active snapshot.  OFFSET 0 keeps the planner from scanning the index on id instead.
  */
 int64
 poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to)
 {
-	const Oid argtypes[] = {PG_SNAPSHOTOID, PG_SNAPSHOTOID};
+	const Oid argtypes[] = {XID8OID, PG_SNAPSHOTOID, XID8ARRAYOID};
 	const char *transactions = poser_datasync_relation_name(nspid, "poser_transaction");
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "  ";
+	char nulls[] = "   ";
+	int nended;
 	char *sql;
 	int level;
+	bool none;
 
-	sql = psprintf("SELECT pg_catalog.min(id)\n"
-				   "  FROM (SELECT id, xact FROM %s\n"
-				   "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($1)\n"
-				   "        UNION ALL\n"
-				   "        SELECT id, xact FROM %s\n"
-				   "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($1)))\n"
-				   "        OFFSET 0) AS t\n"
-				   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
-				   transactions, transactions);
-	poser_snapshot_parameter(from, &values[0], &nulls[0]);
+	values[0] = FullTransactionIdGetDatum(((StoredSnapshot *) from)->xmax);
 	poser_snapshot_parameter(to, &values[1], &nulls[1]);
+	values[2] = ended_since((StoredSnapshot *) from, (StoredSnapshot *) to, &nended);
 	level = poser_begin_reading();
-	poser_run(&(PoserQuery) {
-		.sql = sql,
-		.nargs = lengthof(argtypes),
-		.argtypes = argtypes,
-		.values = values,
-		.nulls = nulls,
-		.read_only = true,
-	});
+
+	/* usually no transaction has ended, and there is no later one; this is the cheap query for it */
+	sql = psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1", transactions);
+	none = nended == 0 &&
+		   poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .read_only = true}) == 0;
+	if (!none)
+	{
+		sql = psprintf("SELECT pg_catalog.min(id)\n"
+					   "  FROM (SELECT id, xact FROM %s\n"
+					   "         WHERE xact OPERATOR(pg_catalog.>=) $1\n"
+					   "        UNION ALL\n"
+					   "        SELECT id, xact FROM %s\n"
+					   "         WHERE xact OPERATOR(pg_catalog.=) ANY ($3)\n"
+					   "        OFFSET 0) AS t\n"
+					   " WHERE $2 IS NULL OR pg_catalog.pg_visible_in_snapshot(xact, $2)",
+					   transactions, transactions);
+		poser_run(&(PoserQuery) {
+			.sql = sql,
+			.nargs = lengthof(argtypes),
+			.argtypes = argtypes,
+			.values = values,
+			.nulls = nulls,
+			.read_only = true,
+		});
+	}
 	AtEOXact_GUC(true, level);
-	return poser_result_int64(1, NULL);
+	return none ? 0 : poser_result_int64(1, NULL);
 }
 
 /*
- * Does the snapshot see every transaction in the history?  This is a cheap test for
- * the usual case, in which no transaction was running when the snapshot was taken.  In
- * other cases it returns false without a test.
+ * What a session remembers
  */
-static bool
-sees_everything(Oid nspid, struct varlena *snapshot)
-{
-	const Oid argtypes[] = {XID8OID};
-	Datum xmin = DirectFunctionCall1(pg_snapshot_xmin, PointerGetDatum(snapshot));
-	Datum xmax = DirectFunctionCall1(pg_snapshot_xmax, PointerGetDatum(snapshot));
-	char *sql;
-	bool result;
-	int level;
 
-	if (!FullTransactionIdEquals(DatumGetFullTransactionId(xmin), DatumGetFullTransactionId(xmax)))
-		return false;
-	sql = psprintf("SELECT id FROM %s WHERE xact OPERATOR(pg_catalog.>=) $1 LIMIT 1",
-				   poser_datasync_relation_name(nspid, "poser_transaction"));
-	level = poser_begin_reading();
-	result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &xmax, .read_only = true}) == 0;
-	AtEOXact_GUC(true, level);
-	return result;
+/* No transaction in the history is seen by "seen" and not by "position". */
+typedef struct NothingNew
+{
+	Oid transactions; /* poser_transaction; InvalidOid if the entry is not in use */
+	struct varlena *position;
+	struct varlena *seen;
+} NothingNew;
+
+#define MAX_REMEMBERED 8
+
+static NothingNew remembered[MAX_REMEMBERED]; /* their values are in TopMemoryContext */
+static int last_remembered = 0;
+
+static bool
+is_same_snapshot(struct varlena *a, struct varlena *b)
+{
+	return VARSIZE(a) == VARSIZE(b) && memcmp(a, b, VARSIZE(a)) == 0;
+}
+
+/* Returns what is remembered for a position, or NULL. */
+static NothingNew *
+recall(Oid transactions, struct varlena *position)
+{
+	for (int i = 0; i < MAX_REMEMBERED; i++)
+		if (remembered[i].transactions == transactions && is_same_snapshot(remembered[i].position, position))
+			return &remembered[i];
+	return NULL;
+}
+
+static struct varlena *
+copy_for_session(struct varlena *snapshot)
+{
+	void *result = MemoryContextAlloc(TopMemoryContext, VARSIZE(snapshot));
+
+	return memcpy(result, snapshot, VARSIZE(snapshot));
+}
+
+/*
+ * Remember that no transaction in the history is seen by "seen" and not by "position".
+ * This stays true, because all transactions that "seen" sees have ended: their rows can
+ * be pruned, but they write no more.  The least recently made entry is replaced.
+ */
+static void
+remember_nothing_new(Oid transactions, struct varlena *position, struct varlena *seen)
+{
+	NothingNew *entry = recall(transactions, position);
+	struct varlena *copy = copy_for_session(seen);
+
+	if (entry != NULL)
+	{
+		pfree(entry->seen);
+		entry->seen = copy;
+		return;
+	}
+	entry = &remembered[last_remembered = (last_remembered + 1) % MAX_REMEMBERED];
+	if (OidIsValid(entry->transactions))
+	{
+		entry->transactions = InvalidOid;
+		pfree(entry->position);
+		pfree(entry->seen);
+	}
+	entry->seen = copy;
+	entry->position = copy_for_session(position);
+	entry->transactions = transactions;
 }
 
 /* Returns the greatest change_id in the history, or 0. */
@@ -410,6 +525,8 @@ poser_window_close(PoserConsumer *consumer)
 bool
 poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 {
+	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
+	struct varlena *seen = consumer->from;
 	uint64 xmin;
 	struct varlena *to = copy_snapshot(&xmin);
 	int64 first = consumer->confirmed;
@@ -417,12 +534,25 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 
 	Assert(!poser_window_is_open(consumer));
 	/* Most calls find nothing new.  Test this first, by the active snapshot. */
-	if (consumer->from != NULL &&
-		(sees_everything(consumer->nspid, consumer->from) ||
-		 poser_first_unseen_transaction(consumer->nspid, consumer->from, to) == 0) &&
-		(consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin ||
-		 consumer->next_settled <= consumer->settled))
-		return false;
+	if (consumer->from != NULL)
+	{
+		NothingNew *before = recall(transactions, consumer->from);
+
+		/* look only for what this session did not see when it last found nothing */
+		if (before != NULL)
+			seen = before->seen;
+		if (poser_first_unseen_transaction(consumer->nspid, seen, to) == 0)
+		{
+			if (!is_same_snapshot(seen, to))
+			{
+				remember_nothing_new(transactions, consumer->from, to);
+				seen = to;
+			}
+			if (consumer->next_settled_xact == 0 || consumer->next_settled_xact > xmin ||
+				consumer->next_settled <= consumer->settled)
+				return false;
+		}
+	}
 
 	/* lock the tables before the window's snapshot is taken, so that it sees all rows */
 	poser_describe_history(tables, consumer->nspid);
@@ -430,7 +560,7 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 	if (consumer->from != NULL)
 	{
 		/* a transaction draws its own id before its change_ids, so all changes have greater ones */
-		first = poser_first_unseen_transaction(consumer->nspid, consumer->from, to);
+		first = poser_first_unseen_transaction(consumer->nspid, seen, to);
 		if (first == 0)
 		{
 			/* there are no changes, but the position and "settled" move on */

@@ -225,7 +225,7 @@ poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, Tup
 	int natts = slot->tts_tupleDescriptor->natts;
 
 	if (!table->writes)
-		poser_direct_open(&table->direct, versioned->versions);
+		poser_direct_open(&table->direct, versioned->versions, RowExclusiveLock);
 	table->writes = true;
 	slot_getallattrs(version);
 	memcpy(slot->tts_values, version->tts_values, natts * sizeof(Datum));

@@ -61,7 +61,7 @@ poser_arrival_open_ids(PoserArrival *arrival)
 		TupleDescAttr(desc, ARRIVAL_AWAITED - 1)->atttypid != BOOLOID)
 		poser_structure_error(arrival->arrivals);
 	poser_lookup_open(&arrival->range, arrival->arrivals, indexid, 1);
-	poser_direct_open(&arrival->direct_arrivals, arrival->versioned->arrivals);
+	poser_direct_open(&arrival->direct_arrivals, arrival->versioned->arrivals, RowExclusiveLock);
 
 	arrival->transactions = table_open(arrival->versioned->transactions, RowExclusiveLock);
 	poser_lookup_open(&arrival->transaction, arrival->transactions,

@@ -238,7 +238,7 @@ move_transaction(Pass *pass, int64 id, bool stays)
 	if (!stays && !poser_direct_delete(arrival->transactions, &arrival->transaction.slot->tts_tid))
 		poser_arrival_in_use_error(arrival, "transaction", id);
 	if (!arrival->writes)
-		poser_direct_open(&arrival->direct, arrival->versioned->transactions);
+		poser_direct_open(&arrival->direct, arrival->versioned->transactions, RowExclusiveLock);
 	arrival->writes = true;
 	table_tuple_insert(arrival->transactions, slot, GetCurrentCommandId(true), 0, NULL);
 	(void) poser_direct_insert_index_entries(&arrival->direct, slot, 0);

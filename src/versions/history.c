@@ -25,6 +25,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -48,6 +49,11 @@ enum
 	HISTORY_FIXED
 };
 
+/* See look_up_transaction(): how far it goes on, and what it counts. */
+#define MAX_STEPS 8
+#define MAX_GAIN 16
+#define COST_OF_BEGINNING 4
+
 /* What the column "operation" says, by operation_type. */
 static const char *const operations[] = {"insert", "update", "delete"};
 
@@ -65,7 +71,11 @@ struct PoserHistory
 	Relation transactions;
 	Relation index;
 	IndexScanDesc scan;
-	ScanKeyData key;
+	ScanKeyData equal;				  /* id = $1 */
+	ScanKeyData less_or_equal;		  /* id <= $1 */
+	bool ascending;					  /* the index is in the order of the ids */
+	int gain;						  /* of going on in the index, see look_up_transaction() */
+	AttrNumber id;					  /* the transaction's column */
 	AttrNumber source[HISTORY_FIXED]; /* by column of the result: the transaction's column, or 0 */
 	bool looked_up;					  /* the fields below are of the last look-up */
 	int64 transaction_id;
@@ -105,8 +115,13 @@ open_transactions(PoserHistory *history, Oid relid)
 		if (column > 0 && SPI_gettypeid(RelationGetDescr(history->transactions), column) == att->atttypid)
 			history->source[i] = column;
 	}
+	history->id = poser_own_column(history->transactions, "id", INT8OID);
 	history->index = index_open(poser_transaction_id_index(history->transactions), AccessShareLock);
-	poser_scan_key(&history->key, history->index, 1, BTEqualStrategyNumber, Int64GetDatum(0));
+	poser_scan_key(&history->equal, history->index, 1, BTEqualStrategyNumber, Int64GetDatum(0));
+	history->less_or_equal = history->equal;
+	history->less_or_equal.sk_strategy = BTLessEqualStrategyNumber;
+	fmgr_info(F_INT8LE, &history->less_or_equal.sk_func);
+	history->ascending = (history->index->rd_indoption[0] & INDOPTION_DESC) == 0;
 }
 
 /* Prepare a sort of the result's rows by change_id, newest first.  change_id is added as a last column. */
@@ -162,22 +177,63 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 	return history;
 }
 
-/* Look up a transaction by its id, unless it was the last one that was looked up. */
+/* Returns the id of the row in the slot of transactions, or -1 if there is none. */
+static int64
+fetched_id(PoserHistory *history)
+{
+	bool isnull;
+
+	if (TTS_EMPTY(history->transaction))
+		return -1;
+	return DatumGetInt64(slot_getattr(history->transaction, history->id, &isnull));
+}
+
+/*
+ * Look up a transaction by its id, unless it was the last one that was looked up.
+ *
+ * The transactions of a row's versions come in descending order.  Often the next one is
+ * the next in the index, too, and going on there is much cheaper than to begin again at
+ * the root.  But where many transactions lie between, beginning again is cheaper, with a
+ * condition for one row only.  "gain" decides between the two: it grows with each
+ * transaction that was found by going on, and falls with each for which the scan began
+ * again.
+ */
 static void
 look_up_transaction(PoserHistory *history, int64 id)
 {
 	MemoryContext old;
+	bool go_on = history->gain > 0;
 
 	if (history->looked_up && history->transaction_id == id)
 		return;
 
 	/* not in the current context, which the executor resets while the scan is open */
 	old = MemoryContextSwitchTo(history->context);
+
+	/* go on in the index, from a later transaction */
+	history->found = false;
+	if (go_on && history->looked_up && fetched_id(history) > id)
+	{
+		for (int i = 0; i < MAX_STEPS && fetched_id(history) > id; i++)
+			(void) index_getnext_slot(history->scan, BackwardScanDirection, history->transaction);
+		history->found = (fetched_id(history) == id);
+	}
+
+	/* or begin again */
+	if (history->found)
+		history->gain = Min(history->gain + 1, MAX_GAIN);
+	else
+	{
+		ScanKey key = go_on ? &history->less_or_equal : &history->equal;
+
+		key->sk_argument = Int64GetDatum(id);
+		index_rescan(history->scan, key, 1, NULL, 0);
+		(void) index_getnext_slot(history->scan, BackwardScanDirection, history->transaction);
+		history->found = (fetched_id(history) == id);
+		history->gain -= COST_OF_BEGINNING;
+	}
 	history->looked_up = true;
 	history->transaction_id = id;
-	history->key.sk_argument = Int64GetDatum(id);
-	index_rescan(history->scan, &history->key, 1, NULL, 0);
-	history->found = index_getnext_slot(history->scan, ForwardScanDirection, history->transaction);
 	MemoryContextSwitchTo(old);
 }
 
@@ -471,12 +527,16 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 	receiver->parent = parent != NULL ? column : 0;
 	receiver->key = key;
 	query.sql = versions_query(versioned, column, parent != NULL, receiver->restricted);
+	/* the index on the key gives the versions of one row in order, and these are in this order in the table; the planner, which does not know that, would sort them */
+	if (parent == NULL && !receiver->restricted)
+		query.cursor_options = CURSOR_OPT_FAST_PLAN;
 	query.dest = &receiver->pub;
 
 	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
 	poser_lock_query_tables(&query);
 	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0, SO_NONE);
 	history->looked_up = false;
+	history->gain = history->ascending ? MAX_GAIN : 0;
 	(void) poser_run(&query);
 	index_endscan(history->scan);
 }

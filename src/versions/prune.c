@@ -8,6 +8,22 @@
  * P and all changes since.  Then transactions before P without versions are removed,
  * too.
  *
+ * A call with max_versions must not read again what earlier calls have read.  So these
+ * calls go through each table of versions in rounds, in the order of key and change_id.
+ * A round has one P, and a row of poser_prune_position.  The row says how far the round
+ * has come, and a later call goes on behind that position.  A round that has come to the
+ * end is kept as complete.  A new round begins when P is greater, or when a transaction up
+ * to P has become visible since the round began.  If P is little greater, the new round
+ * looks only at rows with versions by transactions between the two.  So nothing is left behind a position for
+ * longer than a round, and a call that has nothing to do reads no versions.  The rows are
+ * written in the transaction that removes the versions, so they are rolled back with it.
+ *
+ * Invariant: versions up to a position that can be pruned up to the round's P are removed,
+ * unless the snapshot with which the round began does not see them.
+ *
+ * A call without max_versions reads all versions, and neither reads nor writes positions.
+ * So does a call with max_versions where the table or the index for it is missing.
+ *
  * The horizon is one row with the greatest P so far and the greatest change_id that has
  * replaced a removed version.  The state as of a transaction before P is no longer
  * known, nor is the state after a change before that change_id.
@@ -41,6 +57,21 @@ int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
 
 /* How many versions are deleted by one statement. */
 #define DELETED_AT_A_TIME 1000
+
+/* A round looks at all rows when the last one that did so is as many times max_versions ids ago. */
+#define FULL_ROUND_AFTER 100
+
+/* How far a round has come, see the head of this file. */
+typedef struct PoserPosition
+{
+	int64 transaction_id; /* up to which it prunes */
+	char *seen;			  /* the snapshot with which it began, as text */
+	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
+	char *key;			  /* the last version that was removed, or one before all others */
+	int64 change_id;
+	int64 full_until; /* the last round that looked at all rows went up to this transaction */
+	int64 since;	  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
+} PoserPosition;
 
 /*
  * Returns the horizon of the history, zeros if nothing has been pruned:
@@ -98,87 +129,432 @@ last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *
 
 /*
  * Returns the query for at most $2 versions that can be pruned up to transaction $1,
- * each with the change that has replaced it:
+ * each with the change that has replaced it, and its key:
  *
- *	SELECT change_id, next
- *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id) AS next
+ *	SELECT change_id, next, key::text
+ *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id), uuid
  *	          FROM poser_widget_version
- *	         WHERE transaction_id <= $1) AS version
+ *	         WHERE transaction_id <= $1) AS version (change_id, next, key)
  *	 WHERE next IS NOT NULL
+ *	 LIMIT $2
+ *
+ * With "since" they are only those of rows with versions by transactions after $3, in
+ * the order of key and change_id:
+ *
+ *	...
+ *	         WHERE transaction_id <= $1
+ *	           AND uuid = ANY (SELECT uuid FROM poser_widget_version
+ *	                            WHERE change_id > $3 AND transaction_id > $3 AND transaction_id <= $1)
+ *	       ) AS version (change_id, next, key)
+ *	 WHERE next IS NOT NULL
+ *	 ORDER BY key, change_id
  *	 LIMIT $2
  */
 static char *
-old_versions_query(const PoserVersioned *versioned)
+old_versions_query(const PoserVersioned *versioned, bool since)
 {
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfoString(&sql,
-						   "SELECT change_id, next\n"
-						   "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
+	appendStringInfo(&sql, "SELECT version.change_id, version.next, version.key::pg_catalog.text\n");
+	appendStringInfoString(&sql, "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
 	poser_history_append_keys(&sql, versioned, ", ", "%n");
+	appendStringInfoString(&sql, " ORDER BY change_id), ");
+	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n");
 	appendStringInfo(&sql,
-					 " ORDER BY change_id) AS next\n"
-					 "          FROM %s\n"
-					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1) AS version\n"
-					 " WHERE next IS NOT NULL\n"
-					 " LIMIT $2",
+					 "\n          FROM %s\n"
+					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1",
 					 poser_relation_name(versioned->versions));
+	if (since)
+	{
+		poser_history_append_column(&sql, versioned, versioned->keys[0],
+									"\n           AND %n OPERATOR(pg_catalog.=) ANY (SELECT %n");
+		appendStringInfo(&sql,
+						 " FROM %s\n"
+						 "                            WHERE change_id OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND transaction_id OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND transaction_id OPERATOR(pg_catalog.<=) $1)",
+						 poser_relation_name(versioned->versions));
+	}
+	appendStringInfoString(&sql, ") AS version (change_id, next, key)\n WHERE version.next IS NOT NULL\n");
+	if (since)
+		appendStringInfoString(&sql, " ORDER BY version.key, version.change_id\n");
+	appendStringInfoString(&sql, " LIMIT $2");
 	return sql.data;
 }
 
 /*
- * Remove at most "limit" versions of one table, by transactions up to this one, and raise
- * the horizon's change_id accordingly.  Returns how many were removed.  They are read by a
- * cursor and deleted in parts, so that memory stays bounded:
+ * Returns the query for the next versions by transactions up to $1, after the version of
+ * key $2 with change_id $3, each with the change that has replaced it, and its key.  Of
+ * the last one the query does not know this, unless it gives fewer rows than it could.
+ *
+ *	SELECT change_id, lead(change_id) OVER (PARTITION BY key ORDER BY change_id), key::text
+ *	  FROM (SELECT change_id, uuid
+ *	          FROM poser_widget_version
+ *	         WHERE transaction_id <= $1
+ *	           AND ROW(uuid, change_id) > ROW($2, $3)
+ *	         ORDER BY uuid, change_id
+ *	         LIMIT 1001) AS version (change_id, key)
+ *	 ORDER BY key, change_id
+ *
+ * The limit is a small constant, and next to the table, so that the planner chooses the
+ * index on key and change_id, and does not sort all versions.
+ */
+static char *
+next_versions_query(const PoserVersioned *versioned)
+{
+	AttrNumber key = versioned->keys[0];
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfoString(&sql,
+						   "SELECT version.change_id,\n"
+						   "       pg_catalog.lead(version.change_id) OVER (PARTITION BY version.key ORDER BY version.change_id),\n"
+						   "       version.key::pg_catalog.text\n"
+						   "  FROM (SELECT change_id, ");
+	poser_history_append_column(&sql, versioned, key, "%n");
+	appendStringInfo(&sql,
+					 "\n          FROM %s\n"
+					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1\n"
+					 "           AND ",
+					 poser_relation_name(versioned->versions));
+	poser_history_append_column(&sql, versioned, key,
+								"ROW(%n, change_id) OPERATOR(pg_catalog.>) ROW($2, $3)\n"
+								"         ORDER BY %n, change_id\n");
+	appendStringInfo(&sql,
+					 "         LIMIT %d) AS version (change_id, key)\n"
+					 " ORDER BY version.key, version.change_id",
+					 DELETED_AT_A_TIME + 1);
+	return sql.data;
+}
+
+/*
+ * Delete at most "limit" versions of those that a query has just given, up to the
+ * row "nrows".  Raises the horizon's change_id to the
+ * changes that have replaced them.  *nfound becomes how many they were.  Returns how many
+ * were deleted.  "position", if it is not NULL, becomes that of the last row that was
+ * looked at.
  *
  *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
  */
 static int64
-prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, PoserHorizon *horizon)
+delete_found(const PoserVersioned *versioned, int nrows, int64 limit, int *nfound, PoserPosition *position,
+			 PoserHorizon *horizon)
 {
-	Oid argtypes[] = {INT8OID, INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit)};
-	Oid array_type[] = {INT8ARRAYOID};
-	char *delete_sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
-								poser_relation_name(versioned->versions));
-	PoserQuery query = {.sql = old_versions_query(versioned), .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true};
-	Portal portal = poser_open_cursor_for(&query);
+	Oid argtypes[] = {INT8ARRAYOID};
+	char *sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
+						 poser_relation_name(versioned->versions));
+	SPITupleTable *found = SPI_tuptable;
+	Datum ids[DELETED_AT_A_TIME];
+	Datum array;
+	int64 result = 0;
+	int last = -1;
+
+	Assert(nrows <= DELETED_AT_A_TIME);
+	CHECK_FOR_INTERRUPTS();
+	*nfound = 0;
+	while (last + 1 < nrows && *nfound < limit)
+	{
+		HeapTuple tuple = found->vals[++last];
+		bool isnull;
+		int64 next = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
+
+		if (isnull)
+			continue;
+		ids[(*nfound)++] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
+		horizon->change_id = Max(horizon->change_id, next);
+	}
+	if (position != NULL && last >= 0)
+	{
+		bool isnull;
+
+		pfree(position->key);
+		position->key = SPI_getvalue(found->vals[last], found->tupdesc, 3);
+		position->change_id = DatumGetInt64(SPI_getbinval(found->vals[last], found->tupdesc, 1, &isnull));
+	}
+
+	if (*nfound > 0)
+	{
+		array = PointerGetDatum(construct_array(ids, *nfound, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+		result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &array});
+		pfree(DatumGetPointer(array));
+	}
+	SPI_freetuptable(found);
+	pfree(sql);
+	return result;
+}
+
+/*
+ * Remove at most "limit" versions of one table, by transactions up to this one, and raise
+ * the horizon accordingly.  Returns how many were removed.  They are read by a cursor and
+ * deleted in parts, so that memory stays bounded.
+ *
+ * "position" is NULL, or it has "since" and becomes the position of the last version that
+ * was removed; complete if there are no more.
+ */
+static int64
+prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, PoserPosition *position,
+			   PoserHorizon *horizon)
+{
+	Oid argtypes[] = {INT8OID, INT8OID, INT8OID};
+	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit), Int64GetDatum(position != NULL ? position->since : 0)};
+	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL), .nargs = position != NULL ? 3 : 2, .argtypes = argtypes, .values = values, .read_only = true};
+	int64 result = 0;
+	int64 total = 0;
+	Portal portal;
+
+	/* the planner must know how few transactions there are since then */
+	if (position != NULL)
+		query.cursor_options = CURSOR_OPT_CUSTOM_PLAN;
+	portal = poser_open_cursor_for(&query);
+	for (;;)
+	{
+		int nfound;
+
+		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
+		if (SPI_processed == 0)
+			break;
+		result += delete_found(versioned, SPI_processed, DELETED_AT_A_TIME, &nfound, position, horizon);
+		total += nfound;
+	}
+	SPI_cursor_close(portal);
+	if (total > 0)
+		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
+	if (position != NULL)
+		position->complete = (total < limit);
+	return result;
+}
+
+/*
+ * Remove at most "limit" versions of one table after a position, up to its transaction,
+ * as prune_versions() does.  All queries read with the active snapshot, which does not
+ * see what is deleted here.
+ */
+static int64
+prune_after(const PoserVersioned *versioned, int64 limit, PoserPosition *position, PoserHorizon *horizon)
+{
+	Oid argtypes[] = {INT8OID, TEXTOID, INT8OID};
+	char *sql = next_versions_query(versioned);
+	int64 result = 0;
+	int64 total = 0;
+
+	while (total < limit && !position->complete)
+	{
+		Datum values[] = {Int64GetDatum(position->transaction_id), CStringGetTextDatum(position->key), Int64GetDatum(position->change_id)};
+		int nrows = poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true});
+		int nfound;
+
+		pfree(DatumGetPointer(values[1]));
+
+		/* of the last row of a full result it is not known what has replaced it */
+		result += delete_found(versioned, Min(nrows, DELETED_AT_A_TIME), limit - total, &nfound, position, horizon);
+		total += nfound;
+		position->complete = (nrows <= DELETED_AT_A_TIME && total < limit);
+	}
+	if (total > 0)
+		horizon->transaction_id = Max(horizon->transaction_id, position->transaction_id);
+	return result;
+}
+
+/* Returns poser_prune_position in this schema, or InvalidOid: schemas before 1.5 have none. */
+static Oid
+find_positions(Oid nspid)
+{
+	return get_relname_relid("poser_prune_position", nspid);
+}
+
+/*
+ * Can pruning go through these versions by positions?  It needs their table, the index by
+ * which it reads the versions behind a position, and a key that can be written as text
+ * and sorts as that text does.
+ */
+static bool
+has_positions(const PoserVersioned *versioned, Oid positions)
+{
+	Oid type = get_atttype(versioned->versions, versioned->keys[0]);
+
+	return OidIsValid(positions) && OidIsValid(versioned->versions_index) && versioned->nkeys == 1 &&
+		   (type == TEXTOID || type == VARCHAROID);
+}
+
+/*
+ * Read the position of pruning in this table.  Returns false if there is none:
+ *
+ *	SELECT transaction_id, change_id, full_until, key, seen
+ *	  FROM poser_prune_position WHERE relation = $1
+ */
+static bool
+read_position(Oid positions, Oid relid, PoserPosition *position)
+{
+	Oid argtypes[] = {NAMEOID};
+	Datum values[] = {CStringGetDatum(get_rel_name(relid))};
+	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen\n"
+						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
+						 poser_relation_name(positions));
+	bool isnull;
+
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .read_only = true}) == 0)
+		return false;
+	position->transaction_id = poser_history_position(1, NULL);
+	position->change_id = poser_history_position(2, &isnull);
+	position->complete = isnull;
+	position->key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
+	if (position->key == NULL)
+	{
+		/* complete, or changed by hand: from the beginning */
+		position->key = pstrdup("");
+		position->change_id = PG_INT64_MIN;
+	}
+	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
+	position->full_until = poser_history_position(3, NULL);
+	position->since = 0;
+	return true;
+}
+
+/*
+ * Replace the position of pruning in this table, or remove it if "position" is NULL:
+ *
+ *	DELETE FROM poser_prune_position WHERE relation = $1
+ *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen, full_until)
+ *	VALUES ($1, $2, $3, $4, $5::pg_snapshot, $6)
+ */
+static void
+write_position(Oid positions, Oid relid, const PoserPosition *position)
+{
+	const char *name = poser_relation_name(positions);
+	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID};
+	Datum values[lengthof(argtypes)] = {CStringGetDatum(get_rel_name(relid))};
+	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
+
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values});
+	if (position == NULL)
+		return;
+	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen, full_until)\n"
+				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot, $6)",
+				   name);
+	values[1] = Int64GetDatum(position->transaction_id);
+	values[2] = Int64GetDatum(position->change_id);
+	if (!position->complete)
+		values[3] = CStringGetTextDatum(position->key);
+	values[4] = CStringGetTextDatum(position->seen);
+	values[5] = Int64GetDatum(position->full_until);
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn  " : "      "});
+}
+
+/* Begin a round up to this transaction, with the active snapshot. */
+static void
+begin_round(PoserPosition *position, int64 transaction_id)
+{
+	(void) poser_run(&(PoserQuery) {.sql = "SELECT pg_catalog.pg_current_snapshot()", .read_only = true});
+	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
+	position->transaction_id = transaction_id;
+	position->complete = false;
+	position->key = pstrdup(""); /* before all keys */
+	position->change_id = PG_INT64_MIN;
+	position->full_until = transaction_id;
+	position->since = 0;
+}
+
+/*
+ * Has a complete round seen all transactions up to this one?  It has not if one has become
+ * visible since the round began:
+ *
+ *	SELECT FROM poser_transaction
+ *	 WHERE id <= $1
+ *	   AND xact >= pg_snapshot_xmin($2::pg_snapshot)
+ *	   AND NOT pg_visible_in_snapshot(xact, $2::pg_snapshot)
+ *	   AND xact <> COALESCE(pg_current_xact_id_if_assigned(), '0')
+ *	 LIMIT 1
+ *
+ * A snapshot never has the transaction that took it.  What this transaction records after
+ * it has pruned has a later id, see poser_transaction_forget().
+ */
+static bool
+has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
+{
+	Oid argtypes[] = {INT8OID, TEXTOID};
+	Datum values[] = {Int64GetDatum(transaction_id), CStringGetTextDatum(position->seen)};
+	char *sql = psprintf("SELECT FROM %s\n"
+						 " WHERE id OPERATOR(pg_catalog.<=) $1\n"
+						 "   AND xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)\n"
+						 "   AND NOT pg_catalog.pg_visible_in_snapshot(xact, $2::pg_catalog.pg_snapshot)\n"
+						 "   AND xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8)\n"
+						 " LIMIT 1",
+						 poser_relation_name(tables[0].transactions));
+
+	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true}) == 0;
+}
+
+/* Is there nothing to do up to this transaction, because a complete round went so far and has seen all? */
+static bool
+is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
+{
+	return position->complete && position->transaction_id >= transaction_id &&
+		   has_seen_all(position, tables, transaction_id);
+}
+
+/*
+ * Remove at most "limit" versions of one table, from where the last call has stopped.  When a round comes to its end, another one begins if the last
+ * one has not seen everything.
+ */
+static int64
+prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, Oid positions,
+				int64 transaction_id, int64 limit, PoserHorizon *horizon)
+{
+	PoserPosition position;
+	bool exists = read_position(positions, versioned->versions, &position);
+	bool changed = false;
 	int64 result = 0;
 
 	for (;;)
 	{
-		Datum ids[DELETED_AT_A_TIME];
-		Datum array;
-		SPITupleTable *found;
-
-		/* the next versions, and the horizon that results */
-		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
-		found = SPI_tuptable;
-		if (SPI_processed == 0)
-			break;
-		CHECK_FOR_INTERRUPTS();
-		for (uint64 i = 0; i < SPI_processed; i++)
+		if (!exists)
+			begin_round(&position, transaction_id);
+		else if (position.complete)
 		{
-			HeapTuple tuple = found->vals[i];
-			bool isnull;
-			int64 next = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
+			int64 covered = position.transaction_id;
+			int64 full_until = position.full_until;
 
-			ids[i] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
-			horizon->change_id = Max(horizon->change_id, next);
+			if (is_covered(&position, tables, transaction_id))
+				break;
+			if (covered < transaction_id && !has_seen_all(&position, tables, covered))
+				covered = transaction_id;
+			begin_round(&position, transaction_id);
+
+			/*
+			 * If little can have become old, which the ids tell, only rows with such
+			 * versions are looked at.  All rows are looked at from time to time, because
+			 * logical replication can bring a version later than its transaction.
+			 */
+			if (covered < transaction_id && transaction_id - covered <= limit &&
+				(transaction_id - full_until) / FULL_ROUND_AFTER <= limit)
+			{
+				position.since = covered;
+				position.full_until = full_until;
+			}
 		}
+		exists = true;
 
-		/* delete them */
-		array = PointerGetDatum(construct_array(ids, SPI_processed, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		result += poser_run(&(PoserQuery) {.sql = delete_sql, .nargs = 1, .argtypes = array_type, .values = &array});
-		SPI_freetuptable(found);
-		pfree(DatumGetPointer(array));
+		/* this call may have to leave what the round could remove so far */
+		position.transaction_id = Min(position.transaction_id, transaction_id);
+		position.full_until = Min(position.full_until, transaction_id);
+		if (position.since != 0)
+			result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
+		else
+			result += prune_after(versioned, limit - result, &position, horizon);
+		changed = true;
+		if (!position.complete)
+			break;
 	}
-	SPI_cursor_close(portal);
+	if (changed)
+		write_position(positions, versioned->versions, &position);
 	return result;
 }
 
-/* Add the ids, up to this one, of the transactions of the versions in a table. */
+/*
+ * Add the ids, before this one, of the transactions of the versions in a table.  The
+ * table is scanned without a query: reading one column is all there is to do.
+ */
 static void
 read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, TupleDesc desc,
 				  int64 transaction_id)
@@ -195,7 +571,7 @@ read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, T
 
 		CHECK_FOR_INTERRUPTS();
 		/* the versions of a transaction usually follow each other, so this leaves out most repetitions */
-		if (isnull || DatumGetInt64(value) > transaction_id || DatumGetInt64(value) == last)
+		if (isnull || DatumGetInt64(value) >= transaction_id || DatumGetInt64(value) == last)
 			continue;
 		last = DatumGetInt64(value);
 		tuplestore_putvalues(used, desc, &value, &isnull);
@@ -219,13 +595,13 @@ static const char *const version_tables_query =
 	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3";
 
 /*
- * Collect the transactions, up to this one, with versions in other tables of versions.
+ * Collect the transactions, before this one, with versions in other tables of versions.
  * These are all tables with the columns of a table of versions, whatever their owner: a
  * trigger may record to such a table now, or may have done so before it was renamed.
  *
- * The tables are scanned without a query, because a query could run their owners' code.
- * Returns false if one of them cannot be locked at once.  Pruning does not wait for such a
- * table, because its owner could then block pruning.
+ * A query over these tables could run their owners' code, but a scan does not.  Returns
+ * false if one of them cannot be locked at once.  Pruning does not wait for such a table,
+ * because its owner could then block pruning.
  */
 bool
 poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
@@ -275,13 +651,11 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
  *	DELETE FROM poser_transaction AS t
  *	 WHERE t.id < $1
  *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
- *	   AND NOT EXISTS (SELECT FROM poser_widget_version AS v WHERE v.transaction_id = t.id)
- *	   AND NOT EXISTS (SELECT FROM poser_component_version AS v WHERE v.transaction_id = t.id)
  *
- * "poser_used" has the transactions that poser_collect_transactions() has found.  If it has not
- * seen all tables, no transaction is removed.
+ * "poser_used" has the transactions of all versions that there are.  If not all tables of
+ * versions could be read, no transaction is removed, and the result is false.
  */
-static void
+static bool
 prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
 {
 	Oid argtypes[] = {INT8OID};
@@ -289,28 +663,30 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 	EphemeralNamedRelationData enr;
 	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
 	TupleDesc desc = CreateTemplateTupleDesc(1);
-	StringInfoData sql;
-
-	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
-	TupleDescFinalize(desc);
-	if (poser_collect_transactions(used, desc, tables, ntables, transaction_id))
-	{
-		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
-		initStringInfo(&sql);
-		appendStringInfo(&sql,
-						 "DELETE FROM %s AS t\n"
+	char *sql = psprintf("DELETE FROM %s AS t\n"
 						 " WHERE t.id OPERATOR(pg_catalog.<) $1\n"
 						 "   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id OPERATOR(pg_catalog.=) t.id)",
 						 poser_relation_name(tables[0].transactions));
+	bool result;
+
+	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
+	result = poser_collect_transactions(used, desc, tables, ntables, transaction_id);
+	if (result)
+	{
 		for (int i = 0; i < ntables; i++)
-			appendStringInfo(&sql,
-							 "\n   AND NOT EXISTS (SELECT FROM %s AS v\n"
-							 "                    WHERE v.transaction_id OPERATOR(pg_catalog.=) t.id)",
-							 poser_relation_name(tables[i].versions));
-		(void) poser_run(&(PoserQuery) {.sql = sql.data, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .expected = SPI_OK_DELETE});
+		{
+			Relation versions = table_open(tables[i].versions, AccessShareLock);
+
+			read_transactions(versions, tables[i].transaction_id, used, desc, transaction_id);
+			table_close(versions, AccessShareLock);
+		}
+		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
+		(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .expected = SPI_OK_DELETE});
 		SPI_unregister_relation(enr.md.name);
 	}
 	tuplestore_end(used);
+	return result;
 }
 
 /*
@@ -333,6 +709,40 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
 }
 
 /*
+ * Remove transactions without versions.  "removed" is how many versions the call has
+ * removed, at most "limit".
+ *
+ * This reads all versions.  So a call that still finds versions to remove leaves it to a
+ * later one.  With a limit, it is not done again while nothing has changed: the row of
+ * poser_prune_position for poser_transaction says up to where it was done.  That row is
+ * removed with the first version that is removed afterwards.
+ */
+static void
+prune_transactions_at_last(const PoserVersioned *tables, int ntables, Oid positions,
+						   int64 transaction_id, int64 removed, int64 limit)
+{
+	Oid relid = tables[0].transactions;
+	PoserPosition position;
+	bool done = false;
+
+	if (removed < limit)
+	{
+		if (removed == 0 && limit < PG_INT64_MAX && OidIsValid(positions) &&
+			read_position(positions, relid, &position) && is_covered(&position, tables, transaction_id))
+			return;
+		begin_round(&position, transaction_id);
+		position.complete = true;
+		done = prune_transactions(tables, ntables, transaction_id);
+	}
+	if (!OidIsValid(positions))
+		return;
+	if (done && limit < PG_INT64_MAX)
+		write_position(positions, relid, &position);
+	else if (removed > 0 && !done)
+		write_position(positions, relid, NULL);
+}
+
+/*
  * Remove at most "limit" versions of these tables, by transactions before this time, and
  * then transactions without versions.  Returns how many versions were removed.  Raises
  * an error unless the current user has the rights of the owner of all these tables.
@@ -340,6 +750,7 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
 static int64
 prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
 {
+	Oid positions = find_positions(get_rel_namespace(tables[0].transactions));
 	Oid save_userid;
 	int save_sec_context;
 	int64 transaction_id;
@@ -348,6 +759,8 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 
 	poser_check_owner(tables[0].transactions);
 	poser_check_owner(tables[0].horizon);
+	if (OidIsValid(positions))
+		poser_check_owner(positions);
 	for (int i = 0; i < ntables; i++)
 		poser_check_owner(tables[i].versions);
 
@@ -356,6 +769,8 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 	poser_become_owner(tables[0].transactions, &save_userid, &save_sec_context);
 	PushActiveSnapshot(GetTransactionSnapshot());
 	poser_history_lock(tables, ntables);
+	if (OidIsValid(positions))
+		poser_lock_to_read(&positions, 1);
 	SPI_connect();
 
 	/* the row of this transaction may be removed */
@@ -366,14 +781,17 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 	{
 		PoserHorizon horizon = poser_history_horizon(&tables[0], true);
 
-		horizon.transaction_id = Max(horizon.transaction_id, transaction_id);
 		for (int i = 0; i < ntables && result < limit; i++)
-			result += prune_versions(&tables[i], transaction_id, limit - result, &horizon);
+		{
+			if (limit < PG_INT64_MAX && has_positions(&tables[i], positions))
+				result += prune_in_rounds(tables, &tables[i], positions, transaction_id, limit - result, &horizon);
+			else
+				result += prune_versions(&tables[i], transaction_id, limit - result, NULL, &horizon);
+		}
 		if (result > 0)
 			set_horizon(&tables[0], horizon);
 		/* the transaction itself stays: it gives the time of the oldest state that is left */
-		if (result < limit)
-			prune_transactions(tables, ntables, transaction_id);
+		prune_transactions_at_last(tables, ntables, positions, transaction_id, result, limit);
 	}
 
 	SPI_finish();

@@ -183,7 +183,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	int64 id;
 
 	/* the columns are found by number, so check that they have the types that the script gave them */
-	poser_direct_open(&table, versioned->transactions);
+	poser_direct_open(&table, versioned->transactions, RowExclusiveLock);
 	desc = RelationGetDescr(table.rel);
 	if (desc->natts < TRANSACTION_NATTS)
 		poser_structure_error(table.rel);
@@ -222,7 +222,7 @@ write_row(const PoserVersioned *versioned, FullTransactionId top, Oid role, cons
 	ExecStoreVirtualTuple(slot);
 
 	table_tuple_insert(table.rel, slot, GetCurrentCommandId(true), 0, NULL);
-	(void) poser_direct_insert_index_entries(&table, slot, 0);
+	poser_direct_index_new_row(&table, slot);
 	ExecDropSingleTupleTableSlot(slot);
 	poser_direct_close(&table);
 	return id;

@@ -46,7 +46,8 @@ struct PoserVersionWriter
 	int nslots;
 	int nbuffered;
 	Size bytes;
-	TupleTableSlot *slots[MAX_BUFFERED_VERSIONS];
+	TupleTableSlot **slots;
+	int maxslots; /* the size of the array: 1 for a single row, which most statements write */
 };
 
 /*
@@ -91,9 +92,10 @@ open_versions(PoserVersionWriter *writer)
 	if (writer->opened)
 		return;
 	old = MemoryContextSwitchTo(writer->context);
-	poser_direct_open(&writer->table, writer->versioned->versions);
+	/* the caller has locked the table with the description of the history, or for itself */
+	poser_direct_open(&writer->table, writer->versioned->versions, NoLock);
 	/* the indexes stay open for all batches, so open them in this context */
-	poser_direct_open_indexes(&writer->table);
+	poser_direct_open_plain(&writer->table);
 	writer->batch = AllocSetContextCreate(writer->context, "poser versions", ALLOCSET_DEFAULT_SIZES);
 	if (writer->versioned->coerces)
 		prepare_coercions(writer, RelationGetDescr(writer->table.rel));
@@ -118,13 +120,30 @@ insert_versions(PoserVersionWriter *writer)
 	for (int i = 0; i < writer->nbuffered; i++)
 	{
 		CHECK_FOR_INTERRUPTS();
-		(void) poser_direct_insert_index_entries(&writer->table, writer->slots[i], 0);
+		poser_direct_index_new_row(&writer->table, writer->slots[i]);
 		ExecClearTuple(writer->slots[i]);
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(writer->batch);
 	writer->nbuffered = 0;
 	writer->bytes = 0;
+}
+
+/* Returns the slot for the next version.  The current memory context is the writer's. */
+static TupleTableSlot *
+next_slot(PoserVersionWriter *writer)
+{
+	if (writer->nbuffered < writer->nslots)
+		return writer->slots[writer->nbuffered];
+	if (writer->nslots == writer->maxslots)
+	{
+		writer->maxslots = writer->maxslots == 0 ? 1 : MAX_BUFFERED_VERSIONS;
+		writer->slots = writer->slots == NULL
+							? palloc(sizeof(TupleTableSlot *))
+							: repalloc(writer->slots, writer->maxslots * sizeof(TupleTableSlot *));
+	}
+	writer->slots[writer->nslots] = table_slot_create(writer->table.rel, NULL);
+	return writer->slots[writer->nslots++];
 }
 
 /*
@@ -149,9 +168,7 @@ poser_version_write(PoserVersionWriter *writer, PoserOperation operation,
 	old = MemoryContextSwitchTo(writer->context);
 	if (writer->transaction_id == 0)
 		writer->transaction_id = poser_transaction_record(versioned, writer->role, writer->comment);
-	if (writer->nbuffered == writer->nslots)
-		writer->slots[writer->nslots++] = table_slot_create(writer->table.rel, NULL);
-	slot = writer->slots[writer->nbuffered];
+	slot = next_slot(writer);
 
 	/* the recorded columns; others are null */
 	MemoryContextSwitchTo(writer->batch);
@@ -213,6 +230,8 @@ poser_version_end(PoserVersionWriter *writer)
 			ExecDropSingleTupleTableSlot(writer->slots[i]);
 		poser_direct_close(&writer->table);
 		MemoryContextDelete(writer->batch);
+		if (writer->slots != NULL)
+			pfree(writer->slots);
 		if (writer->coerce != NULL)
 			pfree(writer->coerce);
 	}

@@ -259,6 +259,30 @@ SELECT count(*) FROM poser_batch_row WHERE batch_uuid = 'b1';
 -- It cannot be set.
 UPDATE poser_batch SET row_count = 7 WHERE uuid = 'b2';
 SELECT * FROM poser_check();
+-- One statement changes rows of many batches, and a transaction changes them one by one.
+INSERT INTO poser_batch (uuid, target) SELECT 'many ' || n, 'poser_widget' FROM generate_series(1, 100) AS n;
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, removed)
+SELECT 'many ' || b, n, '{}', n = 3 FROM generate_series(1, 100) AS b, generate_series(1, 3) AS n;
+SELECT row_count, count(*) FROM poser_batch WHERE uuid LIKE 'many%' GROUP BY row_count;
+UPDATE poser_batch_row SET removed = NOT removed WHERE batch_uuid LIKE 'many%' AND sequence > 1 AND batch_uuid <> 'many 7';
+UPDATE poser_batch_row SET removed = true WHERE batch_uuid LIKE 'many%' AND sequence = 1 AND batch_uuid <> 'many 7';
+SELECT row_count, count(*) FROM poser_batch WHERE uuid LIKE 'many%' GROUP BY row_count ORDER BY row_count;
+DO $$
+BEGIN
+	FOR n IN 1..3 LOOP
+		FOR b IN 1..20 LOOP
+			BEGIN
+				DELETE FROM poser_batch_row WHERE batch_uuid = 'many ' || b AND sequence = n;
+				ASSERT b % 2 = 0, 'rolled back';
+			EXCEPTION WHEN assert_failure THEN NULL;
+			END;
+			UPDATE poser_batch_row SET removed = NOT removed WHERE batch_uuid = 'many ' || b AND sequence = 3;
+		END LOOP;
+	END LOOP;
+END
+$$;
+SELECT uuid, row_count, counted FROM row_counts JOIN poser_batch USING (id, row_count) WHERE uuid IN ('many 4', 'many 5', 'many 7', 'many 50');
+SELECT * FROM poser_check();
 TRUNCATE poser_batch CASCADE;
 
 DROP TABLE staging, before, refreshed, "Price ""list""", "new ""list""";

@@ -211,7 +211,10 @@ SELECT (jsonb_populate_record(NULL::poser_widget, v)).*
 		('{"uuid": "t2", "description": "", "active": true, "t1": 0, "t4": 12345678901234567890.5, "t7": 1e-7, "t22": "\"scalar\"", "t23": 5, "t37": []}')) AS v (v);
 SET TimeZone = 'UTC';
 SET IntervalStyle = 'postgres';
-SELECT payload_key, payload = to_jsonb(w) AS same, (SELECT count(*) FROM jsonb_object_keys(payload)) AS keys
+SELECT payload_key, payload = to_jsonb(w) AS same, payload::text = to_jsonb(w)::text AS same_text,
+	   pg_column_size(payload) = pg_column_size(to_jsonb(w)) AS same_size,
+	   (SELECT count(*) FROM jsonb_object_keys(payload)) AS keys,
+	   (SELECT count(*) FROM jsonb_object_keys(to_jsonb(w)) AS key WHERE payload -> key = to_jsonb(w) -> key) AS found
   FROM poser_datasync_changes('erp') JOIN poser_widget w ON w.uuid = payload_key ORDER BY change_id;
 RESET TimeZone;
 RESET IntervalStyle;

@@ -1,5 +1,5 @@
--- ALTER EXTENSION poser UPDATE: from 1.0 with rows, from 1.2 with a history, and
--- from 1.3 with batches.
+-- ALTER EXTENSION poser UPDATE: from 1.0 with rows, from 1.2 with a history, from 1.3
+-- with batches, and from 1.4 with consumers.
 
 \set VERBOSITY sqlstate
 CREATE EXTENSION poser VERSION '1.0';
@@ -194,6 +194,44 @@ SELECT deleted FROM poser_batch_execute('open');
 SELECT payload_key, deletion FROM drain('first', 1000);
 SELECT * FROM poser_check();
 DROP FUNCTION drain;
+
+-- Consumers, batches and history of 1.4 go on, also in the middle of a window.
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.4';
+SET poser.runas = 'alice';
+SELECT poser_datasync_add('polled'), poser_datasync_add('behind', 'beginning');
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', 'a');
+INSERT INTO poser_batch (uuid, target) VALUES ('b', 'poser_widget');
+INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key, new) VALUES
+	('b', 1, 'update', '{"uuid": "w2"}', '{"description": "Two"}'),
+	('b', 2, 'unchanged', '{"uuid": "w1"}', NULL);
+SELECT max(change_id) AS delivered FROM poser_datasync_changes('polled', 2) \gset
+RESET poser.runas;
+-- an update that is used and rolled back
+BEGIN;
+ALTER EXTENSION poser UPDATE TO '1.5';
+SELECT poser_datasync_confirm('polled', :delivered);
+SELECT updated, unchanged FROM poser_batch_execute('b');
+DELETE FROM poser_component;
+SELECT * FROM poser_check();
+ROLLBACK;
+SELECT extversion FROM pg_extension WHERE extname = 'poser';
+SELECT to_regproc('poser_lock_tables'), to_regproc('poser_set_owner');
+SELECT * FROM poser_check();
+-- the update, in a transaction that writes before and after
+BEGIN;
+UPDATE poser_widget SET description = 'before' WHERE uuid = 'w3';
+ALTER EXTENSION poser UPDATE TO '1.5';
+UPDATE poser_widget SET description = 'after' WHERE uuid = 'w3';
+COMMIT;
+SELECT poser_datasync_confirm('polled', :delivered);
+SELECT payload_key, deletion, payload ->> 'description' AS description FROM poser_datasync_changes('polled', 2);
+SELECT consumer, pending FROM poser_datasync_status ORDER BY consumer;
+SELECT updated, unchanged FROM poser_batch_execute('b');
+SELECT username = 'alice' AS by_alice, operation, description FROM poser_widget_history('w3');
+SELECT uuid, component_count FROM poser_widget_list();
+SELECT * FROM poser_check();
 
 DEALLOCATE add;
 DROP TABLE widget_before, component_before;

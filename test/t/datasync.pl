@@ -372,6 +372,129 @@ $node->safe_psql('neighbour', q{COMMIT PREPARED 'elsewhere'});
 $_->quit foreach $elsewhere, $reader, $here, $younger;
 
 #
+# Many transactions
+#
+
+# Their rows are read ahead, and more of them than are kept.  The changes of a long
+# transaction lie between those of many others, and so do changes that are rolled back.
+make_database('many');
+$node->safe_psql('many', q{SELECT poser_datasync_add('c')});
+my $wide = $node->background_psql('many');
+$wide->query_safe(q{BEGIN; INSERT INTO poser_widget (uuid, description) VALUES ('wide', '')});
+foreach my $n (1 .. 3)
+{
+	$node->safe_psql('many', <<"EOF");
+DO \$\$
+BEGIN
+	FOR i IN 1 .. 1000 LOOP
+		PERFORM set_config('poser.runas', 'user ' || i / 3, false);
+		INSERT INTO poser_widget (uuid, description) VALUES ($n || ' ' || i, repeat('x', i % 200));
+		IF i % 10 = 0 THEN ROLLBACK; ELSE COMMIT; END IF;
+	END LOOP;
+END
+\$\$
+EOF
+	$wide->query_safe(qq{UPDATE poser_widget SET description = '$n' WHERE uuid = 'wide'});
+	next unless $n == 1;
+	is(drain($node, 'many', 'c', 500), 900, 'a part is delivered');
+	$node->safe_psql('many', q{SELECT poser_datasync_add('half')});
+}
+$wide->query_safe('COMMIT');
+$node->safe_psql('many', q{DELETE FROM poser_widget WHERE uuid IN ('wide', '2 7')});
+is($node->safe_psql('many', <<'EOF'), 't', 'each change has the time and the user of its transaction');
+SELECT bool_and(t.issued_at = c.issued_at AND t.username = c.username)
+FROM poser_datasync_changes('c', 100000) AS c LEFT JOIN poser_transaction AS t ON t.id = c.transaction_id
+EOF
+
+is(drain($node, 'many', 'c', 700), 1806, 'the rest is delivered');
+received_exact($node, 'many', 'c', 'many transactions');
+
+# Pruning stops at the first transaction that a consumer needs, and does not read the others for this.
+$node->safe_psql('many', q{SELECT poser_datasync_add('behind', 'beginning')});
+foreach my $consumer ('behind', 'half')
+{
+	is($node->safe_psql('many', <<'EOF'), 't', "$consumer: pruning reads few of the pending changes");
+CREATE TEMPORARY TABLE n AS SELECT 0::bigint AS before, 0::bigint AS after;
+BEGIN;
+UPDATE n SET before = pg_stat_get_xact_tuples_returned('poser_widget_version_pkey'::regclass)
+	+ pg_stat_get_xact_tuples_returned('poser_widget_version'::regclass);
+DO $$BEGIN PERFORM poser_prune_versions('0', 1); END$$;
+UPDATE n SET after = pg_stat_get_xact_tuples_returned('poser_widget_version_pkey'::regclass)
+	+ pg_stat_get_xact_tuples_returned('poser_widget_version'::regclass);
+COMMIT;
+SELECT after - before < 500 FROM n;
+EOF
+	$node->safe_psql('many', "SELECT poser_datasync_drop('$consumer')");
+}
+$wide->quit;
+
+#
+# Polls beside long transactions
+#
+make_database('polls');
+$node->safe_psql('polls', <<'EOF');
+CREATE FUNCTION scans(consumer name) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+	before bigint := pg_stat_get_xact_numscans('poser_transaction_idx_xact'::regclass);
+BEGIN
+	PERFORM FROM poser_datasync_changes(consumer);
+	RETURN pg_stat_get_xact_numscans('poser_transaction_idx_xact'::regclass) - before;
+END
+$$;
+SELECT poser_datasync_add('c');
+EOF
+sub prepare
+{
+	my ($name, $statement) = @_;
+	$node->safe_psql('polls', "BEGIN; $statement; PREPARE TRANSACTION '$name'");
+	return;
+}
+
+# The transactions run when the position is taken: one writes, the others do not.
+prepare('writer', q{INSERT INTO poser_widget (uuid, description) VALUES ('before', '')});
+prepare("long $_", 'SELECT pg_current_xact_id()') foreach 1 .. 6;
+insert_widget('polls', 'first');
+is(drain($node, 'polls', 'c', 1), 1, 'they delay no change');
+my $poller = $node->background_psql('polls');
+my $poll = q{SELECT string_agg(payload_key, ' ') FROM poser_datasync_changes('c')};
+is($poller->query_safe(q{SELECT scans('c')}), 1, 'a poll does not look up transactions that are running');
+is($poller->query_safe(q{SELECT scans('c')}), 1, 'nor does the next one');
+prepare('later writer', q{INSERT INTO poser_widget (uuid, description) VALUES ('after', '')});
+is($poller->query_safe($poll), '', 'nothing is new');
+
+# Each one that ends is looked up once by the session, and nothing is written for it.
+$node->safe_psql('polls', "COMMIT PREPARED 'long $_'") foreach 1 .. 5;
+my $position = $node->safe_psql('polls', 'SELECT ctid, from_snapshot FROM poser_datasync_consumer');
+cmp_ok($poller->query_safe(q{SELECT scans('c')}), '>', 1, 'those that have ended are looked up');
+is($poller->query_safe(q{SELECT scans('c')}), 1, 'and only once');
+is($node->safe_psql('polls', 'SELECT ctid, from_snapshot FROM poser_datasync_consumer'), $position, 'a poll with nothing new writes nothing');
+
+# What was running then is found when it ends, in whatever order, by old sessions and by new ones.
+$node->safe_psql('polls', q{ROLLBACK PREPARED 'long 6'});
+is($poller->query_safe($poll), '', 'nothing comes of a transaction that wrote nothing');
+$node->safe_psql('polls', q{COMMIT PREPARED 'writer'});
+is($poller->query_safe("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1"), 1, 'a snapshot is taken');
+$node->safe_psql('polls', q{COMMIT PREPARED 'later writer'});
+is($poller->query_safe($poll), 'before', 'an older snapshot has the changes of the first writer');
+is($poller->query_safe("ROLLBACK; $poll"), 'before after', 'and a newer one those of both');
+is($node->safe_psql('polls', $poll), 'before after', 'another session gets the same');
+is(drain($node, 'polls', 'c', 1), 2, 'both are confirmed');
+is($poller->query_safe($poll), '', 'and the session gets them no more');
+
+# A session remembers what it has polled for each consumer.
+$node->safe_psql('polls', 'SELECT poser_datasync_add(name) FROM unnest(ARRAY[' . join(',', map { "'c$_'" } 1 .. 10) . ']::name[]) AS name');
+foreach my $n (1 .. 3)
+{
+	$poller->query_safe("SELECT count(*) FROM poser_datasync_changes('c$_')") foreach 1 .. 10;
+	insert_widget('polls', "row $n");
+	is($poller->query_safe("SELECT string_agg(payload_key, ' ') FROM poser_datasync_changes('c$_')"), "row $n", "consumer $_ gets row $n") foreach 1 .. 10;
+	$poller->query_safe("SELECT poser_datasync_confirm('c$_', (SELECT max(change_id) FROM poser_datasync_changes('c$_')))") foreach 1 .. 10;
+}
+drain($node, 'polls', 'c', 1);
+received_exact($node, 'polls', 'c', 'polls');
+$poller->quit;
+
+#
 # NOTIFY
 #
 make_database('notify');

@@ -1,4 +1,4 @@
-# The library works with the schema of every released version.  After the library is
+# The library works with the schema of every version.  After the library is
 # installed, and before ALTER EXTENSION ... UPDATE, a database reads and writes as
 # before, and each function of the old version does what it did.
 
@@ -115,9 +115,17 @@ SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('
 SELECT poser_datasync_stale('0');
 SELECT 'c', (poser_datasync_pending('c')).pending;
 EOF
+	[ '1.5', 'a script can be run', <<'EOF', "\n\npostgres=X/postgres" ],
+BEGIN;
+SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
+CREATE FUNCTION replacement() RETURNS void LANGUAGE sql AS '';
+SELECT poser_carry_grants('poser_version()', 'replacement()');
+SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
+ROLLBACK;
+EOF
 );
 
-my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4');
+my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5');
 my %number = map { $versions[$_] => $_ } 0 .. $#versions;
 my $rows = q{SELECT to_json(w) FROM poser_widget w ORDER BY uuid;
 	SELECT to_json(c) FROM poser_component c ORDER BY uuid};
@@ -145,7 +153,7 @@ EOF
 	  if $version ne '1.0';
 
 	my $before = $node->safe_psql($dbname, $rows);
-	$node->safe_psql($dbname, 'ALTER EXTENSION poser UPDATE');
+	$node->safe_psql($dbname, 'SET client_min_messages = warning; ALTER EXTENSION poser UPDATE');
 	is($node->safe_psql($dbname, $rows), $before, "updated from $version rows are as they were");
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "updated from $version nothing is wrong");
 	is( $node->safe_psql($dbname, <<'EOF'), "1\nupdate|updated\nw1|1", "updated from $version writing goes on");

@@ -37,8 +37,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.3--1.4.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.4: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.4--1.5.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.5: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
@@ -68,6 +68,16 @@ foreach (@databases)
 	$given{$dbname} = $old->safe_psql($dbname, $changes);
 	history_exact($old, $dbname, "$dbname, before", versions => 20);
 }
+
+# a database in which a user has changed Poser's tables
+create_database($old, 'changed');
+$old->safe_psql('changed', <<'EOF');
+SELECT poser_alter_type('poser_widget', 'description', 'varchar(400)');
+ALTER TABLE poser_widget_version ALTER COLUMN description TYPE varchar(400);
+ALTER TABLE poser_component ADD COLUMN price numeric(10,2) DEFAULT 1, ADD CHECK (item_code <> 'x');
+ALTER TABLE poser_batch DISABLE TRIGGER poser_batch_guard;
+EOF
+my $local_changes = $old->safe_psql('changed', 'SELECT * FROM poser_local_changes()');
 $old->stop;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
@@ -83,6 +93,7 @@ command_ok(
 	],
 	'pg_upgrade from ' . major($old_pg_config) . " to $new_major");
 $new->start;
+is($new->safe_psql('changed', 'SELECT * FROM poser_local_changes()'), $local_changes, 'local changes are the same');
 
 foreach (@databases)
 {

@@ -25,6 +25,9 @@ SELECT w.uuid, n::text, 'Part ' || n, n > 2
 FROM poser_widget w, generate_series(1, 10) n WHERE n <= w.uuid::int * 2;
 EOF
 
+# A local change.
+$primary->safe_psql('db', 'ALTER TABLE poser_component SET (fillfactor = 90)');
+
 # A history of several transactions, which have different comments.
 foreach (
 	[ 'added',   q{INSERT INTO poser_widget (uuid, description) VALUES ('6', 'Widget 6');
@@ -59,6 +62,7 @@ sub reads
 	  q{SELECT * FROM poser_widget_history('6')},
 	  q{SELECT * FROM poser_widget_history('6', true)},
 	  q{SELECT * FROM poser_component_history('6.2')},
+	  'SELECT * FROM poser_local_changes()',
 	  map { my $at = issued_at($_);
 		("SELECT * FROM poser_widget_as_of($at) ORDER BY uuid",
 			"SELECT * FROM poser_component_as_of($at) ORDER BY uuid") } @comments;

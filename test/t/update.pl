@@ -184,7 +184,9 @@ foreach (
 	[ 'public', 'owner', '1.1' ],
 	[ 'Stock Room', 'owner', '1.2' ],
 	[ 'Stock Room', 'postgres', '1.3' ],
-	[ 'public', 'owner', '1.3' ])
+	[ 'public', 'owner', '1.3' ],
+	[ 'public', 'postgres', '1.4' ],
+	[ 'Stock Room', 'owner', '1.4' ])
 {
 	my ($schema, $role, $version) = @$_;
 	my $about = "from $version, schema $schema, by $role";
@@ -217,7 +219,7 @@ EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
 	# Each version on the way has the same catalogs as a new database.
-	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3') : ())
+	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3', '1.4') : ())
 	{
 		my $between_fresh = "fresh_$between" =~ tr/./_/r;
 		create_database($node, $between_fresh, schema => $schema, owner => $role, version => $between);
@@ -407,11 +409,59 @@ EOF
 is( $node->safe_psql('commented', q{SELECT operation, coalesce(comment, 'none') FROM poser_widget_history('b')}),
 	'insert|none', 'after CREATE EXTENSION there is none if the session has none');
 
+# What users have granted and revoked stays, also on functions that the update replaces:
+# grants with grant option, grants of other grantors, and owners.  A dump has it, too.
+# Functions are compared by name, because their arguments may have changed.
+$node->safe_psql('postgres', 'CREATE ROLE granted');
+create_database($node, 'granting', version => '1.4', owner => 'owner');
+$node->safe_psql('granting', <<'EOF');
+CREATE TABLE before AS SELECT proname AS name FROM pg_proc WHERE proname LIKE 'poser%';
+CREATE VIEW privileges AS
+	SELECT DISTINCT proname, proowner::regrole AS owner,
+		CASE grantor WHEN proowner THEN 'the owner' ELSE grantor::regrole::text END AS grantor,
+		CASE grantee WHEN 0 THEN 'public' WHEN proowner THEN 'the owner' ELSE grantee::regrole::text END AS grantee,
+		is_grantable
+	FROM pg_proc, LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner)))
+	WHERE proname IN (SELECT name FROM before);
+DO $$
+DECLARE
+	f regprocedure;
+BEGIN
+	FOR f IN SELECT oid FROM pg_proc WHERE proname LIKE 'poser%' ORDER BY oid LOOP
+		EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', f);
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO granted WITH GRANT OPTION', f);
+		SET ROLE granted;
+		EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO reader', f);
+		RESET ROLE;
+		IF f::text LIKE 'poser_batch_p%' THEN
+			EXECUTE format('ALTER FUNCTION %s OWNER TO owner', f);
+		END IF;
+	END LOOP;
+END
+$$;
+ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO PUBLIC, reader;
+EOF
+my $privileges = 'SELECT * FROM privileges ORDER BY 1, 2, 3, 4, 5';
+my $granted = $node->safe_psql('granting', $privileges);
+like($granted, qr/^poser_batch_populate\|owner\|granted\|reader\|f$/m, 'roles have granted functions');
+unlike($granted, qr/\|public\|/, '... and have revoked them from PUBLIC');
+lines_as($node, 'granting', 'owner', 'ALTER EXTENSION poser UPDATE');
+is($node->safe_psql('granting', $privileges), $granted, 'the update leaves grants and owners as they were');
+my $dump = $node->basedir . '/granting.sql';
+$node->command_ok([ 'pg_dump', '--file' => $dump, '--dbname' => $node->connstr('granting') ], 'a dump after the update');
+$node->safe_psql('postgres', 'CREATE DATABASE granting_restored OWNER owner TEMPLATE template0');
+$node->command_ok([ 'psql', '--no-psqlrc', '--quiet', '-v' => 'ON_ERROR_STOP=1', '--file' => $dump,
+	'--dbname' => $node->connstr('granting_restored') ], '... is restored');
+# a dump does not have the owners of an extension's functions
+$privileges = q{SELECT proname, grantor, grantee, is_grantable FROM privileges
+	WHERE grantee IN ('public', 'granted', 'reader') ORDER BY 1, 2, 3, 4};
+is($node->safe_psql('granting_restored', $privileges), $node->safe_psql('granting', $privileges), '... with these grants');
+
 # The update waits for a transaction that has written, and later writers wait for the
 # update, with a prepared statement, too.  No change is lost.
 foreach (
 	[ '1.1', "a|0|prepared|f\na|1|executed|t\nfirst|0||f\nthird|0||t" ],
-	[ '1.3', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
+	[ '1.4', "a|0|Clock|t\na|1|prepared|t\na|1|executed|t\nfirst|0||t\nthird|0||t" ])
 {
 	my ($version, $recorded) = @$_;
 	my $about = "from $version: writers that waited";
@@ -500,7 +550,6 @@ foreach (
 	'GRANT USAGE ON SEQUENCE poser_change_id_seq TO reader',
 	'REVOKE EXECUTE ON FUNCTION poser_record_versions() FROM public',
 	'DROP INDEX poser_widget_version_idx_key',
-	'DROP INDEX poser_transaction_idx_issued_at',
 	q{COMMENT ON COLUMN poser_transaction.xact IS 'other'},
 	q{COMMENT ON SEQUENCE poser_change_id_seq IS 'other'},
 	'ALTER TABLE poser_batch DISABLE ROW LEVEL SECURITY',
@@ -544,6 +593,8 @@ foreach (
 	'REVOKE EXECUTE ON FUNCTION poser_datasync_changes(name, integer) FROM public',
 	'GRANT EXECUTE ON FUNCTION poser_datasync_arrive() TO reader',
 	'ALTER FUNCTION poser_datasync_pending(name) VOLATILE',
+	'ALTER FUNCTION poser_widget_get(varchar) PARALLEL RESTRICTED',
+	'GRANT EXECUTE ON FUNCTION poser_lock_tables(text[]) TO reader',
 	q{COMMENT ON TYPE poser_change IS 'other'},
 	q{COMMENT ON COLUMN poser_change.payload IS 'other'},
 	q{COMMENT ON COLUMN poser_datasync_consumer.handler IS 'other'},
