@@ -21,8 +21,13 @@
  * look for the uuid, too.
  *
  * The triggers do not check what Poser writes itself, see writing_header and
- * poser_batch_marked.  They do not check or count what a restore writes either, because
- * a dump has the final values.
+ * poser_batch_marked.
+ *
+ * A restore, or a tool that copies tables, brings batches from elsewhere.  Nothing tells
+ * reliably that a session does so.  But such a header has created_by and role_name, and the
+ * owner of the table inserts it.  So it keeps its values, and row_count counts its rows when
+ * they come.  Rows of a complete batch could not come then.  So such a batch keeps its
+ * row_count, too, and the owner can insert rows until there are as many.
  */
 #include "postgres.h"
 
@@ -174,19 +179,33 @@ fill_new_header(Relation rel, HeapTuple tuple)
 	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), nfilled, columns, values, nulls);
 }
 
-/*
- * Does the header come from a dump?  With --enable-row-security a restore is not told from
- * other sessions of the owner with an empty search_path.  But only a dump has created_by.
- */
+/* Does the owner of the table insert a header that was made elsewhere? */
 static bool
-is_from_dump(Relation rel, HeapTuple tuple)
+is_arriving(Relation rel, HeapTuple tuple)
 {
-	bool isnull;
+	bool no_user;
+	bool no_role;
 
-	if (!poser_may_be_restore(rel))
-		return false;
-	(void) read_column(rel, tuple, "created_by", InvalidOid, &isnull);
-	return !isnull;
+	(void) read_column(rel, tuple, "created_by", TEXTOID, &no_user);
+	(void) read_column(rel, tuple, "role_name", NAMEOID, &no_role);
+	return !no_user && !no_role && poser_is_owner(RelationGetRelid(rel), GetUserId());
+}
+
+/* Returns the header, or a copy of it with a row_count to which its rows will be added. */
+static HeapTuple
+keep_arriving_header(Relation rel, HeapTuple tuple)
+{
+	int column = poser_own_column(rel, "row_count", INT8OID);
+	Datum zero = Int64GetDatum(0);
+	bool isnull;
+	bool not_executed;
+	bool complete = DatumGetBool(read_column(rel, tuple, "complete", BOOLOID, &isnull)) && !isnull;
+
+	(void) read_column(rel, tuple, "executed", InvalidOid, &not_executed);
+	if (complete && not_executed)
+		return tuple;
+	isnull = false;
+	return heap_modify_tuple_by_cols(tuple, RelationGetDescr(rel), 1, &column, &zero, &isnull);
 }
 
 /*
@@ -209,14 +228,14 @@ poser_batch_guard(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must fire before each row", trigdata->tg_trigger->tgname)));
-	if (writing_header || poser_is_restore(rel))
+	if (writing_header)
 		return PointerGetDatum(new);
 
 	/* a new batch */
 	if (TRIGGER_FIRED_BY_INSERT(trigdata->tg_event))
 	{
-		if (is_from_dump(rel, new))
-			return PointerGetDatum(new);
+		if (is_arriving(rel, new))
+			return PointerGetDatum(keep_arriving_header(rel, new));
 		check_target(rel, new, NULL);
 		return PointerGetDatum(fill_new_header(rel, new));
 	}
@@ -356,31 +375,27 @@ run_for_header(const char *sql, const char *headers, Datum uuid, const ItemPoint
 }
 
 /*
- * Does the header of a batch count all its rows already?  A dump has the header before the
- * rows.  With --enable-row-security this is how the rows of a restore are told.
- *
- *	SELECT count(*) <= (SELECT row_count FROM poser_batch WHERE uuid = $1)
- *	  FROM poser_batch_row
- *	 WHERE batch_uuid = $1 AND NOT removed
+ * Are there not more rows of a batch than its row_count?  Reads the rows, those of the
+ * current statement, too.
  */
 static bool
-is_restored(Relation rel, const char *headers, Datum uuid)
+are_within_count(Relation rel, Datum uuid, int64 row_count)
 {
-	Oid argtypes[] = {VARCHAROID};
+	Oid argtypes[] = {VARCHAROID, INT8OID};
+	Datum values[] = {uuid, Int64GetDatum(row_count)};
 	bool isnull;
-	Datum result;
 
+	/*
+	 * SELECT count(*) <= $2 FROM poser_batch_row WHERE batch_uuid = $1 AND NOT removed
+	 */
 	(void) poser_run(&(PoserQuery) {
-		.sql = psprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.<=)"
-						" (SELECT row_count FROM %s WHERE uuid OPERATOR(pg_catalog.=) $1)\n"
-						"  FROM %s\n"
+		.sql = psprintf("SELECT pg_catalog.count(*) OPERATOR(pg_catalog.<=) $2 FROM %s"
 						" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed",
-						headers, poser_relation_name(RelationGetRelid(rel))),
-		.nargs = 1,
+						poser_relation_name(RelationGetRelid(rel))),
+		.nargs = lengthof(argtypes),
 		.argtypes = argtypes,
-		.values = &uuid});
-	result = SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull);
-	return !isnull && DatumGetBool(result);
+		.values = values});
+	return DatumGetBool(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isnull));
 }
 
 /*
@@ -388,10 +403,10 @@ is_restored(Relation rel, const char *headers, Datum uuid)
  * "change" to its row_count.  Raises an error if the rows must not change.  "headers"
  * is the qualified name of poser_batch, and "rel" is the table of the rows.
  * "is_owner" says whether the user that ran the statement has the rights of the owner of
- * "rel".  With "may_be_restore" the rows can be a dump's, see is_restored().
+ * "rel", and "is_insert" whether the statement has inserted the rows.
  */
 static void
-update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner, bool may_be_restore)
+update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bool is_owner, bool is_insert)
 {
 	const char *uuid_text = TextDatumGetCString(uuid);
 	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, uuid_text) == 0);
@@ -402,6 +417,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	TupleDesc desc;
 	bool executed;
 	bool complete;
+	int64 row_count;
 	char *name;
 	bool isnull;
 
@@ -410,21 +426,19 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	 *
 	 * UPDATE poser_batch SET row_count = row_count + $2
 	 *  WHERE ctid = $3 AND uuid = $1
-	 * RETURNING executed IS NOT NULL, complete, id, ctid
+	 * RETURNING executed IS NOT NULL, complete, id, ctid, row_count
 	 *
 	 * If the number of rows stays the same, or if the header is somewhere else, lock it:
 	 *
-	 * SELECT executed IS NOT NULL, complete, id, ctid FROM poser_batch
+	 * SELECT executed IS NOT NULL, complete, id, ctid, row_count FROM poser_batch
 	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	static const char *const update_sql =
 		"UPDATE %1$s SET row_count = row_count OPERATOR(pg_catalog.+) $2 WHERE %2$s"
-		" RETURNING executed IS NOT NULL, complete, id, ctid";
+		" RETURNING executed IS NOT NULL, complete, id, ctid, row_count";
 	static const char *const lock_sql =
-		"SELECT executed IS NOT NULL, complete, id, ctid FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
+		"SELECT executed IS NOT NULL, complete, id, ctid, row_count FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
 
-	if (may_be_restore && is_restored(rel, headers, uuid))
-		return;
 	if (change != 0 && place != NULL)
 		is_counted = (run_for_header(update_sql, headers, uuid, place, change, true) > 0);
 	if (!is_counted &&
@@ -442,13 +456,20 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	complete = DatumGetBool(SPI_getbinval(header, desc, 2, &isnull));
 	name = poser_batch_name(poser_result_int64(3, NULL), uuid);
 	tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(header, desc, 4, &isnull));
+	row_count = poser_result_int64(5, NULL) - (is_counted ? change : 0);
 
 	/* raise an error if these rows must not change */
 	if (executed && !is_owner && !is_marked)
 		poser_batch_executed_error(name, psprintf("Only the owner of \"%s\" can change its rows.",
 												  RelationGetRelationName(rel)));
 	if (complete && !executed && !is_marked)
-		poser_batch_complete_error(name);
+	{
+		if (!is_owner || !is_insert || !are_within_count(rel, uuid, row_count))
+			poser_batch_complete_error(name);
+		/* these rows have come from elsewhere, and are counted already */
+		change = is_counted ? -change : 0;
+		is_counted = false;
+	}
 
 	if (change != 0 && !is_counted &&
 		run_for_header(update_sql, headers, uuid, &tid, change, true) > 0)
@@ -556,8 +577,9 @@ query_changes(TriggerData *trigdata)
  * in the order of their uuids, so that two statements cannot deadlock here.
  */
 static void
-update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner, bool may_be_restore)
+update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner)
 {
+	bool is_insert = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event);
 	BatchChange changes[MAX_CHANGES];
 	int nchanges = 0;
 	SPITupleTable *batches;
@@ -583,7 +605,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner, boo
 	{
 		qsort(changes, nchanges, sizeof(BatchChange), compare_changes);
 		for (int i = 0; i < nchanges; i++)
-			update_row_count(trigdata->tg_relation, headers, changes[i].uuid, changes[i].change, is_owner, may_be_restore);
+			update_row_count(trigdata->tg_relation, headers, changes[i].uuid, changes[i].change, is_owner, is_insert);
 		return;
 	}
 
@@ -598,7 +620,7 @@ update_row_counts(TriggerData *trigdata, const char *headers, bool is_owner, boo
 		Datum change = SPI_getbinval(batches->vals[i], batches->tupdesc, 2, &isnull);
 
 		CHECK_FOR_INTERRUPTS();
-		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner, may_be_restore);
+		update_row_count(trigdata->tg_relation, headers, uuid, DatumGetInt64(change), is_owner, is_insert);
 	}
 }
 
@@ -617,7 +639,6 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relid = RelationGetRelid(trigdata->tg_relation);
 	bool is_owner = poser_is_owner(relid, GetUserId());
-	bool may_be_restore;
 	PoserStatement *statement;
 	Oid save_userid;
 	int save_sec_context;
@@ -634,18 +655,13 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	statement = poser_statement_end(&statements, trigdata);
 	if (statement != NULL)
 		pfree(statement);
-	if (poser_is_restore(trigdata->tg_relation))
-		return PointerGetDatum(NULL);
 	if (TRIGGER_FIRED_BY_TRUNCATE(trigdata->tg_event))
 		poser_check_owner(relid);
-
-	may_be_restore = TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) && poser_may_be_restore(trigdata->tg_relation);
 
 	/* the user may have no privilege on poser_batch */
 	poser_become_owner(relid, &save_userid, &save_sec_context);
 	SPI_connect();
-	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner,
-					  may_be_restore);
+	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner);
 	SPI_finish();
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 	return PointerGetDatum(NULL);

@@ -214,6 +214,10 @@ static const char *const check_batches =
 	"UNION ALL\n"
 	"SELECT 'sequence poser_batch_id_seq', format('is behind: %%s is in use', max(b.id))\n"
 	"  FROM %1$s.poser_batch AS b\n"
+	/* on a subscriber the sequence is behind until the subscriber becomes the writer */
+	" WHERE NOT EXISTS (SELECT FROM pg_subscription_rel\n"
+	"                    WHERE srrelid = (SELECT oid FROM pg_class\n"
+	"                                      WHERE relnamespace = $1 AND relname = 'poser_batch'))\n"
 	"HAVING max(b.id) >= (SELECT s.last_value + s.is_called::int FROM %1$s.poser_batch_id_seq AS s)\n"
 	" ORDER BY 1, 2";
 

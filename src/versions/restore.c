@@ -14,7 +14,6 @@
  * - In a session that is likely to restore, inserted rows are looked up in the history,
  *   which can come before them, see version.c.  In any other session this would cost
  *   every INSERT.
- * - The batches of a restore keep the values that the dump has, see batch_guard.c.
  * - A table of versions without the triggers of arrival.c belongs to a schema before 1.5,
  *   or is a user's own.  Nothing replaces there what was recorded, and a restore's history
  *   would collide with it.  So the rows of a restore are not recorded there, as before 1.5.
@@ -127,8 +126,8 @@ poser_restore_is_likely(void)
  * by calling a SECURITY DEFINER function of the owner.  Nor do they let a SECURITY DEFINER
  * function of another role bypass it when the owner calls the function.
  */
-bool
-poser_may_be_restore(Relation rel)
+static bool
+may_be_restore(Relation rel)
 {
 	return namespace_search_path[0] == '\0' &&
 		   poser_is_owner(RelationGetRelid(rel), GetOuterUserId()) &&
@@ -139,7 +138,7 @@ poser_may_be_restore(Relation rel)
 bool
 poser_is_restore(Relation rel)
 {
-	return !row_security && poser_may_be_restore(rel);
+	return !row_security && may_be_restore(rel);
 }
 
 /*
@@ -150,7 +149,7 @@ static bool
 is_loading(Relation rel)
 {
 	return poser_is_restore(rel) ||
-		   (poser_may_be_restore(rel) && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0);
+		   (may_be_restore(rel) && debug_query_string != NULL && strncmp(debug_query_string, "COPY ", 5) == 0);
 }
 
 /*

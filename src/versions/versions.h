@@ -111,7 +111,6 @@ extern void poser_arrival_init(void);
 
 /* restore.c */
 extern bool poser_restore_is_likely(void);
-extern bool poser_may_be_restore(Relation rel);
 extern bool poser_is_restore(Relation rel);
 extern void poser_restore_wait(Relation rel);
 

@@ -1,6 +1,6 @@
 # Shared by the TAP tests: a cluster, statements as another role; a history, batches
-# and consumers; and the checks that most tests make: all counts are exact, and the
-# history is what has happened.
+# and consumers; the checks that most tests make: all counts are exact, and the history
+# is what has happened; and a source with all of it, with the checks of a restore.
 
 package PoserTest;
 
@@ -18,9 +18,10 @@ $ENV{PGUSER} = 'postgres';
 our @EXPORT = qw(
   new_node create_database lines_as fails_as
   start_session sqlstate waits_for_lock pgbench_file
-  counts_exact history_exact contents
-  make_deltas make_history history_goes_on make_batches batches_go_on
+  counts_exact history_exact contents same_contents
+  make_deltas make_history make_many_transactions history_goes_on make_batches batches_go_on
   make_consumers consumers_go_on
+  make_source source_of new_target restored_exact config_tables
   MAINTAINED BATCH_TABLES CONSUMER_OBJECTS
 );
 
@@ -287,36 +288,80 @@ EOF
 	return;
 }
 
-# All rows of Poser's tables as a role sees them, and the sequences' positions; counts
-# as sums, settled or not.  Without "xact", xact and the consumers' positions are left
-# out; with "no_sequence", the sequences.
+# The extension's tables that pg_dump dumps, in the order of pg_extension.extconfig.
+sub config_tables
+{
+	my ($node, $dbname) = @_;
+
+	return split /\n/, $node->safe_psql($dbname, <<'EOF');
+SELECT relname FROM pg_extension, unnest(extconfig) WITH ORDINALITY c (oid, n) JOIN pg_class USING (oid)
+WHERE extname = 'poser' AND relkind = 'r' ORDER BY n
+EOF
+}
+
+# Statements that read all that pg_dump dumps of Poser, and what follows from it: the
+# columns of each table and the sequences' positions; counts as sums, settled or not.
+# They are made for the tables and columns of this database, and run in others, too.
+# Without "xact", xact and the consumers' positions are left out; with "no_sequence",
+# the sequences.
+sub contents_query
+{
+	my ($node, $dbname, %params) = @_;
+	my $kept = MAINTAINED;
+	my $without = $params{xact} ? '' : q{poser_transaction.xact,
+		poser_datasync_consumer.from_snapshot, poser_datasync_consumer.to_snapshot,
+		poser_datasync_consumer.confirmed, poser_datasync_consumer.delivered,
+		poser_datasync_consumer.last_change, poser_datasync_consumer.settled,
+		poser_datasync_consumer.next_settled, poser_datasync_consumer.next_settled_xact} =~ s/\s//gr;
+	my $kinds = $params{no_sequence} ? 'r' : 'rS';
+	my $query = $node->safe_psql($dbname, <<"EOF");
+SELECT CASE WHEN relkind = 'S' THEN format('SELECT %L, last_value, is_called FROM %I;', relname, relname)
+	ELSE format('SELECT %L, to_jsonb(r) FROM (SELECT %s FROM %I) r ORDER BY to_jsonb(r)::text COLLATE "C";',
+				relname, columns, relname)
+	END
+FROM pg_extension, unnest(extconfig) WITH ORDINALITY c (oid, n) JOIN pg_class USING (oid), LATERAL (
+	SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
+	FROM pg_attribute
+	WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+		AND relname || '.' || attname <> ALL ('{$without}')) a
+WHERE extname = 'poser' AND relkind = ANY (string_to_array('$kinds', NULL)) ORDER BY n
+EOF
+
+	return $query . <<"EOF";
+
+SELECT 'counts', to_jsonb(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
+SELECT 'summary', to_jsonb(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
+EOF
+}
+
+# The output of these statements, as a role sees it.
 sub contents
 {
 	my ($node, $dbname, %params) = @_;
-	my $role = $params{role} // 'postgres';
-	my $kept = MAINTAINED;
-	my $without = $params{xact} ? '' : q{- 'xact'};
-	my $without_position = $params{xact} ? '' : q{- ARRAY['from_snapshot', 'to_snapshot', 'confirmed',
-		'delivered', 'last_change', 'settled', 'next_settled', 'next_settled_xact']};
-	my $sequence = $params{no_sequence} ? '' :
-	  'SELECT last_value, is_called FROM poser_change_id_seq;
-	   SELECT last_value, is_called FROM poser_batch_id_seq;';
 
-	return lines_as($node, $dbname, $role, <<"EOF");
-SELECT to_json(w) FROM poser_widget w ORDER BY uuid COLLATE "C";
-SELECT to_json(c) FROM poser_component c ORDER BY uuid COLLATE "C";
-SELECT to_json(k) FROM ($kept) k ORDER BY widget_uuid COLLATE "C";
-SELECT to_json(s) FROM poser_widget_summary s ORDER BY uuid COLLATE "C";
-SELECT to_jsonb(t) $without FROM poser_transaction t ORDER BY id;
-SELECT to_json(v) FROM poser_widget_version v ORDER BY change_id;
-SELECT to_json(v) FROM poser_component_version v ORDER BY change_id;
-SELECT to_json(h) FROM poser_version_horizon h;
-SELECT to_json(b) FROM poser_batch b ORDER BY id;
-SELECT to_json(r) FROM poser_batch_row r ORDER BY batch_uuid COLLATE "C", sequence;
-SELECT to_jsonb(c) $without_position FROM poser_datasync_consumer c ORDER BY consumer;
-SELECT to_json(s) FROM poser_datasync_skipped s ORDER BY consumer, change_id;
-$sequence
-EOF
+	return lines_as($node, $dbname, $params{role} // 'postgres', contents_query($node, $dbname, %params));
+}
+
+# A test: two such outputs are the same.  The lines that only one of them has are shown.
+sub same_contents
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($got, $expected, $name) = @_;
+	my @got = split /\n/, $got;
+	my @expected = split /\n/, $expected;
+
+	return if ok($got eq $expected, $name);
+	foreach ([ 'unexpected', \@got, \@expected ], [ 'missing', \@expected, \@got ])
+	{
+		my ($what, $lines, $others) = @$_;
+		my %in_others;
+
+		$in_others{$_}++ foreach @$others;
+		my @only = grep { --($in_others{$_} //= 0) < 0 } @$lines;
+		diag(sprintf("%d lines are $what", scalar @only));
+		diag("$what: $_") foreach @only[ 0 .. ($#only > 9 ? 9 : $#only) ];
+	}
+	return;
 }
 
 #
@@ -420,6 +465,69 @@ EOF
 SET poser.comment = 'that was better';
 SELECT poser_widget_revert('history 2',
 	(SELECT min(id) FROM poser_transaction WHERE username = 'erin'), true);
+EOF
+	return;
+}
+
+# Makes a history of many transactions, some with a name of their own: rows that come
+# back to their first values; rows that are deleted and inserted again as they were, in
+# one transaction and in two; rows that come and go in one transaction; a transaction
+# that commits after others that have greater ids.  The names of all rows begin with
+# "prefix".
+sub make_many_transactions
+{
+	my ($node, $dbname, $role, $prefix) = @_;
+
+	make_writer($node, $dbname, $role);
+	lines_as($node, $dbname, $role, <<"EOF");
+SET poser.runas = 'grace';
+INSERT INTO poser_widget (uuid, description) SELECT '$prefix ' || n, 'A' FROM generate_series(1, 6) n;
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+SELECT '$prefix ' || n, '$prefix ' || n, n, 'A' FROM generate_series(1, 6) n;
+BEGIN;
+INSERT INTO poser_widget (uuid, description) VALUES ('$prefix 7', 'A');
+SET LOCAL poser.runas = 'heidi';
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('$prefix 7', '$prefix 7', '7', 'A');
+PREPARE TRANSACTION '${dbname}_$prefix';
+UPDATE poser_widget SET description = 'B' WHERE uuid = '$prefix 1';
+UPDATE poser_component SET description = 'B' WHERE uuid IN ('$prefix 1', '$prefix 2');
+UPDATE poser_component SET description = 'A' WHERE uuid = '$prefix 1';
+UPDATE poser_widget SET description = 'A' WHERE uuid = '$prefix 1';
+UPDATE poser_widget SET description = description WHERE uuid = '$prefix 2';
+CREATE TEMP TABLE gone AS SELECT * FROM poser_component WHERE uuid IN ('$prefix 2', '$prefix 3');
+DELETE FROM poser_component WHERE uuid = '$prefix 2';
+INSERT INTO poser_component SELECT * FROM gone WHERE uuid = '$prefix 2';
+BEGIN;
+DELETE FROM poser_component WHERE uuid = '$prefix 3';
+INSERT INTO poser_component SELECT * FROM gone WHERE uuid = '$prefix 3';
+COMMIT;
+BEGIN;
+SAVEPOINT s;
+INSERT INTO poser_widget (uuid, description) VALUES ('$prefix 8', 'A');
+ROLLBACK TO s;
+INSERT INTO poser_widget (uuid, description) VALUES ('$prefix 8', 'B');
+DELETE FROM poser_widget WHERE uuid = '$prefix 8';
+INSERT INTO poser_widget (uuid, description) VALUES ('$prefix 9', 'A');
+DELETE FROM poser_widget WHERE uuid = '$prefix 9';
+INSERT INTO poser_widget (uuid, description) VALUES ('$prefix 9', 'A');
+COMMIT;
+COMMIT PREPARED '${dbname}_$prefix';
+EOF
+	lines_as($node, $dbname, 'writer', <<"EOF");
+DO \$\$
+BEGIN
+	FOR n IN 1 .. 60 LOOP
+		PERFORM set_config('poser.comment', 'number ' || n, true);
+		UPDATE poser_component SET active = NOT active WHERE uuid = '$prefix 4';
+		COMMIT;
+		INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+		VALUES ('$prefix 5 ' || n, '$prefix 5', n, 'A');
+		COMMIT;
+	END LOOP;
+END
+\$\$;
+DELETE FROM poser_component WHERE widget_uuid = '$prefix 6';
+DELETE FROM poser_widget WHERE uuid = '$prefix 6';
 EOF
 	return;
 }
@@ -671,6 +779,114 @@ SELECT format('consumers are %s', string_agg(consumer, ', ' ORDER BY consumer)) 
 HAVING count(*) <> 3;
 EOF
 	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', "$name: poser_check() finds nothing after the consumers went on");
+	return;
+}
+
+#
+# Restores
+#
+
+# Fills a database with all that a restore must bring: widgets and components with
+# values that text formats must escape, a history, batches, consumers that are at
+# different changes.  At the end there are deltas.  Returns what restored_exact() compares.
+sub make_source
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $role) = @_;
+
+	lines_as($node, $dbname, $role, <<'EOF');
+INSERT INTO poser_widget (uuid, description, active) VALUES
+	('', '', true),
+	(' ', ' leading and trailing ', false),
+	('\.', '\.', true),
+	('\N', '\N', false),
+	('NULL', 'NULL', true),
+	(E'tab\t', E'a\ttab, a\nnewline, a\r\nreturn, a \b and a \v', true),
+	('quote''"`', 'it''s "quoted" $$ $1 %s ; -- /* */ \ \\ {}', true),
+	(E'\u00e4\u20ac\U0001F600', E'caf\u00e9 \u65e5\u672c\u8a9e \U0001F600 e\u0301', true),
+	(repeat(E'\u00e9', 32), repeat(E'\u65e5', 255), true),
+	('ABCDEF', 'upper case', true),
+	('abcdef', 'lower case', true),
+	('empty', 'no components', true);
+INSERT INTO poser_widget (description)
+SELECT 'Widget ' || n FROM generate_series(1, 300) n;
+INSERT INTO poser_component (widget_uuid, item_code, description, active)
+SELECT w.uuid, lpad(n::text, 20, '0'), w.description, n % 3 > 0
+FROM poser_widget w, generate_series(1, 5) n WHERE w.uuid <> 'empty';
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description)
+VALUES (E'\\', E'tab\t', E'\t', E'\\\\\n');
+EOF
+	make_history($node, $dbname, $role);
+	make_batches($node, $dbname, $role);
+	make_many_transactions($node, $dbname, $role, 'early');
+	make_consumers($node, $dbname, $role);
+	make_many_transactions($node, $dbname, $role, 'later');
+	lines_as($node, $dbname, $role, q{SELECT take_changes('late', 10)});
+	make_deltas($node, $dbname);
+	$node->safe_psql($dbname, "COMMIT PREPARED '${dbname}_1'; COMMIT PREPARED '${dbname}_2'");
+	return source_of($node, $dbname, role => $role);
+}
+
+# What restored_exact() compares with this database.  Parameters: the role that restores,
+# and those of contents().
+sub source_of
+{
+	my ($node, $dbname, %params) = @_;
+	my $role = $params{role} // 'postgres';
+	my $query = contents_query($node, $dbname, %params);
+	my $contents = lines_as($node, $dbname, $role, $query);
+
+	return {
+		role         => $role,
+		search_path  => $node->safe_psql($dbname, 'SHOW search_path'),
+		query        => $query,
+		contents     => $contents,
+		widgets      => scalar(() = $contents =~ /^poser_widget\|/mg),
+		versions     => scalar(() = $contents =~ /^poser_(?:widget|component)_version\|/mg),
+		transactions => scalar(() = $contents =~ /^poser_transaction\|/mg)
+	};
+}
+
+# Makes the empty database "dbname" for this source.  With "data", it has the extension,
+# and what a dump of the data alone does not bring: the batches' targets, and the tables
+# and functions of the consumers.
+sub new_target
+{
+	my ($node, $dbname, $source, %params) = @_;
+
+	$node->safe_psql('postgres', "DROP DATABASE IF EXISTS $dbname");
+	$node->safe_psql('postgres', qq{CREATE DATABASE $dbname OWNER "$source->{role}" TEMPLATE template0});
+	$node->safe_psql('postgres', "ALTER DATABASE $dbname SET search_path = $source->{search_path}");
+	lines_as($node, $dbname, $source->{role}, <<"EOF" . BATCH_TABLES . CONSUMER_OBJECTS) if $params{data};
+SET client_min_messages = warning;
+CREATE SCHEMA IF NOT EXISTS $source->{search_path};
+CREATE EXTENSION poser SCHEMA $source->{search_path};
+EOF
+	return;
+}
+
+# Tests: all is there that the source had, and nothing else, but for lines that match
+# "beside"; counts and history are exact; and batches, history and consumers go on.  With
+# "subtransactions", rows have been restored by them, and xmin is not the transaction's.
+sub restored_exact
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($node, $dbname, $source, $name, %params) = @_;
+	my $role = $source->{role};
+	my $contents = lines_as($node, $dbname, $role, $source->{query});
+
+	$contents = join("\n", grep { $_ !~ $params{beside} } split /\n/, $contents) if $params{beside};
+	same_contents($contents, $source->{contents}, "$name: all contents are equal");
+	counts_exact($node, $dbname, $name, widgets => $source->{widgets});
+	history_exact($node, $dbname, $name, versions => $source->{versions});
+	# each row has the xact of the transaction that has inserted it
+	is( $node->safe_psql($dbname, 'SELECT count(*), count(*) FILTER
+			(WHERE xact::text <> xmin::text) FROM poser_transaction'),
+		"$source->{transactions}|0", "$name: xact is of this cluster") if !$params{beside} && !$params{subtransactions};
+	batches_go_on($node, $dbname, $name, role => $role);
+	history_goes_on($node, $dbname, $name, role => $role);
+	history_exact($node, $dbname, "$name, after more writes", versions => $source->{versions});
+	consumers_go_on($node, $dbname, $name, role => $role, twice => 1);
 	return;
 }
 

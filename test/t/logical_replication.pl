@@ -25,7 +25,7 @@ sub caught_up
 
 	$publisher->wait_for_catchup('sub');
 	# all but the subscriber's own consumer
-	is(contents($subscriber, 'db', no_sequence => 1) =~ s/^\{.*"consumer": "local".*\n//mr,
+	same_contents(contents($subscriber, 'db', no_sequence => 1) =~ s/^.*"consumer": "local".*\n//mr,
 		contents($publisher, 'db', no_sequence => 1), "$name: all tables are the same");
 	counts_exact($publisher, 'db', "$name, publisher", widgets => 3);
 	history_exact($publisher, 'db', "$name, publisher", versions => 20);
@@ -291,7 +291,7 @@ SELECT setval('poser_change_id_seq',
                        (SELECT max(change_id) FROM poser_component_version)));
 SQL
 $subscriber->safe_psql('db', q{SELECT poser_datasync_drop('local')});
-is(contents($subscriber, 'db', no_sequence => 1), $ids, 'no change is lost');
+same_contents(contents($subscriber, 'db', no_sequence => 1), $ids, 'no change is lost');
 counts_exact($subscriber, 'db', 'taken over', widgets => 3);
 history_exact($subscriber, 'db', 'taken over', versions => 20);
 history_goes_on($subscriber, 'db', 'taken over');
