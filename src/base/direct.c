@@ -228,7 +228,7 @@ poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum 
 
 /*
  * Delete the row at "tid", which the caller has found with SnapshotSelf.  Returns false if
- * another transaction, or the command that is running, has deleted or written it since.
+ * it has been deleted since.  The command that is running must not have written it.
  */
 bool
 poser_direct_delete(Relation rel, ItemPointer tid)

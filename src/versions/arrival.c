@@ -347,8 +347,8 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 }
 
 /* Write the versions again that were set aside, unless their rows have got a history. */
-static void
-write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
+void
+poser_arrival_write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
 {
 	TupleTableSlot *slot;
 
@@ -368,6 +368,8 @@ write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
 		}
 		ExecClearTuple(table->by_key.slot);
 	}
+	/* and what follows can move them */
+	CommandCounterIncrement();
 	ExecDropSingleTupleTableSlot(slot);
 	tuplestore_end(table->aside);
 	table->aside = NULL;
@@ -564,7 +566,7 @@ end_arrival(TriggerData *trigdata)
 	}
 	poser_arrival_save_ranges(arrival);
 	for (int i = 0; i < arrival->ntables; i++)
-		write_set_aside(arrival, &arrival->tables[i]);
+		poser_arrival_write_set_aside(arrival, &arrival->tables[i]);
 	poser_arrival_settle_at_end(arrival);
 
 	for (int i = 0; i < arrival->ntables; i++)

@@ -92,6 +92,7 @@ extern bool poser_arrival_is_lone(PoserArrivalTable *table, TupleTableSlot *vers
 extern bool poser_arrival_find_version(PoserArrivalTable *table, int64 change_id);
 extern void poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, TupleTableSlot *version,
 										int64 transaction_id);
+extern void poser_arrival_write_set_aside(PoserArrival *arrival, PoserArrivalTable *table);
 extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id) pg_attribute_noreturn();
 
 /* arrival_settle.c */

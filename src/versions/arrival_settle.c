@@ -384,7 +384,7 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	bool nulls_first[] = {false, false};
 	TupleDesc desc = CreateTemplateTupleDesc(SORT_NATTS);
 	Pass pass = {.arrival = arrival};
-	int64 greatest = arrival->in_use;
+	int64 greatest;
 	int64 horizon = read_horizon(arrival->versioned);
 	int64 id = PG_INT64_MIN;
 	MemoryContext old = MemoryContextSwitchTo(arrival->context);
@@ -394,6 +394,10 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	poser_arrival_open_ids(arrival);
 	arrival->known = false;
 	poser_change_id_advance(arrival->versioned, Max(limit, arrival->in_use));
+	/* what was set aside must move with its transaction */
+	for (int i = 0; i < arrival->ntables; i++)
+		poser_arrival_write_set_aside(arrival, &arrival->tables[i]);
+	greatest = arrival->in_use;
 
 	/* sort the versions by their transactions */
 	TupleDescInitEntry(desc, SORT_TRANSACTION + 1, "transaction_id", INT8OID, -1, 0);
@@ -421,6 +425,8 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	}
 
 	poser_arrival_save_ranges(arrival);
+	/* the rest of the statement can set aside what was written here */
+	CommandCounterIncrement();
 
 	tuplesort_end(pass.sort);
 	ExecDropSingleTupleTableSlot(pass.slot);

@@ -98,6 +98,14 @@ TABLE widgets ORDER BY c;
 INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (2, now(), 'u', 'r', '3'), (20, now(), 'u', 'r', '3');
 TABLE widgets ORDER BY c;
 SELECT id FROM transactions ORDER BY id;
+-- in one statement, which needs the same version's id and then its transaction's
+CALL again();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'A'), ('w2', 'B');
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) SELECT n, now(), 'u', 'r', '3' FROM unnest('{2,1,4}'::int[]) n;
+TABLE widgets ORDER BY c;
+SELECT id FROM transactions ORDER BY id;
+TABLE arrived ORDER BY first;
+SELECT * FROM poser_check();
 -- another table's ids, too
 CALL again();
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'A'), ('w2', 'B');
