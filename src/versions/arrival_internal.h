@@ -93,7 +93,7 @@ extern bool poser_arrival_find_version(PoserArrivalTable *table, int64 change_id
 extern void poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, TupleTableSlot *version,
 										int64 transaction_id);
 extern void poser_arrival_write_set_aside(PoserArrival *arrival, PoserArrivalTable *table);
-extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id) pg_attribute_noreturn();
+extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id);
 
 /* arrival_settle.c */
 extern void poser_arrival_settle(PoserArrival *arrival, int64 limit);
