@@ -114,6 +114,7 @@ SELECT 'sequence', name, to_jsonb(s) - 'seqrelid', pg_sequence_last_value(rel.oi
 	 WHERE d.classid = 'pg_class'::regclass AND d.objid = rel.oid AND deptype IN ('a', 'i'))
 FROM rel JOIN pg_sequence s ON seqrelid = rel.oid ORDER BY name;
 SELECT 'label', objname, provider, label FROM pg_seclabels ORDER BY objname;
+SELECT 'parent', name, inhparent::regclass FROM rel JOIN pg_inherits ON inhrelid = rel.oid ORDER BY name, inhparent::regclass::text;
 SELECT 'publication', pubname, tablename, attnames, rowfilter FROM pg_publication_tables ORDER BY pubname, tablename;
 SELECT 'member', pg_describe_object(classid, objid, 0) FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser') AND deptype = 'e'
@@ -258,6 +259,12 @@ CREATE STATISTICS "Statistics ""of"" widgets" (ndistinct) ON description, code F
 ALTER STATISTICS "Statistics ""of"" widgets" SET STATISTICS 33;
 ALTER TABLE poser_widget ALTER COLUMN description SET STATISTICS 500, ALTER COLUMN uuid SET (n_distinct = -0.5);
 ALTER TABLE poser_component_count ALTER COLUMN total SET STATISTICS -1;
+
+-- parents, with a constraint
+CREATE TABLE "known ""by"" uuid" (uuid varchar(32) NOT NULL, price numeric CONSTRAINT "not too dear" CHECK (price < 1000));
+CREATE TABLE noted (notes text);
+ALTER TABLE poser_batch ADD COLUMN price numeric CONSTRAINT "not too dear" CHECK (price < 1000);
+ALTER TABLE poser_batch INHERIT "known ""by"" uuid", INHERIT noted;
 
 -- triggers, rules
 CREATE TRIGGER "it's noted" BEFORE INSERT OR UPDATE OF description ON poser_widget FOR EACH ROW WHEN (NEW.price IS NULL) EXECUTE FUNCTION "it's noted"();
