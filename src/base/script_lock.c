@@ -1,6 +1,7 @@
 /*
  * script_lock.c
- *	  Locks of an update script: how a script locks tables while others write them.
+ *	  Locks of an update script: how a script locks tables while others write them, and
+ *	  what it looks at once it has the locks.
  *
  * A script changes several tables, and writers lock these tables in any order.  A script
  * that waited for one lock while it holds another one could be part of a deadlock, and
@@ -18,9 +19,14 @@
  *
  * Invariant: after poser_lock_tables() no statement of the script waits for a lock for
  * longer than OTHER_LOCK_TIMEOUT.  test/t/update_locks.pl shows that none waits at all.
+ *
+ * A script runs as a superuser.  The owner of a table may have given a column a type of
+ * its own, and a cast of that type is a function of the owner's.  So before a script
+ * evaluates an expression over a column, it calls poser_check_column().
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -29,9 +35,11 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #include "base/base.h"
 
+PG_FUNCTION_INFO_V1(poser_check_column);
 PG_FUNCTION_INFO_V1(poser_lock_tables);
 
 /* How often a lock is tried, once in a millisecond. */
@@ -155,5 +163,21 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 
 	/* the server resets the setting at the end of the script */
 	set_config_option("lock_timeout", OTHER_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_check_column(relation regclass, column_name name, type regtype) returns void
+ *
+ * Raises an error unless a column of one of the extension's tables has the type that the
+ * scripts gave it.  The script has locked the table.
+ */
+Datum
+poser_check_column(PG_FUNCTION_ARGS)
+{
+	Relation rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+
+	(void) poser_own_column(rel, NameStr(*PG_GETARG_NAME(1)), PG_GETARG_OID(2));
+	relation_close(rel, AccessShareLock);
 	PG_RETURN_VOID();
 }

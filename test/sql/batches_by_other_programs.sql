@@ -203,6 +203,6 @@ SELECT unchanged_count FROM poser_batch;
 RESET ROLE;
 
 DROP EXTENSION poser CASCADE;
-DROP TABLE source;
+DROP TABLE source, target;
 DROP OWNED BY regress_poser_clerk;
 DROP ROLE regress_poser_clerk;
