@@ -260,12 +260,6 @@ ALTER STATISTICS "Statistics ""of"" widgets" SET STATISTICS 33;
 ALTER TABLE poser_widget ALTER COLUMN description SET STATISTICS 500, ALTER COLUMN uuid SET (n_distinct = -0.5);
 ALTER TABLE poser_component_count ALTER COLUMN total SET STATISTICS -1;
 
--- parents, with a constraint
-CREATE TABLE "known ""by"" uuid" (uuid varchar(32) NOT NULL, price numeric CONSTRAINT "not too dear" CHECK (price < 1000));
-CREATE TABLE noted (notes text);
-ALTER TABLE poser_batch ADD COLUMN price numeric CONSTRAINT "not too dear" CHECK (price < 1000);
-ALTER TABLE poser_batch INHERIT "known ""by"" uuid", INHERIT noted;
-
 -- triggers, rules
 CREATE TRIGGER "it's noted" BEFORE INSERT OR UPDATE OF description ON poser_widget FOR EACH ROW WHEN (NEW.price IS NULL) EXECUTE FUNCTION "it's noted"();
 CREATE TRIGGER disabled AFTER DELETE ON poser_component FOR EACH STATEMENT EXECUTE FUNCTION unused('a''b', E'c\\d');
@@ -413,6 +407,10 @@ DROP POLICY poser_batch_policy ON poser_batch;
 CREATE POLICY poser_batch_policy ON poser_batch FOR SELECT USING (role_name = CURRENT_USER);
 ALTER TABLE poser_batch_row DISABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_component_version FORCE ROW LEVEL SECURITY;
+CREATE TABLE "known ""by"" uuid" (uuid varchar(32) NOT NULL, price numeric CONSTRAINT "not too dear" CHECK (price < 1000));
+CREATE TABLE noted (notes text);
+ALTER TABLE poser_batch ADD COLUMN price numeric CONSTRAINT "not too dear" CHECK (price < 1000);
+ALTER TABLE poser_batch INHERIT "known ""by"" uuid", INHERIT noted;
 GRANT CREATE, USAGE ON SCHEMA stock TO "auditor ""1""";
 ALTER TABLE poser_component OWNER TO "auditor ""1""";
 EOF
