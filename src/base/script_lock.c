@@ -76,9 +76,12 @@ mode_by_name(const char *name)
 			errmsg("\"%s\" is not a lock mode", name));
 }
 
-/* Does the transaction hold a lock on a relation that is not the server's own? */
-static bool
-holds_lock(void)
+/*
+ * Does the transaction hold a lock on a relation that is not the server's own?  The
+ * caller is between SPI_connect() and SPI_finish().
+ */
+bool
+poser_holds_lock(void)
 {
 	return poser_run(&(PoserQuery) {
 			   .sql = "SELECT FROM pg_catalog.pg_locks\n"
@@ -89,20 +92,29 @@ holds_lock(void)
 			   .limit = 1}) > 0;
 }
 
-/* Lock a relation without waiting in the queue.  Raises lock_not_available. */
-static void
-lock_at_once(Oid relid, LOCKMODE mode)
+/* Lock a relation without waiting in the queue.  Returns false if another transaction keeps a lock. */
+bool
+poser_lock_at_once(Oid relid, LOCKMODE mode)
 {
 	for (int tries = 0; !ConditionalLockRelationOid(relid, mode); tries++)
 	{
 		if (tries == LOCK_TRIES)
-			ereport(ERROR, errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
-					errdetail("Another transaction uses the table, and the update waits for no lock while it holds another one."),
-					errhint("Run the update again when that transaction has ended."));
+			return false;
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(1000);
 	}
+	return true;
+}
+
+/* Lock a table for a script at once.  Raises lock_not_available. */
+static void
+lock_at_once(Oid relid, LOCKMODE mode)
+{
+	if (!poser_lock_at_once(relid, mode))
+		ereport(ERROR, errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
+				errdetail("Another transaction uses the table, and the update waits for no lock while it holds another one."),
+				errhint("Run the update again when that transaction has ended."));
 }
 
 /*
@@ -130,7 +142,7 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 	deconstruct_array(tables, TEXTOID, -1, false, TYPALIGN_INT, &words, NULL, &nwords);
 
 	SPI_connect();
-	wait = !holds_lock();
+	wait = !poser_holds_lock();
 	SPI_finish();
 	for (int i = 0; i < nwords; i += 2)
 	{
