@@ -37,6 +37,14 @@ COMMENT ON FUNCTION @extschema@.poser_check_column(
 	pg_catalog.regclass, pg_catalog.name, pg_catalog.regtype) IS
 'for update scripts: an error unless a column has the type that the scripts gave it';
 
+CREATE FUNCTION @extschema@.poser_set_replica_identity(index pg_catalog.regclass)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_set_replica_identity'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_set_replica_identity(pg_catalog.regclass) IS
+'for update scripts: makes an index the replica identity of its table, unless another one has been chosen';
+
 -- The owner of what this script and later ones make, and the privileges of what they
 -- replace.
 
@@ -121,7 +129,8 @@ ALTER TABLE @extschema@.poser_batch_row
 		sequence::pg_catalog.text) STORED,
 	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (row_id),
 	ADD CONSTRAINT poser_batch_row_uq_sequence UNIQUE (batch_uuid, sequence);
-ALTER TABLE @extschema@.poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_uq_sequence;
+SELECT @extschema@.poser_set_replica_identity(
+	'@extschema@.poser_batch_row_uq_sequence'::pg_catalog.regclass);
 
 COMMENT ON COLUMN @extschema@.poser_batch_row.row_id IS 'key: batch_uuid and sequence, joined by "."';
 
@@ -195,6 +204,7 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.reg
 		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
 		  '@extschema@.poser_check_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.regtype)',
+		  '@extschema@.poser_set_replica_identity(pg_catalog.regclass)',
 		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
 		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)',
 		  '@extschema@.poser_local_changes()',

@@ -27,6 +27,8 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "catalog/index.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -41,6 +43,7 @@
 
 PG_FUNCTION_INFO_V1(poser_check_column);
 PG_FUNCTION_INFO_V1(poser_lock_tables);
+PG_FUNCTION_INFO_V1(poser_set_replica_identity);
 
 /* How often a lock is tried, once in a millisecond. */
 #define LOCK_TRIES 100
@@ -191,5 +194,35 @@ poser_check_column(PG_FUNCTION_ARGS)
 
 	(void) poser_own_column(rel, NameStr(*PG_GETARG_NAME(1)), PG_GETARG_OID(2));
 	relation_close(rel, AccessShareLock);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_set_replica_identity(index regclass) returns void
+ *
+ * Makes an index the replica identity of its table, unless a user has chosen another one:
+ * a publication may need that one.  The script has locked the table.
+ */
+Datum
+poser_set_replica_identity(PG_FUNCTION_ARGS)
+{
+	Oid index = PG_GETARG_OID(0);
+	Relation rel = relation_open(IndexGetRelation(index, false), AccessShareLock);
+	char identity = rel->rd_rel->relreplident;
+
+	/* an index that is gone is no choice */
+	if (identity == REPLICA_IDENTITY_DEFAULT ||
+		(identity == REPLICA_IDENTITY_INDEX && !OidIsValid(RelationGetReplicaIndex(rel))))
+	{
+		char *sql = psprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX %s",
+							 poser_relation_name(RelationGetRelid(rel)), quote_identifier(get_rel_name(index)));
+
+		relation_close(rel, AccessShareLock);
+		SPI_connect();
+		poser_run(&(PoserQuery) {.sql = sql, .once = true, .expected = SPI_OK_UTILITY});
+		SPI_finish();
+	}
+	else
+		relation_close(rel, AccessShareLock);
 	PG_RETURN_VOID();
 }

@@ -122,10 +122,11 @@ SELECT statement FROM poser_local_changes();
 SELECT poser_alter_type('poser_component', 'description', 'varchar(255)');
 SELECT count(*) FROM poser_local_changes();
 EOF
-	[ '1.5', 'a script can be run', <<'EOF', "\n\n\npostgres=X/postgres" ],
+	[ '1.5', 'a script can be run', <<'EOF', "\n\n\n\npostgres=X/postgres" ],
 BEGIN;
 SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
 SELECT poser_check_column('poser_widget', 'uuid', 'varchar');
+SELECT poser_set_replica_identity('poser_widget_pkey');
 CREATE FUNCTION replacement() RETURNS void LANGUAGE sql AS '';
 SELECT poser_carry_grants('poser_version()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
