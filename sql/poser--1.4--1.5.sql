@@ -1,5 +1,9 @@
 \echo Use "ALTER EXTENSION poser UPDATE TO '1.5'" to load this file. \quit
 
+-- The schema may have functions of its owner's with the names of those that this script
+-- calls, and other arguments.  The script runs as a superuser.  So each call has exactly
+-- the types of the function that is meant.
+
 -- Locks.  The script waits for the first lock while it holds no other, and takes the
 -- others without waiting.  So no application becomes a deadlock's victim: when the script
 -- cannot have a lock it fails with 55P03, and can be run again.  All tables that the
@@ -22,6 +26,24 @@ SELECT @extschema@.poser_lock_tables(ARRAY[
 	['poser_batch', 'ACCESS EXCLUSIVE'],
 	['poser_batch_row', 'ACCESS EXCLUSIVE']
 ]);
+
+CREATE FUNCTION @extschema@.poser_check_column(
+	relation pg_catalog.regclass, column_name pg_catalog.name, type pg_catalog.regtype)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_check_column'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_check_column(
+	pg_catalog.regclass, pg_catalog.name, pg_catalog.regtype) IS
+'for update scripts: an error unless a column has the type that the scripts gave it';
+
+CREATE FUNCTION @extschema@.poser_set_replica_identity(index pg_catalog.regclass)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_set_replica_identity'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_set_replica_identity(pg_catalog.regclass) IS
+'for update scripts: makes an index the replica identity of its table, unless another one has been chosen';
 
 -- The owner of what this script and later ones make, and the privileges of what they
 -- replace.
@@ -144,6 +166,16 @@ COMMENT ON COLUMN @extschema@.poser_prune_position.issued_before IS
 
 -- === Batches ===
 
+-- The key is computed from these columns.  A cast of another type could be a function of
+-- the owner's, and would run as a superuser.
+
+SELECT @extschema@.poser_check_column(
+		'@extschema@.poser_batch_row'::pg_catalog.regclass, 'batch_uuid'::pg_catalog.name,
+		'pg_catalog.varchar'::pg_catalog.regtype),
+	@extschema@.poser_check_column(
+		'@extschema@.poser_batch_row'::pg_catalog.regclass, 'sequence'::pg_catalog.name,
+		'pg_catalog.int8'::pg_catalog.regtype);
+
 -- A key of one column, for programs that know no other keys.  What comes after the last
 -- '.' is the sequence, so no two rows have the same one.  The server does not replicate
 -- generated columns before PostgreSQL 18, so the replica identity is the other key.
@@ -155,7 +187,8 @@ ALTER TABLE @extschema@.poser_batch_row
 		sequence::pg_catalog.text) STORED,
 	ADD CONSTRAINT poser_batch_row_pkey PRIMARY KEY (row_id),
 	ADD CONSTRAINT poser_batch_row_uq_sequence UNIQUE (batch_uuid, sequence);
-ALTER TABLE @extschema@.poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_uq_sequence;
+SELECT @extschema@.poser_set_replica_identity(
+	'@extschema@.poser_batch_row_uq_sequence'::pg_catalog.regclass);
 
 COMMENT ON COLUMN @extschema@.poser_batch_row.row_id IS 'key: batch_uuid and sequence, joined by "."';
 
@@ -175,8 +208,8 @@ AS 'MODULE_PATHNAME', 'poser_batch_populate'
 LANGUAGE C VOLATILE;
 
 SELECT @extschema@.poser_carry_grants(
-	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool)',
-	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool)');
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool)'::pg_catalog.regprocedure,
+	'@extschema@.poser_batch_populate(pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool)'::pg_catalog.regprocedure);
 
 DROP FUNCTION @extschema@.poser_batch_populate(
 	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool);
@@ -224,11 +257,13 @@ ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLE
 
 -- === Owner and privileges of what is new ===
 
-SELECT @extschema@.poser_set_owner('@extschema@.poser_component',
+SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.regclass,
 	ARRAY['@extschema@.poser_prune_position',
 		  '@extschema@.poser_arrival'
 		 ]::pg_catalog.regclass[],
 	ARRAY['@extschema@.poser_lock_tables(pg_catalog.text[])',
+		  '@extschema@.poser_check_column(pg_catalog.regclass, pg_catalog.name, pg_catalog.regtype)',
+		  '@extschema@.poser_set_replica_identity(pg_catalog.regclass)',
 		  '@extschema@.poser_set_owner(pg_catalog.regclass, pg_catalog.regclass[], pg_catalog.regprocedure[])',
 		  '@extschema@.poser_carry_grants(pg_catalog.regprocedure, pg_catalog.regprocedure)',
 		  '@extschema@.poser_local_changes()',

@@ -11,8 +11,8 @@
  * column of a composite type, and then the view gets its query again.  Privileges,
  * comments, options, and all that refers to the view are as before.
  *
- * The function waits for the lock of the view while it holds no other, and takes the
- * table's lock only if it can have it at once.  So no other session becomes the victim of
+ * The function waits for the lock of the view while the transaction holds no other, and
+ * takes the table's lock only if it can have it at once.  So no other session becomes the victim of
  * a deadlock, for instance one that has written to the table and then reads the view.
  */
 #include "postgres.h"
@@ -221,13 +221,13 @@ attach_view(const View *view, Oid relid, AttrNumber column)
 	run_statement(view->definition);
 }
 
-/* Lock a relation.  Waits only if the function has no other lock. */
+/* Lock a relation.  Waits only if the transaction has no other lock. */
 static void
 lock_relation(Oid relid, bool wait)
 {
 	if (wait)
 		LockRelationOid(relid, AccessExclusiveLock);
-	else if (!ConditionalLockRelationOid(relid, AccessExclusiveLock))
+	else if (!poser_lock_at_once(relid, AccessExclusiveLock))
 		ereport(ERROR,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
 				 errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
@@ -238,7 +238,7 @@ lock_relation(Oid relid, bool wait)
 static AttrNumber
 lock_column(Oid extension, Oid relid, const char *name)
 {
-	bool wait = true;
+	bool wait = !poser_holds_lock();
 	ListCell *lc;
 	Relation rel;
 	AttrNumber result;

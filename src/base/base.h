@@ -174,6 +174,10 @@ extern bool poser_has_system_casts(Oid type);
 extern bool poser_is_system_type(Oid type);
 extern bool poser_has_json_cast(Oid type);
 
+/* script_lock.c */
+extern bool poser_holds_lock(void);
+extern bool poser_lock_at_once(Oid relid, LOCKMODE mode);
+
 /* setting.c */
 
 /* A setting and its value until poser_begin_settings()'s level ends. */

@@ -1,6 +1,7 @@
 /*
  * script_lock.c
- *	  Locks of an update script: how a script locks tables while others write them.
+ *	  Locks of an update script: how a script locks tables while others write them, and
+ *	  what it looks at once it has the locks.
  *
  * A script changes several tables, and writers lock these tables in any order.  A script
  * that waited for one lock while it holds another one could be part of a deadlock, and
@@ -18,9 +19,16 @@
  *
  * Invariant: after poser_lock_tables() no statement of the script waits for a lock for
  * longer than OTHER_LOCK_TIMEOUT.  test/t/update_locks.pl shows that none waits at all.
+ *
+ * A script runs as a superuser.  The owner of a table may have given a column a type of
+ * its own, and a cast of that type is a function of the owner's.  So before a script
+ * evaluates an expression over a column, it calls poser_check_column().
  */
 #include "postgres.h"
 
+#include "access/relation.h"
+#include "catalog/index.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -29,10 +37,13 @@
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
 
 #include "base/base.h"
 
+PG_FUNCTION_INFO_V1(poser_check_column);
 PG_FUNCTION_INFO_V1(poser_lock_tables);
+PG_FUNCTION_INFO_V1(poser_set_replica_identity);
 
 /* How often a lock is tried, once in a millisecond. */
 #define LOCK_TRIES 100
@@ -68,9 +79,12 @@ mode_by_name(const char *name)
 			errmsg("\"%s\" is not a lock mode", name));
 }
 
-/* Does the transaction hold a lock on a relation that is not the server's own? */
-static bool
-holds_lock(void)
+/*
+ * Does the transaction hold a lock on a relation that is not the server's own?  The
+ * caller is between SPI_connect() and SPI_finish().
+ */
+bool
+poser_holds_lock(void)
 {
 	return poser_run(&(PoserQuery) {
 			   .sql = "SELECT FROM pg_catalog.pg_locks\n"
@@ -81,20 +95,29 @@ holds_lock(void)
 			   .limit = 1}) > 0;
 }
 
-/* Lock a relation without waiting in the queue.  Raises lock_not_available. */
-static void
-lock_at_once(Oid relid, LOCKMODE mode)
+/* Lock a relation without waiting in the queue.  Returns false if another transaction keeps a lock. */
+bool
+poser_lock_at_once(Oid relid, LOCKMODE mode)
 {
 	for (int tries = 0; !ConditionalLockRelationOid(relid, mode); tries++)
 	{
 		if (tries == LOCK_TRIES)
-			ereport(ERROR, errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-					errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
-					errdetail("Another transaction uses the table, and the update waits for no lock while it holds another one."),
-					errhint("Run the update again when that transaction has ended."));
+			return false;
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(1000);
 	}
+	return true;
+}
+
+/* Lock a table for a script at once.  Raises lock_not_available. */
+static void
+lock_at_once(Oid relid, LOCKMODE mode)
+{
+	if (!poser_lock_at_once(relid, mode))
+		ereport(ERROR, errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				errmsg("could not obtain lock on relation \"%s\"", get_rel_name(relid)),
+				errdetail("Another transaction uses the table, and the update waits for no lock while it holds another one."),
+				errhint("Run the update again when that transaction has ended."));
 }
 
 /*
@@ -122,7 +145,7 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 	deconstruct_array(tables, TEXTOID, -1, false, TYPALIGN_INT, &words, NULL, &nwords);
 
 	SPI_connect();
-	wait = !holds_lock();
+	wait = !poser_holds_lock();
 	SPI_finish();
 	for (int i = 0; i < nwords; i += 2)
 	{
@@ -155,5 +178,51 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 
 	/* the server resets the setting at the end of the script */
 	set_config_option("lock_timeout", OTHER_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_check_column(relation regclass, column_name name, type regtype) returns void
+ *
+ * Raises an error unless a column of one of the extension's tables has the type that the
+ * scripts gave it.  The script has locked the table.
+ */
+Datum
+poser_check_column(PG_FUNCTION_ARGS)
+{
+	Relation rel = relation_open(PG_GETARG_OID(0), AccessShareLock);
+
+	(void) poser_own_column(rel, NameStr(*PG_GETARG_NAME(1)), PG_GETARG_OID(2));
+	relation_close(rel, AccessShareLock);
+	PG_RETURN_VOID();
+}
+
+/*
+ * poser_set_replica_identity(index regclass) returns void
+ *
+ * Makes an index the replica identity of its table, unless a user has chosen another one:
+ * a publication may need that one.  The script has locked the table.
+ */
+Datum
+poser_set_replica_identity(PG_FUNCTION_ARGS)
+{
+	Oid index = PG_GETARG_OID(0);
+	Relation rel = relation_open(IndexGetRelation(index, false), AccessShareLock);
+	char identity = rel->rd_rel->relreplident;
+
+	/* an index that is gone is no choice */
+	if (identity == REPLICA_IDENTITY_DEFAULT ||
+		(identity == REPLICA_IDENTITY_INDEX && !OidIsValid(RelationGetReplicaIndex(rel))))
+	{
+		char *sql = psprintf("ALTER TABLE %s REPLICA IDENTITY USING INDEX %s",
+							 poser_relation_name(RelationGetRelid(rel)), quote_identifier(get_rel_name(index)));
+
+		relation_close(rel, AccessShareLock);
+		SPI_connect();
+		poser_run(&(PoserQuery) {.sql = sql, .once = true, .expected = SPI_OK_UTILITY});
+		SPI_finish();
+	}
+	else
+		relation_close(rel, AccessShareLock);
 	PG_RETURN_VOID();
 }

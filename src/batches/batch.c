@@ -125,6 +125,38 @@ lock_rows(const PoserBatch *batch)
 }
 
 /*
+ * Returns unchanged_count of a batch that is locked.  It is read with the rights of the
+ * owner: a role needs no privilege on a column that it has not asked for.
+ */
+static int64
+read_unchanged_count(const PoserBatch *batch)
+{
+	Oid argtypes[] = {VARCHAROID};
+	Oid save_userid;
+	int save_sec_context;
+	int64 result;
+
+	if (!poser_batch_has_unchanged_count(batch->relid))
+		return 0;
+
+	/*
+	 * SELECT unchanged_count FROM poser_batch WHERE uuid = $1
+	 */
+	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT unchanged_count FROM %s.poser_batch"
+						" WHERE uuid OPERATOR(pg_catalog.=) $1",
+						batch->schema),
+		.nargs = 1,
+		.argtypes = argtypes,
+		.values = &batch->uuid,
+		.limit = 1});
+	result = poser_result_int64(1, NULL);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	return result;
+}
+
+/*
  * Find the batch with this uuid, and describe it in "batch".  Locks its header and, with
  * "rows", its rows until the transaction ends.  The caller needs SELECT and UPDATE on
  * poser_batch and, with "rows", on poser_batch_row.  Raises an error if the batch does
@@ -134,7 +166,7 @@ lock_rows(const PoserBatch *batch)
 void
 poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 {
-	static const Oid types[] = {INT8OID, REGCLASSOID, TEXTARRAYOID, BOOLOID, BOOLOID, INT8OID};
+	static const Oid types[] = {INT8OID, REGCLASSOID, TEXTARRAYOID, BOOLOID, BOOLOID};
 	MemoryContext context = CurrentMemoryContext;
 	Oid argtypes[] = {VARCHAROID};
 	HeapTuple tuple;
@@ -156,14 +188,13 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	/*
 	 * The header:
 	 *
-	 * SELECT id, target, key, complete, executed IS NOT NULL, unchanged_count
+	 * SELECT id, target, key, complete, executed IS NOT NULL
 	 *   FROM poser_batch WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	if (poser_run(&(PoserQuery) {
-			.sql = psprintf("SELECT id, target, key, complete, executed IS NOT NULL, %s"
+			.sql = psprintf("SELECT id, target, key, complete, executed IS NOT NULL"
 							"  FROM %s.poser_batch"
 							" WHERE uuid OPERATOR(pg_catalog.=) $1 FOR NO KEY UPDATE",
-							poser_batch_has_unchanged_count(batch->relid) ? "unchanged_count" : "0::pg_catalog.int8",
 							batch->schema),
 			.nargs = 1,
 			.argtypes = argtypes,
@@ -182,7 +213,6 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	has_key = !isnull;
 	batch->complete = DatumGetBool(SPI_getbinval(tuple, desc, 4, &isnull));
 	executed = DatumGetBool(SPI_getbinval(tuple, desc, 5, &isnull));
-	batch->unchanged_count = DatumGetInt64(SPI_getbinval(tuple, desc, 6, &isnull));
 
 	/* the key is used after SPI_finish() */
 	if (has_key)
@@ -194,6 +224,7 @@ poser_batch_lock(PoserBatch *batch, Oid nspid, Datum uuid, bool rows)
 	}
 	else
 		batch->key = (Datum) 0;
+	batch->unchanged_count = read_unchanged_count(batch);
 	SPI_finish();
 
 	if (executed)

@@ -181,8 +181,28 @@ SELECT * FROM poser_batch_execute('none');
 -- what poser_check() says about a batch
 DROP TABLE wide, target CASCADE;
 SELECT * FROM poser_check();
+TRUNCATE poser_batch CASCADE;
+
+--
+-- A role with the privileges that version 1.4 asks for, column by column
+--
+CREATE TABLE target (id int PRIMARY KEY, name text);
+INSERT INTO target VALUES (1, 'one'), (2, 'two');
+GRANT SELECT, INSERT, UPDATE ON target TO regress_poser_clerk;
+REVOKE ALL ON poser_batch, poser_batch_row FROM regress_poser_clerk;
+GRANT SELECT (uuid, id, target, key, complete, executed), INSERT (target, description, params), UPDATE (status)
+	ON poser_batch TO regress_poser_clerk;
+GRANT SELECT (batch_uuid, sequence, operation, key, old, new, status, status_text, removed), UPDATE,
+	INSERT (batch_uuid, sequence, operation, key, old, new, status, status_text) ON poser_batch_row TO regress_poser_clerk;
+SET ROLE regress_poser_clerk;
+SELECT poser_batch_create('target') AS batch \gset
+SELECT poser_batch_populate(:'batch', 'source');
+SELECT poser_batch_refresh(:'batch');
+SELECT * FROM poser_batch_execute(:'batch');
+SELECT unchanged_count FROM poser_batch;
+RESET ROLE;
 
 DROP EXTENSION poser CASCADE;
-DROP TABLE source;
+DROP TABLE source, target;
 DROP OWNED BY regress_poser_clerk;
 DROP ROLE regress_poser_clerk;

@@ -233,6 +233,19 @@ SELECT username = 'alice' AS by_alice, operation, description FROM poser_widget_
 SELECT uuid, component_count FROM poser_widget_list();
 SELECT * FROM poser_check();
 
+-- A replica identity that a user has chosen stays, unless it is the index of the old key.
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.4';
+ALTER TABLE poser_batch_row REPLICA IDENTITY FULL;
+ALTER EXTENSION poser UPDATE TO '1.5';
+SELECT relreplident FROM pg_class WHERE oid = 'poser_batch_row'::regclass;
+SELECT * FROM poser_local_changes();
+DROP EXTENSION poser;
+CREATE EXTENSION poser VERSION '1.4';
+ALTER TABLE poser_batch_row REPLICA IDENTITY USING INDEX poser_batch_row_pkey;
+ALTER EXTENSION poser UPDATE TO '1.5';
+SELECT indexrelid::regclass FROM pg_index WHERE indrelid = 'poser_batch_row'::regclass AND indisreplident;
+
 DEALLOCATE add;
 DROP TABLE widget_before, component_before;
 DROP EXTENSION poser;

@@ -114,6 +114,7 @@ SELECT 'sequence', name, to_jsonb(s) - 'seqrelid', pg_sequence_last_value(rel.oi
 	 WHERE d.classid = 'pg_class'::regclass AND d.objid = rel.oid AND deptype IN ('a', 'i'))
 FROM rel JOIN pg_sequence s ON seqrelid = rel.oid ORDER BY name;
 SELECT 'label', objname, provider, label FROM pg_seclabels ORDER BY objname;
+SELECT 'parent', name, inhparent::regclass FROM rel JOIN pg_inherits ON inhrelid = rel.oid ORDER BY name, inhparent::regclass::text;
 SELECT 'publication', pubname, tablename, attnames, rowfilter FROM pg_publication_tables ORDER BY pubname, tablename;
 SELECT 'member', pg_describe_object(classid, objid, 0) FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'poser') AND deptype = 'e'
@@ -406,6 +407,10 @@ DROP POLICY poser_batch_policy ON poser_batch;
 CREATE POLICY poser_batch_policy ON poser_batch FOR SELECT USING (role_name = CURRENT_USER);
 ALTER TABLE poser_batch_row DISABLE ROW LEVEL SECURITY;
 ALTER TABLE poser_component_version FORCE ROW LEVEL SECURITY;
+CREATE TABLE "known ""by"" uuid" (uuid varchar(32) NOT NULL, price numeric CONSTRAINT "not too dear" CHECK (price < 1000));
+CREATE TABLE noted (notes text);
+ALTER TABLE poser_batch ADD COLUMN price numeric CONSTRAINT "not too dear" CHECK (price < 1000);
+ALTER TABLE poser_batch INHERIT "known ""by"" uuid", INHERIT noted;
 GRANT CREATE, USAGE ON SCHEMA stock TO "auditor ""1""";
 ALTER TABLE poser_component OWNER TO "auditor ""1""";
 EOF

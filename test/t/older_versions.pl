@@ -12,7 +12,8 @@ use Test::More;
 
 my $node = new_node('older', conf => 'track_functions = all');
 
-# Each: the first version to which it applies, a description, statements, their output.
+# Each: the first version to which it applies, a description, statements, their output; and
+# a version from which the output is another one, with that output.
 my @statements = (
 	[ '1.0', 'rows are written', <<'EOF', "32\n0" ],
 INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'one'), ('w2', 'two'), ('w3', 'three');
@@ -86,7 +87,7 @@ INSERT INTO source VALUES ('w1', 'One'), ('w5', 'five');
 SELECT operation, key FROM poser_import_diff('source', 'poser_widget') ORDER BY key;
 SELECT * FROM poser_import('source', 'poser_widget');
 EOF
-	[ '1.3', 'batches are executed', <<'EOF', "2\n0\n1|a batch|2\n0|1|0|1|0\nt\n1\nFIVE" ],
+	[ '1.3', 'batches are executed', <<'EOF', "2\n0\n1|a batch|2\n0|1|0|1|0\nt\n1\nFIVE", '1.5', "1\n0\n1|a batch|1\n0|1|0|1|0\nt\n1\nFIVE" ],
 UPDATE source SET description = 'FIVE' WHERE uuid = 'w5';
 SELECT poser_batch_create('poser_widget', 'a batch') AS batch \gset
 SELECT poser_batch_populate(:'batch', 'source');
@@ -115,9 +116,17 @@ SELECT poser_datasync_confirm('c', max(change_id)) FROM poser_datasync_changes('
 SELECT poser_datasync_stale('0');
 SELECT 'c', (poser_datasync_pending('c')).pending;
 EOF
-	[ '1.5', 'a script can be run', <<'EOF', "\n\npostgres=X/postgres" ],
+	[ '1.5', 'tables are changed', <<'EOF', "\nALTER TABLE public.poser_component ALTER COLUMN description TYPE text;\n\n0" ],
+SELECT poser_alter_type('poser_component', 'description', 'text');
+SELECT statement FROM poser_local_changes();
+SELECT poser_alter_type('poser_component', 'description', 'varchar(255)');
+SELECT count(*) FROM poser_local_changes();
+EOF
+	[ '1.5', 'a script can be run', <<'EOF', "\n\n\n\npostgres=X/postgres" ],
 BEGIN;
 SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
+SELECT poser_check_column('poser_widget', 'uuid', 'varchar');
+SELECT poser_set_replica_identity('poser_widget_pkey');
 CREATE FUNCTION replacement() RETURNS void LANGUAGE sql AS '';
 SELECT poser_carry_grants('poser_version()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
@@ -137,9 +146,10 @@ foreach my $version (@versions)
 	create_database($node, $dbname, version => $version);
 	foreach (@statements)
 	{
-		my ($since, $what, $sql, $expected) = @$_;
+		my ($since, $what, $sql, $expected, $changed, $expected_then) = @$_;
 
 		next if $number{$since} > $number{$version};
+		$expected = $expected_then if $changed && $number{$changed} <= $number{$version};
 		is($node->safe_psql($dbname, $sql), $expected, "in $version $what");
 	}
 	# psql does not wait until its session's statistics have arrived

@@ -377,6 +377,48 @@ EOF
 	is($node->safe_psql($dbname, 'SELECT is_called FROM trap'), 't', 'the trap does work');
 }
 
+# The script to 1.5 calls functions in the extension's schema.  Functions of the owner's
+# with these names and other arguments are traps.
+foreach my $role ('owner', 'postgres')
+{
+	my $dbname = "hostile_names_for_$role";
+	create_database($node, $dbname, owner => 'owner', version => '1.4');
+	set_trap($dbname);
+	lines_as($node, $dbname, 'owner', <<'EOF');
+SELECT format('CREATE FUNCTION %s(%s) RETURNS void LANGUAGE plpgsql AS %L',
+	name, arguments, 'BEGIN PERFORM public.become_superuser(); END')
+FROM unnest('{poser_lock_tables,poser_check_column,poser_set_replica_identity,poser_set_owner,poser_carry_grants}'::text[]) AS name,
+	unnest('{text,"text, text",oid,"text, text, text","text, text[], text[]","text, text, regtype","text, regclass[], regprocedure[]",
+		"text, regprocedure","regprocedure, text","VARIADIC text[]","anyelement, anyelement","anyarray"}'::text[]) AS arguments
+WHERE (name, arguments) <> ('poser_lock_tables', 'VARIADIC text[]') \gexec
+EOF
+	lines_as($node, $dbname, $role, 'ALTER EXTENSION poser UPDATE');
+	not_trapped($dbname, "updated by $role: no function with the name of one that the script calls ran as a superuser");
+	is($node->safe_psql($dbname, q{SELECT extversion = default_version FROM pg_extension JOIN pg_available_extensions ON name = extname
+		WHERE extname = 'poser'}), 't', "updated by $role: the script has run");
+}
+
+# It computes the key of a batch's row from two columns.  A cast of the owner's for a type
+# that these have is a trap.
+foreach my $column ('batch_uuid', 'sequence')
+{
+	my $dbname = "hostile_cast_of_$column";
+	create_database($node, $dbname, owner => 'owner', version => '1.4');
+	set_trap($dbname);
+	lines_as($node, $dbname, 'owner', <<"EOF");
+INSERT INTO poser_batch (uuid, target) VALUES ('1', 'poser_widget');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key) VALUES ('1', 1, '{"uuid": "a"}');
+CREATE TYPE code AS ENUM ('1');
+CREATE FUNCTION to_text(code) RETURNS text LANGUAGE plpgsql IMMUTABLE AS
+\$\$BEGIN PERFORM public.become_superuser(); RETURN 'sprung'; END\$\$;
+CREATE CAST (code AS text) WITH FUNCTION to_text(code) AS ASSIGNMENT;
+DROP POLICY poser_batch_row_policy ON poser_batch_row;
+ALTER TABLE poser_batch_row DROP CONSTRAINT poser_batch_row_fk_batch, ALTER COLUMN $column TYPE code USING '1';
+EOF
+	fails_as($node, $dbname, 'owner', '55000', 'ALTER EXTENSION poser UPDATE', "update with a $column of another type");
+	not_trapped($dbname, "$column of another type: no code of the owner's ran as a superuser");
+}
+
 # The owner also owns the tables of history and consumers.  None of its code on them runs
 # as the superuser that updates, or makes consumers and works for them.
 foreach my $role ('owner', 'postgres')
