@@ -11,7 +11,10 @@ PREPARE summary AS SELECT uuid, length(description), component_count FROM poser_
 EXECUTE summary;
 SELECT uuid, length(description) FROM poser_widget_get('lamp');
 SELECT 'poser_widget_summary'::regclass::oid AS view, pg_get_viewdef('poser_widget_summary'::regclass) AS query \gset
+-- (the detail differs between major versions)
+\set VERBOSITY terse
 ALTER TABLE poser_widget ALTER COLUMN description TYPE varchar(400);
+\set VERBOSITY default
 
 BEGIN;
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(400)');
@@ -68,7 +71,9 @@ SELECT format_type(atttypid, atttypmod) FROM pg_attribute
 
 -- other users of the columns
 CREATE VIEW of_table AS SELECT description FROM poser_widget;
+\set VERBOSITY terse
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(500)');
+\set VERBOSITY default
 DROP VIEW of_table;
 CREATE VIEW of_view AS SELECT description FROM poser_widget_summary;
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(500)');
@@ -84,7 +89,9 @@ DROP VIEW of_counts;
 -- errors
 \set VERBOSITY terse
 SELECT poser_alter_type('poser_widget', 'colour', 'text');
+\set VERBOSITY sqlstate
 SELECT poser_alter_type('poser_widget', 'description', 'no_such_type');
+\set VERBOSITY terse
 SELECT poser_alter_type('poser_widget', 'description', 'varchar(3)');
 SELECT poser_alter_type('poser_widget', 'description', 'date');
 SELECT poser_alter_type('poser_widget', 'description', 'text, DROP COLUMN active');
