@@ -282,8 +282,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	PoserArrival *arrival = pass->arrival;
 	bool claimed = false;
 	bool taken = is_change_id(arrival, id);
-	bool movable = pass->complete;
-	bool empty = pass->complete;
+	bool movable = pass->complete; /* as far as the entries that are not versions say */
 
 	/* entries that are not versions */
 	for (; is_entry_of(pass, id) && pass->entry.kind != VERSION; next_entry(pass))
@@ -291,11 +290,11 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 		if (pass->entry.kind == CLAIM)
 			claimed = true;
 		else
-			movable = empty = false;
+			movable = false;
 	}
 
 	/* nothing is left; but pruning keeps the transaction of the horizon, unless its id is needed */
-	if (!is_entry_of(pass, id) && empty)
+	if (!is_entry_of(pass, id) && movable)
 	{
 		if (claimed)
 			poser_arrival_await(arrival, id);

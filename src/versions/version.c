@@ -212,10 +212,11 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	recording.writer = poser_version_begin(versioned, NULL);
 	/* what reconciles looks at versions before it records, and no history must arrive in between */
 	if (overlaps)
+	{
 		poser_transaction_lock(versioned);
-	if (overlaps)
 		recording.reconciler = poser_reconcile_begin(versioned, rel, recording.writer, since,
 													 replaces_rows(RelationGetRelid(rel)));
+	}
 	poser_transition_open(&recording.old, trigdata->tg_oldtable, trigdata);
 	poser_transition_open(&recording.new, trigdata->tg_newtable, trigdata);
 	if (recording.old.slot == NULL)
