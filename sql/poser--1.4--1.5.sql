@@ -69,6 +69,7 @@ CREATE TABLE @extschema@.poser_prune_position (
 	key pg_catalog.text,
 	seen pg_catalog.pg_snapshot NOT NULL,
 	full_until pg_catalog.int8 NOT NULL,
+	issued_before pg_catalog.timestamptz NOT NULL,
 	CONSTRAINT poser_prune_position_pkey PRIMARY KEY (relation)
 );
 
@@ -83,6 +84,8 @@ COMMENT ON COLUMN @extschema@.poser_prune_position.seen IS
 'the snapshot with which this began: later transactions have not been looked at';
 COMMENT ON COLUMN @extschema@.poser_prune_position.full_until IS
 'all rows have been looked at up to this transaction, and after it only those that have changed';
+COMMENT ON COLUMN @extschema@.poser_prune_position.issued_before IS
+'the transactions up to transaction_id that seen sees were issued before this time';
 
 -- === Batches ===
 

@@ -71,6 +71,7 @@ const char *const poser_own_columns =
 	"        ('poser_prune_position', 'n', 'key', 'text', false, '1.5'),\n"
 	"        ('poser_prune_position', 'r', 'seen', 'pg_snapshot', false, '1.5'),\n"
 	"        ('poser_prune_position', 'r', 'full_until', 'bigint', false, '1.5'),\n"
+	"        ('poser_prune_position', 'r', 'issued_before', 'timestamp with time zone', false, '1.5'),\n"
 	"        ('poser_batch', 'r', 'uuid', 'character varying(32)', true, '1.3'),\n"
 	"        ('poser_batch', 'r', 'id', 'bigint', false, '1.3'),\n"
 	"        ('poser_batch', 'r', 'target', 'regclass', false, '1.3'),\n"

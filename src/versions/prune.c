@@ -66,6 +66,7 @@ typedef struct PoserPosition
 {
 	int64 transaction_id; /* up to which it prunes */
 	char *seen;			  /* the snapshot with which it began, as text */
+	TimestampTz before;	  /* the transactions up to there that "seen" sees were issued before this */
 	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
 	char *key;			  /* the last version that was removed, or one before all others */
 	int64 change_id;
@@ -92,39 +93,6 @@ poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 	result.transaction_id = poser_history_position(1, NULL);
 	result.change_id = poser_history_position(2, NULL);
 	return result;
-}
-
-/*
- * Returns the transaction up to which versions are pruned.  If there is none, *isnull is
- * true:
- *
- *	SELECT max(id)
- *	  FROM poser_transaction
- *	 WHERE id < COALESCE((SELECT min(id) FROM poser_transaction WHERE issued_at >= $1),
- *	                     9223372036854775807)
- *	   AND id < $2
- *
- * $1 is the time before which a change is old, $2 the first transaction that a consumer
- * needs.
- */
-static int64
-last_pruned_transaction(const PoserVersioned *tables, TimestampTz before, bool *isnull)
-{
-	const char *transactions = poser_relation_name(tables[0].transactions);
-	Oid argtypes[] = {TIMESTAMPTZOID, INT8OID};
-	Datum values[2];
-	char *sql = psprintf("SELECT pg_catalog.max(id)\n"
-						 "  FROM %s\n"
-						 " WHERE id OPERATOR(pg_catalog.<)\n"
-						 "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
-						 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1), 9223372036854775807)\n"
-						 "   AND id OPERATOR(pg_catalog.<) $2",
-						 transactions, transactions);
-
-	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 2, .argtypes = argtypes, .values = values, .read_only = true});
-	return poser_history_position(1, isnull);
 }
 
 /*
@@ -380,7 +348,7 @@ has_positions(const PoserVersioned *versioned, Oid positions)
 /*
  * Read the position of pruning in this table.  Returns false if there is none:
  *
- *	SELECT transaction_id, change_id, full_until, key, seen
+ *	SELECT transaction_id, change_id, full_until, key, seen, issued_before
  *	  FROM poser_prune_position WHERE relation = $1
  */
 static bool
@@ -388,7 +356,7 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
 {
 	Oid argtypes[] = {NAMEOID};
 	Datum values[] = {CStringGetDatum(get_rel_name(relid))};
-	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen\n"
+	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen, issued_before\n"
 						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
 						 poser_relation_name(positions));
 	bool isnull;
@@ -407,6 +375,8 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
 	}
 	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
 	position->full_until = poser_history_position(3, NULL);
+	poser_check_type(NULL, SPI_tuptable->tupdesc, 6, TIMESTAMPTZOID);
+	position->before = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 6, &isnull));
 	position->since = 0;
 	return true;
 }
@@ -415,22 +385,28 @@ read_position(Oid positions, Oid relid, PoserPosition *position)
  * Replace the position of pruning in this table, or remove it if "position" is NULL:
  *
  *	DELETE FROM poser_prune_position WHERE relation = $1
- *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen, full_until)
- *	VALUES ($1, $2, $3, $4, $5::pg_snapshot, $6)
+ *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen, full_until, issued_before)
+ *	VALUES ($1, $2, $3, $4, $5::pg_snapshot, $6, $7)
+ *	ON CONFLICT (relation) DO UPDATE SET key = EXCLUDED.key
+ *
+ * There is a conflict only with a row that the snapshot of a REPEATABLE READ transaction
+ * does not see.  Then ON CONFLICT raises a serialization failure, and not a unique
+ * violation.
  */
 static void
 write_position(Oid positions, Oid relid, const PoserPosition *position)
 {
 	const char *name = poser_relation_name(positions);
-	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID};
+	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID};
 	Datum values[lengthof(argtypes)] = {CStringGetDatum(get_rel_name(relid))};
 	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
 
 	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values});
 	if (position == NULL)
 		return;
-	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen, full_until)\n"
-				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot, $6)",
+	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen, full_until, issued_before)\n"
+				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot, $6, $7)\n"
+				   "ON CONFLICT (relation) DO UPDATE SET key = EXCLUDED.key",
 				   name);
 	values[1] = Int64GetDatum(position->transaction_id);
 	values[2] = Int64GetDatum(position->change_id);
@@ -438,16 +414,21 @@ write_position(Oid positions, Oid relid, const PoserPosition *position)
 		values[3] = CStringGetTextDatum(position->key);
 	values[4] = CStringGetTextDatum(position->seen);
 	values[5] = Int64GetDatum(position->full_until);
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn  " : "      "});
+	values[6] = TimestampTzGetDatum(position->before);
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn   " : "       "});
 }
 
-/* Begin a round up to this transaction, with the active snapshot. */
+/*
+ * Begin a round up to this transaction, with the active snapshot.  "before" is the time
+ * before which a change is old.
+ */
 static void
-begin_round(PoserPosition *position, int64 transaction_id)
+begin_round(PoserPosition *position, int64 transaction_id, TimestampTz before)
 {
 	(void) poser_run(&(PoserQuery) {.sql = "SELECT pg_catalog.pg_current_snapshot()", .read_only = true});
 	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
 	position->transaction_id = transaction_id;
+	position->before = before;
 	position->complete = false;
 	position->key = pstrdup(""); /* before all keys */
 	position->change_id = PG_INT64_MIN;
@@ -456,33 +437,100 @@ begin_round(PoserPosition *position, int64 transaction_id)
 }
 
 /*
- * Has a complete round seen all transactions up to this one?  It has not if one has become
- * visible since the round began:
+ * Has a round seen all transactions up to this one?  It has not if one has become visible
+ * since the round began:
  *
- *	SELECT FROM poser_transaction
+ *	SELECT
+ *	  FROM (SELECT id, xact FROM poser_transaction WHERE xact >= pg_snapshot_xmax($2::pg_snapshot)
+ *	        UNION ALL
+ *	        SELECT id, xact FROM poser_transaction WHERE xact = ANY (ARRAY(SELECT pg_snapshot_xip($2::pg_snapshot)))) AS t
  *	 WHERE id <= $1
- *	   AND xact >= pg_snapshot_xmin($2::pg_snapshot)
- *	   AND NOT pg_visible_in_snapshot(xact, $2::pg_snapshot)
- *	   AND xact <> COALESCE(pg_current_xact_id_if_assigned(), '0')
+ *	   AND ($3 OR xact <> COALESCE(pg_current_xact_id_if_assigned(), '0'))
  *	 LIMIT 1
  *
+ * So it does not read what was written while a long transaction has been open.
+ *
  * A snapshot never has the transaction that took it.  What this transaction records after
- * it has pruned has a later id, see poser_transaction_forget().
+ * it has pruned has a later id, see poser_transaction_forget().  So this transaction is
+ * looked at only "with_own".
  */
 static bool
-has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
+has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id, bool with_own)
 {
-	Oid argtypes[] = {INT8OID, TEXTOID};
-	Datum values[] = {Int64GetDatum(transaction_id), CStringGetTextDatum(position->seen)};
-	char *sql = psprintf("SELECT FROM %s\n"
+	Oid argtypes[] = {INT8OID, TEXTOID, BOOLOID};
+	Datum values[] = {Int64GetDatum(transaction_id), CStringGetTextDatum(position->seen), BoolGetDatum(with_own)};
+	const char *transactions = poser_relation_name(tables[0].transactions);
+	char *sql = psprintf("SELECT\n"
+						 "  FROM (SELECT id, xact FROM %s\n"
+						 "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($2::pg_catalog.pg_snapshot)\n"
+						 "        UNION ALL\n"
+						 "        SELECT id, xact FROM %s\n"
+						 "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($2::pg_catalog.pg_snapshot)))) AS t\n"
 						 " WHERE id OPERATOR(pg_catalog.<=) $1\n"
-						 "   AND xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmin($2::pg_catalog.pg_snapshot)\n"
-						 "   AND NOT pg_catalog.pg_visible_in_snapshot(xact, $2::pg_catalog.pg_snapshot)\n"
-						 "   AND xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8)\n"
+						 "   AND ($3 OR xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8))\n"
 						 " LIMIT 1",
-						 poser_relation_name(tables[0].transactions));
+						 transactions, transactions);
 
 	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true}) == 0;
+}
+
+/*
+ * Returns a transaction up to which all are older than this time, as far as positions tell
+ * it, or PG_INT64_MIN.
+ */
+static int64
+known_to_be_old(const PoserVersioned *tables, int ntables, Oid positions, TimestampTz before)
+{
+	int64 result = PG_INT64_MIN;
+
+	if (!OidIsValid(positions))
+		return result;
+	for (int i = 0; i <= ntables; i++)
+	{
+		PoserPosition position;
+		Oid relid = i < ntables ? tables[i].versions : tables[0].transactions;
+
+		if (read_position(positions, relid, &position) && position.before <= before &&
+			position.transaction_id > result && has_seen_all(&position, tables, position.transaction_id, true))
+			result = position.transaction_id;
+	}
+	return result;
+}
+
+/*
+ * Returns the transaction up to which versions are pruned.  If there is none, *isnull is
+ * true:
+ *
+ *	SELECT max(id)
+ *	  FROM poser_transaction
+ *	 WHERE id < COALESCE((SELECT min(id) FROM poser_transaction WHERE issued_at >= $1 AND id > $3),
+ *	                     9223372036854775807)
+ *	   AND id < $2
+ *
+ * $1 is the time before which a change is old, $2 the first transaction that a consumer
+ * needs.  No index has issued_at, so the inner query reads the transactions after $3 up to
+ * the first one that is not old.  All transactions up to $3 are known to be old.
+ */
+static int64
+last_pruned_transaction(const PoserVersioned *tables, int ntables, Oid positions, TimestampTz before, bool *isnull)
+{
+	const char *transactions = poser_relation_name(tables[0].transactions);
+	Oid argtypes[] = {TIMESTAMPTZOID, INT8OID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char *sql = psprintf("SELECT pg_catalog.max(id)\n"
+						 "  FROM %s\n"
+						 " WHERE id OPERATOR(pg_catalog.<)\n"
+						 "       COALESCE((SELECT pg_catalog.min(id) FROM %s\n"
+						 "                  WHERE issued_at OPERATOR(pg_catalog.>=) $1 AND id OPERATOR(pg_catalog.>) $3),\n"
+						 "                9223372036854775807)\n"
+						 "   AND id OPERATOR(pg_catalog.<) $2",
+						 transactions, transactions);
+
+	values[0] = TimestampTzGetDatum(before);
+	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
+	values[2] = Int64GetDatum(known_to_be_old(tables, ntables, positions, before));
+	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
+	return poser_history_position(1, isnull);
 }
 
 /* Is there nothing to do up to this transaction, because a complete round went so far and has seen all? */
@@ -490,7 +538,7 @@ static bool
 is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
 {
 	return position->complete && position->transaction_id >= transaction_id &&
-		   has_seen_all(position, tables, transaction_id);
+		   has_seen_all(position, tables, transaction_id, false);
 }
 
 /*
@@ -499,7 +547,7 @@ is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 tr
  */
 static int64
 prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, Oid positions,
-				int64 transaction_id, int64 limit, PoserHorizon *horizon)
+				int64 transaction_id, TimestampTz before, int64 limit, PoserHorizon *horizon)
 {
 	PoserPosition position;
 	bool exists = read_position(positions, versioned->versions, &position);
@@ -509,7 +557,7 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 	for (;;)
 	{
 		if (!exists)
-			begin_round(&position, transaction_id);
+			begin_round(&position, transaction_id, before);
 		else if (position.complete)
 		{
 			int64 covered = position.transaction_id;
@@ -517,9 +565,9 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 
 			if (is_covered(&position, tables, transaction_id))
 				break;
-			if (covered < transaction_id && !has_seen_all(&position, tables, covered))
+			if (covered < transaction_id && !has_seen_all(&position, tables, covered, false))
 				covered = transaction_id;
-			begin_round(&position, transaction_id);
+			begin_round(&position, transaction_id, before);
 
 			/*
 			 * If little can have become old, which the ids tell, only rows with such
@@ -538,6 +586,7 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 		/* this call may have to leave what the round could remove so far */
 		position.transaction_id = Min(position.transaction_id, transaction_id);
 		position.full_until = Min(position.full_until, transaction_id);
+		position.before = Min(position.before, before);
 		if (position.since != 0)
 			result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
 		else
@@ -719,7 +768,7 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
  */
 static void
 prune_transactions_at_last(const PoserVersioned *tables, int ntables, Oid positions,
-						   int64 transaction_id, int64 removed, int64 limit)
+						   int64 transaction_id, TimestampTz before, int64 removed, int64 limit)
 {
 	Oid relid = tables[0].transactions;
 	PoserPosition position;
@@ -730,7 +779,7 @@ prune_transactions_at_last(const PoserVersioned *tables, int ntables, Oid positi
 		if (removed == 0 && limit < PG_INT64_MAX && OidIsValid(positions) &&
 			read_position(positions, relid, &position) && is_covered(&position, tables, transaction_id))
 			return;
-		begin_round(&position, transaction_id);
+		begin_round(&position, transaction_id, before);
 		position.complete = true;
 		done = prune_transactions(tables, ntables, transaction_id);
 	}
@@ -776,7 +825,7 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 	/* the row of this transaction may be removed */
 	poser_transaction_forget();
 
-	transaction_id = last_pruned_transaction(tables, before, &isnull);
+	transaction_id = last_pruned_transaction(tables, ntables, positions, before, &isnull);
 	if (!isnull)
 	{
 		PoserHorizon horizon = poser_history_horizon(&tables[0], true);
@@ -784,14 +833,14 @@ prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit
 		for (int i = 0; i < ntables && result < limit; i++)
 		{
 			if (limit < PG_INT64_MAX && has_positions(&tables[i], positions))
-				result += prune_in_rounds(tables, &tables[i], positions, transaction_id, limit - result, &horizon);
+				result += prune_in_rounds(tables, &tables[i], positions, transaction_id, before, limit - result, &horizon);
 			else
 				result += prune_versions(&tables[i], transaction_id, limit - result, NULL, &horizon);
 		}
 		if (result > 0)
 			set_horizon(&tables[0], horizon);
 		/* the transaction itself stays: it gives the time of the oldest state that is left */
-		prune_transactions_at_last(tables, ntables, positions, transaction_id, result, limit);
+		prune_transactions_at_last(tables, ntables, positions, transaction_id, before, result, limit);
 	}
 
 	SPI_finish();

@@ -167,6 +167,23 @@ SELECT poser_prune_versions('0', 1000);
 SELECT count(*) FROM poser_transaction WHERE id IN (TABLE kept);
 SELECT * FROM poser_check();
 
+-- Transactions that are known to be old are not read again.
+SELECT nextval('poser_change_id_seq') AS gap \gset
+DO $$ BEGIN FOR t IN 1 .. 20000 LOOP PERFORM set_config('poser.comment', t::text, true); INSERT INTO poser_widget (uuid, description) VALUES (t, ''); END LOOP; END $$;
+UPDATE poser_transaction SET issued_at = now() - interval '2 years';
+VACUUM ANALYZE poser_transaction, poser_widget_version;
+SELECT poser_prune_versions('1 year', 1000);
+SELECT result, blocks < 150 AS few FROM blocks($$SELECT poser_prune_versions('1 year', 1000)$$);
+UPDATE poser_widget SET description = 'x' WHERE uuid IN ('7', '8', '9');
+UPDATE poser_transaction SET issued_at = now() - interval '2 years' WHERE issued_at > now() - interval '1 year';
+SELECT result, blocks < 150 AS few FROM blocks($$SELECT poser_prune_versions('1 year', 2)$$);
+-- One that arrives later is read, and one that is older than the last call wanted is no hindrance.
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (:gap, now(), '', '', '3');
+SELECT poser_prune_versions('1 year', 2);
+SELECT poser_prune_versions('3 years', 2);
+SELECT poser_prune_versions('0', 2);
+SELECT count(*) FROM left_over;
+
 -- Only the owner can call it, also if the positions belong to another role.
 SET client_min_messages = warning;
 CREATE ROLE regress_poser_other;
