@@ -41,8 +41,9 @@
 /* How many versions a pass may read for each row that has arrived since the last one. */
 #define VERSIONS_READ_FOR_A_ROW 1000
 
-/* A pass over so few versions is cheap. */
+/* A pass over so few versions, or over so few for each row that has arrived, needs no further reason. */
 #define FEW_VERSIONS 20000
+#define FEW_VERSIONS_FOR_A_ROW 100
 
 /* About how many versions there are on a page. */
 #define VERSIONS_ON_A_PAGE 60
@@ -478,7 +479,8 @@ poser_arrival_settle_at_end(PoserArrival *arrival)
 		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
 	is_cheap = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions;
 	is_time = since_pass.nremoved > 0 && is_cheap &&
-			  (nversions <= FEW_VERSIONS || since_pass.nremoved * 2 >= since_pass.nleft);
+			  (nversions <= FEW_VERSIONS || since_pass.narrived * FEW_VERSIONS_FOR_A_ROW >= nversions ||
+			   since_pass.nremoved * 2 >= since_pass.nleft);
 	is_early = !is_time && since_pass.nleft > 0 && since_pass.nremoved >= since_pass.nleft && !since_pass.was_early;
 	if (!arrival->claims && !is_time && !is_early && !takes_ids(arrival))
 		return;
