@@ -18,7 +18,6 @@ my $subscriber = new_node('copy_subscriber', conf => <<'EOF');
 wal_retrieve_retry_interval = 100ms
 max_sync_workers_per_subscription = 4
 EOF
-my $directory = PostgreSQL::Test::Utils::tempdir();
 create_database($publisher, 'db');
 make_source($publisher, 'db', 'postgres');
 my @tables = split /\n/, $publisher->safe_psql('db', q{SELECT c.relname FROM pg_class c JOIN pg_depend d
@@ -101,20 +100,6 @@ foreach (
 	next if $dbname eq 'random';
 	$subscriber->safe_psql($dbname, "DROP SUBSCRIPTION sub_$dbname");
 }
-
-# Rows that a dump has brought, and recorded as new.  Their history replaces these records.
-create_database($subscriber, 'dumped');
-$subscriber->safe_psql('dumped', CONSUMER_OBJECTS . BATCH_TABLES);
-command_ok([ 'pg_dump', '-t', 'poser_widget', '-t', 'poser_component', '-f', "$directory/rows", $publisher->connstr('db') . ' user=postgres' ],
-	'dumped: pg_dump of the rows');
-command_ok([ 'psql', '-Xq', '-v', 'ON_ERROR_STOP=1', '-f', "$directory/rows", $subscriber->connstr('dumped') . ' user=postgres' ],
-	'dumped: the rows are restored');
-$publisher->safe_psql('db', 'CREATE PUBLICATION pub_dumped FOR TABLE '
-	  . join ', ', grep { !/^poser_(widget|component)$/ } config_tables($publisher, 'db'));
-$subscriber->safe_psql('dumped', "CREATE SUBSCRIPTION sub_dumped CONNECTION '"
-	  . $publisher->connstr . " dbname=db user=postgres' PUBLICATION pub_dumped");
-$subscriber->wait_for_subscription_sync($publisher, 'sub_dumped', 'dumped');
-caught_up('dumped', 'dumped');
 
 # The subscriber becomes the writer.  The statements are from the manual.
 $publisher->stop;

@@ -580,6 +580,7 @@ EOF
 
 	# Others insert while the restore runs.  Their ids are those of the restore.
 	my $own_tables = q{CREATE TABLE public.noted (uuid text PRIMARY KEY);
+		SET poser.comment = 'beside';
 		INSERT INTO poser_widget (uuid, description) VALUES ('beside', 'Of others');};
 	my $insert = <<'EOF';
 SELECT count(*) FROM public.poser_widget_summary;
