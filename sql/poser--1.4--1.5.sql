@@ -1,13 +1,13 @@
 \echo Use "ALTER EXTENSION poser UPDATE TO '1.5'" to load this file. \quit
 
--- The schema may have functions of its owner's with the names of those that this script
--- calls, and other arguments.  The script runs as a superuser.  So each call has exactly
--- the types of the function that is meant.
+-- The script runs as a superuser.  The owner of the schema may have made functions there
+-- that have the names of those that the script calls, and other arguments.  So each call
+-- has exactly the argument types of the function that is meant.
 
 -- Locks.  The script waits for the first lock while it holds no other, and takes the
--- others without waiting.  So no application becomes a deadlock's victim: when the script
--- cannot have a lock it fails with 55P03, and can be run again.  All tables that the
--- script touches are here, in the strongest mode that it needs.
+-- others without waiting.  So the server cancels no transaction because of a deadlock with
+-- the script.  If the script cannot have a lock it fails with 55P03, and can be run again.
+-- Here are all tables that it touches, each in the strongest mode that it needs.
 
 CREATE FUNCTION @extschema@.poser_lock_tables(tables pg_catalog.text[])
 RETURNS pg_catalog.void
@@ -72,8 +72,8 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 -- === Restores ===
 
 -- History that arrives from elsewhere: which transactions have arrived, and the triggers
--- that see what SQL inserts.  They fire on no subscriber, because nothing is recorded
--- there; but xact is set there, too, as before.
+-- that see what SQL inserts.  The triggers that are new do not fire on a subscriber, where
+-- nothing is recorded.
 
 CREATE TABLE @extschema@.poser_arrival (
 	first pg_catalog.int8 NOT NULL,
@@ -244,7 +244,7 @@ COMMENT ON FUNCTION @extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog
 -- === Parallel queries ===
 
 -- These functions read as the caller, so they run the code of policies.  A policy may
--- write, and a query that calls them must not be parallel then.
+-- write, which a parallel query does not allow.
 
 ALTER FUNCTION @extschema@.poser_widget_get(pg_catalog.varchar) PARALLEL UNSAFE;
 ALTER FUNCTION @extschema@.poser_widget_list(

@@ -11,9 +11,10 @@
  * column of a composite type, and then the view gets its query again.  Privileges,
  * comments, options, and all that refers to the view are as before.
  *
- * The function waits for the lock of the view while the transaction holds no other, and
- * takes the table's lock only if it can have it at once.  So no other session becomes the victim of
- * a deadlock, for instance one that has written to the table and then reads the view.
+ * The function waits for the lock of the view only while the transaction holds no other
+ * lock, and takes the table's lock only if it can have it at once.  So it cannot be part of
+ * a deadlock, for instance with a session that has written to the table and then reads the
+ * view.
  */
 #include "postgres.h"
 
@@ -96,7 +97,7 @@ run_statement(const char *sql)
 	poser_run(&(PoserQuery) {.sql = sql, .once = true, .expected = SPI_OK_UTILITY});
 }
 
-/* Returns the views of the extension that use a column; an error if another role owns one. */
+/* Returns the views of the extension that use a column.  Raises an error if the current user does not own one of them. */
 static List *
 find_views(Oid extension, Oid relid, AttrNumber column)
 {
@@ -117,8 +118,8 @@ find_views(Oid extension, Oid relid, AttrNumber column)
 }
 
 /*
- * Returns the numbers of the view's columns that show a table's column as it is.  An error
- * if something uses such a column, or if a table has a column of the view's row type.
+ * Returns the numbers of the view's columns that show a table's column as it is.  Raises an
+ * error if something uses such a column, or if a table has a column of the view's row type.
  */
 static List *
 find_view_columns(Oid viewid, Oid relid, AttrNumber column)
@@ -221,7 +222,7 @@ attach_view(const View *view, Oid relid, AttrNumber column)
 	run_statement(view->definition);
 }
 
-/* Lock a relation.  Waits only if the transaction has no other lock. */
+/* Lock a relation for ALTER TABLE.  Without "wait", raises lock_not_available unless the lock is free at once. */
 static void
 lock_relation(Oid relid, bool wait)
 {

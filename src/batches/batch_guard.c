@@ -26,8 +26,8 @@
  * A restore, or a tool that copies tables, brings batches from elsewhere.  Nothing tells
  * reliably that a session does so.  But such a header has created_by and role_name, and the
  * owner of the table inserts it.  So it keeps its values, and row_count counts its rows when
- * they come.  Rows of a complete batch could not come then.  So such a batch keeps its
- * row_count, too, and the owner can insert rows until there are as many.
+ * they come.  But a batch that is complete and not executed accepts no rows.  So it keeps
+ * its row_count, too, and the owner can insert rows until there are as many.
  */
 #include "postgres.h"
 
@@ -352,8 +352,8 @@ keep_place(const char *uuid, const ItemPointerData *tid)
  */
 
 /*
- * Run a statement for a header by its uuid and, with "tid", its place.  Returns how many
- * rows it has given.  The statement has its header's qualification behind WHERE as %2$s.
+ * Run a statement for a header, found by its uuid and, with "tid", its place.  Returns how
+ * many rows it has given.  The statement has the header's qualification behind WHERE as %2$s.
  */
 static uint64
 run_for_header(const char *sql, const char *headers, Datum uuid, const ItemPointerData *tid, int64 change, bool is_update)
@@ -375,8 +375,8 @@ run_for_header(const char *sql, const char *headers, Datum uuid, const ItemPoint
 }
 
 /*
- * Are there not more rows of a batch than its row_count?  Reads the rows, those of the
- * current statement, too.
+ * Has a batch at most as many rows as its row_count?  The rows of the current statement
+ * count, too.
  */
 static bool
 are_within_count(Relation rel, Datum uuid, int64 row_count)

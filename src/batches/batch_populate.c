@@ -136,7 +136,7 @@ compare(PoserImport *import, int64 nrejects)
 	poser_import_compare(import);
 	batch->is_ambiguous = (import->problems.nrows > nproblems);
 
-	/* and so has one that matches several rows of the target, but this is known only now: compare again */
+	/* so has an unchanged row that matches several rows of the target, but this is known only now: compare again */
 	if (batch->is_ambiguous && !import->sorts_unchanged)
 	{
 		tuplesort_end(import->sort);

@@ -154,8 +154,8 @@ const char *const poser_own_columns =
 	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'))";
 
 /*
- * Has the column the type that a script has given it?  A text of the user's may be longer:
- * users widen it by poser_alter_type().
+ * Has the column the type that a script has given it?  A text may also be longer: users
+ * widen it by poser_alter_type().
  */
 #define HAS_TYPE \
 	"(format_type(a.atttypid, a.atttypmod) = expected.type\n" \

@@ -466,7 +466,7 @@ find_relations(const char *sql, Oid extension)
 
 /*
  * Lock relations.  The function never waits while it holds one of the locks, so it cannot
- * be part of a deadlock: it gives all back, waits for the one that it could not have, and
+ * be part of a deadlock: it releases all, waits for the one that it could not have, and
  * takes the others again.
  */
 static void

@@ -9,9 +9,9 @@
  *
  * So the transactions are kept in a hash table.  If one is not there, a query reads it
  * and those that follow it in the order of id.  The number of rows that are read ahead
- * doubles while at least half of them are used.  Otherwise it is halved: a long
- * transaction's changes come late, and between its id and theirs there may be many
- * transactions whose changes are not in the window.
+ * doubles while at least half of them are used.  Otherwise it is halved: the changes of a
+ * long transaction come late, and between its id and theirs there may be many transactions
+ * that have no changes in the window.
  *
  * The invariant: the result does not depend on what was read ahead, because all rows are
  * read with the same snapshot, that of the window.  Memory is bounded: the hash table is

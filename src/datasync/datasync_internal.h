@@ -99,7 +99,7 @@ typedef struct PoserChangeTransaction
 	bool issued_at_isnull;
 	bool username_isnull;
 	bool delivered; /* the window has its changes, and they are not the consumer's own */
-	bool used;		/* private to change_transaction.c, as the next */
+	bool used;		/* this and the next one are private to change_transaction.c */
 	char status;
 } PoserChangeTransaction;
 

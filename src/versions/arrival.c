@@ -7,18 +7,18 @@
  * from elsewhere.  (They do not fire on a subscriber, where nothing is recorded.)
  *
  * The rows of a restore are recorded like any others, because nothing tells reliably that
- * they are a restore's.  When the history of a row arrives, it replaces what was recorded
- * of it:
+ * a session restores.  When the history of a row arrives, it replaces what was recorded of
+ * the row:
  *
- * - If one version of the row was recorded, an insert, which is equal to the row as it is
- *   now, that version is removed.  Otherwise what was recorded stays.
+ * - If exactly one version of the row was recorded, and it is an insert that is equal to
+ *   the row as it is now, this version is removed.  Otherwise what was recorded stays.
  * - A change_id that arrives may be in use by such a version of another row.  Then that
  *   version is set aside.  If its row has no history when the statement has ended, it is
  *   written again, with a new change_id.
  * - An id of a transaction that arrives, or that a version names, may be in use by a
- *   transaction that has recorded only such versions.  Then that one gets a new id, see
+ *   transaction that has recorded only such versions.  Then the latter gets a new id, see
  *   arrival_settle.c.
- * - A transaction that has recorded nothing else is removed.
+ * - A transaction that was recorded and has no versions left is removed.
  * - If an id is in use by any other history, there is no right way to go on, and the
  *   statement fails.
  *
@@ -29,10 +29,11 @@
  * written.  All look-ups here see rows as they are now, not as of a snapshot.
  *
  * A version was recorded here if its transaction was, see arrival_ids.c.  While a statement
- * is running this is not true for the versions that it has brought, so they are told by
- * their command ID.  A version can also name a transaction that has recorded other changes.
- * Then it counts as recorded with it, because somebody may have put it back; if a restore
- * has brought it, the restore fails when the transaction arrives.
+ * is running this is not true for the versions that it has brought.  Their command ID tells
+ * them from the others.  A version that arrives can also name a transaction that has
+ * recorded other changes here.  Then the version counts as recorded, because a user may have
+ * taken it out of the table and put it back.  If a restore has brought it, the restore fails
+ * when the transaction arrives.
  */
 #include "postgres.h"
 

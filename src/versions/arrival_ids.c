@@ -10,8 +10,9 @@
  *
  * Versions can arrive before their transactions, with the id of a transaction that was
  * recorded here.  Such a transaction is awaited: its versions count as arrived, and its
- * row stays until the one arrives that belongs to them.  If none arrives, the versions
- * were its own: somebody has taken them out of their table, and has put them back.
+ * row stays until the row arrives that belongs to them.  If none arrives, the versions were
+ * those of the transaction that was recorded here: a user has taken them out of their table,
+ * and has put them back.
  *
  * The invariant: a row of poser_transaction was recorded here, and is not awaited, if and
  * only if its id is in no range.  Ranges do not overlap.

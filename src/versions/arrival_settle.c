@@ -9,9 +9,9 @@
  * - It sorts the versions that were recorded here by their transactions, and reads the
  *   transactions in the same order.
  * - A transaction without versions is removed.
- * - If a version of the statement names a transaction, the versions that were recorded with
- *   it get new ids, and a copy of the transaction, if each of them is the insert of a row
- *   that is still the same.  The transaction is awaited from now on, see arrival_ids.c.
+ * - If a version of the statement names a transaction, and each version that was recorded
+ *   with it is the insert of a row that is still the same, these versions get new ids, and a
+ *   copy of the transaction.  The transaction is awaited from now on, see arrival_ids.c.
  * - If a version of the statement has the transaction's id as its change_id, the transaction
  *   and its versions get new ids, or it is an error.
  * - Other transactions that have recorded only such inserts get new ids up to a limit.
@@ -19,8 +19,8 @@
  * A pass reads all versions.  So transactions with nothing left are not removed at the end
  * of each statement, but when enough rows have arrived since the last pass to be worth it,
  * or when everything that was recorded seems to be gone.  This needs no memory in the
- * database: after a restore by one statement for each row, as after one by COPY, no empty
- * transaction is left.
+ * database.  After a restore no empty transaction is left, whether its statements insert
+ * one row each or many.
  */
 #include "postgres.h"
 
@@ -370,8 +370,8 @@ read_horizon(const PoserVersioned *versioned)
 }
 
 /*
- * Remove the transactions that were recorded here and have nothing left, and give new ids
- * to those whose ids the statement's versions have, and to others up to "limit".  Raises
+ * Remove the transactions that were recorded here and have nothing left.  Give new ids to
+ * those with an id that the statement's versions have, and to others up to "limit".  Raises
  * an error if that is not possible for an id that is needed.
  */
 void

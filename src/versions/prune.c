@@ -13,16 +13,17 @@
  * A round has one P, and a row of poser_prune_position.  The row says how far the round
  * has come, and a later call goes on behind that position.  A round that has come to the
  * end is kept as complete.  A new round begins when P is greater, or when a transaction up
- * to P has become visible since the round began.  If P is little greater, the new round
- * looks only at rows with versions by transactions between the two.  So nothing is left behind a position for
- * longer than a round, and a call that has nothing to do reads no versions.  The rows are
- * written in the transaction that removes the versions, so they are rolled back with it.
+ * to P has become visible since the round began.  If P is only a little greater than that
+ * of the last round, the new round looks only at rows with versions by transactions between
+ * the two.  So nothing is left behind a position for longer than a round, and a call that
+ * has nothing to do reads no versions.  The rows of poser_prune_position are written in the
+ * transaction that removes the versions, so they are rolled back with it.
  *
  * Invariant: versions up to a position that can be pruned up to the round's P are removed,
  * unless the snapshot with which the round began does not see them.
  *
- * A call without max_versions reads all versions, and neither reads nor writes positions.
- * So does a call with max_versions where the table or the index for it is missing.
+ * A call without max_versions reads all versions, and moves no position.  So does a call
+ * with max_versions where the table or the index for it is missing.
  *
  * The horizon is one row with the greatest P so far and the greatest change_id that has
  * replaced a removed version.  The state as of a transaction before P is no longer
@@ -58,7 +59,10 @@ int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
 /* How many versions are deleted by one statement. */
 #define DELETED_AT_A_TIME 1000
 
-/* A round looks at all rows when the last one that did so is as many times max_versions ids ago. */
+/*
+ * A round looks at all rows if the last one that did so went up to an id that is less than
+ * the round's by more than this times max_versions.
+ */
 #define FULL_ROUND_AFTER 100
 
 /* How far a round has come, see the head of this file. */
@@ -197,11 +201,10 @@ next_versions_query(const PoserVersioned *versioned)
 }
 
 /*
- * Delete at most "limit" versions of those that a query has just given, up to the
- * row "nrows".  Raises the horizon's change_id to the
- * changes that have replaced them.  *nfound becomes how many they were.  Returns how many
- * were deleted.  "position", if it is not NULL, becomes that of the last row that was
- * looked at.
+ * Delete at most "limit" versions of those in the first "nrows" rows of the last query's
+ * result.  Raises the horizon's change_id to the changes that have replaced them.  *nfound
+ * becomes how many they were.  Returns how many were deleted.  "position", if it is not
+ * NULL, becomes that of the last row that was looked at.
  *
  *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
  */
@@ -475,8 +478,8 @@ has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 
 }
 
 /*
- * Returns a transaction up to which all are older than this time, as far as positions tell
- * it, or PG_INT64_MIN.
+ * Returns a transaction up to which all are older than this time, by what the positions
+ * say, or PG_INT64_MIN.
  */
 static int64
 known_to_be_old(const PoserVersioned *tables, int ntables, Oid positions, TimestampTz before)
@@ -542,8 +545,8 @@ is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 tr
 }
 
 /*
- * Remove at most "limit" versions of one table, from where the last call has stopped.  When a round comes to its end, another one begins if the last
- * one has not seen everything.
+ * Remove at most "limit" versions of one table, from where the last call has stopped.  When
+ * a round comes to its end, another one begins unless the last one has seen everything.
  */
 static int64
 prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, Oid positions,
