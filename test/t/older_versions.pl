@@ -122,6 +122,13 @@ SELECT statement FROM poser_local_changes();
 SELECT poser_alter_type('poser_component', 'description', 'varchar(255)');
 SELECT count(*) FROM poser_local_changes();
 EOF
+	[ '1.5', 'history arrives', <<'EOF', "9000\ninsert|arrived" ],
+BEGIN;
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (9000, now(), 'u', 'r', '3') RETURNING id;
+INSERT INTO poser_widget_version VALUES ('arrived', 'Arrived', true, 0, 9000, 9001);
+SELECT operation, uuid FROM poser_widget_history('arrived');
+ROLLBACK;
+EOF
 	[ '1.5', 'a script can be run', <<'EOF', "\n\n\n\npostgres=X/postgres" ],
 BEGIN;
 SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
