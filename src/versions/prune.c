@@ -704,8 +704,10 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
  *	 WHERE t.id < $1
  *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
  *
- * "poser_used" has the transactions of all versions that there are.  If not all tables of
- * versions could be read, no transaction is removed, and the result is false.
+ * "poser_used" has the transactions of all versions that there are.  The statement uses the
+ * active snapshot, which is older than the look at the versions.  So it does not see
+ * transactions that have committed since.  If not all tables of versions could be read, no
+ * transaction is removed, and the result is false.
  */
 static bool
 prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
@@ -734,7 +736,7 @@ prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_
 			table_close(versions, AccessShareLock);
 		}
 		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
-		(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .once = true, .expected = SPI_OK_DELETE});
+		(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .snapshot = GetActiveSnapshot(), .once = true, .expected = SPI_OK_DELETE});
 		SPI_unregister_relation(enr.md.name);
 	}
 	tuplestore_end(used);
