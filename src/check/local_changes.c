@@ -260,6 +260,8 @@ static const char *const facts =
 	"                       FROM pg_attribute AS a WHERE a.attrelid = r.oid AND a.attnum = ANY (pr.prattrs::int2[])), '')\n"
 	"           || COALESCE(' WHERE (' || pg_get_expr(pr.prqual, pr.prrelid) || ')', '')\n"
 	"      FROM relation AS r JOIN pg_publication_rel AS pr ON pr.prrelid = r.oid JOIN pg_publication AS p ON p.oid = pr.prpubid AND NOT p.puballtables\n"
+	/* pg_dump of PostgreSQL 18 and later dumps this */
+	"     WHERE current_setting('server_version_num')::int < 180000\n"
 	"    UNION ALL\n"
 	"    SELECT r.oid, CASE r.kind WHEN 'c' THEN 'type owner' ELSE 'owner' END, '', quote_ident(pg_get_userbyid(r.relowner))\n"
 	"      FROM relation AS r\n"
