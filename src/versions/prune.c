@@ -474,7 +474,7 @@ has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 
 						 " LIMIT 1",
 						 transactions, transactions);
 
-	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .once = true}) == 0;
+	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true}) == 0;
 }
 
 /*
