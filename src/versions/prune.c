@@ -447,11 +447,12 @@ begin_round(PoserPosition *position, int64 transaction_id, TimestampTz before)
  *	  FROM (SELECT id, xact FROM poser_transaction WHERE xact >= pg_snapshot_xmax($2::pg_snapshot)
  *	        UNION ALL
  *	        SELECT id, xact FROM poser_transaction WHERE xact = ANY (ARRAY(SELECT pg_snapshot_xip($2::pg_snapshot)))) AS t
- *	 WHERE id <= $1
+ *	 WHERE id + 0 <= $1
  *	   AND ($3 OR xact <> COALESCE(pg_current_xact_id_if_assigned(), '0'))
  *	 LIMIT 1
  *
- * So it does not read what was written while a long transaction has been open.
+ * So it does not read what was written while a long transaction has been open.  "+ 0" keeps
+ * the planner from the primary key, by which all older transactions would be read.
  *
  * A snapshot never has the transaction that took it.  What this transaction records after
  * it has pruned has a later id, see poser_transaction_forget().  So this transaction is
@@ -469,7 +470,7 @@ has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 
 						 "        UNION ALL\n"
 						 "        SELECT id, xact FROM %s\n"
 						 "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($2::pg_catalog.pg_snapshot)))) AS t\n"
-						 " WHERE id OPERATOR(pg_catalog.<=) $1\n"
+						 " WHERE (id OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.<=) $1\n"
 						 "   AND ($3 OR xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8))\n"
 						 " LIMIT 1",
 						 transactions, transactions);
