@@ -73,8 +73,10 @@ sub subscribe
 		}
 		$subscriber->wait_for_subscription_sync($publisher, "sub_$dbname", $dbname);
 	}
-	$writers->signal('INT');
-	$writers->finish;
+	# not by SIGINT, which a process that was started in the background can ignore
+	$writers->kill_kill;
+	$publisher->poll_query_until('postgres', q{SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = 'pgbench'})
+	  or die 'a writer goes on';
 	is($trouble =~ /(error.*)/i ? $1 : '', '', "$dbname: the writers have not failed");
 	return;
 }
