@@ -193,6 +193,8 @@ describe_tables(PoserVersioned *versioned, Relation rel, Relation vrel, Oid nspi
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
 
 	/* the relations */
+	versioned->nspid = nspid;
+	versioned->own = versioned->partial = versioned->partitioned = false;
 	versioned->relid = RelationGetRelid(rel);
 	versioned->versions = RelationGetRelid(vrel);
 	if (vrel->rd_rel->relkind != RELKIND_RELATION)

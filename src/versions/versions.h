@@ -17,6 +17,10 @@ typedef struct PoserVersioned
 {
 	Oid tgoid;			/* the trigger; hash key of the cache in versioned.c */
 	bool valid;			/* is it still valid?  Used only by that cache */
+	Oid nspid;			/* the schema of the extension */
+	bool own;			/* a table that is tracked by poser_track(), and no table of the extension */
+	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
+	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
@@ -35,6 +39,14 @@ typedef struct PoserVersioned
 	int natts;
 	AttrNumber source[MaxHeapAttributeNumber]; /* by column: the table's column that gives its values, or 0 if none does */
 } PoserVersioned;
+
+/* A table that has a history, as the catalogs have it, see binding.c. */
+typedef struct PoserTracked
+{
+	Oid relid;	  /* the table */
+	Oid versions; /* its table of versions */
+	Oid binding;  /* the trigger poser_versions_of that binds them; InvalidOid for the extension's own tables */
+} PoserTracked;
 
 /* The values of the column operation_type. */
 typedef enum PoserOperation
@@ -59,6 +71,21 @@ enum
 extern void poser_versioned_init(void);
 extern const char *poser_versioned_label(int i);
 extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
+
+/* binding.c */
+
+/* All tables that have a history in this schema, as a list of PoserTracked: the extension's own first.  Nothing is locked. */
+extern List *poser_tracked_tables(Oid nspid);
+
+/* Find the binding of a table or, for a partition, that of the tracked table above it.  Returns false if there is none that counts. */
+extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
+
+/*
+ * Describe the history of a table that the caller has locked.  Locks its table of versions
+ * until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
+ * its history cannot be used as it is.
+ */
+extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 
 /* transaction.c */
 

@@ -1,0 +1,39 @@
+/*
+ * track.c
+ *	  poser_track() and poser_untrack(): giving a table a history, and ending it.
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+
+#include "versions/versions.h"
+#include "versions/version_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_track);
+PG_FUNCTION_INFO_V1(poser_untrack);
+PG_FUNCTION_INFO_V1(poser_follow);
+PG_FUNCTION_INFO_V1(poser_tracked);
+
+Datum
+poser_track(PG_FUNCTION_ARGS)
+{
+	elog(ERROR, "not yet");
+}
+
+Datum
+poser_untrack(PG_FUNCTION_ARGS)
+{
+	elog(ERROR, "not yet");
+}
+
+Datum
+poser_follow(PG_FUNCTION_ARGS)
+{
+	elog(ERROR, "not yet");
+}
+
+Datum
+poser_tracked(PG_FUNCTION_ARGS)
+{
+	elog(ERROR, "not yet");
+}
