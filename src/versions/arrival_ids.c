@@ -40,6 +40,9 @@
 #define ARRIVAL_AWAITED 3
 #define ARRIVAL_NATTS 3
 
+/* How often this session has changed poser_arrival. */
+static uint64 range_changes = 0;
+
 /* Open poser_transaction and poser_arrival for look-ups.  Their locks are held already. */
 void
 poser_arrival_open_ids(PoserArrival *arrival)
@@ -130,21 +133,53 @@ next_range(PoserArrival *arrival, StrategyNumber strategy, int64 id, PoserArriva
 	return true;
 }
 
+static bool
+has_id(const PoserArrivalRange *range, int64 id)
+{
+	return id >= range->first && id <= range->last;
+}
+
+/* Look for the saved range that has this id, unless known_range or known_gap has it. */
+static void
+look_for_range(PoserArrival *arrival, int64 id)
+{
+	PoserArrivalRange range;
+
+	/* another statement can have changed the ranges, for instance one in a user's trigger */
+	if (arrival->known_changes != range_changes)
+		arrival->known_range = arrival->known_gap = EMPTY_RANGE;
+	arrival->known_changes = range_changes;
+	if (has_id(&arrival->known_range, id) || has_id(&arrival->known_gap, id))
+		return;
+
+	arrival->known_gap = (PoserArrivalRange) {PG_INT64_MIN, PG_INT64_MAX, false};
+	if (next_range(arrival, BTLessEqualStrategyNumber, id, &range))
+	{
+		if (has_id(&range, id))
+		{
+			arrival->known_range = range;
+			arrival->known_gap = EMPTY_RANGE;
+			return;
+		}
+		arrival->known_gap.first = range.last + 1;
+	}
+	if (next_range(arrival, BTGreaterStrategyNumber, id, &range))
+		arrival->known_gap.last = range.first - 1;
+}
+
 /* Find the range that has this id; returns false if there is none. */
 static bool
 find_range(PoserArrival *arrival, int64 id, PoserArrivalRange *range)
 {
-	if (id >= arrival->noted.first && id <= arrival->noted.last)
+	if (has_id(&arrival->noted, id))
 		*range = arrival->noted;
-	else if (id >= arrival->awaiting.first && id <= arrival->awaiting.last)
+	else if (has_id(&arrival->awaiting, id))
 		*range = arrival->awaiting;
 	else
 	{
-		if ((id < arrival->known_range.first || id > arrival->known_range.last) &&
-			(!next_range(arrival, BTLessEqualStrategyNumber, id, range) || range->last < id))
+		look_for_range(arrival, id);
+		if (!has_id(&arrival->known_range, id))
 			return false;
-		if (id < arrival->known_range.first || id > arrival->known_range.last)
-			arrival->known_range = *range;
 		*range = arrival->known_range;
 	}
 	return true;
@@ -239,6 +274,7 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last, bool a
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(arrival->arrivals), &TTSOpsVirtual);
 	TU_UpdateIndexes update_indexes = TU_None;
 
+	range_changes++;
 	slot->tts_values[ARRIVAL_FIRST - 1] = Int64GetDatum(first);
 	slot->tts_values[ARRIVAL_LAST - 1] = Int64GetDatum(last);
 	slot->tts_values[ARRIVAL_AWAITED - 1] = BoolGetDatum(awaited);
@@ -268,6 +304,7 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last, bool a
 static void
 delete_range(PoserArrival *arrival)
 {
+	range_changes++;
 	if (!poser_direct_delete(arrival->arrivals, &arrival->range.slot->tts_tid))
 		elog(ERROR, "range of transactions was deleted concurrently");
 }
@@ -345,7 +382,7 @@ poser_arrival_save_ranges(PoserArrival *arrival)
 	PoserArrivalRange awaiting = arrival->awaiting;
 	MemoryContext old = MemoryContextSwitchTo(arrival->context);
 
-	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
+	arrival->noted = arrival->awaiting = EMPTY_RANGE;
 	if (noted.first <= noted.last)
 	{
 		/* a range that an earlier command of this transaction has written can be replaced */
@@ -359,7 +396,6 @@ poser_arrival_save_ranges(PoserArrival *arrival)
 		CommandCounterIncrement();
 		add_range(arrival, awaiting.first, awaiting.last, true);
 	}
-	arrival->known_range = EMPTY_RANGE;
 	MemoryContextSwitchTo(old);
 }
 

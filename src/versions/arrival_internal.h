@@ -30,7 +30,8 @@ typedef struct PoserArrivalTable
 	PoserDirectTable direct;
 	bool writes;			/* is "direct" open? */
 	int64 greatest;			/* no change_id that was in use before the statement, or was given since, is greater */
-	Tuplestorestate *aside; /* versions that were set aside; NULL if there are none */
+	Tuplestorestate *aside; /* where versions are that were set aside; NULL if there are none */
+	TupleDesc aside_desc;
 } PoserArrivalTable;
 
 /* A statement that inserts history, see arrival.c. */
@@ -68,7 +69,9 @@ typedef struct PoserArrival
 	int64 known_id;	   /* the last id that poser_arrival_is_recorded() was asked for */
 	bool known_recorded;
 	bool known;
-	PoserArrivalRange known_range; /* the range that was found last */
+	PoserArrivalRange known_range; /* the saved range that was found last */
+	PoserArrivalRange known_gap;   /* ids between two saved ranges, where one was looked for last */
+	uint64 known_changes;		   /* these two are true as long as the ranges have been changed so often */
 	PoserArrivalRange noted;	   /* ids that this statement has inserted */
 	PoserArrivalRange awaiting;	   /* ids that are awaited, and are not saved yet */
 } PoserArrival;
