@@ -157,9 +157,16 @@ poser_arrival_is_of_statement(PoserArrival *arrival, TupleTableSlot *version)
 {
 	bool should_free;
 	HeapTuple tuple = ExecFetchSlotHeapTuple(version, false, &should_free);
-	bool result = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)) &&
-				  HeapTupleHeaderGetCmin(tuple->t_data) == arrival->statement->cid;
+	HeapTupleHeader header = tuple->t_data;
+	bool result = false;
 
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(header)))
+	{
+		/* a row of COPY FREEZE is frozen at once, and has no combo command ID */
+		CommandId cid = HeapTupleHeaderXminFrozen(header) ? HeapTupleHeaderGetRawCommandId(header) : HeapTupleHeaderGetCmin(header);
+
+		result = cid == arrival->statement->cid;
+	}
 	if (should_free)
 		heap_freetuple(tuple);
 	return result;

@@ -174,6 +174,25 @@ UPDATE poser_widget SET description = 'D';
 SELECT * FROM poser_check();
 
 --
+-- COPY FREEZE
+--
+
+-- Its rows are told from those of other statements, too: the component's version moves.
+CALL again();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'B');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', 'Hand');
+BEGIN;
+TRUNCATE poser_widget_version;
+COPY poser_widget_version FROM STDIN WITH (FREEZE);
+w1	A	t	0	3	4
+w1	B	t	1	3	5
+\.
+COMMIT;
+TABLE widgets ORDER BY c;
+TABLE components ORDER BY c;
+TABLE arrived ORDER BY first;
+
+--
 -- Rows of a statement that are not inserted
 --
 
