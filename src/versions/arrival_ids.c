@@ -68,8 +68,9 @@ poser_arrival_open_ids(PoserArrival *arrival)
 	poser_direct_open(&arrival->direct_arrivals, arrival->versioned->arrivals, RowExclusiveLock);
 
 	arrival->transactions = table_open(arrival->versioned->transactions, RowExclusiveLock);
-	poser_lookup_open(&arrival->transaction, arrival->transactions,
-					  poser_transaction_id_index(arrival->transactions), 1);
+	indexid = poser_transaction_id_index(arrival->transactions);
+	poser_lookup_open(&arrival->transaction, arrival->transactions, indexid, 1);
+	poser_lookup_open(&arrival->reader, arrival->transactions, indexid, 1);
 	MemoryContextSwitchTo(old);
 }
 
@@ -81,6 +82,7 @@ poser_arrival_close_ids(PoserArrival *arrival)
 		return;
 	poser_lookup_close(&arrival->range);
 	poser_lookup_close(&arrival->transaction);
+	poser_lookup_close(&arrival->reader);
 	poser_direct_close(&arrival->direct_arrivals);
 	if (arrival->writes)
 		poser_direct_close(&arrival->direct);
@@ -231,6 +233,48 @@ poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *
 		if (!find_range(arrival, *found, &range))
 			return true;
 		id = range.last + 1;
+	}
+	return false;
+}
+
+/* Go to a transaction with this id or a greater one. */
+static void
+read_from(PoserArrival *arrival, int64 id)
+{
+	Datum value = Int64GetDatum(id);
+
+	poser_lookup_begin(&arrival->reader, BTGreaterEqualStrategyNumber, &value, NULL);
+}
+
+/*
+ * Begin to read all transactions that were recorded here, in the order of their ids.  This
+ * is cheaper than a look-up for each, but does not see those that are inserted meanwhile.
+ */
+void
+poser_arrival_read_recorded(PoserArrival *arrival)
+{
+	poser_arrival_open_ids(arrival);
+	read_from(arrival, PG_INT64_MIN);
+}
+
+/* Read the next one, up to "last".  Returns false if there is none. */
+bool
+poser_arrival_read_next(PoserArrival *arrival, int64 last, int64 *found)
+{
+	AttrNumber column = poser_own_column(arrival->transactions, "id", INT8OID);
+
+	while (poser_lookup_next(&arrival->reader, ForwardScanDirection))
+	{
+		PoserArrivalRange range;
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		*found = DatumGetInt64(slot_getattr(arrival->reader.slot, column, &isnull));
+		if (*found > last)
+			return false;
+		if (!find_range(arrival, *found, &range))
+			return true;
+		read_from(arrival, range.last + 1);
 	}
 	return false;
 }

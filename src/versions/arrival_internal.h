@@ -61,6 +61,7 @@ typedef struct PoserArrival
 	/* arrival_ids.c */
 	Relation transactions;
 	PoserLookup transaction; /* by id */
+	PoserLookup reader;		 /* in the order of ids, for a pass */
 	PoserDirectTable direct;
 	bool writes; /* is "direct" open? */
 	Relation arrivals;
@@ -83,6 +84,8 @@ extern bool poser_arrival_find_transaction(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_has_arrived(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_is_awaited(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *found);
+extern void poser_arrival_read_recorded(PoserArrival *arrival);
+extern bool poser_arrival_read_next(PoserArrival *arrival, int64 last, int64 *found);
 extern bool poser_arrival_is_recorded(PoserArrival *arrival, int64 id);
 extern void poser_arrival_note(PoserArrival *arrival, int64 id);
 extern void poser_arrival_await(PoserArrival *arrival, int64 id);
