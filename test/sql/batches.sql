@@ -284,6 +284,23 @@ $$;
 SELECT uuid, row_count, counted FROM row_counts JOIN poser_batch USING (id, row_count) WHERE uuid IN ('many 4', 'many 5', 'many 7', 'many 50');
 SELECT * FROM poser_check();
 TRUNCATE poser_batch CASCADE;
+-- A transaction rolls back every second change, while the versions of the header fill its page.
+INSERT INTO poser_batch (uuid, target) VALUES ('pages', 'poser_widget');
+DO $$
+BEGIN
+	FOR n IN 1..200 LOOP
+		BEGIN
+			INSERT INTO poser_batch_row (batch_uuid, sequence, key) VALUES ('pages', n, '{}');
+			RAISE assert_failure;
+		EXCEPTION WHEN assert_failure THEN NULL;
+		END;
+		INSERT INTO poser_batch_row (batch_uuid, sequence, key) VALUES ('pages', n, '{}');
+	END LOOP;
+END
+$$;
+SELECT row_count FROM poser_batch WHERE uuid = 'pages';
+SELECT * FROM poser_check();
+TRUNCATE poser_batch CASCADE;
 
 DROP TABLE staging, before, refreshed, "Price ""list""", "new ""list""";
 DROP TYPE size;
