@@ -412,7 +412,7 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	bool is_marked = (poser_batch_marked != NULL && strcmp(poser_batch_marked, uuid_text) == 0);
 	const ItemPointerData *place = find_place(uuid_text);
 	ItemPointerData tid;
-	bool is_counted;
+	bool is_counted = false;
 	HeapTuple header;
 	TupleDesc desc;
 	bool executed;
@@ -428,14 +428,10 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	 *  WHERE ctid = $3 AND uuid = $1
 	 * RETURNING executed IS NOT NULL, complete, id, ctid, row_count
 	 *
-	 * If the header is somewhere else, do the same by uuid alone.  If the number of rows
-	 * stays the same, only lock the header:
+	 * If the number of rows stays the same, or if the header is somewhere else, lock it:
 	 *
 	 * SELECT executed IS NOT NULL, complete, id, ctid, row_count FROM poser_batch
-	 *  WHERE ctid = $3 AND uuid = $1 FOR NO KEY UPDATE
-	 *
-	 * The UPDATE needs no lock before it.  In a server with assertions a lock, followed by an
-	 * UPDATE that is rolled back to a savepoint and by another UPDATE, can even be a crash.
+	 *  WHERE uuid = $1 FOR NO KEY UPDATE
 	 */
 	static const char *const update_sql =
 		"UPDATE %1$s SET row_count = row_count OPERATOR(pg_catalog.+) $2 WHERE %2$s"
@@ -443,9 +439,11 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	static const char *const lock_sql =
 		"SELECT executed IS NOT NULL, complete, id, ctid, row_count FROM %1$s WHERE %2$s FOR NO KEY UPDATE";
 
-	is_counted = (change != 0);
-	if ((place == NULL || run_for_header(is_counted ? update_sql : lock_sql, headers, uuid, place, change, is_counted) == 0) &&
-		run_for_header(is_counted ? update_sql : lock_sql, headers, uuid, NULL, change, is_counted) == 0)
+	if (change != 0 && place != NULL)
+		is_counted = (run_for_header(update_sql, headers, uuid, place, change, true) > 0);
+	if (!is_counted &&
+		(change != 0 || place == NULL || run_for_header(lock_sql, headers, uuid, place, change, false) == 0) &&
+		run_for_header(lock_sql, headers, uuid, NULL, change, false) == 0)
 	{
 		/* the batch is being deleted, and its rows with it */
 		keep_place(uuid_text, NULL);
@@ -468,10 +466,14 @@ update_row_count(Relation rel, const char *headers, Datum uuid, int64 change, bo
 	{
 		if (!is_owner || !is_insert || !are_within_count(rel, uuid, row_count))
 			poser_batch_complete_error(name);
-		/* these rows have come from elsewhere, and were counted before: take back what was added */
-		if (is_counted && run_for_header(update_sql, headers, uuid, &tid, -change, true) > 0)
-			tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull));
+		/* these rows have come from elsewhere, and are counted already */
+		change = is_counted ? -change : 0;
+		is_counted = false;
 	}
+
+	if (change != 0 && !is_counted &&
+		run_for_header(update_sql, headers, uuid, &tid, change, true) > 0)
+		tid = *(ItemPointer) DatumGetPointer(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4, &isnull));
 	keep_place(uuid_text, &tid);
 }
 
