@@ -421,8 +421,8 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
  * Returns the greatest change_id that may have been pruned, or 0.  A newer snapshot may
  * replace the active one, see poser_lock_to_read().
  */
-int64
-poser_last_pruned_change(Oid nspid)
+static int64
+last_pruned_change(Oid nspid)
 {
 	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
 
@@ -497,7 +497,7 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 	}
 	else
 		/* it may have been pruned, and then it was confirmed: pruning keeps unconfirmed changes */
-		is_seen = change_id > 0 && change_id <= poser_last_pruned_change(consumer->nspid);
+		is_seen = change_id > 0 && change_id <= last_pruned_change(consumer->nspid);
 
 	/* decide: delivered, confirmed, or neither */
 	if (is_in_window && change_id > consumer->confirmed && change_id <= consumer->delivered)

@@ -137,7 +137,6 @@ extern TupleDesc poser_change_desc(PoserConsumer *consumer);
 extern Tuplestorestate *poser_change_store(MemoryContext parent, bool random_access);
 extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 								 int64 *first, int64 *last);
-extern int64 poser_last_pruned_change(Oid nspid);
 extern int64 poser_max_changes_argument(FunctionCallInfo fcinfo);
 
 /* handler.c */
