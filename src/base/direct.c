@@ -196,16 +196,17 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 {
 	List *conflicts;
 	ListCell *lc;
-	bool result;
+	bool result = true;
 
 	poser_direct_open_indexes(table);
 	conflicts = ExecInsertIndexTuples(table->indexes, table->estate, flags, slot, NIL, NULL);
-	result = (conflicts == NIL || !(flags & EIIT_NO_DUPE_ERROR));
-	if (!(flags & EIIT_NO_DUPE_ERROR))
-		foreach(lc, conflicts)
-		{
+	foreach(lc, conflicts)
+	{
+		if (flags & EIIT_NO_DUPE_ERROR)
+			result = false;
+		else
 			check_deferrable(table, lfirst_oid(lc), slot);
-		}
+	}
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;
