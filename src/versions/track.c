@@ -33,11 +33,13 @@
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
-#include "commands/tablecmds.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
-#include "parser/parse_relation.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
@@ -635,7 +637,7 @@ poser_track_table(Oid nspid, Oid relid, List *exclude, bool has_exclude, const c
 	track.tree = find_all_inheritors(relid, AccessShareLock, NULL);
 	compare_and_make(&track, rel);
 	relation_close(rel, NoLock);
-	for (int i = 0; i < list_length(track.tree); i++)
+	for (int i = 1; i < list_length(track.tree); i++)
 		UnlockRelationOid(list_nth_oid(track.tree, i), AccessShareLock);
 	UnlockRelationOid(relid, AccessShareLock);
 	if (!track.todo)
