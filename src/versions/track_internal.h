@@ -71,6 +71,7 @@ extern const char *poser_track_no_table(Relation rel);
 
 /* track_columns.c */
 extern void poser_track_find_columns(PoserTrack *track, Relation rel);
+extern char *poser_live_column_name(Oid relid, AttrNumber attnum);
 extern void poser_track_check_key(const PoserTrack *track, Relation rel);
 extern void poser_track_make_versions(PoserTrack *track, Oid nspid, const char *name);
 extern void poser_track_match_by_name(PoserTrack *track);

@@ -253,6 +253,11 @@ poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List
 {
 	bool result = true;
 
+	if (find_triggers(relid, poser_trigger_function("poser_version", nspid), NULL) == NIL)
+	{
+		poser_add_problem(problems, "%s has no triggers that record", poser_relation_name(relid));
+		return false;
+	}
 	for (int i = 0; i < lengthof(table_triggers); i++)
 		result = check_trigger(problems, &table_triggers[i], relid, nspid, arguments) && result;
 	return result;

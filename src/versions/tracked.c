@@ -150,27 +150,39 @@ look_at_partitions(TrackedRow *row, Oid nspid)
 	}
 }
 
-/* Look at the names that the binding has.  If they are not those of today, a dump cannot be restored with its history. */
+/* Note that a column no longer has the name that the binding has. */
+static void
+add_name(StringInfo names, Oid relid, const char *former, const char *name)
+{
+	appendStringInfo(names, "%s%s of %s", names->len > 0 ? ", " : "", pstrdup(quote_identifier(former)), poser_relation_name(relid));
+	if (name == NULL)
+		appendStringInfoString(names, " was dropped");
+	else
+		appendStringInfo(names, " is now %s", quote_identifier(name));
+}
+
+/* Look at the names that the binding has.  If they are not those of today, a table that is restored from a dump records nothing. */
 static void
 look_at_names(TrackedRow *row, const PoserBinding *binding)
 {
+	StringInfoData names;
+
+	initStringInfo(&names);
 	for (int i = 0; i < binding->ncolumns; i++)
 	{
 		const PoserBoundColumn *column = &binding->columns[i];
-		char *name = get_attname(row->relid, column->attnum, true);
-		char *versions_name = column->versions_attnum != 0 ? get_attname(row->versions, column->versions_attnum, true) : NULL;
+		char *name = poser_live_column_name(row->relid, column->attnum);
 
-		if (name == NULL)
-			poser_add_problem(&row->problems, "column %s was dropped, and a restored dump records nothing until poser_track() is called",
-							  quote_identifier(column->name));
-		else if (strcmp(name, column->name) != 0)
-			poser_add_problem(&row->problems, "column %s was called %s, and a restored dump records nothing until poser_track() is called",
-							  pstrdup(quote_identifier(name)), pstrdup(quote_identifier(column->name)));
-		else if (versions_name != NULL && strcmp(versions_name, column->versions_name) != 0)
-			poser_add_problem(&row->problems, "column %s of %s was called %s, and a restored dump records nothing until poser_track() is called",
-							  pstrdup(quote_identifier(versions_name)), poser_relation_name(row->versions),
-							  pstrdup(quote_identifier(column->versions_name)));
+		if (name == NULL || strcmp(name, column->name) != 0)
+			add_name(&names, row->relid, column->name, name);
+		if (column->versions_attnum == 0)
+			continue;
+		name = poser_live_column_name(row->versions, column->versions_attnum);
+		if (name == NULL || strcmp(name, column->versions_name) != 0)
+			add_name(&names, row->versions, column->versions_name, name);
 	}
+	if (names.len > 0)
+		poser_add_problem(&row->problems, "call poser_track() before a dump, because columns have changed: %s", names.data);
 }
 
 /* Look at a table and its table of versions, which are open. */
@@ -289,19 +301,19 @@ tables_with_triggers(Oid nspid)
 	return result;
 }
 
-/* Is a table, or a table above it, among those that are bound? */
+/* Is a table above this partition among these tables? */
 static bool
-is_bound(Oid relid, const List *bound)
+belongs_to(Oid relid, const List *tables)
 {
 	List *ancestors = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
 	ListCell *lc;
 
 	foreach(lc, ancestors)
 	{
-		if (list_member_oid(bound, lfirst_oid(lc)))
+		if (list_member_oid(tables, lfirst_oid(lc)))
 			return true;
 	}
-	return list_member_oid(bound, relid);
+	return false;
 }
 
 /* Look at a table that has triggers and is not bound. */
@@ -323,6 +335,7 @@ poser_tracked(PG_FUNCTION_ARGS)
 	List *fixed = poser_tracked_tables(nspid);
 	List *bindings = poser_tracked_bindings(nspid);
 	List *bound = NIL;
+	List *unbound;
 	MemoryContext context;
 	MemoryContext outer;
 	ListCell *lc;
@@ -369,11 +382,12 @@ poser_tracked(PG_FUNCTION_ARGS)
 		MemoryContextReset(context);
 	}
 
-	foreach(lc, tables_with_triggers(nspid))
+	unbound = tables_with_triggers(nspid);
+	foreach(lc, unbound)
 	{
 		TrackedRow row = {.relid = lfirst_oid(lc)};
 
-		if (is_bound(row.relid, bound))
+		if (list_member_oid(bound, row.relid) || belongs_to(row.relid, bound) || belongs_to(row.relid, unbound))
 			continue;
 		outer = MemoryContextSwitchTo(context);
 		initStringInfo(&row.problems);
