@@ -141,7 +141,7 @@ ROLLBACK;
 EOF
 );
 
-my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5');
+my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5', '1.6');
 my %number = map { $versions[$_] => $_ } 0 .. $#versions;
 my $rows = q{SELECT to_json(w) FROM poser_widget w ORDER BY uuid;
 	SELECT to_json(c) FROM poser_component c ORDER BY uuid};
