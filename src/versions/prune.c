@@ -76,6 +76,7 @@ poser_prune_append_match(StringInfo sql, const PoserPruning *pruning, const Pose
 	appendStringInfo(sql, "\n   AND EXISTS (SELECT FROM %s AS m\n                WHERE ",
 					 poser_relation_name(versioned->versions));
 	poser_history_append_keys(sql, versioned, " AND ", "m.%n %= v.%n");
+	appendStringInfoString(sql, " AND ");
 	poser_match_append(sql, versioned, pruning->match, "m", false);
 	appendStringInfoString(sql, ")");
 }

@@ -137,7 +137,7 @@ collect_horizons(const PoserPruning *pruning, Tuplestorestate *used, TupleDesc d
 	foreach(lc, bindings)
 	{
 		PoserTracked *tracked = lfirst(lc);
-		PoserHorizon horizon = poser_own_horizon(tracked->binding, false);
+		PoserHorizon horizon = poser_own_horizon(tracked->versions, false);
 		Datum value = Int64GetDatum(horizon.transaction_id);
 		bool isnull = false;
 

@@ -5,6 +5,8 @@
 #ifndef POSER_VERSION_INTERNAL_H
 #define POSER_VERSION_INTERNAL_H
 
+#include "utils/jsonb.h"
+
 #include "versions/versions.h"
 
 /* versioned.c */
@@ -146,12 +148,36 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see own_horizon(). */
+/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
 #define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
+extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
+/* match.c */
+
+/* The rows in which columns have these values, see match.c. */
+typedef struct PoserMatch
+{
+	int ncolumns;
+	AttrNumber *columns; /* of the versions */
+	int *parameters;	 /* by column: the number of the query's parameter; 0 if the column must be null */
+	int nargs;
+	Oid *argtypes; /* of the parameters; with room for one more, see poser_match_add_parameter() */
+	Datum *values;
+	bool only_key;	/* no other columns than those of the key */
+	bool whole_key; /* a value for each column of the key, and no other columns */
+} PoserMatch;
+
+extern PoserMatch *poser_match_read(const PoserVersioned *versioned, Jsonb *object);
+extern PoserMatch *poser_match_value(const PoserVersioned *versioned, AttrNumber column, Datum value);
+extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, const PoserMatch *match,
+							   const char *alias, bool live);
+extern int poser_match_add_parameter(PoserMatch *match, int64 value);
+extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
+
 /* prune.c */
+extern void poser_prune_lock_out(const PoserVersioned *versioned);
 extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,
 									   int ntables, int64 transaction_id);
 
