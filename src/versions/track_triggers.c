@@ -194,87 +194,10 @@ trigger_state(const TriggerKind *kind, Oid relid, Oid nspid, const List *argumen
 }
 
 /* The arguments of the triggers on a tracked table or on a partition of it. */
-List *
-poser_table_trigger_arguments(bool is_partition)
+static List *
+table_arguments(bool is_partition)
 {
 	return is_partition ? list_make1("partition") : NIL;
-}
-
-/* Add a problem to a text that has all problems of a table: "...; ...". */
-void
-poser_add_problem(StringInfo problems, const char *format,...)
-{
-	if (problems->len > 0)
-		appendStringInfoString(problems, "; ");
-	for (;;)
-	{
-		va_list args;
-		int needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(problems, format, args);
-		va_end(args);
-		if (needed == 0)
-			return;
-		enlargeStringInfo(problems, needed);
-	}
-}
-
-/* Add what is wrong with a trigger.  Returns whether it is right. */
-static bool
-check_trigger(StringInfo problems, const TriggerKind *kind, Oid relid, Oid nspid, const List *arguments)
-{
-	const char *wrong = NULL;
-
-	switch (trigger_state(kind, relid, nspid, arguments, InvalidOid))
-	{
-		case TRIGGER_RIGHT:
-			return true;
-		case TRIGGER_MISSING:
-			wrong = "is missing";
-			break;
-		case TRIGGER_WRONG:
-			wrong = "has another definition";
-			break;
-		case TRIGGER_NOT_FIRING:
-			wrong = "is disabled";
-			break;
-	}
-	poser_add_problem(problems, "trigger %s of %s %s", kind->name, poser_relation_name(relid), wrong);
-	return false;
-}
-
-/*
- * Add what is wrong with the triggers on a table.  "arguments" are those of the triggers;
- * the result is whether all of them record.
- */
-bool
-poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List *arguments)
-{
-	bool result = true;
-
-	if (find_triggers(relid, poser_trigger_function("poser_version", nspid), NULL) == NIL)
-	{
-		poser_add_problem(problems, "%s has no triggers that record", poser_relation_name(relid));
-		return false;
-	}
-	for (int i = 0; i < lengthof(table_triggers); i++)
-		result = check_trigger(problems, &table_triggers[i], relid, nspid, arguments) && result;
-	return result;
-}
-
-/* Add what is wrong with the triggers on a table of versions, except the arguments of the binding. */
-void
-poser_check_versions_triggers(StringInfo problems, Oid versions, Oid nspid)
-{
-	bool partitioned = get_rel_relkind(versions) == RELKIND_PARTITIONED_TABLE;
-	List *tuples = find_triggers(versions, InvalidOid, binding_trigger.name);
-
-	if (tuples != NIL && ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgenabled != binding_trigger.enabled)
-		poser_add_problem(problems, "trigger %s of %s is disabled", binding_trigger.name, poser_relation_name(versions));
-	for (int i = 0; i < lengthof(versions_triggers); i++)
-		if (!partitioned || strcmp(versions_triggers[i].function, "poser_arrive") != 0)
-			(void) check_trigger(problems, &versions_triggers[i], versions, nspid, NIL);
 }
 
 /*
@@ -381,7 +304,7 @@ poser_track_table_triggers(PoserTrack *track)
 
 	foreach(lc, track->tree)
 	{
-		List *arguments = poser_table_trigger_arguments(lfirst_oid(lc) != track->relid);
+		List *arguments = table_arguments(lfirst_oid(lc) != track->relid);
 
 		CHECK_FOR_INTERRUPTS();
 		for (int i = 0; i < lengthof(table_triggers); i++)

@@ -174,7 +174,8 @@ extern bool poser_version_is_busy(void);
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
 /* history.c */
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables,
+										 bool as_json);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
 							  Datum key, Oid keytype, const char *parent);
 extern void poser_history_end(PoserHistory *history);
