@@ -309,6 +309,7 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 void
 poser_track_table_triggers(PoserTrack *track)
 {
+	bool quiet = track->quiet;
 	ListCell *lc;
 
 	foreach(lc, track->tree)
@@ -316,8 +317,16 @@ poser_track_table_triggers(PoserTrack *track)
 		List *arguments = table_arguments(lfirst_oid(lc) != track->relid);
 
 		CHECK_FOR_INTERRUPTS();
+		/* one NOTICE for all triggers of a new partition */
+		if (find_triggers(lfirst_oid(lc), poser_trigger_function("poser_version", track->nspid), NULL) == NIL)
+		{
+			if (!poser_track_must(track, false, "triggers of relation \"%s\" are made", get_rel_name(lfirst_oid(lc))))
+				continue;
+			track->quiet = true;
+		}
 		for (int i = 0; i < lengthof(table_triggers); i++)
 			make_trigger(track, &table_triggers[i], lfirst_oid(lc), arguments);
+		track->quiet = quiet;
 	}
 }
 
