@@ -529,6 +529,25 @@ poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions)
 	return OidIsValid(*relid) && OidIsValid(*versions);
 }
 
+/* Find the names of columns of one of the extension's tables.  Both tables are open and locked, and may have been changed in any way. */
+void
+poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		if (get_relname_relid(versioned_tables[i].name, nspid) == RelationGetRelid(rel))
+			columns->key = list_make1(versioned_tables[i].key);
+	for (AttrNumber attnum = 1; attnum <= RelationGetDescr(rel)->natts; attnum++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+		AttrNumber column = att->attisdropped ? 0 : get_attnum(RelationGetRelid(versions), NameStr(att->attname));
+		bool coerces = false;
+
+		if (!att->attisdropped && (att->attgenerated == '\0' || att->attgenerated == ATTRIBUTE_GENERATED_STORED) &&
+			(column <= 0 || source_column(rel, TupleDescAttr(RelationGetDescr(versions), column - 1), &coerces) == 0))
+			columns->unrecorded = lappend(columns->unrecorded, pstrdup(NameStr(att->attname)));
+	}
+}
+
 /* Describe the history of a table that is locked, if it is one of the extension's.  Returns false if it is not. */
 bool
 poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode)
