@@ -156,9 +156,36 @@ poser_direct_open_indexes(PoserDirectTable *table)
 }
 
 /*
+ * Check a deferrable constraint for the row in the slot, which has its index entries.
+ * Raises an error if another row conflicts with it.
+ */
+static void
+check_deferrable(PoserDirectTable *table, Oid indexid, TupleTableSlot *slot)
+{
+	for (int i = 0; i < table->indexes->ri_NumIndices; i++)
+	{
+		Relation index = table->indexes->ri_IndexRelationDescs[i];
+		IndexInfo *info = table->indexes->ri_IndexRelationInfo[i];
+		ItemPointerData tid = slot->tts_tid;
+		Datum values[INDEX_MAX_KEYS];
+		bool isnull[INDEX_MAX_KEYS];
+
+		if (RelationGetRelid(index) != indexid)
+			continue;
+		GetPerTupleExprContext(table->estate)->ecxt_scantuple = slot;
+		FormIndexDatum(info, slot, table->estate, values, isnull);
+		if (info->ii_ExclusionOps == NULL)
+			(void) index_insert(index, values, isnull, &tid, table->rel, UNIQUE_CHECK_EXISTING, false, info);
+		else
+			check_exclusion_constraint(table->rel, index, info, &tid, values, isnull, table->estate, false);
+	}
+}
+
+/*
  * Make the index entries of the row that was written from the slot.  "flags" are
  * those of ExecInsertIndexTuples().  Returns true, or raises an error if a unique index
- * has the key already.
+ * has the key already.  A deferrable constraint is checked at once, too: no trigger would
+ * check it later.
  *
  * With EIIT_NO_DUPE_ERROR the check of unique indexes neither waits nor raises an error.
  * Then the result is false if there is another row with the key, or if another
@@ -168,11 +195,18 @@ bool
 poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot, uint32 flags)
 {
 	List *conflicts;
-	bool result;
+	ListCell *lc;
+	bool result = true;
 
 	poser_direct_open_indexes(table);
 	conflicts = ExecInsertIndexTuples(table->indexes, table->estate, flags, slot, NIL, NULL);
-	result = (conflicts == NIL);
+	foreach(lc, conflicts)
+	{
+		if (flags & EIIT_NO_DUPE_ERROR)
+			result = false;
+		else
+			check_deferrable(table, lfirst_oid(lc), slot);
+	}
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;

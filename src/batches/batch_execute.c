@@ -109,6 +109,51 @@ refuse(PoserImport *import, const char *what, const char *hint)
 			 errhint("%s", hint)));
 }
 
+/*
+ * Raises an error if rows of a complete batch are missing.  A restore can bring its header
+ * some time before its rows, see batch_guard.c.  The rows are counted with the rights of the
+ * owner, because policies can hide rows from the caller.
+ */
+static void
+check_rows_have_come(const PoserBatch *batch)
+{
+	Oid argtypes[] = {VARCHAROID};
+	Oid save_userid;
+	int save_sec_context;
+	int64 row_count;
+	int64 present;
+
+	if (!batch->complete)
+		return;
+
+	/*
+	 * SELECT row_count, (SELECT count(*) FROM poser_batch_row WHERE batch_uuid = $1 AND NOT removed)
+	 *   FROM poser_batch WHERE uuid = $1
+	 */
+	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	SPI_connect();
+	(void) poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT row_count, (SELECT pg_catalog.count(*) FROM %1$s.poser_batch_row"
+						" WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed)"
+						"  FROM %1$s.poser_batch WHERE uuid OPERATOR(pg_catalog.=) $1",
+						batch->schema),
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = &batch->uuid,
+		.limit = 1});
+	row_count = poser_result_int64(1, NULL);
+	present = poser_result_int64(2, NULL);
+	SPI_finish();
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+
+	if (present < row_count)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("rows of %s are missing", poser_batch_name(batch->id, batch->uuid)),
+				 errdetail("It is complete.  Its row_count is %lld, but the number of its rows is %lld.", (long long) row_count, (long long) present),
+				 errhint("A restore inserts a batch before its rows.  Wait for them, or insert them as the owner of the table.")));
+}
+
 /* Mark the batch as executed, and execute it. */
 static void
 execute(PoserImport *import)
@@ -159,6 +204,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	PreventCommandIfReadOnly("poser_batch_execute()");
 	InitMaterializedSRF(fcinfo, 0);
 	poser_batch_lock(&batch, get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_DATUM(0), true);
+	check_rows_have_come(&batch);
 	batch.skips_conflicts = PG_GETARG_BOOL(1);
 
 	import = poser_batch_begin(&batch, "poser_batch_execute", true);

@@ -114,19 +114,34 @@ append_changes(StringInfo sql, const PoserVersioned *tables, const char *where, 
 }
 
 /*
- * Set the parameters $1 to $4 of IS_NOT_OWN, IS_NOT_SEEN and the queries around them.
+ * Run a query with the parameters $1 to $4 of IS_NOT_OWN and IS_NOT_SEEN, and with "nmore"
+ * further ones of type bigint.  "query" has all but the parameters.  The query reads with the
+ * active snapshot.  Returns how many rows it gave.
+ *
  * If the consumer also gets the changes of its own handler, $1 is the empty name, so that
  * no transaction counts as the handler's.
  */
-void
-poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls)
+uint64
+poser_consumer_query(PoserConsumer *consumer, PoserQuery query, int nmore, const int64 *more)
 {
 	static NameData empty;
+	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
+	Datum values[lengthof(argtypes)];
+	char nulls[] = "      ";
 
+	Assert(4 + nmore <= lengthof(argtypes));
 	values[0] = NameGetDatum(consumer->own_changes ? &empty : consumer->name);
 	poser_snapshot_parameter(consumer->from, &values[1], &nulls[1]);
 	poser_snapshot_parameter(consumer->to, &values[2], &nulls[2]);
 	values[3] = Int64GetDatum(consumer->own_after);
+	for (int i = 0; i < nmore; i++)
+		values[4 + i] = Int64GetDatum(more[i]);
+	query.nargs = 4 + nmore;
+	query.argtypes = argtypes;
+	query.values = values;
+	query.nulls = nulls;
+	query.read_only = true;
+	return poser_run(&query);
 }
 
 /*
@@ -421,8 +436,8 @@ poser_datasync_changes(PG_FUNCTION_ARGS)
  * Returns the greatest change_id that may have been pruned, or 0.  A newer snapshot may
  * replace the active one, see poser_lock_to_read().
  */
-int64
-poser_last_pruned_change(Oid nspid)
+static int64
+last_pruned_change(Oid nspid)
 {
 	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
 
@@ -448,9 +463,6 @@ static bool
 is_delivered(PoserConsumer *consumer, int64 change_id)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
-	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
 	StringInfoData sql;
 	bool found;
 	bool is_seen = false;
@@ -476,16 +488,7 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 					 "       JOIN %s AS t ON t.id OPERATOR(pg_catalog.=) v.transaction_id\n"
 					 " WHERE " IS_NOT_OWN,
 					 poser_relation_name(tables[0].transactions));
-	poser_consumer_parameters(consumer, values, nulls);
-	values[4] = Int64GetDatum(change_id);
-	found = poser_run(&(PoserQuery) {
-				.sql = sql.data,
-				.nargs = lengthof(argtypes),
-				.argtypes = argtypes,
-				.values = values,
-				.nulls = nulls,
-				.read_only = true,
-			}) > 0;
+	found = poser_consumer_query(consumer, (PoserQuery) {.sql = sql.data}, 1, &change_id) > 0;
 	if (found)
 	{
 		HeapTuple tuple = SPI_tuptable->vals[0];
@@ -497,7 +500,7 @@ is_delivered(PoserConsumer *consumer, int64 change_id)
 	}
 	else
 		/* it may have been pruned, and then it was confirmed: pruning keeps unconfirmed changes */
-		is_seen = change_id > 0 && change_id <= poser_last_pruned_change(consumer->nspid);
+		is_seen = change_id > 0 && change_id <= last_pruned_change(consumer->nspid);
 
 	/* decide: delivered, confirmed, or neither */
 	if (is_in_window && change_id > consumer->confirmed && change_id <= consumer->delivered)

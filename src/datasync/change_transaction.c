@@ -142,10 +142,6 @@ static const DestReceiver transaction_receiver = {
 static void
 read_ahead(PoserChangeTransactions *transactions, int64 id)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
-	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
-
 	/* how many are read: more if the last ones were used */
 	if (transactions->used * 2 >= transactions->read)
 		transactions->ahead = Min(transactions->ahead * 2, MAX_AHEAD);
@@ -157,20 +153,14 @@ read_ahead(PoserChangeTransactions *transactions, int64 id)
 		MemoryContextMemAllocated(transactions->context, false) > MAX_KEPT_BYTES)
 		clear(transactions);
 
-	poser_consumer_parameters(transactions->consumer, values, nulls);
-	values[4] = Int64GetDatum(id);
 	SPI_connect();
-	poser_run(&(PoserQuery) {
-		.sql = transactions->sql,
-		.nargs = lengthof(argtypes),
-		.argtypes = argtypes,
-		.values = values,
-		.nulls = nulls,
-		.read_only = true,
-		.cursor_options = CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
-		.limit = transactions->ahead,
-		.dest = &transactions->receiver,
-	});
+	(void) poser_consumer_query(transactions->consumer,
+								(PoserQuery) {
+									.sql = transactions->sql,
+									.cursor_options = CURSOR_OPT_GENERIC_PLAN | CURSOR_OPT_FAST_PLAN,
+									.limit = transactions->ahead,
+									.dest = &transactions->receiver},
+								1, &id);
 	SPI_finish();
 }
 

@@ -119,7 +119,7 @@ extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransac
 #define CHANGE_COLUMNS 8
 
 /*
- * Conditions on a row "t" of poser_transaction.  poser_consumer_parameters() sets
+ * Conditions on a row "t" of poser_transaction.  poser_consumer_query() sets
  * their parameters: $1 is the consumer's name, $2 its from_snapshot, $3 its to_snapshot
  * and $4 its own_after.
  */
@@ -132,12 +132,11 @@ extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransac
 /* The position does not see the transaction. */
 #define IS_NOT_SEEN "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
 
-extern void poser_consumer_parameters(PoserConsumer *consumer, Datum *values, char *nulls);
+extern uint64 poser_consumer_query(PoserConsumer *consumer, PoserQuery query, int nmore, const int64 *more);
 extern TupleDesc poser_change_desc(PoserConsumer *consumer);
 extern Tuplestorestate *poser_change_store(MemoryContext parent, bool random_access);
 extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 								 int64 *first, int64 *last);
-extern int64 poser_last_pruned_change(Oid nspid);
 extern int64 poser_max_changes_argument(FunctionCallInfo fcinfo);
 
 /* handler.c */

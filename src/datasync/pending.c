@@ -51,9 +51,6 @@ static int stale_after;
 static int64
 count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz *oldest, int64 *transaction_id)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID, INT8OID};
-	Datum values[lengthof(argtypes)];
-	char nulls[] = "      ";
 	StringInfoData sql;
 	struct varlena *last_snapshot = poser_window_is_open(consumer) ? consumer->to : consumer->from;
 	int64 after = consumer->confirmed;
@@ -91,22 +88,11 @@ count_pending(PoserConsumer *consumer, const PoserVersioned *tables, TimestampTz
 					 "        OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $3))\n"
 					 "   AND " IS_NOT_OWN,
 					 poser_relation_name(tables[0].transactions));
-	poser_consumer_parameters(consumer, values, nulls);
-	values[4] = Int64GetDatum(after);
-	values[5] = Int64GetDatum(consumer->confirmed);
-
 	/* no plan is kept, because the best plan depends on these values: there may be millions of pending changes, or none */
 	level = poser_begin_reading();
-	poser_run(&(PoserQuery) {
-		.sql = sql.data,
-		.nargs = lengthof(argtypes),
-		.argtypes = argtypes,
-		.values = values,
-		.nulls = nulls,
-		.read_only = true,
-		.once = true,
-		.cursor_options = CURSOR_OPT_PARALLEL_OK,
-	});
+	(void) poser_consumer_query(consumer,
+								(PoserQuery) {.sql = sql.data, .once = true, .cursor_options = CURSOR_OPT_PARALLEL_OK},
+								2, (int64[]) {after, consumer->confirmed});
 	AtEOXact_GUC(true, level);
 	result = poser_result_int64(1, NULL);
 	if (result > 0)
@@ -190,9 +176,6 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 static bool
 has_change_soon(PoserConsumer *consumer, const PoserVersioned *tables, int64 transaction_id)
 {
-	const Oid argtypes[] = {NAMEOID, PG_SNAPSHOTOID, PG_SNAPSHOTOID, INT8OID, INT8OID};
-	Datum values[lengthof(argtypes)];
-	char nulls[] = "     ";
 	StringInfoData sql;
 	bool result;
 	int level;
@@ -206,17 +189,8 @@ has_change_soon(PoserConsumer *consumer, const PoserVersioned *tables, int64 tra
 						 "         WHERE change_id OPERATOR(pg_catalog.>) $5 ORDER BY change_id LIMIT 100))",
 						 i == 0 ? "" : "\n        OR ", poser_relation_name(tables[i].versions));
 	appendStringInfoString(&sql, ")");
-	poser_consumer_parameters(consumer, values, nulls);
-	values[4] = Int64GetDatum(transaction_id);
 	level = poser_begin_reading();
-	result = poser_run(&(PoserQuery) {
-				 .sql = sql.data,
-				 .nargs = lengthof(argtypes),
-				 .argtypes = argtypes,
-				 .values = values,
-				 .nulls = nulls,
-				 .read_only = true,
-			 }) > 0;
+	result = poser_consumer_query(consumer, (PoserQuery) {.sql = sql.data}, 1, &transaction_id) > 0;
 	AtEOXact_GUC(true, level);
 	return result;
 }

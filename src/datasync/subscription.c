@@ -26,6 +26,29 @@ PG_FUNCTION_INFO_V1(poser_datasync_grant);
 PG_FUNCTION_INFO_V1(poser_datasync_revoke);
 
 /*
+ * Returns a number that stays the same until the history is pruned again: each pruning
+ * that removes versions writes the horizon's row anew.  Its values tell less, because a
+ * pruning can remove only changes before the last one that was pruned.
+ *
+ *		SELECT sum(xmin::text::int8)::int8 FROM poser_version_horizon
+ *
+ * A newer snapshot may replace the active one, see poser_lock_to_read().
+ */
+static int64
+last_pruning(Oid nspid)
+{
+	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
+
+	poser_lock_to_read(&horizon, 1);
+	poser_run(&(PoserQuery) {
+		.sql = psprintf("SELECT pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8 FROM %s",
+						poser_relation_name(horizon)),
+		.read_only = true,
+	});
+	return poser_result_int64(1, NULL);
+}
+
+/*
  * Raises an error if the history has been pruned since the active snapshot was taken.  A
  * consumer with this snapshot as its position may need changes that pruning has removed.
  * The caller acts as the owner, and has locked pruning out.
@@ -33,10 +56,10 @@ PG_FUNCTION_INFO_V1(poser_datasync_revoke);
 static void
 check_not_pruned(PoserConsumer *consumer)
 {
-	int64 seen = poser_last_pruned_change(consumer->nspid);
+	int64 seen = last_pruning(consumer->nspid);
 
 	PushActiveSnapshot(GetLatestSnapshot());
-	if (poser_last_pruned_change(consumer->nspid) != seen)
+	if (last_pruning(consumer->nspid) != seen)
 		ereport(ERROR,
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access due to versions that have been pruned")));

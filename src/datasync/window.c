@@ -355,13 +355,22 @@ copy_for_session(struct varlena *snapshot)
  * Remember that no transaction in the history is seen by "seen" and not by "position".
  * This stays true, because all transactions that "seen" sees have ended: their rows can
  * be pruned, but they write no more.  The least recently made entry is replaced.
+ *
+ * A transaction that has written poser_transaction may have removed rows, by DELETE or
+ * TRUNCATE.  They are there again when it is rolled back, so it remembers nothing.
  */
 static void
 remember_nothing_new(Oid transactions, struct varlena *position, struct varlena *seen)
 {
 	NothingNew *entry = recall(transactions, position);
-	struct varlena *copy = copy_for_session(seen);
+	Relation rel = table_open(transactions, AccessShareLock);
+	bool is_written = CheckRelationLockedByMe(rel, RowExclusiveLock, true);
+	struct varlena *copy;
 
+	table_close(rel, NoLock);
+	if (is_written)
+		return;
+	copy = copy_for_session(seen);
 	if (entry != NULL)
 	{
 		pfree(entry->seen);

@@ -11,10 +11,11 @@
  * the row:
  *
  * - If exactly one version of the row was recorded, and it is an insert that is equal to
- *   the row as it is now, this version is removed.  Otherwise what was recorded stays.
+ *   the row as it is now, this version is set aside.  Otherwise what was recorded stays.
  * - A change_id that arrives may be in use by such a version of another row.  Then that
- *   version is set aside.  If its row has no history when the statement has ended, it is
- *   written again, with a new change_id.
+ *   version is set aside, too.
+ * - A version that was set aside is removed.  If its row has no history when the statement
+ *   has ended, it is written again, with a new change_id.
  * - An id of a transaction that arrives, or that a version names, may be in use by a
  *   transaction that has recorded only such versions.  Then the latter gets a new id, see
  *   arrival_settle.c.
@@ -156,9 +157,16 @@ poser_arrival_is_of_statement(PoserArrival *arrival, TupleTableSlot *version)
 {
 	bool should_free;
 	HeapTuple tuple = ExecFetchSlotHeapTuple(version, false, &should_free);
-	bool result = TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(tuple->t_data)) &&
-				  HeapTupleHeaderGetCmin(tuple->t_data) == arrival->statement->cid;
+	HeapTupleHeader header = tuple->t_data;
+	bool result = false;
 
+	if (TransactionIdIsCurrentTransactionId(HeapTupleHeaderGetRawXmin(header)))
+	{
+		/* a row of COPY FREEZE is frozen at once, and has no combo command ID */
+		CommandId cid = HeapTupleHeaderXminFrozen(header) ? HeapTupleHeaderGetRawCommandId(header) : HeapTupleHeaderGetCmin(header);
+
+		result = cid == arrival->statement->cid;
+	}
 	if (should_free)
 		heap_freetuple(tuple);
 	return result;
@@ -240,14 +248,31 @@ poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, Tup
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Remove a version.  Returns false if another command has done so, or has written it just now. */
+/*
+ * Remove a version, and remember it until the statement ends.  Returns false if another
+ * command has removed it, or has written it just now.
+ */
 static bool
-remove_version(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
+set_aside(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
 {
+	Datum value = PointerGetDatum(tid);
+	bool isnull = false;
+
 	poser_arrival_check_privileges(arrival);
 	if (!poser_direct_delete(table->versions, tid))
 		return false;
 	arrival->nremoved++;
+	if (table->aside == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(arrival->context);
+
+		table->aside_desc = CreateTemplateTupleDesc(1);
+		TupleDescInitEntry(table->aside_desc, 1, "tid", TIDOID, -1, 0);
+		TupleDescFinalize(table->aside_desc);
+		table->aside = tuplestore_begin_heap(false, false, work_mem);
+		MemoryContextSwitchTo(old);
+	}
+	tuplestore_putvalues(table->aside, table->aside_desc, &value, &isnull);
 	return true;
 }
 
@@ -298,7 +323,7 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 	{
 		tid = version->tts_tid;
 		if (!poser_version_lookup_next(&table->by_key))
-			(void) remove_version(arrival, table, &tid);
+			(void) set_aside(arrival, table, &tid);
 	}
 	ExecClearTuple(version);
 	if (arrival->nremoved > nremoved)
@@ -332,46 +357,49 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 				continue;
 			if (!recorded || !poser_arrival_is_lone(table, version))
 				poser_arrival_in_use_error(arrival, "change_id", change_id);
-			if (table->aside == NULL)
-			{
-				MemoryContext old = MemoryContextSwitchTo(arrival->context);
-
-				table->aside = tuplestore_begin_heap(false, false, work_mem);
-				MemoryContextSwitchTo(old);
-			}
-			tuplestore_puttupleslot(table->aside, version);
-			if (!remove_version(arrival, table, &version->tts_tid))
+			if (!set_aside(arrival, table, &version->tts_tid))
 				poser_arrival_in_use_error(arrival, "change_id", change_id);
 		}
 		ExecClearTuple(version);
 	}
 }
 
-/* Write the versions again that were set aside, unless their rows have got a history. */
+/*
+ * Write the versions again that were set aside, unless their rows have got a history.  A row
+ * that has arrived may not have been inserted: another trigger, or ON CONFLICT, can prevent it.
+ */
 void
 poser_arrival_write_set_aside(PoserArrival *arrival, PoserArrivalTable *table)
 {
-	TupleTableSlot *slot;
+	TupleTableSlot *place;
+	TupleTableSlot *version = table->by_id.slot;
 
 	if (table->aside == NULL)
 		return;
 	/* tells these versions from those that the statement has brought */
 	CommandCounterIncrement();
-	slot = MakeSingleTupleTableSlot(RelationGetDescr(table->versions), &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(table->aside, true, false, slot))
+	place = MakeSingleTupleTableSlot(table->aside_desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(table->aside, true, false, place))
 	{
+		bool isnull;
+
 		CHECK_FOR_INTERRUPTS();
-		poser_version_lookup_begin(&table->by_key, &table->versioned, slot, true);
+		/* this transaction has removed it, so it is still there */
+		if (!table_tuple_fetch_row_version(table->versions, (ItemPointer) DatumGetPointer(slot_getattr(place, 1, &isnull)),
+										   SnapshotAny, version))
+			elog(ERROR, "version was not found again");
+		poser_version_lookup_begin(&table->by_key, &table->versioned, version, true);
 		if (!poser_version_lookup_next(&table->by_key))
 		{
-			poser_arrival_write_version(arrival, table, slot, poser_version_transaction_id(&table->versioned, slot));
+			poser_arrival_write_version(arrival, table, version, poser_version_transaction_id(&table->versioned, version));
 			arrival->nremoved--;
 		}
 		ExecClearTuple(table->by_key.slot);
+		ExecClearTuple(version);
 	}
 	/* and what follows can move them */
 	CommandCounterIncrement();
-	ExecDropSingleTupleTableSlot(slot);
+	ExecDropSingleTupleTableSlot(place);
 	tuplestore_end(table->aside);
 	table->aside = NULL;
 }
@@ -508,7 +536,7 @@ begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 	old = MemoryContextSwitchTo(context);
 	arrival = palloc0(sizeof(PoserArrival));
 	arrival->context = context;
-	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
+	arrival->noted = arrival->awaiting = arrival->known_range = arrival->known_gap = EMPTY_RANGE;
 	arrival->greatest = PG_INT64_MIN;
 	arrival->room = arrival->last_claimed = arrival->last_change = PG_INT64_MIN;
 	arrival->first_change = PG_INT64_MAX;

@@ -40,6 +40,9 @@
 #define ARRIVAL_AWAITED 3
 #define ARRIVAL_NATTS 3
 
+/* How often this session has changed poser_arrival. */
+static uint64 range_changes = 0;
+
 /* Open poser_transaction and poser_arrival for look-ups.  Their locks are held already. */
 void
 poser_arrival_open_ids(PoserArrival *arrival)
@@ -65,8 +68,9 @@ poser_arrival_open_ids(PoserArrival *arrival)
 	poser_direct_open(&arrival->direct_arrivals, arrival->versioned->arrivals, RowExclusiveLock);
 
 	arrival->transactions = table_open(arrival->versioned->transactions, RowExclusiveLock);
-	poser_lookup_open(&arrival->transaction, arrival->transactions,
-					  poser_transaction_id_index(arrival->transactions), 1);
+	indexid = poser_transaction_id_index(arrival->transactions);
+	poser_lookup_open(&arrival->transaction, arrival->transactions, indexid, 1);
+	poser_lookup_open(&arrival->reader, arrival->transactions, indexid, 1);
 	MemoryContextSwitchTo(old);
 }
 
@@ -78,6 +82,7 @@ poser_arrival_close_ids(PoserArrival *arrival)
 		return;
 	poser_lookup_close(&arrival->range);
 	poser_lookup_close(&arrival->transaction);
+	poser_lookup_close(&arrival->reader);
 	poser_direct_close(&arrival->direct_arrivals);
 	if (arrival->writes)
 		poser_direct_close(&arrival->direct);
@@ -130,21 +135,53 @@ next_range(PoserArrival *arrival, StrategyNumber strategy, int64 id, PoserArriva
 	return true;
 }
 
+static bool
+has_id(const PoserArrivalRange *range, int64 id)
+{
+	return id >= range->first && id <= range->last;
+}
+
+/* Look for the saved range that has this id, unless known_range or known_gap has it. */
+static void
+look_for_range(PoserArrival *arrival, int64 id)
+{
+	PoserArrivalRange range;
+
+	/* another statement can have changed the ranges, for instance one in a user's trigger */
+	if (arrival->known_changes != range_changes)
+		arrival->known_range = arrival->known_gap = EMPTY_RANGE;
+	arrival->known_changes = range_changes;
+	if (has_id(&arrival->known_range, id) || has_id(&arrival->known_gap, id))
+		return;
+
+	arrival->known_gap = (PoserArrivalRange) {PG_INT64_MIN, PG_INT64_MAX, false};
+	if (next_range(arrival, BTLessEqualStrategyNumber, id, &range))
+	{
+		if (has_id(&range, id))
+		{
+			arrival->known_range = range;
+			arrival->known_gap = EMPTY_RANGE;
+			return;
+		}
+		arrival->known_gap.first = range.last + 1;
+	}
+	if (next_range(arrival, BTGreaterStrategyNumber, id, &range))
+		arrival->known_gap.last = range.first - 1;
+}
+
 /* Find the range that has this id; returns false if there is none. */
 static bool
 find_range(PoserArrival *arrival, int64 id, PoserArrivalRange *range)
 {
-	if (id >= arrival->noted.first && id <= arrival->noted.last)
+	if (has_id(&arrival->noted, id))
 		*range = arrival->noted;
-	else if (id >= arrival->awaiting.first && id <= arrival->awaiting.last)
+	else if (has_id(&arrival->awaiting, id))
 		*range = arrival->awaiting;
 	else
 	{
-		if ((id < arrival->known_range.first || id > arrival->known_range.last) &&
-			(!next_range(arrival, BTLessEqualStrategyNumber, id, range) || range->last < id))
+		look_for_range(arrival, id);
+		if (!has_id(&arrival->known_range, id))
 			return false;
-		if (id < arrival->known_range.first || id > arrival->known_range.last)
-			arrival->known_range = *range;
 		*range = arrival->known_range;
 	}
 	return true;
@@ -200,6 +237,48 @@ poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *
 	return false;
 }
 
+/* Go to a transaction with this id or a greater one. */
+static void
+read_from(PoserArrival *arrival, int64 id)
+{
+	Datum value = Int64GetDatum(id);
+
+	poser_lookup_begin(&arrival->reader, BTGreaterEqualStrategyNumber, &value, NULL);
+}
+
+/*
+ * Begin to read all transactions that were recorded here, in the order of their ids.  This
+ * is cheaper than a look-up for each, but does not see those that are inserted meanwhile.
+ */
+void
+poser_arrival_read_recorded(PoserArrival *arrival)
+{
+	poser_arrival_open_ids(arrival);
+	read_from(arrival, PG_INT64_MIN);
+}
+
+/* Read the next one, up to "last".  Returns false if there is none. */
+bool
+poser_arrival_read_next(PoserArrival *arrival, int64 last, int64 *found)
+{
+	AttrNumber column = poser_own_column(arrival->transactions, "id", INT8OID);
+
+	while (poser_lookup_next(&arrival->reader, ForwardScanDirection))
+	{
+		PoserArrivalRange range;
+		bool isnull;
+
+		CHECK_FOR_INTERRUPTS();
+		*found = DatumGetInt64(slot_getattr(arrival->reader.slot, column, &isnull));
+		if (*found > last)
+			return false;
+		if (!find_range(arrival, *found, &range))
+			return true;
+		read_from(arrival, range.last + 1);
+	}
+	return false;
+}
+
 /* Can a range be extended from one of these ids to the other?  Is there no other range between them, and no transaction that was recorded here? */
 static bool
 are_neighbours(PoserArrival *arrival, int64 first, int64 last)
@@ -239,6 +318,7 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last, bool a
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(arrival->arrivals), &TTSOpsVirtual);
 	TU_UpdateIndexes update_indexes = TU_None;
 
+	range_changes++;
 	slot->tts_values[ARRIVAL_FIRST - 1] = Int64GetDatum(first);
 	slot->tts_values[ARRIVAL_LAST - 1] = Int64GetDatum(last);
 	slot->tts_values[ARRIVAL_AWAITED - 1] = BoolGetDatum(awaited);
@@ -268,6 +348,7 @@ write_range(PoserArrival *arrival, bool replace, int64 first, int64 last, bool a
 static void
 delete_range(PoserArrival *arrival)
 {
+	range_changes++;
 	if (!poser_direct_delete(arrival->arrivals, &arrival->range.slot->tts_tid))
 		elog(ERROR, "range of transactions was deleted concurrently");
 }
@@ -345,7 +426,7 @@ poser_arrival_save_ranges(PoserArrival *arrival)
 	PoserArrivalRange awaiting = arrival->awaiting;
 	MemoryContext old = MemoryContextSwitchTo(arrival->context);
 
-	arrival->noted = arrival->awaiting = arrival->known_range = EMPTY_RANGE;
+	arrival->noted = arrival->awaiting = EMPTY_RANGE;
 	if (noted.first <= noted.last)
 	{
 		/* a range that an earlier command of this transaction has written can be replaced */
@@ -359,7 +440,6 @@ poser_arrival_save_ranges(PoserArrival *arrival)
 		CommandCounterIncrement();
 		add_range(arrival, awaiting.first, awaiting.last, true);
 	}
-	arrival->known_range = EMPTY_RANGE;
 	MemoryContextSwitchTo(old);
 }
 

@@ -30,7 +30,8 @@ typedef struct PoserArrivalTable
 	PoserDirectTable direct;
 	bool writes;			/* is "direct" open? */
 	int64 greatest;			/* no change_id that was in use before the statement, or was given since, is greater */
-	Tuplestorestate *aside; /* versions that were set aside; NULL if there are none */
+	Tuplestorestate *aside; /* where versions are that were set aside; NULL if there are none */
+	TupleDesc aside_desc;
 } PoserArrivalTable;
 
 /* A statement that inserts history, see arrival.c. */
@@ -60,6 +61,7 @@ typedef struct PoserArrival
 	/* arrival_ids.c */
 	Relation transactions;
 	PoserLookup transaction; /* by id */
+	PoserLookup reader;		 /* in the order of ids, for a pass */
 	PoserDirectTable direct;
 	bool writes; /* is "direct" open? */
 	Relation arrivals;
@@ -68,7 +70,9 @@ typedef struct PoserArrival
 	int64 known_id;	   /* the last id that poser_arrival_is_recorded() was asked for */
 	bool known_recorded;
 	bool known;
-	PoserArrivalRange known_range; /* the range that was found last */
+	PoserArrivalRange known_range; /* the saved range that was found last */
+	PoserArrivalRange known_gap;   /* ids between two saved ranges, where one was looked for last */
+	uint64 known_changes;		   /* these two are true as long as the ranges have been changed so often */
 	PoserArrivalRange noted;	   /* ids that this statement has inserted */
 	PoserArrivalRange awaiting;	   /* ids that are awaited, and are not saved yet */
 } PoserArrival;
@@ -80,6 +84,8 @@ extern bool poser_arrival_find_transaction(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_has_arrived(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_is_awaited(PoserArrival *arrival, int64 id);
 extern bool poser_arrival_next_recorded(PoserArrival *arrival, int64 id, int64 last, int64 *found);
+extern void poser_arrival_read_recorded(PoserArrival *arrival);
+extern bool poser_arrival_read_next(PoserArrival *arrival, int64 last, int64 *found);
 extern bool poser_arrival_is_recorded(PoserArrival *arrival, int64 id);
 extern void poser_arrival_note(PoserArrival *arrival, int64 id);
 extern void poser_arrival_await(PoserArrival *arrival, int64 id);

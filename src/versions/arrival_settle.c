@@ -386,7 +386,7 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	Pass pass = {.arrival = arrival};
 	int64 greatest;
 	int64 horizon = read_horizon(arrival->versioned);
-	int64 id = PG_INT64_MIN;
+	int64 id;
 	MemoryContext old = MemoryContextSwitchTo(arrival->context);
 
 	/* what this writes is told from what the statement has brought, and what was written before can be moved */
@@ -417,12 +417,9 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	next_entry(&pass);
 
 	/* read the transactions that were recorded here; those that get new ids are greater than all of them */
-	while (id <= greatest && poser_arrival_next_recorded(arrival, id, greatest, &id))
-	{
-		CHECK_FOR_INTERRUPTS();
+	poser_arrival_read_recorded(arrival);
+	while (poser_arrival_read_next(arrival, greatest, &id))
 		settle_transaction(&pass, id, limit, horizon);
-		id++;
-	}
 
 	poser_arrival_save_ranges(arrival);
 	/* the rest of the statement can set aside what was written here */

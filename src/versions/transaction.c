@@ -288,9 +288,9 @@ poser_transaction_lock(const PoserVersioned *versioned)
 void
 poser_transaction_renumber(Oid relid, int64 id, int64 new_id)
 {
-	for (WrittenRow *row = written; row != NULL; row = row->outer)
-		if (row->relid == relid && row->id == id)
-			row->id = new_id;
+	/* noted for the current subtransaction, because after its rollback the row has its old id */
+	if (written != NULL && written->relid == relid && written->id == id)
+		note_written(relid, new_id);
 	poser_transaction_forget();
 }
 

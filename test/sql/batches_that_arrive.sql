@@ -29,6 +29,12 @@ SELECT * FROM poser_check();
 -- The number of rows of a complete batch that do not come is reported.
 INSERT INTO poser_batch (uuid, target, created_by, role_name, row_count, complete)
 VALUES ('without', 'poser_widget', 'alice', 'maker', 2, true);
-INSERT INTO poser_batch_row (batch_uuid, sequence, key, new) VALUES ('without', 1, '{"uuid": "g"}', '{}');
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new) VALUES ('without', 1, '{"uuid": "g"}', '{"description": "G"}');
 SELECT * FROM poser_check();
+-- it is not executed without them
+\set VERBOSITY default
+SELECT * FROM poser_batch_execute('without');
+\set VERBOSITY terse
+INSERT INTO poser_batch_row (batch_uuid, sequence, key, new) VALUES ('without', 2, '{"uuid": "h"}', '{"description": "H"}');
+SELECT * FROM poser_batch_execute('without');
 DROP EXTENSION poser;

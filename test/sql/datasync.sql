@@ -280,5 +280,21 @@ SELECT poser_datasync_skip('erp', 1, 'why');
 SELECT poser_datasync_run('erp');
 SELECT poser_datasync_add('x', handler => 'lower(text)');
 SELECT consumer, from_snapshot IS NOT NULL AS now, attempts FROM poser_datasync_consumer WHERE consumer = 'erp';
+-- A poll in a transaction that has removed transactions finds nothing new.  The session
+-- does not remember this: after the rollback the change is there.
+SELECT poser_datasync_add('mirror', 'now');
+SELECT count(*) FROM poser_datasync_changes('mirror');
+INSERT INTO poser_widget (uuid, description) VALUES ('after now', '');
+BEGIN;
+DELETE FROM poser_transaction;
+SELECT count(*) FROM poser_datasync_changes('mirror');
+ROLLBACK;
+BEGIN;
+SAVEPOINT s;
+TRUNCATE poser_transaction;
+SELECT count(*) FROM poser_datasync_changes('mirror');
+ROLLBACK TO s;
+COMMIT;
+SELECT payload_key FROM poser_datasync_changes('mirror');
 SELECT * FROM poser_check();
 DROP EXTENSION poser;

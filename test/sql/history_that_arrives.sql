@@ -174,6 +174,53 @@ UPDATE poser_widget SET description = 'D';
 SELECT * FROM poser_check();
 
 --
+-- COPY FREEZE
+--
+
+-- Its rows are told from those of other statements, too: the component's version moves.
+CALL again();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'B');
+INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('c1', 'w1', '1', 'Hand');
+BEGIN;
+TRUNCATE poser_widget_version;
+COPY poser_widget_version FROM STDIN WITH (FREEZE);
+w1	A	t	0	3	4
+w1	B	t	1	3	5
+\.
+COMMIT;
+TABLE widgets ORDER BY c;
+TABLE components ORDER BY c;
+TABLE arrived ORDER BY first;
+
+--
+-- Rows of a statement that are not inserted
+--
+
+-- Another trigger, or ON CONFLICT, can prevent it.  What was recorded of such a row stays,
+-- and so do the versions of a row whose id was needed.
+CALL again();
+CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN CASE WHEN NEW.description = ''skip'' THEN NULL ELSE NEW END; END';
+CREATE TRIGGER z_last BEFORE INSERT ON poser_widget_version FOR EACH ROW EXECUTE FUNCTION skip();
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'A'), ('w2', 'B'), ('w3', 'C');
+INSERT INTO poser_widget_version VALUES
+	('w1', 'skip', true, 0, 20, 21), ('w2', 'B', true, 0, 20, 22), ('w3', 'skip', true, 0, 20, 2), ('w3', 'C', true, 0, 20, 23);
+TABLE widgets ORDER BY c;
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (20, now(), 'u', 'r', '3');
+SELECT * FROM poser_check();
+DROP FUNCTION skip CASCADE;
+CALL again();
+CREATE UNIQUE INDEX user_made ON poser_widget_version (description);
+INSERT INTO poser_widget (uuid, description) VALUES ('w1', 'A');
+INSERT INTO poser_transaction (id, issued_at, username, role_name, xact) VALUES (20, now(), 'u', 'r', '3');
+INSERT INTO poser_widget_version VALUES ('w1', 'A', true, 0, 20, 21), ('w1', 'A', true, 1, 20, 22) ON CONFLICT DO NOTHING;
+INSERT INTO poser_widget (uuid, description) VALUES ('w2', 'B');
+INSERT INTO poser_widget_version VALUES ('w2', 'A', true, 1, 20, 30) ON CONFLICT DO NOTHING;
+DROP INDEX user_made;
+TABLE widgets ORDER BY c;
+SELECT id FROM transactions ORDER BY id;
+SELECT * FROM poser_check();
+
+--
 -- Versions that somebody puts back
 --
 

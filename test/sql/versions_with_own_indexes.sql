@@ -81,5 +81,22 @@ UPDATE poser_widget SET description = 'y';
 UPDATE poser_widget SET description = 'z';
 UPDATE poser_widget SET description = 'y';
 DROP INDEX own;
+
+-- A deferrable constraint is enforced, too.  It is checked at once.
+BEGIN;
+DELETE FROM poser_widget_version;
+ALTER TABLE poser_widget_version
+	ADD CONSTRAINT own UNIQUE (description) INCLUDE (active) DEFERRABLE INITIALLY DEFERRED,
+	ADD CONSTRAINT own_too EXCLUDE (description WITH =) WHERE (uuid = 'w1') DEFERRABLE INITIALLY DEFERRED;
+UPDATE poser_widget SET description = 'once' WHERE uuid = 'w1';
+SAVEPOINT s;
+UPDATE poser_widget SET description = 'once' WHERE uuid = 'w2';
+ROLLBACK TO s;
+UPDATE poser_widget SET description = 'twice' WHERE uuid = 'w2';
+ALTER TABLE poser_widget_version DROP CONSTRAINT own;
+UPDATE poser_widget SET description = 'twice' WHERE uuid = 'w1';
+SAVEPOINT s;
+UPDATE poser_widget SET description = 'once' WHERE uuid = 'w1';
+ROLLBACK;
 SELECT * FROM poser_check();
 DROP EXTENSION poser;
