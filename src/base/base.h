@@ -174,6 +174,13 @@ extern bool poser_has_system_casts(Oid type);
 extern bool poser_is_system_type(Oid type);
 extern bool poser_has_json_cast(Oid type);
 
+/* payload.c */
+typedef struct PoserPayload PoserPayload;
+
+extern PoserPayload *poser_payload_describe(TupleDesc desc, const char *const *names);
+extern Datum poser_payload_form(PoserPayload *payload, const Datum *values, const bool *nulls);
+extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
+
 /* script_lock.c */
 extern bool poser_holds_lock(void);
 extern bool poser_lock_at_once(Oid relid, LOCKMODE mode);
