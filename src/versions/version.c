@@ -325,7 +325,7 @@ poser_version(PG_FUNCTION_ARGS)
 	if (versioned == NULL)
 		return PointerGetDatum(NULL);
 	if (versioned->own && versioned->nkeys == 0 && (TRIGGER_FIRED_BY_UPDATE(event) || TRIGGER_FIRED_BY_DELETE(event)))
-		poser_own_error(RelationGetRelid(rel), "it has neither a primary key nor the index of a replica identity");
+		poser_own_error(RelationGetRelid(rel), POSER_NO_KEY);
 
 	/* the rows of a TRUNCATE are recorded before it, because they cannot be read afterwards */
 	if (TRIGGER_FIRED_BEFORE(event))

@@ -20,19 +20,15 @@ extern bool poser_versioned_is_version_of(const PoserVersioned *versioned, Tuple
 										  TupleTableSlot *row);
 
 extern bool poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions);
+extern void poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid);
 extern bool poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 extern void poser_versioned_describe_relations(PoserVersioned *versioned, Relation rel, Relation versions, Oid nspid);
 extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation rel, Relation versions);
 
 /* own_table.c */
 
-/* Columns of a tracked table, as lists of names (char *). */
-typedef struct PoserOwnColumns
-{
-	List *key;
-	List *excluded;
-	List *unrecorded;
-} PoserOwnColumns;
+/* Why UPDATE and DELETE of a table are not possible. */
+#define POSER_NO_KEY "it has neither a primary key nor the index of a replica identity, so UPDATE and DELETE are errors"
 
 extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Relation versions,
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);

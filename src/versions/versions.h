@@ -119,6 +119,25 @@ extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nsp
 extern List *poser_tracked_bindings(Oid nspid);
 extern List *poser_tracked_bindings_of(Oid relid, Oid nspid);
 
+/* Columns of a tracked table, as lists of names (char *). */
+typedef struct PoserOwnColumns
+{
+	List *key;
+	List *excluded;
+	List *unrecorded;
+} PoserOwnColumns;
+
+/* Whether changes of a table are recorded, and what is wrong with it, see tracked_state.c. */
+typedef struct PoserTrackedState
+{
+	PoserOwnColumns columns;
+	bool recording;
+	List *problems; /* texts (char *) */
+} PoserTrackedState;
+
+extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
+extern char *poser_tracked_problem(const PoserTrackedState *state);
+
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
