@@ -79,27 +79,6 @@ typedef struct PoserPosition
 } PoserPosition;
 
 /*
- * Returns the horizon of the history, zeros if nothing has been pruned:
- *
- *	SELECT max(transaction_id), max(change_id) FROM poser_version_horizon
- *
- * With "read_only" it is read with the active snapshot.
- */
-PoserHorizon
-poser_history_horizon(const PoserVersioned *versioned, bool read_only)
-{
-	PoserHorizon result;
-	char *sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
-						 "  FROM %s",
-						 poser_relation_name(versioned->horizon));
-
-	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {.sql = sql, .read_only = read_only});
-	result.transaction_id = poser_history_position(1, NULL);
-	result.change_id = poser_history_position(2, NULL);
-	return result;
-}
-
-/*
  * Returns the query for at most $2 versions that can be pruned up to transaction $1,
  * each with the change that has replaced it, and its key:
  *
