@@ -201,6 +201,13 @@ extern bool poser_has_system_casts(Oid type);
 extern bool poser_is_system_type(Oid type);
 extern bool poser_has_json_cast(Oid type);
 
+/* payload.c */
+typedef struct PoserPayload PoserPayload;
+
+extern PoserPayload *poser_payload_describe(TupleDesc desc, const char *const *names);
+extern Datum poser_payload_form(PoserPayload *payload, const Datum *values, const bool *nulls);
+extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
+
 /* script_lock.c */
 extern bool poser_holds_lock(void);
 extern bool poser_lock_at_once(Oid relid, LOCKMODE mode);
@@ -221,6 +228,23 @@ extern void poser_setting_init(void);
 extern void poser_check_setting(const char *name, const char *value);
 extern int poser_begin_settings(const PoserSetting *settings, int n);
 extern int poser_begin_text_settings(void);
+
+/* progress.c */
+
+/* Long work, as pg_stat_activity shows it. */
+typedef struct PoserProgress
+{
+	const char *what; /* the function and its table */
+	const char *phase;
+	int64 done;			  /* rows in this phase */
+	const char *activity; /* the query that the session showed before */
+	uint64 query_id;
+} PoserProgress;
+
+extern void poser_progress_begin(PoserProgress *progress, const char *what);
+extern void poser_progress_report(PoserProgress *progress, const char *phase, int64 rows);
+extern void poser_progress_count(PoserProgress *progress, int64 rows);
+extern void poser_progress_end(PoserProgress *progress);
 
 /* savepoint.c */
 

@@ -83,11 +83,6 @@ extern void poser_window_close(PoserConsumer *consumer);
 extern void poser_window_deliver(PoserConsumer *consumer, int64 change_id);
 extern void poser_window_confirm(PoserConsumer *consumer, int64 change_id);
 
-/* payload.c */
-typedef struct PoserPayload PoserPayload;
-
-extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record);
-
 /* change_transaction.c */
 
 /* What a consumer gets of the transaction of a change. */

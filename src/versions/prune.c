@@ -54,7 +54,7 @@
 
 PG_FUNCTION_INFO_V1(poser_prune_versions);
 
-int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
+int64 (*poser_first_needed_hook)(Oid nspid, Oid relid) = NULL;
 
 /* How many versions are deleted by one statement. */
 #define DELETED_AT_A_TIME 1000
@@ -77,27 +77,6 @@ typedef struct PoserPosition
 	int64 full_until; /* the last round that looked at all rows went up to this transaction */
 	int64 since;	  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
 } PoserPosition;
-
-/*
- * Returns the horizon of the history, zeros if nothing has been pruned:
- *
- *	SELECT max(transaction_id), max(change_id) FROM poser_version_horizon
- *
- * With "read_only" it is read with the active snapshot.
- */
-PoserHorizon
-poser_history_horizon(const PoserVersioned *versioned, bool read_only)
-{
-	PoserHorizon result;
-	char *sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
-						 "  FROM %s",
-						 poser_relation_name(versioned->horizon));
-
-	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {.sql = sql, .read_only = read_only});
-	result.transaction_id = poser_history_position(1, NULL);
-	result.change_id = poser_history_position(2, NULL);
-	return result;
-}
 
 /*
  * Returns the query for at most $2 versions that can be pruned up to transaction $1,
@@ -531,7 +510,7 @@ last_pruned_transaction(const PoserVersioned *tables, int ntables, Oid positions
 						 transactions, transactions);
 
 	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
+	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables[0].nspid, InvalidOid) : PG_INT64_MAX);
 	values[2] = Int64GetDatum(known_to_be_old(tables, ntables, positions, before));
 	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
 	return poser_history_position(1, isnull);

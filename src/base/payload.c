@@ -1,14 +1,15 @@
 /*
  * payload.c
- *	  The payload of a change: a row as jsonb.
+ *	  A row as jsonb: the payload of a change, and the rows of poser_history().
  *
  * A payload is the result of to_jsonb() for a row, with one exception.  If a value's type
  * is not the server's, see poser_is_system_type(), the value is written as text by the
  * type's output function.  to_jsonb() would use the type's cast to json if there is one,
- * and the cast's function would run with the owner's rights.
+ * and the cast's function would run with the owner's rights.  The caller sets
+ * poser_begin_text_settings(), so that the text is the same in all sessions.
  *
  * to_jsonb() looks up the columns and their types anew for each row.  This would take
- * most of the time of a delivery.  So the columns of a row type are looked up once here,
+ * most of the time of a delivery.  So the columns of a row are looked up once here,
  * and to_jsonb() is called only for values of less common types.
  *
  * For the same reason the jsonb is written here, without a tree of JsonbValues.  The keys
@@ -29,7 +30,7 @@
 #include "utils/numeric.h"
 #include "utils/typcache.h"
 
-#include "datasync/datasync_internal.h"
+#include "base/base.h"
 
 /* How a value is converted. */
 typedef enum PayloadKind
@@ -44,20 +45,20 @@ typedef enum PayloadKind
 	PAYLOAD_OUTPUT /* text that the type's output function makes */
 } PayloadKind;
 
-/* A column of a row type. */
+/* A column of a row. */
 typedef struct PayloadColumn
 {
-	int attno; /* from 0 */
+	int attno; /* of the row, from 0 */
 	const char *name;
 	int len; /* of the name */
 	PayloadKind kind;
 	FmgrInfo function; /* to_jsonb() or the output function */
 } PayloadColumn;
 
-/* The columns of a row type. */
+/* The columns of rows that become payloads. */
 struct PoserPayload
 {
-	int32 typmod; /* of records with these columns */
+	int32 typmod; /* of records with these columns; used by poser_payload_make() only */
 	TupleDesc desc;
 	int ncolumns;
 	PayloadColumn *columns; /* in the order of the keys in a jsonb object */
@@ -143,52 +144,68 @@ make_start(PoserPayload *payload)
 		appendBinaryStringInfo(&payload->start, payload->columns[i].name, payload->columns[i].len);
 }
 
-/* Look up the columns of records with this typmod.  The result is in the current memory context. */
-static PoserPayload *
-describe_payload(int32 typmod)
+/* Describe a column: how its values become JSON. */
+static void
+describe_column(PayloadColumn *column, Form_pg_attribute att, int attno, const char *name)
+{
+	column->attno = attno;
+	column->name = name;
+	column->len = strlen(name);
+	column->kind = payload_kind(att->atttypid);
+	if (column->kind == PAYLOAD_JSON)
+	{
+		/* to_jsonb() finds out its argument's type from an expression */
+		Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
+
+		fmgr_info(F_TO_JSONB, &column->function);
+		fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(arg), InvalidOid, InvalidOid,
+												 COERCE_EXPLICIT_CALL),
+						   &column->function);
+	}
+	else if (column->kind == PAYLOAD_OUTPUT)
+	{
+		Oid output;
+		bool is_varlena;
+
+		getTypeOutputInfo(att->atttypid, &output, &is_varlena);
+		fmgr_info(output, &column->function);
+	}
+}
+
+/*
+ * Describe rows with these columns for poser_payload_form().  "names" has the key of each
+ * column, or NULL for a column that is left out; no two are the same.  The result is in
+ * the current memory context, and uses "desc" and "names" as they are.
+ */
+PoserPayload *
+poser_payload_describe(TupleDesc desc, const char *const *names)
 {
 	PoserPayload *result = palloc0(sizeof(PoserPayload));
-	TupleDesc desc = lookup_rowtype_tupdesc_copy(RECORDOID, typmod);
 
-	result->typmod = typmod;
 	result->desc = desc;
-	result->ncolumns = desc->natts;
-	result->columns = palloc0(desc->natts * sizeof(PayloadColumn));
-	result->values = palloc(desc->natts * sizeof(Datum));
-	result->nulls = palloc(desc->natts * sizeof(bool));
-
-	/* each column's key, and how its values become JSON */
+	result->columns = palloc0(Max(desc->natts, 1) * sizeof(PayloadColumn));
 	for (int i = 0; i < desc->natts; i++)
-	{
-		Form_pg_attribute att = TupleDescAttr(desc, i);
-		PayloadColumn *column = &result->columns[i];
-
-		column->attno = i;
-		column->name = NameStr(att->attname);
-		column->len = strlen(column->name);
-		column->kind = payload_kind(att->atttypid);
-		if (column->kind == PAYLOAD_JSON)
-		{
-			/* to_jsonb() finds out its argument's type from an expression */
-			Node *arg = (Node *) makeNullConst(att->atttypid, att->atttypmod, att->attcollation);
-
-			fmgr_info(F_TO_JSONB, &column->function);
-			fmgr_info_set_expr((Node *) makeFuncExpr(F_TO_JSONB, JSONBOID, list_make1(arg), InvalidOid, InvalidOid,
-													 COERCE_EXPLICIT_CALL),
-							   &column->function);
-		}
-		else if (column->kind == PAYLOAD_OUTPUT)
-		{
-			Oid output;
-			bool is_varlena;
-
-			getTypeOutputInfo(att->atttypid, &output, &is_varlena);
-			fmgr_info(output, &column->function);
-		}
-	}
-
+		if (names[i] != NULL)
+			describe_column(&result->columns[result->ncolumns++], TupleDescAttr(desc, i), i, names[i]);
 	qsort(result->columns, result->ncolumns, sizeof(PayloadColumn), compare_keys);
 	make_start(result);
+	return result;
+}
+
+/* Describe records with this typmod.  The result is in the current memory context. */
+static PoserPayload *
+describe_records(int32 typmod)
+{
+	TupleDesc desc = lookup_rowtype_tupdesc_copy(RECORDOID, typmod);
+	const char **names = palloc(Max(desc->natts, 1) * sizeof(char *));
+	PoserPayload *result;
+
+	for (int i = 0; i < desc->natts; i++)
+		names[i] = NameStr(TupleDescAttr(desc, i)->attname);
+	result = poser_payload_describe(desc, names);
+	result->typmod = typmod;
+	result->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
+	result->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
 	return result;
 }
 
@@ -291,6 +308,31 @@ append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
 	return append_jsonb(jsonb, DatumGetJsonbP(FunctionCall1(&column->function, value)), type);
 }
 
+/* Returns the payload of a row with these values, in the current memory context. */
+Datum
+poser_payload_form(PoserPayload *payload, const Datum *values, const bool *nulls)
+{
+	StringInfoData jsonb;
+	uint32 total = payload->key_bytes;
+
+	/* what all begin with, and then each value and its entry */
+	initStringInfo(&jsonb);
+	appendBinaryStringInfo(&jsonb, payload->start.data, payload->start.len);
+	for (int i = 0; i < payload->ncolumns; i++)
+	{
+		PayloadColumn *column = &payload->columns[i];
+		int index = payload->ncolumns + i;
+		uint32 type = JENTRY_ISNULL;
+		Size len = 0;
+
+		if (!nulls[column->attno])
+			len = append_value(&jsonb, column, values[column->attno], &type);
+		((JsonbContainer *) (jsonb.data + VARHDRSZ))->children[index] = make_entry(index, type, len, &total);
+	}
+	SET_VARSIZE(jsonb.data, jsonb.len);
+	return PointerGetDatum(jsonb.data);
+}
+
 /*
  * Returns the payload of a record, in the current memory context.  *payloads is a list
  * of the row types known so far; a new row type is added to it in "context", which must
@@ -303,8 +345,6 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	int32 typmod = HeapTupleHeaderGetTypMod(header);
 	PoserPayload *payload = *payloads;
 	HeapTupleData tuple;
-	StringInfoData jsonb;
-	uint32 total;
 
 	/* the columns of this row type */
 	while (payload != NULL && payload->typmod != typmod)
@@ -313,7 +353,7 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	{
 		MemoryContext old = MemoryContextSwitchTo(context);
 
-		payload = describe_payload(typmod);
+		payload = describe_records(typmod);
 		payload->next = *payloads;
 		*payloads = payload;
 		MemoryContextSwitchTo(old);
@@ -326,21 +366,5 @@ poser_payload_make(PoserPayload **payloads, MemoryContext context, Datum record)
 	tuple.t_data = header;
 	heap_deform_tuple(&tuple, payload->desc, payload->values, payload->nulls);
 
-	/* the jsonb: what all begin with, and then each value and its entry */
-	initStringInfo(&jsonb);
-	appendBinaryStringInfo(&jsonb, payload->start.data, payload->start.len);
-	total = payload->key_bytes;
-	for (int i = 0; i < payload->ncolumns; i++)
-	{
-		PayloadColumn *column = &payload->columns[i];
-		int index = payload->ncolumns + i;
-		uint32 type = JENTRY_ISNULL;
-		Size len = 0;
-
-		if (!payload->nulls[column->attno])
-			len = append_value(&jsonb, column, payload->values[column->attno], &type);
-		((JsonbContainer *) (jsonb.data + VARHDRSZ))->children[index] = make_entry(index, type, len, &total);
-	}
-	SET_VARSIZE(jsonb.data, jsonb.len);
-	return PointerGetDatum(jsonb.data);
+	return poser_payload_form(payload, payload->values, payload->nulls);
 }
