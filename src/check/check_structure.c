@@ -151,7 +151,20 @@ const char *const poser_own_columns =
 	"        ('poser_datasync_status', 'v', 'failed_change_id', 'bigint', false, '1.4'),\n"
 	"        ('poser_arrival', 'r', 'first', 'bigint', false, '1.5'),\n"
 	"        ('poser_arrival', 'r', 'last', 'bigint', false, '1.5'),\n"
-	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'))";
+	"        ('poser_arrival', 'r', 'awaited', 'boolean', false, '1.5'),\n"
+	"        ('poser_tables', 'v', 'target', 'regclass', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'versions', 'regclass', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'key', 'text[]', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'excluded', 'text[]', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'unrecorded', 'text[]', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'recording', 'boolean', false, '1.6'),\n"
+	"        ('poser_tables', 'v', 'problem', 'text', false, '1.6'),\n"
+	"        ('poser_change', 'c', 'schema', 'name', false, '1.6'),\n"
+	"        ('poser_change', 'c', 'operation', 'text', false, '1.6'),\n"
+	"        ('poser_change', 'c', 'changed', 'text[]', false, '1.6'),\n"
+	"        ('poser_change', 'c', 'old', 'jsonb', false, '1.6'),\n"
+	"        ('poser_datasync_consumer', 'n', 'tables', 'regclass[]', false, '1.6'),\n"
+	"        ('poser_datasync_consumer', 'r', 'old_values', 'boolean', true, '1.6'))";
 
 /*
  * Has the column the type that a script has given it?  A text may also be longer: users
@@ -225,7 +238,8 @@ static const char *const check_relations =
 	"        ('poser_datasync_skipped', 'r', '{}', '1.4'),\n"
 	"        ('poser_datasync_status', 'v', '{}', '1.4'),\n"
 	"        ('poser_change', 'c', '{}', '1.4'),\n"
-	"        ('poser_arrival', 'r', '{}', '1.5'))\n"
+	"        ('poser_arrival', 'r', '{}', '1.5'),\n"
+	"        ('poser_tables', 'v', '{}', '1.6'))\n"
 	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"

@@ -132,4 +132,5 @@ const char *const poser_own_structure =
 	"        ('poser_component_version', 'trigger', 'poser_arrive_row', 'CREATE TRIGGER poser_arrive_row BEFORE INSERT ON @.poser_component_version FOR EACH ROW EXECUTE FUNCTION @.poser_arrive(''poser_component'', ''uuid'')', '1.5', NULL),\n"
 	"        ('poser_component_version', 'trigger', 'poser_arrive_after', 'CREATE TRIGGER poser_arrive_after AFTER INSERT ON @.poser_component_version FOR EACH STATEMENT EXECUTE FUNCTION @.poser_arrive(''poser_component'', ''uuid'')', '1.5', NULL),\n"
 	"        ('poser_transaction', 'trigger', 'poser_transaction_arrive_before', 'CREATE TRIGGER poser_transaction_arrive_before BEFORE INSERT ON @.poser_transaction FOR EACH STATEMENT EXECUTE FUNCTION @.poser_transaction_arrive()', '1.5', NULL),\n"
-	"        ('poser_transaction', 'trigger', 'poser_transaction_arrive_after', 'CREATE TRIGGER poser_transaction_arrive_after AFTER INSERT ON @.poser_transaction FOR EACH STATEMENT EXECUTE FUNCTION @.poser_transaction_arrive()', '1.5', NULL))";
+	"        ('poser_transaction', 'trigger', 'poser_transaction_arrive_after', 'CREATE TRIGGER poser_transaction_arrive_after AFTER INSERT ON @.poser_transaction FOR EACH STATEMENT EXECUTE FUNCTION @.poser_transaction_arrive()', '1.5', NULL),\n"
+	"        ('poser_datasync_consumer', 'default', 'old_values', 'false', '1.6', NULL))";

@@ -167,9 +167,10 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see own_horizon(). */
+/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
 #define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
+extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
@@ -206,6 +207,7 @@ extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVer
 										 Jsonb *object);
 
 /* prune.c */
+extern void poser_prune_lock_out(const PoserVersioned *versioned);
 extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,
 									   int ntables, int64 transaction_id);
 

@@ -192,11 +192,15 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 /* prune.c */
 
 /*
- * A function that returns the least id of a transaction with changes that are still
- * needed, or PG_INT64_MAX.  Pruning calls it after SPI_connect(), with the owner's rights
- * and with the tables of the history locked.  datasync sets it when the module is loaded.
+ * A function that returns the least id of a transaction with changes of this table that a
+ * consumer has not confirmed, or PG_INT64_MAX.  With InvalidOid it is that of any table.
+ * A partition counts as the tracked table above it.  The caller has connected to SPI, has
+ * the rights of the owner of poser_transaction, and holds the lock on poser_version_horizon
+ * that keeps consumers from being added (ShareUpdateExclusiveLock).  The function reads with
+ * the latest snapshot.  Of the tables it locks only those that may have pending changes.
+ * datasync sets it when the module is loaded.
  */
-extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
+extern int64 (*poser_first_needed_hook)(Oid nspid, Oid relid);
 
 extern TimestampTz poser_older_than_argument(FunctionCallInfo fcinfo, int arg);
 

@@ -454,7 +454,7 @@ SET LOCAL session_replication_role = origin;
 SELECT version, object, problem
   FROM unnest('{1.1,1.2,1.3,1.4,1.9,1.10,1.10.1,2.0,10.0,next}'::text[]) WITH ORDINALITY AS v (version, n), problems_in(version) ORDER BY n, object COLLATE "C";
 -- A function that is not a member does not report that all is well.
-ALTER EXTENSION poser DROP FUNCTION poser_check();
+ALTER EXTENSION poser DROP FUNCTION poser_check(regclass);
 SELECT * FROM poser_check() ORDER BY object COLLATE "C";
 ROLLBACK;
 DROP FUNCTION problems_in;

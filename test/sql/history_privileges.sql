@@ -62,6 +62,8 @@ SELECT poser_widget_revert('w1', 1);
 CREATE TEMPORARY TABLE mine (uuid varchar(32), description varchar(255), active bool);
 CREATE TRIGGER mine AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows
 	EXECUTE FUNCTION poser_version('poser_widget_version', 'uuid');
+INSERT INTO mine VALUES ('w1', 'mine', true);
+DROP TRIGGER mine ON mine;
 CREATE TRIGGER mine BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION poser_transaction_arrive();
 DROP TABLE mine;
 

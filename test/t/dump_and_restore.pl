@@ -176,10 +176,10 @@ fails_as($node, 'alone', 'postgres', '23503', q{SET row_security = off;
 	'components without widgets beside an open transaction');
 $idle->quit;
 
-# Dumps of older versions, restored where 1.5 is the default.  Version 1.1 has no history:
+# Dumps of older versions, restored where 1.6 is the default.  Version 1.1 has no history:
 # its rows are the beginning of the history.  Version 1.2 has no batches and no consumers,
 # version 1.3 has no consumers.  A new consumer gets the whole history.
-foreach my $version ('1.1', '1.2', '1.3', '1.4')
+foreach my $version ('1.1', '1.2', '1.3', '1.4', '1.5')
 {
 	my $dbname = 'version_' . $version =~ tr/./_/r;
 

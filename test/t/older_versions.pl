@@ -135,13 +135,31 @@ SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
 SELECT poser_check_column('poser_widget', 'uuid', 'varchar');
 SELECT poser_set_replica_identity('poser_widget_pkey');
 CREATE FUNCTION replacement() RETURNS void LANGUAGE sql AS '';
-SELECT poser_carry_grants('poser_version()', 'replacement()');
+SELECT poser_carry_grants('poser_transaction_arrive()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
 ROLLBACK;
 EOF
+	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\n0\n" ],
+SET client_min_messages = warning;
+CREATE TABLE own (id int PRIMARY KEY, email text);
+CREATE EVENT TRIGGER follow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION poser_follow();
+SELECT poser_track('own');
+INSERT INTO own VALUES (1, 'a');
+ALTER TABLE own RENAME email TO mail;
+UPDATE own SET mail = 'b';
+SELECT target, versions, key, recording FROM poser_tables WHERE target = 'own'::regclass;
+SELECT operation, new FROM poser_history('own');
+SELECT * FROM poser_as_of(NULL::own, 'infinity');
+SELECT poser_revert('own', '{"id": 1}', min(transaction_id)) FROM own_version;
+SELECT mail FROM own;
+DO $$ BEGIN DELETE FROM own_version; EXCEPTION WHEN object_not_in_prerequisite_state THEN END $$;
+SELECT count(*) FROM poser_check('own');
+SELECT poser_untrack('own');
+DROP EVENT TRIGGER follow;
+EOF
 );
 
-my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5');
+my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5', '1.6');
 my %number = map { $versions[$_] => $_ } 0 .. $#versions;
 my $rows = q{SELECT to_json(w) FROM poser_widget w ORDER BY uuid;
 	SELECT to_json(c) FROM poser_component c ORDER BY uuid};

@@ -37,8 +37,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.4--1.5.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.5: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.5--1.6.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.6: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');

@@ -1,7 +1,8 @@
 # The newest update script locks all tables that it touches at its beginning: no later
 # statement takes a lock that these do not include, so none waits.  For each lock of
 # another session the update works or fails at once, and only the first lock is waited
-# for.  A failed update changes nothing.
+# for.  A failed update changes nothing.  (The script to 1.6 has one lock.  What depends on
+# others is tested in an update from 1.4.)
 
 use strict;
 use warnings;
@@ -12,7 +13,7 @@ use PostgreSQL::Test::Utils;
 use PoserTest;
 use Test::More;
 
-my ($from, $to) = ('1.4', '1.5');
+my ($from, $to) = ('1.5', '1.6');
 
 # Which modes conflict with a mode, from the weakest mode to the strongest.
 my @modes = (
@@ -53,7 +54,7 @@ my $script = slurp_file("$FindBin::RealBin/../../sql/poser--$from--$to.sql");
 my @locks = $script =~ /\['(\w+)', '([A-Z ]+)'\]/g;
 my %locked = @locks;
 my $first = $locks[0];
-cmp_ok(scalar(keys %locked), '>', 2, 'the script locks tables');
+cmp_ok(scalar(keys %locked), '>', 0, 'the script locks tables');
 is(scalar(keys %locked), @locks / 2, 'it locks each table once');
 
 my $node = new_node('update_locks', conf => "deadlock_timeout = 100s\nstatement_timeout = 60s");
@@ -87,13 +88,14 @@ my @tables = split /\n/, $node->safe_psql('db',
 	q{SELECT name FROM relation WHERE relkind = 'r' ORDER BY name});
 is(join(' ', grep { my $name = $_; !grep { $_ eq $name } @tables } keys %locked), '', 'each locked table exists');
 
-# The locks that the update holds on these at its end.
+# The locks that the update holds on these at its end.  No statement but ALTER TYPE locks
+# a composite type until the transaction ends.
 my @held = split /\n/, $node->safe_psql('db', <<'EOF');
 BEGIN;
 ALTER EXTENSION poser UPDATE;
 SELECT r.name, r.of, upper(regexp_replace(replace(mode, 'Lock', ''), '([a-z])([A-Z])', '\1 \2', 'g'))
 FROM pg_locks JOIN relation r ON r.oid = pg_locks.relation
-WHERE pid = pg_backend_pid() AND locktype = 'relation' AND r.name <> 'relation'
+WHERE pid = pg_backend_pid() AND locktype = 'relation' AND r.name <> 'relation' AND r.relkind <> 'c'
 ORDER BY 1, 3;
 ROLLBACK;
 EOF
@@ -155,7 +157,7 @@ foreach my $sequence (split /\n/, $node->safe_psql('db', q{SELECT name FROM rela
 update_beside('REFRESH MATERIALIZED VIEW own_counts', undef, 'beside a reader of counts the update works');
 
 # A table that inherits is locked, too.
-$node->safe_psql('db', "CREATE TABLE own_heir () INHERITS ($locks[2])");
+$node->safe_psql('db', "CREATE TABLE own_heir () INHERITS ($first)");
 update_beside('LOCK TABLE own_heir IN ACCESS EXCLUSIVE MODE', 'could not obtain lock on relation "own_heir"',
 	'beside a lock on a table that inherits the update fails at once');
 $node->safe_psql('db', 'DROP TABLE own_heir');
@@ -166,9 +168,10 @@ is($node->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 
 is($node->safe_psql('db', 'SELECT * FROM poser_check()'), '', '... and nothing is wrong');
 
 # The message says what to do, and has an SQLSTATE of its own.
-my $writer = $node->background_psql('db');
-$writer->query_safe("BEGIN; LOCK TABLE $locks[2] IN ROW EXCLUSIVE MODE");
-my (undef, undef, $stderr) = $node->psql('db', "\\set VERBOSITY verbose\nALTER EXTENSION poser UPDATE");
+create_database($node, 'two_scripts', version => '1.4');
+my $writer = $node->background_psql('two_scripts');
+$writer->query_safe('BEGIN; LOCK TABLE poser_component IN ROW EXCLUSIVE MODE');
+my (undef, undef, $stderr) = $node->psql('two_scripts', "\\set VERBOSITY verbose\nALTER EXTENSION poser UPDATE");
 like($stderr, qr/55P03: could not obtain.*DETAIL:  Another transaction.*HINT:  Run the update again/s, 'the error has a hint');
 $writer->query_safe('ROLLBACK');
 $writer->quit;
