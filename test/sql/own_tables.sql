@@ -60,15 +60,15 @@ SELECT split_part(encode(tgargs, 'escape'), '\000', 2) AS partial FROM pg_trigge
 -- names of all kinds, also of the columns that are Poser's in the versions
 CREATE SCHEMA "A schema's ""name"" 100%";
 SET search_path = "A schema's ""name"" 100%", public;
-CREATE TABLE "Table ""%s"" and a name that is as long as names can be: äöü" ("Key %" int, "select" text, "it's \ here" text,
+CREATE TABLE "Table ""%s"" and a name which is as long as a name can be: äöü" ("Key %" int, "select" text, "it's \ here" text,
 	operation_type text, transaction_id int, change_id date, PRIMARY KEY ("Key %", "select"));
-SELECT poser_track('"Table ""%s"" and a name that is as long as names can be: äöü"', exclude => '{"it''s \\ here"}');
-INSERT INTO "Table ""%s"" and a name that is as long as names can be: äöü" VALUES (1, 'x', 'y', 'z', 2, '2026-11-29');
+SELECT poser_track('"Table ""%s"" and a name which is as long as a name can be: äöü"', exclude => '{"it''s \\ here"}');
+INSERT INTO "Table ""%s"" and a name which is as long as a name can be: äöü" VALUES (1, 'x', 'y', 'z', 2, '2026-11-29');
 SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name that is as long as names can be_version" AS v;
-ALTER TABLE "Table ""%s"" and a name that is as long as names can be: äöü" RENAME "select" TO poser_change_id;
-ALTER TABLE "Table ""%s"" and a name that is as long as names can be: äöü" RENAME change_id TO "select";
-SELECT poser_track('"Table ""%s"" and a name that is as long as names can be: äöü"');
-UPDATE "Table ""%s"" and a name that is as long as names can be: äöü" SET "select" = '2026-11-30';
+ALTER TABLE "Table ""%s"" and a name which is as long as a name can be: äöü" RENAME "select" TO poser_change_id;
+ALTER TABLE "Table ""%s"" and a name which is as long as a name can be: äöü" RENAME change_id TO "select";
+SELECT poser_track('"Table ""%s"" and a name which is as long as a name can be: äöü"');
+UPDATE "Table ""%s"" and a name which is as long as a name can be: äöü" SET "select" = '2026-11-30';
 SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name that is as long as names can be_version" AS v ORDER BY v.poser_change_id;
 SELECT target, versions, key, excluded, unrecorded, recording, problem FROM poser_tables WHERE target::text ~ 'Table';
 RESET search_path;
