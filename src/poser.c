@@ -21,6 +21,7 @@ _PG_init(void)
 	poser_setting_init();
 	poser_relation_init();
 	poser_versioned_init();
+	poser_binding_init();
 	poser_transaction_init();
 	poser_change_id_init();
 	poser_version_init();

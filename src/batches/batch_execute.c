@@ -150,7 +150,7 @@ check_rows_have_come(const PoserBatch *batch)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("rows of %s are missing", poser_batch_name(batch->id, batch->uuid)),
-				 errdetail("It is complete.  Its row_count is %lld, but it has %lld.", (long long) row_count, (long long) present),
+				 errdetail("It is complete.  Its row_count is %lld, but the number of its rows is %lld.", (long long) row_count, (long long) present),
 				 errhint("A restore inserts a batch before its rows.  Wait for them, or insert them as the owner of the table.")));
 }
 

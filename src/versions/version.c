@@ -322,6 +322,10 @@ poser_version(PG_FUNCTION_ARGS)
 				 errmsg("trigger \"%s\" must fire for each statement",
 						trigdata->tg_trigger->tgname)));
 	versioned = poser_versioned_by_trigger(trigdata, fcinfo->flinfo->fn_oid);
+	if (versioned == NULL)
+		return PointerGetDatum(NULL);
+	if (versioned->own && versioned->nkeys == 0 && (TRIGGER_FIRED_BY_UPDATE(event) || TRIGGER_FIRED_BY_DELETE(event)))
+		poser_own_error(RelationGetRelid(rel), POSER_NO_KEY);
 
 	/* the rows of a TRUNCATE are recorded before it, because they cannot be read afterwards */
 	if (TRIGGER_FIRED_BEFORE(event))

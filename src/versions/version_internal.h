@@ -19,6 +19,31 @@ extern bool poser_versioned_same_key(const PoserVersioned *versioned, TupleTable
 extern bool poser_versioned_is_version_of(const PoserVersioned *versioned, TupleTableSlot *version,
 										  TupleTableSlot *row);
 
+extern bool poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions);
+extern void poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid);
+extern bool poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
+extern void poser_versioned_describe_relations(PoserVersioned *versioned, Relation rel, Relation versions, Oid nspid);
+extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation rel, Relation versions);
+
+/* own_table.c */
+
+/* Why UPDATE and DELETE of a table are not possible. */
+#define POSER_NO_KEY "it has neither a primary key nor the index of a replica identity, so UPDATE and DELETE are errors"
+
+extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Relation versions,
+									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
+extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
+						   PoserOwnColumns *columns);
+extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
+extern void poser_own_error(Oid relid, const char *problem);
+
+/* binding.c */
+extern bool poser_have_one_owner(Oid a, Oid b);
+
+/* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
+extern void poser_binding_begin_changes(Oid versions);
+extern void poser_binding_end_changes(void);
+
 /* transaction.c */
 extern Oid poser_acting_role(void);
 extern int64 poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *comment);

@@ -21,12 +21,16 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "common/hashfn.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
+#include "utils/typcache.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
@@ -42,24 +46,54 @@ static const struct
 	[POSER_WIDGET] = {"poser_widget", "poser_widget_version", "uuid", "widget"},
 	[POSER_COMPONENT] = {"poser_component", "poser_component_version", "uuid", "component"}};
 
-/* Descriptions by trigger. */
+/* Descriptions of tables with triggers that name their versions, by trigger. */
 static HTAB *versioned_by_trigger = NULL;
 
-/* Relcache callback: the descriptions of triggers that use this relation become invalid; with InvalidOid, all. */
+/* A table that is bound by poser_track(), or a partition of one. */
+typedef struct OwnTable
+{
+	Oid relid;			  /* the table; hash key */
+	uint32 warned;		  /* stands for the columns that the session was warned of; 0 if of none */
+	bool warned_detached; /* the session was warned that it is not recorded any more */
+	uint64 checked;		  /* poser_relation_changes() when it was looked up last */
+	PoserVersioned versioned;
+} OwnTable;
+
+static HTAB *own_tables = NULL;
+
+/* Make a description invalid if it uses this relation; with InvalidOid, in any case. */
+static void
+invalidate(PoserVersioned *versioned, Oid relid)
+{
+	if (!OidIsValid(relid) || relid == versioned->relid || relid == versioned->versions ||
+		relid == versioned->target || relid == versioned->transactions || relid == versioned->sequence)
+		versioned->valid = false;
+}
+
+/* Relcache callback: the descriptions that use this relation become invalid; with InvalidOid, all. */
 static void
 invalidate_descriptions(Oid relid)
 {
 	HASH_SEQ_STATUS seq;
 	PoserVersioned *versioned;
+	OwnTable *own;
 
 	hash_seq_init(&seq, versioned_by_trigger);
 	while ((versioned = hash_seq_search(&seq)) != NULL)
-		if (!OidIsValid(relid) || relid == versioned->relid || relid == versioned->versions ||
-			relid == versioned->transactions || relid == versioned->sequence)
-			versioned->valid = false;
+		invalidate(versioned, relid);
+	hash_seq_init(&seq, own_tables);
+	while ((own = hash_seq_search(&seq)) != NULL)
+		invalidate(&own->versioned, relid);
 }
 
-/* Make the cache, when the module is loaded. */
+/* Syscache callback: a role was altered, or became a member of another one.  So privileges can have changed. */
+static void
+roles_changed(Datum arg, int cacheid, uint32 hashvalue)
+{
+	invalidate_descriptions(InvalidOid);
+}
+
+/* Make the caches, when the module is loaded. */
 void
 poser_versioned_init(void)
 {
@@ -68,7 +102,42 @@ poser_versioned_init(void)
 	ctl.keysize = sizeof(Oid);
 	ctl.entrysize = sizeof(PoserVersioned);
 	versioned_by_trigger = hash_create("poser versioned tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
+	ctl.entrysize = sizeof(OwnTable);
+	own_tables = hash_create("poser own tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	poser_relation_register(invalidate_descriptions);
+	CacheRegisterSyscacheCallback(AUTHOID, roles_changed, (Datum) 0);
+	CacheRegisterSyscacheCallback(AUTHMEMMEMROLE, roles_changed, (Datum) 0);
+}
+
+/*
+ * Is a table still bound as its description says?  Another binding of it makes no
+ * invalidation of the table itself.  So if any relation has changed since the last
+ * look, this looks again.
+ */
+static bool
+is_still_bound(OwnTable *own, Oid nspid)
+{
+	uint64 changes = poser_relation_changes();
+	PoserTracked tracked;
+
+	if (own->checked == changes)
+		return true;
+	if (!poser_tracked_find(own->relid, nspid, &tracked) || tracked.versions != own->versioned.versions ||
+		tracked.relid != own->versioned.target)
+		return false;
+	own->checked = changes;
+	return true;
+}
+
+/* Raises an error unless the relation is an ordinary table. */
+static void
+check_ordinary(Relation rel)
+{
+	if (rel->rd_rel->relkind != RELKIND_RELATION)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("cannot record versions of relation \"%s\"", RelationGetRelationName(rel)),
+				 errdetail("It is not an ordinary table.")));
 }
 
 static bool
@@ -135,7 +204,9 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 
 		for (int i = 0; fits && i <= versioned->nkeys; i++)
 			fits = (index->rd_indoption[i] == 0 &&
-					(i == versioned->nkeys || form->indkey.values[i] == versioned->keys[i]));
+					(i == versioned->nkeys ||
+					 (form->indkey.values[i] == versioned->keys[i] &&
+					  index->rd_indcollation[i] == versioned->key_collation[i])));
 		index_close(index, AccessShareLock);
 		if (fits)
 			result = lfirst_oid(lc);
@@ -180,6 +251,36 @@ has_arrival_trigger(Relation versions, Oid nspid)
 	return false;
 }
 
+/* Fill in the relations of a description.  "rel" and its table of versions are open and locked. */
+void
+poser_versioned_describe_relations(PoserVersioned *versioned, Relation rel, Relation versions, Oid nspid)
+{
+	versioned->nspid = nspid;
+	versioned->own = versioned->partial = versioned->partitioned = false;
+	versioned->relid = versioned->target = RelationGetRelid(rel);
+	versioned->versions = RelationGetRelid(versions);
+	versioned->transactions = poser_table_by_name("poser_transaction", nspid);
+	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);
+	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
+	versioned->arrivals = get_relname_relid("poser_arrival", nspid);
+	versioned->arrives = has_arrival_trigger(versions, nspid);
+}
+
+/* Fill in how the columns of the key are compared, and the index of the versions on them.  The other columns are described already. */
+void
+poser_versioned_describe_indexes(PoserVersioned *versioned, Relation rel, Relation versions)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber attnum = versioned->source[versioned->keys[i] - 1];
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+
+		versioned->key_equal[i] = get_opcode(lookup_type_cache(att->atttypid, TYPECACHE_EQ_OPR)->eq_opr);
+		versioned->key_collation[i] = att->attcollation;
+	}
+	versioned->versions_index = versioned->nkeys > 0 ? find_versions_index(versions, versioned) : InvalidOid;
+}
+
 /*
  * Describe the history of "rel" in the table of versions "vrel"; both are open and locked.
  * Poser's own tables are in the schema "nspid"; "keys" are the columns of the key.
@@ -191,19 +292,9 @@ describe_tables(PoserVersioned *versioned, Relation rel, Relation vrel, Oid nspi
 	AttrNumber columns[INDEX_MAX_KEYS];
 
 	Assert(nkeys >= 1 && nkeys <= INDEX_MAX_KEYS);
-
-	/* the relations */
-	versioned->nspid = nspid;
-	versioned->own = versioned->partial = versioned->partitioned = false;
-	versioned->relid = RelationGetRelid(rel);
-	versioned->versions = RelationGetRelid(vrel);
 	if (vrel->rd_rel->relkind != RELKIND_RELATION)
 		poser_table_kind_error(RelationGetRelationName(vrel));
-	versioned->transactions = poser_table_by_name("poser_transaction", nspid);
-	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);
-	versioned->sequence = poser_relation_by_name("poser_change_id_seq", nspid);
-	versioned->arrivals = get_relname_relid("poser_arrival", nspid);
-	versioned->arrives = has_arrival_trigger(vrel, nspid);
+	poser_versioned_describe_relations(versioned, rel, vrel, nspid);
 
 	/* the columns that only the versions have; the table may have columns of the same names */
 	desc = RelationGetDescr(vrel);
@@ -232,7 +323,7 @@ describe_tables(PoserVersioned *versioned, Relation rel, Relation vrel, Oid nspi
 	}
 
 	/* the indexes on the key */
-	versioned->versions_index = find_versions_index(vrel, versioned);
+	poser_versioned_describe_indexes(versioned, rel, vrel);
 	if (!OidIsValid(poser_unique_index(rel, nkeys, columns, &versioned->unique)))
 		versioned->unique = false;
 }
@@ -253,16 +344,11 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 }
 
 /*
- * Returns the description of a trigger's table.  The arguments of the trigger are the
- * table of versions and the columns of the key.  "fnoid" is the trigger's function, and
- * Poser's tables are in its schema.  Locks the table of versions for writing, until the
- * transaction ends.
- *
- * The result lives as long as the session.  A later call for the same trigger can change
- * its content.
+ * Returns the description of a table whose trigger names its table of versions and the
+ * columns of its key.  These names are obeyed only if both tables have one owner.
  */
-const PoserVersioned *
-poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
+static const PoserVersioned *
+describe_by_trigger(TriggerData *trigdata, Oid nspid)
 {
 	Trigger *tg = trigdata->tg_trigger;
 	Relation rel = trigdata->tg_relation;
@@ -278,18 +364,19 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	started = poser_relation_changes();
 
 	/* otherwise a new one */
-	if (rel->rd_rel->relkind != RELKIND_RELATION)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("cannot record versions of relation \"%s\"", RelationGetRelationName(rel)),
-				 errdetail("It is not an ordinary table.")));
-	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
+	check_ordinary(rel);
+	if (tg->tgnargs > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
 						tg->tgname)));
-	describe(&described, rel, get_func_namespace(fnoid), tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1,
-			 RowExclusiveLock);
+	describe(&described, rel, nspid, tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1, RowExclusiveLock);
+	if (!poser_have_one_owner(described.relid, described.versions))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("trigger \"%s\" names a table of another owner", tg->tgname),
+				 errdetail("Tables \"%s\" and \"%s\" must have the same owner.", RelationGetRelationName(rel),
+						   get_rel_name(described.versions))));
 	described.tgoid = tg->tgoid;
 	/* if a relation was invalidated meanwhile, the next call makes a new one again */
 	described.valid = (started == poser_relation_changes());
@@ -298,6 +385,106 @@ poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
 	versioned = hash_search(versioned_by_trigger, &tg->tgoid, HASH_ENTER, NULL);
 	*versioned = described;
 	return versioned;
+}
+
+/* Warn, once a session, that columns are not recorded; again if they are other columns. */
+static void
+warn_unrecorded(OwnTable *own, Relation rel, List *unrecorded)
+{
+	StringInfoData names;
+	ListCell *lc;
+	uint32 hash;
+
+	initStringInfo(&names);
+	foreach(lc, unrecorded)
+	{
+		appendStringInfo(&names, "%s%s", names.len > 0 ? ", " : "", quote_identifier(lfirst(lc)));
+	}
+	hash = names.len > 0 ? DatumGetUInt32(hash_any((unsigned char *) names.data, names.len)) : 0;
+	if (hash != 0 && hash != own->warned)
+		ereport(WARNING,
+				(errmsg("columns of table \"%s\" are not recorded: %s", RelationGetRelationName(rel), names.data),
+				 errhint("Call poser_track() for the table.")));
+	own->warned = hash;
+	pfree(names.data);
+}
+
+/*
+ * Returns the description of a table that is bound by poser_track(), or NULL for a
+ * partition that does not belong to such a table any more.
+ */
+static const PoserVersioned *
+describe_own(TriggerData *trigdata, Oid nspid)
+{
+	Relation rel = trigdata->tg_relation;
+	Oid relid = RelationGetRelid(rel);
+	OwnTable *own = hash_search(own_tables, &relid, HASH_FIND, NULL);
+	bool is_partition = trigdata->tg_trigger->tgnargs == 1;
+	PoserVersioned described;
+	PoserOwnColumns columns;
+	uint64 started;
+	bool found;
+
+	/* the description in the cache, if it is still valid after the lock, and the only one */
+	if (own != NULL && own->versioned.valid)
+		LockRelationOid(own->versioned.versions, RowExclusiveLock);
+	if (own != NULL && own->versioned.valid && is_still_bound(own, nspid))
+		return &own->versioned;
+
+	/* otherwise a new one */
+	started = poser_relation_changes();
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		check_ordinary(rel);
+	found = poser_own_open(&described, rel, nspid, RowExclusiveLock, &columns);
+	if (!found && !is_partition)
+		poser_own_error(relid, poser_own_unbound_problem(relid, nspid));
+	if (own == NULL)
+	{
+		own = hash_search(own_tables, &relid, HASH_ENTER, NULL);
+		own->warned = own->checked = 0;
+		own->warned_detached = false;
+		own->versioned.valid = false;
+	}
+	if (!found)
+	{
+		if (!own->warned_detached)
+			ereport(WARNING,
+					(errmsg("changes of table \"%s\" are not recorded", RelationGetRelationName(rel)),
+					 errdetail("It is no longer a partition of a table that is tracked."),
+					 errhint("Call poser_track() for it, or drop its triggers poser_version_*.")));
+		own->warned_detached = true;
+		return NULL;
+	}
+	described.valid = (started == poser_relation_changes());
+	own->checked = started;
+	own->versioned = described;
+	warn_unrecorded(own, rel, columns.unrecorded);
+	return &own->versioned;
+}
+
+/*
+ * Returns the description of a trigger's table.  "fnoid" is the trigger's function, and
+ * Poser's tables are in its schema.  Locks the table of versions for writing, until the
+ * transaction ends.  Returns NULL if nothing is to be recorded, which only a partition
+ * that was detached allows.
+ *
+ * The result lives as long as the session.  A later call for the same table can change
+ * its content.
+ */
+const PoserVersioned *
+poser_versioned_by_trigger(TriggerData *trigdata, Oid fnoid)
+{
+	Trigger *tg = trigdata->tg_trigger;
+	Oid nspid = get_func_namespace(fnoid);
+
+	if (tg->tgnargs >= 2)
+		return describe_by_trigger(trigdata, nspid);
+	if (tg->tgnargs == 1 && strcmp(tg->tgargs[0], "partition") != 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
+				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
+						tg->tgname)));
+	return describe_own(trigdata, nspid);
 }
 
 /* Returns what a row of the table with this number is called in messages. */
@@ -331,6 +518,51 @@ poser_versioned_version_tables(Oid *versions, Oid nspid)
 {
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		versions[i] = get_relname_relid(versioned_tables[i].versions, nspid);
+}
+
+/* Find one of the extension's tables with a history, and its table of versions, without locking them; returns false if one is missing. */
+bool
+poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions)
+{
+	*relid = get_relname_relid(versioned_tables[i].name, nspid);
+	*versions = get_relname_relid(versioned_tables[i].versions, nspid);
+	return OidIsValid(*relid) && OidIsValid(*versions);
+}
+
+/* Find the names of columns of one of the extension's tables.  Both tables are open and locked, and may have been changed in any way. */
+void
+poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		if (get_relname_relid(versioned_tables[i].name, nspid) == RelationGetRelid(rel))
+			columns->key = list_make1(versioned_tables[i].key);
+	for (AttrNumber attnum = 1; attnum <= RelationGetDescr(rel)->natts; attnum++)
+	{
+		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), attnum - 1);
+		AttrNumber column = att->attisdropped ? 0 : get_attnum(RelationGetRelid(versions), NameStr(att->attname));
+		bool coerces = false;
+
+		if (!att->attisdropped && (att->attgenerated == '\0' || att->attgenerated == ATTRIBUTE_GENERATED_STORED) &&
+			(column <= 0 || source_column(rel, TupleDescAttr(RelationGetDescr(versions), column - 1), &coerces) == 0))
+			columns->unrecorded = lappend(columns->unrecorded, pstrdup(NameStr(att->attname)));
+	}
+}
+
+/* Describe the history of a table that is locked, if it is one of the extension's.  Returns false if it is not. */
+bool
+poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode)
+{
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		if (get_relname_relid(versioned_tables[i].name, nspid) == relid)
+		{
+			char *key = versioned_tables[i].key;
+			Relation rel = table_open(relid, NoLock);
+
+			describe(versioned, rel, nspid, versioned_tables[i].versions, 1, &key, lockmode);
+			table_close(rel, NoLock);
+			return true;
+		}
+	return false;
 }
 
 /* Find a table with a history in this schema, and its table of versions, without locking them.  Raises an error if one is missing. */
@@ -382,15 +614,25 @@ poser_versioned_same_row(const PoserVersioned *versioned, TupleTableSlot *a, Tup
 	return true;
 }
 
-/* Are the keys of two rows of the table the same? */
+/*
+ * Are the keys of two rows of the table the same?  Their types decide: numeric 1 and 1.0
+ * are the same, and so are texts that a nondeterministic collation does not distinguish.
+ */
 bool
 poser_versioned_same_key(const PoserVersioned *versioned, TupleTableSlot *a, TupleTableSlot *b)
 {
 	for (int i = 0; i < versioned->nkeys; i++)
 	{
 		AttrNumber column = versioned->source[versioned->keys[i] - 1];
+		bool anull;
+		bool bnull;
+		Datum avalue = slot_getattr(a, column, &anull);
+		Datum bvalue = slot_getattr(b, column, &bnull);
 
-		if (!same_value(a, column, b, column))
+		if (same_value(a, column, b, column))
+			continue;
+		if (anull || bnull ||
+			!DatumGetBool(OidFunctionCall2Coll(versioned->key_equal[i], versioned->key_collation[i], avalue, bvalue)))
 			return false;
 	}
 	return true;

@@ -22,6 +22,7 @@ typedef struct PoserVersioned
 	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
 	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
+	Oid target;			/* the tracked table: the table itself or, for a partition, a table above it */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
 	Oid transactions;	/* poser_transaction */
@@ -34,8 +35,10 @@ typedef struct PoserVersioned
 	AttrNumber change_id;
 	bool unique;  /* the table's key is unique at any time, not only at the end of a transaction */
 	bool coerces; /* a column of text has another length than the table's column */
-	int nkeys;
+	int nkeys;	  /* own: 0 if the table has no key */
 	AttrNumber keys[INDEX_MAX_KEYS];
+	Oid key_equal[INDEX_MAX_KEYS];	   /* the functions that compare the key's columns */
+	Oid key_collation[INDEX_MAX_KEYS]; /* and their collations */
 	int natts;
 	AttrNumber source[MaxHeapAttributeNumber]; /* by column: the table's column that gives its values, or 0 if none does */
 } PoserVersioned;
@@ -46,7 +49,32 @@ typedef struct PoserTracked
 	Oid relid;	  /* the table */
 	Oid versions; /* its table of versions */
 	Oid binding;  /* the trigger poser_versions_of that binds them; InvalidOid for the extension's own tables */
+	bool counts;  /* the owner of the table may insert into the versions; a binding that does not count is only reported */
 } PoserTracked;
+
+/* A column of a tracked table, as the arguments of the binding have it. */
+typedef struct PoserBoundColumn
+{
+	AttrNumber attnum;			/* its number in the table */
+	AttrNumber versions_attnum; /* its number in the versions; 0 if it is excluded */
+	const char *name;
+	const char *versions_name; /* '' if it is excluded */
+} PoserBoundColumn;
+
+/* The arguments of a binding, see binding.c. */
+typedef struct PoserBinding
+{
+	bool here; /* the binding was made in this database, for these two tables; not used by poser_binding_format() */
+	bool partial;
+	const char *operation_type; /* the names of columns in the versions */
+	const char *transaction_id;
+	const char *change_id;
+	int ncolumns;
+	PoserBoundColumn *columns; /* in the order of attnum */
+} PoserBinding;
+
+/* The number of arguments before those of the columns. */
+#define POSER_BINDING_FIXED 5
 
 /* The values of the column operation_type. */
 typedef enum PoserOperation
@@ -86,6 +114,35 @@ extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
  * its history cannot be used as it is.
  */
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
+
+/* As poser_tracked_tables(), but only bindings, and also those that do not count. */
+extern List *poser_tracked_bindings(Oid nspid);
+extern List *poser_tracked_bindings_of(Oid relid, Oid nspid);
+
+/* Columns of a tracked table, as lists of names (char *). */
+typedef struct PoserOwnColumns
+{
+	List *key;
+	List *excluded;
+	List *unrecorded;
+} PoserOwnColumns;
+
+/* Whether changes of a table are recorded, and what is wrong with it, see tracked_state.c. */
+typedef struct PoserTrackedState
+{
+	PoserOwnColumns columns;
+	bool recording;
+	List *problems; /* texts (char *) */
+} PoserTrackedState;
+
+extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
+extern char *poser_tracked_problem(const PoserTrackedState *state);
+
+extern char *poser_binding_identity(Oid relid, Oid versions);
+extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
+extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
+extern List *poser_binding_format(const PoserBinding *binding, Oid relid, Oid versions);
+extern void poser_binding_init(void);
 
 /* transaction.c */
 
