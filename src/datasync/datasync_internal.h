@@ -92,13 +92,14 @@ typedef struct PoserFeedTable
 extern ArrayType *poser_tables_check(ArrayType *tables, Oid nspid);
 extern ArrayType *poser_tables_name(ArrayType *tables);
 extern ArrayType *poser_tables_arrive(ArrayType *tables, ArrayType *names);
-extern List *poser_feed_tables(PoserConsumer *consumer, char **problem);
+extern List *poser_feed_tables(PoserConsumer *consumer, char **problem, bool ungranted);
 extern void poser_feed_check(PoserConsumer *consumer);
 extern bool poser_feed_look(const PoserFeedTable *table, Snapshot snapshot, ScanDirection direction, int64 after,
 							int64 *change_id);
 extern List *poser_feed_changed(List *tables, int64 after);
 extern Oid poser_feed_lock(PoserConsumer *consumer, List **changed);
 extern void poser_feed_describe(PoserVersioned *versioned, PoserConsumer *consumer, const PoserFeedTable *table);
+extern int64 poser_feed_pruned(const PoserFeedTable *table);
 extern uint64 poser_feed_run(const PoserFeedTable *table, const PoserQuery *query);
 
 /* window.c */
@@ -134,13 +135,21 @@ typedef struct PoserChangeTransactions PoserChangeTransactions;
 extern PoserChangeTransactions *poser_change_transactions(PoserConsumer *consumer, Oid relid);
 extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransactions *transactions, int64 id);
 
+/* change_read.c */
+extern TupleDesc poser_change_desc(PoserConsumer *consumer);
+extern int64 poser_read_window(PoserConsumer *consumer, List *changed, Tuplestorestate *store, int64 limit,
+							   bool with_payload, int64 *first, int64 *last);
+
 /* change.c */
 
-/* Columns of poser_change. */
+/* Columns of poser_change.  Those that 1.6 has added are found by their names. */
 #define CHANGE_ID 1
 #define CHANGE_TRANSACTION 2
 #define CHANGE_ISSUED_AT 3
 #define CHANGE_USERNAME 4
+#define CHANGE_PAYLOAD_TYPE 5
+#define CHANGE_PAYLOAD_KEY 6
+#define CHANGE_DELETION 7
 #define CHANGE_PAYLOAD 8
 #define CHANGE_COLUMNS 8
 
@@ -159,7 +168,6 @@ extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransac
 #define IS_NOT_SEEN "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
 
 extern uint64 poser_consumer_query(PoserConsumer *consumer, PoserQuery query, int nmore, const int64 *more);
-extern TupleDesc poser_change_desc(PoserConsumer *consumer);
 extern Tuplestorestate *poser_change_store(MemoryContext parent, bool random_access);
 extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 								 int64 *first, int64 *last);
