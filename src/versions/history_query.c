@@ -19,18 +19,25 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_description.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
+#include "utils/snapmgr.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* Returns the quoted name of a column of the table of versions.  A recorded column has the same name in the table. */
+/* Returns the quoted name of a column of the table of versions. */
 const char *
 poser_history_column(const PoserVersioned *versioned, AttrNumber column)
 {
@@ -75,6 +82,7 @@ sql_type(Oid type)
 /*
  * Append a template for a column of the table of versions.  In the template
  *	%n	is the column's name,
+ *	%l	the name of the table's column that it records,
  *	%i	its number,
  *	%t	its type, without length or precision,
  *	%c	a cast to that type if the column of the table has another type, otherwise nothing,
@@ -98,6 +106,9 @@ poser_history_append_column(StringInfo sql, const PoserVersioned *versioned, Att
 		{
 			case 'n':
 				appendStringInfoString(sql, poser_history_column(versioned, column));
+				break;
+			case 'l':
+				appendStringInfoString(sql, quote_identifier(get_attname(versioned->relid, versioned->source[column - 1], false)));
 				break;
 			case 'i':
 				appendStringInfo(sql, "%d", column);
@@ -163,14 +174,15 @@ poser_history_append_last_versions(StringInfo sql, const PoserVersioned *version
 	appendStringInfo(sql, ") *\n  FROM %s\n WHERE %s\n ORDER BY ",
 					 poser_relation_name(versioned->versions), condition);
 	poser_history_append_keys(sql, versioned, ", ", "%n");
-	appendStringInfoString(sql, ", change_id DESC");
+	appendStringInfo(sql, ", %s DESC", poser_history_column(versioned, versioned->change_id));
 }
 
 /*
  * Append a query for all rows that differ from their last version.  Its columns are the
  * operation that is missing in the history, the operation of the last version, and the
  * recorded columns.  Their names have their numbers, because a recorded column could have
- * the name of one of the first two:
+ * the name of one of the first two.  "IS NULL" is IS NOT DISTINCT FROM NULL, which is not
+ * true for a key of a composite type with nulls in it:
  *
  *	SELECT CASE WHEN live.uuid IS NULL THEN 2
  *	            WHEN last.operation_type IS NULL OR last.operation_type = 2 THEN 0
@@ -193,25 +205,26 @@ void
 poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 {
 	const char *key = poser_history_column(versioned, versioned->keys[0]);
+	const char *operation = poser_history_column(versioned, versioned->operation_type);
 
 	/* the operation, and the columns of the row or, if there is none, of its last version */
 	appendStringInfo(sql,
-					 "SELECT CASE WHEN live.%s IS NULL THEN 2\n"
-					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN 0\n"
+					 "SELECT CASE WHEN live.%s IS NOT DISTINCT FROM NULL THEN 2\n"
+					 "            WHEN last.%s IS NULL OR last.%s OPERATOR(pg_catalog.=) 2 THEN 0\n"
 					 "            ELSE 1 END::pg_catalog.int2 AS operation,\n"
-					 "       last.operation_type",
-					 key);
+					 "       last.%s AS operation_type",
+					 key, operation, operation, operation);
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
 		{
 			/* the key's name can contain a percent sign, so it is not put into the template */
-			appendStringInfo(sql, ",\n       CASE WHEN live.%s IS NULL", key);
+			appendStringInfo(sql, ",\n       CASE WHEN live.%s IS NOT DISTINCT FROM NULL", key);
 			poser_history_append_column(sql, versioned, i + 1, " THEN last.%n ELSE live.%n END AS column_%i");
 		}
 
 	/* the rows, and the last version of each row, by the key */
 	appendStringInfoString(sql, "\n  FROM (SELECT ");
-	poser_history_append_columns(sql, versioned, "%n::%t AS %n");
+	poser_history_append_columns(sql, versioned, "%l::%t AS %n");
 	appendStringInfo(sql, "\n          FROM %s) AS live\n       FULL JOIN (",
 					 poser_relation_name(versioned->relid));
 	poser_history_append_last_versions(sql, versioned, "true");
@@ -220,10 +233,10 @@ poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned)
 
 	/* where one of them is missing, or they differ */
 	appendStringInfo(sql,
-					 "\n WHERE CASE WHEN live.%s IS NULL THEN last.operation_type OPERATOR(pg_catalog.<>) 2\n"
-					 "            WHEN last.operation_type IS NULL OR last.operation_type OPERATOR(pg_catalog.=) 2 THEN true\n"
+					 "\n WHERE CASE WHEN live.%s IS NOT DISTINCT FROM NULL THEN last.%s OPERATOR(pg_catalog.<>) 2\n"
+					 "            WHEN last.%s IS NULL OR last.%s OPERATOR(pg_catalog.=) 2 THEN true\n"
 					 "            ELSE ROW(",
-					 key);
+					 key, operation, operation, operation);
 	poser_history_append_columns(sql, versioned, "live.%n");
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>)\n                 ROW(");
 	poser_history_append_columns(sql, versioned, "last.%n");
@@ -253,18 +266,21 @@ poser_history_is_restricted(const PoserVersioned *versioned)
 void
 poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned)
 {
+	const char *change_id = poser_history_column(versioned, versioned->change_id);
+
 	appendStringInfo(sql,
-					 "\n   AND v.operation_type OPERATOR(pg_catalog.<>) 2"
+					 "\n   AND v.%s OPERATOR(pg_catalog.<>) 2"
 					 "\n   AND NOT EXISTS (SELECT FROM %s AS newer WHERE ",
+					 poser_history_column(versioned, versioned->operation_type),
 					 poser_relation_name(versioned->versions));
 	poser_history_append_keys(sql, versioned, " AND ", "newer.%n %= v.%n");
 	appendStringInfo(sql,
-					 " AND newer.change_id OPERATOR(pg_catalog.>) v.change_id)"
+					 " AND newer.%s OPERATOR(pg_catalog.>) v.%s)"
 					 "\n   AND EXISTS (SELECT FROM %s AS live WHERE ",
-					 poser_relation_name(versioned->relid));
-	poser_history_append_keys(sql, versioned, " AND ", "live.%n %= v.%n");
+					 change_id, change_id, poser_relation_name(versioned->relid));
+	poser_history_append_keys(sql, versioned, " AND ", "live.%l %= v.%n");
 	appendStringInfoString(sql, " AND ROW(");
-	poser_history_append_columns(sql, versioned, "live.%n%c");
+	poser_history_append_columns(sql, versioned, "live.%l%c");
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
 	poser_history_append_columns(sql, versioned, "v.%n");
 	appendStringInfoString(sql, ")::pg_catalog.record)");
@@ -316,4 +332,88 @@ poser_history_position(int column, bool *isnull)
 						format_type_be(type), format_type_be(INT8OID)),
 				 errhint("poser_check() says what was changed.")));
 	return poser_result_int64(column, isnull);
+}
+
+/* Returns whether a snapshot sees a trigger. */
+static bool
+sees_trigger(Snapshot snapshot, Oid trigger)
+{
+	Relation rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool result;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(rel, TriggerOidIndexId, true, snapshot, 1, &key);
+	result = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Returns the horizon of the history of an own table in this table of versions.  It is the
+ * comment of the trigger poser_versions_of on that table, so it is in a dump of it, and
+ * follows when the table is renamed.
+ *
+ * With "read_only" it is read with the active snapshot.  poser_track() can have made the
+ * trigger again since.  Then the comment of the new one holds, which is not less.
+ */
+PoserHorizon
+poser_own_horizon(Oid versions, bool read_only)
+{
+	Oid trigger = get_trigger_oid(versions, "poser_versions_of", true);
+	Snapshot snapshot = read_only ? GetActiveSnapshot() : NULL;
+	Relation rel = table_open(DescriptionRelationId, AccessShareLock);
+	PoserHorizon result = {0, 0};
+	ScanKeyData keys[3];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	if (snapshot != NULL && !sees_trigger(snapshot, trigger))
+		snapshot = NULL;
+	ScanKeyInit(&keys[0], Anum_pg_description_objoid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
+	ScanKeyInit(&keys[1], Anum_pg_description_classoid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(TriggerRelationId));
+	ScanKeyInit(&keys[2], Anum_pg_description_objsubid, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(0));
+	scan = systable_beginscan(rel, DescriptionObjIndexId, true, snapshot, lengthof(keys), keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool isnull;
+		Datum comment = heap_getattr(tuple, Anum_pg_description_description, RelationGetDescr(rel), &isnull);
+		long long transaction_id;
+		long long change_id;
+
+		/* another comment is a user's */
+		if (!isnull && sscanf(TextDatumGetCString(comment), POSER_HORIZON_FORMAT, &transaction_id, &change_id) == 2)
+			result = (PoserHorizon) {transaction_id, change_id};
+	}
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Returns the horizon of the history, zeros if nothing has been pruned.  For the
+ * extension's own tables it is
+ *
+ *	SELECT max(transaction_id), max(change_id) FROM poser_version_horizon
+ *
+ * With "read_only" it is read with the active snapshot.
+ */
+PoserHorizon
+poser_history_horizon(const PoserVersioned *versioned, bool read_only)
+{
+	PoserHorizon result;
+	char *sql;
+
+	if (versioned->own)
+		return poser_own_horizon(versioned->versions, read_only);
+	sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
+				   "  FROM %s",
+				   poser_relation_name(versioned->horizon));
+	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {.sql = sql, .read_only = read_only});
+	result.transaction_id = poser_history_position(1, NULL);
+	result.change_id = poser_history_position(2, NULL);
+	return result;
 }

@@ -5,6 +5,8 @@
 #ifndef POSER_VERSION_INTERNAL_H
 #define POSER_VERSION_INTERNAL_H
 
+#include "utils/jsonb.h"
+
 #include "versions/versions.h"
 
 /* versioned.c */
@@ -34,10 +36,13 @@ extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, R
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
+extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
+extern Oid poser_own_key_index(Relation target);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
+extern Oid poser_owner_of(Oid relid);
 extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
@@ -50,6 +55,36 @@ extern int64 poser_transaction_record(const PoserVersioned *versioned, Oid role,
 extern void poser_transaction_lock(const PoserVersioned *versioned);
 extern void poser_transaction_renumber(Oid relid, int64 id, int64 new_id);
 extern void poser_transaction_forget(void);
+
+/* transaction_read.c */
+
+/* poser_transaction while it is read. */
+typedef struct PoserTransactions
+{
+	MemoryContext context;
+	Relation rel;
+	Relation index; /* on the id */
+	bool ascending; /* the index is in the order of the ids */
+	IndexScanDesc scan;
+	ScanKeyData equal;		   /* id = $1 */
+	ScanKeyData less_or_equal; /* id <= $1 */
+	ScanKeyData greater;	   /* id > $1 */
+	AttrNumber id;			   /* columns */
+	AttrNumber issued_at;
+	int gain;		/* of going on in the index, see poser_transactions_find() */
+	bool looked_up; /* the fields below, and the slot, are of the last look-up by an id */
+	int64 looked_up_id;
+	bool found;
+	TupleTableSlot *slot;
+} PoserTransactions;
+
+extern PoserTransactions *poser_transactions_open(Oid relid);
+extern void poser_transactions_begin(PoserTransactions *transactions);
+extern void poser_transactions_end(PoserTransactions *transactions);
+extern void poser_transactions_close(PoserTransactions *transactions);
+extern bool poser_transactions_find(PoserTransactions *transactions, int64 id);
+extern int64 poser_transactions_at(PoserTransactions *transactions, TimestampTz at);
+extern bool poser_transactions_counts(PoserTransactions *transactions, int64 id, TimestampTz at);
 
 /* change_id.c */
 
@@ -109,8 +144,6 @@ extern void poser_history_lock(const PoserVersioned *tables, int ntables);
 extern uint64 poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query);
 extern int64 poser_history_position(int column, bool *isnull);
 
-/* prune.c */
-
 /* The position up to which the history has been pruned; zeros if it has not been. */
 typedef struct PoserHorizon
 {
@@ -118,8 +151,37 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
+/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
+
+extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
+extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
+
+/* match.c */
+
+/* The rows in which columns have these values, see match.c. */
+typedef struct PoserMatch
+{
+	int ncolumns;
+	AttrNumber *columns; /* of the versions */
+	int *parameters;	 /* by column: the number of the query's parameter; 0 if the column must be null */
+	int nargs;
+	Oid *argtypes; /* of the parameters; with room for one more, see poser_match_add_parameter() */
+	Datum *values;
+	bool only_key;	/* no other columns than those of the key */
+	bool whole_key; /* a value for each column of the key, and no other columns */
+} PoserMatch;
+
+extern PoserMatch *poser_match_read(const PoserVersioned *versioned, Jsonb *object);
+extern PoserMatch *poser_match_value(const PoserVersioned *versioned, AttrNumber column, Datum value);
+extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, const PoserMatch *match,
+							   const char *alias, bool live);
+extern int poser_match_add_parameter(PoserMatch *match, int64 value);
+extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
+
+/* prune.c */
+extern void poser_prune_lock_out(const PoserVersioned *versioned);
 extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,
 									   int ntables, int64 transaction_id);
-extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 #endif /* POSER_VERSION_INTERNAL_H */

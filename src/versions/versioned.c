@@ -17,7 +17,9 @@
 
 #include "access/genam.h"
 #include "access/table.h"
+#include "catalog/dependency.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
@@ -343,9 +345,28 @@ describe(PoserVersioned *versioned, Relation rel, Oid nspid, const char *version
 	table_close(vrel, NoLock);
 }
 
+/* Are this table and its versions two that belong together in the extension?  These may have different owners. */
+static bool
+is_fixed_pair(const PoserVersioned *versioned)
+{
+	Oid relid;
+	Oid versions;
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		if (poser_versioned_find_names(i, versioned->nspid, &relid, &versions) && relid == versioned->relid &&
+			versions == versioned->versions)
+		{
+			Oid extension = getExtensionOfObject(RelationRelationId, relid);
+
+			return OidIsValid(extension) && extension == getExtensionOfObject(RelationRelationId, versions);
+		}
+	return false;
+}
+
 /*
  * Returns the description of a table whose trigger names its table of versions and the
- * columns of its key.  These names are obeyed only if both tables have one owner.
+ * columns of its key.  EXECUTE on poser_version() is PUBLIC, so these names are obeyed only
+ * if both tables have one owner, or belong together in the extension.
  */
 static const PoserVersioned *
 describe_by_trigger(TriggerData *trigdata, Oid nspid)
@@ -371,7 +392,7 @@ describe_by_trigger(TriggerData *trigdata, Oid nspid)
 				 errmsg("trigger \"%s\" must have as arguments a table of versions and the columns of a key",
 						tg->tgname)));
 	describe(&described, rel, nspid, tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1, RowExclusiveLock);
-	if (!poser_have_one_owner(described.relid, described.versions))
+	if (!poser_have_one_owner(described.relid, described.versions) && !is_fixed_pair(&described))
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("trigger \"%s\" names a table of another owner", tg->tgname),
