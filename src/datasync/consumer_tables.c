@@ -703,7 +703,7 @@ poser_feed_pruned(const PoserFeedTable *table)
 	long long change_id;
 
 	if (comment != NULL &&
-		sscanf(comment, "pruned up to transaction %lld, change %lld", &transaction_id, &change_id) == 2)
+		sscanf(comment, POSER_HORIZON_FORMAT, &transaction_id, &change_id) == 2)
 		return change_id;
 	return 0;
 }

@@ -536,7 +536,26 @@ first_needed(Oid nspid, Oid target)
 	return result;
 }
 
-/* Define the setting and set the hook, when the module is loaded. */
+/*
+ * The function in poser_untrack_hook, see versions.h.  Raises an error while a consumer has
+ * not confirmed all changes of the table.
+ */
+static void
+check_untrack(const PoserTracked *tracked, Oid nspid)
+{
+	int64 needed;
+
+	SPI_connect();
+	needed = first_needed(nspid, tracked->relid);
+	SPI_finish();
+	if (needed < PG_INT64_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("a consumer has not confirmed all changes of table \"%s\"", get_rel_name(tracked->relid)),
+				 errhint("poser_datasync_status shows which consumers have pending changes.")));
+}
+
+/* Define the setting and set the hooks, when the module is loaded. */
 void
 poser_pending_init(void)
 {
@@ -546,4 +565,5 @@ poser_pending_init(void)
 							&stale_after, 3600, 0, INT_MAX, PGC_USERSET, GUC_UNIT_S,
 							NULL, NULL, NULL);
 	poser_first_needed_hook = first_needed;
+	poser_untrack_hook = check_untrack;
 }

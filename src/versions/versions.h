@@ -174,7 +174,8 @@ extern bool poser_version_is_busy(void);
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
 /* history.c */
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables,
+										 bool as_json);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
 							  Datum key, Oid keytype, const char *parent);
 extern void poser_history_end(PoserHistory *history);
@@ -189,6 +190,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 								  const char *parent);
 
 /* prune.c */
+
+/* The comment of a binding: how far the history of the table was pruned. */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 /*
  * A function that returns the least id of a transaction with changes of this table that a
