@@ -92,14 +92,13 @@ poser_change_store(MemoryContext parent, bool random_access)
 int64
 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload, int64 *first, int64 *last)
 {
-	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
 	int64 n;
 
 	/* an error if a table of the consumer is gone, even if there is nothing new */
 	poser_feed_check(consumer);
 
-	/* poser_window_open() reads this table before it locks those that have changed */
-	poser_lock_to_read(&transactions, 1);
+	/* the transactions are read before the tables that have changed are locked */
+	(void) poser_lock_transactions(consumer->nspid);
 	for (;;)
 	{
 		List *changed;

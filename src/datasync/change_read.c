@@ -463,13 +463,23 @@ deliver(ChangeReader *reader, const ChangeSource *source, TupleTableSlot *slot)
  * Receiving rows from the executor
  */
 
+/* The rStartup method where rows are kept: make the slot for them, which must outlive the query. */
 static void
-start_receiving(DestReceiver *self, int operation, TupleDesc typeinfo)
+start_keeping(DestReceiver *self, int operation, TupleDesc typeinfo)
 {
-	ChangeSource *source = ((ChangeReader *) self)->source;
+	ChangeReader *reader = (ChangeReader *) self;
+	ChangeSource *source = reader->source;
+	MemoryContext old = MemoryContextSwitchTo(reader->context);
 
 	if (source->slot == NULL)
 		source->slot = MakeSingleTupleTableSlot(CreateTupleDescCopy(typeinfo), &TTSOpsMinimalTuple);
+	MemoryContextSwitchTo(old);
+}
+
+/* The other methods, which have nothing to do. */
+static void
+start_delivering(DestReceiver *self, int operation, TupleDesc typeinfo)
+{
 }
 
 static void
@@ -506,10 +516,10 @@ receive_kept(TupleTableSlot *slot, DestReceiver *self)
 }
 
 static const DestReceiver delivering_receiver = {
-	receive_delivered, start_receiving, stop_receiving, stop_receiving, DestNone};
+	receive_delivered, start_delivering, stop_receiving, stop_receiving, DestNone};
 
 static const DestReceiver keeping_receiver = {
-	receive_kept, start_receiving, stop_receiving, stop_receiving, DestNone};
+	receive_kept, start_keeping, stop_receiving, stop_receiving, DestNone};
 
 /*
  * Merging
@@ -718,8 +728,6 @@ poser_read_window(PoserConsumer *consumer, List *changed, Tuplestorestate *store
 
 		open_source(&reader, source);
 		run_source(&reader, source, consumer->confirmed, 0, &delivering_receiver);
-		if (source->slot != NULL)
-			ExecDropSingleTupleTableSlot(source->slot);
 	}
 	else
 		merge(&reader, sources);

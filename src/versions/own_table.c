@@ -385,7 +385,7 @@ poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding)
 	target = table_open(versioned->target, NoLock);
 	trigger = poser_binding_trigger(versions, tracked.binding);
 	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->target, versioned->versions) &&
-			 (binding->here || match_by_name(binding, target, versions) == NULL);
+			 (binding->here || poser_own_match_by_name(binding, target, versions) == NULL);
 	table_close(target, NoLock);
 	table_close(versions, NoLock);
 	return result;
