@@ -48,7 +48,6 @@ extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
 extern Oid poser_owner_of(Oid relid);
-extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);
@@ -184,9 +183,6 @@ typedef struct PoserHorizon
 	int64 transaction_id;
 	int64 change_id;
 } PoserHorizon;
-
-/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
-#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);

@@ -64,12 +64,12 @@ CREATE TABLE "Table ""%s"" and a name which is as long as a name can be: äöü"
 	operation_type text, transaction_id int, change_id date, PRIMARY KEY ("Key %", "select"));
 SELECT poser_track('"Table ""%s"" and a name which is as long as a name can be: äöü"', exclude => '{"it''s \\ here"}');
 INSERT INTO "Table ""%s"" and a name which is as long as a name can be: äöü" VALUES (1, 'x', 'y', 'z', 2, '2026-11-29');
-SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name that is as long as names can be_version" AS v;
+SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name which is as long as a name can be_version" AS v;
 ALTER TABLE "Table ""%s"" and a name which is as long as a name can be: äöü" RENAME "select" TO poser_change_id;
 ALTER TABLE "Table ""%s"" and a name which is as long as a name can be: äöü" RENAME change_id TO "select";
 SELECT poser_track('"Table ""%s"" and a name which is as long as a name can be: äöü"');
 UPDATE "Table ""%s"" and a name which is as long as a name can be: äöü" SET "select" = '2026-11-30';
-SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name that is as long as names can be_version" AS v ORDER BY v.poser_change_id;
+SELECT to_jsonb(v) - 'poser_transaction_id' - 'poser_change_id' AS version FROM "Table ""%s"" and a name which is as long as a name can be_version" AS v ORDER BY v.poser_change_id;
 SELECT target, versions, key, excluded, unrecorded, recording, problem FROM poser_tables WHERE target::text ~ 'Table';
 RESET search_path;
 
