@@ -185,9 +185,6 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
-#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
-
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
