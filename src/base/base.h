@@ -202,6 +202,23 @@ extern void poser_check_setting(const char *name, const char *value);
 extern int poser_begin_settings(const PoserSetting *settings, int n);
 extern int poser_begin_text_settings(void);
 
+/* progress.c */
+
+/* Long work, as pg_stat_activity shows it. */
+typedef struct PoserProgress
+{
+	const char *what; /* the function and its table */
+	const char *phase;
+	int64 done;			  /* rows in this phase */
+	const char *activity; /* the query that the session showed before */
+	uint64 query_id;
+} PoserProgress;
+
+extern void poser_progress_begin(PoserProgress *progress, const char *what);
+extern void poser_progress_report(PoserProgress *progress, const char *phase, int64 rows);
+extern void poser_progress_count(PoserProgress *progress, int64 rows);
+extern void poser_progress_end(PoserProgress *progress);
+
 /* savepoint.c */
 
 /* What is current again after the subtransaction. */

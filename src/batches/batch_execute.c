@@ -216,7 +216,7 @@ poser_batch_execute(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		poser_import_restore_activity(import);
+		poser_progress_end(&import->progress);
 	}
 	PG_END_TRY();
 

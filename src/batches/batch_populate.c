@@ -157,7 +157,7 @@ populate(PoserImport *import)
 	poser_batch_collect_problems(import);
 	collect_rejects(import);
 	poser_import_read(import);
-	nsource = batch->last_sequence = import->done;
+	nsource = batch->last_sequence = import->progress.done;
 	nrejects = nsource - import->nrows;
 	compare(import, nrejects);
 
@@ -269,7 +269,7 @@ poser_batch_populate(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		poser_import_restore_activity(import);
+		poser_progress_end(&import->progress);
 	}
 	PG_END_TRY();
 	tuplestore_end(import->problems.all);

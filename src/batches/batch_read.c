@@ -253,7 +253,7 @@ receive_batch_row(PoserImport *import, TupleTableSlot *slot)
 		poser_import_problem(import, &problem);
 	}
 
-	poser_import_count(import);
+	poser_progress_count(&import->progress, 1);
 }
 
 /* The "read" of the import: read the rows of the batch that are not removed. */
@@ -266,7 +266,7 @@ read_batch(PoserImport *import)
 	 * SELECT sequence, operation, key, old, new FROM poser_batch_row
 	 *  WHERE batch_uuid = $1 AND NOT removed ORDER BY sequence
 	 */
-	poser_import_progress(import, "reading", 0);
+	poser_progress_report(&import->progress, "reading", 0);
 	poser_batch_query(import,
 					  psprintf("SELECT sequence, operation, key, old, new FROM %s.poser_batch_row"
 							   " WHERE batch_uuid OPERATOR(pg_catalog.=) $1 AND NOT removed"

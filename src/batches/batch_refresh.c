@@ -129,7 +129,7 @@ poser_batch_refresh(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		poser_import_restore_activity(import);
+		poser_progress_end(&import->progress);
 	}
 	PG_END_TRY();
 	tuplestore_end(import->problems.all);

@@ -177,7 +177,7 @@ check_column(Oid relid, const char *column, Oid type)
  * have the rights of the owner of all the tables.
  */
 static int64
-rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
+rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, const char *child_key,
 		const char *flag, Oid counts, Oid deltas)
 {
 	Oid relations[] = {parent, child, counts, deltas};
@@ -189,7 +189,10 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 	Oid save_userid;
 	int save_sec_context;
 	int64 wrong = 0;
+	bool first = true;
 	CommandId first_cid;
+
+	poser_progress_report(progress, "comparing", 0);
 
 	/*
 	 * Lock the tables in the order in which writers lock them, so that there is no
@@ -228,11 +231,14 @@ rebuild(Oid parent, const char *parent_key, Oid child, const char *child_key,
 		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
 		if (SPI_processed == 0)
 			break;
+		if (first)
+			poser_progress_report(progress, "correcting", 0);
+		first = false;
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
 			Compared row;
 
-			CHECK_FOR_INTERRUPTS();
+			poser_progress_count(progress, 1);
 			if (read_compared(&row, SPI_tuptable->vals[i], SPI_tuptable->tupdesc) &&
 				repair_count(&writer, &row))
 				wrong++;
@@ -271,8 +277,10 @@ poser_recount(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relids[lengthof(recounted_tables)];
+	PoserProgress progress;
 	Oid save_userid;
 	int save_sec_context;
+	int64 result = 0;
 
 	PreventCommandIfReadOnly("poser_recount()");
 	for (int i = 0; i < lengthof(recounted_tables); i++)
@@ -287,5 +295,15 @@ poser_recount(PG_FUNCTION_ARGS)
 		poser_check_readable(relids[1], relids[i]);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 
-	PG_RETURN_INT64(rebuild(relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]));
+	poser_progress_begin(&progress, "poser_recount");
+	PG_TRY();
+	{
+		result = rebuild(&progress, relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]);
+	}
+	PG_FINALLY();
+	{
+		poser_progress_end(&progress);
+	}
+	PG_END_TRY();
+	PG_RETURN_INT64(result);
 }

@@ -124,7 +124,7 @@ poser_import(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		poser_import_restore_activity(import);
+		poser_progress_end(&import->progress);
 	}
 	PG_END_TRY();
 
@@ -206,7 +206,7 @@ poser_import_diff(PG_FUNCTION_ARGS)
 	}
 	PG_FINALLY();
 	{
-		poser_import_restore_activity(import);
+		poser_progress_end(&import->progress);
 	}
 	PG_END_TRY();
 	poser_import_end(import);

@@ -19,12 +19,10 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "executor/spi.h"
-#include "miscadmin.h"
 #include "parser/parse_coerce.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/array.h"
-#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -524,7 +522,6 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	MemoryContext old_context = MemoryContextSwitchTo(context);
 	PoserImport *import = palloc0(sizeof(PoserImport));
 
-	import->function = function;
 	import->context = context;
 	import->row_context = AllocSetContextCreate(context, "row", ALLOCSET_DEFAULT_SIZES);
 	import->problems.context = AllocSetContextCreate(context, "problems", ALLOCSET_DEFAULT_SIZES);
@@ -542,14 +539,7 @@ poser_import_begin(const char *function, Oid source, Oid target, Datum key, Datu
 	add_key(import, key);
 	add_fields(import, fields);
 
-	/* the query that pg_stat_activity shows: reports of progress stand in front of it */
-	import->phase = "reading";
-	import->activity = "";
-	if (MyBEEntry != NULL)
-	{
-		import->activity = pstrdup(MyBEEntry->st_activity_raw);
-		import->query_id = MyBEEntry->st_query_id;
-	}
+	poser_progress_begin(&import->progress, psprintf("%s into %s", function, import->target.label));
 
 	/* SPI_finish() returns to the present memory context; SPI_connect() leaves it */
 	MemoryContextSwitchTo(old_context);

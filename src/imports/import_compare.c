@@ -171,7 +171,7 @@ receive_compared_row(PoserImport *import, TupleTableSlot *slot)
 		if (operation != POSER_IMPORT_UNCHANGED || import->sorts_unchanged)
 			sort_change(import, slot, tag);
 	}
-	poser_import_count(import);
+	poser_progress_count(&import->progress, 1);
 }
 
 /* Note the rows that match more than one row of the target as problems. */
@@ -338,7 +338,7 @@ poser_import_compare(PoserImport *import)
 	if (import->decide == NULL)
 		import->decide = decide_by_difference;
 	begin_comparing(import);
-	poser_import_progress(import, "comparing", 0);
+	poser_progress_report(&import->progress, "comparing", 0);
 	initStringInfo(&sql);
 	append_comparison(&sql, import);
 	if (import->decide == decide_by_difference)

@@ -1,6 +1,6 @@
 /*
  * import_query.c
- *	  Queries of an import: reporting progress, running queries, and parts of their SQL.
+ *	  Queries of an import: running them, and parts of their SQL.
  *
  * The queries of an import read three kinds of relations: the source, the target, and
  * the rows that the import has registered as poser_import_row and
@@ -16,56 +16,13 @@
 #include "postgres.h"
 
 #include "miscadmin.h"
-#include "utils/backend_status.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "imports/import_internal.h"
 
-/* Rows between two reports of progress. */
-#define PROGRESS_INTERVAL 10000
-
 /* A function has at most 100 arguments (FUNC_MAX_ARGS), a name and a value for each member. */
 #define MAX_OBJECT_MEMBERS 50
-
-/*
- * Progress
- */
-
-/*
- * Report a phase and its number of rows.  pg_stat_activity shows them in front of the
- * client's own query.  If "phase" is NULL, the phase does not change.
- */
-void
-poser_import_progress(PoserImport *import, const char *phase, int64 rows)
-{
-	char *activity;
-
-	if (phase != NULL)
-		import->phase = phase;
-	import->done = rows;
-	activity = psprintf("/* %s into %s: %s, " INT64_FORMAT " rows */ %s", import->function,
-						import->target.label, import->phase, rows, import->activity);
-	pgstat_report_activity(STATE_RUNNING, activity);
-	pfree(activity);
-}
-
-/* Count a row of the present phase. */
-void
-poser_import_count(PoserImport *import)
-{
-	if (++import->done % PROGRESS_INTERVAL == 0)
-		poser_import_progress(import, NULL, import->done);
-	CHECK_FOR_INTERRUPTS();
-}
-
-/* Report again the query that pg_stat_activity showed before the import. */
-void
-poser_import_restore_activity(PoserImport *import)
-{
-	pgstat_report_activity(STATE_RUNNING, import->activity);
-	pgstat_report_query_id(import->query_id, true);
-}
 
 /*
  * Running

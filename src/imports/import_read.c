@@ -334,7 +334,7 @@ reject_row(PoserImport *import, TupleTableSlot *slot, const PoserImportProblem *
 static void
 receive_source_row(PoserImport *import, TupleTableSlot *slot)
 {
-	int64 row = import->done + 1;
+	int64 row = import->progress.done + 1;
 	Datum *values = palloc(sizeof(Datum) * (1 + import->ncolumns));
 	bool *nulls = palloc(sizeof(bool) * (1 + import->ncolumns));
 	PoserImportProblem problem = {.row = row, .nrows = 1};
@@ -375,7 +375,7 @@ receive_source_row(PoserImport *import, TupleTableSlot *slot)
 		poser_import_problem(import, &problem);
 		reject_row(import, slot, &problem);
 	}
-	poser_import_count(import);
+	poser_progress_count(&import->progress, 1);
 }
 
 /* Read the source.  The rows that can be read are added, and the others are noted as problems. */
@@ -384,7 +384,7 @@ read_source(PoserImport *import)
 {
 	StringInfoData sql;
 
-	poser_import_progress(import, "reading", 0);
+	poser_progress_report(&import->progress, "reading", 0);
 
 	/*
 	 * SELECT s.uuid, s.description, s.active FROM supplier_widget AS s

@@ -287,7 +287,7 @@ write_group(PoserImport *import, bytea *tag, Tuplestorestate *rows, int64 nrows)
 
 	if (import->is_outdated || import->problems.at_least)
 		return;
-	poser_import_progress(import, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
+	poser_progress_report(&import->progress, phases[operation] != NULL ? phases[operation] : "comparing", nrows);
 	import->changes.reldata = rows;
 	import->changes.md.enrtuples = nrows;
 	import->write(import, operation, (uint8 *) VARDATA_ANY(tag) + 1, nrows);

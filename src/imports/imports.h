@@ -139,7 +139,6 @@ typedef void (*PoserImportWriter)(PoserImport *import, PoserImportOperation oper
 struct PoserImport
 {
 	/* the call */
-	const char *function;	   /* its name, for pg_stat_activity */
 	MemoryContext context;	   /* of all that lives as long as the import */
 	MemoryContext row_context; /* reset for each row */
 	EState *estate;			   /* evaluates coercions */
@@ -196,11 +195,7 @@ struct PoserImport
 	bool is_outdated;  /* other transactions have changed rows since they were compared */
 	PoserImportProblems problems;
 
-	/* progress, as pg_stat_activity shows it */
-	const char *phase;
-	int64 done;			  /* rows in this phase */
-	const char *activity; /* what the session showed before */
-	uint64 query_id;
+	PoserProgress progress;
 };
 
 /* Sets of columns: a bit for each column of the import. */
@@ -249,9 +244,6 @@ extern void poser_import_describe(PoserImport *import, PoserImportProblem *probl
 								  const ErrorData *error);
 
 /* import_query.c */
-extern void poser_import_progress(PoserImport *import, const char *phase, int64 rows);
-extern void poser_import_count(PoserImport *import);
-extern void poser_import_restore_activity(PoserImport *import);
 extern void poser_import_execute(PoserImport *import, const char *query, DestReceiver *dest,
 								 int nargs, Oid *argtypes, Datum *values);
 extern DestReceiver *poser_import_receiver(PoserImport *import,
