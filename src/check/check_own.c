@@ -62,8 +62,8 @@ static const char *const check_own_structure =
 	" WHERE c.oid = %1$u AND v.oid = %2$u AND c.relrowsecurity AND NOT v.relrowsecurity\n"
 	"UNION ALL\n"
 	"SELECT format('table %%s', granted.oid::regclass),\n"
-	"       format('lets %%s write history by the privilege %%s',\n"
-	"              CASE granted.grantee WHEN 0 THEN 'every role' ELSE granted.grantee::regrole::text END,\n"
+	"       format('can be written by %%s, which has %%s',\n"
+	"              CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE granted.grantee::regrole::text END,\n"
 	"              string_agg(DISTINCT granted.privilege_type, ', ' ORDER BY granted.privilege_type))\n"
 	"  FROM (SELECT v.oid, v.relowner, acl.grantee, acl.privilege_type\n"
 	"          FROM pg_class AS v, aclexplode(v.relacl) AS acl\n"
@@ -97,14 +97,15 @@ static const char *const check_own_structure =
  * and %4$s whether rows that have no version are left out.
  */
 static const char *const check_own_rows =
-	"SELECT format('%%s %%s', %1$s, jsonb_build_object(%2$s)),\n"
+	"SELECT format('%%s %%s', %1$s, differing.key),\n"
 	"       CASE WHEN operation = 2 THEN 'is gone, but its history does not end in a delete'\n"
 	"            WHEN operation = 1 THEN 'differs from its last version'\n"
 	"            WHEN operation_type = 2 THEN 'is there, but its history ends in a delete'\n"
 	"            ELSE 'has no version' END\n"
-	"  FROM (%3$s) AS compared\n"
-	" WHERE operation_type IS NOT NULL OR NOT %4$s\n"
-	" ORDER BY 1 COLLATE \"C\"";
+	"  FROM (SELECT jsonb_build_object(%2$s) AS key, operation, operation_type\n"
+	"          FROM (%3$s) AS compared\n"
+	"         WHERE operation_type IS NOT NULL OR NOT %4$s) AS differing\n"
+	" ORDER BY differing.key";
 
 /*
  * Versions with an operation that cannot follow that of the version before.  %1$s is the
