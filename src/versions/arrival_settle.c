@@ -55,8 +55,9 @@ static struct
 	int64 narrived; /* rows that have arrived */
 	int64 nremoved; /* recorded versions that were removed */
 	int64 nleft;	/* recorded versions that the last pass has left; -1 if there was none */
+	int64 nread;	/* about how many versions the last pass has read */
 	bool was_early; /* was the last pass made only because everything seemed to be gone? */
-} since_pass = {InvalidOid, 0, 0, -1, false};
+} since_pass = {InvalidOid, 0, 0, -1, 0, false};
 
 /* The columns of the sort.  Entries of a transaction that are not its versions come first. */
 enum
@@ -130,8 +131,8 @@ static void
 read_versions(Pass *pass, int table)
 {
 	PoserArrival *arrival = pass->arrival;
-	const PoserVersioned *versioned = &arrival->tables[table].versioned;
-	Relation versions = arrival->tables[table].versions;
+	const PoserVersioned *versioned = &arrival->tables[table]->versioned;
+	Relation versions = arrival->tables[table]->versions;
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
 	bool claimed_any = false;
@@ -174,7 +175,7 @@ read_other_tables(Pass *pass)
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescFinalize(desc);
 	for (int i = 0; i < arrival->ntables; i++)
-		tables[i] = arrival->tables[i].versioned;
+		tables[i] = arrival->tables[i]->versioned;
 	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
 	pass->complete = poser_collect_transactions(used, desc, tables, arrival->ntables, PG_INT64_MAX);
@@ -207,7 +208,7 @@ is_entry_of(Pass *pass, int64 transaction_id)
 static PoserArrivalTable *
 fetch_version(Pass *pass)
 {
-	PoserArrivalTable *table = &pass->arrival->tables[pass->entry.table];
+	PoserArrivalTable *table = pass->arrival->tables[pass->entry.table];
 
 	if (!poser_arrival_find_version(table, pass->entry.change_id))
 		elog(ERROR, "version was not found again");
@@ -276,6 +277,17 @@ is_change_id(PoserArrival *arrival, int64 id)
 	return result;
 }
 
+/* Is this the transaction up to which a history was pruned? */
+static bool
+is_horizon(PoserArrival *arrival, int64 id, int64 horizon)
+{
+	bool result = (id == horizon);
+
+	for (int i = 0; i < arrival->ntables && !result; i++)
+		result = arrival->tables[i]->horizon == id;
+	return result;
+}
+
 /* Decide about a transaction that was recorded here.  The present entry is its first one, if it has any. */
 static void
 settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
@@ -299,7 +311,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	{
 		if (claimed)
 			poser_arrival_await(arrival, id);
-		if (claimed || (id == horizon && id > limit && !taken))
+		if (claimed || (id > limit && !taken && is_horizon(arrival, id, horizon)))
 			return;
 		poser_arrival_check_privileges(arrival);
 		if (poser_arrival_find_transaction(arrival, id))
@@ -369,6 +381,17 @@ read_horizon(const PoserVersioned *versioned)
 	return result;
 }
 
+/* About how many versions are in the tables of versions that are open? */
+static int64
+count_versions(PoserArrival *arrival)
+{
+	int64 result = 0;
+
+	for (int i = 0; i < arrival->ntables; i++)
+		result += (int64) RelationGetNumberOfBlocks(arrival->tables[i]->versions) * VERSIONS_ON_A_PAGE;
+	return result;
+}
+
 /*
  * Remove the transactions that were recorded here and have nothing left.  Give new ids to
  * those with an id that the statement's versions have, and to others up to "limit".  Raises
@@ -392,11 +415,12 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	/* what this writes is told from what the statement has brought, and what was written before can be moved */
 	CommandCounterIncrement();
 	poser_arrival_open_ids(arrival);
+	poser_arrival_open_all(arrival);
 	arrival->known = false;
 	poser_change_id_advance(arrival->versioned, Max(limit, arrival->in_use));
 	/* what was set aside must move with its transaction */
 	for (int i = 0; i < arrival->ntables; i++)
-		poser_arrival_write_set_aside(arrival, &arrival->tables[i]);
+		poser_arrival_write_set_aside(arrival, arrival->tables[i]);
 	greatest = arrival->in_use;
 
 	/* sort the versions by their transactions */
@@ -432,6 +456,7 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	since_pass.transactions = arrival->versioned->transactions;
 	since_pass.narrived = since_pass.nremoved = 0;
 	since_pass.nleft = pass.nversions;
+	since_pass.nread = count_versions(arrival);
 	MemoryContextSwitchTo(old);
 }
 
@@ -458,7 +483,7 @@ takes_ids(PoserArrival *arrival)
 void
 poser_arrival_settle_at_end(PoserArrival *arrival)
 {
-	int64 nversions = 0;
+	int64 nversions;
 	bool is_cheap;
 	bool is_time;
 	bool is_early;
@@ -468,12 +493,12 @@ poser_arrival_settle_at_end(PoserArrival *arrival)
 		since_pass.transactions = arrival->versioned->transactions;
 		since_pass.narrived = since_pass.nremoved = 0;
 		since_pass.nleft = -1;
+		since_pass.nread = 0;
 		since_pass.was_early = false;
 	}
 	since_pass.narrived += arrival->narrived;
 	since_pass.nremoved += arrival->nremoved;
-	for (int i = 0; i < arrival->ntables; i++)
-		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
+	nversions = Max(count_versions(arrival), since_pass.nread);
 	is_cheap = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions;
 	is_time = since_pass.nremoved > 0 && is_cheap &&
 			  (nversions <= FEW_VERSIONS || since_pass.narrived * FEW_VERSIONS_FOR_A_ROW >= nversions ||

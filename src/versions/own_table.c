@@ -22,6 +22,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
@@ -349,6 +350,26 @@ poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lock
 		table_close(target, NoLock);
 	table_close(versions, NoLock);
 	return true;
+}
+
+/*
+ * As poser_tracked_describe(), for a binding that was found without a lock, and locks both
+ * tables.  Returns false if one of them is gone, or cannot be described.
+ */
+bool
+poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode)
+{
+	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
+	Relation versions = rel != NULL ? try_relation_open(tracked->versions, lockmode) : NULL;
+	PoserOwnColumns columns;
+	bool result = versions != NULL &&
+				  poser_own_describe(versioned, rel, rel, versions, tracked, nspid, &columns) == NULL;
+
+	if (versions != NULL)
+		relation_close(versions, NoLock);
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	return result;
 }
 
 void
