@@ -235,13 +235,16 @@ first_pending_transaction(PoserConsumer *consumer, const PoserVersioned *tables)
  * transaction with pending changes of a consumer, or PG_INT64_MAX.
  */
 static int64
-first_needed(const PoserVersioned *tables)
+first_needed(Oid nspid, Oid target)
 {
-	Oid relid = poser_consumer_table_beside(tables[0].transactions);
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	Oid relid;
 	SPITupleTable *consumers;
 	int64 result = PG_INT64_MAX;
 	char *sql;
 
+	poser_versioned_describe_all(tables, nspid);
+	relid = poser_consumer_table_beside(tables[0].transactions);
 	if (!OidIsValid(relid))
 		return result;
 

@@ -54,7 +54,7 @@
 
 PG_FUNCTION_INFO_V1(poser_prune_versions);
 
-int64 (*poser_first_needed_hook)(const PoserVersioned *tables) = NULL;
+int64 (*poser_first_needed_hook)(Oid nspid, Oid relid) = NULL;
 
 /* How many versions are deleted by one statement. */
 #define DELETED_AT_A_TIME 1000
@@ -510,7 +510,7 @@ last_pruned_transaction(const PoserVersioned *tables, int ntables, Oid positions
 						 transactions, transactions);
 
 	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables) : PG_INT64_MAX);
+	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables[0].nspid, InvalidOid) : PG_INT64_MAX);
 	values[2] = Int64GetDatum(known_to_be_old(tables, ntables, positions, before));
 	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
 	return poser_history_position(1, isnull);

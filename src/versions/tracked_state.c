@@ -183,7 +183,7 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 		if (other->counts && tracked->counts && other->binding != tracked->binding)
 			add_problem(state, psprintf("it also has the table of versions %s", poser_relation_name(other->versions)));
 	}
-	problem = poser_own_describe(&versioned, rel, rel, versions, tracked, nspid, &state->columns);
+	problem = poser_own_describe(&versioned, rel, versions, tracked, nspid, &state->columns);
 	if (problem != NULL)
 		add_problem(state, pstrdup(problem));
 	state->recording = state->described = (state->problems == NIL);

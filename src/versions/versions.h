@@ -22,7 +22,6 @@ typedef struct PoserVersioned
 	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
 	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
-	Oid target;			/* the tracked table: the table itself or, for a partition, a table above it */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
 	Oid transactions;	/* poser_transaction */
@@ -109,8 +108,8 @@ extern List *poser_tracked_tables(Oid nspid);
 extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
 
 /*
- * Describe the history of a table that the caller has locked.  Locks its table of versions
- * until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
+ * Describe the history of a table that the caller has locked; of a partition, that of the
+ * tracked table above it.  Locks its table of versions until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
  * its history cannot be used as it is.
  */
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
@@ -183,11 +182,15 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 /* prune.c */
 
 /*
- * A function that returns the least id of a transaction with changes that are still
- * needed, or PG_INT64_MAX.  Pruning calls it after SPI_connect(), with the owner's rights
- * and with the tables of the history locked.  datasync sets it when the module is loaded.
+ * A function that returns the least id of a transaction with changes of this table that a
+ * consumer has not confirmed, or PG_INT64_MAX.  With InvalidOid it is that of any table.
+ * A partition counts as the tracked table above it.  The caller has connected to SPI, has
+ * the rights of the owner of poser_transaction, and holds the lock on poser_version_horizon
+ * that keeps consumers from being added (ShareUpdateExclusiveLock).  The function reads with
+ * the latest snapshot.  Of the tables it locks only those that may have pending changes.
+ * datasync sets it when the module is loaded.
  */
-extern int64 (*poser_first_needed_hook)(const PoserVersioned *tables);
+extern int64 (*poser_first_needed_hook)(Oid nspid, Oid relid);
 
 extern TimestampTz poser_older_than_argument(FunctionCallInfo fcinfo, int arg);
 
