@@ -1,0 +1,200 @@
+/*
+ * tracked.c
+ *	  poser_tracked(), the function behind the view poser_tables: the tables that have a
+ *	  history, and what is wrong with them.
+ *
+ * It reads catalogs only, see tracked_state.c.
+ *
+ * A table is listed if it is one of the extension, if it is bound to a table of versions,
+ * or if it has a trigger of poser_version() although it is not bound: then its table of
+ * versions was dropped, or it is a partition that was detached.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/syscache.h"
+
+#include "versions/track_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_tracked);
+
+/* Make an array of text from a list of names. */
+static Datum
+name_array(const List *names)
+{
+	Datum *values = palloc(Max(list_length(names), 1) * sizeof(Datum));
+	int n = 0;
+	ListCell *lc;
+
+	foreach(lc, names)
+	{
+		values[n++] = CStringGetTextDatum(lfirst(lc));
+	}
+	return PointerGetDatum(construct_array(values, n, TEXTOID, -1, false, TYPALIGN_INT));
+}
+
+/* Put a row into the result.  "versions" can be InvalidOid, and "problem" NULL. */
+static void
+put_row(ReturnSetInfo *rsinfo, Oid relid, Oid versions, const PoserTrackedState *state, const char *problem)
+{
+	Datum values[7];
+	bool nulls[7] = {false};
+
+	values[0] = ObjectIdGetDatum(relid);
+	values[1] = ObjectIdGetDatum(versions);
+	nulls[1] = !OidIsValid(versions);
+	values[2] = name_array(state->columns.key);
+	values[3] = name_array(state->columns.excluded);
+	values[4] = name_array(state->columns.unrecorded);
+	values[5] = BoolGetDatum(state->recording);
+	nulls[6] = problem == NULL;
+	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(problem);
+	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+/* Has the table of a binding that does not count another one, which counts?  Then the first one does not matter. */
+static bool
+is_replaced(const PoserTracked *tracked, const List *bindings)
+{
+	ListCell *lc;
+
+	foreach(lc, bindings)
+	{
+		const PoserTracked *other = lfirst(lc);
+
+		if (!tracked->counts && other->relid == tracked->relid && other->counts)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Tables that have triggers and no binding
+ */
+
+/* Returns the tables that have a trigger of poser_version(), as a list of OIDs. */
+static List *
+tables_with_triggers(Oid nspid)
+{
+	Oid function = poser_trigger_function("poser_version", nspid);
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
+	List *result = NIL;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ProcedureRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(function));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+		ScanKeyData key;
+		SysScanDesc trigger_scan;
+
+		CHECK_FOR_INTERRUPTS();
+		if (dependency->classid != TriggerRelationId)
+			continue;
+		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
+		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+		if (HeapTupleIsValid(tuple = systable_getnext(trigger_scan)) && ((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs < 2)
+			result = lappend_oid(result, ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
+		systable_endscan(trigger_scan);
+	}
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	table_close(depend, AccessShareLock);
+	list_sort(result, list_oid_cmp);
+	list_deduplicate_oid(result);
+	return result;
+}
+
+/* Is a table above this partition among these tables? */
+static bool
+belongs_to(Oid relid, const List *tables)
+{
+	List *ancestors = get_rel_relispartition(relid) ? get_partition_ancestors(relid) : NIL;
+	ListCell *lc;
+
+	foreach(lc, ancestors)
+	{
+		if (list_member_oid(tables, lfirst_oid(lc)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * poser_tracked() returns table (target regclass, versions regclass, key text[], excluded text[],
+ *								  unrecorded text[], recording boolean, problem text)
+ */
+Datum
+poser_tracked(PG_FUNCTION_ARGS)
+{
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+	List *bindings = poser_tracked_bindings(nspid);
+	List *tables = NIL;
+	List *bound = NIL;
+	List *unbound = tables_with_triggers(nspid);
+	MemoryContext context;
+	MemoryContext outer;
+	ListCell *lc;
+
+	/* the tables of the extension, then all that are bound */
+	foreach(lc, poser_tracked_tables(nspid))
+	{
+		PoserTracked *tracked = lfirst(lc);
+
+		if (!OidIsValid(tracked->binding))
+			tables = lappend(tables, tracked);
+	}
+	tables = list_concat(tables, bindings);
+
+	InitMaterializedSRF(fcinfo, 0);
+	context = AllocSetContextCreate(CurrentMemoryContext, "poser tracked table", ALLOCSET_DEFAULT_SIZES);
+	foreach(lc, tables)
+	{
+		const PoserTracked *tracked = lfirst(lc);
+		PoserTrackedState state;
+
+		CHECK_FOR_INTERRUPTS();
+		bound = lappend_oid(bound, tracked->relid);
+		if (is_replaced(tracked, bindings))
+			continue;
+		outer = MemoryContextSwitchTo(context);
+		if (poser_tracked_state(&state, tracked, nspid))
+			put_row(rsinfo, tracked->relid, tracked->versions, &state, poser_tracked_problem(&state));
+		MemoryContextSwitchTo(outer);
+		MemoryContextReset(context);
+	}
+
+	/* those that have the triggers only */
+	foreach(lc, unbound)
+	{
+		Oid relid = lfirst_oid(lc);
+		PoserTrackedState state = {0};
+
+		if (!list_member_oid(bound, relid) && !belongs_to(relid, bound) && !belongs_to(relid, unbound))
+			put_row(rsinfo, relid, InvalidOid, &state,
+					"no table of versions is bound to it, although it has triggers: call poser_track() or poser_untrack()");
+	}
+	return (Datum) 0;
+}
