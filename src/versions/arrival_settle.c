@@ -24,13 +24,18 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplesort.h"
@@ -94,7 +99,6 @@ typedef struct Pass
 	TupleTableSlot *slot;
 	Entry entry;	/* the entry that was read last */
 	bool has_entry; /* is there one? */
-	bool complete;	/* have all tables of versions been read? */
 	int64 nversions;
 } Pass;
 
@@ -162,39 +166,117 @@ read_versions(Pass *pass, int table)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Add the entries of tables of versions that users have made. */
+/* Add an entry for each transaction with versions in a table that is not open here; it is locked by this. */
+static void
+read_other_table(Pass *pass, Oid relid, const char *column)
+{
+	PoserArrival *arrival = pass->arrival;
+	List *tables;
+	ListCell *lc;
+	int64 last = 0;
+	bool any = false;
+
+	LockRelationOid(relid, AccessShareLock);
+	tables = find_all_inheritors(relid, AccessShareLock, NULL);
+	foreach(lc, tables)
+	{
+		Relation rel = try_relation_open(lfirst_oid(lc), NoLock);
+		AttrNumber attnum = rel != NULL ? get_attnum(lfirst_oid(lc), column) : InvalidAttrNumber;
+
+		if (attnum > 0 && rel->rd_rel->relkind == RELKIND_RELATION && get_atttype(lfirst_oid(lc), attnum) == INT8OID)
+		{
+			TupleTableSlot *slot = table_slot_create(rel, NULL);
+			TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+
+			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+			{
+				bool isnull;
+				int64 transaction_id = DatumGetInt64(slot_getattr(slot, attnum, &isnull));
+
+				CHECK_FOR_INTERRUPTS();
+				/* the versions of a transaction usually follow each other */
+				if (isnull || (any && transaction_id == last) || !poser_arrival_is_recorded(arrival, transaction_id))
+					continue;
+				put_entry(pass, transaction_id, FOREIGN, 0, 0);
+				any = true;
+				last = transaction_id;
+			}
+			table_endscan(scan);
+			ExecDropSingleTupleTableSlot(slot);
+		}
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+	}
+}
+
+/*
+ * The tables of versions that triggers name:
+ *
+ *	SELECT DISTINCT c.oid
+ *	  FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+ *	       JOIN pg_class AS c ON c.relnamespace = p.pronamespace AND c.relname = <the trigger's first argument>
+ *	 WHERE p.pronamespace = $1 AND p.proname = 'poser_version' AND t.tgnargs >= 2 AND c.relkind = 'r'
+ */
+static const char *const named_tables =
+	"SELECT DISTINCT c.oid\n"
+	"  FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid\n"
+	"       JOIN pg_catalog.pg_class AS c ON c.relnamespace OPERATOR(pg_catalog.=) p.pronamespace\n"
+	"            AND c.relname OPERATOR(pg_catalog.=) pg_catalog.convert_from(\n"
+	"                pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\\x00'::pg_catalog.bytea) OPERATOR(pg_catalog.-) 1),\n"
+	"                pg_catalog.getdatabaseencoding())::pg_catalog.name\n"
+	" WHERE p.pronamespace OPERATOR(pg_catalog.=) $1 AND p.proname OPERATOR(pg_catalog.=) 'poser_version'::pg_catalog.name\n"
+	"   AND t.tgnargs OPERATOR(pg_catalog.>=) 2 AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"";
+
+/*
+ * Add the entries of tables of versions that are not open here, and to which changes are
+ * recorded: those of users' triggers that name them, and those that are bound and partitioned
+ * or cannot be described.  Other tables that look like tables of versions hold history of
+ * elsewhere: while a dump is restored its tables have no triggers yet.
+ */
 static void
 read_other_tables(Pass *pass)
 {
 	PoserArrival *arrival = pass->arrival;
-	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
-	TupleDesc desc = CreateTemplateTupleDesc(1);
-	PoserVersioned *tables = palloc(arrival->ntables * sizeof(PoserVersioned));
-	TupleTableSlot *slot;
+	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(arrival->versioned->nspid)};
+	List *bindings = poser_tracked_bindings(arrival->versioned->nspid);
+	List *open = NIL;
+	SPITupleTable *found;
+	ListCell *lc;
 
-	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
-	TupleDescFinalize(desc);
 	for (int i = 0; i < arrival->ntables; i++)
-		tables[i] = arrival->tables[i]->versioned;
+		open = lappend_oid(open, arrival->tables[i]->versioned.versions);
+	foreach(lc, bindings)
+	{
+		PoserTracked *tracked = lfirst(lc);
+		char *column;
+
+		if (!tracked->counts || list_member_oid(open, tracked->versions))
+			continue;
+		column = poser_own_transaction_column(tracked);
+		if (column != NULL)
+			read_other_table(pass, tracked->versions, column);
+	}
+
 	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	pass->complete = poser_collect_transactions(used, desc, tables, arrival->ntables, PG_INT64_MAX);
-	SPI_finish();
-	PopActiveSnapshot();
-
-	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(used, true, false, slot))
+	(void) poser_run(&(PoserQuery) {
+		.sql = named_tables,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.read_only = true});
+	found = SPI_tuptable;
+	for (uint64 i = 0; i < found->numvals; i++)
 	{
 		bool isnull;
-		int64 transaction_id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+		Oid relid = DatumGetObjectId(SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
-		if (poser_arrival_is_recorded(arrival, transaction_id))
-			put_entry(pass, transaction_id, FOREIGN, 0, 0);
+		if (!list_member_oid(open, relid))
+			read_other_table(pass, relid, "transaction_id");
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(used);
-	pfree(tables);
+	SPI_finish();
+	PopActiveSnapshot();
 }
 
 /* Is the entry one of this transaction? */
@@ -295,7 +377,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	PoserArrival *arrival = pass->arrival;
 	bool claimed = false;
 	bool taken = is_change_id(arrival, id);
-	bool movable = pass->complete; /* as far as the entries that are not versions say */
+	bool movable = true; /* as far as the entries that are not versions say */
 
 	/* entries that are not versions */
 	for (; is_entry_of(pass, id) && pass->entry.kind != VERSION; next_entry(pass))

@@ -42,6 +42,7 @@ extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, L
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
+extern char *poser_own_transaction_column(const PoserTracked *tracked);
 extern bool poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
 extern Relation poser_tracked_relation(const PoserVersioned *versioned);
