@@ -168,8 +168,8 @@ binding_function(Oid nspid)
 }
 
 /* Returns the owner of a relation; InvalidOid if the relation is gone. */
-static Oid
-owner_of(Oid relid)
+Oid
+poser_owner_of(Oid relid)
 {
 	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
 	Oid result;
@@ -185,20 +185,20 @@ owner_of(Oid relid)
 bool
 poser_have_one_owner(Oid a, Oid b)
 {
-	Oid owner = owner_of(a);
+	Oid owner = poser_owner_of(a);
 
-	return OidIsValid(owner) && owner == owner_of(b);
+	return OidIsValid(owner) && owner == poser_owner_of(b);
 }
 
 /* May the owner of a table insert into its table of versions? */
 static bool
 is_consented(Oid relid, Oid versions)
 {
-	Oid owner = owner_of(relid);
+	Oid owner = poser_owner_of(relid);
 
-	if (!OidIsValid(owner) || !OidIsValid(owner_of(versions)))
+	if (!OidIsValid(owner) || !OidIsValid(poser_owner_of(versions)))
 		return false;
-	return owner == owner_of(versions) || pg_class_aclcheck(versions, owner, ACL_INSERT) == ACLCHECK_OK;
+	return owner == poser_owner_of(versions) || pg_class_aclcheck(versions, owner, ACL_INSERT) == ACLCHECK_OK;
 }
 
 /*

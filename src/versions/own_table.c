@@ -47,8 +47,8 @@ is_virtual(Form_pg_attribute att)
  * Find the bound columns by name, into the columns of the binding.  Returns NULL, or what
  * is wrong.
  */
-static const char *
-match_by_name(PoserBinding *binding, Relation target, Relation versions)
+const char *
+poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions)
 {
 	AttrNumber last = 0;
 	Bitmapset *bound = NULL;
@@ -113,8 +113,8 @@ column_of(Relation rel, Relation target, AttrNumber attnum)
  * InvalidOid if it has neither, or if the index compares the columns in another way than
  * their types do.
  */
-static Oid
-find_key_index(Relation target)
+Oid
+poser_own_key_index(Relation target)
 {
 	Oid result = InvalidOid;
 	List *indexes = RelationGetIndexList(target);
@@ -151,7 +151,7 @@ find_key_index(Relation target)
 static const char *
 describe_key(PoserVersioned *versioned, Relation rel, Relation target, Relation versions)
 {
-	Oid indexid = find_key_index(target);
+	Oid indexid = poser_own_key_index(target);
 	const char *problem = NULL;
 	Relation index;
 
@@ -208,7 +208,7 @@ describe_columns(PoserVersioned *versioned, Relation rel, Relation target, Relat
 		return psprintf("%s does not have the columns that are Poser's", poser_relation_name(RelationGetRelid(versions)));
 
 	/* the bound columns */
-	if (!binding->here && (problem = match_by_name(binding, target, versions)) != NULL)
+	if (!binding->here && (problem = poser_own_match_by_name(binding, target, versions)) != NULL)
 		return problem;
 	for (int i = 0; i < binding->ncolumns; i++)
 	{

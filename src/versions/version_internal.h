@@ -34,10 +34,13 @@ extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, R
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
+extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
+extern Oid poser_own_key_index(Relation target);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
+extern Oid poser_owner_of(Oid relid);
 extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
