@@ -19,7 +19,7 @@ with attributes["engine"].connect() as connection:
     if attributes.get("filtered"):
         options["include_object"] = include_object_for(connection)
     context.configure(connection=connection, compare_type=True,
-                      target_metadata=attributes["metadata"],
+                      target_metadata=attributes.get("metadata"),
                       process_revision_directives=keep_the_proposal, **options)
     with context.begin_transaction():
         context.run_migrations()
