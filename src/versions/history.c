@@ -5,17 +5,18 @@
  * The versions of one table come from a query over its table of versions.  A receiver
  * gets them one by one, the newest version of a row first.  It holds each version until
  * it has the version before, because it reports which columns differ between the two.
- * The transaction of a version is looked up directly by its id, without a check of
- * privileges: a user that may read a version may also read its transaction.
+ * If the query orders the versions of several rows by change_id, it gives each version
+ * together with the version before.  The transaction of a version is looked up directly,
+ * see transaction_read.c.
  *
  * A history of rows of several tables is sorted by change_id.
+ *
+ * The result has the columns of the versions, or it has the row before and after each
+ * change as jsonb.  The row before is that of the version before.  For a delete it is
+ * the version itself, which has the values of the deleted row.
  */
 #include "postgres.h"
 
-#include "access/genam.h"
-#include "access/relscan.h"
-#include "access/table.h"
-#include "access/tableam.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -25,7 +26,6 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/datum.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -49,10 +49,11 @@ enum
 	HISTORY_FIXED
 };
 
-/* See look_up_transaction(): how far it goes on, and what it counts. */
-#define MAX_STEPS 8
-#define MAX_GAIN 16
-#define COST_OF_BEGINNING 4
+/* The columns around those in the result as jsonb: one before them, and two after them. */
+#define JSON_CHANGE_ID 0
+#define JSON_FIRST 1
+#define JSON_OLD (JSON_FIRST + HISTORY_FIXED)
+#define JSON_NEW (JSON_OLD + 1)
 
 /* What the column "operation" says, by operation_type. */
 static const char *const operations[] = {"insert", "update", "delete"};
@@ -63,24 +64,12 @@ struct PoserHistory
 	ReturnSetInfo *rsinfo;
 	MemoryContext context;
 	TupleDesc desc;		  /* of the result */
+	int first;			  /* the result's column for HISTORY_TRANSACTION_ID */
 	Tuplesortstate *sort; /* rows of the result and change_id; NULL for a history of one table */
 	TupleTableSlot *slot; /* a row of the sort or of the result */
 	Datum operations[3];  /* texts */
-
-	/* for looking up a transaction by its id */
-	Relation transactions;
-	Relation index;
-	IndexScanDesc scan;
-	ScanKeyData equal;				  /* id = $1 */
-	ScanKeyData less_or_equal;		  /* id <= $1 */
-	bool ascending;					  /* the index is in the order of the ids */
-	int gain;						  /* of going on in the index, see look_up_transaction() */
-	AttrNumber id;					  /* the transaction's column */
+	PoserTransactions *transactions;
 	AttrNumber source[HISTORY_FIXED]; /* by column of the result: the transaction's column, or 0 */
-	bool looked_up;					  /* the fields below are of the last look-up */
-	int64 transaction_id;
-	bool found;
-	TupleTableSlot *transaction;
 };
 
 /* A receiver of the versions of one table. */
@@ -99,29 +88,33 @@ typedef struct VersionReceiver
 	bool *differs; /* by column of the version: is it in "changed"? */
 	Datum changed; /* the last array of names that was made, or 0 */
 	TupleTableSlot *held;
+
+	/* for a result as jsonb */
+	PoserPayload *payload; /* NULL for a result with the columns of the versions */
+	bool pairs;			   /* the query gives each version with the one before */
+	TupleTableSlot *version;
+	TupleTableSlot *before;
+	MemoryContext rows[2]; /* rows[0] is reset after the version that is added, and becomes rows[1] */
+	Datum json;			   /* the held version as jsonb, in rows[0], or 0 */
+	int64 left;			   /* so many more versions are added; -1 for all */
 } VersionReceiver;
 
-/* Prepare the look-up of transactions by id.  Locks their table until poser_history_end(). */
+/* Prepare the look-up of transactions.  Locks their table until poser_history_end(). */
 static void
 open_transactions(PoserHistory *history, Oid relid)
 {
-	history->transactions = table_open(relid, AccessShareLock);
-	history->transaction = table_slot_create(history->transactions, NULL);
+	TupleDesc desc;
+
+	history->transactions = poser_transactions_open(relid);
+	desc = RelationGetDescr(history->transactions->rel);
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
 	{
-		Form_pg_attribute att = TupleDescAttr(history->desc, i);
-		int column = SPI_fnumber(RelationGetDescr(history->transactions), NameStr(att->attname));
+		Form_pg_attribute att = TupleDescAttr(history->desc, history->first + i);
+		int column = SPI_fnumber(desc, NameStr(att->attname));
 
-		if (column > 0 && SPI_gettypeid(RelationGetDescr(history->transactions), column) == att->atttypid)
+		if (column > 0 && SPI_gettypeid(desc, column) == att->atttypid)
 			history->source[i] = column;
 	}
-	history->id = poser_own_column(history->transactions, "id", INT8OID);
-	history->index = index_open(poser_transaction_id_index(history->transactions), AccessShareLock);
-	poser_scan_key(&history->equal, history->index, 1, BTEqualStrategyNumber, Int64GetDatum(0));
-	history->less_or_equal = history->equal;
-	history->less_or_equal.sk_strategy = BTLessEqualStrategyNumber;
-	fmgr_info(F_INT8LE, &history->less_or_equal.sk_func);
-	history->ascending = (history->index->rd_indoption[0] & INDOPTION_DESC) == 0;
 }
 
 /* Prepare a sort of the result's rows by change_id, newest first.  change_id is added as a last column. */
@@ -146,13 +139,14 @@ begin_sort(PoserHistory *history)
 /*
  * Begin a history, which becomes the result of the set-returning function.  The result's
  * first columns are those of the enum above.  Each further column gets the values of the
- * versions' column with the same name; a column "relation" gets the table's name.
+ * versions' column with the same name; a column "relation" gets the table's name.  With
+ * "as_json" the result has the rows as jsonb, and begins with change_id.
  *
  * Locks the tables for reading until the transaction ends.  Pushes a snapshot and connects
  * to SPI, until poser_history_end().
  */
 PoserHistory *
-poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables)
+poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables, bool as_json)
 {
 	PoserHistory *history = palloc0(sizeof(PoserHistory));
 
@@ -164,6 +158,7 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 	history->rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	history->context = CurrentMemoryContext;
 	history->desc = history->rsinfo->setDesc;
+	history->first = as_json ? JSON_FIRST : 0;
 	for (int i = 0; i < lengthof(operations); i++)
 		history->operations[i] = CStringGetTextDatum(operations[i]);
 
@@ -177,81 +172,21 @@ poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int n
 	return history;
 }
 
-/* Returns the id of the row in the slot of transactions, or -1 if there is none. */
-static int64
-fetched_id(PoserHistory *history)
-{
-	bool isnull;
-
-	if (TTS_EMPTY(history->transaction))
-		return -1;
-	return DatumGetInt64(slot_getattr(history->transaction, history->id, &isnull));
-}
-
-/*
- * Look up a transaction by its id, unless it was the last one that was looked up.
- *
- * The transactions of a row's versions come in descending order.  Often the next one is
- * the next in the index, too, and going on there is much cheaper than to begin again at
- * the root.  But where many transactions lie between, beginning again is cheaper, with a
- * condition for one row only.  "gain" decides between the two: it grows with each
- * transaction that was found by going on, and falls with each for which the scan began
- * again.
- */
-static void
-look_up_transaction(PoserHistory *history, int64 id)
-{
-	MemoryContext old;
-	bool go_on = history->gain > 0;
-
-	if (history->looked_up && history->transaction_id == id)
-		return;
-
-	/* not in the current context, which the executor resets while the scan is open */
-	old = MemoryContextSwitchTo(history->context);
-
-	/* go on in the index, from a later transaction */
-	history->found = false;
-	if (go_on && history->looked_up && fetched_id(history) > id)
-	{
-		for (int i = 0; i < MAX_STEPS && fetched_id(history) > id; i++)
-			(void) index_getnext_slot(history->scan, BackwardScanDirection, history->transaction);
-		history->found = (fetched_id(history) == id);
-	}
-
-	/* or begin again */
-	if (history->found)
-		history->gain = Min(history->gain + 1, MAX_GAIN);
-	else
-	{
-		ScanKey key = go_on ? &history->less_or_equal : &history->equal;
-
-		key->sk_argument = Int64GetDatum(id);
-		index_rescan(history->scan, key, 1, NULL, 0);
-		(void) index_getnext_slot(history->scan, BackwardScanDirection, history->transaction);
-		history->found = (fetched_id(history) == id);
-		history->gain -= COST_OF_BEGINNING;
-	}
-	history->looked_up = true;
-	history->transaction_id = id;
-	MemoryContextSwitchTo(old);
-}
-
 /* Put a transaction's columns into the row of the result; they are null if it was pruned. */
 static void
 put_transaction(PoserHistory *history, int64 id)
 {
-	TupleTableSlot *slot = history->slot;
+	Datum *values = history->slot->tts_values + history->first;
+	bool *nulls = history->slot->tts_isnull + history->first;
+	bool found = poser_transactions_find(history->transactions, id);
 
-	look_up_transaction(history, id);
-	slot->tts_values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
-	slot->tts_isnull[HISTORY_TRANSACTION_ID] = false;
+	values[HISTORY_TRANSACTION_ID] = Int64GetDatum(id);
+	nulls[HISTORY_TRANSACTION_ID] = false;
 	for (int i = HISTORY_ISSUED_AT; i < HISTORY_OPERATION; i++)
 	{
-		slot->tts_isnull[i] = true;
-		if (history->found && history->source[i] != 0)
-			slot->tts_values[i] = slot_getattr(history->transaction, history->source[i],
-											   &slot->tts_isnull[i]);
+		nulls[i] = true;
+		if (found && history->source[i] != 0)
+			values[i] = slot_getattr(history->transactions->slot, history->source[i], &nulls[i]);
 	}
 }
 
@@ -310,16 +245,70 @@ has_value(TupleTableSlot *version, AttrNumber column, Datum value)
 }
 
 /*
- * Add the version that is held to the result.  "before" is the version of the same row
- * before it, or NULL.
+ * Put the rows before and after a change into the result, as jsonb.  "before" is the
+ * version before it, or NULL.
  */
 static void
-put_version(VersionReceiver *receiver, TupleTableSlot *before)
+put_json(VersionReceiver *receiver, TupleTableSlot *version, TupleTableSlot *before)
+{
+	const PoserVersioned *versioned = receiver->versioned;
+	TupleTableSlot *slot = receiver->history->slot;
+	int16 operation = DatumGetInt16(version->tts_values[versioned->operation_type - 1]);
+	int place = operation == POSER_DELETE ? JSON_OLD : JSON_NEW;
+	MemoryContext old = MemoryContextSwitchTo(receiver->rows[0]);
+	Datum json_before = (Datum) 0;
+
+	slot->tts_values[JSON_CHANGE_ID] = version->tts_values[versioned->change_id - 1];
+	slot->tts_isnull[JSON_CHANGE_ID] = version->tts_isnull[versioned->change_id - 1];
+	slot->tts_isnull[JSON_OLD] = slot->tts_isnull[JSON_NEW] = true;
+
+	/* the version's own row; it can be there already, as the row before the change that was added last */
+	if (receiver->json == (Datum) 0)
+		receiver->json = poser_payload_form(receiver->payload, version->tts_values, version->tts_isnull);
+	slot->tts_values[place] = receiver->json;
+	slot->tts_isnull[place] = false;
+
+	/* the row before an update; if the version before is a delete, the history does not say what it was */
+	MemoryContextSwitchTo(receiver->rows[1]);
+	if (operation == POSER_UPDATE && before != NULL && !receiver->restricted &&
+		DatumGetInt16(before->tts_values[versioned->operation_type - 1]) != POSER_DELETE)
+	{
+		json_before = poser_payload_form(receiver->payload, before->tts_values, before->tts_isnull);
+		slot->tts_values[JSON_OLD] = json_before;
+		slot->tts_isnull[JSON_OLD] = false;
+	}
+	MemoryContextSwitchTo(old);
+	receiver->json = json_before;
+}
+
+/* Free what put_json() has made, except the jsonb of the version that comes next. */
+static void
+free_json(VersionReceiver *receiver)
+{
+	MemoryContext swap = receiver->rows[0];
+
+	MemoryContextReset(swap);
+	receiver->rows[0] = receiver->rows[1];
+	receiver->rows[1] = swap;
+	if (receiver->pairs)
+	{
+		MemoryContextReset(receiver->rows[0]);
+		receiver->json = (Datum) 0;
+	}
+}
+
+/*
+ * Add a version to the result.  "before" is the version of the same row before it, or
+ * NULL.
+ */
+static void
+put_version(VersionReceiver *receiver, TupleTableSlot *version, TupleTableSlot *before)
 {
 	PoserHistory *history = receiver->history;
 	const PoserVersioned *versioned = receiver->versioned;
-	TupleTableSlot *version = receiver->held;
 	TupleTableSlot *slot = history->slot;
+	Datum *values;
+	bool *nulls;
 	int natts = history->desc->natts;
 	int16 operation = DatumGetInt16(version->tts_values[versioned->operation_type - 1]);
 
@@ -330,23 +319,28 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 
 	/* the columns of all histories */
 	ExecClearTuple(slot);
+	values = slot->tts_values + history->first;
+	nulls = slot->tts_isnull + history->first;
 	put_transaction(history, DatumGetInt64(version->tts_values[versioned->transaction_id - 1]));
-	slot->tts_isnull[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
-	if (!slot->tts_isnull[HISTORY_OPERATION])
-		slot->tts_values[HISTORY_OPERATION] = history->operations[operation];
-	slot->tts_isnull[HISTORY_CHANGED] = (before == NULL || receiver->restricted);
-	if (!slot->tts_isnull[HISTORY_CHANGED])
-		slot->tts_values[HISTORY_CHANGED] = changed_columns(receiver, before, version);
+	nulls[HISTORY_OPERATION] = operation < 0 || operation >= lengthof(operations);
+	if (!nulls[HISTORY_OPERATION])
+		values[HISTORY_OPERATION] = history->operations[operation];
+	nulls[HISTORY_CHANGED] = (before == NULL || receiver->restricted);
+	if (!nulls[HISTORY_CHANGED])
+		values[HISTORY_CHANGED] = changed_columns(receiver, before, version);
 
-	/* the version's columns and the table's name */
-	for (int i = HISTORY_FIXED; i < natts; i++)
-	{
-		int column = receiver->map[i] - 1;
+	/* the rows, or the version's columns and the table's name */
+	if (receiver->payload != NULL)
+		put_json(receiver, version, before);
+	else
+		for (int i = HISTORY_FIXED; i < natts; i++)
+		{
+			int column = receiver->map[i] - 1;
 
-		slot->tts_isnull[i] = column < 0 || version->tts_isnull[column];
-		if (!slot->tts_isnull[i])
-			slot->tts_values[i] = version->tts_values[column];
-	}
+			slot->tts_isnull[i] = column < 0 || version->tts_isnull[column];
+			if (!slot->tts_isnull[i])
+				slot->tts_values[i] = version->tts_values[column];
+		}
 	if (receiver->relation_column >= 0)
 	{
 		slot->tts_values[receiver->relation_column] = receiver->relation;
@@ -363,6 +357,25 @@ put_version(VersionReceiver *receiver, TupleTableSlot *before)
 		ExecStoreVirtualTuple(slot);
 		tuplesort_puttupleslot(history->sort, slot);
 	}
+	if (receiver->payload != NULL)
+		free_json(receiver);
+	if (receiver->left > 0)
+		receiver->left--;
+}
+
+/* Is this a version of the row whose version is held? */
+static bool
+is_of_held_row(VersionReceiver *receiver, TupleTableSlot *slot)
+{
+	const PoserVersioned *versioned = receiver->versioned;
+	bool result = true;
+
+	/* the rows of a result as jsonb come in pairs, unless the query is for one row */
+	if (receiver->payload != NULL)
+		return true;
+	for (int i = 0; i < versioned->nkeys; i++)
+		result = result && has_value(receiver->held, versioned->keys[i], slot->tts_values[versioned->keys[i] - 1]);
+	return result;
 }
 
 /* The executor gives a version: add the one that is held, and hold this one. */
@@ -370,21 +383,40 @@ static bool
 receive_version(TupleTableSlot *slot, DestReceiver *self)
 {
 	VersionReceiver *receiver = (VersionReceiver *) self;
-	const PoserVersioned *versioned = receiver->versioned;
 
 	slot_getallattrs(slot);
 	if (!TTS_EMPTY(receiver->held))
+		put_version(receiver, receiver->held, is_of_held_row(receiver, slot) ? slot : NULL);
+	if (receiver->left == 0)
 	{
-		bool same_row = true;
-
-		for (int i = 0; i < versioned->nkeys; i++)
-			same_row = same_row && has_value(receiver->held, versioned->keys[i],
-											 slot->tts_values[versioned->keys[i] - 1]);
-		put_version(receiver, same_row ? slot : NULL);
+		ExecClearTuple(receiver->held);
+		return false;
 	}
 	ExecCopySlot(receiver->held, slot);
 	slot_getallattrs(receiver->held);
 	return true;
+}
+
+/* The executor gives a version and, in as many further columns, the version before it: add it. */
+static bool
+receive_pair(TupleTableSlot *slot, DestReceiver *self)
+{
+	VersionReceiver *receiver = (VersionReceiver *) self;
+	const PoserVersioned *versioned = receiver->versioned;
+	int natts = versioned->natts;
+	bool has_before;
+
+	slot_getallattrs(slot);
+	memcpy(receiver->version->tts_values, slot->tts_values, natts * sizeof(Datum));
+	memcpy(receiver->version->tts_isnull, slot->tts_isnull, natts * sizeof(bool));
+	has_before = slot->tts_nvalid > natts && !slot->tts_isnull[natts + versioned->change_id - 1];
+	if (has_before)
+	{
+		memcpy(receiver->before->tts_values, slot->tts_values + natts, natts * sizeof(Datum));
+		memcpy(receiver->before->tts_isnull, slot->tts_isnull + natts, natts * sizeof(bool));
+	}
+	put_version(receiver, receiver->version, has_before ? receiver->before : NULL);
+	return receiver->left != 0;
 }
 
 /* The executor starts. */
@@ -405,7 +437,7 @@ end_versions(DestReceiver *self)
 	VersionReceiver *receiver = (VersionReceiver *) self;
 
 	if (!TTS_EMPTY(receiver->held))
-		put_version(receiver, NULL);
+		put_version(receiver, receiver->held, NULL);
 	ExecDropSingleTupleTableSlot(receiver->held);
 }
 
@@ -429,6 +461,7 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 	receiver->pub.mydest = DestNone;
 	receiver->history = history;
 	receiver->versioned = versioned;
+	receiver->left = -1;
 	receiver->restricted = poser_history_is_restricted(versioned);
 	namestrcpy(relation, get_rel_name(versioned->relid));
 	receiver->relation = NameGetDatum(relation);
@@ -438,7 +471,7 @@ make_receiver(PoserHistory *history, const PoserVersioned *versioned)
 	receiver->names = palloc0(versioned->natts * sizeof(Datum));
 	for (int i = 0; i < versioned->natts; i++)
 		if (versioned->source[i] != 0)
-			receiver->names[i] = CStringGetTextDatum(get_attname(versioned->versions, i + 1, false));
+			receiver->names[i] = CStringGetTextDatum(get_attname(versioned->relid, versioned->source[i], false));
 
 	/* "relation" is the table's name, even if the table has a column of that name */
 	receiver->relation_column = -1;
@@ -482,14 +515,7 @@ versions_query(const PoserVersioned *versioned, AttrNumber column, bool parent, 
 
 	initStringInfo(&sql);
 	appendStringInfoString(&sql, "SELECT ");
-	for (int i = 0; i < versioned->natts; i++)
-	{
-		appendStringInfoString(&sql, i > 0 ? ", " : "");
-		if (OidIsValid(get_atttype(versioned->versions, i + 1)))
-			poser_history_append_column(&sql, versioned, i + 1, "v.%n");
-		else
-			appendStringInfoString(&sql, "NULL");
-	}
+	poser_history_append_versions(&sql, versioned, "v");
 	appendStringInfo(&sql, "\n  FROM %s AS v\n WHERE ", versions);
 	if (!parent)
 		poser_history_append_column(&sql, versioned, column, "v.%n %= $1");
@@ -505,6 +531,17 @@ versions_query(const PoserVersioned *versioned, AttrNumber column, bool parent, 
 	poser_history_append_keys(&sql, versioned, ", ", "v.%n DESC");
 	appendStringInfoString(&sql, ", v.change_id DESC");
 	return sql.data;
+}
+
+/* Run the query for versions. */
+static void
+run_query(PoserHistory *history, const PoserQuery *query)
+{
+	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
+	poser_lock_query_tables(query);
+	poser_transactions_begin(history->transactions);
+	(void) poser_run(query);
+	poser_transactions_end(history->transactions);
 }
 
 /*
@@ -532,13 +569,96 @@ poser_history_add(PoserHistory *history, const PoserVersioned *versioned, Datum 
 		query.cursor_options = CURSOR_OPT_FAST_PLAN;
 	query.dest = &receiver->pub;
 
-	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
-	poser_lock_query_tables(&query);
-	history->scan = index_beginscan(history->transactions, history->index, GetActiveSnapshot(), NULL, 1, 0, SO_NONE);
-	history->looked_up = false;
-	history->gain = history->ascending ? MAX_GAIN : 0;
-	(void) poser_run(&query);
-	index_endscan(history->scan);
+	run_query(history, &query);
+}
+
+/* Returns a name that is not in the list: this one or, if it is in the list, the name with a number. */
+static char *
+free_name(List *names, const char *name)
+{
+	char *result = pstrdup(name);
+
+	for (int i = 1;; i++)
+	{
+		bool found = false;
+		ListCell *lc;
+
+		foreach(lc, names)
+		{
+			found = found || strcmp(lfirst(lc), result) == 0;
+		}
+		if (!found)
+			return result;
+		result = psprintf("%s_%d", name, i);
+	}
+}
+
+/*
+ * Returns the keys of a version as jsonb, by column of the versions: the names that the
+ * table's columns have now.  Columns that the table no longer has keep the versions'
+ * names, with a number if the table has such a column.  The columns of the history
+ * itself are NULL.
+ */
+static const char **
+json_names(const PoserVersioned *versioned)
+{
+	const char **result = palloc0(versioned->natts * sizeof(char *));
+	List *names = NIL;
+
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0)
+		{
+			result[i] = get_attname(versioned->relid, versioned->source[i], false);
+			names = lappend(names, unconstify(char *, result[i]));
+		}
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		AttrNumber column = i + 1;
+
+		if (versioned->source[i] != 0 || column == versioned->operation_type ||
+			column == versioned->transaction_id || column == versioned->change_id ||
+			!OidIsValid(get_atttype(versioned->versions, column)))
+			continue;
+		result[i] = free_name(names, get_attname(versioned->versions, column, false));
+		names = lappend(names, unconstify(char *, result[i]));
+	}
+	return result;
+}
+
+/*
+ * Add the versions that a query gives, as jsonb, until there are "max_versions" of them;
+ * -1 stands for all.  The query's columns are those of poser_history_append_versions().
+ * With "pairs" the query gives them in the order of the result, and its further columns
+ * are those of the version before, if it has any.  Otherwise the query is for one row,
+ * and gives the newest version first.
+ */
+void
+poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+					  bool pairs, int64 max_versions)
+{
+	VersionReceiver *receiver = make_receiver(history, versioned);
+	Relation versions = RelationIdGetRelation(versioned->versions);
+	TupleDesc desc = CreateTupleDescCopy(RelationGetDescr(versions));
+
+	RelationClose(versions);
+	receiver->payload = poser_payload_describe(desc, json_names(versioned));
+	receiver->left = max_versions;
+	for (int i = 0; i < lengthof(receiver->rows); i++)
+		receiver->rows[i] = AllocSetContextCreate(history->context, "poser history row", ALLOCSET_DEFAULT_SIZES);
+	if (pairs)
+	{
+		receiver->pairs = true;
+		receiver->version = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		receiver->before = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
+		receiver->pub.receiveSlot = receive_pair;
+	}
+	query->dest = &receiver->pub;
+	run_query(history, query);
+	if (pairs)
+	{
+		ExecDropSingleTupleTableSlot(receiver->version);
+		ExecDropSingleTupleTableSlot(receiver->before);
+	}
 }
 
 /* End a history: all of it is in the function's result, newest first. */
@@ -563,8 +683,6 @@ poser_history_end(PoserHistory *history)
 		ExecDropSingleTupleTableSlot(slot);
 	}
 	ExecDropSingleTupleTableSlot(history->slot);
-	ExecDropSingleTupleTableSlot(history->transaction);
-	index_close(history->index, AccessShareLock);
-	table_close(history->transactions, AccessShareLock);
+	poser_transactions_close(history->transactions);
 	PopActiveSnapshot();
 }

@@ -16,6 +16,13 @@
  *
  * The bookkeeping of the history (transactions and the horizon) is read with the rights
  * of its owner.
+ *
+ * A query can run code of the owners of the two tables: in policies, in expressions of
+ * indexes, in checks of domains, in casts.  For poser_history(), poser_as_of() and
+ * poser_revert() of any table, such code must not run with the rights of a superuser.  So
+ * a query runs as the caller only if row-level security applies to the caller, and
+ * otherwise as the owner of the versions, after a check of the caller's privileges.
+ * Values are converted as the owner of the table.
  */
 #include "postgres.h"
 
@@ -30,6 +37,7 @@
 #include "parser/parse_coerce.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -144,6 +152,25 @@ poser_history_append_columns(StringInfo sql, const PoserVersioned *versioned, co
 		}
 }
 
+/*
+ * Append all columns of a row of the table of versions, in the order of their numbers.  A
+ * dropped column is null:
+ *
+ *	v.uuid, v.description, v.active, v.operation_type, v.transaction_id, v.change_id
+ */
+void
+poser_history_append_versions(StringInfo sql, const PoserVersioned *versioned, const char *alias)
+{
+	for (int i = 0; i < versioned->natts; i++)
+	{
+		appendStringInfoString(sql, i > 0 ? ", " : "");
+		if (OidIsValid(get_atttype(versioned->versions, i + 1)))
+			appendStringInfo(sql, "%s.%s", alias, poser_history_column(versioned, i + 1));
+		else
+			appendStringInfoString(sql, "NULL");
+	}
+}
+
 /* Append the template for each column of the key, with the separator in between. */
 void
 poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const char *separator,
@@ -162,7 +189,7 @@ poser_history_append_keys(StringInfo sql, const PoserVersioned *versioned, const
  * is true are considered:
  *
  *	SELECT DISTINCT ON (uuid) *
- *	  FROM poser_widget_version
+ *	  FROM poser_widget_version AS version
  *	 WHERE <condition>
  *	 ORDER BY uuid, change_id DESC
  */
@@ -171,7 +198,7 @@ poser_history_append_last_versions(StringInfo sql, const PoserVersioned *version
 {
 	appendStringInfo(sql, "SELECT DISTINCT ON (");
 	poser_history_append_keys(sql, versioned, ", ", "%n");
-	appendStringInfo(sql, ") *\n  FROM %s\n WHERE %s\n ORDER BY ",
+	appendStringInfo(sql, ") *\n  FROM %s AS version\n WHERE %s\n ORDER BY ",
 					 poser_relation_name(versioned->versions), condition);
 	poser_history_append_keys(sql, versioned, ", ", "%n");
 	appendStringInfo(sql, ", %s DESC", poser_history_column(versioned, versioned->change_id));
@@ -284,6 +311,64 @@ poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned
 	appendStringInfoString(sql, ")::pg_catalog.record OPERATOR(pg_catalog.*=) ROW(");
 	poser_history_append_columns(sql, versioned, "v.%n");
 	appendStringInfoString(sql, ")::pg_catalog.record)");
+}
+
+/* Raises an error unless the current user may read the versions, all columns of them. */
+static void
+check_select(const PoserVersioned *versioned)
+{
+	Oid nspid = get_rel_namespace(versioned->versions);
+
+	if (object_aclcheck(NamespaceRelationId, nspid, GetUserId(), ACL_USAGE) != ACLCHECK_OK)
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_SCHEMA, get_namespace_name(nspid));
+	if (pg_class_aclcheck(versioned->versions, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+		return;
+	for (int i = 1; i <= versioned->natts; i++)
+		if (OidIsValid(get_atttype(versioned->versions, i)) &&
+			pg_attribute_aclcheck(versioned->versions, i, GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(versioned->versions));
+}
+
+/*
+ * Make a relation's owner the current user, until poser_history_become_caller().  If this is
+ * another role than the caller, code of the owner must not depend on the caller's
+ * search_path.
+ */
+void
+poser_history_become_owner(PoserReader *reader, Oid relid)
+{
+	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"}};
+
+	poser_become_owner(relid, &reader->caller, &reader->sec_context);
+	reader->level = GetUserId() == reader->caller ? 0 : poser_begin_settings(settings, lengthof(settings));
+	reader->is_owner = true;
+}
+
+/*
+ * Make the current user the role that reads the history, see the head of this file, until
+ * poser_history_become_caller().  Raises an error if the caller has no privilege to read it.
+ */
+void
+poser_history_become_reader(PoserReader *reader, const PoserVersioned *versioned)
+{
+	reader->is_owner = false;
+	if (check_enable_rls(versioned->relid, InvalidOid, true) == RLS_ENABLED ||
+		check_enable_rls(versioned->versions, InvalidOid, true) == RLS_ENABLED)
+		return;
+	check_select(versioned);
+	poser_history_become_owner(reader, versioned->versions);
+}
+
+/* The caller is the current user again. */
+void
+poser_history_become_caller(PoserReader *reader)
+{
+	if (!reader->is_owner)
+		return;
+	if (reader->level != 0)
+		AtEOXact_GUC(true, reader->level);
+	SetUserIdAndSecContext(reader->caller, reader->sec_context);
+	reader->is_owner = false;
 }
 
 /*

@@ -364,3 +364,29 @@ poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE
 		poser_own_error(relid, poser_own_unbound_problem(relid, nspid));
 	table_close(rel, NoLock);
 }
+
+/*
+ * Find the columns that a table's binding has, also those that are not recorded any more.
+ * Their numbers are those of the tables as they are now.  Returns false for a table
+ * without a binding.  The table is described, so that it is locked.
+ */
+bool
+poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding)
+{
+	PoserTracked tracked;
+	Relation versions;
+	Relation target;
+	const Trigger *trigger;
+	bool result;
+
+	if (!versioned->own || !poser_tracked_find(versioned->target, versioned->nspid, &tracked))
+		return false;
+	versions = table_open(versioned->versions, NoLock);
+	target = table_open(versioned->target, NoLock);
+	trigger = poser_binding_trigger(versions, tracked.binding);
+	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->target, versioned->versions) &&
+			 (binding->here || match_by_name(binding, target, versions) == NULL);
+	table_close(target, NoLock);
+	table_close(versions, NoLock);
+	return result;
+}

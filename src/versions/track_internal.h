@@ -78,23 +78,12 @@ extern void poser_track_match_columns(PoserTrack *track, PoserBinding *binding, 
 extern void poser_track_alter_columns(PoserTrack *track);
 
 /* track_triggers.c */
-
-/* The state of a trigger that poser_track() makes. */
-typedef enum PoserTriggerState
-{
-	POSER_TRIGGER_RIGHT,
-	POSER_TRIGGER_MISSING,
-	POSER_TRIGGER_WRONG,	/* it has another definition */
-	POSER_TRIGGER_DISABLED, /* or does not fire in sessions */
-} PoserTriggerState;
-
-/* The triggers on a tracked table and on each of its partitions. */
-#define POSER_TABLE_TRIGGERS 5
-
 extern Oid poser_trigger_function(const char *name, Oid nspid);
 extern List *poser_triggers_of_function(Oid relid, Oid function);
-extern const char *poser_table_trigger_name(int i);
-extern PoserTriggerState poser_table_trigger_state(int i, Oid relid, Oid nspid, bool is_partition);
+extern List *poser_table_trigger_arguments(bool is_partition);
+extern void poser_add_problem(StringInfo problems, const char *format,...) pg_attribute_printf(2, 3);
+extern bool poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List *arguments);
+extern void poser_check_versions_triggers(StringInfo problems, Oid versions, Oid nspid);
 extern void poser_track_table_triggers(PoserTrack *track);
 extern void poser_track_versions_triggers(PoserTrack *track);
 extern void poser_track_drop_triggers(const PoserTrack *track, Oid relid, const char *function);

@@ -44,7 +44,7 @@ typedef struct TriggerKind
 } TriggerKind;
 
 /* The triggers on a table. */
-static const TriggerKind table_triggers[POSER_TABLE_TRIGGERS] = {
+static const TriggerKind table_triggers[] = {
 	{"poser_version_before", "poser_version",
 	 TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE,
 	 "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE", NULL, NULL, "STATEMENT", TRIGGER_FIRES_ON_ORIGIN},
@@ -153,11 +153,17 @@ has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
 	return name == NULL ? isnull : !isnull && strcmp(NameStr(*DatumGetName(value)), name) == 0;
 }
 
-/*
- * Look at a trigger of a relation.  *function is set to its function if it is there; "of" is
- * the table of FROM, or InvalidOid.
- */
-static PoserTriggerState
+/* The state of a trigger that poser_track() makes. */
+typedef enum TriggerState
+{
+	TRIGGER_RIGHT,
+	TRIGGER_MISSING,
+	TRIGGER_WRONG,	   /* it has another definition */
+	TRIGGER_NOT_FIRING /* it is disabled, or fires only in replicas */
+} TriggerState;
+
+/* Look at a trigger of a relation.  "of" is the table of FROM, or InvalidOid. */
+static TriggerState
 trigger_state(const TriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
 {
 	List *tuples = find_triggers(relid, InvalidOid, kind->name);
@@ -168,7 +174,7 @@ trigger_state(const TriggerKind *kind, Oid relid, Oid nspid, const List *argumen
 	bool right;
 
 	if (tuples == NIL)
-		return POSER_TRIGGER_MISSING;
+		return TRIGGER_MISSING;
 	tuple = linitial(tuples);
 	form = (Form_pg_trigger) GETSTRUCT(tuple);
 	catalog = table_open(TriggerRelationId, AccessShareLock);
@@ -180,31 +186,90 @@ trigger_state(const TriggerKind *kind, Oid relid, Oid nspid, const List *argumen
 	(void) heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
 	table_close(catalog, AccessShareLock);
 	if (!right || !isnull)
-		return POSER_TRIGGER_WRONG;
+		return TRIGGER_WRONG;
+	/* a trigger that fires in replicas, too, is a user's choice */
 	if (form->tgenabled == kind->enabled || form->tgenabled == TRIGGER_FIRES_ALWAYS)
-		return POSER_TRIGGER_RIGHT;
-	return POSER_TRIGGER_DISABLED;
+		return TRIGGER_RIGHT;
+	return TRIGGER_NOT_FIRING;
 }
 
-/* The arguments of the triggers on a table. */
-static List *
-table_arguments(bool is_partition)
+/* The arguments of the triggers on a tracked table or on a partition of it. */
+List *
+poser_table_trigger_arguments(bool is_partition)
 {
 	return is_partition ? list_make1("partition") : NIL;
 }
 
-/* Returns the name of one of the triggers on a table. */
-const char *
-poser_table_trigger_name(int i)
+/* Add a problem to a text that has all problems of a table: "...; ...". */
+void
+poser_add_problem(StringInfo problems, const char *format,...)
 {
-	return table_triggers[i].name;
+	if (problems->len > 0)
+		appendStringInfoString(problems, "; ");
+	for (;;)
+	{
+		va_list args;
+		int needed;
+
+		va_start(args, format);
+		needed = appendStringInfoVA(problems, format, args);
+		va_end(args);
+		if (needed == 0)
+			return;
+		enlargeStringInfo(problems, needed);
+	}
 }
 
-/* Look at one of the triggers on a table. */
-PoserTriggerState
-poser_table_trigger_state(int i, Oid relid, Oid nspid, bool is_partition)
+/* Add what is wrong with a trigger.  Returns whether it is right. */
+static bool
+check_trigger(StringInfo problems, const TriggerKind *kind, Oid relid, Oid nspid, const List *arguments)
 {
-	return trigger_state(&table_triggers[i], relid, nspid, table_arguments(is_partition), InvalidOid);
+	const char *wrong = NULL;
+
+	switch (trigger_state(kind, relid, nspid, arguments, InvalidOid))
+	{
+		case TRIGGER_RIGHT:
+			return true;
+		case TRIGGER_MISSING:
+			wrong = "is missing";
+			break;
+		case TRIGGER_WRONG:
+			wrong = "has another definition";
+			break;
+		case TRIGGER_NOT_FIRING:
+			wrong = "is disabled";
+			break;
+	}
+	poser_add_problem(problems, "trigger %s of %s %s", kind->name, poser_relation_name(relid), wrong);
+	return false;
+}
+
+/*
+ * Add what is wrong with the triggers on a table.  "arguments" are those of the triggers;
+ * the result is whether all of them record.
+ */
+bool
+poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List *arguments)
+{
+	bool result = true;
+
+	for (int i = 0; i < lengthof(table_triggers); i++)
+		result = check_trigger(problems, &table_triggers[i], relid, nspid, arguments) && result;
+	return result;
+}
+
+/* Add what is wrong with the triggers on a table of versions, except the arguments of the binding. */
+void
+poser_check_versions_triggers(StringInfo problems, Oid versions, Oid nspid)
+{
+	bool partitioned = get_rel_relkind(versions) == RELKIND_PARTITIONED_TABLE;
+	List *tuples = find_triggers(versions, InvalidOid, binding_trigger.name);
+
+	if (tuples != NIL && ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgenabled != binding_trigger.enabled)
+		poser_add_problem(problems, "trigger %s of %s is disabled", binding_trigger.name, poser_relation_name(versions));
+	for (int i = 0; i < lengthof(versions_triggers); i++)
+		if (!partitioned || strcmp(versions_triggers[i].function, "poser_arrive") != 0)
+			(void) check_trigger(problems, &versions_triggers[i], versions, nspid, NIL);
 }
 
 /*
@@ -279,20 +344,20 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 
 	switch (trigger_state(kind, relid, track->nspid, arguments, InvalidOid))
 	{
-		case POSER_TRIGGER_RIGHT:
+		case TRIGGER_RIGHT:
 			break;
-		case POSER_TRIGGER_DISABLED:
+		case TRIGGER_NOT_FIRING:
 			if (poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is enabled", kind->name, relname))
 				poser_track_run(track, relid, enable_sql(kind, relid));
 			break;
-		case POSER_TRIGGER_WRONG:
+		case TRIGGER_WRONG:
 			if (poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname))
 			{
 				drop_trigger(track, relid, kind->name);
 				is_new = true;
 			}
 			break;
-		case POSER_TRIGGER_MISSING:
+		case TRIGGER_MISSING:
 			is_new = poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made", kind->name, relname);
 			break;
 	}
@@ -311,10 +376,10 @@ poser_track_table_triggers(PoserTrack *track)
 
 	foreach(lc, track->tree)
 	{
-		List *arguments = table_arguments(lfirst_oid(lc) != track->relid);
+		List *arguments = poser_table_trigger_arguments(lfirst_oid(lc) != track->relid);
 
 		CHECK_FOR_INTERRUPTS();
-		for (int i = 0; i < POSER_TABLE_TRIGGERS; i++)
+		for (int i = 0; i < lengthof(table_triggers); i++)
 			make_trigger(track, &table_triggers[i], lfirst_oid(lc), arguments);
 	}
 }
@@ -350,14 +415,14 @@ static void
 make_binding(PoserTrack *track)
 {
 	List *arguments = binding_arguments(track);
-	PoserTriggerState state = trigger_state(&binding_trigger, track->versions, track->nspid, arguments, track->relid);
+	TriggerState state = trigger_state(&binding_trigger, track->versions, track->nspid, arguments, track->relid);
 	const char *versions = get_rel_name(track->versions);
 	char *comment = NULL;
 	bool already = track->todo;
 
-	if (state == POSER_TRIGGER_RIGHT)
+	if (state == TRIGGER_RIGHT)
 		return;
-	if (state == POSER_TRIGGER_DISABLED)
+	if (state == TRIGGER_NOT_FIRING)
 	{
 		if (poser_track_must(track, true, "trigger \"%s\" of relation \"%s\" is enabled", binding_trigger.name, versions))
 			poser_track_run(track, track->versions, enable_sql(&binding_trigger, track->versions));
@@ -371,7 +436,7 @@ make_binding(PoserTrack *track)
 		return;
 	if (track->looking)
 		return;
-	if (state == POSER_TRIGGER_WRONG)
+	if (state == TRIGGER_WRONG)
 	{
 		if (track->bound)
 			comment = GetComment(track->binding_trigger, TriggerRelationId, 0);

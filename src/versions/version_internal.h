@@ -5,6 +5,8 @@
 #ifndef POSER_VERSION_INTERNAL_H
 #define POSER_VERSION_INTERNAL_H
 
+#include "utils/jsonb.h"
+
 #include "versions/versions.h"
 
 /* versioned.c */
@@ -34,6 +36,7 @@ extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, R
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
+extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
@@ -127,6 +130,19 @@ extern void poser_reconcile_end(PoserReconciler *reconciler);
 extern void poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since);
 
 /* history_query.c */
+
+/* The role that reads a history, see the head of that file. */
+typedef struct PoserReader
+{
+	bool is_owner; /* the current user is not the caller, but an owner; the fields below are the caller's */
+	Oid caller;
+	int sec_context;
+	int level; /* of settings; 0 if there are none */
+} PoserReader;
+
+extern void poser_history_become_owner(PoserReader *reader, Oid relid);
+extern void poser_history_become_reader(PoserReader *reader, const PoserVersioned *versioned);
+extern void poser_history_become_caller(PoserReader *reader);
 extern const char *poser_history_column(const PoserVersioned *versioned, AttrNumber column);
 extern AttrNumber poser_history_lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype);
 extern void poser_history_append_column(StringInfo sql, const PoserVersioned *versioned, AttrNumber column,
@@ -136,6 +152,7 @@ extern void poser_history_append_keys(StringInfo sql, const PoserVersioned *vers
 									  const char *template);
 extern void poser_history_append_last_versions(StringInfo sql, const PoserVersioned *versioned,
 											   const char *condition);
+extern void poser_history_append_versions(StringInfo sql, const PoserVersioned *versioned, const char *alias);
 extern bool poser_history_is_restricted(const PoserVersioned *versioned);
 extern void poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned);
 extern void poser_history_lock(const PoserVersioned *tables, int ntables);
@@ -153,6 +170,36 @@ typedef struct PoserHorizon
 #define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
+
+/* history.c */
+extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+								  bool pairs, int64 max_versions);
+
+/* as_of.c */
+extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
+										 Jsonb *object);
+
+/* match.c */
+
+/* The rows in which columns have these values, see match.c. */
+typedef struct PoserMatch
+{
+	int ncolumns;
+	AttrNumber *columns; /* of the versions */
+	int *parameters;	 /* by column: the number of the query's parameter; 0 if the column must be null */
+	int nargs;
+	Oid *argtypes; /* of the parameters; with room for one more, see poser_match_add_parameter() */
+	Datum *values;
+	bool only_key;	/* no other columns than those of the key */
+	bool whole_key; /* a value for each column of the key, and no other columns */
+} PoserMatch;
+
+extern PoserMatch *poser_match_read(const PoserVersioned *versioned, Jsonb *object);
+extern PoserMatch *poser_match_value(const PoserVersioned *versioned, AttrNumber column, Datum value);
+extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, const PoserMatch *match,
+							   const char *alias, bool live);
+extern int poser_match_add_parameter(PoserMatch *match, int64 value);
+extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
 
 /* prune.c */
 extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,

@@ -144,6 +144,15 @@ extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, O
 extern List *poser_binding_format(const PoserBinding *binding, Oid relid, Oid versions);
 extern void poser_binding_init(void);
 
+/* untrack.c */
+
+/*
+ * A function that raises an error (55006) while a consumer has not confirmed all changes of a
+ * table.  poser_untrack() calls it with the caller's rights, while the table and its
+ * versions are locked exclusively.  datasync sets it when the module is loaded.
+ */
+extern void (*poser_untrack_hook)(const PoserTracked *tracked, Oid nspid);
+
 /* transaction.c */
 
 /* The name of the consumer of datasync while the session runs its handler, otherwise NULL. */
@@ -165,7 +174,8 @@ extern bool poser_version_is_busy(void);
 extern void poser_history_append_comparison(StringInfo sql, const PoserVersioned *versioned);
 
 /* history.c */
-extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables);
+extern PoserHistory *poser_history_begin(FunctionCallInfo fcinfo, const PoserVersioned *tables, int ntables,
+										 bool as_json);
 extern void poser_history_add(PoserHistory *history, const PoserVersioned *versioned,
 							  Datum key, Oid keytype, const char *parent);
 extern void poser_history_end(PoserHistory *history);

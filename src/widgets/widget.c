@@ -270,7 +270,7 @@ poser_widget_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_tables(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[POSER_WIDGET], with_components ? 2 : 1);
+	history = poser_history_begin(fcinfo, &tables[POSER_WIDGET], with_components ? 2 : 1, false);
 	poser_history_add(history, &tables[POSER_WIDGET], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	if (with_components)
 		poser_history_add(history, &tables[POSER_COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, "widget_uuid");
@@ -288,7 +288,7 @@ poser_component_history(PG_FUNCTION_ARGS)
 	PoserHistory *history;
 
 	describe_tables(fcinfo, tables);
-	history = poser_history_begin(fcinfo, &tables[POSER_COMPONENT], 1);
+	history = poser_history_begin(fcinfo, &tables[POSER_COMPONENT], 1, false);
 	poser_history_add(history, &tables[POSER_COMPONENT], PG_GETARG_DATUM(0), VARCHAROID, NULL);
 	poser_history_end(history);
 	return (Datum) 0;
