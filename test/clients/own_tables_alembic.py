@@ -9,8 +9,11 @@ import os
 
 import sqlalchemy as sa
 from alembic import command
+from alembic.autogenerate import compare_metadata
 from alembic.config import Config
+from alembic.migration import MigrationContext
 
+from alembic_filter import include_object_for
 from rattail.db import engine
 
 config = Config()
@@ -39,16 +42,15 @@ AFTER = metadata([("mail", sa.Text(), False),
 NOTHING = metadata([])
 
 
-def proposals(models, **options):
+def proposals(models, filtered=False, **options):
     """What autogenerate proposes: an operation and a name each, sorted."""
-    config.attributes.update(metadata=models, filtered=False,
-                             include_schemas=False)
-    config.attributes.update(options)
-    command.revision(config, autogenerate=True)
-    found = []
-    for operation, *rest in config.attributes["proposal"].as_diffs():
-        found.append((operation, rest[-1].name))
-    return sorted(found)
+    with engine.connect() as connection:
+        if filtered:
+            options["include_object"] = include_object_for(connection)
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, **options})
+        return sorted((operation, rest[-1].name) for operation, *rest
+                      in compare_metadata(context, models))
 
 
 def execute(query, **parameters):
@@ -159,6 +161,11 @@ assert ("remove_table", "invoice_line_version") in found, found
 assert ("remove_index", "by_item") in found, found
 assert proposals(AFTER, filtered=True) == []
 assert proposals(AFTER, filtered=True, include_schemas=True) == []
+
+# so does the command, with the environment that the manual shows
+config.attributes["metadata"] = AFTER
+command.revision(config, autogenerate=True)
+assert config.attributes["proposal"] == [], config.attributes["proposal"]
 
 # the filter hides nothing else: a model that has changed, a table of the user's, and
 # a history that is recorded no more
