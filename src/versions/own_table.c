@@ -425,7 +425,7 @@ poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding)
 	versions = table_open(versioned->versions, NoLock);
 	target = table_open(versioned->relid, NoLock);
 	trigger = poser_binding_trigger(versions, tracked.binding);
-	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->target, versioned->versions) &&
+	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->relid, versioned->versions) &&
 			 (binding->here || poser_own_match_by_name(binding, target, versions) == NULL);
 	table_close(target, NoLock);
 	table_close(versions, NoLock);
