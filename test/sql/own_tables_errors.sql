@@ -225,6 +225,17 @@ SELECT try('INSERT INTO mine VALUES (2, 2)');
 SELECT track('mine');
 RESET ROLE;
 SELECT recording, problem FROM poser_tables WHERE target = 'mine'::regclass;
+-- a cast of the table's owner never runs with the rights of the versions' owner
+GRANT INSERT ON mine_version TO regress_owner;
+SET ROLE regress_owner;
+CREATE TYPE kind AS ENUM ('0', '1');
+CREATE FUNCTION to_kind(i int) RETURNS kind LANGUAGE plpgsql AS $$ BEGIN RAISE WARNING 'running as %', current_user; RETURN i::text; END $$;
+CREATE CAST (int AS kind) WITH FUNCTION to_kind(int) AS ASSIGNMENT;
+ALTER TABLE mine ALTER b TYPE kind USING '1';
+RESET ROLE;
+SELECT track('mine');
+ALTER TABLE mine_version OWNER TO regress_owner;
+SELECT track('mine');
 -- default privileges do not open a table of versions
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_owner GRANT ALL ON TABLES TO PUBLIC;
 ALTER DEFAULT PRIVILEGES FOR ROLE regress_owner GRANT ALL ON TABLES TO regress_stranger WITH GRANT OPTION;
@@ -251,5 +262,6 @@ SELECT try('SELECT poser_follow()');
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
 DROP TABLE mine, mine_version, closed, open_version, closed2;
+DROP TYPE kind CASCADE;
 DROP OWNED BY regress_owner, regress_auditor, regress_stranger;
 DROP ROLE regress_owner, regress_auditor, regress_stranger;
