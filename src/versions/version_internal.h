@@ -42,6 +42,8 @@ extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, L
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
+extern char *poser_own_transaction_column(const PoserTracked *tracked);
+extern bool poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
 extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
@@ -99,6 +101,7 @@ extern bool poser_transactions_counts(PoserTransactions *transactions, int64 id,
 extern int64 poser_version_last_change(const PoserVersioned *versioned);
 extern int64 poser_change_id_last(Relation rel, const char *key, const char *value);
 extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
+extern int64 poser_change_id_given(const PoserVersioned *versioned);
 extern int64 poser_change_id_next(const PoserVersioned *versioned);
 extern void poser_change_id_advance(const PoserVersioned *versioned, int64 id);
 extern void poser_change_id_signal(const PoserVersioned *versioned);
@@ -175,6 +178,7 @@ extern bool poser_history_is_restricted(const PoserVersioned *versioned);
 extern void poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned);
 extern void poser_history_lock(const PoserVersioned *tables, int ntables);
 extern uint64 poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query);
+extern void poser_history_check_position(Oid type);
 extern int64 poser_history_position(int column, bool *isnull);
 
 /* The position up to which the history has been pruned; zeros if it has not been. */
@@ -184,19 +188,12 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
-#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
-
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
 extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
-
-/* as_of.c */
-extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
-										 Jsonb *object);
 
 /* match.c */
 
@@ -219,6 +216,13 @@ extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, 
 							   const char *alias, bool live);
 extern int poser_match_add_parameter(PoserMatch *match, int64 value);
 extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
+
+/* revert.c */
+extern int64 poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match, int64 transaction_id);
+
+/* as_of.c */
+extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
+										 Jsonb *object);
 
 /* prune.c */
 extern void poser_prune_lock_out(const PoserVersioned *versioned);

@@ -132,6 +132,7 @@ typedef struct PoserTrackedState
 {
 	PoserOwnColumns columns;
 	bool recording;
+	bool described; /* can poser_tracked_describe() describe it? */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
@@ -190,6 +191,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 								  const char *parent);
 
 /* prune.c */
+
+/* The comment of a binding: how far the history of the table was pruned. */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 /*
  * A function that returns the least id of a transaction with changes of this table that a
