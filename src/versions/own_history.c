@@ -79,12 +79,12 @@ describe_target(FunctionCallInfo fcinfo, Oid relid)
 				 errmsg("relation with OID %u does not exist", relid)));
 	changes = poser_relation_changes();
 	poser_tracked_describe(result, relid, nspid, AccessShareLock);
-	if (result->target != relid)
+	if (result->relid != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" has no history of its own", get_rel_name(relid)),
 				 errdetail("It is a partition, and its rows are in the history of table \"%s\".",
-						   get_rel_name(result->target))));
+						   get_rel_name(result->relid))));
 	memcpy(&last, result, sizeof(PoserVersioned));
 	last_changes = changes;
 	return result;
