@@ -86,7 +86,7 @@ typedef struct PoserTransactions
 } PoserTransactions;
 
 extern PoserTransactions *poser_transactions_open(Oid relid);
-extern void poser_transactions_begin(PoserTransactions *transactions);
+extern void poser_transactions_begin(PoserTransactions *transactions, bool many);
 extern void poser_transactions_end(PoserTransactions *transactions);
 extern void poser_transactions_close(PoserTransactions *transactions);
 extern bool poser_transactions_find(PoserTransactions *transactions, int64 id);
