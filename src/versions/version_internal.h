@@ -29,10 +29,13 @@ extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation
 
 /* own_table.c */
 
+/* The comment of transactions that record rows as they were when poser_track() found them. */
+#define POSER_TRACK_COMMENT "recorded by poser_track()"
+
 /* Why UPDATE and DELETE of a table are not possible. */
 #define POSER_NO_KEY "it has neither a primary key nor the index of a replica identity, so UPDATE and DELETE are errors"
 
-extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Relation versions,
+extern const char *poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions,
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
@@ -40,6 +43,7 @@ extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *bin
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
+extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
@@ -109,6 +113,7 @@ extern Relation poser_version_flush(PoserVersionWriter *writer);
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* version_lookup.c */
+extern List *poser_version_leaves(Relation versions);
 extern void poser_version_lookup_open(PoserLookup *lookup, const PoserVersioned *versioned, Relation versions);
 extern void poser_version_lookup_begin(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row,
 									   bool is_version);
@@ -118,16 +123,29 @@ extern int64 poser_version_change_id(const PoserVersioned *versioned, TupleTable
 extern int64 poser_version_transaction_id(const PoserVersioned *versioned, TupleTableSlot *version);
 extern bool poser_version_lookup_ends_in(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row);
 
+/* Look-ups of the rows of a table by the key of its history. */
+typedef struct PoserRowLookup
+{
+	PoserLookup lookup;		  /* "slot" is NULL if the key has no unique index */
+	Relation rel;			  /* the table */
+	int keys[INDEX_MAX_KEYS]; /* by column of the index: which column of the key it is */
+} PoserRowLookup;
+
+extern void poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned);
+extern bool poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row,
+								  bool is_version);
+extern void poser_row_lookup_close(PoserRowLookup *rows);
+
 /* reconcile.c */
 typedef struct PoserReconciler PoserReconciler;
 
-extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, Relation rel,
-											  PoserVersionWriter *writer, int64 since, bool replaced);
+extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, PoserVersionWriter *writer,
+											  int64 since, bool replaced);
 extern void poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new);
 extern void poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version);
 extern void poser_reconcile_end(PoserReconciler *reconciler);
-extern void poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since);
+extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
 
 /* history_query.c */
 
