@@ -138,6 +138,7 @@ typedef struct PoserTrackedState
 extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
@@ -161,6 +162,7 @@ extern const char *poser_handling_consumer;
 extern void poser_transaction_init(void);
 extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
+extern int poser_transaction_changed_tables(const Oid **relids);
 extern bool poser_transaction_is_writing(void);
 
 /* change_id.c */
@@ -190,6 +192,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 								  const char *parent);
 
 /* prune.c */
+
+/* The comment of a binding: how far the history of the table was pruned. */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 /*
  * A function that returns the least id of a transaction with changes of this table that a
