@@ -285,9 +285,9 @@ poser_change_id_next(const PoserVersioned *versioned)
 	return id;
 }
 
-/* Move the sequence on, so that it gives ids that are greater than this one. */
-void
-poser_change_id_advance(const PoserVersioned *versioned, int64 id)
+/* Returns the last id that the sequence has given; 0 if it has given none yet. */
+int64
+poser_change_id_given(const PoserVersioned *versioned)
 {
 	Oid save_userid;
 	int save_sec_context;
@@ -301,7 +301,14 @@ poser_change_id_advance(const PoserVersioned *versioned, int64 id)
 	fcinfo->args[0].isnull = false;
 	value = pg_sequence_last_value(fcinfo);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
-	if (fcinfo->isnull || DatumGetInt64(value) < id)
+	return fcinfo->isnull ? 0 : DatumGetInt64(value);
+}
+
+/* Move the sequence on, so that it gives ids that are greater than this one. */
+void
+poser_change_id_advance(const PoserVersioned *versioned, int64 id)
+{
+	if (poser_change_id_given(versioned) < id)
 		set_sequence(versioned, id);
 }
 

@@ -58,12 +58,12 @@ describe_target(FunctionCallInfo fcinfo, Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
 	poser_tracked_describe(result, relid, get_func_namespace(fcinfo->flinfo->fn_oid), AccessShareLock);
-	if (result->target != relid)
+	if (result->relid != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" has no history of its own", get_rel_name(relid)),
 				 errdetail("It is a partition, and its rows are in the history of table \"%s\".",
-						   get_rel_name(result->target))));
+						   get_rel_name(result->relid))));
 	return result;
 }
 

@@ -209,7 +209,7 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 	problem = poser_own_describe(&versioned, rel, versions, tracked, nspid, &state->columns);
 	if (problem != NULL)
 		add_problem(state, pstrdup(problem));
-	state->recording = (state->problems == NIL);
+	state->recording = state->described = (state->problems == NIL);
 
 	/* the table */
 	if (!check_triggers(state, rel, table_triggers, lengthof(table_triggers), nspid))
@@ -259,6 +259,7 @@ poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid n
 	{
 		poser_versioned_fixed_columns(&state->columns, rel, versions, nspid);
 		state->recording = check_triggers(state, rel, table_triggers, lengthof(table_triggers), nspid);
+		state->described = true;
 	}
 	if (versions != NULL)
 		relation_close(versions, AccessShareLock);

@@ -42,6 +42,8 @@ extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, L
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
+extern char *poser_own_transaction_column(const PoserTracked *tracked);
+extern bool poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
 extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
@@ -98,6 +100,7 @@ extern bool poser_transactions_counts(PoserTransactions *transactions, int64 id,
 extern int64 poser_version_last_change(const PoserVersioned *versioned);
 extern int64 poser_change_id_last(Relation rel, const char *key, const char *value);
 extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
+extern int64 poser_change_id_given(const PoserVersioned *versioned);
 extern int64 poser_change_id_next(const PoserVersioned *versioned);
 extern void poser_change_id_advance(const PoserVersioned *versioned, int64 id);
 extern void poser_change_id_signal(const PoserVersioned *versioned);

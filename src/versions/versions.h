@@ -132,6 +132,7 @@ typedef struct PoserTrackedState
 {
 	PoserOwnColumns columns;
 	bool recording;
+	bool described; /* can poser_tracked_describe() describe it? */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
