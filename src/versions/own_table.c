@@ -22,6 +22,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
@@ -354,6 +355,44 @@ poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lock
 	RelationClose(target);
 	table_close(versions, NoLock);
 	return true;
+}
+
+/*
+ * As poser_tracked_describe(), for a binding that was found without a lock, and locks both
+ * tables.  Returns false if one of them is gone, or cannot be described.
+ */
+bool
+poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode)
+{
+	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
+	Relation versions = rel != NULL ? try_relation_open(tracked->versions, lockmode) : NULL;
+	PoserOwnColumns columns;
+	bool result = versions != NULL &&
+				  poser_own_describe(versioned, rel, versions, tracked, nspid, &columns) == NULL;
+
+	if (versions != NULL)
+		relation_close(versions, NoLock);
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	return result;
+}
+
+/* Returns the name of the column transaction_id in a bound table of versions; NULL if the binding is gone or cannot be read. */
+char *
+poser_own_transaction_column(const PoserTracked *tracked)
+{
+	Relation versions = try_relation_open(tracked->versions, AccessShareLock);
+	PoserBinding binding;
+	const Trigger *trigger;
+	char *result = NULL;
+
+	if (versions == NULL)
+		return NULL;
+	trigger = poser_binding_trigger(versions, tracked->binding);
+	if (trigger != NULL && poser_binding_parse(&binding, trigger, tracked->relid, tracked->versions))
+		result = pstrdup(binding.transaction_id);
+	relation_close(versions, NoLock);
+	return result;
 }
 
 void
