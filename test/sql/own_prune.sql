@@ -11,41 +11,40 @@ CREATE PROCEDURE age() LANGUAGE sql AS
 	$$UPDATE poser_transaction SET issued_at = now() - comment::int * interval '1 year' WHERE comment ~ '^\d+$'$$;
 
 -- A key of two columns, of which numbers are the same if they are equal.
-CREATE TABLE line (invoice numeric, line int, item text, PRIMARY KEY (invoice, line));
-SELECT poser_track('line');
+CREATE TABLE invoice_line (invoice numeric, line int, item text, PRIMARY KEY (invoice, line));
+SELECT poser_track('invoice_line');
 CREATE VIEW kept AS
 SELECT t.comment AS age, v.invoice, v.line, (ARRAY['insert', 'update', 'delete'])[v.operation_type + 1] AS operation, v.item
-  FROM line_version AS v JOIN poser_transaction AS t ON t.id = v.transaction_id ORDER BY v.change_id;
+  FROM invoice_line_version AS v JOIN poser_transaction AS t ON t.id = v.transaction_id ORDER BY v.change_id;
 SET poser.comment = '9';
-INSERT INTO line VALUES (1, 1, 'a'), (1, 2, 'b'), (2, 1, 'c');
+INSERT INTO invoice_line VALUES (1, 1, 'a'), (1, 2, 'b'), (2, 1, 'c');
 SET poser.comment = '8';
-UPDATE line SET item = 'a2', invoice = 1.0 WHERE invoice = 1 AND line = 1;
-DELETE FROM line WHERE invoice = 2;
-SELECT id AS eight FROM poser_transaction WHERE comment = '8' ORDER BY id LIMIT 1 \gset
+UPDATE invoice_line SET item = 'a2', invoice = 1.0 WHERE invoice = 1 AND line = 1;
+DELETE FROM invoice_line WHERE invoice = 2;
 SET poser.comment = '5';
-UPDATE line SET item = 'a3' WHERE invoice = 1 AND line = 1;
+UPDATE invoice_line SET item = 'a3' WHERE invoice = 1 AND line = 1;
 SET poser.comment = '2';
-UPDATE line SET item = 'b2' WHERE line = 2;
+UPDATE invoice_line SET item = 'b2' WHERE line = 2;
 CALL age();
 TABLE kept;
 SELECT poser_prune_versions('20 years');
-SELECT horizon('line_version') IS NULL AS never_pruned;
+SELECT horizon('invoice_line_version') IS NULL AS never_pruned;
 SELECT poser_prune_versions('7 years');
 TABLE kept;
 SELECT poser_prune_versions('7 years');
 -- The horizon is the last change that has replaced what was removed, and its transaction.
-SELECT horizon('line_version') = format('pruned up to transaction %s, change %s', transaction_id, change_id)
-  FROM line_version WHERE item = 'a2';
-SELECT * FROM poser_as_of(NULL::line, now() - interval '6 years') ORDER BY invoice, line;
-SELECT * FROM poser_as_of(NULL::line, now() - interval '8 years 6 months');
+SELECT horizon('invoice_line_version') = format('pruned up to transaction %s, change %s', transaction_id, change_id)
+  FROM invoice_line_version WHERE operation_type = 2;
+SELECT * FROM poser_as_of(NULL::invoice_line, now() - interval '6 years') ORDER BY invoice, line;
+SELECT * FROM poser_as_of(NULL::invoice_line, now() - interval '8 years 6 months');
 -- Without an old version that was replaced, nothing is removed, and the horizon stays.
-SELECT poser_prune_versions('1 year', target => 'line');
+SELECT poser_prune_versions('1 year', target => 'invoice_line');
 TABLE kept;
 SELECT * FROM poser_check();
 
 -- Only Poser itself removes versions.
-DELETE FROM line_version;
-TRUNCATE line_version;
+DELETE FROM invoice_line_version;
+TRUNCATE invoice_line_version;
 
 -- A few at a time.  Each call goes on where the last one has stopped.
 SET poser.comment = '1';
@@ -140,8 +139,8 @@ SELECT poser_prune_versions('0', target => 'person', gone => true);
 SELECT poser_prune_versions('0', target => 'person', match => '{"id": 3}', gone => true);
 SELECT count(*) FROM person_version WHERE id = 3;
 -- other tables are not kept back
-UPDATE line SET item = 'b3' WHERE line = 2;
-SELECT poser_prune_versions('0', target => 'line') > 0 AS pruned;
+UPDATE invoice_line SET item = 'b3' WHERE line = 2;
+SELECT poser_prune_versions('0', target => 'invoice_line') > 0 AS pruned;
 SELECT poser_datasync_confirm('crm', max(change_id)) FROM poser_datasync_changes('crm', 100);
 SELECT poser_prune_versions('0', target => 'person', match => '{"id": 3}', gone => true);
 SELECT count(*) FROM person_version WHERE id = 3;
@@ -176,12 +175,8 @@ SELECT poser_prune_versions('0', target => '"S.1"."Odd"');
 SELECT horizon('odd_version') IS NOT NULL AS has_horizon;
 
 -- A table without a key has nothing to prune.  A partitioned table of versions has.
-CREATE TABLE keyless (i int);
 ALTER TABLE doc DROP CONSTRAINT doc_pkey;
 SELECT poser_prune_versions('0', target => 'doc');
-CREATE TABLE parted_version (LIKE person) PARTITION BY RANGE (change_id);
-ALTER TABLE parted_version ADD operation_type smallint, ADD transaction_id bigint, ADD change_id bigint;
-DROP TABLE parted_version;
 CREATE TABLE parted_version (id int, name text, operation_type smallint, transaction_id bigint, change_id bigint) PARTITION BY RANGE (change_id);
 CREATE TABLE parted_version_1 PARTITION OF parted_version FOR VALUES FROM (0) TO (100000000);
 CREATE TABLE parted (id int PRIMARY KEY, name text);
@@ -214,20 +209,16 @@ SELECT * FROM mine_version;
 RESET ROLE;
 
 -- Code of its owner runs with its rights only, and its errors do not stop the others.
-CREATE TABLE seen (role name, acts text);
-GRANT INSERT ON seen TO PUBLIC;
 SET ROLE regress_owner;
-CREATE FUNCTION spy(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
-	INSERT INTO seen VALUES (current_user, 'index'); RETURN a; END $$;
-CREATE INDEX ON mine_version (spy(a)) WHERE spy(a) > 0;
-CREATE FUNCTION spy_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-	INSERT INTO seen VALUES (current_user, 'trigger'); RETURN old; END $$;
+CREATE FUNCTION spy(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+	$$ BEGIN RAISE NOTICE 'index as %', current_user; RETURN a; END $$;
+CREATE INDEX ON mine_version (spy(a)) WHERE spy(1) > 0;
+CREATE FUNCTION spy_trigger() RETURNS trigger LANGUAGE plpgsql AS
+	$$ BEGIN RAISE NOTICE 'trigger as %', current_user; RETURN old; END $$;
 CREATE TRIGGER spy BEFORE DELETE ON mine_version FOR EACH ROW EXECUTE FUNCTION spy_trigger();
 RESET ROLE;
 UPDATE mine SET a = 4;
-TRUNCATE seen;
 SELECT poser_prune_versions('0');
-SELECT DISTINCT role, acts FROM seen ORDER BY acts;
 CREATE OR REPLACE FUNCTION spy_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not with me'; END $$;
 UPDATE mine SET a = 5;
 UPDATE person SET city = 'Bern' WHERE id = 2;
@@ -236,7 +227,6 @@ SELECT poser_prune_versions('0', target => 'mine');
 SELECT count(*) FROM mine_version;
 DROP TABLE mine, mine_version;
 DROP FUNCTION spy, spy_trigger;
-DROP TABLE seen;
 REVOKE CREATE ON SCHEMA public FROM regress_owner;
 DROP ROLE regress_owner, regress_other;
 SELECT * FROM poser_check() WHERE object NOT LIKE '%doc%';
