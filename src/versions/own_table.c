@@ -423,12 +423,12 @@ poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding)
 	const Trigger *trigger;
 	bool result;
 
-	if (!versioned->own || !poser_tracked_find(versioned->target, versioned->nspid, &tracked))
+	if (!versioned->own || !poser_tracked_find(versioned->relid, versioned->nspid, &tracked))
 		return false;
 	versions = table_open(versioned->versions, NoLock);
-	target = table_open(versioned->target, NoLock);
+	target = table_open(versioned->relid, NoLock);
 	trigger = poser_binding_trigger(versions, tracked.binding);
-	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->target, versioned->versions) &&
+	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->relid, versioned->versions) &&
 			 (binding->here || poser_own_match_by_name(binding, target, versions) == NULL);
 	table_close(target, NoLock);
 	table_close(versions, NoLock);

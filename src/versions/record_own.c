@@ -369,7 +369,7 @@ poser_record_end_partial(const PoserVersioned *versioned)
 	if (!versioned->partial)
 		return;
 	LockRelationOid(versioned->versions, ShareUpdateExclusiveLock);
-	if (!poser_tracked_find(versioned->target, versioned->nspid, &tracked) || tracked.versions != versioned->versions)
+	if (!poser_tracked_find(versioned->relid, versioned->nspid, &tracked) || tracked.versions != versioned->versions)
 		return;
 	triggers = table_open(TriggerRelationId, RowExclusiveLock);
 	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(tracked.binding));
