@@ -17,6 +17,7 @@
 
 #include "access/detoast.h"
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_am.h"
@@ -209,7 +210,7 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 		Form_pg_index form = index->rd_index;
 		bool fits = (form->indisvalid && form->indnkeyatts == versioned->nkeys + 1 &&
 					 index->rd_rel->relam == BTREE_AM_OID &&
-					 RelationGetIndexPredicate(index) == NIL &&
+					 heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 					 form->indkey.values[versioned->nkeys] == versioned->change_id);
 
 		for (int i = 0; fits && i <= versioned->nkeys; i++)

@@ -9,8 +9,7 @@ CREATE FUNCTION is_partial(versions regclass) RETURNS boolean LANGUAGE sql AS
 -- Keys of two columns: equal numbers are one key, and so are texts that the collation
 -- calls equal.  A column of json has no equality, so its bytes are compared.
 CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE TABLE line (invoice numeric, item text COLLATE nocase, data json, price numeric, PRIMARY KEY (invoice, item));
-ALTER TABLE line RENAME TO invoice_line;
+CREATE TABLE invoice_line (invoice numeric, item text COLLATE nocase, data json, price numeric, PRIMARY KEY (invoice, item));
 SELECT poser_track('invoice_line');
 INSERT INTO invoice_line VALUES (1, 'a', '{"x":1}', 1), (2, 'b', '{"x":1}', 1), (3, 'c', '{"x":1}', 1), (4, 'd', NULL, NULL);
 CREATE VIEW versions AS
@@ -55,7 +54,7 @@ CREATE TABLE log (call serial, n bigint);
 INSERT INTO log (n) SELECT poser_record_versions('doc', 300);
 SELECT relation = 'doc'::regclass::oid::text AS is_right, change_id AS block FROM poser_prune_position;
 -- What is written meanwhile is recorded by the triggers, on both sides of that place.
-UPDATE doc SET body = 'new' WHERE body::int IN (10, 990);
+UPDATE doc SET body = 'new' WHERE body IN ('10', '990');
 DELETE FROM doc WHERE body IN ('11', '991');
 INSERT INTO doc VALUES (md5('x')::uuid, 'x');
 DO $$ DECLARE n bigint; BEGIN LOOP n := poser_record_versions('doc', 300); INSERT INTO log (n) VALUES (n); EXIT WHEN n = 0; END LOOP; END $$;
@@ -97,7 +96,7 @@ SELECT poser_record_versions('part_s');
 SELECT poser_record_versions('part_n');
 
 -- Many columns, and a large value that is stored elsewhere.
-SELECT 'CREATE TABLE wide (id int PRIMARY KEY' || string_agg(format(', c%s text', i), '' ORDER BY i) || ')' FROM generate_series(1, 300) AS i \gexec
+DO $$ BEGIN EXECUTE (SELECT 'CREATE TABLE wide (id int PRIMARY KEY' || string_agg(format(', c%s text', i), '' ORDER BY i) || ')' FROM generate_series(1, 300) AS i); END $$;
 ALTER TABLE wide DROP COLUMN c7;
 INSERT INTO wide (id, c1, c300) SELECT i, (SELECT string_agg(md5(j::text), '') FROM generate_series(1, 2000) AS j), 'x' FROM generate_series(1, 3) AS i;
 SELECT poser_track('wide', existing => false);
@@ -157,3 +156,9 @@ SELECT poser_record_versions('mine');
 DROP TABLE mine, mine_version;
 REVOKE CREATE ON SCHEMA public FROM regress_owner, regress_auditor;
 DROP ROLE regress_owner, regress_auditor;
+
+DROP TABLE invoice_line, invoice_line_version, doc, doc_version, doc2, doc2_version, doc3, doc3_version, part, part_n, part_version,
+	wide, wide_version, log CASCADE;
+DROP COLLATION nocase;
+DROP FUNCTION is_partial;
+DROP EXTENSION poser;
