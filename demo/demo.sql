@@ -74,6 +74,31 @@ FROM poser_widget_history(:'uuid', with_components => true)
 LIMIT 8;
 SELECT description, component_count FROM poser_widget_get(:'uuid');
 
+-- Any table of your own gets a history by one call.  A consumer, here named "directory",
+-- gets its changes.  The password is in neither:
+
+CREATE TABLE maintainer (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	name text NOT NULL, email text, password text);
+SELECT poser_track('maintainer', exclude => '{password}');
+SELECT poser_datasync_add('directory', tables => '{maintainer}', old_values => true);
+INSERT INTO maintainer (name, email, password)
+VALUES ('Ann', 'ann@example.org', 'secret'), ('Bob', 'bob@example.org', 'secret');
+
+-- After ALTER TABLE the same call makes the history follow:
+
+ALTER TABLE maintainer ADD COLUMN team text;
+ALTER TABLE maintainer RENAME email TO mail;
+SELECT poser_track('maintainer');
+UPDATE maintainer SET team = 'Databases' WHERE name = 'Ann';
+
+-- A row is deleted, and comes back:
+
+SELECT max(id) AS before FROM poser_transaction \gset
+DELETE FROM maintainer WHERE name = 'Ann';
+SELECT poser_revert('maintainer', '{"name": "Ann"}', :before) AS changed;
+SELECT operation, changed, old, new FROM poser_history('maintainer', '{"id": 1}');
+SELECT operation, changed, payload_key AS key, old, payload FROM poser_datasync_changes('directory');
+
 -- The check reports what is wrong.  No row means that all is well:
 
 SELECT * FROM poser_check();

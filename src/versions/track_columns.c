@@ -185,8 +185,8 @@ type_sql(Oid type, Oid collation)
  */
 
 /* Returns the name of a column, or NULL if it was dropped or never existed. */
-char *
-poser_live_column_name(Oid relid, AttrNumber attnum)
+static char *
+live_name(Oid relid, AttrNumber attnum)
 {
 	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
 	char *result = NULL;
@@ -434,7 +434,7 @@ poser_track_match_columns(PoserTrack *track, PoserBinding *binding, Relation rel
 		PoserTrackColumn *column = column_by_number(track, bound->attnum);
 		const char *name;
 
-		name = bound->versions_attnum != 0 ? poser_live_column_name(track->versions, bound->versions_attnum) : NULL;
+		name = bound->versions_attnum != 0 ? live_name(track->versions, bound->versions_attnum) : NULL;
 		if (column == NULL)
 		{
 			if (name != NULL)

@@ -20,7 +20,8 @@ title = section eq "reading" ? "Reading" \
 	: section eq "writing" ? "Writing, with counts alone" \
 	: section eq "versions" ? "Counts and history" \
 	: section eq "import" ? "Imports and batches" \
-	: section eq "datasync" ? "Datasync" : section
+	: section eq "datasync" ? "Datasync" \
+	: section eq "own" ? "Own tables" : section
 
 height = 120 + 40 * n
 set terminal svg noenhanced size 900, height font "sans-serif,12" background "white" name "poser_".section

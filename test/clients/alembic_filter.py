@@ -1,8 +1,10 @@
-"""A filter for Alembic's autogenerate: it leaves alone what extensions own.
+"""A filter for Alembic's autogenerate: it leaves alone what extensions own, and the
+tables of versions that Poser writes.
 
 Autogenerate compares a database with the models, and proposes to drop each table
 and index that no model has.  An extension makes tables and indexes of its own, for
-its bookkeeping.  No migration may drop them.
+its bookkeeping, and poser_track() makes tables of versions.  No migration may drop
+them.
 
 In env.py:
 
@@ -10,21 +12,27 @@ In env.py:
                       include_object=include_object_for(connection))
 
 A table that a model describes is compared as ever, also if an extension has made it.
+When poser_untrack() has ended the recording of a table, its table of versions is
+proposed to be dropped.
 """
 import functools
 
 import sqlalchemy as sa
 
-# The tables that belong to an extension, and all indexes on them.
+# The tables that belong to an extension, the tables of versions that are bound to a
+# table by a trigger, and all indexes on them.
 MEMBERS = sa.text("""
-    SELECT n.nspname, r.relname, pg_table_is_visible(d.objid)
+    SELECT n.nspname, r.relname, pg_table_is_visible(coalesce(i.indrelid, r.oid))
       FROM pg_class AS r
       JOIN pg_namespace AS n ON n.oid = r.relnamespace
       LEFT JOIN pg_index AS i ON i.indexrelid = r.oid
-      JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass
-                         AND d.objid = coalesce(i.indrelid, r.oid)
-                         AND d.refclassid = 'pg_extension'::regclass
-                         AND d.deptype = 'e'
+     WHERE coalesce(i.indrelid, r.oid) IN (
+           SELECT objid FROM pg_depend
+            WHERE classid = 'pg_class'::regclass
+              AND refclassid = 'pg_extension'::regclass AND deptype = 'e'
+           UNION ALL
+           SELECT tgrelid FROM pg_trigger JOIN pg_proc AS p ON p.oid = tgfoid
+            WHERE p.proname = 'poser_versions_of' AND tgconstrrelid <> 0)
 """)
 
 
