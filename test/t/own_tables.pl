@@ -402,7 +402,7 @@ $subscriber->safe_psql('db', 'ALTER TABLE customer RENAME email TO mail; ALTER T
 $subscriber->safe_psql('db', q{SET client_min_messages = warning; SELECT poser_track('customer')});
 my $published = join(', ', 'customer', 'zebra', 'part', 'amount', 'customer_version', 'zebra_version', 'part_version', 'history.amount_history', 'poser_transaction');
 $node->safe_psql('publisher', "CREATE PUBLICATION p FOR TABLE $published");
-$subscriber->safe_psql('db', "CREATE SUBSCRIPTION s CONNECTION '" . $node->connstr('publisher') . " user=postgres' PUBLICATION p");
+$subscriber->safe_psql('db', "CREATE SUBSCRIPTION s CONNECTION '" . $node->connstr('publisher') =~ s/'/''/gr . " user=postgres' PUBLICATION p");
 $subscriber->wait_for_subscription_sync($node, 's', 'db');
 $node->safe_psql('publisher', <<'EOF');
 UPDATE customer SET mail = 'replicated' WHERE id = 5;
@@ -413,11 +413,12 @@ $node->wait_for_catchup('s');
 my $replicated = join(' UNION ALL ', map { "SELECT '$_', to_jsonb(t)::text FROM $_ t" } grep { $_ ne 'poser_transaction' } split /, /, $published)
   . ' ORDER BY 1, 2';
 same_contents($subscriber->safe_psql('db', $replicated), $node->safe_psql('publisher', $replicated), 'a subscriber has the same rows and histories');
-is($subscriber->safe_psql('db', q{SELECT * FROM poser_check() WHERE object !~ '^sequence'}), '', 'poser_check() finds nothing on the subscriber');
+is($subscriber->safe_psql('db', 'SELECT * FROM poser_check()'), '', 'poser_check() finds nothing on the subscriber');
 
 # versions that the publisher removes are removed
 $node->safe_psql('publisher', <<'EOF');
 SET client_min_messages = warning;
+DELETE FROM zebra WHERE id = 7;
 ALTER TABLE zebra_version DISABLE TRIGGER poser_versions_of;
 DELETE FROM zebra_version WHERE id = 7;
 ALTER TABLE zebra_version ENABLE ALWAYS TRIGGER poser_versions_of;
@@ -429,10 +430,10 @@ like($append_only, qr/ERROR:  55000/, '... and no session');
 
 # the subscriber becomes the writer
 $subscriber->safe_psql('db', 'ALTER SUBSCRIPTION s DISABLE; ALTER SUBSCRIPTION s SET (slot_name = NONE); DROP SUBSCRIPTION s');
-is( $subscriber->safe_psql('db', <<'EOF'), "t\n0", 'the subscriber goes on with greater ids');
+is( $subscriber->safe_psql('db', <<'EOF'), "t", 'the subscriber goes on with greater ids');
 UPDATE zebra SET v = 'here' WHERE id = 8;
 SELECT v = 'here' FROM zebra_version ORDER BY change_id DESC LIMIT 1;
-SELECT count(*) FROM poser_check();
+SELECT * FROM poser_check();
 EOF
 $subscriber->stop;
 $node->safe_psql('publisher', q{SELECT pg_drop_replication_slot('s')});
@@ -449,11 +450,11 @@ $node->safe_psql('source_of_owner', q{UPDATE zebra SET v = 'standby' WHERE id = 
 $node->wait_for_catchup($standby, 'replay', $node->lsn('write'));
 is($standby->safe_psql('source_of_owner', 'SELECT * FROM poser_check()'), '', 'poser_check() works on a standby');
 $standby->promote;
-is( $standby->safe_psql('source_of_owner', <<'EOF'), "standby\npromoted\n0", 'a promoted standby records');
+is( $standby->safe_psql('source_of_owner', <<'EOF'), "standby\npromoted", 'a promoted standby records');
 UPDATE zebra SET v = 'promoted' WHERE id = 9;
 SELECT v FROM zebra_version WHERE id = 9 ORDER BY change_id DESC LIMIT 1 OFFSET 1;
 SELECT v FROM zebra_version WHERE id = 9 ORDER BY change_id DESC LIMIT 1;
-SELECT count(*) FROM poser_check();
+SELECT * FROM poser_check();
 EOF
 
 done_testing();
