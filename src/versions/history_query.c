@@ -400,6 +400,18 @@ poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *qu
 	return result;
 }
 
+/* Raises an error unless a position in the history is of type bigint. */
+void
+poser_history_check_position(Oid type)
+{
+	if (type != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("a position in the history is of type %s instead of %s",
+						format_type_be(type), format_type_be(INT8OID)),
+				 errhint("poser_check() says what was changed.")));
+}
+
 /*
  * Returns a position in the history (the id of a transaction or of a change) from the
  * first row of the last result.  If it is null, or if there is no row, the result is 0
@@ -408,14 +420,7 @@ poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *qu
 int64
 poser_history_position(int column, bool *isnull)
 {
-	Oid type = SPI_processed > 0 ? SPI_gettypeid(SPI_tuptable->tupdesc, column) : INT8OID;
-
-	if (type != INT8OID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("a position in the history is of type %s instead of %s",
-						format_type_be(type), format_type_be(INT8OID)),
-				 errhint("poser_check() says what was changed.")));
+	poser_history_check_position(SPI_processed > 0 ? SPI_gettypeid(SPI_tuptable->tupdesc, column) : INT8OID);
 	return poser_result_int64(column, isnull);
 }
 

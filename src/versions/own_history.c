@@ -322,9 +322,26 @@ poser_as_of(PG_FUNCTION_ARGS)
 /*
  * poser_revert(target regclass, match jsonb, transaction_id bigint)
  * returns bigint
+ *
+ * Rows are read and written as the caller, because writing them runs code of the table's
+ * owner in any case, such as triggers.
  */
 Datum
 poser_revert(PG_FUNCTION_ARGS)
 {
-	elog(ERROR, "not yet");
+	PoserVersioned *versioned;
+	PoserMatch *match;
+
+	check_argument(fcinfo, 0, "target");
+	check_argument(fcinfo, 2, "transaction_id");
+	PreventCommandIfReadOnly("poser_revert()");
+	versioned = describe_target(fcinfo, PG_GETARG_OID(0));
+	check_key(versioned);
+	match = poser_match_read(versioned, match_argument(fcinfo, 1));
+	if (match->ncolumns == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("match must name at least one column"),
+				 errdetail("A whole table is not set back.")));
+	PG_RETURN_INT64(poser_history_revert_matching(versioned, match, PG_GETARG_INT64(2)));
 }

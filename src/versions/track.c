@@ -295,15 +295,27 @@ check_partitions(const PoserTrack *track)
 	}
 }
 
-/* Raises an error if the table is in use by the session's own queries: rows that these write would not be recorded. */
+/*
+ * Raises an error if the session's own queries use the table or a partition.  A statement
+ * that is writing it was begun without the triggers, and its rows would not be recorded.
+ */
 static void
-check_not_in_use(Relation rel)
+check_not_in_use(const PoserTrack *track)
 {
-	if (rel->rd_refcnt > 1 && poser_version_is_busy())
-		ereport(ERROR,
-				errcode(ERRCODE_OBJECT_IN_USE),
-				errmsg("cannot track relation \"%s\" because it is being used by active queries in this session",
-					   RelationGetRelationName(rel)));
+	ListCell *lc;
+
+	foreach(lc, track->tree)
+	{
+		Relation rel = relation_open(lfirst_oid(lc), NoLock);
+		bool in_use = rel->rd_refcnt > 1;
+
+		relation_close(rel, NoLock);
+		if (in_use)
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_IN_USE),
+					errmsg("cannot track relation \"%s\" because it is being used by active queries in this session",
+						   get_rel_name(lfirst_oid(lc))));
+	}
 }
 
 /*
@@ -423,6 +435,14 @@ no_versions(PoserTrack *track, Relation versions)
 static void
 versions_error(const PoserTrack *track, Relation versions, const char *detail)
 {
+	/* bound, but the owner of the versions has withdrawn its consent */
+	if (bound_to(RelationGetRelid(versions), track->nspid) == track->relid)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" cannot have the versions of relation \"%s\"",
+					   RelationGetRelationName(versions), get_rel_name(track->relid)),
+				errdetail_internal("%s", detail),
+				errhint("Grant the privilege."));
 	if (track->versions_name == NULL)
 		ereport(ERROR,
 				errcode(ERRCODE_DUPLICATE_TABLE),
@@ -564,8 +584,6 @@ compare_and_make(PoserTrack *track)
 
 	poser_check_owner(track->relid);
 	check_table(rel, track->nspid);
-	if (!track->looking)
-		check_not_in_use(rel);
 	check_partitions(track);
 	track->todo = track->alters = track->compare = track->is_new = false;
 	track->bound = poser_tracked_find(track->relid, track->nspid, &tracked);
@@ -579,6 +597,8 @@ compare_and_make(PoserTrack *track)
 	poser_track_check_key(track, rel);
 	/* ALTER TABLE refuses a table that is open */
 	relation_close(rel, NoLock);
+	if (!track->looking)
+		check_not_in_use(track);
 	if (!track->bound)
 		begin_versions(track);
 	/* in the first pass there is no table of versions to look at, and there is something to do anyway */

@@ -262,7 +262,17 @@ drop_trigger(const PoserTrack *track, Oid relid, const char *name)
 	poser_track_run(track, relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
 }
 
-/* Make a trigger right.  Returns whether it was changed, or would be in the first pass. */
+/* Does the trigger of this name call the function that it should? */
+static bool
+calls_function(Oid relid, const TriggerKind *kind, Oid nspid)
+{
+	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+
+	return tuples != NIL &&
+		   ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgfoid == poser_trigger_function(kind->function, nspid);
+}
+
+/* Make a trigger right. */
 static void
 make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *arguments)
 {
@@ -279,11 +289,10 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 				poser_track_run(track, relid, enable_sql(kind, relid));
 			break;
 		case TRIGGER_WRONG:
-			if (poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname))
-			{
+			is_new = poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname);
+			/* if a user's trigger has the name, the server says so when this one is made */
+			if (is_new && calls_function(relid, kind, track->nspid))
 				drop_trigger(track, relid, kind->name);
-				is_new = true;
-			}
 			break;
 		case TRIGGER_MISSING:
 			is_new = poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made", kind->name, relname);
@@ -300,6 +309,7 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 void
 poser_track_table_triggers(PoserTrack *track)
 {
+	bool quiet = track->quiet;
 	ListCell *lc;
 
 	foreach(lc, track->tree)
@@ -307,8 +317,16 @@ poser_track_table_triggers(PoserTrack *track)
 		List *arguments = table_arguments(lfirst_oid(lc) != track->relid);
 
 		CHECK_FOR_INTERRUPTS();
+		/* one NOTICE for all triggers of a new partition */
+		if (find_triggers(lfirst_oid(lc), poser_trigger_function("poser_version", track->nspid), NULL) == NIL)
+		{
+			if (!poser_track_must(track, false, "triggers of relation \"%s\" are made", get_rel_name(lfirst_oid(lc))))
+				continue;
+			track->quiet = true;
+		}
 		for (int i = 0; i < lengthof(table_triggers); i++)
 			make_trigger(track, &table_triggers[i], lfirst_oid(lc), arguments);
+		track->quiet = quiet;
 	}
 }
 
@@ -368,7 +386,8 @@ make_binding(PoserTrack *track)
 	{
 		if (track->bound)
 			comment = GetComment(track->binding_trigger, TriggerRelationId, 0);
-		drop_trigger(track, track->versions, binding_trigger.name);
+		if (calls_function(track->versions, &binding_trigger, track->nspid))
+			drop_trigger(track, track->versions, binding_trigger.name);
 	}
 	poser_track_run_on_both(track, create_sql(&binding_trigger, track->versions, track->nspid, arguments, track->relid));
 	poser_track_run(track, track->versions, enable_sql(&binding_trigger, track->versions));

@@ -178,6 +178,7 @@ extern bool poser_history_is_restricted(const PoserVersioned *versioned);
 extern void poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned);
 extern void poser_history_lock(const PoserVersioned *tables, int ntables);
 extern uint64 poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query);
+extern void poser_history_check_position(Oid type);
 extern int64 poser_history_position(int column, bool *isnull);
 
 /* The position up to which the history has been pruned; zeros if it has not been. */
@@ -187,19 +188,12 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see poser_own_horizon(). */
-#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
-
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
 extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
-
-/* as_of.c */
-extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
-										 Jsonb *object);
 
 /* match.c */
 
@@ -222,6 +216,13 @@ extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, 
 							   const char *alias, bool live);
 extern int poser_match_add_parameter(PoserMatch *match, int64 value);
 extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
+
+/* revert.c */
+extern int64 poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match, int64 transaction_id);
+
+/* as_of.c */
+extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
+										 Jsonb *object);
 
 /* prune.c */
 extern void poser_prune_lock_out(const PoserVersioned *versioned);

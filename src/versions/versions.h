@@ -191,6 +191,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 
 /* prune.c */
 
+/* The comment of a binding: how far the history of the table was pruned. */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
+
 /*
  * A function that returns the least id of a transaction with changes of this table that a
  * consumer has not confirmed, or PG_INT64_MAX.  With InvalidOid it is that of any table.

@@ -31,13 +31,17 @@ def query(statement, *parameters):
 
 
 def history(table, **match):
-    """The changes of the rows that match, oldest first."""
+    """The changes of the rows that match, oldest first, without the columns that the
+    table had before a migration was undone."""
     rows = query("SELECT * FROM poser_history(%s, %s) ORDER BY change_id",
                  table, json.dumps(match))
     for row in rows:
-        for side in "old", "new":   # Django 3.2 leaves jsonb as text
-            if isinstance(row[side], str):
+        for side in "old", "new":
+            if isinstance(row[side], str):      # Django 3.2 leaves jsonb as text
                 row[side] = json.loads(row[side])
+            if row[side] is not None:
+                row[side] = {name: value for name, value in row[side].items()
+                             if not name.endswith("_1")}
     return rows
 
 
@@ -222,7 +226,7 @@ response = client.post(f"/admin/shop/customer/{eve.id}/delete/",
 assert response.status_code == 302, response.content.decode()
 rows = history("shop_customer", id=eve.id)
 assert told(rows) == [("insert", None), ("update", ["notes"]),
-                      ("delete", rows[-1]["changed"])], rows
+                      ("delete", [])], rows
 lines = history("shop_line", customer_id=eve.id)
 assert told(lines)[:2] == [("insert", None), ("update", ["price"])], lines
 assert lines[2]["operation"] == "delete" and len(lines) == 3, lines
