@@ -267,7 +267,7 @@ poser_versioned_describe_relations(PoserVersioned *versioned, Relation rel, Rela
 {
 	versioned->nspid = nspid;
 	versioned->own = versioned->partial = versioned->partitioned = false;
-	versioned->relid = RelationGetRelid(rel);
+	versioned->relid = versioned->target = RelationGetRelid(rel);
 	versioned->versions = RelationGetRelid(versions);
 	versioned->transactions = poser_table_by_name("poser_transaction", nspid);
 	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);

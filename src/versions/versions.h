@@ -22,6 +22,7 @@ typedef struct PoserVersioned
 	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
 	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
+	Oid target;			/* the same: of a partition, the tracked table above it is described */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
 	Oid transactions;	/* poser_transaction */
