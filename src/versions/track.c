@@ -465,6 +465,7 @@ begin_versions(PoserTrack *track)
 	char *name;
 	Relation versions;
 	const char *detail;
+	bool quiet;
 
 	versions_name(track, &nspid, &name);
 	track->versions = get_relname_relid(name, nspid);
@@ -479,8 +480,12 @@ begin_versions(PoserTrack *track)
 	detail = no_versions(track, versions);
 	if (detail != NULL)
 		versions_error(track, versions, detail);
+	/* this is said in any case, unless the caller has named the table */
+	quiet = track->quiet;
+	track->quiet = quiet && track->versions_name != NULL;
 	if (poser_track_must(track, true, "relation \"%s\" is taken up as table of versions", name))
 		poser_track_match_by_name(track);
+	track->quiet = quiet;
 	relation_close(versions, track->looking ? AccessShareLock : NoLock);
 }
 

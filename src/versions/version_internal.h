@@ -50,7 +50,6 @@ extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
 extern Oid poser_owner_of(Oid relid);
-extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);
