@@ -185,11 +185,50 @@ COMMENT ON COLUMN @extschema@.poser_change.old IS 'the row before the change, if
 
 ALTER TABLE @extschema@.poser_datasync_consumer
 	ADD COLUMN tables pg_catalog.regclass[],
-	ADD COLUMN old_values pg_catalog.bool NOT NULL DEFAULT false;
+	ADD COLUMN old_values pg_catalog.bool NOT NULL DEFAULT false,
+	ADD COLUMN table_names pg_catalog.text[];
 
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.tables IS
-'the tables that it gets the changes of; null for all that the extension''s owner owns';
+'the tables that it gets the changes of; null for all that the extension''s owner owns; can be changed';
 COMMENT ON COLUMN @extschema@.poser_datasync_consumer.old_values IS 'whether it gets the rows before the changes; can be changed';
+COMMENT ON COLUMN @extschema@.poser_datasync_consumer.table_names IS
+'the database, and the number and name of each of the tables; tells a restore which of them had been dropped';
+
+CREATE FUNCTION @extschema@.poser_datasync_tables()
+RETURNS pg_catalog.trigger
+AS 'MODULE_PATHNAME', 'poser_datasync_tables'
+LANGUAGE C;
+
+COMMENT ON FUNCTION @extschema@.poser_datasync_tables() IS
+'checks the tables of a consumer when they are changed';
+
+CREATE TRIGGER poser_datasync_tables
+	BEFORE UPDATE OF tables ON @extschema@.poser_datasync_consumer
+	FOR EACH ROW EXECUTE FUNCTION @extschema@.poser_datasync_tables();
+
+CREATE FUNCTION @extschema@.poser_datasync_problem(consumer pg_catalog.name)
+RETURNS pg_catalog.text
+AS 'MODULE_PATHNAME', 'poser_datasync_problem'
+LANGUAGE C STABLE;
+
+COMMENT ON FUNCTION @extschema@.poser_datasync_problem(pg_catalog.name) IS
+'for poser_datasync_status: what is wrong with the tables of a consumer';
+
+-- The view gets a column at its end.  Views of users may depend on it, and only CREATE OR
+-- REPLACE leaves them as they are.  The server refuses it for a relation that is not a
+-- member of the extension.
+CREATE OR REPLACE VIEW @extschema@.poser_datasync_status AS
+	SELECT c.consumer, c.handler, c.runas, c.notify,
+		   p.pending, p.oldest, p.age, p.stale,
+		   COALESCE(p.transaction_id OPERATOR(pg_catalog.=)
+					pg_catalog.min(p.transaction_id) OVER (), false) AS holds_pruning,
+		   c.last_confirmed_at, c.attempts, c.last_error, c.last_failed_at, c.failed_change_id,
+		   @extschema@.poser_datasync_problem(c.consumer) AS problem
+	  FROM @extschema@.poser_datasync_consumer AS c,
+		   LATERAL @extschema@.poser_datasync_pending(c.consumer) AS p;
+
+COMMENT ON COLUMN @extschema@.poser_datasync_status.problem IS
+'which of its tables it cannot get the changes of, and why; null if there is none';
 
 CREATE FUNCTION @extschema@.poser_datasync_add(
 	consumer pg_catalog.name, start pg_catalog.text DEFAULT 'now',
@@ -223,6 +262,8 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.reg
 		  '@extschema@.poser_untrack(pg_catalog.regclass)',
 		  '@extschema@.poser_follow()',
 		  '@extschema@.poser_tracked()',
+		  '@extschema@.poser_datasync_tables()',
+		  '@extschema@.poser_datasync_problem(pg_catalog.name)',
 		  '@extschema@.poser_history(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.int8)',
 		  '@extschema@.poser_as_of(anyelement, pg_catalog.timestamptz, pg_catalog.jsonb)',
 		  '@extschema@.poser_revert(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.int8)'
@@ -238,6 +279,7 @@ GRANT EXECUTE ON FUNCTION
 	@extschema@.poser_untrack(pg_catalog.regclass),
 	@extschema@.poser_follow(),
 	@extschema@.poser_tracked(),
+	@extschema@.poser_datasync_problem(pg_catalog.name),
 	@extschema@.poser_history(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.int8),
 	@extschema@.poser_as_of(anyelement, pg_catalog.timestamptz, pg_catalog.jsonb),
 	@extschema@.poser_revert(pg_catalog.regclass, pg_catalog.jsonb, pg_catalog.int8)

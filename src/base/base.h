@@ -6,9 +6,11 @@
 #define POSER_BASE_H
 
 #include "access/genam.h"
+#include "access/relscan.h"
 #include "access/sdir.h"
 #include "access/skey.h"
 #include "access/stratnum.h"
+#include "access/tupconvert.h"
 #include "commands/trigger.h"
 #include "executor/spi.h"
 #include "fmgr.h"
@@ -94,6 +96,7 @@ extern void poser_lock_to_read(const Oid *relids, int n);
 typedef struct PoserStatement
 {
 	Oid relid;
+	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
 	int16 event;	 /* a bit of tgtype */
 	bool must_end;	 /* an AFTER trigger must still fire for it */
 	bool overlapped; /* another statement wrote the same table before this one was processed */
@@ -105,6 +108,7 @@ typedef struct PoserStatement
 } PoserStatement;
 
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
+extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_register(PoserStatement **list);
@@ -139,6 +143,7 @@ typedef struct PoserDirectTable
 	int nplain;
 	ResultRelInfo *indexes; /* all indexes, if they are open for the executor; or NULL */
 	EState *estate;			/* NULL as long as indexes is */
+	bool runs_code;			/* "indexes" has expressions or predicates, which are the owner's code */
 } PoserDirectTable;
 
 extern void poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode);
@@ -152,12 +157,18 @@ extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, 
 							TupleTableSlot *slot, bool *found);
 extern bool poser_direct_delete(Relation rel, ItemPointer tid);
 
-/* An index of a table, to look up rows. */
+/*
+ * An index of a table, to look up rows.  The index of a partitioned table is looked up in
+ * all partitions; then "scan" is NULL, and the rows come in the order of a column.
+ */
 typedef struct PoserLookup
 {
 	Relation index;
-	IndexScanDesc scan; /* NULL when it is not open */
-	TupleTableSlot *slot;
+	IndexScanDesc scan;
+	TupleTableSlot *slot; /* NULL when it is not open */
+	struct PoserLookupPartition *partitions;
+	int npartitions;
+	AttrNumber order; /* the column (bigint) that follows the looked-up ones in the index; 0 if the order does not matter */
 	int nkeys;
 	ScanKey keys;			 /* of the last look-up, to be used again */
 	StrategyNumber strategy; /* InvalidStrategy before the first one */
@@ -168,6 +179,22 @@ extern void poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, in
 extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
 extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
 extern void poser_lookup_close(PoserLookup *lookup);
+
+/* The rows of some tables, as rows of a table that they are partitions of. */
+typedef struct PoserTableScan
+{
+	List *relids; /* the tables that are left */
+	Relation whole;
+	TupleTableSlot *slot; /* the row, in the row type of "whole" */
+	Relation rel;		  /* the table that is being read; NULL if none is */
+	TableScanDesc scan;
+	TupleTableSlot *row; /* its row */
+	TupleConversionMap *map;
+} PoserTableScan;
+
+extern void poser_scan_begin(PoserTableScan *scan, List *relids, Relation whole);
+extern bool poser_scan_next(PoserTableScan *scan);
+extern void poser_scan_end(PoserTableScan *scan);
 
 /* type.c */
 extern bool poser_has_system_casts(Oid type);

@@ -36,6 +36,8 @@
 #define SO_NONE 0
 #define table_beginscan(rel, snapshot, nkeys, keys, flags) \
 	table_beginscan(rel, snapshot, nkeys, keys)
+#define table_beginscan_tidrange(rel, snapshot, first, last, flags) \
+	table_beginscan_tidrange(rel, snapshot, first, last)
 #define table_tuple_update(rel, tid, slot, cid, options, snapshot, crosscheck, wait, tmfd, lockmode, indexes) \
 	table_tuple_update(rel, tid, slot, cid, snapshot, crosscheck, wait, tmfd, lockmode, indexes)
 #define table_tuple_delete(rel, tid, cid, options, snapshot, crosscheck, wait, tmfd) \
@@ -83,6 +85,10 @@ typedef bool TU_UpdateIndexes;
 #define TU_None false
 #define UPDATES_ONLY_SUMMARIZING(indexes) false
 
+/* 16 gave the number of a relation's file a type of its own. */
+typedef Oid RelFileNumber;
+#define relation_file(rel) ((rel)->rd_node.relNode)
+
 /* Since 16 one function serves every class of objects.  These macros have the classes that Poser asks about. */
 #define object_ownercheck(classid, objectid, roleid) pg_class_ownercheck(objectid, roleid)
 #define object_aclcheck(classid, objectid, roleid, mode) \
@@ -100,6 +106,7 @@ typedef bool TU_UpdateIndexes;
 #else
 
 #define UPDATES_ONLY_SUMMARIZING(indexes) ((indexes) == TU_Summarizing)
+#define relation_file(rel) ((rel)->rd_locator.relNumber)
 
 #endif /* before 16 */
 

@@ -7,18 +7,27 @@
  * row-level security of these tables do not apply, so that a user can write a widget
  * without a privilege on the tables behind it.
  *
- * Only Poser's own bookkeeping tables are written in this way.
+ * Only Poser's own bookkeeping tables and tables of versions are written in this way.
+ * An index with expressions or a predicate runs code of the table's owner.  So its
+ * entries are made with the owner's rights.
  */
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/tupconvert.h"
 #include "access/xact.h"
 #include "catalog/index.h"
+#include "catalog/partition.h"
 #include "catalog/pg_am.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "executor/executor.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -38,6 +47,40 @@ poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode)
 	table->nplain = 0;
 	table->indexes = NULL;
 	table->estate = NULL;
+	table->runs_code = false;
+}
+
+/* Does the index have expressions or a predicate?  They are not looked at, because that would run functions in them. */
+static bool
+has_code(Relation index)
+{
+	return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
+/* What was current before begin_code(). */
+typedef struct Caller
+{
+	Oid userid;
+	int sec_context;
+	int nestlevel;
+} Caller;
+
+/* Expressions and predicates of indexes are the code of the table's owner.  They run with the rights of the owner, and leave no setting behind. */
+static void
+begin_code(PoserDirectTable *table, Caller *caller)
+{
+	GetUserIdAndSecContext(&caller->userid, &caller->sec_context);
+	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
+						   caller->sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	caller->nestlevel = NewGUCNestLevel();
+}
+
+static void
+end_code(Caller *caller)
+{
+	AtEOXact_GUC(false, caller->nestlevel);
+	SetUserIdAndSecContext(caller->userid, caller->sec_context);
 }
 
 /* Close the plain indexes.  Their locks are released, as the executor does. */
@@ -47,7 +90,8 @@ close_plain(PoserDirectTable *table)
 	for (int i = 0; i < table->nplain; i++)
 	{
 		index_close(table->plain[i].rel, RowExclusiveLock);
-		pfree(table->plain[i].info);
+		if (table->plain[i].info != NULL)
+			pfree(table->plain[i].info);
 	}
 	pfree(table->plain);
 	table->plain = NULL;
@@ -69,13 +113,12 @@ poser_direct_close(PoserDirectTable *table)
 	table_close(table->rel, NoLock);
 }
 
-/* Is the index a B-tree of columns, over all rows, that checks its keys at once? */
+/* Is an index of columns over all rows a B-tree that checks its keys at once? */
 static bool
 is_plain(Relation index, const IndexInfo *info)
 {
 	return index->rd_rel->relam == BTREE_AM_OID && info->ii_ReadyForInserts &&
-		   index->rd_index->indimmediate && info->ii_Expressions == NIL && info->ii_Predicate == NIL &&
-		   info->ii_ExclusionOps == NULL;
+		   index->rd_index->indimmediate && info->ii_ExclusionOps == NULL;
 }
 
 /*
@@ -102,8 +145,8 @@ poser_direct_open_plain(PoserDirectTable *table)
 		PoserPlainIndex *index = &table->plain[table->nplain++];
 
 		index->rel = index_open(lfirst_oid(lc), RowExclusiveLock);
-		index->info = BuildIndexInfo(index->rel);
-		all_plain = all_plain && is_plain(index->rel, index->info);
+		index->info = has_code(index->rel) ? NULL : BuildIndexInfo(index->rel);
+		all_plain = all_plain && index->info != NULL && is_plain(index->rel, index->info);
 	}
 	list_free(indexes);
 	if (!all_plain)
@@ -147,12 +190,30 @@ poser_direct_index_new_row(PoserDirectTable *table, TupleTableSlot *slot)
 void
 poser_direct_open_indexes(PoserDirectTable *table)
 {
+	List *indexes;
+	ListCell *lc;
+	Caller caller;
+
 	if (table->indexes != NULL)
 		return;
+	indexes = RelationGetIndexList(table->rel);
+	foreach(lc, indexes)
+	{
+		Relation index = index_open(lfirst_oid(lc), RowExclusiveLock);
+
+		table->runs_code = table->runs_code || has_code(index);
+		index_close(index, NoLock);
+	}
+	list_free(indexes);
 	table->estate = CreateExecutorState();
 	table->indexes = makeNode(ResultRelInfo);
 	InitResultRelInfo(table->indexes, table->rel, 0, NULL, 0);
+	/* this already evaluates what is constant in the expressions */
+	if (table->runs_code)
+		begin_code(table, &caller);
 	ExecOpenIndices(table->indexes, false);
+	if (table->runs_code)
+		end_code(&caller);
 }
 
 /*
@@ -245,7 +306,8 @@ poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum 
 	Relation index;
 	IndexScanDesc scan;
 
-	if (!OidIsValid(indexid))
+	/* an index of a partitioned table has no entries, see poser_lookup_open() */
+	if (!OidIsValid(indexid) || rel->rd_rel->relkind != RELKIND_RELATION)
 		return false;
 	index = index_open(indexid, AccessShareLock);
 	for (int i = 0; i < nkeys; i++)
@@ -278,6 +340,47 @@ poser_direct_delete(Relation rel, ItemPointer tid)
 	return result == TM_Ok;
 }
 
+/* A partition of a table in which rows are looked up. */
+typedef struct PoserLookupPartition
+{
+	Relation rel;
+	PoserLookup lookup;
+	TupleConversionMap *map; /* to the row type of the whole table; NULL if it is the same */
+	bool has_row;			 /* lookup.slot has a row that was not returned yet */
+	bool at_end;
+} PoserLookupPartition;
+
+/* Open the partitions of a table, and the index of each that belongs to the table's index.  Locks them until the transaction ends. */
+static void
+open_partitions(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
+{
+	List *relids = find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL);
+	ListCell *lc;
+
+	lookup->partitions = palloc(list_length(relids) * sizeof(PoserLookupPartition));
+	lookup->npartitions = 0;
+	foreach(lc, relids)
+	{
+		PoserLookupPartition *partition = &lookup->partitions[lookup->npartitions];
+		Oid partition_index;
+
+		/* a foreign table has no index, and rows of it cannot be looked up */
+		if (get_rel_relkind(lfirst_oid(lc)) != RELKIND_RELATION)
+			continue;
+		partition->rel = table_open(lfirst_oid(lc), NoLock);
+		partition_index = index_get_partition(partition->rel, indexid);
+		if (!OidIsValid(partition_index))
+		{
+			table_close(partition->rel, NoLock);
+			continue;
+		}
+		poser_lookup_open(&partition->lookup, partition->rel, partition_index, nkeys);
+		partition->map = convert_tuples_by_name(RelationGetDescr(partition->rel), RelationGetDescr(rel));
+		lookup->npartitions++;
+	}
+	list_free(relids);
+}
+
 /*
  * Open an index of a table, to look up rows by its first "nkeys" columns.  What the
  * look-ups need is allocated in the current memory context.  The caller holds a lock on
@@ -286,13 +389,20 @@ poser_direct_delete(Relation rel, ItemPointer tid)
 void
 poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 {
+	memset(lookup, 0, sizeof(PoserLookup));
 	lookup->context = CurrentMemoryContext;
+	lookup->nkeys = nkeys;
+	lookup->strategy = InvalidStrategy;
 	lookup->index = index_open(indexid, RowExclusiveLock);
+	lookup->keys = palloc(Max(nkeys, 1) * sizeof(ScanKeyData));
+	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		lookup->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsVirtual);
+		open_partitions(lookup, rel, indexid, nkeys);
+		return;
+	}
 	lookup->slot = table_slot_create(rel, NULL);
 	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
-	lookup->nkeys = nkeys;
-	lookup->keys = palloc(Max(nkeys, 1) * sizeof(ScanKeyData));
-	lookup->strategy = InvalidStrategy;
 }
 
 /*
@@ -303,8 +413,16 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 void
 poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls)
 {
-	MemoryContext old = MemoryContextSwitchTo(lookup->context);
+	MemoryContext old;
 
+	for (int i = 0; i < lookup->npartitions; i++)
+	{
+		poser_lookup_begin(&lookup->partitions[i].lookup, strategy, values, nulls);
+		lookup->partitions[i].has_row = lookup->partitions[i].at_end = false;
+	}
+	if (lookup->scan == NULL)
+		return;
+	old = MemoryContextSwitchTo(lookup->context);
 	for (int i = 0; i < lookup->nkeys; i++)
 	{
 		/* finding the operators takes longer than the look-up */
@@ -318,13 +436,74 @@ poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *va
 	MemoryContextSwitchTo(old);
 }
 
+/* Put the row of a partition into a virtual slot of the whole table.  "map" is NULL if both have one row type. */
+static void
+put_row(TupleTableSlot *row, TupleConversionMap *map, TupleTableSlot *slot)
+{
+	if (map != NULL)
+	{
+		(void) execute_attr_map_slot(map->attrMap, row, slot);
+		return;
+	}
+	ExecClearTuple(slot);
+	slot_getallattrs(row);
+	memcpy(slot->tts_values, row->tts_values, slot->tts_tupleDescriptor->natts * sizeof(Datum));
+	memcpy(slot->tts_isnull, row->tts_isnull, slot->tts_tupleDescriptor->natts * sizeof(bool));
+	ExecStoreVirtualTuple(slot);
+}
+
+/* As poser_lookup_next(), in a partitioned table: the first of the partitions' next rows. */
+static bool
+next_of_partitions(PoserLookup *lookup, ScanDirection direction)
+{
+	PoserLookupPartition *first = NULL;
+	int64 first_value = 0;
+
+	for (int i = 0; i < lookup->npartitions; i++)
+	{
+		PoserLookupPartition *partition = &lookup->partitions[i];
+		int64 value = 0;
+
+		if (!partition->has_row && !partition->at_end)
+		{
+			partition->has_row = poser_lookup_next(&partition->lookup, direction);
+			partition->at_end = !partition->has_row;
+		}
+		if (!partition->has_row)
+			continue;
+		if (lookup->order != 0)
+		{
+			AttrNumber column = lookup->order;
+			bool isnull;
+
+			if (partition->map != NULL)
+				column = partition->map->attrMap->attnums[column - 1];
+			value = DatumGetInt64(slot_getattr(partition->lookup.slot, column, &isnull));
+		}
+		if (first == NULL || (ScanDirectionIsBackward(direction) ? value > first_value : value < first_value))
+		{
+			first = partition;
+			first_value = value;
+		}
+	}
+	if (first == NULL)
+		return false;
+	first->has_row = false;
+	put_row(first->lookup.slot, first->map, lookup->slot);
+	return true;
+}
+
 /* Get the next row into lookup->slot, in the index's order or against it; returns false if there is none. */
 bool
 poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 {
-	MemoryContext old = MemoryContextSwitchTo(lookup->context);
-	bool found = index_getnext_slot(lookup->scan, direction, lookup->slot);
+	MemoryContext old;
+	bool found;
 
+	if (lookup->scan == NULL)
+		return next_of_partitions(lookup, direction);
+	old = MemoryContextSwitchTo(lookup->context);
+	found = index_getnext_slot(lookup->scan, direction, lookup->slot);
 	MemoryContextSwitchTo(old);
 	return found;
 }
@@ -333,9 +512,73 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 void
 poser_lookup_close(PoserLookup *lookup)
 {
-	index_endscan(lookup->scan);
+	for (int i = 0; i < lookup->npartitions; i++)
+	{
+		poser_lookup_close(&lookup->partitions[i].lookup);
+		table_close(lookup->partitions[i].rel, NoLock);
+	}
+	if (lookup->scan != NULL)
+		index_endscan(lookup->scan);
 	index_close(lookup->index, NoLock);
 	ExecDropSingleTupleTableSlot(lookup->slot);
 	pfree(lookup->keys);
-	lookup->scan = NULL;
+	memset(lookup, 0, sizeof(PoserLookup));
+}
+
+/*
+ * Begin to read all rows of some tables, which are "whole" itself or partitions of it, as
+ * they are now.  The rows get the row type of "whole".  Locks the tables until the
+ * transaction ends.
+ */
+void
+poser_scan_begin(PoserTableScan *scan, List *relids, Relation whole)
+{
+	memset(scan, 0, sizeof(PoserTableScan));
+	scan->relids = relids;
+	scan->whole = whole;
+	scan->slot = MakeSingleTupleTableSlot(RelationGetDescr(whole), &TTSOpsVirtual);
+}
+
+/* Close the table that is being read. */
+static void
+end_table(PoserTableScan *scan)
+{
+	table_endscan(scan->scan);
+	ExecDropSingleTupleTableSlot(scan->row);
+	table_close(scan->rel, NoLock);
+	scan->rel = NULL;
+}
+
+/* Get the next row into scan->slot; returns false if there is none. */
+bool
+poser_scan_next(PoserTableScan *scan)
+{
+	for (;;)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (scan->rel == NULL)
+		{
+			if (scan->relids == NIL)
+				return false;
+			scan->rel = table_open(linitial_oid(scan->relids), AccessShareLock);
+			scan->relids = list_delete_first(scan->relids);
+			scan->scan = table_beginscan(scan->rel, SnapshotSelf, 0, NULL, SO_NONE);
+			scan->row = table_slot_create(scan->rel, NULL);
+			scan->map = convert_tuples_by_name(RelationGetDescr(scan->rel), RelationGetDescr(scan->whole));
+		}
+		if (table_scan_getnextslot(scan->scan, ForwardScanDirection, scan->row))
+		{
+			put_row(scan->row, scan->map, scan->slot);
+			return true;
+		}
+		end_table(scan);
+	}
+}
+
+void
+poser_scan_end(PoserTableScan *scan)
+{
+	if (scan->rel != NULL)
+		end_table(scan);
+	ExecDropSingleTupleTableSlot(scan->slot);
 }

@@ -60,8 +60,8 @@ event_type(TriggerEvent event)
 }
 
 /* Does the trigger fire in this session?  The server has the same rule. */
-static bool
-is_enabled(const Trigger *tg)
+bool
+poser_trigger_is_enabled(const Trigger *tg)
 {
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return tg->tgenabled == TRIGGER_FIRES_ON_REPLICA || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
@@ -79,7 +79,7 @@ fires_after(TriggerData *trigdata, int16 event)
 		Trigger *tg = &desc->triggers[i];
 
 		if (tg->tgfoid == trigdata->tg_trigger->tgfoid &&
-			is_enabled(tg) &&
+			poser_trigger_is_enabled(tg) &&
 			!TRIGGER_FOR_ROW(tg->tgtype) && TRIGGER_FOR_AFTER(tg->tgtype) && (tg->tgtype & event))
 			return true;
 	}

@@ -13,6 +13,8 @@
  * A check of rows runs only if the tables have the columns that it reads, and if the
  * owner of poser_component may read all rows.  Otherwise a check of the structure has
  * reported the reason.
+ *
+ * Tables that users have tracked are checked one after the other, see check_own.c.
  */
 #include "postgres.h"
 
@@ -30,6 +32,7 @@
 #include "utils/snapmgr.h"
 
 #include "check/check_internal.h"
+#include "versions/versions.h"
 
 PG_FUNCTION_INFO_V1(poser_check);
 
@@ -204,39 +207,154 @@ poser_check_run(const PoserCheck *check, const char *sql)
 	return result;
 }
 
+/* Add a problem to the result. */
+void
+poser_check_add(const PoserCheck *check, const char *object, const char *problem)
+{
+	Datum values[] = {CStringGetTextDatum(object), CStringGetTextDatum(problem)};
+	bool nulls[] = {false, false};
+
+	tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
+}
+
 /*
- * poser_check() returns table (object text, problem text)
+ * Check the extension's own tables.  The caller has their locks.  With "target", check only
+ * the history of this one.
+ */
+static void
+check_fixed(const PoserCheck *check, Oid target)
+{
+	Oid owned = OidIsValid(target) ? target : get_relname_relid("poser_component", check->nspid);
+	Oid save_userid;
+	int save_sec_context;
+
+	/* act as the owner of poser_component, or of the one table */
+	if (OidIsValid(owned))
+		poser_become_owner(owned, &save_userid, &save_sec_context);
+	else
+		GetUserIdAndSecContext(&save_userid, &save_sec_context);
+
+	/* check the structure, and the rows of each part that can be checked */
+	if (OidIsValid(target))
+	{
+		if (can_check(HISTORY, check->nspid))
+			poser_check_history(check, target);
+		else
+			poser_check_add(check, psprintf("table %s", get_rel_name(target)),
+							"has a history that its owner may not read, or that has been changed");
+	}
+	else
+	{
+		if (poser_check_structure(check) && can_check(COUNTS, check->nspid))
+			poser_check_counts(check);
+		if (is_from(check, 2) && can_check(HISTORY, check->nspid))
+			poser_check_history(check, InvalidOid);
+		if (is_from(check, 3) && can_check(BATCHES, check->nspid))
+			poser_check_batches(check);
+		if (is_from(check, 4) && can_check(HISTORY, check->nspid) && can_check(CONSUMERS, check->nspid) &&
+			poser_is_owner(get_relname_relid("poser_datasync_consumer", check->nspid), GetUserId()))
+			poser_check_consumers(check);
+	}
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+}
+
+/* Is this one of the extension's tables that have a history? */
+static bool
+is_fixed(Oid relid, Oid nspid)
+{
+	List *tables = poser_tracked_tables(nspid);
+	ListCell *lc;
+
+	foreach(lc, tables)
+	{
+		PoserTracked *tracked = lfirst(lc);
+
+		if (tracked->relid == relid && !OidIsValid(tracked->binding))
+			return true;
+	}
+	return false;
+}
+
+/* Remove the tables without the rights of their owner from a list of OIDs. */
+static List *
+keep_owned(List *relids)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, relids)
+	{
+		if (poser_is_owner(lfirst_oid(lc), GetUserId()))
+			result = lappend_oid(result, lfirst_oid(lc));
+	}
+	return result;
+}
+
+/* Has the caller the rights of the owners of the relations of counts and history? */
+static bool
+owns_fixed(Oid nspid)
+{
+	for (int i = 0; i < lengthof(relations); i++)
+	{
+		Oid relid = get_relname_relid(relations[i].name, nspid);
+
+		if (OidIsValid(relid) && (relations[i].part == COUNTS || relations[i].part == HISTORY) &&
+			!poser_is_owner(relid, GetUserId()))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * poser_check(target regclass = NULL) returns table (object text, problem text)
  *
- * The caller must have the rights of the owners of the tables.  Rows are checked
- * with the rights of the owner of poser_component, which sees all of them even under
- * FORCE ROW LEVEL SECURITY.  If tables have different owners, and the owner of
- * poser_component may not read one of them, this is reported as a problem.
+ * The caller must have the rights of the owners of the tables.  Without a target that is
+ * the extension's tables, and each tracked table with an owner whose rights the caller has.
+ * A caller that owns no table of the extension gets the problems of the tracked ones only.
+ *
+ * Rows of the extension's tables are checked with the rights of the owner of
+ * poser_component, which sees all of them even under FORCE ROW LEVEL SECURITY.  If tables
+ * have different owners, and the owner of poser_component may not read one of them, this is
+ * reported as a problem.  A tracked table is checked with the rights of its own owner.
  */
 Datum
 poser_check(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	PoserCheck check = {.rsinfo = (ReturnSetInfo *) fcinfo->resultinfo, .nspid = nspid};
-	Oid component;
-	Oid save_userid;
-	int save_sec_context;
+	Oid target = PG_NARGS() > 0 && !PG_ARGISNULL(0) ? PG_GETARG_OID(0) : InvalidOid;
+	bool fixed = !OidIsValid(target) || is_fixed(target, nspid);
+	List *own = NIL;
+	ListCell *lc;
 	int level;
 
 	/* only an owner may lock the relations; check again after the locks, because they may have changed before */
-	check_owners(nspid);
-	lock_relations(nspid);
-	check_owners(nspid);
+	if (OidIsValid(target))
+	{
+		poser_check_owner(target);
+		if (!fixed)
+			own = list_make1_oid(poser_check_find_target(target, nspid));
+	}
+	else
+	{
+		own = keep_owned(poser_check_find_own(nspid));
+		if (own != NIL && !owns_fixed(nspid))
+			fixed = false;
+		else
+			check_owners(nspid);
+	}
+	if (fixed)
+	{
+		lock_relations(nspid);
+		if (OidIsValid(target))
+			poser_check_owner(target);
+		else
+			check_owners(nspid);
+	}
 
 	/* in READ COMMITTED this snapshot is newer than the locks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	InitMaterializedSRF(fcinfo, 0);
-
-	/* act as the owner of poser_component */
-	component = get_relname_relid("poser_component", nspid);
-	if (OidIsValid(component))
-		poser_become_owner(component, &save_userid, &save_sec_context);
-	else
-		GetUserIdAndSecContext(&save_userid, &save_sec_context);
 
 	/* the queries compare names and types with texts without quotes */
 	level = NewGUCNestLevel();
@@ -245,21 +363,17 @@ poser_check(PG_FUNCTION_ARGS)
 	check.schema = quote_identifier(get_namespace_name(nspid));
 	check.version = poser_installed_version(fcinfo->flinfo->fn_oid);
 
-	/* check the structure, and the rows of each part that can be checked */
-	if (poser_check_structure(&check) && can_check(COUNTS, nspid))
-		poser_check_counts(&check);
-	if (is_from(&check, 2) && can_check(HISTORY, nspid))
-		poser_check_history(&check);
-	if (is_from(&check, 3) && can_check(BATCHES, nspid))
-		poser_check_batches(&check);
-	if (is_from(&check, 4) && can_check(HISTORY, nspid) && can_check(CONSUMERS, nspid) &&
-		poser_is_owner(get_relname_relid("poser_datasync_consumer", nspid), GetUserId()))
-		poser_check_consumers(&check);
+	if (fixed)
+		check_fixed(&check, target);
+	foreach(lc, own)
+	{
+		CHECK_FOR_INTERRUPTS();
+		poser_check_own(&check, lfirst_oid(lc), OidIsValid(target));
+	}
 
-	/* back to the caller's settings and rights */
+	/* back to the caller's settings */
 	SPI_finish();
 	AtEOXact_GUC(true, level);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
 	PopActiveSnapshot();
 	return (Datum) 0;
 }

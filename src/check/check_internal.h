@@ -27,6 +27,7 @@ typedef struct PoserCheck
 /* check.c */
 extern char *poser_installed_version(Oid fnoid);
 extern uint64 poser_check_run(const PoserCheck *check, const char *sql);
+extern void poser_check_add(const PoserCheck *check, const char *object, const char *problem);
 
 /* check_structure.c */
 extern const char *const poser_own_columns;
@@ -37,8 +38,13 @@ extern const char *const poser_own_structure;
 
 /* check_rows.c */
 extern void poser_check_counts(const PoserCheck *check);
-extern void poser_check_history(const PoserCheck *check);
+extern void poser_check_history(const PoserCheck *check, Oid target);
 extern void poser_check_batches(const PoserCheck *check);
 extern void poser_check_consumers(const PoserCheck *check);
+
+/* check_own.c */
+extern List *poser_check_find_own(Oid nspid);
+extern Oid poser_check_find_target(Oid target, Oid nspid);
+extern void poser_check_own(const PoserCheck *check, Oid relid, bool wait);
 
 #endif /* POSER_CHECK_INTERNAL_H */

@@ -139,8 +139,6 @@ add_unrecorded_columns(const PoserCheck *check, const PoserVersioned *versioned)
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
 		Form_pg_attribute recorded = NULL;
 		const char *problem;
-		Datum values[2];
-		bool nulls[2] = {false, false};
 
 		for (int j = 0; j < versioned->natts; j++)
 			if (versioned->source[j] == i + 1)
@@ -154,18 +152,16 @@ add_unrecorded_columns(const PoserCheck *check, const PoserVersioned *versioned)
 			problem = "is longer than in %s: a longer value is an error";
 		else
 			continue;
-		values[0] = CStringGetTextDatum(psprintf("column %s of %s", NameStr(att->attname),
-												 RelationGetRelationName(rel)));
-		values[1] = CStringGetTextDatum(psprintf(problem, RelationGetRelationName(versions)));
-		tuplestore_putvalues(check->rsinfo->setResult, check->rsinfo->setDesc, values, nulls);
+		poser_check_add(check, psprintf("column %s of %s", NameStr(att->attname), RelationGetRelationName(rel)),
+						psprintf(problem, RelationGetRelationName(versions)));
 	}
 	table_close(versions, AccessShareLock);
 	table_close(rel, AccessShareLock);
 }
 
-/* Check the history of all tables that have one. */
+/* Check the history of the extension's tables that have one; with "target", of this one only. */
 void
-poser_check_history(const PoserCheck *check)
+poser_check_history(const PoserCheck *check, Oid target)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
 	StringInfoData ids;
@@ -182,6 +178,8 @@ poser_check_history(const PoserCheck *check)
 		const char *label = quote_literal_cstr(poser_versioned_label(i));
 		StringInfoData comparison;
 
+		if (OidIsValid(target) && tables[i].relid != target)
+			continue;
 		add_unrecorded_columns(check, &tables[i]);
 		initStringInfo(&comparison);
 		poser_history_append_comparison(&comparison, &tables[i]);

@@ -220,6 +220,52 @@ poser_consumer_read(PoserConsumer *consumer, bool lock)
 	consumer->changed = false;
 	MemoryContextSwitchTo(old);
 	SPI_freetuptable(SPI_tuptable);
+	poser_consumer_read_tables(consumer);
+}
+
+/*
+ * Read which tables the consumer gets the changes of, with the active snapshot.  Raises an
+ * error if the consumer has no row.  The caller acts as the owner.  Before 1.6 the table has
+ * no such columns, and a consumer gets the changes of all tables that there are.
+ */
+void
+poser_consumer_read_tables(PoserConsumer *consumer)
+{
+	static const Oid types[] = {REGCLASSARRAYOID, BOOLOID, TEXTARRAYOID};
+	const Oid argtypes[] = {NAMEOID};
+	Datum name = NameGetDatum(consumer->name);
+	Datum values[lengthof(types)];
+	bool nulls[lengthof(types)];
+	MemoryContext old;
+
+	consumer->tables = NULL;
+	consumer->table_names = NULL;
+	consumer->old_values = false;
+	if (get_attnum(consumer->relid, "tables") == InvalidAttrNumber)
+		return;
+	if (poser_run(&(PoserQuery) {
+			.sql = psprintf("SELECT tables, old_values, table_names\n"
+							"  FROM %s\n"
+							" WHERE consumer OPERATOR(pg_catalog.=) $1",
+							poser_relation_name(consumer->relid)),
+			.nargs = 1,
+			.argtypes = argtypes,
+			.values = &name,
+			.read_only = true}) == 0)
+		no_such_consumer(consumer);
+
+	/* a user may have changed the columns' types */
+	for (int i = 0; i < lengthof(types); i++)
+		poser_check_type(NULL, SPI_tuptable->tupdesc, i + 1, types[i]);
+	heap_deform_tuple(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, values, nulls);
+	old = MemoryContextSwitchTo(consumer->context);
+	if (!nulls[0])
+		consumer->tables = DatumGetArrayTypePCopy(values[0]);
+	consumer->old_values = !nulls[1] && DatumGetBool(values[1]);
+	if (!nulls[2])
+		consumer->table_names = DatumGetArrayTypePCopy(values[2]);
+	MemoryContextSwitchTo(old);
+	SPI_freetuptable(SPI_tuptable);
 }
 
 /*

@@ -7,7 +7,10 @@
 #ifndef POSER_DATASYNC_INTERNAL_H
 #define POSER_DATASYNC_INTERNAL_H
 
+#include "access/sdir.h"
 #include "fmgr.h"
+#include "nodes/pg_list.h"
+#include "utils/array.h"
 #include "utils/tuplestore.h"
 
 #include "versions/versions.h"
@@ -39,6 +42,11 @@ typedef struct PoserConsumer
 	char *last_error;		  /* of the handler */
 	int64 failed_change;	  /* failed_change_id */
 
+	/* which tables it gets the changes of, see consumer_tables.c */
+	ArrayType *tables;		/* of regclass; NULL for all that the owner owns */
+	ArrayType *table_names; /* of text, see poser_tables_name() */
+	bool old_values;		/* it also gets the rows before the changes */
+
 	/* what poser_consumer_save() has to do */
 	bool changed;		/* write the columns */
 	bool has_confirmed; /* set last_confirmed_at to now */
@@ -63,6 +71,7 @@ extern Oid poser_consumer_table_beside(Oid transactions);
 extern void poser_consumer_init(PoserConsumer *consumer, Name name, Oid relid);
 extern void poser_consumer_from_argument(PoserConsumer *consumer, FunctionCallInfo fcinfo, const char *function);
 extern void poser_consumer_read(PoserConsumer *consumer, bool lock);
+extern void poser_consumer_read_tables(PoserConsumer *consumer);
 extern bool poser_consumer_update(PoserConsumer *consumer, const PoserQuery *query);
 extern bool poser_consumer_is_updating(Oid relid);
 extern void poser_consumer_save(PoserConsumer *consumer);
@@ -71,14 +80,37 @@ extern void poser_consumer_open(PoserConsumer *consumer, bool only_owner);
 extern void poser_snapshot_parameter(struct varlena *snapshot, Datum *value, char *null);
 extern char *poser_datasync_relation_name(Oid nspid, const char *name);
 
+/* consumer_tables.c */
+
+/* A table that a consumer gets the changes of. */
+typedef struct PoserFeedTable
+{
+	PoserTracked tracked;
+	int64 greatest; /* no version has a greater change_id; set by poser_feed_changed() */
+} PoserFeedTable;
+
+extern ArrayType *poser_tables_check(ArrayType *tables, Oid nspid);
+extern ArrayType *poser_tables_name(ArrayType *tables);
+extern ArrayType *poser_tables_arrive(ArrayType *tables, ArrayType *names);
+extern List *poser_feed_tables(PoserConsumer *consumer, char **problem, bool ungranted);
+extern void poser_feed_check(PoserConsumer *consumer);
+extern bool poser_feed_look(const PoserFeedTable *table, Snapshot snapshot, ScanDirection direction, int64 after,
+							int64 *change_id);
+extern List *poser_feed_changed(List *tables, int64 after);
+extern Oid poser_feed_lock(PoserConsumer *consumer, List **changed);
+extern void poser_feed_describe(PoserVersioned *versioned, PoserConsumer *consumer, const PoserFeedTable *table);
+extern int64 poser_feed_pruned(const PoserFeedTable *table);
+extern uint64 poser_feed_run(const PoserFeedTable *table, const PoserQuery *query);
+
 /* window.c */
 extern int poser_begin_reading(void);
-extern void poser_describe_history(PoserVersioned *tables, Oid nspid);
+extern Oid poser_lock_transactions(Oid nspid);
 extern int64 poser_last_change_id(Oid nspid);
 extern int64 poser_first_unseen_transaction(Oid nspid, struct varlena *from, struct varlena *to);
 extern struct varlena *poser_take_snapshot(PoserConsumer *consumer);
 extern bool poser_window_is_open(const PoserConsumer *consumer);
-extern bool poser_window_open(PoserConsumer *consumer, PoserVersioned *tables);
+extern bool poser_window_open(PoserConsumer *consumer, List **changed);
+extern List *poser_window_changed(PoserConsumer *consumer);
 extern void poser_window_close(PoserConsumer *consumer);
 extern void poser_window_deliver(PoserConsumer *consumer, int64 change_id);
 extern void poser_window_confirm(PoserConsumer *consumer, int64 change_id);
@@ -103,13 +135,21 @@ typedef struct PoserChangeTransactions PoserChangeTransactions;
 extern PoserChangeTransactions *poser_change_transactions(PoserConsumer *consumer, Oid relid);
 extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransactions *transactions, int64 id);
 
+/* change_read.c */
+extern TupleDesc poser_change_desc(PoserConsumer *consumer);
+extern int64 poser_read_window(PoserConsumer *consumer, List *changed, Tuplestorestate *store, int64 limit,
+							   bool with_payload, int64 *first, int64 *last);
+
 /* change.c */
 
-/* Columns of poser_change. */
+/* Columns of poser_change.  Those that 1.6 has added are found by their names. */
 #define CHANGE_ID 1
 #define CHANGE_TRANSACTION 2
 #define CHANGE_ISSUED_AT 3
 #define CHANGE_USERNAME 4
+#define CHANGE_PAYLOAD_TYPE 5
+#define CHANGE_PAYLOAD_KEY 6
+#define CHANGE_DELETION 7
 #define CHANGE_PAYLOAD 8
 #define CHANGE_COLUMNS 8
 
@@ -128,7 +168,6 @@ extern const PoserChangeTransaction *poser_change_transaction(PoserChangeTransac
 #define IS_NOT_SEEN "($2 IS NULL OR NOT pg_catalog.pg_visible_in_snapshot(t.xact, $2))"
 
 extern uint64 poser_consumer_query(PoserConsumer *consumer, PoserQuery query, int nmore, const int64 *more);
-extern TupleDesc poser_change_desc(PoserConsumer *consumer);
 extern Tuplestorestate *poser_change_store(MemoryContext parent, bool random_access);
 extern int64 poser_fetch_changes(PoserConsumer *consumer, Tuplestorestate *store, int64 limit, bool with_payload,
 								 int64 *first, int64 *last);

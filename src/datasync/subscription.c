@@ -27,22 +27,45 @@ PG_FUNCTION_INFO_V1(poser_datasync_revoke);
 
 /*
  * Returns a number that stays the same until the history is pruned again: each pruning
- * that removes versions writes the horizon's row anew.  Its values tell less, because a
- * pruning can remove only changes before the last one that was pruned.
+ * that removes versions writes the horizon of their table anew.  The horizons' values tell
+ * less, because a pruning can remove only changes before the last one that was pruned.  The
+ * horizon of an own table is the comment of its binding, in pg_description.
  *
- *		SELECT sum(xmin::text::int8)::int8 FROM poser_version_horizon
+ *		SELECT (COALESCE((SELECT sum(xmin::text::int8) FROM poser_version_horizon), 0)
+ *				+ COALESCE((SELECT sum(xmin::text::int8) FROM pg_description
+ *							 WHERE classoid = 'pg_trigger'::regclass AND objoid = ANY ([the bindings: $1])), 0))::int8
  *
  * A newer snapshot may replace the active one, see poser_lock_to_read().
  */
 static int64
 last_pruning(Oid nspid)
 {
+	const Oid argtypes[] = {OIDARRAYOID};
 	Oid horizon = poser_relation_by_name("poser_version_horizon", nspid);
+	List *bindings = poser_tracked_bindings(nspid);
+	Datum *oids = palloc(Max(list_length(bindings), 1) * sizeof(Datum));
+	Datum values[1];
+	int n = 0;
+	ListCell *lc;
+
+	foreach(lc, bindings)
+	{
+		oids[n++] = ObjectIdGetDatum(((PoserTracked *) lfirst(lc))->binding);
+	}
+	values[0] = PointerGetDatum(construct_array(oids, n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
 
 	poser_lock_to_read(&horizon, 1);
 	poser_run(&(PoserQuery) {
-		.sql = psprintf("SELECT pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)::pg_catalog.int8 FROM %s",
+		.sql = psprintf("SELECT (COALESCE((SELECT pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8) FROM %s), 0)\n"
+						"        OPERATOR(pg_catalog.+)\n"
+						"        COALESCE((SELECT pg_catalog.sum(xmin::pg_catalog.text::pg_catalog.int8)\n"
+						"                    FROM pg_catalog.pg_description\n"
+						"                   WHERE classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass\n"
+						"                     AND objoid OPERATOR(pg_catalog.=) ANY ($1)), 0))::pg_catalog.int8",
 						poser_relation_name(horizon)),
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
 		.read_only = true,
 	});
 	return poser_result_int64(1, NULL);
@@ -76,25 +99,30 @@ check_not_pruned(PoserConsumer *consumer)
  * rewritten before the copy is made.
  */
 static void
-check_copy(Oid nspid)
+check_copy(PoserConsumer *consumer)
 {
-	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	ListCell *lc;
 
-	poser_versioned_describe_all(tables, nspid);
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		poser_lock_to_read(&tables[i].relid, 1);
+	foreach(lc, poser_feed_tables(consumer, NULL, false))
+	{
+		CHECK_FOR_INTERRUPTS();
+		poser_lock_to_read(&((PoserFeedTable *) lfirst(lc))->tracked.relid, 1);
+	}
 }
 
 /*
  * poser_datasync_add(consumer name, start text, handler regprocedure, runas text,
- *					  notify boolean, own_changes boolean)
+ *					  notify boolean, own_changes boolean, tables regclass[], old_values boolean)
+ *
+ * Before 1.6 it has no tables and old_values.
  */
 Datum
 poser_datasync_add(PG_FUNCTION_ARGS)
 {
-	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID};
+	const Oid argtypes[] = {NAMEOID, TEXTOID, TEXTOID, BOOLOID, BOOLOID, INT8OID, REGCLASSARRAYOID, BOOLOID, TEXTARRAYOID};
+	const int nargs = PG_NARGS() > 6 ? lengthof(argtypes) : 6;
 	Datum values[lengthof(argtypes)];
-	char nulls[] = "      ";
+	char nulls[] = "         ";
 	PoserConsumer consumer;
 	char *start;
 	char *runas = NULL;
@@ -111,6 +139,10 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("start, notify and own_changes must not be null")));
+	if (PG_NARGS() > 7 && PG_ARGISNULL(7))
+		ereport(ERROR,
+				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				 errmsg("old_values must not be null")));
 	start = text_to_cstring(PG_GETARG_TEXT_PP(1));
 	if (strcmp(start, "now") != 0 && strcmp(start, "beginning") != 0)
 		ereport(ERROR,
@@ -141,6 +173,21 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	poser_consumer_become_owner(&consumer);
 	check_not_pruned(&consumer);
 
+	/* the tables */
+	if (nargs > 6)
+	{
+		nulls[6] = nulls[8] = 'n';
+		values[7] = PG_GETARG_DATUM(7);
+		if (!PG_ARGISNULL(6))
+		{
+			consumer.tables = poser_tables_check(PG_GETARG_ARRAYTYPE_P(6), consumer.nspid);
+			consumer.table_names = poser_tables_name(consumer.tables);
+			values[6] = PointerGetDatum(consumer.tables);
+			values[8] = PointerGetDatum(consumer.table_names);
+			nulls[6] = nulls[8] = ' ';
+		}
+	}
+
 	/*
 	 * Take the position before the row is inserted.  The INSERT gives this transaction a
 	 * transaction ID, which the snapshot would list as running.  Later calls are cheaper
@@ -149,18 +196,19 @@ poser_datasync_add(PG_FUNCTION_ARGS)
 	if (strcmp(start, "now") == 0)
 	{
 		if (IsolationUsesXactSnapshot())
-			check_copy(consumer.nspid);
+			check_copy(&consumer);
 		consumer.from = poser_take_snapshot(&consumer);
 		consumer.changed = true;
 	}
 
 	/* an earlier consumer may have had this name; changes of its handler do not count as this consumer's own */
 	values[5] = Int64GetDatum(poser_last_change_id(consumer.nspid));
-	sql = psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after)\n"
-				   "VALUES ($1, $2, $3, $4, $5, $6)\n"
+	sql = psprintf("INSERT INTO %s (consumer, handler, runas, notify, own_changes, own_after%s)\n"
+				   "VALUES ($1, $2, $3, $4, $5, $6%s)\n"
 				   "ON CONFLICT DO NOTHING",
-				   poser_relation_name(consumer.relid));
-	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls}) == 0)
+				   poser_relation_name(consumer.relid),
+				   nargs > 6 ? ", tables, old_values, table_names" : "", nargs > 6 ? ", $7, $8, $9" : "");
+	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = nargs, .argtypes = argtypes, .values = values, .nulls = nulls}) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_DUPLICATE_OBJECT),
 				 errmsg("consumer \"%s\" already exists", NameStr(*consumer.name))));

@@ -78,6 +78,7 @@
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
+#include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/xid8.h"
 
@@ -209,32 +210,28 @@ poser_begin_reading(void)
 }
 
 /*
- * Describe all tables that have a history.  Lock the tables of versions and of
- * transactions, to be read with the active snapshot.  A newer snapshot may replace it,
- * see poser_lock_to_read().
+ * Lock the table of transactions, to be read with the active snapshot, and return it.  A
+ * newer snapshot may replace the active one, see poser_lock_to_read().
  *
- * Raises an error if a column of poser_transaction does not have the type that the script
- * gave it.  With another type the queries would use casts, which may be a user's code.
+ * Raises an error if a column does not have the type that the script gave it.  With another
+ * type the queries would use casts, which may be a user's code.
  */
-void
-poser_describe_history(PoserVersioned *tables, Oid nspid)
+Oid
+poser_lock_transactions(Oid nspid)
 {
 	static const struct
 	{
 		const char *name;
 		Oid type;
 	} columns[] = {{"id", INT8OID}, {"issued_at", TIMESTAMPTZOID}, {"username", TEXTOID}, {"xact", XID8OID}, {"consumer", NAMEOID}};
-	Relation rel;
+	Oid result = poser_table_by_name("poser_transaction", nspid);
+	Relation rel = table_open(result, AccessShareLock);
 
-	poser_versioned_describe_all(tables, nspid);
-	rel = table_open(tables[0].transactions, AccessShareLock);
 	for (int i = 0; i < lengthof(columns); i++)
 		(void) poser_own_column(rel, columns[i].name, columns[i].type);
 	table_close(rel, NoLock);
-
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
-		poser_lock_to_read(&tables[i].versions, 1);
-	poser_lock_to_read(&tables[0].transactions, 1);
+	poser_lock_to_read(&result, 1);
+	return result;
 }
 
 /* Returns the last value that the sequence of change_ids has given. */
@@ -389,18 +386,25 @@ remember_nothing_new(Oid transactions, struct varlena *position, struct varlena 
 	entry->transactions = transactions;
 }
 
-/* Returns the greatest change_id in the history, or 0. */
+/*
+ * Returns the greatest change_id in these tables that the active snapshot sees, or 0.  For a
+ * table that cannot be looked at, the result can be greater.
+ */
 static int64
-greatest_change(const PoserVersioned *tables)
+greatest_change(List *changed)
 {
 	int64 result = 0;
+	ListCell *lc;
 
-	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	foreach(lc, changed)
 	{
-		char *sql = psprintf("SELECT pg_catalog.max(change_id) FROM %s", poser_relation_name(tables[i].versions));
+		PoserFeedTable *table = lfirst(lc);
+		int64 last;
 
-		poser_run(&(PoserQuery) {.sql = sql, .read_only = true});
-		result = Max(result, poser_result_int64(1, NULL));
+		CHECK_FOR_INTERRUPTS();
+		if (!poser_feed_look(table, GetActiveSnapshot(), BackwardScanDirection, 0, &last))
+			last = table->greatest;
+		result = Max(result, last);
 	}
 	return result;
 }
@@ -527,12 +531,50 @@ poser_window_close(PoserConsumer *consumer)
 }
 
 /*
- * Open the next window.  Returns false if there are no new changes.  If the result is true,
- * "tables" is described, and the active snapshot is the window's.  An error leaves the
- * consumer as it was.
+ * Lock the tables that have changed, to be read with the active snapshot.  Returns false if
+ * a newer snapshot is needed.  In REPEATABLE READ and SERIALIZABLE there is no newer one,
+ * and a table that was rewritten is an error.
+ */
+static bool
+lock_changed(PoserConsumer *consumer, List **changed)
+{
+	Oid rewritten = poser_feed_lock(consumer, changed);
+
+	if (!OidIsValid(rewritten))
+		return true;
+	if (IsolationUsesXactSnapshot() && get_rel_name(rewritten) != NULL)
+		poser_check_rewritten(rewritten, GetActiveSnapshot());
+	return false;
+}
+
+/*
+ * Returns the tables that may have unconfirmed changes of the open window, as a list of
+ * PoserFeedTable.  They are locked, and the active snapshot sees all changes of the window;
+ * it can be newer than the window's.
+ */
+List *
+poser_window_changed(PoserConsumer *consumer)
+{
+	for (;;)
+	{
+		List *result = poser_feed_changed(poser_feed_tables(consumer, NULL, false), consumer->confirmed);
+
+		CHECK_FOR_INTERRUPTS();
+		if (lock_changed(consumer, &result))
+			return result;
+		poser_consumer_renew_snapshot();
+	}
+}
+
+/*
+ * Open the next window.  The table of transactions is locked.  Returns false if there are no
+ * new changes.  If the result is true,
+ * the active snapshot is the window's, and *changed are the tables that may have changes in
+ * it, as a list of PoserFeedTable.  They are locked.  An error leaves the consumer as it
+ * was.
  */
 bool
-poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
+poser_window_open(PoserConsumer *consumer, List **changed)
 {
 	Oid transactions = poser_relation_by_name("poser_transaction", consumer->nspid);
 	struct varlena *seen = consumer->from;
@@ -563,22 +605,40 @@ poser_window_open(PoserConsumer *consumer, PoserVersioned *tables)
 		}
 	}
 
-	/* lock the tables before the window's snapshot is taken, so that it sees all rows */
-	poser_describe_history(tables, consumer->nspid);
-	to = poser_take_snapshot(consumer);
-	if (consumer->from != NULL)
+	for (;;)
 	{
-		/* a transaction draws its own id before its change_ids, so all changes have greater ones */
-		first = poser_first_unseen_transaction(consumer->nspid, seen, to);
-		if (first == 0)
+		CHECK_FOR_INTERRUPTS();
+		to = poser_take_snapshot(consumer);
+		if (consumer->from != NULL)
 		{
-			/* there are no changes, but the position and "settled" move on */
-			consumer->from = to;
-			consumer->changed = true;
-			return false;
+			/* a transaction draws its own id before its change_ids, so all changes have greater ones */
+			first = poser_first_unseen_transaction(consumer->nspid, seen, to);
+			if (first == 0)
+			{
+				/* there are no changes, but the position and "settled" move on */
+				consumer->from = to;
+				consumer->changed = true;
+				return false;
+			}
 		}
+
+		/*
+		 * Look at the consumer's tables with the window's snapshot.  If another session has
+		 * added a table to the list, and then a row of it was changed, and the window has this
+		 * change, then the window has the table.
+		 */
+		poser_consumer_read_tables(consumer);
+
+		/*
+		 * Look at the tables after the snapshot was taken: each change that it sees is there.
+		 * Then lock those that have changes.  If one was rewritten before the lock, begin again
+		 * with a newer snapshot; the locks stay.
+		 */
+		*changed = poser_feed_changed(poser_feed_tables(consumer, NULL, false), first);
+		if (lock_changed(consumer, changed))
+			break;
 	}
-	last = greatest_change(tables);
+	last = greatest_change(*changed);
 
 	/* no error can occur from here on */
 	consumer->to = to;
@@ -620,13 +680,42 @@ poser_window_confirm(PoserConsumer *consumer, int64 change_id)
  */
 
 /*
+ * Returns the consumer's row with a list of tables that is right in this database, see
+ * poser_tables_arrive().  Before 1.6 there is no list.
+ */
+static HeapTuple
+let_tables_arrive(Relation rel, HeapTuple tuple)
+{
+	TupleDesc desc = RelationGetDescr(rel);
+	int column;
+	int names_column;
+	Datum value;
+	Datum names;
+	bool isnull;
+	bool names_isnull;
+
+	if (get_attnum(RelationGetRelid(rel), "tables") == InvalidAttrNumber)
+		return tuple;
+	column = poser_own_column(rel, "tables", REGCLASSARRAYOID);
+	names_column = poser_own_column(rel, "table_names", TEXTARRAYOID);
+	value = heap_getattr(tuple, column, desc, &isnull);
+	if (isnull)
+		return tuple;
+	names = heap_getattr(tuple, names_column, desc, &names_isnull);
+	value = PointerGetDatum(poser_tables_arrive(DatumGetArrayTypeP(value),
+												names_isnull ? NULL : DatumGetArrayTypeP(names)));
+	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &value, &isnull);
+}
+
+/*
  * poser_datasync_arrive() is a trigger before each row of poser_datasync_consumer that
  * is inserted or that replication updates.
  *
  * Such a row may come from another cluster, by a restore or by replication.  Its
  * snapshots and transaction IDs mean nothing in this cluster.  So the position becomes a
  * change_id: from_snapshot is null, and the consumer goes on after the change in
- * "confirmed".
+ * "confirmed".  Its list of tables must not have a table that only has the number of one
+ * that was dropped.
  */
 Datum
 poser_datasync_arrive(PG_FUNCTION_ARGS)
@@ -677,12 +766,13 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 						trigdata->tg_trigger->tgname)));
 
 	/*
-	 * Make all sessions look again whether a consumer asks for NOTIFY, as
-	 * poser_datasync_changed() does.  Replication fires no statement triggers.
+	 * Make all sessions look again whether a consumer asks for NOTIFY, and for which tables,
+	 * as poser_datasync_changed() does.  Replication fires no statement triggers.
 	 */
 	notify = poser_own_column(rel, "notify", BOOLOID);
 	if (TRIGGER_FIRED_BY_INSERT(event) ||
-		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored))
+		heap_getattr(tuple, notify, desc, &ignored) != heap_getattr(trigdata->tg_trigtuple, notify, desc, &ignored) ||
+		SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		CacheInvalidateRelcacheByRelid(RelationGetRelid(rel));
 
 	/* The trigger for UPDATE is for replication only, but ALTER TABLE can have enabled it for all updates. */
@@ -690,6 +780,7 @@ poser_datasync_arrive(PG_FUNCTION_ARGS)
 		(poser_consumer_is_updating(RelationGetRelid(rel)) ||
 		 SessionReplicationRole != SESSION_REPLICATION_ROLE_REPLICA))
 		return PointerGetDatum(tuple);
+	tuple = let_tables_arrive(rel, tuple);
 
 	/* read the columns of the position */
 	for (int i = 0; i < POSITION_COLUMNS; i++)

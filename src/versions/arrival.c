@@ -40,8 +40,11 @@
 
 #include "access/htup_details.h"
 #include "access/table.h"
+#include "access/tupconvert.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -81,61 +84,131 @@ poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id)
 }
 
 /*
- * Raises an error unless the current user may remove and change what was recorded: the
- * owner may, and so may a role with these privileges that row-level security does not
- * restrict.  A privilege to INSERT is not enough.
+ * Raises an error unless the current user may remove and change what was recorded in this
+ * table: the owner may, and so may a role with these privileges that row-level security does
+ * not restrict.  A privilege to INSERT is not enough.
+ */
+static void
+check_may_change(Oid relid)
+{
+	if (poser_is_owner(relid, GetUserId()))
+		return;
+	if (pg_class_aclmask(relid, GetUserId(), ACL_UPDATE | ACL_DELETE, ACLMASK_ALL) != (ACL_UPDATE | ACL_DELETE) ||
+		check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("permission denied for table %s", get_rel_name(relid)),
+				 errdetail("The history that arrives replaces what was recorded in this table.")));
+}
+
+/*
+ * Check the privileges on the extension's tables, and on the table into which the statement
+ * inserts.  In the other tracked tables only ids change.  For that the privileges on
+ * poser_transaction are enough, because it has the ids.
  */
 void
 poser_arrival_check_privileges(PoserArrival *arrival)
 {
 	if (arrival->may_replace)
 		return;
-	for (int i = 0; i <= arrival->ntables; i++)
-	{
-		Oid relid = i < arrival->ntables ? arrival->tables[i].versioned.versions : arrival->versioned->transactions;
-
-		if (poser_is_owner(relid, GetUserId()))
-			continue;
-		if (pg_class_aclmask(relid, GetUserId(), ACL_UPDATE | ACL_DELETE, ACLMASK_ALL) != (ACL_UPDATE | ACL_DELETE) ||
-			check_enable_rls(relid, InvalidOid, true) == RLS_ENABLED)
-			ereport(ERROR,
-					(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-					 errmsg("permission denied for table %s", get_rel_name(relid)),
-					 errdetail("The history that arrives replaces what was recorded in this table.")));
-	}
+	for (int i = 0; i < arrival->ntables; i++)
+		if (!arrival->tables[i]->versioned.own || arrival->tables[i] == arrival->own)
+			check_may_change(arrival->tables[i]->versioned.versions);
+	check_may_change(arrival->versioned->transactions);
 	arrival->may_replace = true;
 }
 
-/* Open a table of versions and its table for look-ups. */
-static void
-open_table(PoserArrivalTable *table)
+/*
+ * Open the unique index on the key of a table, or of one of its partitions, for look-ups of
+ * rows.  Returns false if there is none.
+ */
+static bool
+open_rows(PoserArrivalRows *rows, const PoserArrivalTable *table, Relation rel)
 {
 	const PoserVersioned *versioned = &table->versioned;
 	AttrNumber columns[INDEX_MAX_KEYS];
-	AttrNumber change_id = versioned->change_id;
 	bool immediate;
 	Oid indexid;
 
-	/* versions by key and by change_id */
-	table->rel = table_open(versioned->relid, NoLock);
-	table->versions = table_open(versioned->versions, NoLock);
-	poser_version_lookup_open(&table->by_key, versioned, table->versions);
-	indexid = poser_unique_index(table->versions, 1, &change_id, &immediate);
-	if (!OidIsValid(indexid))
-		poser_structure_error(table->versions);
-	poser_lookup_open(&table->by_id, table->versions, indexid, 1);
-
-	/* rows by key; the columns of the index can be in another order */
+	memset(rows, 0, sizeof(PoserArrivalRows));
+	rows->rel = rel;
 	for (int i = 0; i < versioned->nkeys; i++)
+	{
 		columns[i] = versioned->source[versioned->keys[i] - 1];
-	indexid = poser_unique_index(table->rel, versioned->nkeys, columns, &immediate);
+		if (rel != table->rel)
+			columns[i] = get_attnum(RelationGetRelid(rel), NameStr(TupleDescAttr(RelationGetDescr(table->rel), columns[i] - 1)->attname));
+	}
+	indexid = poser_unique_index(rel, versioned->nkeys, columns, &immediate);
 	if (!OidIsValid(indexid))
-		return;
-	poser_lookup_open(&table->live, table->rel, indexid, versioned->nkeys);
+		return false;
+
+	/* the columns of the index can be in another order */
+	poser_lookup_open(&rows->lookup, rel, indexid, versioned->nkeys);
 	for (int i = 0; i < versioned->nkeys; i++)
 		for (int j = 0; j < versioned->nkeys; j++)
-			if (table->live.index->rd_index->indkey.values[i] == columns[j])
-				table->live_keys[i] = j;
+			if (rows->lookup.index->rd_index->indkey.values[i] == columns[j])
+				rows->keys[i] = j;
+	if (rel != table->rel)
+		rows->map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(table->rel));
+	if (rows->map != NULL)
+		rows->slot = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
+	return true;
+}
+
+/* Open a table of versions and its table for look-ups.  Returns false, and opens nothing, if its change_ids have no unique index. */
+static bool
+open_table(PoserArrivalTable *table)
+{
+	const PoserVersioned *versioned = &table->versioned;
+	AttrNumber change_id = versioned->change_id;
+	Relation versions = table_open(versioned->versions, NoLock);
+	bool immediate;
+	Oid indexid = poser_unique_index(versions, 1, &change_id, &immediate);
+
+	/* versions by change_id and by key */
+	if (!OidIsValid(indexid))
+	{
+		table_close(versions, NoLock);
+		return false;
+	}
+	table->versions = versions;
+	table->rel = table_open(versioned->relid, NoLock);
+	poser_lookup_open(&table->by_id, table->versions, indexid, 1);
+	table->has_key = !versioned->own || (versioned->nkeys > 0 && OidIsValid(versioned->versions_index));
+	if (table->has_key)
+		poser_version_lookup_open(&table->by_key, versioned, table->versions);
+
+	/* rows by key */
+	if (table->has_key && table->rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
+	{
+		List *partitions = find_all_inheritors(versioned->relid, AccessShareLock, NULL);
+		ListCell *lc;
+
+		table->rows = palloc(list_length(partitions) * sizeof(PoserArrivalRows));
+		foreach(lc, partitions)
+		{
+			Relation partition;
+
+			if (get_rel_relkind(lfirst_oid(lc)) != RELKIND_RELATION)
+				continue;
+			partition = table_open(lfirst_oid(lc), NoLock);
+			if (open_rows(&table->rows[table->nrows], table, partition))
+				table->nrows++;
+			else
+				table_close(partition, NoLock);
+		}
+	}
+	else if (table->has_key)
+	{
+		table->rows = palloc(sizeof(PoserArrivalRows));
+		if (open_rows(table->rows, table, table->rel))
+			table->nrows = 1;
+	}
+	table->greatest = poser_change_id_last(table->versions, get_attname(versioned->versions, change_id, false),
+										   get_attname(versioned->versions, change_id, false));
+	table->clean_first = table->clean_end = PG_INT64_MIN;
+	table->horizon = PG_INT64_MIN;
+	return true;
 }
 
 static void
@@ -143,12 +216,77 @@ close_table(PoserArrivalTable *table)
 {
 	if (table->writes)
 		poser_direct_close(&table->direct);
-	if (table->live.scan != NULL)
-		poser_lookup_close(&table->live);
+	for (int i = 0; i < table->nrows; i++)
+	{
+		PoserArrivalRows *rows = &table->rows[i];
+
+		poser_lookup_close(&rows->lookup);
+		if (rows->slot != NULL)
+			ExecDropSingleTupleTableSlot(rows->slot);
+		if (rows->rel != table->rel)
+			table_close(rows->rel, NoLock);
+	}
 	poser_lookup_close(&table->by_id);
-	poser_lookup_close(&table->by_key);
+	if (table->has_key)
+		poser_lookup_close(&table->by_key);
 	table_close(table->versions, NoLock);
 	table_close(table->rel, NoLock);
+}
+
+/* Add a table of which "versioned" is the description.  Returns NULL if it cannot be opened. */
+static PoserArrivalTable *
+add_table(PoserArrival *arrival, const PoserVersioned *versioned)
+{
+	PoserArrivalTable *table = palloc0(sizeof(PoserArrivalTable));
+
+	table->versioned = *versioned;
+	if (!open_table(table))
+	{
+		pfree(table);
+		return NULL;
+	}
+	arrival->tables = arrival->tables == NULL ? palloc(sizeof(PoserArrivalTable *))
+											  : repalloc(arrival->tables, (arrival->ntables + 1) * sizeof(PoserArrivalTable *));
+	arrival->tables[arrival->ntables++] = table;
+	return table;
+}
+
+/*
+ * Open all tables that users have tracked, too.  This is needed where a version of any of
+ * them could have been recorded here, and be in the way.  A table that cannot be described
+ * is left out: then arrival_settle.c finds its transactions in use by another table, and
+ * leaves them as they are.
+ */
+void
+poser_arrival_open_all(PoserArrival *arrival)
+{
+	MemoryContext old;
+	List *bindings;
+	ListCell *lc;
+
+	if (arrival->has_all)
+		return;
+	arrival->has_all = true;
+	old = MemoryContextSwitchTo(arrival->context);
+	bindings = poser_tracked_bindings(arrival->versioned->nspid);
+	foreach(lc, bindings)
+	{
+		PoserTracked *tracked = lfirst(lc);
+		PoserVersioned versioned;
+		PoserArrivalTable *table;
+		bool known = !tracked->counts;
+
+		CHECK_FOR_INTERRUPTS();
+		for (int i = 0; i < arrival->ntables; i++)
+			known = known || arrival->tables[i]->versioned.versions == tracked->versions;
+		if (known || !poser_own_try_describe(&versioned, tracked, arrival->versioned->nspid, RowExclusiveLock) ||
+			versioned.partitioned)
+			continue;
+		table = add_table(arrival, &versioned);
+		if (table != NULL)
+			table->horizon = poser_history_horizon(&versioned, false).transaction_id;
+	}
+	MemoryContextSwitchTo(old);
 }
 
 /* Has this statement inserted the version?  It can be one that the executor has inserted, but not one that was written directly. */
@@ -177,24 +315,34 @@ static bool
 is_live(PoserArrivalTable *table, TupleTableSlot *version)
 {
 	const PoserVersioned *versioned = &table->versioned;
-	Datum values[INDEX_MAX_KEYS];
-	bool result;
+	bool result = false;
 
-	if (table->live.scan == NULL)
-		return false;
-	for (int i = 0; i < versioned->nkeys; i++)
+	for (int i = 0; i < table->nrows && !result; i++)
 	{
-		bool isnull;
+		PoserArrivalRows *rows = &table->rows[i];
+		TupleTableSlot *row = rows->lookup.slot;
+		Datum values[INDEX_MAX_KEYS];
 
-		values[i] = slot_getattr(version, versioned->keys[table->live_keys[i]], &isnull);
-		/* several rows can have a null key, and cannot be told apart */
-		if (isnull)
-			return false;
+		for (int j = 0; j < versioned->nkeys; j++)
+		{
+			bool isnull;
+
+			values[j] = slot_getattr(version, versioned->keys[rows->keys[j]], &isnull);
+			/* several rows can have a null key, and cannot be told apart */
+			if (isnull)
+				return false;
+		}
+		poser_lookup_begin(&rows->lookup, BTEqualStrategyNumber, values, NULL);
+		if (poser_lookup_next(&rows->lookup, ForwardScanDirection))
+		{
+			if (rows->map != NULL)
+				row = execute_attr_map_slot(rows->map->attrMap, row, rows->slot);
+			result = poser_versioned_is_version_of(versioned, version, row);
+		}
+		if (rows->slot != NULL)
+			ExecClearTuple(rows->slot);
+		ExecClearTuple(rows->lookup.slot);
 	}
-	poser_lookup_begin(&table->live, BTEqualStrategyNumber, values, NULL);
-	result = poser_lookup_next(&table->live, ForwardScanDirection) &&
-			 poser_versioned_is_version_of(versioned, version, table->live.slot);
-	ExecClearTuple(table->live.slot);
 	return result;
 }
 
@@ -204,7 +352,7 @@ poser_arrival_is_lone(PoserArrivalTable *table, TupleTableSlot *version)
 {
 	bool result;
 
-	if (poser_version_operation(&table->versioned, version) != POSER_INSERT)
+	if (!table->has_key || poser_version_operation(&table->versioned, version) != POSER_INSERT)
 		return false;
 	poser_version_lookup_begin(&table->by_key, &table->versioned, version, true);
 	result = poser_version_lookup_next(&table->by_key) &&
@@ -332,6 +480,48 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 		look_for_recorded(arrival);
 }
 
+/* Can a version that was recorded here have this change_id?  It has a greater one than its transaction. */
+static bool
+can_be_recorded(PoserArrival *arrival, int64 change_id)
+{
+	if (!arrival->found_first &&
+		!poser_arrival_next_recorded(arrival, PG_INT64_MIN, PG_INT64_MAX, &arrival->first_recorded))
+		arrival->first_recorded = PG_INT64_MAX;
+	arrival->found_first = true;
+	return change_id > arrival->first_recorded;
+}
+
+/*
+ * Has a tracked table a version with this change_id that was recorded here?  Then it is in
+ * table->by_id.slot.  Versions that were not are remembered as a range, because the ids that
+ * arrive usually follow each other.
+ */
+static bool
+find_recorded(PoserArrival *arrival, PoserArrivalTable *table, int64 change_id)
+{
+	Datum value = Int64GetDatum(change_id);
+
+	if (change_id >= table->clean_first && change_id < table->clean_end)
+		return false;
+	table->clean_first = change_id;
+	table->clean_end = table->greatest + 1;
+	poser_lookup_begin(&table->by_id, BTGreaterEqualStrategyNumber, &value, NULL);
+	while (poser_lookup_next(&table->by_id, ForwardScanDirection))
+	{
+		TupleTableSlot *version = table->by_id.slot;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)))
+			continue;
+		table->clean_end = poser_version_change_id(&table->versioned, version);
+		break;
+	}
+	if (table->clean_end == change_id)
+		return true;
+	ExecClearTuple(table->by_id.slot);
+	return false;
+}
+
 /*
  * If an id that arrives is in use by a version that can be written again, set that version
  * aside; otherwise raise an error.  Transactions and changes have their ids from one
@@ -340,12 +530,19 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 static void
 free_change_id(PoserArrival *arrival, int64 change_id)
 {
+	if (!arrival->has_all && can_be_recorded(arrival, change_id))
+		poser_arrival_open_all(arrival);
 	for (int i = 0; i < arrival->ntables; i++)
 	{
-		PoserArrivalTable *table = &arrival->tables[i];
+		PoserArrivalTable *table = arrival->tables[i];
 		TupleTableSlot *version = table->by_id.slot;
 
-		if (change_id > table->greatest || !poser_arrival_find_version(table, change_id))
+		if (change_id > table->greatest)
+			continue;
+		/* what has arrived in another tracked table is no reason for an error: poser_check() reports it */
+		if (table->versioned.own && table != arrival->own
+				? !find_recorded(arrival, table, change_id)
+				: !poser_arrival_find_version(table, change_id))
 			continue;
 		/* the unique index raises the error for an id that the statement brings twice */
 		if (!poser_arrival_is_of_statement(arrival, version))
@@ -427,7 +624,7 @@ arrive_version(PoserArrival *arrival, TupleTableSlot *slot)
 	arrival->greatest = Max(arrival->greatest, Max(transaction_id, change_id));
 	arrival->narrived++;
 
-	if (arrival->replaces)
+	if (arrival->replaces && arrival->own->has_key)
 		replace_recorded(arrival, slot);
 	if (change_id <= arrival->in_use)
 	{
@@ -486,13 +683,16 @@ arrive_transaction(PoserArrival *arrival, int64 id)
 	poser_arrival_note(arrival, id);
 }
 
-/* Lock what a statement that brings history reads and writes.  "own" is the table of a trigger on a table of versions, or NULL. */
+/*
+ * Lock what a statement that brings history reads and writes.  "own" and "versions" are the
+ * tables of a trigger on a table of versions, or InvalidOid.
+ */
 static void
-lock_for_arrival(Oid nspid, const char *own)
+lock_for_arrival(Oid nspid, Oid own, Oid versions)
 {
 	static const char *const history[] = {"poser_transaction", "poser_arrival", "poser_version_horizon"};
 	static const LOCKMODE modes[] = {ShareRowExclusiveLock, RowExclusiveLock, AccessShareLock};
-	Oid relids[lengthof(history) + 2 * POSER_VERSIONED_TABLES + 1];
+	Oid relids[lengthof(history) + 2 * POSER_VERSIONED_TABLES + 2];
 	LOCKMODE lockmodes[lengthof(relids)];
 	int n = 0;
 
@@ -508,28 +708,99 @@ lock_for_arrival(Oid nspid, const char *own)
 		lockmodes[n + 1] = RowExclusiveLock;
 		n += 2;
 	}
-	if (own != NULL)
+	if (OidIsValid(own))
 	{
-		relids[n] = poser_relation_by_name(own, nspid);
+		relids[n] = own;
 		lockmodes[n++] = AccessShareLock;
+		relids[n] = versions;
+		lockmodes[n++] = RowExclusiveLock;
 	}
 	poser_lock_together(relids, lockmodes, n);
 }
 
-/* A statement that brings history begins. */
+/*
+ * Returns the table to which a table of versions is bound.  Without a binding, for instance
+ * because the table was dropped, returns InvalidOid: nothing is recorded there, and nothing
+ * can be in the way.
+ */
+static Oid
+bound_table(Relation versions, Oid nspid)
+{
+	TriggerDesc *desc = versions->trigdesc;
+
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+		char *function = OidIsValid(tg->tgconstrrelid) ? get_func_name(tg->tgfoid) : NULL;
+
+		if (function != NULL && strcmp(function, "poser_versions_of") == 0 && get_func_namespace(tg->tgfoid) == nspid)
+			return tg->tgconstrrelid;
+	}
+	return InvalidOid;
+}
+
+/*
+ * Raises an error unless the table that a trigger names has the owner of the trigger's table.
+ * The extension's own tables may have different owners.
+ */
+static void
+check_named_table(TriggerData *trigdata, Oid nspid)
+{
+	Oid named = get_relname_relid(trigdata->tg_trigger->tgargs[0], nspid);
+
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		Oid relid;
+		Oid versions;
+
+		if (poser_versioned_find_names(i, nspid, &relid, &versions) && relid == named &&
+			versions == RelationGetRelid(trigdata->tg_relation))
+			return;
+	}
+	if (OidIsValid(named) && !poser_have_one_owner(RelationGetRelid(trigdata->tg_relation), named))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("trigger \"%s\" names a table of another owner", trigdata->tg_trigger->tgname),
+				 errdetail("Tables \"%s\" and \"%s\" must have the same owner.",
+						   RelationGetRelationName(trigdata->tg_relation), get_rel_name(named))));
+}
+
+/*
+ * A statement that brings history begins.
+ *
+ * The table of versions of a tracked table belongs to a user, and nothing is recorded
+ * anywhere while a transaction brings history.  So history can be inserted there only by a role
+ * that may change poser_transaction.
+ */
 static void
 begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 {
 	Trigger *tg = trigdata->tg_trigger;
 	Relation rel = trigdata->tg_relation;
+	bool is_own = is_versions && tg->tgnargs == 0;
+	Oid table = InvalidOid;
 	MemoryContext context;
 	MemoryContext old;
 	PoserArrival *arrival;
 	PoserStatement *statement;
 	PoserVersioned *described;
 
+	if (is_own)
+	{
+		table = bound_table(rel, nspid);
+		if (!OidIsValid(table))
+			return;
+		check_may_change(RelationGetRelid(rel));
+		check_may_change(poser_relation_by_name("poser_transaction", nspid));
+	}
+	else if (is_versions)
+	{
+		check_named_table(trigdata, nspid);
+		table = poser_relation_by_name(tg->tgargs[0], nspid);
+	}
+
 	/* after this lock nothing is recorded until the transaction ends */
-	lock_for_arrival(nspid, is_versions ? tg->tgargs[0] : NULL);
+	lock_for_arrival(nspid, table, RelationGetRelid(rel));
 
 	/* it lives until the AFTER trigger, or until a rollback */
 	context = AllocSetContextCreate(CurTransactionContext, "poser arrival", ALLOCSET_DEFAULT_SIZES);
@@ -540,31 +811,36 @@ begin_arrival(TriggerData *trigdata, Oid nspid, bool is_versions)
 	arrival->greatest = PG_INT64_MIN;
 	arrival->room = arrival->last_claimed = arrival->last_change = PG_INT64_MIN;
 	arrival->first_change = PG_INT64_MAX;
-	arrival->tables = palloc0((POSER_VERSIONED_TABLES + 1) * sizeof(PoserArrivalTable));
 
-	/* the tables with a history, and the trigger's own one if it is none of these */
+	/* the extension's tables with a history, and the trigger's own one if it is none of these */
 	described = palloc(POSER_VERSIONED_TABLES * sizeof(PoserVersioned));
 	poser_versioned_describe_all(described, nspid);
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
-		arrival->tables[i].versioned = described[i];
+		PoserArrivalTable *added = add_table(arrival, &described[i]);
+
+		if (added == NULL)
+			poser_structure_error(rel);
 		if (is_versions && described[i].versions == RelationGetRelid(rel))
-			arrival->own = &arrival->tables[i];
+			arrival->own = added;
 	}
-	arrival->ntables = POSER_VERSIONED_TABLES;
 	if (is_versions && arrival->own == NULL)
 	{
-		arrival->own = &arrival->tables[arrival->ntables++];
-		poser_versioned_describe(&arrival->own->versioned, rel, nspid, tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1);
+		if (is_own)
+			poser_tracked_describe(&described[0], table, nspid, RowExclusiveLock);
+		else
+			poser_versioned_describe(&described[0], rel, nspid, tg->tgargs[0], tg->tgnargs - 1, tg->tgargs + 1);
+		/* the binding can have been changed before the lock */
+		if (described[0].versions == RelationGetRelid(rel))
+			arrival->own = add_table(arrival, &described[0]);
+		if (arrival->own == NULL)
+			poser_structure_error(rel);
 	}
-	arrival->versioned = arrival->own != NULL ? &arrival->own->versioned : &arrival->tables[0].versioned;
-	for (int i = 0; i < arrival->ntables; i++)
-	{
-		open_table(&arrival->tables[i]);
-		arrival->tables[i].greatest = poser_change_id_last(arrival->tables[i].versions, "change_id", "change_id");
-	}
+	pfree(described);
+	arrival->versioned = arrival->own != NULL ? &arrival->own->versioned : &arrival->tables[0]->versioned;
 
-	arrival->in_use = poser_change_id_greatest(arrival->versioned);
+	/* versions of other tracked tables can have greater ids than all transactions */
+	arrival->in_use = Max(poser_change_id_greatest(arrival->versioned), poser_change_id_given(arrival->versioned));
 	arrival->replaces = arrival->own != NULL && RelationGetNumberOfBlocks(rel) > 0;
 	arrival->may_miss = LOOKUPS_BEFORE_READING;
 	statement = poser_statement_begin(&arriving, trigdata);
@@ -595,24 +871,29 @@ end_arrival(TriggerData *trigdata)
 	}
 	poser_arrival_save_ranges(arrival);
 	for (int i = 0; i < arrival->ntables; i++)
-		poser_arrival_write_set_aside(arrival, &arrival->tables[i]);
+		poser_arrival_write_set_aside(arrival, arrival->tables[i]);
 	poser_arrival_settle_at_end(arrival);
 
 	for (int i = 0; i < arrival->ntables; i++)
-		close_table(&arrival->tables[i]);
+		close_table(arrival->tables[i]);
 	poser_arrival_close_ids(arrival);
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(arrival->context);
 	pfree(statement);
 }
 
-/* Returns the statement that inserts the row of this trigger.  Raises an error if its BEFORE trigger has not fired. */
+/*
+ * Returns the statement that inserts the row of this trigger.  Raises an error if its BEFORE
+ * trigger has not fired.  Returns NULL for a table of versions that is not bound.
+ */
 static PoserArrival *
-find_arrival(TriggerData *trigdata)
+find_arrival(TriggerData *trigdata, Oid nspid)
 {
 	for (PoserStatement *statement = arriving; statement != NULL; statement = statement->outer)
 		if (statement->relid == RelationGetRelid(trigdata->tg_relation))
 			return statement->data;
+	if (trigdata->tg_trigger->tgnargs == 0 && !OidIsValid(bound_table(trigdata->tg_relation, nspid)))
+		return NULL;
 	poser_structure_error(trigdata->tg_relation);
 	return NULL; /* not reached */
 }
@@ -633,16 +914,18 @@ check_fires_for_insert(TriggerData *trigdata)
  * poser_arrive(table, key column...) returns trigger
  *
  * The triggers on a table of versions: before each INSERT, before each of its rows, and
- * after it.  "table" is the table with the rows.
+ * after it.  "table" is the table with the rows.  Without arguments it is the table to which
+ * the versions are bound.
  */
 Datum
 poser_arrive(PG_FUNCTION_ARGS)
 {
 	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	Trigger *tg = trigdata->tg_trigger;
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 
 	check_fires_for_insert(trigdata);
-	if (tg->tgnargs < 2 || tg->tgnargs > INDEX_MAX_KEYS)
+	if (tg->tgnargs == 1 || tg->tgnargs > INDEX_MAX_KEYS)
 		ereport(ERROR,
 				(errcode(ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED),
 				 errmsg("trigger \"%s\" must have as arguments a table and the columns of its key",
@@ -650,11 +933,14 @@ poser_arrive(PG_FUNCTION_ARGS)
 
 	if (TRIGGER_FIRED_FOR_ROW(trigdata->tg_event))
 	{
-		arrive_version(find_arrival(trigdata), trigdata->tg_trigslot);
+		PoserArrival *arrival = find_arrival(trigdata, nspid);
+
+		if (arrival != NULL)
+			arrive_version(arrival, trigdata->tg_trigslot);
 		return PointerGetDatum(trigdata->tg_trigtuple);
 	}
 	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
-		begin_arrival(trigdata, get_func_namespace(fcinfo->flinfo->fn_oid), true);
+		begin_arrival(trigdata, nspid, true);
 	else
 		end_arrival(trigdata);
 	return PointerGetDatum(NULL);
@@ -697,7 +983,7 @@ poser_transaction_arrive(PG_FUNCTION_ARGS)
 
 		/* NOT NULL raises the error */
 		if (!isnull)
-			arrive_transaction(find_arrival(trigdata), DatumGetInt64(id));
+			arrive_transaction(find_arrival(trigdata, nspid), DatumGetInt64(id));
 		isnull = false;
 	}
 	column = poser_own_column(rel, "xact", XID8OID);

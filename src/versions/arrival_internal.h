@@ -17,19 +17,33 @@ typedef struct PoserArrivalRange
 
 #define EMPTY_RANGE ((PoserArrivalRange) {1, 0, false})
 
+/* The rows of a table by their key: of the table itself, or of one of its partitions. */
+typedef struct PoserArrivalRows
+{
+	Relation rel;
+	PoserLookup lookup;
+	int keys[INDEX_MAX_KEYS]; /* by column of the index: the number of the key's column */
+	TupleConversionMap *map;  /* from the partition's rows to those of the table; NULL if they are alike */
+	TupleTableSlot *slot;	  /* gets the row as one of the table, if there is a map */
+} PoserArrivalRows;
+
 /* A table with a history, while history arrives. */
 typedef struct PoserArrivalTable
 {
 	PoserVersioned versioned;
-	Relation rel;				   /* the table with the rows */
-	Relation versions;			   /* its table of versions */
-	PoserLookup by_key;			   /* versions, newest first */
-	PoserLookup by_id;			   /* a version by its change_id */
-	PoserLookup live;			   /* a row of the table; not open if its key has no unique index */
-	int live_keys[INDEX_MAX_KEYS]; /* by column of that index: the number of the key's column */
+	Relation rel;		/* the table with the rows */
+	Relation versions;	/* its table of versions */
+	bool has_key;		/* can versions be looked up by the key?  Otherwise by_key is not open */
+	PoserLookup by_key; /* versions, newest first */
+	PoserLookup by_id;	/* a version by its change_id */
+	int nrows;
+	PoserArrivalRows *rows; /* none for a table whose key has no unique index */
 	PoserDirectTable direct;
-	bool writes;			/* is "direct" open? */
-	int64 greatest;			/* no change_id that was in use before the statement, or was given since, is greater */
+	bool writes;	   /* is "direct" open? */
+	int64 greatest;	   /* no change_id that was in use before the statement, or was given since, is greater */
+	int64 clean_first; /* a tracked table: no version from here on, up to before clean_end, was recorded here */
+	int64 clean_end;
+	int64 horizon;			/* the transaction up to which a tracked table was pruned; PG_INT64_MIN for others */
 	Tuplestorestate *aside; /* where versions are that were set aside; NULL if there are none */
 	TupleDesc aside_desc;
 } PoserArrivalTable;
@@ -40,10 +54,13 @@ typedef struct PoserArrival
 	const PoserStatement *statement;
 	MemoryContext context; /* of all that it allocates */
 	int ntables;
-	PoserArrivalTable *tables;
+	PoserArrivalTable **tables;
+	bool has_all;					 /* have all tracked tables been opened? */
 	PoserArrivalTable *own;			 /* the table into which it inserts versions; NULL for poser_transaction */
 	const PoserVersioned *versioned; /* one of the tables' */
-	bool may_replace;				 /* have the privileges been checked? */
+	bool may_replace;				 /* have the privileges on the extension's tables been checked? */
+	bool found_first;				 /* is the next one known? */
+	int64 first_recorded;			 /* no transaction that was recorded here has a smaller id */
 	bool replaces;					 /* can there be recorded versions in the table? */
 	int64 nmissed;					 /* look-ups that have found none since the table was read to see whether there are any */
 	int64 may_miss;					 /* after so many it is read again */
@@ -94,6 +111,7 @@ extern void poser_arrival_save_ranges(PoserArrival *arrival);
 /* arrival.c */
 extern void poser_arrival_check_privileges(PoserArrival *arrival);
 extern bool poser_arrival_is_of_statement(PoserArrival *arrival, TupleTableSlot *version);
+extern void poser_arrival_open_all(PoserArrival *arrival);
 extern bool poser_arrival_is_lone(PoserArrivalTable *table, TupleTableSlot *version);
 extern bool poser_arrival_find_version(PoserArrivalTable *table, int64 change_id);
 extern void poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable *table, TupleTableSlot *version,

@@ -24,13 +24,18 @@
  */
 #include "postgres.h"
 
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 #include "utils/tuplesort.h"
@@ -55,8 +60,9 @@ static struct
 	int64 narrived; /* rows that have arrived */
 	int64 nremoved; /* recorded versions that were removed */
 	int64 nleft;	/* recorded versions that the last pass has left; -1 if there was none */
+	int64 nread;	/* about how many versions the last pass has read */
 	bool was_early; /* was the last pass made only because everything seemed to be gone? */
-} since_pass = {InvalidOid, 0, 0, -1, false};
+} since_pass = {InvalidOid, 0, 0, -1, 0, false};
 
 /* The columns of the sort.  Entries of a transaction that are not its versions come first. */
 enum
@@ -93,7 +99,6 @@ typedef struct Pass
 	TupleTableSlot *slot;
 	Entry entry;	/* the entry that was read last */
 	bool has_entry; /* is there one? */
-	bool complete;	/* have all tables of versions been read? */
 	int64 nversions;
 } Pass;
 
@@ -130,8 +135,8 @@ static void
 read_versions(Pass *pass, int table)
 {
 	PoserArrival *arrival = pass->arrival;
-	const PoserVersioned *versioned = &arrival->tables[table].versioned;
-	Relation versions = arrival->tables[table].versions;
+	const PoserVersioned *versioned = &arrival->tables[table]->versioned;
+	Relation versions = arrival->tables[table]->versions;
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
 	bool claimed_any = false;
@@ -161,39 +166,117 @@ read_versions(Pass *pass, int table)
 	ExecDropSingleTupleTableSlot(slot);
 }
 
-/* Add the entries of tables of versions that users have made. */
+/* Add an entry for each transaction with versions in a table that is not open here; it is locked by this. */
+static void
+read_other_table(Pass *pass, Oid relid, const char *column)
+{
+	PoserArrival *arrival = pass->arrival;
+	List *tables;
+	ListCell *lc;
+	int64 last = 0;
+	bool any = false;
+
+	LockRelationOid(relid, AccessShareLock);
+	tables = find_all_inheritors(relid, AccessShareLock, NULL);
+	foreach(lc, tables)
+	{
+		Relation rel = try_relation_open(lfirst_oid(lc), NoLock);
+		AttrNumber attnum = rel != NULL ? get_attnum(lfirst_oid(lc), column) : InvalidAttrNumber;
+
+		if (attnum > 0 && rel->rd_rel->relkind == RELKIND_RELATION && get_atttype(lfirst_oid(lc), attnum) == INT8OID)
+		{
+			TupleTableSlot *slot = table_slot_create(rel, NULL);
+			TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+
+			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+			{
+				bool isnull;
+				int64 transaction_id = DatumGetInt64(slot_getattr(slot, attnum, &isnull));
+
+				CHECK_FOR_INTERRUPTS();
+				/* the versions of a transaction usually follow each other */
+				if (isnull || (any && transaction_id == last) || !poser_arrival_is_recorded(arrival, transaction_id))
+					continue;
+				put_entry(pass, transaction_id, FOREIGN, 0, 0);
+				any = true;
+				last = transaction_id;
+			}
+			table_endscan(scan);
+			ExecDropSingleTupleTableSlot(slot);
+		}
+		if (rel != NULL)
+			relation_close(rel, NoLock);
+	}
+}
+
+/*
+ * The tables of versions that triggers name:
+ *
+ *	SELECT DISTINCT c.oid
+ *	  FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid
+ *	       JOIN pg_class AS c ON c.relnamespace = p.pronamespace AND c.relname = <the trigger's first argument>
+ *	 WHERE p.pronamespace = $1 AND p.proname = 'poser_version' AND t.tgnargs >= 2 AND c.relkind = 'r'
+ */
+static const char *const named_tables =
+	"SELECT DISTINCT c.oid\n"
+	"  FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid\n"
+	"       JOIN pg_catalog.pg_class AS c ON c.relnamespace OPERATOR(pg_catalog.=) p.pronamespace\n"
+	"            AND c.relname OPERATOR(pg_catalog.=) pg_catalog.convert_from(\n"
+	"                pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\\x00'::pg_catalog.bytea) OPERATOR(pg_catalog.-) 1),\n"
+	"                pg_catalog.getdatabaseencoding())::pg_catalog.name\n"
+	" WHERE p.pronamespace OPERATOR(pg_catalog.=) $1 AND p.proname OPERATOR(pg_catalog.=) 'poser_version'::pg_catalog.name\n"
+	"   AND t.tgnargs OPERATOR(pg_catalog.>=) 2 AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"";
+
+/*
+ * Add the entries of tables of versions that are not open here, and to which changes are
+ * recorded: those of users' triggers that name them, and those that are bound and partitioned
+ * or cannot be described.  Other tables that look like tables of versions hold history of
+ * elsewhere: while a dump is restored its tables have no triggers yet.
+ */
 static void
 read_other_tables(Pass *pass)
 {
 	PoserArrival *arrival = pass->arrival;
-	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
-	TupleDesc desc = CreateTemplateTupleDesc(1);
-	PoserVersioned *tables = palloc(arrival->ntables * sizeof(PoserVersioned));
-	TupleTableSlot *slot;
+	Oid argtypes[] = {OIDOID};
+	Datum values[] = {ObjectIdGetDatum(arrival->versioned->nspid)};
+	List *bindings = poser_tracked_bindings(arrival->versioned->nspid);
+	List *open = NIL;
+	SPITupleTable *found;
+	ListCell *lc;
 
-	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
-	TupleDescFinalize(desc);
 	for (int i = 0; i < arrival->ntables; i++)
-		tables[i] = arrival->tables[i].versioned;
+		open = lappend_oid(open, arrival->tables[i]->versioned.versions);
+	foreach(lc, bindings)
+	{
+		PoserTracked *tracked = lfirst(lc);
+		char *column;
+
+		if (!tracked->counts || list_member_oid(open, tracked->versions))
+			continue;
+		column = poser_own_transaction_column(tracked);
+		if (column != NULL)
+			read_other_table(pass, tracked->versions, column);
+	}
+
 	PushActiveSnapshot(GetLatestSnapshot());
 	SPI_connect();
-	pass->complete = poser_collect_transactions(used, desc, tables, arrival->ntables, PG_INT64_MAX);
-	SPI_finish();
-	PopActiveSnapshot();
-
-	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
-	while (tuplestore_gettupleslot(used, true, false, slot))
+	(void) poser_run(&(PoserQuery) {
+		.sql = named_tables,
+		.nargs = lengthof(argtypes),
+		.argtypes = argtypes,
+		.values = values,
+		.read_only = true});
+	found = SPI_tuptable;
+	for (uint64 i = 0; i < found->numvals; i++)
 	{
 		bool isnull;
-		int64 transaction_id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+		Oid relid = DatumGetObjectId(SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull));
 
-		CHECK_FOR_INTERRUPTS();
-		if (poser_arrival_is_recorded(arrival, transaction_id))
-			put_entry(pass, transaction_id, FOREIGN, 0, 0);
+		if (!list_member_oid(open, relid))
+			read_other_table(pass, relid, "transaction_id");
 	}
-	ExecDropSingleTupleTableSlot(slot);
-	tuplestore_end(used);
-	pfree(tables);
+	SPI_finish();
+	PopActiveSnapshot();
 }
 
 /* Is the entry one of this transaction? */
@@ -207,7 +290,7 @@ is_entry_of(Pass *pass, int64 transaction_id)
 static PoserArrivalTable *
 fetch_version(Pass *pass)
 {
-	PoserArrivalTable *table = &pass->arrival->tables[pass->entry.table];
+	PoserArrivalTable *table = pass->arrival->tables[pass->entry.table];
 
 	if (!poser_arrival_find_version(table, pass->entry.change_id))
 		elog(ERROR, "version was not found again");
@@ -276,6 +359,17 @@ is_change_id(PoserArrival *arrival, int64 id)
 	return result;
 }
 
+/* Is this the transaction up to which a history was pruned? */
+static bool
+is_horizon(PoserArrival *arrival, int64 id, int64 horizon)
+{
+	bool result = (id == horizon);
+
+	for (int i = 0; i < arrival->ntables && !result; i++)
+		result = arrival->tables[i]->horizon == id;
+	return result;
+}
+
 /* Decide about a transaction that was recorded here.  The present entry is its first one, if it has any. */
 static void
 settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
@@ -283,7 +377,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	PoserArrival *arrival = pass->arrival;
 	bool claimed = false;
 	bool taken = is_change_id(arrival, id);
-	bool movable = pass->complete; /* as far as the entries that are not versions say */
+	bool movable = true; /* as far as the entries that are not versions say */
 
 	/* entries that are not versions */
 	for (; is_entry_of(pass, id) && pass->entry.kind != VERSION; next_entry(pass))
@@ -299,7 +393,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	{
 		if (claimed)
 			poser_arrival_await(arrival, id);
-		if (claimed || (id == horizon && id > limit && !taken))
+		if (claimed || (id > limit && !taken && is_horizon(arrival, id, horizon)))
 			return;
 		poser_arrival_check_privileges(arrival);
 		if (poser_arrival_find_transaction(arrival, id))
@@ -369,6 +463,17 @@ read_horizon(const PoserVersioned *versioned)
 	return result;
 }
 
+/* About how many versions are in the tables of versions that are open? */
+static int64
+count_versions(PoserArrival *arrival)
+{
+	int64 result = 0;
+
+	for (int i = 0; i < arrival->ntables; i++)
+		result += (int64) RelationGetNumberOfBlocks(arrival->tables[i]->versions) * VERSIONS_ON_A_PAGE;
+	return result;
+}
+
 /*
  * Remove the transactions that were recorded here and have nothing left.  Give new ids to
  * those with an id that the statement's versions have, and to others up to "limit".  Raises
@@ -392,11 +497,12 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	/* what this writes is told from what the statement has brought, and what was written before can be moved */
 	CommandCounterIncrement();
 	poser_arrival_open_ids(arrival);
+	poser_arrival_open_all(arrival);
 	arrival->known = false;
 	poser_change_id_advance(arrival->versioned, Max(limit, arrival->in_use));
 	/* what was set aside must move with its transaction */
 	for (int i = 0; i < arrival->ntables; i++)
-		poser_arrival_write_set_aside(arrival, &arrival->tables[i]);
+		poser_arrival_write_set_aside(arrival, arrival->tables[i]);
 	greatest = arrival->in_use;
 
 	/* sort the versions by their transactions */
@@ -432,6 +538,7 @@ poser_arrival_settle(PoserArrival *arrival, int64 limit)
 	since_pass.transactions = arrival->versioned->transactions;
 	since_pass.narrived = since_pass.nremoved = 0;
 	since_pass.nleft = pass.nversions;
+	since_pass.nread = count_versions(arrival);
 	MemoryContextSwitchTo(old);
 }
 
@@ -458,7 +565,7 @@ takes_ids(PoserArrival *arrival)
 void
 poser_arrival_settle_at_end(PoserArrival *arrival)
 {
-	int64 nversions = 0;
+	int64 nversions;
 	bool is_cheap;
 	bool is_time;
 	bool is_early;
@@ -468,12 +575,12 @@ poser_arrival_settle_at_end(PoserArrival *arrival)
 		since_pass.transactions = arrival->versioned->transactions;
 		since_pass.narrived = since_pass.nremoved = 0;
 		since_pass.nleft = -1;
+		since_pass.nread = 0;
 		since_pass.was_early = false;
 	}
 	since_pass.narrived += arrival->narrived;
 	since_pass.nremoved += arrival->nremoved;
-	for (int i = 0; i < arrival->ntables; i++)
-		nversions += (int64) RelationGetNumberOfBlocks(arrival->tables[i].versions) * VERSIONS_ON_A_PAGE;
+	nversions = Max(count_versions(arrival), since_pass.nread);
 	is_cheap = since_pass.narrived * VERSIONS_READ_FOR_A_ROW >= nversions;
 	is_time = since_pass.nremoved > 0 && is_cheap &&
 			  (nversions <= FEW_VERSIONS || since_pass.narrived * FEW_VERSIONS_FOR_A_ROW >= nversions ||

@@ -407,6 +407,7 @@ return_rows(FunctionCallInfo fcinfo, const PoserVersioned *versioned, PoserMatch
 	/* all is read with one snapshot, so that pruning does not change the history in between */
 	PushActiveSnapshot(GetActiveSnapshot());
 	poser_history_lock(versioned, 1);
+	poser_history_check_position(get_atttype(versioned->transactions, get_attnum(versioned->transactions, "id")));
 	transactions = poser_transactions_open(versioned->transactions);
 	if (is_owner && match->whole_key && OidIsValid(versioned->versions_index) && !versioned->partitioned)
 		return_by_key(rsinfo, versioned, match, transactions, at);

@@ -7,7 +7,7 @@
  * setval() sets it to what it was in another database.  So a session compares an id with
  * the greatest ones in the tables
  *
- * - when it draws its first id,
+ * - when it draws its first id, and its first one for each table that poser_track() has bound,
  * - when an id is not greater than its last one, and
  * - when it draws its first id after history has arrived, see arrival.c.
  *
@@ -18,14 +18,19 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
+#include "catalog/pg_am.h"
 #include "catalog/pg_type.h"
 #include "commands/sequence.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/fmgrprotos.h"
+#include "utils/hsearch.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/relcache.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
@@ -38,18 +43,46 @@ static Oid last_sequence = InvalidOid;
 static Oid signal_relid = InvalidOid;
 static bool is_compared = false;
 
+/*
+ * Own tables of versions with which an id was compared.  There can be thousands, so a
+ * session compares its id only with those that it writes.
+ */
+typedef struct ComparedTable
+{
+	Oid versions;	   /* hash key */
+	uint64 comparison; /* the comparison that it was part of */
+} ComparedTable;
+
+static HTAB *compared_tables = NULL;
+static Oid last_compared = InvalidOid; /* the one that the last id was for */
+static uint64 comparison = 1;		   /* begins anew when all must be compared again */
+
+/* From here on all tables are compared again. */
+static void
+compare_again(void)
+{
+	is_compared = false;
+	last_compared = InvalidOid;
+	comparison++;
+}
+
 /* Relcache callback: history has arrived. */
 static void
 forget_comparison(Oid relid)
 {
 	if (!OidIsValid(relid) || relid == signal_relid)
-		is_compared = false;
+		compare_again();
 }
 
-/* Register the callback, when the module is loaded. */
+/* Make the table and register the callback, when the module is loaded. */
 void
 poser_change_id_init(void)
 {
+	HASHCTL ctl = {0};
+
+	ctl.keysize = sizeof(Oid);
+	ctl.entrysize = sizeof(ComparedTable);
+	compared_tables = hash_create("poser compared tables", 16, &ctl, HASH_ELEM | HASH_BLOBS);
 	poser_relation_register(forget_comparison);
 }
 
@@ -61,6 +94,47 @@ int64
 poser_version_last_change(const PoserVersioned *versioned)
 {
 	return last_sequence == versioned->sequence ? last_id : 0;
+}
+
+/* Returns a B-tree index of all rows whose first column is this one; InvalidOid if there is none. */
+static Oid
+index_on(Relation rel, AttrNumber column)
+{
+	Oid result = InvalidOid;
+	List *indexes = RelationGetIndexList(rel);
+	ListCell *lc;
+
+	foreach(lc, indexes)
+	{
+		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
+
+		if (index->rd_index->indisvalid && index->rd_rel->relam == BTREE_AM_OID &&
+			index->rd_index->indkey.values[0] == column && index->rd_indoption[0] == 0 &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
+			result = lfirst_oid(lc);
+		index_close(index, AccessShareLock);
+	}
+	list_free(indexes);
+	return result;
+}
+
+/* Returns the greatest value of a column of type bigint in a table that is open and locked; 0 if it is not indexed, or too great. */
+static int64
+last_of_column(Relation rel, AttrNumber column)
+{
+	Oid indexid = index_on(rel, column);
+	PoserLookup lookup;
+	int64 result = 0;
+	bool isnull;
+
+	if (!OidIsValid(indexid))
+		return 0;
+	poser_lookup_open(&lookup, rel, indexid, 0);
+	poser_lookup_begin(&lookup, InvalidStrategy, NULL, NULL);
+	if (poser_lookup_next(&lookup, BackwardScanDirection))
+		result = DatumGetInt64(slot_getattr(lookup.slot, column, &isnull));
+	poser_lookup_close(&lookup);
+	return result <= POSER_MAX_CHANGE_ID ? result : 0;
 }
 
 /*
@@ -107,6 +181,26 @@ last_value_unless_locked(Oid relid, const char *key, const char *value)
 	return result;
 }
 
+/* Returns the greatest change_id in a table of versions that its description has locked; 0 if no index finds it. */
+static int64
+greatest_version(const PoserVersioned *versioned)
+{
+	Relation rel = table_open(versioned->versions, NoLock);
+	const char *name = NameStr(TupleDescAttr(RelationGetDescr(rel), versioned->change_id - 1)->attname);
+	int64 result = 0;
+	ListCell *lc;
+
+	foreach(lc, poser_version_leaves(rel))
+	{
+		Relation leaf = table_open(lfirst_oid(lc), AccessShareLock);
+
+		result = Max(result, last_of_column(leaf, get_attnum(RelationGetRelid(leaf), name)));
+		table_close(leaf, NoLock);
+	}
+	table_close(rel, NoLock);
+	return result;
+}
+
 /* Returns the greatest id that is in use in this history. */
 int64
 poser_change_id_greatest(const PoserVersioned *versioned)
@@ -115,7 +209,7 @@ poser_change_id_greatest(const PoserVersioned *versioned)
 	int64 result = last_value_unless_locked(versioned->transactions, "id", "id");
 
 	result = Max(result, last_value_unless_locked(versioned->arrivals, "first", "last"));
-	result = Max(result, last_value_unless_locked(versioned->versions, "change_id", "change_id"));
+	result = Max(result, greatest_version(versioned));
 	poser_versioned_version_tables(versions, get_rel_namespace(versioned->transactions));
 	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 		if (versions[i] != versioned->versions)
@@ -156,13 +250,30 @@ compare(const PoserVersioned *versioned, int64 id)
 	return id;
 }
 
+/* Must an id be compared with those of this own table of versions? */
+static bool
+is_new_table(const PoserVersioned *versioned)
+{
+	ComparedTable *table;
+	bool found;
+	bool result;
+
+	table = hash_search(compared_tables, &versioned->versions, HASH_ENTER, &found);
+	result = !found || table->comparison != comparison;
+	table->comparison = comparison;
+	last_compared = versioned->versions;
+	return result;
+}
+
 /* Returns a new id, which is greater than all that are in use. */
 int64
 poser_change_id_next(const PoserVersioned *versioned)
 {
 	int64 id = nextval_internal(versioned->sequence, false);
 
-	if (unlikely(last_sequence != versioned->sequence || id <= last_id || !is_compared))
+	if (unlikely(last_sequence != versioned->sequence || id <= last_id))
+		compare_again();
+	if (unlikely(!is_compared || (versioned->own && versioned->versions != last_compared && is_new_table(versioned))))
 	{
 		/* set first, so that an invalidation that arrives meanwhile is not lost */
 		signal_relid = versioned->arrivals;
@@ -174,9 +285,9 @@ poser_change_id_next(const PoserVersioned *versioned)
 	return id;
 }
 
-/* Move the sequence on, so that it gives ids that are greater than this one. */
-void
-poser_change_id_advance(const PoserVersioned *versioned, int64 id)
+/* Returns the last id that the sequence has given; 0 if it has given none yet. */
+int64
+poser_change_id_given(const PoserVersioned *versioned)
 {
 	Oid save_userid;
 	int save_sec_context;
@@ -190,7 +301,14 @@ poser_change_id_advance(const PoserVersioned *versioned, int64 id)
 	fcinfo->args[0].isnull = false;
 	value = pg_sequence_last_value(fcinfo);
 	SetUserIdAndSecContext(save_userid, save_sec_context);
-	if (fcinfo->isnull || DatumGetInt64(value) < id)
+	return fcinfo->isnull ? 0 : DatumGetInt64(value);
+}
+
+/* Move the sequence on, so that it gives ids that are greater than this one. */
+void
+poser_change_id_advance(const PoserVersioned *versioned, int64 id)
+{
+	if (poser_change_id_given(versioned) < id)
 		set_sequence(versioned, id);
 }
 

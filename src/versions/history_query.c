@@ -400,6 +400,18 @@ poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *qu
 	return result;
 }
 
+/* Raises an error unless a position in the history is of type bigint. */
+void
+poser_history_check_position(Oid type)
+{
+	if (type != INT8OID)
+		ereport(ERROR,
+				(errcode(ERRCODE_DATATYPE_MISMATCH),
+				 errmsg("a position in the history is of type %s instead of %s",
+						format_type_be(type), format_type_be(INT8OID)),
+				 errhint("poser_check() says what was changed.")));
+}
+
 /*
  * Returns a position in the history (the id of a transaction or of a change) from the
  * first row of the last result.  If it is null, or if there is no row, the result is 0
@@ -408,32 +420,48 @@ poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *qu
 int64
 poser_history_position(int column, bool *isnull)
 {
-	Oid type = SPI_processed > 0 ? SPI_gettypeid(SPI_tuptable->tupdesc, column) : INT8OID;
-
-	if (type != INT8OID)
-		ereport(ERROR,
-				(errcode(ERRCODE_DATATYPE_MISMATCH),
-				 errmsg("a position in the history is of type %s instead of %s",
-						format_type_be(type), format_type_be(INT8OID)),
-				 errhint("poser_check() says what was changed.")));
+	poser_history_check_position(SPI_processed > 0 ? SPI_gettypeid(SPI_tuptable->tupdesc, column) : INT8OID);
 	return poser_result_int64(column, isnull);
 }
 
-/*
- * Returns the horizon of an own table's history.  It is the comment of the trigger
- * poser_versions_of on the table of versions, so it is in a dump of that table, and
- * follows when the table is renamed.
- */
-static PoserHorizon
-own_horizon(const PoserVersioned *versioned, Snapshot snapshot)
+/* Returns whether a snapshot sees a trigger. */
+static bool
+sees_trigger(Snapshot snapshot, Oid trigger)
 {
-	Oid trigger = get_trigger_oid(versioned->versions, "poser_versions_of", true);
+	Relation rel = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool result;
+
+	ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
+	scan = systable_beginscan(rel, TriggerOidIndexId, true, snapshot, 1, &key);
+	result = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Returns the horizon of the history of an own table in this table of versions.  It is the
+ * comment of the trigger poser_versions_of on that table, so it is in a dump of it, and
+ * follows when the table is renamed.
+ *
+ * With "read_only" it is read with the active snapshot.  poser_track() can have made the
+ * trigger again since.  Then the comment of the new one holds, which is not less.
+ */
+PoserHorizon
+poser_own_horizon(Oid versions, bool read_only)
+{
+	Oid trigger = get_trigger_oid(versions, "poser_versions_of", true);
+	Snapshot snapshot = read_only ? GetActiveSnapshot() : NULL;
 	Relation rel = table_open(DescriptionRelationId, AccessShareLock);
 	PoserHorizon result = {0, 0};
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple tuple;
 
+	if (snapshot != NULL && !sees_trigger(snapshot, trigger))
+		snapshot = NULL;
 	ScanKeyInit(&keys[0], Anum_pg_description_objoid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
 	ScanKeyInit(&keys[1], Anum_pg_description_classoid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(TriggerRelationId));
 	ScanKeyInit(&keys[2], Anum_pg_description_objsubid, BTEqualStrategyNumber, F_INT4EQ, Int32GetDatum(0));
@@ -470,7 +498,7 @@ poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 	char *sql;
 
 	if (versioned->own)
-		return own_horizon(versioned, read_only ? GetActiveSnapshot() : NULL);
+		return poser_own_horizon(versioned->versions, read_only);
 	sql = psprintf("SELECT pg_catalog.max(transaction_id), pg_catalog.max(change_id)\n"
 				   "  FROM %s",
 				   poser_relation_name(versioned->horizon));

@@ -58,12 +58,12 @@ describe_target(FunctionCallInfo fcinfo, Oid relid)
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
 	poser_tracked_describe(result, relid, get_func_namespace(fcinfo->flinfo->fn_oid), AccessShareLock);
-	if (result->target != relid)
+	if (result->relid != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" has no history of its own", get_rel_name(relid)),
 				 errdetail("It is a partition, and its rows are in the history of table \"%s\".",
-						   get_rel_name(result->target))));
+						   get_rel_name(result->relid))));
 	return result;
 }
 
@@ -322,9 +322,26 @@ poser_as_of(PG_FUNCTION_ARGS)
 /*
  * poser_revert(target regclass, match jsonb, transaction_id bigint)
  * returns bigint
+ *
+ * Rows are read and written as the caller, because writing them runs code of the table's
+ * owner in any case, such as triggers.
  */
 Datum
 poser_revert(PG_FUNCTION_ARGS)
 {
-	elog(ERROR, "not yet");
+	PoserVersioned *versioned;
+	PoserMatch *match;
+
+	check_argument(fcinfo, 0, "target");
+	check_argument(fcinfo, 2, "transaction_id");
+	PreventCommandIfReadOnly("poser_revert()");
+	versioned = describe_target(fcinfo, PG_GETARG_OID(0));
+	check_key(versioned);
+	match = poser_match_read(versioned, match_argument(fcinfo, 1));
+	if (match->ncolumns == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("match must name at least one column"),
+				 errdetail("A whole table is not set back.")));
+	PG_RETURN_INT64(poser_history_revert_matching(versioned, match, PG_GETARG_INT64(2)));
 }

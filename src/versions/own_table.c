@@ -22,6 +22,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
@@ -91,21 +92,10 @@ poser_own_match_by_name(PoserBinding *binding, Relation target, Relation version
 static bool
 is_recordable(Form_pg_attribute att, Form_pg_attribute column)
 {
-	if (att->attisdropped || is_virtual(att) || column->attisdropped)
+	if (att->attisdropped || is_virtual(att) || column->attisdropped || column->attgenerated != '\0')
 		return false;
 	return getBaseType(att->atttypid) == getBaseType(column->atttypid) &&
 		   (column->atttypmod < 0 || column->atttypmod == att->atttypmod);
-}
-
-/* Returns the column of a table that has the number "attnum" in a table which is above it, or the table itself; 0 if it has none. */
-static AttrNumber
-column_of(Relation rel, Relation target, AttrNumber attnum)
-{
-	Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target), attnum - 1);
-
-	if (rel == target)
-		return attnum;
-	return att->attisdropped ? 0 : get_attnum(RelationGetRelid(rel), NameStr(att->attname));
 }
 
 /*
@@ -149,7 +139,7 @@ poser_own_key_index(Relation target)
 
 /* Find the key of "target".  Returns NULL, or what is wrong with it. */
 static const char *
-describe_key(PoserVersioned *versioned, Relation rel, Relation target, Relation versions)
+describe_key(PoserVersioned *versioned, Relation target, Relation versions)
 {
 	Oid indexid = poser_own_key_index(target);
 	const char *problem = NULL;
@@ -165,11 +155,10 @@ describe_key(PoserVersioned *versioned, Relation rel, Relation target, Relation 
 	{
 		AttrNumber attnum = index->rd_index->indkey.values[i];
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target), attnum - 1);
-		AttrNumber source = column_of(rel, target, attnum);
 		AttrNumber column = 0;
 
 		for (int j = 0; j < versioned->natts; j++)
-			if (source != 0 && versioned->source[j] == source)
+			if (versioned->source[j] == attnum)
 				column = j + 1;
 		if (column == 0 || TupleDescAttr(RelationGetDescr(versions), column - 1)->attcollation != att->attcollation)
 			problem = psprintf("column %s of its key is not recorded", quote_identifier(NameStr(att->attname)));
@@ -191,7 +180,7 @@ bookkeeping_column(Relation versions, const char *name, Oid type)
 
 /* Describe the columns and the key of a table, see poser_own_describe(). */
 static const char *
-describe_columns(PoserVersioned *versioned, Relation rel, Relation target, Relation versions, PoserBinding *binding,
+describe_columns(PoserVersioned *versioned, Relation target, Relation versions, PoserBinding *binding,
 				 PoserOwnColumns *columns)
 {
 	TupleDesc desc = RelationGetDescr(versions);
@@ -213,7 +202,6 @@ describe_columns(PoserVersioned *versioned, Relation rel, Relation target, Relat
 	for (int i = 0; i < binding->ncolumns; i++)
 	{
 		PoserBoundColumn *column = &binding->columns[i];
-		AttrNumber source;
 
 		if (column->attnum > RelationGetDescr(target)->natts || column->versions_attnum > desc->natts ||
 			TupleDescAttr(RelationGetDescr(target), column->attnum - 1)->attisdropped)
@@ -224,13 +212,12 @@ describe_columns(PoserVersioned *versioned, Relation rel, Relation target, Relat
 			columns->excluded = lappend(columns->excluded, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(target), column->attnum - 1)->attname)));
 			continue;
 		}
-		source = column_of(rel, target, column->attnum);
-		if (source <= 0 || column->versions_attnum == versioned->operation_type ||
+		if (column->versions_attnum == versioned->operation_type ||
 			column->versions_attnum == versioned->transaction_id || column->versions_attnum == versioned->change_id ||
-			!is_recordable(TupleDescAttr(RelationGetDescr(rel), source - 1), TupleDescAttr(desc, column->versions_attnum - 1)))
+			!is_recordable(TupleDescAttr(RelationGetDescr(target), column->attnum - 1), TupleDescAttr(desc, column->versions_attnum - 1)))
 			continue;
 		bound[column->attnum] = true;
-		versioned->source[column->versions_attnum - 1] = source;
+		versioned->source[column->versions_attnum - 1] = column->attnum;
 	}
 
 	/* what is not recorded, though nobody has excluded it */
@@ -242,20 +229,19 @@ describe_columns(PoserVersioned *versioned, Relation rel, Relation target, Relat
 			columns->unrecorded = lappend(columns->unrecorded, pstrdup(NameStr(att->attname)));
 	}
 	pfree(bound);
-	problem = describe_key(versioned, rel, target, versions);
+	problem = describe_key(versioned, target, versions);
 	for (int i = 0; i < versioned->nkeys; i++)
-		columns->key = lappend(columns->key, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(rel), versioned->source[versioned->keys[i] - 1] - 1)->attname)));
+		columns->key = lappend(columns->key, pstrdup(NameStr(TupleDescAttr(RelationGetDescr(target), versioned->source[versioned->keys[i] - 1] - 1)->attname)));
 	return problem;
 }
 
 /*
- * Describe the history of "rel".  "target" is the tracked table, which is "rel" itself or a
- * partitioned table above it; "versions" is its table of versions.  All are open and
- * locked.  Returns NULL, or a text that says why nothing can be recorded; then the
+ * Describe the history of the tracked table "target" in its table of versions; both are open
+ * and locked.  Returns NULL, or a text that says why nothing can be recorded; then the
  * description cannot be used.  "columns" gets the names of columns in any case.
  */
 const char *
-poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Relation versions,
+poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions,
 				   const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns)
 {
 	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
@@ -271,17 +257,16 @@ poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Rel
 	if (versions->rd_rel->relkind != RELKIND_RELATION && versions->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return psprintf("%s is not a table", poser_relation_name(RelationGetRelid(versions)));
 
-	poser_versioned_describe_relations(versioned, rel, versions, nspid);
+	poser_versioned_describe_relations(versioned, target, versions, nspid);
 	versioned->own = true;
-	versioned->target = RelationGetRelid(target);
 	versioned->partial = binding.partial;
 	versioned->partitioned = versions->rd_rel->relkind == RELKIND_PARTITIONED_TABLE;
 	versioned->coerces = false;
-	problem = describe_columns(versioned, rel, target, versions, &binding, columns);
+	problem = describe_columns(versioned, target, versions, &binding, columns);
 	pfree(binding.columns);
 	if (problem != NULL)
 		return problem;
-	poser_versioned_describe_indexes(versioned, rel, versions);
+	poser_versioned_describe_indexes(versioned, target, versions);
 	return NULL;
 }
 
@@ -290,13 +275,14 @@ void
 poser_own_error(Oid relid, const char *problem)
 {
 	char *detail = pstrdup(problem);
+	bool no_key = strcmp(problem, POSER_NO_KEY) == 0;
 
 	detail[0] = pg_toupper((unsigned char) detail[0]);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 			 errmsg("table \"%s\" has no usable history", get_rel_name(relid)),
 			 errdetail("%s.", detail),
-			 errhint("Call poser_track() for it.")));
+			 no_key ? errhint("Add a primary key.") : errhint("Call poser_track() for the table.")));
 }
 
 /* Returns why a table is not tracked, for an error or a check. */
@@ -312,9 +298,29 @@ poser_own_unbound_problem(Oid relid, Oid nspid)
 }
 
 /*
- * Describe the history of a table that is open and locked, and lock its table of versions
- * with "lockmode" until the transaction ends.  Returns false if the table is not tracked.
- * Raises an error (55000) if nothing can be recorded.
+ * Returns the tracked table of a description, for a session that has locked one of its
+ * partitions.  The caller closes it by RelationClose().
+ *
+ * The table above a partition is not locked: whatever changes its columns or its key
+ * locks the partition, too.  And a lock on it after one on the partition could be part of
+ * a deadlock.
+ */
+Relation
+poser_tracked_relation(const PoserVersioned *versioned)
+{
+	Relation result = RelationIdGetRelation(versioned->relid);
+
+	if (result == NULL)
+		elog(ERROR, "relation %u is gone", versioned->relid);
+	return result;
+}
+
+/*
+ * Describe the history of a table that is open and locked or, for a partition, that of the
+ * tracked table above it.  Locks the table of versions with "lockmode" until the
+ * transaction ends.  Returns false if the table is not tracked.  Raises an error (55000) if
+ * nothing can be recorded.  The tracked table itself is locked by nothing but the lock on
+ * "rel", see poser_tracked_relation().
  */
 bool
 poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode, PoserOwnColumns *columns)
@@ -331,24 +337,59 @@ poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lock
 		if (!poser_tracked_find(RelationGetRelid(rel), nspid, &tracked))
 			return false;
 		Assert(OidIsValid(tracked.binding));
-		if (tracked.relid != RelationGetRelid(rel))
-			LockRelationOid(tracked.relid, AccessShareLock);
 		LockRelationOid(tracked.versions, lockmode);
 		if (poser_tracked_find(RelationGetRelid(rel), nspid, &again) && again.binding == tracked.binding)
 			break;
 		UnlockRelationOid(tracked.versions, lockmode);
-		if (tracked.relid != RelationGetRelid(rel))
-			UnlockRelationOid(tracked.relid, AccessShareLock);
 	}
 	versions = table_open(tracked.versions, NoLock);
-	target = tracked.relid == RelationGetRelid(rel) ? rel : table_open(tracked.relid, NoLock);
-	problem = poser_own_describe(versioned, rel, target, versions, &tracked, nspid, columns);
+	target = RelationIdGetRelation(tracked.relid);
+	if (target == NULL)
+		elog(ERROR, "relation %u is gone", tracked.relid);
+	problem = poser_own_describe(versioned, target, versions, &tracked, nspid, columns);
 	if (problem != NULL)
-		poser_own_error(RelationGetRelid(rel), problem);
-	if (target != rel)
-		table_close(target, NoLock);
+		poser_own_error(tracked.relid, problem);
+	RelationClose(target);
 	table_close(versions, NoLock);
 	return true;
+}
+
+/*
+ * As poser_tracked_describe(), for a binding that was found without a lock, and locks both
+ * tables.  Returns false if one of them is gone, or cannot be described.
+ */
+bool
+poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode)
+{
+	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
+	Relation versions = rel != NULL ? try_relation_open(tracked->versions, lockmode) : NULL;
+	PoserOwnColumns columns;
+	bool result = versions != NULL &&
+				  poser_own_describe(versioned, rel, versions, tracked, nspid, &columns) == NULL;
+
+	if (versions != NULL)
+		relation_close(versions, NoLock);
+	if (rel != NULL)
+		relation_close(rel, NoLock);
+	return result;
+}
+
+/* Returns the name of the column transaction_id in a bound table of versions; NULL if the binding is gone or cannot be read. */
+char *
+poser_own_transaction_column(const PoserTracked *tracked)
+{
+	Relation versions = try_relation_open(tracked->versions, AccessShareLock);
+	PoserBinding binding;
+	const Trigger *trigger;
+	char *result = NULL;
+
+	if (versions == NULL)
+		return NULL;
+	trigger = poser_binding_trigger(versions, tracked->binding);
+	if (trigger != NULL && poser_binding_parse(&binding, trigger, tracked->relid, tracked->versions))
+		result = pstrdup(binding.transaction_id);
+	relation_close(versions, NoLock);
+	return result;
 }
 
 void
@@ -379,13 +420,13 @@ poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding)
 	const Trigger *trigger;
 	bool result;
 
-	if (!versioned->own || !poser_tracked_find(versioned->target, versioned->nspid, &tracked))
+	if (!versioned->own || !poser_tracked_find(versioned->relid, versioned->nspid, &tracked))
 		return false;
 	versions = table_open(versioned->versions, NoLock);
-	target = table_open(versioned->target, NoLock);
+	target = table_open(versioned->relid, NoLock);
 	trigger = poser_binding_trigger(versions, tracked.binding);
-	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->target, versioned->versions) &&
-			 (binding->here || match_by_name(binding, target, versions) == NULL);
+	result = trigger != NULL && poser_binding_parse(binding, trigger, versioned->relid, versioned->versions) &&
+			 (binding->here || poser_own_match_by_name(binding, target, versions) == NULL);
 	table_close(target, NoLock);
 	table_close(versions, NoLock);
 	return result;

@@ -49,15 +49,11 @@
 #include "utils/timestamp.h"
 #include "utils/tuplestore.h"
 
-#include "versions/versions.h"
-#include "versions/version_internal.h"
+#include "versions/prune_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_prune_versions);
 
 int64 (*poser_first_needed_hook)(Oid nspid, Oid relid) = NULL;
-
-/* How many versions are deleted by one statement. */
-#define DELETED_AT_A_TIME 1000
 
 /*
  * A round looks at all rows if the last one that did so went up to an id that is less than
@@ -65,72 +61,117 @@ int64 (*poser_first_needed_hook)(Oid nspid, Oid relid) = NULL;
  */
 #define FULL_ROUND_AFTER 100
 
-/* How far a round has come, see the head of this file. */
-typedef struct PoserPosition
+/*
+ * Append the condition that versions "v" belong to rows that match, if the call has a
+ * match:
+ *
+ *	   AND EXISTS (SELECT FROM customer_version AS m
+ *	                WHERE m.id = v.id AND m.email = 'a@example.org')
+ */
+void
+poser_prune_append_match(StringInfo sql, const PoserPruning *pruning, const PoserVersioned *versioned)
 {
-	int64 transaction_id; /* up to which it prunes */
-	char *seen;			  /* the snapshot with which it began, as text */
-	TimestampTz before;	  /* the transactions up to there that "seen" sees were issued before this */
-	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
-	char *key;			  /* the last version that was removed, or one before all others */
-	int64 change_id;
-	int64 full_until; /* the last round that looked at all rows went up to this transaction */
-	int64 since;	  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
-} PoserPosition;
+	if (pruning->match == NULL)
+		return;
+	appendStringInfo(sql, "\n   AND EXISTS (SELECT FROM %s AS m\n                WHERE ",
+					 poser_relation_name(versioned->versions));
+	poser_history_append_keys(sql, versioned, " AND ", "m.%n %= v.%n");
+	appendStringInfoString(sql, " AND ");
+	poser_match_append(sql, versioned, pruning->match, "m", false);
+	appendStringInfoString(sql, ")");
+}
+
+/* Begin a query with the parameters of the match, if the call has one. */
+void
+poser_prune_query_begin(PoserPruneQuery *query, const PoserPruning *pruning)
+{
+	int nargs = pruning->match != NULL ? pruning->match->nargs : 0;
+
+	query->argtypes = palloc((nargs + 3) * sizeof(Oid));
+	query->values = palloc((nargs + 3) * sizeof(Datum));
+	for (int i = 0; i < nargs; i++)
+	{
+		query->argtypes[i] = pruning->match->argtypes[i];
+		query->values[i] = pruning->match->values[i];
+	}
+	query->query = (PoserQuery) {.nargs = nargs, .argtypes = query->argtypes, .values = query->values, .read_only = true};
+}
+
+/* Add a parameter, at most three of them. */
+void
+poser_prune_query_add(PoserPruneQuery *query, int64 value)
+{
+	query->argtypes[query->query.nargs] = INT8OID;
+	query->values[query->query.nargs++] = Int64GetDatum(value);
+}
 
 /*
  * Returns the query for at most $2 versions that can be pruned up to transaction $1,
- * each with the change that has replaced it, and its key:
+ * each with the change that has replaced it and its transaction:
  *
- *	SELECT change_id, next, key::text
- *	  FROM (SELECT change_id, lead(change_id) OVER (PARTITION BY uuid ORDER BY change_id), uuid
- *	          FROM poser_widget_version
- *	         WHERE transaction_id <= $1) AS version (change_id, next, key)
+ *	SELECT change_id, next, next_transaction
+ *	  FROM (SELECT v.change_id, lead(v.change_id) OVER next_version, lead(v.transaction_id) OVER next_version
+ *	          FROM poser_widget_version AS v
+ *	         WHERE v.transaction_id <= $1 [AND <it matches>]
+ *	        WINDOW next_version AS (PARTITION BY v.uuid ORDER BY v.change_id)
+ *	       ) AS version (change_id, next, next_transaction)
  *	 WHERE next IS NOT NULL
  *	 LIMIT $2
  *
  * With "since" they are only those of rows with versions by transactions after $3, in
- * the order of key and change_id:
+ * the order of key and change_id, and each has its key:
  *
+ *	SELECT change_id, next, next_transaction, key::text
  *	...
- *	         WHERE transaction_id <= $1
- *	           AND uuid = ANY (SELECT uuid FROM poser_widget_version
- *	                            WHERE change_id > $3 AND transaction_id > $3 AND transaction_id <= $1)
- *	       ) AS version (change_id, next, key)
+ *	         WHERE v.transaction_id <= $1
+ *	           AND v.uuid = ANY (SELECT uuid FROM poser_widget_version
+ *	                              WHERE change_id > $3 AND transaction_id > $3 AND transaction_id <= $1)
+ *	...
  *	 WHERE next IS NOT NULL
  *	 ORDER BY key, change_id
  *	 LIMIT $2
+ *
+ * "nargs" parameters of the match come before these.
  */
 static char *
-old_versions_query(const PoserVersioned *versioned, bool since)
+old_versions_query(const PoserPruning *pruning, const PoserVersioned *versioned, bool since, int nargs)
 {
+	const char *versions = poser_relation_name(versioned->versions);
+	const char *change_id = poser_history_column(versioned, versioned->change_id);
+	const char *transaction_id = poser_history_column(versioned, versioned->transaction_id);
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT version.change_id, version.next, version.key::pg_catalog.text\n");
-	appendStringInfoString(&sql, "  FROM (SELECT change_id, pg_catalog.lead(change_id) OVER (PARTITION BY ");
-	poser_history_append_keys(&sql, versioned, ", ", "%n");
-	appendStringInfoString(&sql, " ORDER BY change_id), ");
-	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n");
 	appendStringInfo(&sql,
-					 "\n          FROM %s\n"
-					 "         WHERE transaction_id OPERATOR(pg_catalog.<=) $1",
-					 poser_relation_name(versioned->versions));
+					 "SELECT version.change_id, version.next, version.next_transaction%1$s\n"
+					 "  FROM (SELECT v.%2$s, pg_catalog.lead(v.%2$s) OVER next_version,\n"
+					 "               pg_catalog.lead(v.%3$s) OVER next_version",
+					 since ? ", version.key::pg_catalog.text" : "", change_id, transaction_id);
+	if (since)
+		poser_history_append_column(&sql, versioned, versioned->keys[0], ", v.%n");
+	appendStringInfo(&sql,
+					 "\n          FROM %s AS v\n"
+					 "         WHERE v.%s OPERATOR(pg_catalog.<=) $%d",
+					 versions, transaction_id, nargs + 1);
+	poser_prune_append_match(&sql, pruning, versioned);
 	if (since)
 	{
 		poser_history_append_column(&sql, versioned, versioned->keys[0],
-									"\n           AND %n OPERATOR(pg_catalog.=) ANY (SELECT %n");
+									"\n           AND v.%n OPERATOR(pg_catalog.=) ANY (SELECT %n");
 		appendStringInfo(&sql,
-						 " FROM %s\n"
-						 "                            WHERE change_id OPERATOR(pg_catalog.>) $3\n"
-						 "                              AND transaction_id OPERATOR(pg_catalog.>) $3\n"
-						 "                              AND transaction_id OPERATOR(pg_catalog.<=) $1)",
-						 poser_relation_name(versioned->versions));
+						 " FROM %1$s\n"
+						 "                            WHERE %2$s OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND %3$s OPERATOR(pg_catalog.>) $3\n"
+						 "                              AND %3$s OPERATOR(pg_catalog.<=) $1)",
+						 versions, change_id, transaction_id);
 	}
-	appendStringInfoString(&sql, ") AS version (change_id, next, key)\n WHERE version.next IS NOT NULL\n");
+	appendStringInfoString(&sql, "\n        WINDOW next_version AS (PARTITION BY ");
+	poser_history_append_keys(&sql, versioned, ", ", "v.%n");
+	appendStringInfo(&sql, " ORDER BY v.%s)\n       ) AS version (change_id, next, next_transaction%s)\n WHERE version.next IS NOT NULL\n",
+					 change_id, since ? ", key" : "");
 	if (since)
 		appendStringInfoString(&sql, " ORDER BY version.key, version.change_id\n");
-	appendStringInfoString(&sql, " LIMIT $2");
+	appendStringInfo(&sql, " LIMIT $%d", nargs + 2);
 	return sql.data;
 }
 
@@ -139,7 +180,7 @@ old_versions_query(const PoserVersioned *versioned, bool since)
  * key $2 with change_id $3, each with the change that has replaced it, and its key.  Of
  * the last one the query does not know this, unless it gives fewer rows than it could.
  *
- *	SELECT change_id, lead(change_id) OVER (PARTITION BY key ORDER BY change_id), key::text
+ *	SELECT change_id, lead(change_id) OVER (PARTITION BY key ORDER BY change_id), NULL::bigint, key::text
  *	  FROM (SELECT change_id, uuid
  *	          FROM poser_widget_version
  *	         WHERE transaction_id <= $1
@@ -161,6 +202,7 @@ next_versions_query(const PoserVersioned *versioned)
 	appendStringInfoString(&sql,
 						   "SELECT version.change_id,\n"
 						   "       pg_catalog.lead(version.change_id) OVER (PARTITION BY version.key ORDER BY version.change_id),\n"
+						   "       NULL::pg_catalog.int8,\n"
 						   "       version.key::pg_catalog.text\n"
 						   "  FROM (SELECT change_id, ");
 	poser_history_append_column(&sql, versioned, key, "%n");
@@ -175,33 +217,55 @@ next_versions_query(const PoserVersioned *versioned)
 	appendStringInfo(&sql,
 					 "         LIMIT %d) AS version (change_id, key)\n"
 					 " ORDER BY version.key, version.change_id",
-					 DELETED_AT_A_TIME + 1);
+					 PRUNED_AT_A_TIME + 1);
 	return sql.data;
 }
 
 /*
- * Delete at most "limit" versions of those in the first "nrows" rows of the last query's
- * result.  Raises the horizon's change_id to the changes that have replaced them.  *nfound
- * becomes how many they were.  Returns how many were deleted.  "position", if it is not
- * NULL, becomes that of the last row that was looked at.
+ * Delete the versions with these change_ids.  Returns how many were deleted.
  *
  *	DELETE FROM poser_widget_version WHERE change_id = ANY ($1)
  */
-static int64
-delete_found(const PoserVersioned *versioned, int nrows, int64 limit, int *nfound, PoserPosition *position,
-			 PoserHorizon *horizon)
+int64
+poser_prune_delete_ids(const PoserPruning *pruning, const PoserVersioned *versioned, Datum *ids, int n)
 {
 	Oid argtypes[] = {INT8ARRAYOID};
-	char *sql = psprintf("DELETE FROM %s WHERE change_id OPERATOR(pg_catalog.=) ANY ($1)",
-						 poser_relation_name(versioned->versions));
-	SPITupleTable *found = SPI_tuptable;
-	Datum ids[DELETED_AT_A_TIME];
+	char *sql = psprintf("DELETE FROM %s WHERE %s OPERATOR(pg_catalog.=) ANY ($1)",
+						 poser_relation_name(versioned->versions), poser_history_column(versioned, versioned->change_id));
 	Datum array;
-	int64 result = 0;
+	int64 result;
+
+	CHECK_FOR_INTERRUPTS();
+	if (n == 0)
+		return 0;
+	array = PointerGetDatum(construct_array(ids, n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+	if (versioned->own)
+		poser_binding_begin_changes(versioned->versions);
+	result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &array, .expected = SPI_OK_DELETE});
+	if (versioned->own)
+		poser_binding_end_changes();
+	pfree(DatumGetPointer(array));
+	pfree(sql);
+	poser_progress_count(pruning->progress, result);
+	return result;
+}
+
+/*
+ * Delete at most "limit" versions of those in the first "nrows" rows of the last query's
+ * result.  Its columns are the version, the change that has replaced it and, for an own
+ * table, the transaction of this change; with "position" also the key.  Raises the horizon
+ * accordingly.  *nfound becomes how many versions they were.  Returns how many were
+ * deleted.  "position", if it is not NULL, becomes that of the last row that was looked at.
+ */
+int64
+poser_prune_delete(const PoserPruning *pruning, const PoserVersioned *versioned, int nrows, int64 limit, int *nfound,
+				   PoserPosition *position, PoserHorizon *horizon)
+{
+	SPITupleTable *found = SPI_tuptable;
+	Datum ids[PRUNED_AT_A_TIME];
 	int last = -1;
 
-	Assert(nrows <= DELETED_AT_A_TIME);
-	CHECK_FOR_INTERRUPTS();
+	Assert(nrows <= PRUNED_AT_A_TIME);
 	*nfound = 0;
 	while (last + 1 < nrows && *nfound < limit)
 	{
@@ -213,25 +277,21 @@ delete_found(const PoserVersioned *versioned, int nrows, int64 limit, int *nfoun
 			continue;
 		ids[(*nfound)++] = SPI_getbinval(tuple, found->tupdesc, 1, &isnull);
 		horizon->change_id = Max(horizon->change_id, next);
+		if (versioned->own)
+			horizon->transaction_id = Max(horizon->transaction_id,
+										  DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 3, &isnull)));
 	}
 	if (position != NULL && last >= 0)
 	{
 		bool isnull;
 
 		pfree(position->key);
-		position->key = SPI_getvalue(found->vals[last], found->tupdesc, 3);
+		position->key = SPI_getvalue(found->vals[last], found->tupdesc, 4);
 		position->change_id = DatumGetInt64(SPI_getbinval(found->vals[last], found->tupdesc, 1, &isnull));
 	}
 
-	if (*nfound > 0)
-	{
-		array = PointerGetDatum(construct_array(ids, *nfound, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-		result = poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = &array});
-		pfree(DatumGetPointer(array));
-	}
 	SPI_freetuptable(found);
-	pfree(sql);
-	return result;
+	return poser_prune_delete_ids(pruning, versioned, ids, *nfound);
 }
 
 /*
@@ -242,33 +302,38 @@ delete_found(const PoserVersioned *versioned, int nrows, int64 limit, int *nfoun
  * "position" is NULL, or it has "since" and becomes the position of the last version that
  * was removed; complete if there are no more.
  */
-static int64
-prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limit, PoserPosition *position,
-			   PoserHorizon *horizon)
+int64
+poser_prune_pass(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id, int64 limit,
+				 PoserPosition *position, PoserHorizon *horizon)
 {
-	Oid argtypes[] = {INT8OID, INT8OID, INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id), Int64GetDatum(limit), Int64GetDatum(position != NULL ? position->since : 0)};
-	PoserQuery query = {.sql = old_versions_query(versioned, position != NULL), .nargs = position != NULL ? 3 : 2, .argtypes = argtypes, .values = values, .read_only = true};
+	PoserPruneQuery query;
 	int64 result = 0;
 	int64 total = 0;
 	Portal portal;
 
-	/* the planner must know how few transactions there are since then */
+	poser_prune_query_begin(&query, pruning);
+	query.query.sql = old_versions_query(pruning, versioned, position != NULL, query.query.nargs);
+	poser_prune_query_add(&query, transaction_id);
+	poser_prune_query_add(&query, limit);
 	if (position != NULL)
-		query.cursor_options = CURSOR_OPT_CUSTOM_PLAN;
-	portal = poser_open_cursor_for(&query);
+	{
+		/* the planner must know how few transactions there are since then */
+		poser_prune_query_add(&query, position->since);
+		query.query.cursor_options = CURSOR_OPT_CUSTOM_PLAN;
+	}
+	portal = poser_open_cursor_for(&query.query);
 	for (;;)
 	{
 		int nfound;
 
-		SPI_cursor_fetch(portal, true, DELETED_AT_A_TIME);
+		SPI_cursor_fetch(portal, true, PRUNED_AT_A_TIME);
 		if (SPI_processed == 0)
 			break;
-		result += delete_found(versioned, SPI_processed, DELETED_AT_A_TIME, &nfound, position, horizon);
+		result += poser_prune_delete(pruning, versioned, SPI_processed, PRUNED_AT_A_TIME, &nfound, position, horizon);
 		total += nfound;
 	}
 	SPI_cursor_close(portal);
-	if (total > 0)
+	if (total > 0 && !versioned->own)
 		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
 	if (position != NULL)
 		position->complete = (total < limit);
@@ -277,11 +342,12 @@ prune_versions(const PoserVersioned *versioned, int64 transaction_id, int64 limi
 
 /*
  * Remove at most "limit" versions of one table after a position, up to its transaction,
- * as prune_versions() does.  All queries read with the active snapshot, which does not
+ * as poser_prune_pass() does.  All queries read with the active snapshot, which does not
  * see what is deleted here.
  */
 static int64
-prune_after(const PoserVersioned *versioned, int64 limit, PoserPosition *position, PoserHorizon *horizon)
+prune_after(const PoserPruning *pruning, const PoserVersioned *versioned, int64 limit, PoserPosition *position,
+			PoserHorizon *horizon)
 {
 	Oid argtypes[] = {INT8OID, TEXTOID, INT8OID};
 	char *sql = next_versions_query(versioned);
@@ -297,20 +363,13 @@ prune_after(const PoserVersioned *versioned, int64 limit, PoserPosition *positio
 		pfree(DatumGetPointer(values[1]));
 
 		/* of the last row of a full result it is not known what has replaced it */
-		result += delete_found(versioned, Min(nrows, DELETED_AT_A_TIME), limit - total, &nfound, position, horizon);
+		result += poser_prune_delete(pruning, versioned, Min(nrows, PRUNED_AT_A_TIME), limit - total, &nfound, position, horizon);
 		total += nfound;
-		position->complete = (nrows <= DELETED_AT_A_TIME && total < limit);
+		position->complete = (nrows <= PRUNED_AT_A_TIME && total < limit);
 	}
 	if (total > 0)
 		horizon->transaction_id = Max(horizon->transaction_id, position->transaction_id);
 	return result;
-}
-
-/* Returns poser_prune_position in this schema, or InvalidOid: schemas before 1.5 have none. */
-static Oid
-find_positions(Oid nspid)
-{
-	return get_relname_relid("poser_prune_position", nspid);
 }
 
 /*
@@ -319,162 +378,41 @@ find_positions(Oid nspid)
  * and sorts as that text does.
  */
 static bool
-has_positions(const PoserVersioned *versioned, Oid positions)
+has_positions(const PoserPruning *pruning, const PoserVersioned *versioned)
 {
 	Oid type = get_atttype(versioned->versions, versioned->keys[0]);
 
-	return OidIsValid(positions) && OidIsValid(versioned->versions_index) && versioned->nkeys == 1 &&
+	return OidIsValid(pruning->positions) && OidIsValid(versioned->versions_index) && versioned->nkeys == 1 &&
 		   (type == TEXTOID || type == VARCHAROID);
 }
 
 /*
- * Read the position of pruning in this table.  Returns false if there is none:
- *
- *	SELECT transaction_id, change_id, full_until, key, seen, issued_before
- *	  FROM poser_prune_position WHERE relation = $1
- */
-static bool
-read_position(Oid positions, Oid relid, PoserPosition *position)
-{
-	Oid argtypes[] = {NAMEOID};
-	Datum values[] = {CStringGetDatum(get_rel_name(relid))};
-	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen, issued_before\n"
-						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
-						 poser_relation_name(positions));
-	bool isnull;
-
-	if (poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .read_only = true}) == 0)
-		return false;
-	position->transaction_id = poser_history_position(1, NULL);
-	position->change_id = poser_history_position(2, &isnull);
-	position->complete = isnull;
-	position->key = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 4);
-	if (position->key == NULL)
-	{
-		/* complete, or changed by hand: from the beginning */
-		position->key = pstrdup("");
-		position->change_id = PG_INT64_MIN;
-	}
-	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 5);
-	position->full_until = poser_history_position(3, NULL);
-	poser_check_type(NULL, SPI_tuptable->tupdesc, 6, TIMESTAMPTZOID);
-	position->before = DatumGetTimestampTz(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 6, &isnull));
-	position->since = 0;
-	return true;
-}
-
-/*
- * Replace the position of pruning in this table, or remove it if "position" is NULL:
- *
- *	DELETE FROM poser_prune_position WHERE relation = $1
- *	INSERT INTO poser_prune_position (relation, transaction_id, change_id, key, seen, full_until, issued_before)
- *	VALUES ($1, $2, $3, $4, $5::pg_snapshot, $6, $7)
- *	ON CONFLICT (relation) DO UPDATE SET key = EXCLUDED.key
- *
- * There is a conflict only with a row that the snapshot of a REPEATABLE READ transaction
- * does not see.  Then ON CONFLICT raises a serialization failure, and not a unique
- * violation.
- */
-static void
-write_position(Oid positions, Oid relid, const PoserPosition *position)
-{
-	const char *name = poser_relation_name(positions);
-	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID};
-	Datum values[lengthof(argtypes)] = {CStringGetDatum(get_rel_name(relid))};
-	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
-
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values});
-	if (position == NULL)
-		return;
-	sql = psprintf("INSERT INTO %s (relation, transaction_id, change_id, key, seen, full_until, issued_before)\n"
-				   "VALUES ($1, $2, $3, $4, $5::pg_catalog.pg_snapshot, $6, $7)\n"
-				   "ON CONFLICT (relation) DO UPDATE SET key = EXCLUDED.key",
-				   name);
-	values[1] = Int64GetDatum(position->transaction_id);
-	values[2] = Int64GetDatum(position->change_id);
-	if (!position->complete)
-		values[3] = CStringGetTextDatum(position->key);
-	values[4] = CStringGetTextDatum(position->seen);
-	values[5] = Int64GetDatum(position->full_until);
-	values[6] = TimestampTzGetDatum(position->before);
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn   " : "       "});
-}
-
-/*
- * Begin a round up to this transaction, with the active snapshot.  "before" is the time
- * before which a change is old.
- */
-static void
-begin_round(PoserPosition *position, int64 transaction_id, TimestampTz before)
-{
-	(void) poser_run(&(PoserQuery) {.sql = "SELECT pg_catalog.pg_current_snapshot()", .read_only = true});
-	position->seen = SPI_getvalue(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1);
-	position->transaction_id = transaction_id;
-	position->before = before;
-	position->complete = false;
-	position->key = pstrdup(""); /* before all keys */
-	position->change_id = PG_INT64_MIN;
-	position->full_until = transaction_id;
-	position->since = 0;
-}
-
-/*
- * Has a round seen all transactions up to this one?  It has not if one has become visible
- * since the round began:
- *
- *	SELECT
- *	  FROM (SELECT id, xact FROM poser_transaction WHERE xact >= pg_snapshot_xmax($2::pg_snapshot)
- *	        UNION ALL
- *	        SELECT id, xact FROM poser_transaction WHERE xact = ANY (ARRAY(SELECT pg_snapshot_xip($2::pg_snapshot)))) AS t
- *	 WHERE id + 0 <= $1
- *	   AND ($3 OR xact <> COALESCE(pg_current_xact_id_if_assigned(), '0'))
- *	 LIMIT 1
- *
- * So it does not read what was written while a long transaction has been open.  "+ 0" keeps
- * the planner from the primary key, by which all older transactions would be read.
- *
- * A snapshot never has the transaction that took it.  What this transaction records after
- * it has pruned has a later id, see poser_transaction_forget().  So this transaction is
- * looked at only "with_own".
- */
-static bool
-has_seen_all(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id, bool with_own)
-{
-	Oid argtypes[] = {INT8OID, TEXTOID, BOOLOID};
-	Datum values[] = {Int64GetDatum(transaction_id), CStringGetTextDatum(position->seen), BoolGetDatum(with_own)};
-	const char *transactions = poser_relation_name(tables[0].transactions);
-	char *sql = psprintf("SELECT\n"
-						 "  FROM (SELECT id, xact FROM %s\n"
-						 "         WHERE xact OPERATOR(pg_catalog.>=) pg_catalog.pg_snapshot_xmax($2::pg_catalog.pg_snapshot)\n"
-						 "        UNION ALL\n"
-						 "        SELECT id, xact FROM %s\n"
-						 "         WHERE xact OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.pg_snapshot_xip($2::pg_catalog.pg_snapshot)))) AS t\n"
-						 " WHERE (id OPERATOR(pg_catalog.+) 0) OPERATOR(pg_catalog.<=) $1\n"
-						 "   AND ($3 OR xact OPERATOR(pg_catalog.<>) COALESCE(pg_catalog.pg_current_xact_id_if_assigned(), '0'::pg_catalog.xid8))\n"
-						 " LIMIT 1",
-						 transactions, transactions);
-
-	return poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true}) == 0;
-}
-
-/*
- * Returns a transaction up to which all are older than this time, by what the positions
- * say, or PG_INT64_MIN.
+ * Returns a transaction up to which all are older than the call's time, by what the
+ * positions of the extension's own tables and this one say, or PG_INT64_MIN.
  */
 static int64
-known_to_be_old(const PoserVersioned *tables, int ntables, Oid positions, TimestampTz before)
+known_to_be_old(const PoserPruning *pruning, const char *relation)
 {
+	const char *relations[POSER_VERSIONED_TABLES + 2] = {"poser_transaction", relation};
 	int64 result = PG_INT64_MIN;
 
-	if (!OidIsValid(positions))
+	if (!OidIsValid(pruning->positions))
 		return result;
-	for (int i = 0; i <= ntables; i++)
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+	{
+		Oid relid;
+		Oid versions;
+
+		if (poser_versioned_find_names(i, pruning->nspid, &relid, &versions))
+			relations[2 + i] = get_rel_name(versions);
+	}
+	for (int i = 0; i < lengthof(relations); i++)
 	{
 		PoserPosition position;
-		Oid relid = i < ntables ? tables[i].versions : tables[0].transactions;
 
-		if (read_position(positions, relid, &position) && position.before <= before &&
-			position.transaction_id > result && has_seen_all(&position, tables, position.transaction_id, true))
+		if (relations[i] != NULL && poser_prune_read_position(pruning, relations[i], &position) &&
+			position.before <= pruning->before && position.transaction_id > result &&
+			poser_prune_has_seen_all(pruning, &position, position.transaction_id, true))
 			result = position.transaction_id;
 	}
 	return result;
@@ -492,12 +430,13 @@ known_to_be_old(const PoserVersioned *tables, int ntables, Oid positions, Timest
  *
  * $1 is the time before which a change is old, $2 the first transaction that a consumer
  * needs.  No index has issued_at, so the inner query reads the transactions after $3 up to
- * the first one that is not old.  All transactions up to $3 are known to be old.
+ * the first one that is not old.  All transactions up to $3 are known to be old.  "relation"
+ * is the name of a position that is looked at for this, or NULL.
  */
-static int64
-last_pruned_transaction(const PoserVersioned *tables, int ntables, Oid positions, TimestampTz before, bool *isnull)
+int64
+poser_prune_until(const PoserPruning *pruning, const char *relation, int64 first_needed, bool *isnull)
 {
-	const char *transactions = poser_relation_name(tables[0].transactions);
+	const char *transactions = poser_relation_name(pruning->transactions);
 	Oid argtypes[] = {TIMESTAMPTZOID, INT8OID, INT8OID};
 	Datum values[lengthof(argtypes)];
 	char *sql = psprintf("SELECT pg_catalog.max(id)\n"
@@ -509,48 +448,40 @@ last_pruned_transaction(const PoserVersioned *tables, int ntables, Oid positions
 						 "   AND id OPERATOR(pg_catalog.<) $2",
 						 transactions, transactions);
 
-	values[0] = TimestampTzGetDatum(before);
-	values[1] = Int64GetDatum(poser_first_needed_hook != NULL ? poser_first_needed_hook(tables[0].nspid, InvalidOid) : PG_INT64_MAX);
-	values[2] = Int64GetDatum(known_to_be_old(tables, ntables, positions, before));
-	(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
+	values[0] = TimestampTzGetDatum(pruning->before);
+	values[1] = Int64GetDatum(first_needed);
+	values[2] = Int64GetDatum(known_to_be_old(pruning, relation));
+	(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
 	return poser_history_position(1, isnull);
-}
-
-/* Is there nothing to do up to this transaction, because a complete round went so far and has seen all? */
-static bool
-is_covered(const PoserPosition *position, const PoserVersioned *tables, int64 transaction_id)
-{
-	return position->complete && position->transaction_id >= transaction_id &&
-		   has_seen_all(position, tables, transaction_id, false);
 }
 
 /*
  * Remove at most "limit" versions of one table, from where the last call has stopped.  When
  * a round comes to its end, another one begins unless the last one has seen everything.
  */
-static int64
-prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, Oid positions,
-				int64 transaction_id, TimestampTz before, int64 limit, PoserHorizon *horizon)
+int64
+poser_prune_in_rounds(const PoserPruning *pruning, const PoserVersioned *versioned, const char *relation,
+					  int64 transaction_id, int64 limit, PoserHorizon *horizon)
 {
 	PoserPosition position;
-	bool exists = read_position(positions, versioned->versions, &position);
+	bool exists = poser_prune_read_position(pruning, relation, &position);
 	bool changed = false;
 	int64 result = 0;
 
 	for (;;)
 	{
 		if (!exists)
-			begin_round(&position, transaction_id, before);
+			poser_prune_begin_round(&position, transaction_id, pruning->before);
 		else if (position.complete)
 		{
 			int64 covered = position.transaction_id;
 			int64 full_until = position.full_until;
 
-			if (is_covered(&position, tables, transaction_id))
+			if (poser_prune_is_covered(pruning, &position, transaction_id))
 				break;
-			if (covered < transaction_id && !has_seen_all(&position, tables, covered, false))
+			if (covered < transaction_id && !poser_prune_has_seen_all(pruning, &position, covered, false))
 				covered = transaction_id;
-			begin_round(&position, transaction_id, before);
+			poser_prune_begin_round(&position, transaction_id, pruning->before);
 
 			/*
 			 * If little can have become old, which the ids tell, only rows with such
@@ -569,157 +500,19 @@ prune_in_rounds(const PoserVersioned *tables, const PoserVersioned *versioned, O
 		/* this call may have to leave what the round could remove so far */
 		position.transaction_id = Min(position.transaction_id, transaction_id);
 		position.full_until = Min(position.full_until, transaction_id);
-		position.before = Min(position.before, before);
-		if (position.since != 0)
-			result += prune_versions(versioned, position.transaction_id, limit - result, &position, horizon);
+		position.before = Min(position.before, pruning->before);
+		if (versioned->own)
+			result += poser_prune_changes(pruning, versioned, limit - result, &position, horizon);
+		else if (position.since != 0)
+			result += poser_prune_pass(pruning, versioned, position.transaction_id, limit - result, &position, horizon);
 		else
-			result += prune_after(versioned, limit - result, &position, horizon);
+			result += prune_after(pruning, versioned, limit - result, &position, horizon);
 		changed = true;
 		if (!position.complete)
 			break;
 	}
 	if (changed)
-		write_position(positions, versioned->versions, &position);
-	return result;
-}
-
-/*
- * Add the ids, before this one, of the transactions of the versions in a table.  The
- * table is scanned without a query: reading one column is all there is to do.
- */
-static void
-read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, TupleDesc desc,
-				  int64 transaction_id)
-{
-	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	TupleTableSlot *slot = table_slot_create(versions, NULL);
-	TableScanDesc scan = table_beginscan(versions, snapshot, 0, NULL, SO_NONE);
-	int64 last = 0;
-
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
-	{
-		bool isnull;
-		Datum value = slot_getattr(slot, column, &isnull);
-
-		CHECK_FOR_INTERRUPTS();
-		/* the versions of a transaction usually follow each other, so this leaves out most repetitions */
-		if (isnull || DatumGetInt64(value) >= transaction_id || DatumGetInt64(value) == last)
-			continue;
-		last = DatumGetInt64(value);
-		tuplestore_putvalues(used, desc, &value, &isnull);
-	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	UnregisterSnapshot(snapshot);
-}
-
-/* All tables with the columns of a table of versions. */
-static const char *const version_tables_query =
-	"SELECT c.oid\n"
-	"  FROM pg_catalog.pg_class AS c\n"
-	"       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
-	" WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
-	"   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id}'::pg_catalog.name[])\n"
-	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
-	"        OR a.attname OPERATOR(pg_catalog.=) 'operation_type'\n"
-	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
-	" GROUP BY c.oid\n"
-	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.=) 3";
-
-/*
- * Collect the transactions, before this one, with versions in other tables of versions.
- * These are all tables with the columns of a table of versions, whatever their owner: a
- * trigger may record to such a table now, or may have done so before it was renamed.
- *
- * A query over these tables could run their owners' code, but a scan does not.  Returns
- * false if one of them cannot be locked at once.  Pruning does not wait for such a table,
- * because its owner could then block pruning.
- */
-bool
-poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables, int ntables,
-						   int64 transaction_id)
-{
-	SPITupleTable *found;
-	bool result = true;
-
-	/* find the tables that look like tables of versions */
-	(void) poser_run(&(PoserQuery) {.sql = version_tables_query, .read_only = true});
-	found = SPI_tuptable;
-	for (uint64 i = 0; result && i < found->numvals; i++)
-	{
-		bool isnull;
-		Oid relid = DatumGetObjectId(SPI_getbinval(found->vals[i], found->tupdesc, 1, &isnull));
-		bool known = false;
-		AttrNumber column;
-		Relation rel;
-
-		/* the caller looks at the extension's own ones */
-		for (int j = 0; j < ntables; j++)
-			known = known || tables[j].versions == relid;
-		if (known)
-			continue;
-		if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		{
-			result = false;
-			continue;
-		}
-
-		/* the table may have been dropped or altered before we had the lock */
-		rel = try_table_open(relid, NoLock);
-		if (rel == NULL)
-			continue;
-		column = get_attnum(relid, "transaction_id");
-		if (column > 0 && get_atttype(relid, column) == INT8OID)
-			read_transactions(rel, column, used, desc, transaction_id);
-		table_close(rel, AccessShareLock);
-	}
-	SPI_freetuptable(found);
-	return result;
-}
-
-/*
- * Remove the transactions before this one to which no version in any table belongs:
- *
- *	DELETE FROM poser_transaction AS t
- *	 WHERE t.id < $1
- *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
- *
- * "poser_used" has the transactions of all versions that there are.  The statement uses the
- * active snapshot, which is older than the look at the versions.  So it does not see
- * transactions that have committed since.  If not all tables of versions could be read, no
- * transaction is removed, and the result is false.
- */
-static bool
-prune_transactions(const PoserVersioned *tables, int ntables, int64 transaction_id)
-{
-	Oid argtypes[] = {INT8OID};
-	Datum values[] = {Int64GetDatum(transaction_id)};
-	EphemeralNamedRelationData enr;
-	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
-	TupleDesc desc = CreateTemplateTupleDesc(1);
-	char *sql = psprintf("DELETE FROM %s AS t\n"
-						 " WHERE t.id OPERATOR(pg_catalog.<) $1\n"
-						 "   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id OPERATOR(pg_catalog.=) t.id)",
-						 poser_relation_name(tables[0].transactions));
-	bool result;
-
-	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
-	TupleDescFinalize(desc);
-	result = poser_collect_transactions(used, desc, tables, ntables, transaction_id);
-	if (result)
-	{
-		for (int i = 0; i < ntables; i++)
-		{
-			Relation versions = table_open(tables[i].versions, AccessShareLock);
-
-			read_transactions(versions, tables[i].transaction_id, used, desc, transaction_id);
-			table_close(versions, AccessShareLock);
-		}
-		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
-		(void) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .snapshot = GetActiveSnapshot(), .once = true, .expected = SPI_OK_DELETE});
-		SPI_unregister_relation(enr.md.name);
-	}
-	tuplestore_end(used);
+		poser_prune_write_position(pruning, relation, &position);
 	return result;
 }
 
@@ -743,95 +536,185 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
 }
 
 /*
- * Remove transactions without versions.  "removed" is how many versions the call has
- * removed, at most "limit".
+ * Remove transactions without versions, before this one.
  *
  * This reads all versions.  So a call that still finds versions to remove leaves it to a
  * later one.  With a limit, it is not done again while nothing has changed: the row of
  * poser_prune_position for poser_transaction says up to where it was done.  That row is
- * removed with the first version that is removed afterwards.
+ * removed with the first version that is removed afterwards.  A call by the owner of an own
+ * table leaves the row as it is, because it must not hold a lock on it.  The transactions
+ * that lost their versions then go with the next one that becomes old.
  */
 static void
-prune_transactions_at_last(const PoserVersioned *tables, int ntables, Oid positions,
-						   int64 transaction_id, TimestampTz before, int64 removed, int64 limit)
+prune_transactions_at_last(const PoserPruning *pruning, int64 transaction_id)
 {
-	Oid relid = tables[0].transactions;
+	static const char *const relation = "poser_transaction";
+	bool limited = (pruning->limit < PG_INT64_MAX);
 	PoserPosition position;
 	bool done = false;
 
-	if (removed < limit)
+	if (pruning->removed < pruning->limit)
 	{
-		if (removed == 0 && limit < PG_INT64_MAX && OidIsValid(positions) &&
-			read_position(positions, relid, &position) && is_covered(&position, tables, transaction_id))
+		if (pruning->removed == 0 && limited && OidIsValid(pruning->positions) &&
+			poser_prune_read_position(pruning, relation, &position) &&
+			poser_prune_is_covered(pruning, &position, transaction_id))
 			return;
-		begin_round(&position, transaction_id, before);
+		poser_prune_begin_round(&position, transaction_id, pruning->before);
 		position.complete = true;
-		done = prune_transactions(tables, ntables, transaction_id);
+		done = poser_prune_transactions(pruning, transaction_id);
 	}
-	if (!OidIsValid(positions))
+	if (!OidIsValid(pruning->positions))
 		return;
-	if (done && limit < PG_INT64_MAX)
-		write_position(positions, relid, &position);
-	else if (removed > 0 && !done)
-		write_position(positions, relid, NULL);
+	if (done && limited)
+		poser_prune_write_position(pruning, relation, &position);
+	else if (pruning->removed > 0 && !done)
+		poser_prune_write_position(pruning, relation, NULL);
+}
+
+/* Remove versions of the extension's own tables, by transactions up to this one. */
+static void
+prune_fixed_tables(PoserPruning *pruning, const PoserVersioned *tables, int ntables, int64 transaction_id)
+{
+	PoserHorizon horizon = poser_history_horizon(&tables[0], true);
+	int64 removed = pruning->removed;
+
+	for (int i = 0; i < ntables && pruning->removed < pruning->limit; i++)
+	{
+		const PoserVersioned *versioned = &tables[i];
+		int64 limit = pruning->limit - pruning->removed;
+		int64 before = pruning->removed;
+
+		if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && has_positions(pruning, versioned))
+			pruning->removed += poser_prune_in_rounds(pruning, versioned, get_rel_name(versioned->versions), transaction_id, limit, &horizon);
+		else
+			pruning->removed += poser_prune_pass(pruning, versioned, transaction_id, limit, NULL, &horizon);
+		if (pruning->gone && pruning->removed < pruning->limit)
+			pruning->removed += poser_prune_gone(pruning, versioned, transaction_id, limit - (pruning->removed - before), &horizon);
+	}
+	if (pruning->removed > removed)
+		set_horizon(&tables[0], horizon);
+}
+
+/* May the current user prune the transactions, and the extension's own tables?  With "raise" it is an error if not. */
+static bool
+may_prune_all(const PoserPruning *pruning, bool raise)
+{
+	Oid relids[] = {pruning->transactions, pruning->horizon, pruning->positions};
+
+	for (int i = 0; i < lengthof(relids); i++)
+	{
+		if (!OidIsValid(relids[i]))
+			continue;
+		if (raise)
+			poser_check_owner(relids[i]);
+		else if (!poser_is_owner(relids[i], GetUserId()))
+			return false;
+	}
+	return true;
+}
+
+/* Returns the own tables in a list of tracked tables that the current user may prune. */
+static List *
+own_tables_to_prune(List *tracked)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, tracked)
+	{
+		PoserTracked *table = lfirst(lc);
+
+		if (OidIsValid(table->binding) && poser_is_owner(table->versions, GetUserId()))
+			result = lappend(result, table);
+	}
+	return result;
 }
 
 /*
- * Remove at most "limit" versions of these tables, by transactions before this time, and
- * then transactions without versions.  Returns how many versions were removed.  Raises
- * an error unless the current user has the rights of the owner of all these tables.
+ * Remove versions and then transactions without versions.  "tracked" is the table that is
+ * to be pruned.  If it is NULL, all are that the current user may prune.
  */
-static int64
-prune(const PoserVersioned *tables, int ntables, TimestampTz before, int64 limit)
+static void
+prune(PoserPruning *pruning, PoserTracked *tracked)
 {
-	Oid positions = find_positions(get_rel_namespace(tables[0].transactions));
-	Oid save_userid;
-	int save_sec_context;
-	int64 transaction_id;
-	int64 result = 0;
-	bool isnull;
+	PoserVersioned tables[POSER_VERSIONED_TABLES];
+	bool is_fixed = (tracked != NULL && !OidIsValid(tracked->binding));
+	List *own = NIL;
+	bool may_all;
+	int ntables = 0;
+	int64 transaction_id = 0;
+	bool isnull = true;
 
-	poser_check_owner(tables[0].transactions);
-	poser_check_owner(tables[0].horizon);
-	if (OidIsValid(positions))
-		poser_check_owner(positions);
-	for (int i = 0; i < ntables; i++)
-		poser_check_owner(tables[i].versions);
+	/* what is to be pruned, and may the current user do so? */
+	if (tracked == NULL)
+		own = own_tables_to_prune(poser_tracked_tables(pruning->nspid));
+	else if (!is_fixed)
+	{
+		poser_check_owner(tracked->versions);
+		own = list_make1(tracked);
+	}
+	may_all = may_prune_all(pruning, is_fixed || own == NIL);
+	if (may_all && (tracked == NULL || is_fixed))
+	{
+		poser_versioned_describe_all(tables, pruning->nspid);
+		for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
+		{
+			poser_check_owner(tables[i].versions);
+			if (tracked == NULL || tables[i].relid == tracked->relid)
+				tables[ntables++] = tables[i];
+		}
+	}
 
-	/* only one session prunes at a time; all queries that read use one snapshot */
-	LockRelationOid(tables[0].horizon, ShareUpdateExclusiveLock);
-	poser_become_owner(tables[0].transactions, &save_userid, &save_sec_context);
+	/*
+	 * Only one session prunes the extension's own tables and the transactions at a time, and
+	 * no consumer is added meanwhile.  The owner of an own table only waits for the end of
+	 * such transactions, and does not keep the lock.
+	 */
+	LockRelationOid(pruning->horizon, may_all ? ShareUpdateExclusiveLock : ShareLock);
+	if (!may_all)
+		UnlockRelationOid(pruning->horizon, ShareLock);
+
+	/* all queries over these tables that read use one snapshot */
 	PushActiveSnapshot(GetTransactionSnapshot());
-	poser_history_lock(tables, ntables);
-	if (OidIsValid(positions))
-		poser_lock_to_read(&positions, 1);
+	if (ntables > 0)
+		poser_history_lock(tables, ntables);
+	poser_lock_to_read(&pruning->transactions, 1);
+	poser_lock_to_read(&pruning->horizon, 1);
+	if (OidIsValid(pruning->positions))
+		poser_lock_to_read(&pruning->positions, 1);
 	SPI_connect();
 
 	/* the row of this transaction may be removed */
 	poser_transaction_forget();
 
-	transaction_id = last_pruned_transaction(tables, ntables, positions, before, &isnull);
-	if (!isnull)
+	if (may_all)
 	{
-		PoserHorizon horizon = poser_history_horizon(&tables[0], true);
+		Oid save_userid;
+		int save_sec_context;
+		int64 needed;
 
-		for (int i = 0; i < ntables && result < limit; i++)
-		{
-			if (limit < PG_INT64_MAX && has_positions(&tables[i], positions))
-				result += prune_in_rounds(tables, &tables[i], positions, transaction_id, before, limit - result, &horizon);
-			else
-				result += prune_versions(&tables[i], transaction_id, limit - result, NULL, &horizon);
-		}
-		if (result > 0)
-			set_horizon(&tables[0], horizon);
-		/* the transaction itself stays: it gives the time of the oldest state that is left */
-		prune_transactions_at_last(tables, ntables, positions, transaction_id, before, result, limit);
+		poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+		needed = poser_first_needed_hook != NULL ? poser_first_needed_hook(pruning->nspid, InvalidOid) : PG_INT64_MAX;
+		transaction_id = poser_prune_until(pruning, NULL, needed, &isnull);
+		if (ntables > 0 && pruning->object != NULL)
+			pruning->match = poser_match_read(&tables[0], pruning->object);
+		for (int i = 0; i < ntables; i++)
+			poser_prune_check_needed(pruning, &tables[i], isnull ? 0 : transaction_id);
+		if (!isnull && ntables > 0)
+			prune_fixed_tables(pruning, tables, ntables, transaction_id);
+		SetUserIdAndSecContext(save_userid, save_sec_context);
 	}
+	if (tracked != NULL && own != NIL)
+		poser_prune_own_table(pruning, tracked, true);
+	else
+		poser_prune_own_tables(pruning, own);
+
+	/* the transaction itself stays: it gives the time of the oldest state that is left */
+	if (may_all && !isnull && (tracked == NULL || is_fixed || pruning->removed > 0))
+		prune_transactions_at_last(pruning, transaction_id);
 
 	SPI_finish();
 	PopActiveSnapshot();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
-	return result;
 }
 
 /*
@@ -854,26 +737,57 @@ poser_older_than_argument(FunctionCallInfo fcinfo, int arg)
 }
 
 /*
- * poser_prune_versions(older_than interval, max_versions bigint) returns bigint
+ * poser_prune_versions(older_than interval, max_versions bigint, target regclass, match jsonb,
+ *						gone bool) returns bigint
  *
- * The result is how many versions were removed.
+ * The result is how many versions were removed.  Before 1.6 the function has the first two
+ * arguments.
  */
 Datum
 poser_prune_versions(PG_FUNCTION_ARGS)
 {
-	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	int64 limit = PG_INT64_MAX;
-	TimestampTz before;
+	PoserPruning pruning = {.limit = PG_INT64_MAX};
+	PoserTracked tracked;
+	PoserProgress progress;
+	bool has_target = (PG_NARGS() > 2 && !PG_ARGISNULL(2));
 
 	PreventCommandIfReadOnly("poser_prune_versions()");
-	before = poser_older_than_argument(fcinfo, 0);
+	pruning.before = poser_older_than_argument(fcinfo, 0);
 	if (!PG_ARGISNULL(1))
-		limit = PG_GETARG_INT64(1);
-	if (limit < 1)
+		pruning.limit = PG_GETARG_INT64(1);
+	if (pruning.limit < 1)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("max_versions must be at least 1")));
+	if (PG_NARGS() > 2)
+	{
+		pruning.gone = !PG_ARGISNULL(4) && PG_GETARG_BOOL(4);
+		if (!PG_ARGISNULL(3))
+			pruning.object = PG_GETARG_JSONB_P(3);
+		if (pruning.object != NULL && !has_target)
+			ereport(ERROR,
+					(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+					 errmsg("match needs a target")));
+	}
 
-	poser_versioned_describe_all(tables, get_func_namespace(fcinfo->flinfo->fn_oid));
-	PG_RETURN_INT64(prune(tables, POSER_VERSIONED_TABLES, before, limit));
+	pruning.nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	pruning.transactions = poser_table_by_name("poser_transaction", pruning.nspid);
+	pruning.horizon = poser_table_by_name("poser_version_horizon", pruning.nspid);
+	/* schemas before 1.5 have none */
+	pruning.positions = get_relname_relid("poser_prune_position", pruning.nspid);
+	if (has_target && !poser_tracked_find(PG_GETARG_OID(2), pruning.nspid, &tracked))
+		poser_own_error(PG_GETARG_OID(2), poser_own_unbound_problem(PG_GETARG_OID(2), pruning.nspid));
+
+	pruning.progress = &progress;
+	poser_progress_begin(&progress, "poser_prune_versions");
+	PG_TRY();
+	{
+		prune(&pruning, has_target ? &tracked : NULL);
+	}
+	PG_FINALLY();
+	{
+		poser_progress_end(&progress);
+	}
+	PG_END_TRY();
+	PG_RETURN_INT64(pruning.removed);
 }

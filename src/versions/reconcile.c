@@ -33,14 +33,13 @@
 struct PoserReconciler
 {
 	const PoserVersioned *versioned;
-	Relation rel; /* the table */
 	PoserVersionWriter *writer;
 	int64 since;			 /* the last change_id before the statement began */
 	bool replaced;			 /* see poser_reconcile_begin() */
 	MemoryContext context;	 /* of the fields below, which are set when needed */
 	PoserLookup lookup;		 /* of versions; not open until versions are read */
 	TupleTableSlot *version; /* the version that was read last */
-	TupleTableSlot *live;	 /* a row of the table */
+	PoserRowLookup rows;	 /* of the table's rows; not open until rows are read */
 };
 
 /*
@@ -49,13 +48,11 @@ struct PoserReconciler
  * an INSERT, otherwise as an UPDATE.
  */
 PoserReconciler *
-poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersionWriter *writer,
-					  int64 since, bool replaced)
+poser_reconcile_begin(const PoserVersioned *versioned, PoserVersionWriter *writer, int64 since, bool replaced)
 {
 	PoserReconciler *reconciler = palloc0(sizeof(PoserReconciler));
 
 	reconciler->versioned = versioned;
-	reconciler->rel = rel;
 	reconciler->writer = writer;
 	reconciler->since = since;
 	reconciler->replaced = replaced;
@@ -67,10 +64,10 @@ poser_reconcile_begin(const PoserVersioned *versioned, Relation rel, PoserVersio
 void
 poser_reconcile_end(PoserReconciler *reconciler)
 {
-	if (reconciler->lookup.scan != NULL)
+	if (reconciler->lookup.slot != NULL)
 		poser_lookup_close(&reconciler->lookup);
-	if (reconciler->live != NULL)
-		ExecDropSingleTupleTableSlot(reconciler->live);
+	if (reconciler->rows.rel != NULL)
+		poser_row_lookup_close(&reconciler->rows);
 	pfree(reconciler);
 }
 
@@ -83,7 +80,7 @@ begin_versions(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version
 {
 	Relation versions = poser_version_flush(reconciler->writer);
 
-	if (reconciler->lookup.scan == NULL)
+	if (reconciler->lookup.slot == NULL)
 	{
 		/* what the look-ups allocate must live as long as they do */
 		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
@@ -181,10 +178,20 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 {
 	const PoserVersioned *versioned = reconciler->versioned;
 	PoserVersionWriter *writer = reconciler->writer;
-	AttrNumber columns[INDEX_MAX_KEYS];
-	Datum values[INDEX_MAX_KEYS];
+	TupleTableSlot *live;
 	bool recorded;
 	bool exists;
+
+	/* several rows can have a null key, and cannot be told apart */
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[i];
+		bool isnull;
+
+		(void) slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
+		if (isnull)
+			return;
+	}
 
 	/* the last version */
 	begin_versions(reconciler, row, is_version);
@@ -192,32 +199,23 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 			   poser_version_operation(versioned, reconciler->version) != POSER_DELETE;
 
 	/* the row in the table */
-	for (int i = 0; i < versioned->nkeys; i++)
-	{
-		AttrNumber column = versioned->keys[i];
-		bool isnull;
-
-		columns[i] = versioned->source[column - 1];
-		values[i] = slot_getattr(row, is_version ? column : columns[i], &isnull);
-		/* several rows can have a null key, and cannot be told apart */
-		if (isnull)
-			return;
-	}
-	if (reconciler->live == NULL)
+	if (reconciler->rows.rel == NULL)
 	{
 		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
 
-		reconciler->live = table_slot_create(reconciler->rel, NULL);
+		poser_row_lookup_open(&reconciler->rows, versioned);
 		MemoryContextSwitchTo(old);
 	}
-	if (!poser_fetch_row(reconciler->rel, versioned->nkeys, columns, values, reconciler->live, &exists))
+	live = reconciler->rows.lookup.slot;
+	if (live == NULL)
 		return;
+	exists = poser_row_lookup_find(&reconciler->rows, versioned, row, is_version);
 
 	/* record the difference */
 	if (exists && !recorded)
-		poser_version_write(writer, POSER_INSERT, reconciler->live, false);
-	else if (exists && !poser_versioned_is_version_of(versioned, reconciler->version, reconciler->live))
-		poser_version_write(writer, POSER_UPDATE, reconciler->live, false);
+		poser_version_write(writer, POSER_INSERT, live, false);
+	else if (exists && !poser_versioned_is_version_of(versioned, reconciler->version, live))
+		poser_version_write(writer, POSER_UPDATE, live, false);
 	else if (!exists && recorded)
 		poser_version_write(writer, POSER_DELETE, reconciler->version, true);
 	(void) poser_version_flush(writer);
@@ -229,27 +227,26 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
  * TRUNCATE has no transition tables, so the rows are found by their versions.
  */
 void
-poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since)
+poser_reconcile_since(const PoserVersioned *versioned, int64 since)
 {
 	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
-	PoserReconciler *reconciler = poser_reconcile_begin(versioned, rel, writer, since, false);
+	PoserReconciler *reconciler = poser_reconcile_begin(versioned, writer, since, false);
 	Relation versions = table_open(versioned->versions, RowExclusiveLock);
-	TupleTableSlot *slot = table_slot_create(versions, NULL);
-	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
+	PoserTableScan scan;
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
-	MemoryContext outer = MemoryContextSwitchTo(context);
+	MemoryContext outer;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	poser_scan_begin(&scan, poser_version_leaves(versions), versions);
+	while (poser_scan_next(&scan))
 	{
-		CHECK_FOR_INTERRUPTS();
 		MemoryContextReset(context);
-		if (poser_version_change_id(versioned, slot) > since)
-			poser_reconcile_row(reconciler, slot, true);
+		outer = MemoryContextSwitchTo(context);
+		if (poser_version_change_id(versioned, scan.slot) > since)
+			poser_reconcile_row(reconciler, scan.slot, true);
+		MemoryContextSwitchTo(outer);
 	}
-	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(context);
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
+	poser_scan_end(&scan);
 	table_close(versions, NoLock);
 	poser_reconcile_end(reconciler);
 	poser_version_end(writer);

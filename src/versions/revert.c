@@ -13,7 +13,17 @@
  * row in the table ("live") and its first version after the position ("next").  A row
  * did not exist if "was" is a delete, or if there is no "was" and "next" is an insert.
  * If there is no "was" and "next" is not an insert, the history does not say what the row
- * was, and this is an error.
+ * was, and this is an error.  It is also an error if there is no "was" and the position
+ * is in the part of the history that has been pruned: the row may have been there, and must
+ * not be deleted.
+ *
+ * A row that existed gets the values that were recorded, except in columns that cannot be
+ * written: generated ones, and identity columns of a row that is updated.  Its key is set
+ * only if values of the key's types can be equal and still differ, as numeric 1 and 1.0.
+ *
+ * The rows of one table are written by one statement.  So a row can refer to another one
+ * of them, and unique values can move from one to another: first rows are deleted, then
+ * updated, then inserted, and foreign keys are checked after that.
  *
  * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
  * recorded like any other change.  Each query reads the newest data.  Locks keep this
@@ -22,25 +32,27 @@
  */
 #include "postgres.h"
 
+#include "access/nbtree.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "storage/lmgr.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
-/* Rows of one table that are reverted together: the row with the key, or those that refer to it. */
+/* Rows of one table that are reverted together: those that match now or have matched. */
 typedef struct RevertedRows
 {
 	const PoserVersioned *versioned;
-	AttrNumber column; /* of the versions: the key, or the column that refers to it */
-	Oid argtypes[2];   /* of the key and of a position */
-	Datum values[2];
-	char *keys_query;	/* the keys of all rows in which the column ever was $1 */
-	char *states_query; /* the states of these rows at position $2 */
+	PoserMatch *match;	/* a position is its last parameter */
+	int position;		/* the number of that parameter */
+	int64 pruned;		/* the transaction, if the position is in the part of the history that has been pruned; else 0 */
+	char *keys_query;	/* the keys of all rows that match or have ever matched */
+	char *states_query; /* the states of these rows at the position */
 	int64 unknown;		/* rows whose state is unknown */
 	int64 surplus;		/* rows to be deleted */
 	int64 different;	/* rows to be updated */
@@ -48,54 +60,119 @@ typedef struct RevertedRows
 } RevertedRows;
 
 /*
- * Describe the rows that belong to the key: the row itself or, with "parent", the rows
- * in which this column was or is the key.  For components of a widget, keys_query is
+ * Describe the rows that match.  For components of a widget, keys_query is
  *
- *	SELECT uuid FROM poser_component WHERE widget_uuid = $1
- *	 UNION SELECT uuid FROM poser_component_version WHERE widget_uuid = $1
+ *	SELECT live.uuid::varchar AS uuid FROM poser_component AS live WHERE live.widget_uuid = $1
+ *	 UNION SELECT v.uuid FROM poser_component_version AS v WHERE v.widget_uuid = $1
  */
 static void
-find_rows(RevertedRows *rows, const PoserVersioned *versioned, Datum key, Oid keytype, const char *parent)
+find_rows(RevertedRows *rows, const PoserVersioned *versioned, PoserMatch *match)
 {
 	StringInfoData sql;
 
 	memset(rows, 0, sizeof(RevertedRows));
 	rows->versioned = versioned;
-	rows->column = poser_history_lookup_column(versioned, parent, keytype);
-	rows->argtypes[0] = get_atttype(versioned->versions, rows->column);
-	rows->argtypes[1] = INT8OID;
-	rows->values[0] = key;
+	rows->match = match;
+	rows->position = poser_match_add_parameter(match, 0);
 
 	initStringInfo(&sql);
-	for (int i = 0; i < 2; i++)
-	{
-		appendStringInfo(&sql, i == 0 ? "SELECT " : " UNION SELECT ");
-		poser_history_append_keys(&sql, versioned, ", ", "%n");
-		appendStringInfo(&sql, " FROM %s WHERE ",
-						 poser_relation_name(i == 0 ? versioned->relid : versioned->versions));
-		poser_history_append_column(&sql, versioned, rows->column, "%n %= $1");
-	}
+	appendStringInfoString(&sql, "SELECT ");
+	poser_history_append_keys(&sql, versioned, ", ", "live.%l%c AS %n");
+	appendStringInfo(&sql, " FROM %s AS live WHERE ", poser_relation_name(versioned->relid));
+	poser_match_append(&sql, versioned, match, "live", true);
+	appendStringInfoString(&sql, " UNION SELECT ");
+	poser_history_append_keys(&sql, versioned, ", ", "v.%n");
+	appendStringInfo(&sql, " FROM %s AS v WHERE ", poser_relation_name(versioned->versions));
+	poser_match_append(&sql, versioned, match, "v", false);
 	rows->keys_query = sql.data;
 }
 
-/* Run a statement with the key or, with "nargs" 2, the key and the position. */
-static uint64
-run(const RevertedRows *rows, const char *sql, int nargs)
+/* Describe the row with this key or, with "parent", the rows in which this column is the key. */
+static void
+find_rows_by_value(RevertedRows *rows, const PoserVersioned *versioned, Datum key, Oid keytype, const char *parent)
 {
-	return poser_run(&(PoserQuery) {.sql = sql, .nargs = nargs, .argtypes = rows->argtypes, .values = rows->values});
+	AttrNumber column = poser_history_lookup_column(versioned, parent, keytype);
+
+	find_rows(rows, versioned, poser_match_value(versioned, column, key));
+}
+
+/* Run a statement with the values of the match or, with "position", also with the position. */
+static uint64
+run(const RevertedRows *rows, const char *sql, bool position)
+{
+	return poser_run(&(PoserQuery) {
+		.sql = sql,
+		.nargs = rows->match->nargs + (position ? 1 : 0),
+		.argtypes = rows->match->argtypes,
+		.values = rows->match->values});
+}
+
+/* Set the position in the history. */
+static void
+set_position(RevertedRows *rows, int64 value)
+{
+	rows->match->values[rows->position - 1] = Int64GetDatum(value);
+}
+
+/* Can values of the key's column be equal and differ in their bytes? */
+static bool
+key_has_variants(const PoserVersioned *versioned, AttrNumber column)
+{
+	AttrNumber source = versioned->source[column - 1];
+	TypeCacheEntry *type = lookup_type_cache(getBaseType(get_atttype(versioned->relid, source)), TYPECACHE_BTREE_OPFAMILY);
+	Oid function = get_opfamily_proc(type->btree_opf, type->btree_opintype, type->btree_opintype, BTEQUALIMAGE_PROC);
+	Oid typeid;
+	int32 typmod;
+	Oid collation;
+
+	if (!OidIsValid(function))
+		return true;
+	get_atttypetypmodcoll(versioned->relid, source, &typeid, &typmod, &collation);
+	return !DatumGetBool(OidFunctionCall1Coll(function, collation, ObjectIdGetDatum(type->btree_opintype)));
+}
+
+/* Can this recorded column be set by an UPDATE or, without "update", by an INSERT? */
+static bool
+is_writable(const PoserVersioned *versioned, AttrNumber column, bool update)
+{
+	AttrNumber source = versioned->source[column - 1];
+
+	if (source == 0 || get_attgenerated(versioned->relid, source) != '\0' ||
+		(update && poser_is_always_identity(versioned->relid, source)))
+		return false;
+	for (int i = 0; update && i < versioned->nkeys; i++)
+		if (versioned->keys[i] == column)
+			return key_has_variants(versioned, column);
+	return true;
+}
+
+/* Append the template for each column that can be written.  Returns whether there is one. */
+static bool
+append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, const char *template)
+{
+	bool result = false;
+
+	for (int i = 1; i <= versioned->natts; i++)
+		if (is_writable(versioned, i, update))
+		{
+			appendStringInfoString(sql, result ? ", " : "");
+			poser_history_append_column(sql, versioned, i, template);
+			result = true;
+		}
+	return result;
 }
 
 /*
- * Set the query for the states of the rows at position $2.  "position" is the name of the
- * column that is compared with it: change_id or transaction_id.
+ * Set the query for the states of the rows at the position $2.  "column" is the column of
+ * the versions that is compared with it: change_id or transaction_id.
  *
  *	SELECT COALESCE(was.operation_type <> 2, false) AS existed,
  *	       was.operation_type IS NULL
  *	       AND COALESCE(next.operation_type <> 0, true) AS is_unknown,
  *	       COALESCE(live.uuid = $1, false) AS belongs,
- *	       live.uuid IS NOT NULL AS is_live,
- *	       ROW(live.uuid, live.description, live.active)::record *<>
- *	       ROW(was.uuid, was.description, was.active)::record AS differs,
+ *	       live.uuid IS DISTINCT FROM NULL AS is_live,
+ *	       ROW(live.description, live.active)::record *<>
+ *	       ROW(was.description, was.active)::record AS differs,
  *	       member.uuid AS key_1,
  *	       was.uuid AS was_1, was.description AS was_2, was.active AS was_3
  *	  FROM (<keys_query>) AS member
@@ -113,26 +190,31 @@ run(const RevertedRows *rows, const char *sql, int nargs)
  * are left out.
  */
 static void
-set_states_query(RevertedRows *rows, const char *position)
+set_states_query(RevertedRows *rows, AttrNumber column)
 {
 	const PoserVersioned *versioned = rows->versioned;
 	const char *versions = poser_relation_name(versioned->versions);
+	const char *operation_type = poser_history_column(versioned, versioned->operation_type);
+	const char *change_id = poser_history_column(versioned, versioned->change_id);
+	const char *position = poser_history_column(versioned, column);
 	StringInfoData sql;
 
 	/* what is known of a row */
 	initStringInfo(&sql);
-	appendStringInfoString(&sql,
-						   "SELECT COALESCE(was.operation_type OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
-						   "       was.operation_type IS NULL\n"
-						   "       AND COALESCE(next.operation_type OPERATOR(pg_catalog.<>) 0, true) AS is_unknown,\n");
-	poser_history_append_column(&sql, versioned, rows->column,
-								"       COALESCE(live.%n %= $1, false) AS belongs,\n");
+	appendStringInfo(&sql,
+					 "SELECT COALESCE(was.%s OPERATOR(pg_catalog.<>) 2, false) AS existed,\n"
+					 "       was.%s IS NULL",
+					 operation_type, operation_type);
+	if (rows->pruned == 0)
+		appendStringInfo(&sql, " AND COALESCE(next.%s OPERATOR(pg_catalog.<>) 0, true)", operation_type);
+	appendStringInfoString(&sql, " AS is_unknown,\n       COALESCE(");
+	poser_match_append(&sql, versioned, rows->match, "live", true);
 	poser_history_append_column(&sql, versioned, versioned->keys[0],
-								"       live.%n IS NOT NULL AS is_live,\n");
+								", false) AS belongs,\n       live.%l IS DISTINCT FROM NULL AS is_live,\n");
 	appendStringInfoString(&sql, "       ROW(");
-	poser_history_append_columns(&sql, versioned, "live.%n%c");
+	(void) append_writable(&sql, versioned, true, "live.%l%c");
 	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>)\n       ROW(");
-	poser_history_append_columns(&sql, versioned, "was.%n");
+	(void) append_writable(&sql, versioned, true, "was.%n");
 	appendStringInfoString(&sql, ")::pg_catalog.record AS differs,\n       ");
 	poser_history_append_keys(&sql, versioned, ", ", "member.%n AS key_%i");
 	appendStringInfoString(&sql, ",\n       ");
@@ -140,21 +222,24 @@ set_states_query(RevertedRows *rows, const char *position)
 	/* the row, and its versions before and after the position */
 	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
 					 rows->keys_query, poser_relation_name(versioned->relid));
-	poser_history_append_keys(&sql, versioned, " AND ", "live.%n %= member.%n");
+	poser_history_append_keys(&sql, versioned, " AND ", "live.%l %= member.%n");
 	appendStringInfo(&sql, "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v WHERE ", versions);
 	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
 	appendStringInfo(&sql,
-					 " AND v.%s OPERATOR(pg_catalog.<=) $2\n"
-					 "                           ORDER BY change_id DESC LIMIT 1) AS was ON true\n"
-					 "       LEFT JOIN LATERAL (SELECT operation_type FROM %s AS v WHERE ",
-					 position, versions);
+					 " AND v.%s OPERATOR(pg_catalog.<=) $%d\n"
+					 "                           ORDER BY v.%s DESC LIMIT 1) AS was ON true\n"
+					 "       LEFT JOIN LATERAL (SELECT * FROM %s AS v WHERE ",
+					 position, rows->position, change_id, versions);
 	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
 	appendStringInfo(&sql,
-					 " AND v.%s OPERATOR(pg_catalog.>) $2\n"
-					 "                           ORDER BY change_id LIMIT 1) AS next ON true\n"
-					 " WHERE was.operation_type IS NULL OR ",
-					 position);
-	poser_history_append_column(&sql, versioned, rows->column, "live.%n %= $1 OR was.%n %= $1");
+					 " AND v.%s OPERATOR(pg_catalog.>) $%d\n"
+					 "                           ORDER BY v.%s LIMIT 1) AS next ON true\n"
+					 " WHERE was.%s IS NULL OR (",
+					 position, rows->position, change_id, operation_type);
+	poser_match_append(&sql, versioned, rows->match, "live", true);
+	appendStringInfoString(&sql, ") OR (");
+	poser_match_append(&sql, versioned, rows->match, "was", false);
+	appendStringInfoString(&sql, ")");
 	rows->states_query = sql.data;
 }
 
@@ -168,23 +253,35 @@ set_states_query(RevertedRows *rows, const char *position)
 static int64
 last_change_by(RevertedRows *rows, int64 transaction_id)
 {
+	const PoserVersioned *versioned = rows->versioned;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
 	appendStringInfo(&sql,
-					 "SELECT pg_catalog.max(v.change_id)\n"
+					 "SELECT pg_catalog.max(v.%s)\n"
 					 "  FROM (%s) AS member, %s AS v\n"
-					 " WHERE v.transaction_id OPERATOR(pg_catalog.=) $2 AND ",
-					 rows->keys_query, poser_relation_name(rows->versioned->versions));
-	poser_history_append_keys(&sql, rows->versioned, " AND ", "v.%n %= member.%n");
-	rows->values[1] = Int64GetDatum(transaction_id);
-	(void) run(rows, sql.data, 2);
+					 " WHERE v.%s OPERATOR(pg_catalog.=) $%d AND ",
+					 poser_history_column(versioned, versioned->change_id), rows->keys_query,
+					 poser_relation_name(versioned->versions),
+					 poser_history_column(versioned, versioned->transaction_id), rows->position);
+	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
+	set_position(rows, transaction_id);
+	(void) run(rows, sql.data, true);
 	return poser_history_position(1, NULL);
 }
 
+/* Raises the error for a transaction before the horizon. */
+static void
+pruned_error(int64 transaction_id)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
+}
+
 /*
- * Count what is to be done with the rows, for the state at the position "value" of the
- * column "position":
+ * Count what is to be done with the rows, for the state at the position "value" of
+ * this column of the versions:
  *
  *	SELECT count(*) FILTER (WHERE is_unknown),
  *	       count(*) FILTER (WHERE NOT existed AND belongs),
@@ -195,10 +292,10 @@ last_change_by(RevertedRows *rows, int64 transaction_id)
  * Raises an error if the history does not say what a row was.
  */
 static void
-compare_states(RevertedRows *rows, const char *position, int64 value)
+compare_states(RevertedRows *rows, AttrNumber column, int64 value)
 {
-	set_states_query(rows, position);
-	rows->values[1] = Int64GetDatum(value);
+	set_states_query(rows, column);
+	set_position(rows, value);
 	(void) run(rows,
 			   psprintf("SELECT pg_catalog.count(*) FILTER (WHERE is_unknown),\n"
 						"       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
@@ -206,11 +303,13 @@ compare_states(RevertedRows *rows, const char *position, int64 value)
 						"       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
 						"  FROM (%s) AS state",
 						rows->states_query),
-			   2);
+			   true);
 	rows->unknown = poser_result_int64(1, NULL);
 	rows->surplus = poser_result_int64(2, NULL);
 	rows->different = poser_result_int64(3, NULL);
 	rows->missing = poser_result_int64(4, NULL);
+	if (rows->unknown > 0 && rows->pruned != 0)
+		pruned_error(rows->pruned);
 	if (rows->unknown > 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -221,122 +320,136 @@ compare_states(RevertedRows *rows, const char *position, int64 value)
 								  rows->unknown, (long long) rows->unknown)));
 }
 
-/* Can this recorded column be set by an UPDATE or, without "update", by an INSERT? */
-static bool
-is_writable(const PoserVersioned *versioned, AttrNumber column, bool update)
-{
-	AttrNumber source = versioned->source[column - 1];
-
-	if (source == 0 || get_attgenerated(versioned->relid, source) != '\0' ||
-		(update && poser_is_always_identity(versioned->relid, source)))
-		return false;
-	/* the key is how the row is found, so it need not be set */
-	for (int i = 0; update && i < versioned->nkeys; i++)
-		if (versioned->keys[i] == column)
-			return false;
-	return true;
-}
-
-/* Append the template for each column that can be written. */
-static void
-append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, const char *template)
-{
-	const char *separator = "";
-
-	for (int i = 1; i <= versioned->natts; i++)
-		if (is_writable(versioned, i, update))
-		{
-			appendStringInfoString(sql, separator);
-			poser_history_append_column(sql, versioned, i, template);
-			separator = ", ";
-		}
-}
-
 /*
- * Delete the rows that exist now and did not exist then:
+ * Append the statement that deletes the rows that exist now and did not exist then:
  *
  *	DELETE FROM poser_widget AS live
- *	 USING (<states_query>) AS state
+ *	 USING <states> AS state
  *	 WHERE NOT state.existed AND state.belongs AND live.uuid = state.key_1
  */
-static uint64
-delete_surplus(RevertedRows *rows)
+static void
+append_delete(StringInfo sql, RevertedRows *rows, const char *states)
 {
-	StringInfoData sql;
-
-	if (rows->surplus == 0)
-		return 0;
-	initStringInfo(&sql);
-	appendStringInfo(&sql,
+	appendStringInfo(sql,
 					 "DELETE FROM %s AS live\n"
-					 " USING (%s) AS state\n"
+					 " USING %s AS state\n"
 					 " WHERE NOT state.existed AND state.belongs AND ",
-					 poser_relation_name(rows->versioned->relid), rows->states_query);
-	poser_history_append_keys(&sql, rows->versioned, " AND ", "live.%n %= state.key_%i");
-	return run(rows, sql.data, 2);
+					 poser_relation_name(rows->versioned->relid), states);
+	poser_history_append_keys(sql, rows->versioned, " AND ", "live.%l %= state.key_%i");
 }
 
 /*
- * Update the rows that had other values then:
+ * Append the statement that updates the rows that had other values then:
  *
  *	UPDATE poser_widget AS live
  *	   SET description = state.was_2, active = state.was_3
- *	  FROM (<states_query>) AS state
+ *	  FROM <states> AS state
  *	 WHERE state.existed AND state.differs AND live.uuid = state.key_1
  */
-static uint64
-update_different(RevertedRows *rows)
+static void
+append_update(StringInfo sql, RevertedRows *rows, const char *states)
 {
-	StringInfoData sql;
-
-	if (rows->different == 0)
-		return 0;
-	initStringInfo(&sql);
-	appendStringInfo(&sql, "UPDATE %s AS live\n   SET ", poser_relation_name(rows->versioned->relid));
-	append_writable(&sql, rows->versioned, true, "%n = state.was_%i");
-	appendStringInfo(&sql,
-					 "\n  FROM (%s) AS state\n"
+	appendStringInfo(sql, "UPDATE %s AS live\n   SET ", poser_relation_name(rows->versioned->relid));
+	(void) append_writable(sql, rows->versioned, true, "%l = state.was_%i");
+	appendStringInfo(sql,
+					 "\n  FROM %s AS state\n"
 					 " WHERE state.existed AND state.differs AND ",
-					 rows->states_query);
-	poser_history_append_keys(&sql, rows->versioned, " AND ", "live.%n %= state.key_%i");
-	return run(rows, sql.data, 2);
+					 states);
+	poser_history_append_keys(sql, rows->versioned, " AND ", "live.%l %= state.key_%i");
 }
 
 /*
- * Insert the rows that existed then and do not exist now:
+ * Append the statement that inserts the rows that existed then and do not exist now:
  *
  *	INSERT INTO poser_widget (uuid, description, active) OVERRIDING SYSTEM VALUE
  *	SELECT state.was_1, state.was_2, state.was_3
- *	  FROM (<states_query>) AS state
+ *	  FROM <states> AS state
  *	 WHERE state.existed AND NOT state.is_live
  */
+static void
+append_insert(StringInfo sql, RevertedRows *rows, const char *states)
+{
+	appendStringInfo(sql, "INSERT INTO %s (", poser_relation_name(rows->versioned->relid));
+	(void) append_writable(sql, rows->versioned, false, "%l");
+	appendStringInfoString(sql, ") OVERRIDING SYSTEM VALUE\nSELECT ");
+	(void) append_writable(sql, rows->versioned, false, "state.was_%i");
+	appendStringInfo(sql,
+					 "\n  FROM %s AS state\n"
+					 " WHERE state.existed AND NOT state.is_live",
+					 states);
+}
+
+/* Run one of the statements above, if there are rows for it; returns how many rows it has changed. */
 static uint64
-insert_missing(RevertedRows *rows)
+write_rows(RevertedRows *rows, int64 n, void (*append)(StringInfo sql, RevertedRows *rows, const char *states))
 {
 	StringInfoData sql;
 
-	if (rows->missing == 0)
+	if (n == 0)
 		return 0;
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "INSERT INTO %s (", poser_relation_name(rows->versioned->relid));
-	append_writable(&sql, rows->versioned, false, "%n");
-	appendStringInfoString(&sql, ") OVERRIDING SYSTEM VALUE\nSELECT ");
-	append_writable(&sql, rows->versioned, false, "state.was_%i");
-	appendStringInfo(&sql,
-					 "\n  FROM (%s) AS state\n"
-					 " WHERE state.existed AND NOT state.is_live",
-					 rows->states_query);
-	return run(rows, sql.data, 2);
+	append(&sql, rows, psprintf("(%s)", rows->states_query));
+	return run(rows, sql.data, true);
 }
 
 /* Update the different rows and insert the missing ones; returns how many rows these are. */
 static uint64
 restore_rows(RevertedRows *rows)
 {
-	uint64 result = update_different(rows);
+	uint64 result = write_rows(rows, rows->different, append_update);
 
-	result += insert_missing(rows);
+	result += write_rows(rows, rows->missing, append_insert);
 	return result;
+}
+
+/*
+ * Do all that is to be done with the rows by one statement; returns how many rows it has
+ * changed.  Only what there are rows for is in it, so that the caller needs no privilege
+ * for the others:
+ *
+ *	WITH state AS MATERIALIZED (<states_query>),
+ *	     deleted AS (DELETE ... RETURNING 1),
+ *	     updated AS (UPDATE ... AND (SELECT count(*) FROM deleted) >= 0 RETURNING 1),
+ *	     inserted AS (INSERT ... AND (SELECT count(*) FROM deleted) >= 0
+ *	                                 AND (SELECT count(*) FROM updated) >= 0 RETURNING 1)
+ *	SELECT 0 + (SELECT count(*) FROM deleted) + (SELECT count(*) FROM updated)
+ *	         + (SELECT count(*) FROM inserted)
+ */
+static uint64
+write_together(RevertedRows *rows)
+{
+	const struct
+	{
+		const char *name;
+		int64 n;
+		void (*append)(StringInfo sql, RevertedRows *rows, const char *states);
+	} steps[] = {{"deleted", rows->surplus, append_delete},
+				 {"updated", rows->different, append_update},
+				 {"inserted", rows->missing, append_insert}};
+	StringInfoData sql;
+
+	if (rows->surplus + rows->different + rows->missing == 0)
+		return 0;
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "WITH state AS MATERIALIZED (%s)", rows->states_query);
+	for (int i = 0; i < lengthof(steps); i++)
+	{
+		if (steps[i].n == 0)
+			continue;
+		appendStringInfo(&sql, ",\n%s AS (", steps[i].name);
+		steps[i].append(&sql, rows, "state");
+		for (int j = 0; j < i; j++)
+			if (steps[j].n > 0)
+				appendStringInfo(&sql, "\n   AND (SELECT pg_catalog.count(*) FROM %s) OPERATOR(pg_catalog.>=) 0",
+								 steps[j].name);
+		appendStringInfoString(&sql, " RETURNING 1)");
+	}
+	appendStringInfoString(&sql, "\nSELECT 0::pg_catalog.int8");
+	for (int i = 0; i < lengthof(steps); i++)
+		if (steps[i].n > 0)
+			appendStringInfo(&sql, " OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM %s)", steps[i].name);
+	(void) run(rows, sql.data, true);
+	return poser_result_int64(1, NULL);
 }
 
 /* Raises an error if row-level security can hide rows or versions from the current user. */
@@ -389,25 +502,25 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
 }
 
 /*
- * Lock the row with the key, so that no other session reverts it at the same time:
+ * Lock the rows that match, so that no other session reverts them at the same time:
  *
- *	SELECT FROM poser_widget WHERE uuid = $1 FOR NO KEY UPDATE
+ *	SELECT FROM poser_widget AS live WHERE live.uuid = $1 FOR NO KEY UPDATE
  *
  * Raises an error if there never was such a row.
  */
 static void
-lock_reverted_row(RevertedRows *self)
+lock_reverted_rows(RevertedRows *self)
 {
 	const PoserVersioned *versioned = self->versioned;
 	StringInfoData sql;
 
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "SELECT FROM %s WHERE ", poser_relation_name(versioned->relid));
-	poser_history_append_column(&sql, versioned, versioned->keys[0], "%n %= $1");
+	appendStringInfo(&sql, "SELECT FROM %s AS live WHERE ", poser_relation_name(versioned->relid));
+	poser_match_append(&sql, versioned, self->match, "live", true);
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE");
-	(void) run(self, sql.data, 1);
+	(void) run(self, sql.data, false);
 
-	if (run(self, self->keys_query, 1) == 0)
+	if (run(self, self->keys_query, false) == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("there is no such row in the history of relation \"%s\"",
@@ -426,7 +539,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	RevertedRows self;
 	RevertedRows others;
 	PoserHorizon horizon;
-	const char *position = "change_id";
+	AttrNumber position = versioned->change_id;
 	int64 value;
 	int64 last_change;
 	uint64 result = 0;
@@ -442,10 +555,10 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	horizon = poser_history_horizon(versioned, false);
 	check_transaction(versioned, transaction_id, horizon);
 
-	find_rows(&self, versioned, key, keytype, NULL);
+	find_rows_by_value(&self, versioned, key, keytype, NULL);
 	if (children != NULL)
-		find_rows(&others, children, key, keytype, parent);
-	lock_reverted_row(&self);
+		find_rows_by_value(&others, children, key, keytype, parent);
+	lock_reverted_rows(&self);
 
 	/* the position; in the pruned part of the history only the state after the horizon's transaction is known */
 	last_change = last_change_by(&self, transaction_id);
@@ -457,25 +570,66 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	}
 	if (transaction_id == horizon.transaction_id)
 	{
-		position = "transaction_id";
+		position = versioned->transaction_id;
 		value = transaction_id;
 	}
 	else if (transaction_id < horizon.transaction_id || value < horizon.change_id)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("history as of transaction %lld has been pruned", (long long) transaction_id)));
+		pruned_error(transaction_id);
 
 	/* a row is inserted before the rows that refer to it, and deleted after them */
 	compare_states(&self, position, value);
 	if (children != NULL)
 	{
-		compare_states(&others, position, value);
-		result += delete_surplus(&others);
+		compare_states(&others, position == versioned->change_id ? children->change_id : children->transaction_id, value);
+		result += write_rows(&others, others.surplus, append_delete);
 	}
 	result += restore_rows(&self);
 	if (children != NULL)
 		result += restore_rows(&others);
-	result += delete_surplus(&self);
+	result += write_rows(&self, self.surplus, append_delete);
+	SPI_finish();
+	return (int64) result;
+}
+
+/*
+ * Make the rows of any table that match now, or matched then, what they were after a
+ * transaction.  Returns how many rows were changed.
+ */
+int64
+poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match, int64 transaction_id)
+{
+	RevertedRows rows;
+	PoserHorizon horizon;
+	AttrNumber position = versioned->change_id;
+	int64 value;
+	uint64 result;
+
+	check_unrestricted(versioned);
+
+	/* keep pruning out, because each of the queries below sees the newest data */
+	if (versioned->own)
+		poser_prune_lock_out(versioned);
+	else
+		LockRelationOid(versioned->horizon, ShareLock);
+	SPI_connect();
+	lock_tables(versioned, NULL);
+	horizon = poser_history_horizon(versioned, false);
+	check_transaction(versioned, transaction_id, horizon);
+	find_rows(&rows, versioned, match);
+	lock_reverted_rows(&rows);
+
+	/* the position; a row that has a version at or before it is known, also in the pruned part of the history */
+	value = last_change_by(&rows, transaction_id);
+	value = Max(value, transaction_id);
+	if (transaction_id == horizon.transaction_id)
+	{
+		position = versioned->transaction_id;
+		value = transaction_id;
+	}
+	else if (transaction_id < horizon.transaction_id || value < horizon.change_id)
+		rows.pruned = transaction_id;
+	compare_states(&rows, position, value);
+	result = write_together(&rows);
 	SPI_finish();
 	return (int64) result;
 }

@@ -74,7 +74,8 @@ poser_track_must(PoserTrack *track, bool alters, const char *format,...)
 	track->alters = track->alters || alters;
 	if (track->looking)
 		return false;
-	if (track->quiet)
+	/* what is done to a new table of versions needs no NOTICE of its own */
+	if (track->quiet || (alters && track->is_new))
 		return true;
 	initStringInfo(&message);
 	for (;;)
@@ -294,15 +295,27 @@ check_partitions(const PoserTrack *track)
 	}
 }
 
-/* Raises an error if the table is in use by the session's own queries: rows that these write would not be recorded. */
+/*
+ * Raises an error if the session's own queries use the table or a partition.  A statement
+ * that is writing it was begun without the triggers, and its rows would not be recorded.
+ */
 static void
-check_not_in_use(Relation rel)
+check_not_in_use(const PoserTrack *track)
 {
-	if (rel->rd_refcnt > 1 && poser_version_is_busy())
-		ereport(ERROR,
-				errcode(ERRCODE_OBJECT_IN_USE),
-				errmsg("cannot track relation \"%s\" because it is being used by active queries in this session",
-					   RelationGetRelationName(rel)));
+	ListCell *lc;
+
+	foreach(lc, track->tree)
+	{
+		Relation rel = relation_open(lfirst_oid(lc), NoLock);
+		bool in_use = rel->rd_refcnt > 1;
+
+		relation_close(rel, NoLock);
+		if (in_use)
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_IN_USE),
+					errmsg("cannot track relation \"%s\" because it is being used by active queries in this session",
+						   get_rel_name(lfirst_oid(lc))));
+	}
 }
 
 /*
@@ -422,6 +435,14 @@ no_versions(PoserTrack *track, Relation versions)
 static void
 versions_error(const PoserTrack *track, Relation versions, const char *detail)
 {
+	/* bound, but the owner of the versions has withdrawn its consent */
+	if (bound_to(RelationGetRelid(versions), track->nspid) == track->relid)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" cannot have the versions of relation \"%s\"",
+					   RelationGetRelationName(versions), get_rel_name(track->relid)),
+				errdetail_internal("%s", detail),
+				errhint("Grant the privilege."));
 	if (track->versions_name == NULL)
 		ereport(ERROR,
 				errcode(ERRCODE_DUPLICATE_TABLE),
@@ -504,19 +525,24 @@ continue_versions(PoserTrack *track, Relation rel)
 	table_close(versions, track->looking ? AccessShareLock : NoLock);
 }
 
+/* Has a table row-level security? */
+static bool
+has_row_security(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	bool result = HeapTupleIsValid(tuple) && ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
+
+	if (HeapTupleIsValid(tuple))
+		ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Enable row-level security for the versions if the table has it: without policies only the owner sees them. */
 static void
-hide_versions(PoserTrack *track, Relation rel)
+hide_versions(PoserTrack *track)
 {
-	Relation versions;
-	bool is_hidden;
-
-	if (!rel->rd_rel->relrowsecurity || !OidIsValid(track->versions))
-		return;
-	versions = table_open(track->versions, AccessShareLock);
-	is_hidden = versions->rd_rel->relrowsecurity;
-	table_close(versions, AccessShareLock);
-	if (!is_hidden && poser_track_must(track, true, "row-level security of relation \"%s\" is enabled", get_rel_name(track->versions)))
+	if (has_row_security(track->relid) && !has_row_security(track->versions) &&
+		poser_track_must(track, true, "row-level security of relation \"%s\" is enabled", get_rel_name(track->versions)))
 		poser_track_run(track, track->versions,
 						psprintf("ALTER TABLE %s ENABLE ROW LEVEL SECURITY", poser_relation_name(track->versions)));
 }
@@ -533,15 +559,30 @@ is_first_call(const PoserTrack *track)
 		   poser_triggers_of_function(track->relid, poser_trigger_function("poser_version", track->nspid)) == NIL;
 }
 
+/* Open the table.  Raises an error if it is gone. */
+static Relation
+open_table(Oid relid, LOCKMODE lockmode)
+{
+	Relation rel = try_relation_open(relid, lockmode);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	return rel;
+}
+
 /*
  * Compare what is there with what should be there.  In the second pass the difference is
- * made.  The table is open; it and its partitions are locked.
+ * made.  The table and its partitions are locked.
  */
 static void
-compare_and_make(PoserTrack *track, Relation rel)
+compare_and_make(PoserTrack *track)
 {
+	Relation rel = open_table(track->relid, NoLock);
 	PoserTracked tracked;
 
+	poser_check_owner(track->relid);
 	check_table(rel, track->nspid);
 	check_partitions(track);
 	track->todo = track->alters = track->compare = track->is_new = false;
@@ -554,13 +595,17 @@ compare_and_make(PoserTrack *track, Relation rel)
 	if (track->bound)
 		continue_versions(track, rel);
 	poser_track_check_key(track, rel);
+	/* ALTER TABLE refuses a table that is open */
+	relation_close(rel, NoLock);
+	if (!track->looking)
+		check_not_in_use(track);
 	if (!track->bound)
 		begin_versions(track);
 	/* in the first pass there is no table of versions to look at, and there is something to do anyway */
 	if (track->looking && !track->bound)
 		return;
 	poser_track_alter_columns(track);
-	hide_versions(track, rel);
+	hide_versions(track);
 	poser_track_versions_triggers(track);
 	poser_track_table_triggers(track);
 	poser_track_finish(track);
@@ -607,19 +652,6 @@ lock_all(PoserTrack *track)
 	}
 }
 
-/* Open the table.  Raises an error if it is gone. */
-static Relation
-open_table(Oid relid, LOCKMODE lockmode)
-{
-	Relation rel = try_relation_open(relid, lockmode);
-
-	if (rel == NULL)
-		ereport(ERROR,
-				errcode(ERRCODE_UNDEFINED_TABLE),
-				errmsg("relation with OID %u does not exist", relid));
-	return rel;
-}
-
 /*
  * Track a table, or make its history follow.  Returns the table of versions.  "exclude"
  * are columns, or NULL for those that are excluded already; "versions" is a name, or NULL.
@@ -629,28 +661,22 @@ Oid
 poser_track_table(Oid nspid, Oid relid, List *exclude, bool has_exclude, const char *versions, bool existing)
 {
 	PoserTrack track = {.nspid = nspid, .relid = relid, .exclude = exclude, .has_exclude = has_exclude, .versions_name = versions, .existing = existing};
-	Relation rel = open_table(relid, AccessShareLock);
 
 	/* look */
+	relation_close(open_table(relid, AccessShareLock), NoLock);
 	poser_check_owner(relid);
 	track.looking = true;
 	track.tree = find_all_inheritors(relid, AccessShareLock, NULL);
-	compare_and_make(&track, rel);
-	relation_close(rel, NoLock);
-	for (int i = 1; i < list_length(track.tree); i++)
+	compare_and_make(&track);
+	for (int i = 0; i < list_length(track.tree); i++)
 		UnlockRelationOid(list_nth_oid(track.tree, i), AccessShareLock);
-	UnlockRelationOid(relid, AccessShareLock);
 	if (!track.todo)
 		return track.versions;
 
 	/* lock, look again, and do it */
 	track.looking = false;
 	lock_all(&track);
-	rel = open_table(relid, NoLock);
-	poser_check_owner(relid);
-	check_not_in_use(rel);
-	compare_and_make(&track, rel);
-	relation_close(rel, NoLock);
+	compare_and_make(&track);
 	return track.versions;
 }
 

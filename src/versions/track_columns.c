@@ -184,6 +184,21 @@ type_sql(Oid type, Oid collation)
  * Names of columns of the versions
  */
 
+/* Returns the name of a column, or NULL if it was dropped or never existed. */
+static char *
+live_name(Oid relid, AttrNumber attnum)
+{
+	HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(relid), Int16GetDatum(attnum));
+	char *result = NULL;
+
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	if (!((Form_pg_attribute) GETSTRUCT(tuple))->attisdropped)
+		result = pstrdup(NameStr(((Form_pg_attribute) GETSTRUCT(tuple))->attname));
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Does the table of versions have a column of this name? */
 static bool
 has_version_column(const PoserTrack *track, const char *name)
@@ -419,14 +434,19 @@ poser_track_match_columns(PoserTrack *track, PoserBinding *binding, Relation rel
 		PoserTrackColumn *column = column_by_number(track, bound->attnum);
 		const char *name;
 
+		name = bound->versions_attnum != 0 ? live_name(track->versions, bound->versions_attnum) : NULL;
 		if (column == NULL)
+		{
+			if (name != NULL)
+				(void) poser_track_must(track, true, "column \"%s\" of relation \"%s\" keeps the values of a column that was dropped", name,
+										RelationGetRelationName(versions));
 			continue;
+		}
 		if (bound->versions_attnum == 0)
 		{
 			column->excluded = track->has_exclude ? column->excluded : true;
 			continue;
 		}
-		name = get_attname(track->versions, bound->versions_attnum, true);
 		if (name == NULL || is_bookkeeping(track, name))
 			continue;
 		if (column->excluded)
@@ -536,13 +556,16 @@ add_columns(PoserTrack *track)
 
 		if (!is_recorded(column) || column->version != 0)
 			continue;
-		if (!poser_track_must(track, true, "column \"%s\" is added to relation \"%s\"", column->name, versions))
-			continue;
 		column->is_added = true;
-		column->version = unused_column(track, column);
+		column->version = track->looking ? 0 : unused_column(track, column);
 		if (column->version != 0)
+		{
+			(void) poser_track_must(track, true, "column \"%s\" of relation \"%s\" is used", column->name, versions);
 			continue;
+		}
 		name = claim_name(track, column->name);
+		if (!poser_track_must(track, true, "column \"%s\" is added to relation \"%s\"", name, versions))
+			continue;
 		poser_track_run(track, track->versions,
 						psprintf("ALTER TABLE %s ADD COLUMN %s %s", poser_relation_name(track->versions), pstrdup(quote_identifier(name)),
 								 type_sql(column->type, column->collation)));
@@ -563,7 +586,7 @@ check_cast(const PoserTrack *track, const PoserTrackColumn *column, Oid type)
 			errcode(ERRCODE_DATATYPE_MISMATCH),
 			errmsg("column \"%s\" of relation \"%s\" cannot be cast automatically to type %s", name,
 				   get_rel_name(track->versions), format_type_be(target)),
-			errhint("Call poser_track() after ALTER TABLE %s ALTER COLUMN %s TYPE %s USING an expression, or after you have renamed that column.",
+			errhint("Alter the column yourself (ALTER TABLE %s ALTER COLUMN %s TYPE %s USING ...) or rename it. Then call poser_track() and poser_record_versions().",
 					poser_relation_name(track->versions), pstrdup(quote_identifier(name)), format_type_be(target)));
 }
 

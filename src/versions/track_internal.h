@@ -80,10 +80,6 @@ extern void poser_track_alter_columns(PoserTrack *track);
 /* track_triggers.c */
 extern Oid poser_trigger_function(const char *name, Oid nspid);
 extern List *poser_triggers_of_function(Oid relid, Oid function);
-extern List *poser_table_trigger_arguments(bool is_partition);
-extern void poser_add_problem(StringInfo problems, const char *format,...) pg_attribute_printf(2, 3);
-extern bool poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List *arguments);
-extern void poser_check_versions_triggers(StringInfo problems, Oid versions, Oid nspid);
 extern void poser_track_table_triggers(PoserTrack *track);
 extern void poser_track_versions_triggers(PoserTrack *track);
 extern void poser_track_drop_triggers(const PoserTrack *track, Oid relid, const char *function);

@@ -194,82 +194,10 @@ trigger_state(const TriggerKind *kind, Oid relid, Oid nspid, const List *argumen
 }
 
 /* The arguments of the triggers on a tracked table or on a partition of it. */
-List *
-poser_table_trigger_arguments(bool is_partition)
+static List *
+table_arguments(bool is_partition)
 {
 	return is_partition ? list_make1("partition") : NIL;
-}
-
-/* Add a problem to a text that has all problems of a table: "...; ...". */
-void
-poser_add_problem(StringInfo problems, const char *format,...)
-{
-	if (problems->len > 0)
-		appendStringInfoString(problems, "; ");
-	for (;;)
-	{
-		va_list args;
-		int needed;
-
-		va_start(args, format);
-		needed = appendStringInfoVA(problems, format, args);
-		va_end(args);
-		if (needed == 0)
-			return;
-		enlargeStringInfo(problems, needed);
-	}
-}
-
-/* Add what is wrong with a trigger.  Returns whether it is right. */
-static bool
-check_trigger(StringInfo problems, const TriggerKind *kind, Oid relid, Oid nspid, const List *arguments)
-{
-	const char *wrong = NULL;
-
-	switch (trigger_state(kind, relid, nspid, arguments, InvalidOid))
-	{
-		case TRIGGER_RIGHT:
-			return true;
-		case TRIGGER_MISSING:
-			wrong = "is missing";
-			break;
-		case TRIGGER_WRONG:
-			wrong = "has another definition";
-			break;
-		case TRIGGER_NOT_FIRING:
-			wrong = "is disabled";
-			break;
-	}
-	poser_add_problem(problems, "trigger %s of %s %s", kind->name, poser_relation_name(relid), wrong);
-	return false;
-}
-
-/*
- * Add what is wrong with the triggers on a table.  "arguments" are those of the triggers;
- * the result is whether all of them record.
- */
-bool
-poser_check_table_triggers(StringInfo problems, Oid relid, Oid nspid, const List *arguments)
-{
-	bool result = true;
-
-	for (int i = 0; i < lengthof(table_triggers); i++)
-		result = check_trigger(problems, &table_triggers[i], relid, nspid, arguments) && result;
-	return result;
-}
-
-/* Add what is wrong with the triggers on a table of versions, except the arguments of the binding. */
-void
-poser_check_versions_triggers(StringInfo problems, Oid versions, Oid nspid)
-{
-	bool partitioned = get_rel_relkind(versions) == RELKIND_PARTITIONED_TABLE;
-	List *tuples = find_triggers(versions, InvalidOid, binding_trigger.name);
-
-	if (tuples != NIL && ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgenabled != binding_trigger.enabled)
-		poser_add_problem(problems, "trigger %s of %s is disabled", binding_trigger.name, poser_relation_name(versions));
-	for (int i = 0; i < lengthof(versions_triggers); i++)
-		if (!partitioned || strcmp(versions_triggers[i].function, "poser_arrive") != 0)
-			(void) check_trigger(problems, &versions_triggers[i], versions, nspid, NIL);
 }
 
 /*
@@ -334,7 +262,17 @@ drop_trigger(const PoserTrack *track, Oid relid, const char *name)
 	poser_track_run(track, relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
 }
 
-/* Make a trigger right.  Returns whether it was changed, or would be in the first pass. */
+/* Does the trigger of this name call the function that it should? */
+static bool
+calls_function(Oid relid, const TriggerKind *kind, Oid nspid)
+{
+	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+
+	return tuples != NIL &&
+		   ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgfoid == poser_trigger_function(kind->function, nspid);
+}
+
+/* Make a trigger right. */
 static void
 make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *arguments)
 {
@@ -351,11 +289,10 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 				poser_track_run(track, relid, enable_sql(kind, relid));
 			break;
 		case TRIGGER_WRONG:
-			if (poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname))
-			{
+			is_new = poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname);
+			/* if a user's trigger has the name, the server says so when this one is made */
+			if (is_new && calls_function(relid, kind, track->nspid))
 				drop_trigger(track, relid, kind->name);
-				is_new = true;
-			}
 			break;
 		case TRIGGER_MISSING:
 			is_new = poser_track_must(track, alters, "trigger \"%s\" of relation \"%s\" is made", kind->name, relname);
@@ -372,15 +309,24 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 void
 poser_track_table_triggers(PoserTrack *track)
 {
+	bool quiet = track->quiet;
 	ListCell *lc;
 
 	foreach(lc, track->tree)
 	{
-		List *arguments = poser_table_trigger_arguments(lfirst_oid(lc) != track->relid);
+		List *arguments = table_arguments(lfirst_oid(lc) != track->relid);
 
 		CHECK_FOR_INTERRUPTS();
+		/* one NOTICE for all triggers of a new partition */
+		if (find_triggers(lfirst_oid(lc), poser_trigger_function("poser_version", track->nspid), NULL) == NIL)
+		{
+			if (!poser_track_must(track, false, "triggers of relation \"%s\" are made", get_rel_name(lfirst_oid(lc))))
+				continue;
+			track->quiet = true;
+		}
 		for (int i = 0; i < lengthof(table_triggers); i++)
 			make_trigger(track, &table_triggers[i], lfirst_oid(lc), arguments);
+		track->quiet = quiet;
 	}
 }
 
@@ -440,7 +386,8 @@ make_binding(PoserTrack *track)
 	{
 		if (track->bound)
 			comment = GetComment(track->binding_trigger, TriggerRelationId, 0);
-		drop_trigger(track, track->versions, binding_trigger.name);
+		if (calls_function(track->versions, &binding_trigger, track->nspid))
+			drop_trigger(track, track->versions, binding_trigger.name);
 	}
 	poser_track_run_on_both(track, create_sql(&binding_trigger, track->versions, track->nspid, arguments, track->relid));
 	poser_track_run(track, track->versions, enable_sql(&binding_trigger, track->versions));

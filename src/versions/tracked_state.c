@@ -56,6 +56,21 @@ add_problem(PoserTrackedState *state, char *problem)
 	state->problems = lappend(state->problems, problem);
 }
 
+/* The names in a list, as a text: "a, b". */
+static char *
+names_text(const List *names)
+{
+	StringInfoData result;
+	ListCell *lc;
+
+	initStringInfo(&result);
+	foreach(lc, names)
+	{
+		appendStringInfo(&result, "%s%s", result.len > 0 ? ", " : "", quote_identifier(lfirst(lc)));
+	}
+	return result.data;
+}
+
 /* Is this the trigger that is needed, whatever its name is? */
 static bool
 is_needed(const Trigger *tg, const NeededTrigger *needed, Oid nspid)
@@ -76,13 +91,18 @@ check_triggers(PoserTrackedState *state, Relation rel, const NeededTrigger *trig
 	TriggerDesc *desc = rel->trigdesc;
 	bool result = true;
 
+	if (desc == NULL)
+	{
+		add_problem(state, psprintf("%s has none of the triggers that it needs", poser_relation_name(RelationGetRelid(rel))));
+		return false;
+	}
 	for (int i = 0; i < n; i++)
 	{
 		const NeededTrigger *needed = &triggers[i];
 		bool found = false;
 		bool enabled = false;
 
-		for (int j = 0; desc != NULL && j < desc->numtriggers; j++)
+		for (int j = 0; j < desc->numtriggers; j++)
 			if (is_needed(&desc->triggers[j], needed, nspid))
 			{
 				char fires = desc->triggers[j].tgenabled;
@@ -121,10 +141,13 @@ check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
 		if (partition == NULL)
 			continue;
 		if (partition->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
+		{
 			add_problem(state, psprintf("partition %s is a foreign table, and its changes cannot be recorded",
 										poser_relation_name(RelationGetRelid(partition))));
-		else
-			(void) check_triggers(state, partition, table_triggers, lengthof(table_triggers), nspid);
+			state->recording = false;
+		}
+		else if (!check_triggers(state, partition, table_triggers, lengthof(table_triggers), nspid))
+			state->recording = false;
 		relation_close(partition, AccessShareLock);
 	}
 }
@@ -183,16 +206,21 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 		if (other->counts && tracked->counts && other->binding != tracked->binding)
 			add_problem(state, psprintf("it also has the table of versions %s", poser_relation_name(other->versions)));
 	}
-	problem = poser_own_describe(&versioned, rel, rel, versions, tracked, nspid, &state->columns);
+	problem = poser_own_describe(&versioned, rel, versions, tracked, nspid, &state->columns);
 	if (problem != NULL)
 		add_problem(state, pstrdup(problem));
-	state->recording = (state->problems == NIL);
+	state->recording = state->described = (state->problems == NIL);
 
 	/* the table */
 	if (!check_triggers(state, rel, table_triggers, lengthof(table_triggers), nspid))
 		state->recording = false;
 	if (problem == NULL && versioned.nkeys == 0)
+	{
 		add_problem(state, pstrdup(POSER_NO_KEY));
+		state->recording = false;
+	}
+	if (state->columns.unrecorded != NIL)
+		add_problem(state, psprintf("columns are not recorded: %s", names_text(state->columns.unrecorded)));
 	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 		check_partitions(state, rel, nspid);
 
@@ -202,8 +230,14 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 		(void) check_triggers(state, versions, arrival_triggers, lengthof(arrival_triggers), nspid);
 	if (problem == NULL && versioned.nkeys > 0 && !OidIsValid(versioned.versions_index))
 		add_problem(state, psprintf("%s has no index on the key and change_id", poser_relation_name(tracked->versions)));
+	if (rel->rd_rel->relrowsecurity && !versions->rd_rel->relrowsecurity)
+		add_problem(state, psprintf("%s has no row-level security, and its table has", poser_relation_name(tracked->versions)));
 	if (trigger != NULL && poser_binding_parse(&binding, trigger, tracked->relid, tracked->versions))
+	{
+		if (!binding.here)
+			add_problem(state, pstrdup("it was bound in another database, and columns are matched by their names until poser_track() is called"));
 		check_names(state, &binding, rel, versions);
+	}
 }
 
 /*
@@ -225,6 +259,7 @@ poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid n
 	{
 		poser_versioned_fixed_columns(&state->columns, rel, versions, nspid);
 		state->recording = check_triggers(state, rel, table_triggers, lengthof(table_triggers), nspid);
+		state->described = true;
 	}
 	if (versions != NULL)
 		relation_close(versions, AccessShareLock);

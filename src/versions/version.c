@@ -19,10 +19,15 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/relcache.h"
 #include "utils/snapmgr.h"
 
 #include "versions/versions.h"
@@ -41,8 +46,12 @@ typedef struct Recording
 	PoserReconciler *reconciler; /* NULL unless the statement overlaps with others */
 	Relation versions;			 /* NULL unless rows can have a history already */
 	PoserLookup history;		 /* open if "versions" is */
-	PoserTransition old;
-	PoserTransition new;
+	PoserTransition old_rows;
+	PoserTransition new_rows;
+	TupleTableSlot *old; /* the current row before and after the change; NULL if the event has none */
+	TupleTableSlot *new;
+	Relation whole;			   /* the tracked table, if the statement has written a partition of it; or NULL */
+	TupleConversionMap *map;   /* from the partition's row type; NULL if it is the same */
 	MemoryContext row_context; /* reset for each row */
 } Recording;
 
@@ -63,9 +72,10 @@ begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
 {
 	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
 
+	statement->tracked = versioned->relid;
 	statement->since = poser_version_last_change(versioned);
 	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
-		if (outer->relid == statement->relid && outer->cid != statement->cid)
+		if (outer->tracked == statement->tracked && outer->cid != statement->cid)
 			outer->overlapped = statement->overlapped = true;
 }
 
@@ -84,7 +94,7 @@ comes_too_early(PoserStatement *statement)
 	bool result = false;
 
 	for (PoserStatement *other = unrecorded; other != NULL; other = other->outer)
-		if (other->relid == statement->relid && other->cid == statement->cid &&
+		if (other->tracked == statement->tracked && other->cid == statement->cid &&
 			((statement->event == TRIGGER_TYPE_INSERT && other->event != TRIGGER_TYPE_INSERT) ||
 			 (statement->event == TRIGGER_TYPE_UPDATE && other->event == TRIGGER_TYPE_DELETE)))
 			other->overlapped = result = true;
@@ -102,9 +112,21 @@ replaces_rows(Oid relid)
 	int16 events = 0;
 
 	for (PoserStatement *statement = unrecorded; statement != NULL; statement = statement->outer)
-		if (statement->relid == relid)
+		if (statement->tracked == relid)
 			events |= statement->event;
 	return (events & TRIGGER_TYPE_INSERT) && (events & TRIGGER_TYPE_DELETE) && !(events & TRIGGER_TYPE_UPDATE);
+}
+
+/* Give the current row of a transition table the row type of the tracked table, if it has another one. */
+static void
+convert_row(Recording *recording, PoserTransition *rows, TupleTableSlot *slot, bool exists)
+{
+	if (recording->map == NULL || slot == NULL)
+		return;
+	if (exists)
+		(void) execute_attr_map_slot(recording->map->attrMap, rows->slot, slot);
+	else
+		ExecClearTuple(slot);
 }
 
 /* Get the next row, or the next pair of rows of an UPDATE; returns false if there is none. */
@@ -118,28 +140,81 @@ next_row(Recording *recording)
 	/* a slot frees its row when it gets the next one, so a row must not be in the context that is reset here */
 	MemoryContextReset(recording->row_context);
 	old = MemoryContextSwitchTo(MemoryContextGetParent(recording->row_context));
-	has_old = poser_transition_next(&recording->old);
-	has_new = poser_transition_next(&recording->new);
+	has_old = poser_transition_next(&recording->old_rows);
+	has_new = poser_transition_next(&recording->new_rows);
 	MemoryContextSwitchTo(old);
-	if (has_old != has_new && recording->old.slot != NULL && recording->new.slot != NULL)
-		elog(ERROR, "transition tables of an UPDATE do not have the same number of rows");
+	convert_row(recording, &recording->old_rows, recording->old, has_old);
+	convert_row(recording, &recording->new_rows, recording->new, has_new);
 	return has_old || has_new;
+}
+
+/*
+ * Open the transition tables.  The rows of a partition get the row type of the tracked
+ * table, whose description is in use.
+ */
+static void
+open_rows(Recording *recording, TriggerData *trigdata)
+{
+	Relation rel = trigdata->tg_relation;
+
+	poser_check_transitions(trigdata);
+	poser_transition_open(&recording->old_rows, trigdata->tg_oldtable, trigdata);
+	poser_transition_open(&recording->new_rows, trigdata->tg_newtable, trigdata);
+	recording->old = recording->old_rows.slot;
+	recording->new = recording->new_rows.slot;
+	if (RelationGetRelid(rel) == recording->versioned->relid)
+		return;
+	recording->whole = poser_tracked_relation(recording->versioned);
+	recording->map = convert_tuples_by_name(RelationGetDescr(rel), RelationGetDescr(recording->whole));
+	if (recording->map == NULL)
+		return;
+	if (recording->old != NULL)
+		recording->old = MakeSingleTupleTableSlot(RelationGetDescr(recording->whole), &TTSOpsVirtual);
+	if (recording->new != NULL)
+		recording->new = MakeSingleTupleTableSlot(RelationGetDescr(recording->whole), &TTSOpsVirtual);
+}
+
+static void
+close_rows(Recording *recording)
+{
+	if (recording->map != NULL && recording->old != NULL)
+		ExecDropSingleTupleTableSlot(recording->old);
+	if (recording->map != NULL && recording->new != NULL)
+		ExecDropSingleTupleTableSlot(recording->new);
+	if (recording->map != NULL)
+		free_conversion_map(recording->map);
+	if (recording->whole != NULL)
+		RelationClose(recording->whole);
+	poser_transition_close(&recording->old_rows);
+	poser_transition_close(&recording->new_rows);
+}
+
+/*
+ * Has an UPDATE not left a new row for each old one?  In a partitioned table an update can
+ * move a row to another partition.  If a trigger there suppresses the insert, the row is
+ * deleted, and only the old row is in the transition tables.
+ */
+static bool
+has_lost_rows(TriggerData *trigdata)
+{
+	return trigdata->tg_oldtable != NULL && trigdata->tg_newtable != NULL &&
+		   tuplestore_tuple_count(trigdata->tg_oldtable) != tuplestore_tuple_count(trigdata->tg_newtable);
 }
 
 /* Go back to the first row. */
 static void
 rewind_rows(Recording *recording)
 {
-	poser_transition_rewind(&recording->old);
-	poser_transition_rewind(&recording->new);
+	poser_transition_rewind(&recording->old_rows);
+	poser_transition_rewind(&recording->new_rows);
 }
 
 /* Record a change of the current row. */
 static void
 record_row(Recording *recording, PoserOperation operation)
 {
-	TupleTableSlot *old = recording->old.slot;
-	TupleTableSlot *new = recording->new.slot;
+	TupleTableSlot *old = recording->old;
+	TupleTableSlot *new = recording->new;
 
 	if (recording->reconciler != NULL)
 		poser_reconcile_change(recording->reconciler, operation, old, new);
@@ -151,11 +226,26 @@ record_row(Recording *recording, PoserOperation operation)
 static void
 end_history(Recording *recording)
 {
-	if (recording->history.scan != NULL)
+	if (recording->history.slot != NULL)
 		poser_lookup_close(&recording->history);
 	if (recording->versions != NULL)
 		table_close(recording->versions, NoLock);
 	recording->versions = NULL;
+}
+
+/* Open the look-up of versions.  It stays closed if there are none. */
+static void
+open_history(Recording *recording)
+{
+	const PoserVersioned *versioned = recording->versioned;
+
+	/* from here on no history arrives in another session */
+	poser_transaction_lock(versioned);
+	recording->versions = table_open(versioned->versions, RowExclusiveLock);
+	if (versioned->partitioned || RelationGetNumberOfBlocks(recording->versions) > 0)
+		poser_version_lookup_open(&recording->history, versioned, recording->versions);
+	else
+		end_history(recording);
 }
 
 /*
@@ -168,30 +258,61 @@ begin_history(Recording *recording)
 {
 	const PoserVersioned *versioned = recording->versioned;
 
-	if (!versioned->arrives || !poser_restore_is_likely())
+	if (!(versioned->arrives || versioned->own) || versioned->nkeys == 0 || !poser_restore_is_likely())
 		return;
-	/* from here on no history arrives in another session */
-	poser_transaction_lock(versioned);
-	recording->versions = table_open(versioned->versions, RowExclusiveLock);
-	if (RelationGetNumberOfBlocks(recording->versions) > 0)
-		poser_version_lookup_open(&recording->history, versioned, recording->versions);
-	else
-		end_history(recording);
+	open_history(recording);
 }
 
 /* Does the history of the current row end in the row as it is?  Then it is not recorded again. */
 static bool
 has_arrived(Recording *recording)
 {
-	return recording->history.scan != NULL &&
-		   poser_version_lookup_ends_in(&recording->history, recording->versioned, recording->new.slot);
+	return recording->history.slot != NULL &&
+		   poser_version_lookup_ends_in(&recording->history, recording->versioned, recording->new);
 }
 
 /* Has the key of the current row been updated? */
 static bool
 has_moved(Recording *recording)
 {
-	return !poser_versioned_same_key(recording->versioned, recording->old.slot, recording->new.slot);
+	return !poser_versioned_same_key(recording->versioned, recording->old, recording->new);
+}
+
+/*
+ * Record the old row of each change as an insert, if it has no history.  While a table is
+ * "partial", rows are older than poser_track(), and nothing is known of them.
+ */
+static void
+record_unknown_rows(Recording *recording)
+{
+	const PoserVersioned *versioned = recording->versioned;
+	PoserVersionWriter *writer = poser_version_begin(versioned, POSER_TRACK_COMMENT);
+	MemoryContext outer = MemoryContextSwitchTo(recording->row_context);
+
+	open_history(recording);
+	while (next_row(recording))
+	{
+		if (recording->new != NULL && poser_versioned_same_row(versioned, recording->old, recording->new))
+			continue;
+		if (recording->history.slot != NULL)
+		{
+			poser_version_lookup_begin(&recording->history, versioned, recording->old, false);
+			if (poser_version_lookup_next(&recording->history))
+				continue;
+		}
+		poser_version_write(writer, POSER_INSERT, recording->old, false);
+	}
+	MemoryContextSwitchTo(outer);
+	end_history(recording);
+	poser_version_end(writer);
+	rewind_rows(recording);
+}
+
+/* Has the slot a row?  A transition table can end before the other one, see has_lost_rows(). */
+static bool
+has_current(TupleTableSlot *slot)
+{
+	return slot != NULL && !TTS_EMPTY(slot);
 }
 
 /*
@@ -201,46 +322,45 @@ has_moved(Recording *recording)
 static void
 record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool overlaps, int64 since)
 {
-	Relation rel = trigdata->tg_relation;
 	Recording recording = {.versioned = versioned};
 	PoserOperation operation = POSER_UPDATE;
+	bool lost = has_lost_rows(trigdata);
 	bool moved = false;
 	MemoryContext outer;
 
 	/* the transition tables, and what writes the versions */
-	poser_check_transitions(trigdata);
+	open_rows(&recording, trigdata);
+	recording.row_context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
+	if (recording.old == NULL)
+		operation = POSER_INSERT;
+	else if (recording.new == NULL)
+		operation = POSER_DELETE;
+	if (versioned->partial && operation != POSER_INSERT)
+		record_unknown_rows(&recording);
 	recording.writer = poser_version_begin(versioned, NULL);
 	/* what reconciles looks at versions before it records, and no history must arrive in between */
-	if (overlaps)
+	if (overlaps || lost)
 	{
 		poser_transaction_lock(versioned);
-		recording.reconciler = poser_reconcile_begin(versioned, rel, recording.writer, since,
-													 replaces_rows(RelationGetRelid(rel)));
+		recording.reconciler = poser_reconcile_begin(versioned, recording.writer, since, replaces_rows(versioned->relid));
 	}
-	poser_transition_open(&recording.old, trigdata->tg_oldtable, trigdata);
-	poser_transition_open(&recording.new, trigdata->tg_newtable, trigdata);
-	if (recording.old.slot == NULL)
-		operation = POSER_INSERT;
-	else if (recording.new.slot == NULL)
-		operation = POSER_DELETE;
 	if (operation == POSER_INSERT)
 		begin_history(&recording);
-	recording.row_context = AllocSetContextCreate(CurrentMemoryContext, "poser row", ALLOCSET_SMALL_SIZES);
 	outer = MemoryContextSwitchTo(recording.row_context);
 
 	/*
 	 * An update of the key is recorded as a delete of the old key and an insert of the
 	 * new one.  All deletes come first, because a row can get the key that another row
-	 * had before.
+	 * had before.  If rows were lost, old and new rows are no pairs.
 	 */
-	while (next_row(&recording))
+	while (!lost && next_row(&recording))
 	{
 		if (operation != POSER_UPDATE)
 		{
 			if (!has_arrived(&recording))
 				record_row(&recording, operation);
 		}
-		else if (poser_versioned_same_row(versioned, recording.old.slot, recording.new.slot))
+		else if (poser_versioned_same_row(versioned, recording.old, recording.new))
 			continue;
 		else if (!has_moved(&recording))
 			record_row(&recording, POSER_UPDATE);
@@ -261,49 +381,131 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 	}
 
 	/* other statements may have changed these rows, too: compare the last version of each row with the row */
-	if (overlaps)
+	if (overlaps || lost)
 	{
 		rewind_rows(&recording);
 		while (next_row(&recording))
 		{
-			if (operation != POSER_INSERT)
-				poser_reconcile_row(recording.reconciler, recording.old.slot, false);
-			if (operation == POSER_INSERT || (operation == POSER_UPDATE && has_moved(&recording)))
-				poser_reconcile_row(recording.reconciler, recording.new.slot, false);
+			if (has_current(recording.old))
+				poser_reconcile_row(recording.reconciler, recording.old, false);
+			if (has_current(recording.new) && (operation == POSER_INSERT || lost || has_moved(&recording)))
+				poser_reconcile_row(recording.reconciler, recording.new, false);
 		}
 	}
 
 	MemoryContextSwitchTo(outer);
 	MemoryContextDelete(recording.row_context);
-	poser_transition_close(&recording.old);
-	poser_transition_close(&recording.new);
 	end_history(&recording);
-	if (overlaps)
+	close_rows(&recording);
+	if (recording.reconciler != NULL)
 		poser_reconcile_end(recording.reconciler);
 	poser_version_end(recording.writer);
 }
 
-/* Before a TRUNCATE, which has locked the table exclusively: record a delete of every row. */
-static void
-record_truncate(Relation rel, const PoserVersioned *versioned)
+/* Does a trigger with this function fire before a TRUNCATE of this table? */
+static bool
+records_truncate(Oid relid, Oid function)
 {
-	PoserVersionWriter *writer = poser_version_begin(versioned, NULL);
-	TupleTableSlot *slot = table_slot_create(rel, NULL);
-	TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+	Relation rel = table_open(relid, AccessShareLock);
+	TriggerDesc *desc = rel->trigdesc;
+	bool result = false;
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
+	for (int i = 0; desc != NULL && i < desc->numtriggers; i++)
 	{
-		CHECK_FOR_INTERRUPTS();
-		poser_version_write(writer, POSER_DELETE, slot, false);
+		Trigger *tg = &desc->triggers[i];
+
+		if (tg->tgfoid == function && poser_trigger_is_enabled(tg) && TRIGGER_FOR_TRUNCATE(tg->tgtype) &&
+			TRIGGER_FOR_BEFORE(tg->tgtype))
+			result = true;
 	}
-	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(slot);
-	poser_version_end(writer);
+	table_close(rel, NoLock);
+	return result;
 }
 
 /*
- * poser_version(versions, key column...): a trigger before and after each statement.
- * "versions" is the table of versions.
+ * Returns the tables with the rows that the trigger of this table records at a TRUNCATE:
+ * the table itself or, of a partitioned one, the partitions below it.  Partitions are
+ * truncated with it, and their triggers fire, too.  So those are left out that have a
+ * trigger, or that belong to a table in between that has one.
+ */
+static List *
+truncated_tables(Relation rel, Oid function)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return list_make1_oid(RelationGetRelid(rel));
+	foreach(lc, find_all_inheritors(RelationGetRelid(rel), AccessShareLock, NULL))
+	{
+		Oid relid = lfirst_oid(lc);
+		bool recorded = false;
+		ListCell *above;
+
+		CHECK_FOR_INTERRUPTS();
+		if (get_rel_relkind(relid) != RELKIND_RELATION)
+			continue;
+		foreach(above, lcons_oid(relid, get_partition_ancestors(relid)))
+		{
+			if (lfirst_oid(above) == RelationGetRelid(rel) || recorded)
+				break;
+			recorded = records_truncate(lfirst_oid(above), function);
+		}
+		if (!recorded)
+			result = lappend_oid(result, relid);
+	}
+	return result;
+}
+
+/* Before a TRUNCATE, which has locked the table exclusively: record a delete of every row. */
+static void
+record_truncate(Relation rel, const PoserVersioned *versioned, Oid function)
+{
+	List *relids = truncated_tables(rel, function);
+	bool is_whole = RelationGetRelid(rel) == versioned->relid;
+	Relation whole = is_whole ? rel : poser_tracked_relation(versioned);
+	PoserVersionWriter *writer;
+	PoserTableScan scan;
+
+	/* rows without history are recorded as inserts before */
+	if (versioned->partial)
+	{
+		Recording recording = {.versioned = versioned};
+
+		writer = poser_version_begin(versioned, POSER_TRACK_COMMENT);
+		open_history(&recording);
+		poser_scan_begin(&scan, list_copy(relids), whole);
+		while (poser_scan_next(&scan))
+		{
+			bool known = false;
+
+			if (recording.history.slot != NULL)
+			{
+				poser_version_lookup_begin(&recording.history, versioned, scan.slot, false);
+				known = poser_version_lookup_next(&recording.history);
+			}
+			if (!known)
+				poser_version_write(writer, POSER_INSERT, scan.slot, false);
+		}
+		poser_scan_end(&scan);
+		end_history(&recording);
+		poser_version_end(writer);
+	}
+
+	writer = poser_version_begin(versioned, NULL);
+	poser_scan_begin(&scan, relids, whole);
+	while (poser_scan_next(&scan))
+		poser_version_write(writer, POSER_DELETE, scan.slot, false);
+	poser_scan_end(&scan);
+	poser_version_end(writer);
+	if (!is_whole)
+		RelationClose(whole);
+}
+
+/*
+ * poser_version(), poser_version('partition') and poser_version(versions, key column...):
+ * a trigger before and after each statement.  "versions" is the table of versions; without
+ * it the table must be bound by poser_track(), or be a partition of one that is.
  */
 Datum
 poser_version(PG_FUNCTION_ARGS)
@@ -331,7 +533,7 @@ poser_version(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BEFORE(event))
 	{
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
-			record_truncate(rel, versioned);
+			record_truncate(rel, versioned, fcinfo->flinfo->fn_oid);
 		begin_statement(trigdata, versioned);
 		return PointerGetDatum(NULL);
 	}
@@ -341,9 +543,11 @@ poser_version(PG_FUNCTION_ARGS)
 	overlaps = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
 		overlaps = true;
+	/* without a key only rows of an INSERT are recorded, and there is nothing to compare them with */
+	overlaps = overlaps && versioned->nkeys > 0;
 	/* an overlapping statement may record changes that others in the list have made, so these overlap, too */
 	for (PoserStatement *other = unrecorded; overlaps && other != NULL; other = other->outer)
-		if (other->relid == RelationGetRelid(rel))
+		if (other->tracked == versioned->relid)
 			other->overlapped = true;
 	since = statement != NULL ? statement->since : poser_version_last_change(versioned);
 	if (statement != NULL)
@@ -353,9 +557,9 @@ poser_version(PG_FUNCTION_ARGS)
 	if (TRIGGER_FIRED_BY_TRUNCATE(event))
 	{
 		if (overlaps)
-			poser_reconcile_since(versioned, rel, since);
+			poser_reconcile_since(versioned, since);
 	}
-	else if (versioned->arrives || !TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
+	else if (versioned->own || versioned->arrives || !TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
 		record_statement(trigdata, versioned, overlaps, since);
 	return PointerGetDatum(NULL);
 }

@@ -29,17 +29,23 @@ extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation
 
 /* own_table.c */
 
+/* The comment of transactions that record rows as they were when poser_track() found them. */
+#define POSER_TRACK_COMMENT "recorded by poser_track()"
+
 /* Why UPDATE and DELETE of a table are not possible. */
 #define POSER_NO_KEY "it has neither a primary key nor the index of a replica identity, so UPDATE and DELETE are errors"
 
-extern const char *poser_own_describe(PoserVersioned *versioned, Relation rel, Relation target, Relation versions,
+extern const char *poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions,
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
 extern const char *poser_own_match_by_name(PoserBinding *binding, Relation target, Relation versions);
 extern Oid poser_own_key_index(Relation target);
+extern char *poser_own_transaction_column(const PoserTracked *tracked);
+extern bool poser_own_try_describe(PoserVersioned *versioned, const PoserTracked *tracked, Oid nspid, LOCKMODE lockmode);
 extern const char *poser_own_unbound_problem(Oid relid, Oid nspid);
+extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
@@ -95,6 +101,7 @@ extern bool poser_transactions_counts(PoserTransactions *transactions, int64 id,
 extern int64 poser_version_last_change(const PoserVersioned *versioned);
 extern int64 poser_change_id_last(Relation rel, const char *key, const char *value);
 extern int64 poser_change_id_greatest(const PoserVersioned *versioned);
+extern int64 poser_change_id_given(const PoserVersioned *versioned);
 extern int64 poser_change_id_next(const PoserVersioned *versioned);
 extern void poser_change_id_advance(const PoserVersioned *versioned, int64 id);
 extern void poser_change_id_signal(const PoserVersioned *versioned);
@@ -109,6 +116,7 @@ extern Relation poser_version_flush(PoserVersionWriter *writer);
 extern void poser_version_end(PoserVersionWriter *writer);
 
 /* version_lookup.c */
+extern List *poser_version_leaves(Relation versions);
 extern void poser_version_lookup_open(PoserLookup *lookup, const PoserVersioned *versioned, Relation versions);
 extern void poser_version_lookup_begin(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row,
 									   bool is_version);
@@ -118,16 +126,29 @@ extern int64 poser_version_change_id(const PoserVersioned *versioned, TupleTable
 extern int64 poser_version_transaction_id(const PoserVersioned *versioned, TupleTableSlot *version);
 extern bool poser_version_lookup_ends_in(PoserLookup *lookup, const PoserVersioned *versioned, TupleTableSlot *row);
 
+/* Look-ups of the rows of a table by the key of its history. */
+typedef struct PoserRowLookup
+{
+	PoserLookup lookup;		  /* "slot" is NULL if the key has no unique index */
+	Relation rel;			  /* the table */
+	int keys[INDEX_MAX_KEYS]; /* by column of the index: which column of the key it is */
+} PoserRowLookup;
+
+extern void poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned);
+extern bool poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row,
+								  bool is_version);
+extern void poser_row_lookup_close(PoserRowLookup *rows);
+
 /* reconcile.c */
 typedef struct PoserReconciler PoserReconciler;
 
-extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, Relation rel,
-											  PoserVersionWriter *writer, int64 since, bool replaced);
+extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, PoserVersionWriter *writer,
+											  int64 since, bool replaced);
 extern void poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new);
 extern void poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version);
 extern void poser_reconcile_end(PoserReconciler *reconciler);
-extern void poser_reconcile_since(const PoserVersioned *versioned, Relation rel, int64 since);
+extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
 
 /* history_query.c */
 
@@ -157,6 +178,7 @@ extern bool poser_history_is_restricted(const PoserVersioned *versioned);
 extern void poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned);
 extern void poser_history_lock(const PoserVersioned *tables, int ntables);
 extern uint64 poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query);
+extern void poser_history_check_position(Oid type);
 extern int64 poser_history_position(int column, bool *isnull);
 
 /* The position up to which the history has been pruned; zeros if it has not been. */
@@ -166,18 +188,12 @@ typedef struct PoserHorizon
 	int64 change_id;
 } PoserHorizon;
 
-/* The comment that holds the horizon of an own table, see own_horizon(). */
-#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
-
+extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
 extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
-
-/* as_of.c */
-extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
-										 Jsonb *object);
 
 /* match.c */
 
@@ -201,7 +217,15 @@ extern void poser_match_append(StringInfo sql, const PoserVersioned *versioned, 
 extern int poser_match_add_parameter(PoserMatch *match, int64 value);
 extern bool poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match);
 
+/* revert.c */
+extern int64 poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match, int64 transaction_id);
+
+/* as_of.c */
+extern void poser_history_as_of_matching(FunctionCallInfo fcinfo, const PoserVersioned *versioned, TimestampTz at,
+										 Jsonb *object);
+
 /* prune.c */
+extern void poser_prune_lock_out(const PoserVersioned *versioned);
 extern bool poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVersioned *tables,
 									   int ntables, int64 transaction_id);
 

@@ -7,11 +7,32 @@
  */
 #include "postgres.h"
 
+#include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "utils/lsyscache.h"
 #include "utils/rel.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
+
+/* Returns the tables that hold the rows of a table of versions: the table itself, or its partitions. */
+List *
+poser_version_leaves(Relation versions)
+{
+	List *relids = NIL;
+	ListCell *lc;
+
+	if (versions->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return list_make1_oid(RelationGetRelid(versions));
+	foreach(lc, find_all_inheritors(RelationGetRelid(versions), AccessShareLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_RELATION)
+			relids = lappend_oid(relids, lfirst_oid(lc));
+	}
+	return relids;
+}
 
 /*
  * Open the index of a table of versions on the key, for look-ups in this memory context.
@@ -25,8 +46,10 @@ poser_version_lookup_open(PoserLookup *lookup, const PoserVersioned *versioned, 
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s\" has no usable index on its key",
 						RelationGetRelationName(versions)),
-				 errhint("poser_check() says what was changed.")));
+				 versioned->own ? errhint("Call poser_track() for table \"%s\".", get_rel_name(versioned->relid))
+								: errhint("poser_check() says what was changed.")));
 	poser_lookup_open(lookup, versions, versioned->versions_index, versioned->nkeys);
+	lookup->order = versioned->change_id;
 }
 
 /*
@@ -91,4 +114,62 @@ poser_version_lookup_ends_in(PoserLookup *lookup, const PoserVersioned *versione
 	return poser_version_lookup_next(lookup) &&
 		   poser_version_operation(versioned, lookup->slot) != POSER_DELETE &&
 		   poser_versioned_is_version_of(versioned, lookup->slot, row);
+}
+
+/*
+ * Rows of the table
+ */
+
+/* Open the unique index of the table on its key, for look-ups in this memory context.  Locks the table until the transaction ends. */
+void
+poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned)
+{
+	AttrNumber columns[INDEX_MAX_KEYS];
+	bool immediate;
+	Oid indexid = InvalidOid;
+
+	memset(rows, 0, sizeof(PoserRowLookup));
+	rows->rel = table_open(versioned->relid, AccessShareLock);
+	for (int i = 0; i < versioned->nkeys; i++)
+		columns[i] = versioned->source[versioned->keys[i] - 1];
+	if (versioned->nkeys > 0)
+		indexid = poser_unique_index(rows->rel, versioned->nkeys, columns, &immediate);
+	if (!OidIsValid(indexid))
+		return;
+	poser_lookup_open(&rows->lookup, rows->rel, indexid, versioned->nkeys);
+	/* the columns of the index can be in another order */
+	for (int i = 0; i < versioned->nkeys; i++)
+		for (int j = 0; j < versioned->nkeys; j++)
+			if (rows->lookup.index->rd_index->indkey.values[i] == columns[j])
+				rows->keys[i] = j;
+}
+
+/*
+ * Look up the row with the key that the slot has, into rows->lookup.slot.  The slot has a row
+ * of the table or, with "is_version", a row of the table of versions.  Returns false if
+ * there is none.  The key must have no null.
+ */
+bool
+poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row, bool is_version)
+{
+	Datum values[INDEX_MAX_KEYS];
+
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[rows->keys[i]];
+		bool isnull;
+
+		values[i] = slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
+	}
+	poser_lookup_begin(&rows->lookup, BTEqualStrategyNumber, values, NULL);
+	return poser_lookup_next(&rows->lookup, ForwardScanDirection);
+}
+
+void
+poser_row_lookup_close(PoserRowLookup *rows)
+{
+	if (rows->lookup.slot != NULL)
+		poser_lookup_close(&rows->lookup);
+	table_close(rows->rel, NoLock);
+	rows->rel = NULL;
 }

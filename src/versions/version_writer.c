@@ -11,7 +11,7 @@
  * waits for it, and draws its change_ids afterwards.
  *
  * Versions are written directly, see direct.c.  They are only added, so writers never
- * wait for each other.
+ * wait for each other.  A partitioned table of versions is written by an INSERT.
  *
  * A PoserVersionWriter collects versions and inserts them together.  The first version
  * opens the table of versions and writes the transaction's row.  So a statement that
@@ -21,8 +21,11 @@
 
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
+#include "utils/builtins.h"
 #include "utils/memutils.h"
 
 #include "versions/versions.h"
@@ -95,12 +98,97 @@ open_versions(PoserVersionWriter *writer)
 	/* the caller has locked the table with the description of the history, or for itself */
 	poser_direct_open(&writer->table, writer->versioned->versions, NoLock);
 	/* the indexes stay open for all batches, so open them in this context */
-	poser_direct_open_plain(&writer->table);
+	if (!writer->versioned->partitioned)
+		poser_direct_open_plain(&writer->table);
 	writer->batch = AllocSetContextCreate(writer->context, "poser versions", ALLOCSET_DEFAULT_SIZES);
 	if (writer->versioned->coerces)
 		prepare_coercions(writer, RelationGetDescr(writer->table.rel));
 	writer->opened = true;
 	MemoryContextSwitchTo(old);
+}
+
+/* Is this column of the versions written? */
+static bool
+is_written(const PoserVersioned *versioned, AttrNumber column)
+{
+	return versioned->source[column - 1] != 0 || column == versioned->operation_type ||
+		   column == versioned->transaction_id || column == versioned->change_id;
+}
+
+/*
+ * Insert the versions in the buffer into a partitioned table, as its owner.  The partitions
+ * can be anything that the server can insert into.
+ *
+ *	INSERT INTO public.customer_version (id, email, operation_type, transaction_id, change_id)
+ *	OVERRIDING SYSTEM VALUE
+ *	SELECT r.c1, r.c2, r.c4, r.c5, r.c6 FROM poser_new_versions AS r
+ */
+static void
+insert_into_partitions(PoserVersionWriter *writer)
+{
+	const PoserVersioned *versioned = writer->versioned;
+	TupleDesc desc = RelationGetDescr(writer->table.rel);
+	TupleDesc rows_desc = CreateTemplateTupleDesc(desc->natts);
+	Tuplestorestate *rows = tuplestore_begin_heap(false, false, work_mem);
+	EphemeralNamedRelationData enr;
+	PoserQuery query = {.once = true, .expected = SPI_OK_INSERT};
+	StringInfoData sql;
+	StringInfoData values;
+	Oid save_userid;
+	int save_sec_context;
+	const char *separator = "";
+
+	initStringInfo(&sql);
+	initStringInfo(&values);
+	appendStringInfo(&sql, "INSERT INTO %s (", poser_relation_name(versioned->versions));
+	for (int i = 0; i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+		bool written = is_written(versioned, i + 1);
+
+		/* a column that is not written has a place in the rows, and no values */
+		TupleDescInitEntry(rows_desc, i + 1, psprintf("c%d", i + 1), written ? att->atttypid : INT4OID,
+						   written ? att->atttypmod : -1, 0);
+		if (!written)
+			continue;
+		TupleDescInitEntryCollation(rows_desc, i + 1, att->attcollation);
+		appendStringInfo(&sql, "%s%s", separator, quote_identifier(NameStr(att->attname)));
+		appendStringInfo(&values, "%sr.c%d", separator, i + 1);
+		separator = ", ";
+	}
+	TupleDescFinalize(rows_desc);
+	appendStringInfo(&sql, ") OVERRIDING SYSTEM VALUE SELECT %s FROM poser_new_versions AS r", values.data);
+	for (int i = 0; i < writer->nbuffered; i++)
+		tuplestore_putvalues(rows, rows_desc, writer->slots[i]->tts_values, writer->slots[i]->tts_isnull);
+
+	SPI_connect();
+	poser_register_rows(&enr, "poser_new_versions", rows_desc, rows, writer->nbuffered);
+	poser_become_owner(versioned->versions, &save_userid, &save_sec_context);
+	query.sql = sql.data;
+	if (poser_run(&query) != writer->nbuffered)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a trigger has suppressed versions in table \"%s\"",
+						RelationGetRelationName(writer->table.rel))));
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	SPI_finish();
+	tuplestore_end(rows);
+}
+
+/* Insert the versions in the buffer, and make their index entries. */
+static void
+insert_directly(PoserVersionWriter *writer)
+{
+	if (writer->nbuffered == 1)
+		table_tuple_insert(writer->table.rel, writer->slots[0], GetCurrentCommandId(true), 0, NULL);
+	else
+		table_multi_insert(writer->table.rel, writer->slots, writer->nbuffered,
+						   GetCurrentCommandId(true), 0, NULL);
+	for (int i = 0; i < writer->nbuffered; i++)
+	{
+		CHECK_FOR_INTERRUPTS();
+		poser_direct_index_new_row(&writer->table, writer->slots[i]);
+	}
 }
 
 /* Insert the versions in the buffer, and empty it. */
@@ -112,17 +200,12 @@ insert_versions(PoserVersionWriter *writer)
 	if (writer->nbuffered == 0)
 		return;
 	old = MemoryContextSwitchTo(writer->batch);
-	if (writer->nbuffered == 1)
-		table_tuple_insert(writer->table.rel, writer->slots[0], GetCurrentCommandId(true), 0, NULL);
+	if (writer->versioned->partitioned)
+		insert_into_partitions(writer);
 	else
-		table_multi_insert(writer->table.rel, writer->slots, writer->nbuffered,
-						   GetCurrentCommandId(true), 0, NULL);
+		insert_directly(writer);
 	for (int i = 0; i < writer->nbuffered; i++)
-	{
-		CHECK_FOR_INTERRUPTS();
-		poser_direct_index_new_row(&writer->table, writer->slots[i]);
 		ExecClearTuple(writer->slots[i]);
-	}
 	MemoryContextSwitchTo(old);
 	MemoryContextReset(writer->batch);
 	writer->nbuffered = 0;

@@ -15,6 +15,7 @@
  */
 #include "postgres.h"
 
+#include "access/detoast.h"
 #include "access/genam.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
@@ -54,22 +55,23 @@ static HTAB *versioned_by_trigger = NULL;
 /* A table that is bound by poser_track(), or a partition of one. */
 typedef struct OwnTable
 {
-	Oid relid;			  /* the table; hash key */
-	uint32 warned;		  /* stands for the columns that the session was warned of; 0 if of none */
-	bool warned_detached; /* the session was warned that it is not recorded any more */
-	uint64 checked;		  /* poser_relation_changes() when it was looked up last */
-	PoserVersioned versioned;
+	Oid relid;				   /* the table; hash key */
+	Oid target;				   /* the tracked table, which is the table itself or above it */
+	bool valid;				   /* is "target" still valid? */
+	uint64 checked;			   /* poser_relation_changes() when the binding was looked up last */
+	uint32 warned;			   /* stands for the columns that the session was warned of; 0 if of none */
+	bool warned_detached;	   /* the session was warned that it is not recorded any more */
+	PoserVersioned *versioned; /* its description; NULL if it is a partition */
 } OwnTable;
 
 static HTAB *own_tables = NULL;
 
-/* Make a description invalid if it uses this relation; with InvalidOid, in any case. */
-static void
-invalidate(PoserVersioned *versioned, Oid relid)
+/* Does a description use this relation?  InvalidOid stands for any. */
+static bool
+uses(const PoserVersioned *versioned, Oid relid)
 {
-	if (!OidIsValid(relid) || relid == versioned->relid || relid == versioned->versions ||
-		relid == versioned->target || relid == versioned->transactions || relid == versioned->sequence)
-		versioned->valid = false;
+	return !OidIsValid(relid) || relid == versioned->relid || relid == versioned->versions ||
+		   relid == versioned->transactions || relid == versioned->sequence;
 }
 
 /* Relcache callback: the descriptions that use this relation become invalid; with InvalidOid, all. */
@@ -82,10 +84,16 @@ invalidate_descriptions(Oid relid)
 
 	hash_seq_init(&seq, versioned_by_trigger);
 	while ((versioned = hash_seq_search(&seq)) != NULL)
-		invalidate(versioned, relid);
+		if (uses(versioned, relid))
+			versioned->valid = false;
 	hash_seq_init(&seq, own_tables);
 	while ((own = hash_seq_search(&seq)) != NULL)
-		invalidate(&own->versioned, relid);
+	{
+		if (!OidIsValid(relid) || own->relid == relid)
+			own->valid = false;
+		if (own->versioned != NULL && uses(own->versioned, relid))
+			own->versioned->valid = false;
+	}
 }
 
 /* Syscache callback: a role was altered, or became a member of another one.  So privileges can have changed. */
@@ -117,15 +125,15 @@ poser_versioned_init(void)
  * look, this looks again.
  */
 static bool
-is_still_bound(OwnTable *own, Oid nspid)
+is_still_bound(OwnTable *own, const PoserVersioned *versioned, Oid nspid)
 {
 	uint64 changes = poser_relation_changes();
 	PoserTracked tracked;
 
 	if (own->checked == changes)
 		return true;
-	if (!poser_tracked_find(own->relid, nspid, &tracked) || tracked.versions != own->versioned.versions ||
-		tracked.relid != own->versioned.target)
+	if (!poser_tracked_find(own->relid, nspid, &tracked) || tracked.relid != versioned->relid ||
+		tracked.versions != versioned->versions)
 		return false;
 	own->checked = changes;
 	return true;
@@ -259,7 +267,7 @@ poser_versioned_describe_relations(PoserVersioned *versioned, Relation rel, Rela
 {
 	versioned->nspid = nspid;
 	versioned->own = versioned->partial = versioned->partitioned = false;
-	versioned->relid = versioned->target = RelationGetRelid(rel);
+	versioned->relid = RelationGetRelid(rel);
 	versioned->versions = RelationGetRelid(versions);
 	versioned->transactions = poser_table_by_name("poser_transaction", nspid);
 	versioned->horizon = poser_table_by_name("poser_version_horizon", nspid);
@@ -410,7 +418,7 @@ describe_by_trigger(TriggerData *trigdata, Oid nspid)
 
 /* Warn, once a session, that columns are not recorded; again if they are other columns. */
 static void
-warn_unrecorded(OwnTable *own, Relation rel, List *unrecorded)
+warn_unrecorded(OwnTable *own, List *unrecorded)
 {
 	StringInfoData names;
 	ListCell *lc;
@@ -424,15 +432,39 @@ warn_unrecorded(OwnTable *own, Relation rel, List *unrecorded)
 	hash = names.len > 0 ? DatumGetUInt32(hash_any((unsigned char *) names.data, names.len)) : 0;
 	if (hash != 0 && hash != own->warned)
 		ereport(WARNING,
-				(errmsg("columns of table \"%s\" are not recorded: %s", RelationGetRelationName(rel), names.data),
+				(errmsg("columns of table \"%s\" are not recorded: %s", get_rel_name(own->relid), names.data),
 				 errhint("Call poser_track() for the table.")));
 	own->warned = hash;
 	pfree(names.data);
 }
 
+/* Returns the entry of a table, which is made if there is none. */
+static OwnTable *
+own_table(Oid relid)
+{
+	bool found;
+	OwnTable *result = hash_search(own_tables, &relid, HASH_ENTER, &found);
+
+	if (!found)
+		memset((char *) result + sizeof(Oid), 0, sizeof(OwnTable) - sizeof(Oid));
+	return result;
+}
+
+/* Returns the description in the cache, if it is valid; otherwise NULL. */
+static PoserVersioned *
+cached_description(const OwnTable *own)
+{
+	if (own == NULL || !own->valid)
+		return NULL;
+	if (own->target != own->relid)
+		own = hash_search(own_tables, &own->target, HASH_FIND, NULL);
+	return own != NULL && own->versioned != NULL && own->versioned->valid ? own->versioned : NULL;
+}
+
 /*
- * Returns the description of a table that is bound by poser_track(), or NULL for a
- * partition that does not belong to such a table any more.
+ * Returns the description of a table that is bound by poser_track() or, for a partition,
+ * that of the table above it which is.  Returns NULL for a partition that does not belong to such a
+ * table any more.
  */
 static const PoserVersioned *
 describe_own(TriggerData *trigdata, Oid nspid)
@@ -441,33 +473,30 @@ describe_own(TriggerData *trigdata, Oid nspid)
 	Oid relid = RelationGetRelid(rel);
 	OwnTable *own = hash_search(own_tables, &relid, HASH_FIND, NULL);
 	bool is_partition = trigdata->tg_trigger->tgnargs == 1;
+	PoserVersioned *versioned = cached_description(own);
 	PoserVersioned described;
 	PoserOwnColumns columns;
+	OwnTable *target;
 	uint64 started;
-	bool found;
 
 	/* the description in the cache, if it is still valid after the lock, and the only one */
-	if (own != NULL && own->versioned.valid)
-		LockRelationOid(own->versioned.versions, RowExclusiveLock);
-	if (own != NULL && own->versioned.valid && is_still_bound(own, nspid))
-		return &own->versioned;
+	if (versioned != NULL)
+	{
+		LockRelationOid(versioned->versions, RowExclusiveLock);
+		if (cached_description(own) == versioned && is_still_bound(own, versioned, nspid))
+			return versioned;
+	}
 
 	/* otherwise a new one */
 	started = poser_relation_changes();
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		check_ordinary(rel);
-	found = poser_own_open(&described, rel, nspid, RowExclusiveLock, &columns);
-	if (!found && !is_partition)
-		poser_own_error(relid, poser_own_unbound_problem(relid, nspid));
-	if (own == NULL)
+	if (!poser_own_open(&described, rel, nspid, RowExclusiveLock, &columns))
 	{
-		own = hash_search(own_tables, &relid, HASH_ENTER, NULL);
-		own->warned = own->checked = 0;
-		own->warned_detached = false;
-		own->versioned.valid = false;
-	}
-	if (!found)
-	{
+		if (!is_partition)
+			poser_own_error(relid, poser_own_unbound_problem(relid, nspid));
+		own = own_table(relid);
+		own->valid = false;
 		if (!own->warned_detached)
 			ereport(WARNING,
 					(errmsg("changes of table \"%s\" are not recorded", RelationGetRelationName(rel)),
@@ -477,10 +506,20 @@ describe_own(TriggerData *trigdata, Oid nspid)
 		return NULL;
 	}
 	described.valid = (started == poser_relation_changes());
+
+	/* an outer statement may be using the description, so it is replaced in one step */
+	target = own_table(described.relid);
+	if (target->versioned == NULL)
+		target->versioned = MemoryContextAlloc(TopMemoryContext, sizeof(PoserVersioned));
+	*target->versioned = described;
+	target->target = target->relid;
+	target->valid = true;
+	own = own_table(relid);
+	own->target = described.relid;
+	own->valid = described.valid;
 	own->checked = started;
-	own->versioned = described;
-	warn_unrecorded(own, rel, columns.unrecorded);
-	return &own->versioned;
+	warn_unrecorded(target, columns.unrecorded);
+	return target->versioned;
 }
 
 /*
@@ -621,7 +660,16 @@ same_value(TupleTableSlot *a, AttrNumber acolumn, TupleTableSlot *b, AttrNumber 
 	Datum avalue = slot_getattr(a, acolumn, &anull);
 	Datum bvalue = slot_getattr(b, bcolumn, &bnull);
 
-	return anull == bnull && (anull || datum_image_eq(avalue, bvalue, att->attbyval, att->attlen));
+	if (anull || bnull)
+		return anull == bnull;
+	if (att->attbyval)
+		return avalue == bvalue;
+	/* an UPDATE keeps the toasted values that it does not change, so these need not be fetched */
+	if (att->attlen == -1 && VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(avalue)) &&
+		VARATT_IS_EXTERNAL_ONDISK(DatumGetPointer(bvalue)) &&
+		memcmp(DatumGetPointer(avalue), DatumGetPointer(bvalue), TOAST_POINTER_SIZE) == 0)
+		return true;
+	return datum_image_eq(avalue, bvalue, false, att->attlen);
 }
 
 /* Are the recorded columns of two rows of the table the same? */

@@ -22,7 +22,6 @@ typedef struct PoserVersioned
 	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
 	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
-	Oid target;			/* the tracked table: the table itself or, for a partition, a table above it */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
 	Oid transactions;	/* poser_transaction */
@@ -109,8 +108,8 @@ extern List *poser_tracked_tables(Oid nspid);
 extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
 
 /*
- * Describe the history of a table that the caller has locked.  Locks its table of versions
- * until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
+ * Describe the history of a table that the caller has locked; of a partition, that of the
+ * tracked table above it.  Locks its table of versions until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
  * its history cannot be used as it is.
  */
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
@@ -132,6 +131,7 @@ typedef struct PoserTrackedState
 {
 	PoserOwnColumns columns;
 	bool recording;
+	bool described; /* can poser_tracked_describe() describe it? */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
@@ -190,6 +190,9 @@ extern int64 poser_history_revert(const PoserVersioned *versioned, Datum key, Oi
 								  const char *parent);
 
 /* prune.c */
+
+/* The comment of a binding: how far the history of the table was pruned. */
+#define POSER_HORIZON_FORMAT "pruned up to transaction %lld, change %lld"
 
 /*
  * A function that returns the least id of a transaction with changes of this table that a

@@ -1,0 +1,526 @@
+/*
+ * prune_own.c
+ *	  Pruning tables that poser_track() gives a history, and rows that are gone.
+ *
+ * Each own table is pruned with the rights of the owner of its versions, so that code in
+ * its indexes and triggers runs with no other rights.  A call that prunes all tables goes
+ * on if one of them raises an error or is locked, and reports this as a WARNING.  So the
+ * owner of one table cannot keep another one from being pruned.
+ *
+ * A database can have a thousand own tables, and most of them have nothing to prune.  So
+ * a small table of versions is looked at without a query: its index on key and change_id
+ * tells whether a row has two old versions.
+ *
+ * Without max_versions a query reads all versions.  With max_versions a call must not read
+ * again what earlier calls have read.  The keys of an own table can have any types, and a
+ * position in their order could not be stored as text.  So the changes are read in the
+ * order of change_id, and each one removes the version of its row that comes directly
+ * before it.  The position is a change_id.  A change that is not old when a round passes
+ * it has a change_id that is greater than the round's transaction.  So the next round begins
+ * behind that transaction.
+ *
+ * The horizon of an own table is the comment of its trigger poser_versions_of, see
+ * poser_history_horizon().  Its transaction is not the one up to which versions were
+ * pruned, but the last one that has replaced a removed version: the states after that one
+ * are complete.  So erasing one old row leaves the states of all others.
+ *
+ * Invariant: for each removed version the horizon is not less than the change that has
+ * replaced it, nor less than the transaction of this change.  A row that is gone has been
+ * replaced by its delete.
+ */
+#include "postgres.h"
+
+#include "access/table.h"
+#include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
+#include "commands/comment.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/lmgr.h"
+#include "storage/lock.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+
+#include "versions/prune_internal.h"
+
+/* A table of versions with at most so many pages is looked at before it is pruned. */
+#define SMALL_TABLE_PAGES 128
+
+/*
+ * Remove at most "limit" last versions of rows whose delete is old, and which have no
+ * other version any more.  Raises the horizon accordingly.  Returns how many were removed.
+ *
+ *	SELECT v.change_id, v.change_id, v.transaction_id
+ *	  FROM customer_version AS v
+ *	 WHERE v.operation_type = 2 AND v.transaction_id <= $1 [AND <it matches>]
+ *	   AND NOT EXISTS (SELECT FROM customer_version AS other
+ *	                    WHERE other.id = v.id
+ *	                      AND (other.change_id > v.change_id OR other.transaction_id > $1))
+ *	 LIMIT $2
+ */
+static char *
+gone_query(const PoserPruning *pruning, const PoserVersioned *versioned, int nargs)
+{
+	const char *versions = poser_relation_name(versioned->versions);
+	const char *change_id = poser_history_column(versioned, versioned->change_id);
+	const char *transaction_id = poser_history_column(versioned, versioned->transaction_id);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql,
+					 "SELECT v.%1$s, v.%1$s, v.%2$s\n"
+					 "  FROM %3$s AS v\n"
+					 " WHERE v.%4$s OPERATOR(pg_catalog.=) 2 AND v.%2$s OPERATOR(pg_catalog.<=) $%5$d",
+					 change_id, transaction_id, versions,
+					 poser_history_column(versioned, versioned->operation_type), nargs + 1);
+	poser_prune_append_match(&sql, pruning, versioned);
+	appendStringInfo(&sql, "\n   AND NOT EXISTS (SELECT FROM %s AS other\n                    WHERE ", versions);
+	poser_history_append_keys(&sql, versioned, " AND ", "other.%n %= v.%n");
+	appendStringInfo(&sql,
+					 "\n                      AND (other.%1$s OPERATOR(pg_catalog.>) v.%1$s OR other.%2$s OPERATOR(pg_catalog.>) $%3$d))\n"
+					 " LIMIT $%4$d",
+					 change_id, transaction_id, nargs + 1, nargs + 2);
+	return sql.data;
+}
+
+int64
+poser_prune_gone(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id, int64 limit,
+				 PoserHorizon *horizon)
+{
+	PoserPruneQuery query;
+	int64 result = 0;
+	Portal portal;
+
+	poser_prune_query_begin(&query, pruning);
+	query.query.sql = gone_query(pruning, versioned, query.query.nargs);
+	poser_prune_query_add(&query, transaction_id);
+	poser_prune_query_add(&query, limit);
+	portal = poser_open_cursor_for(&query.query);
+	for (;;)
+	{
+		int nfound;
+
+		SPI_cursor_fetch(portal, true, PRUNED_AT_A_TIME);
+		if (SPI_processed == 0)
+			break;
+		result += poser_prune_delete(pruning, versioned, SPI_processed, PRUNED_AT_A_TIME, &nfound, NULL, horizon);
+	}
+	SPI_cursor_close(portal);
+	if (result > 0 && !versioned->own)
+		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
+	return result;
+}
+
+/*
+ * A call that is to erase certain rows must not leave them silently.  Raises an error
+ * (55006) if a consumer of datasync still needs the delete of such a row, which is
+ * otherwise old enough: it is by a transaction after this one, up to which versions can be
+ * removed.
+ */
+void
+poser_prune_check_needed(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id)
+{
+	PoserPruneQuery query;
+	int64 old;
+	bool isnull;
+
+	if (!pruning->gone || pruning->match == NULL || versioned->nkeys == 0)
+		return;
+	old = poser_prune_until(pruning, NULL, PG_INT64_MAX, &isnull);
+	if (isnull || old <= transaction_id)
+		return;
+	poser_prune_query_begin(&query, pruning);
+	query.query.sql = gone_query(pruning, versioned, query.query.nargs);
+	poser_prune_query_add(&query, old);
+	poser_prune_query_add(&query, PG_INT64_MAX);
+	(void) poser_run(&query.query);
+	for (uint64 i = 0; i < SPI_processed; i++)
+	{
+		bool null;
+
+		if (DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, 3, &null)) > transaction_id)
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("consumers of datasync have not confirmed all changes of table \"%s\"", get_rel_name(versioned->relid)),
+					 errdetail("The history of rows that are to be erased is still needed."),
+					 errhint("Call the function again when they have.")));
+	}
+	SPI_freetuptable(SPI_tuptable);
+}
+
+/*
+ * Returns the query for the next changes after change $2 by transactions up to $1, each
+ * with the version of its row that comes before it, and whether the row is gone with it.
+ * With "gone":
+ *
+ *	SELECT change.change_id, change.transaction_id, before.change_id,
+ *	       change.operation_type = 2
+ *	       AND NOT EXISTS (SELECT FROM customer_version AS other
+ *	                        WHERE other.id = change.id
+ *	                          AND (other.change_id > change.change_id OR other.transaction_id > $1))
+ *	  FROM (SELECT v.change_id, v.transaction_id, v.operation_type, v.id
+ *	          FROM customer_version AS v
+ *	         WHERE v.change_id > $2 AND v.transaction_id <= $1
+ *	         ORDER BY v.change_id
+ *	         LIMIT 1000) AS change
+ *	       LEFT JOIN LATERAL (SELECT v.change_id FROM customer_version AS v
+ *	                           WHERE v.id = change.id AND v.change_id < change.change_id AND v.transaction_id <= $1
+ *	                           ORDER BY v.change_id DESC
+ *	                           LIMIT 1) AS before ON true
+ *	 ORDER BY change.change_id
+ */
+static char *
+changes_query(const PoserPruning *pruning, const PoserVersioned *versioned)
+{
+	const char *versions = poser_relation_name(versioned->versions);
+	const char *change_id = poser_history_column(versioned, versioned->change_id);
+	const char *transaction_id = poser_history_column(versioned, versioned->transaction_id);
+	const char *operation = poser_history_column(versioned, versioned->operation_type);
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "SELECT change.%1$s, change.%2$s, before.%1$s, ", change_id, transaction_id);
+	if (pruning->gone)
+	{
+		appendStringInfo(&sql,
+						 "change.%s OPERATOR(pg_catalog.=) 2\n"
+						 "       AND NOT EXISTS (SELECT FROM %s AS other\n"
+						 "                        WHERE ",
+						 operation, versions);
+		poser_history_append_keys(&sql, versioned, " AND ", "other.%n %= change.%n");
+		appendStringInfo(&sql,
+						 "\n                          AND (other.%1$s OPERATOR(pg_catalog.>) change.%1$s OR other.%2$s OPERATOR(pg_catalog.>) $1))\n",
+						 change_id, transaction_id);
+	}
+	else
+		appendStringInfoString(&sql, "false\n");
+	appendStringInfo(&sql, "  FROM (SELECT v.%s, v.%s, v.%s, ", change_id, transaction_id, operation);
+	poser_history_append_keys(&sql, versioned, ", ", "v.%n");
+	appendStringInfo(&sql,
+					 "\n          FROM %1$s AS v\n"
+					 "         WHERE v.%2$s OPERATOR(pg_catalog.>) $2 AND v.%3$s OPERATOR(pg_catalog.<=) $1\n"
+					 "         ORDER BY v.%2$s\n"
+					 "         LIMIT %4$d) AS change\n"
+					 "       LEFT JOIN LATERAL (SELECT v.%2$s FROM %1$s AS v\n"
+					 "                           WHERE ",
+					 versions, change_id, transaction_id, PRUNED_AT_A_TIME / 2);
+	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= change.%n");
+	appendStringInfo(&sql,
+					 " AND v.%1$s OPERATOR(pg_catalog.<) change.%1$s AND v.%2$s OPERATOR(pg_catalog.<=) $1\n"
+					 "                           ORDER BY v.%1$s DESC\n"
+					 "                           LIMIT 1) AS before ON true\n"
+					 " ORDER BY change.%1$s",
+					 change_id, transaction_id);
+	return sql.data;
+}
+
+/*
+ * Remove at most "limit" versions of an own table, by changes after the position, up to its
+ * transaction, and raise the horizon accordingly.  Returns how many were removed.  The
+ * position becomes the last change that was looked at; it is complete if there are no
+ * more.
+ *
+ * All queries read with the active snapshot, which does not see what is deleted here.  But
+ * no version is found twice, because each has one change that follows it directly.
+ */
+int64
+poser_prune_changes(const PoserPruning *pruning, const PoserVersioned *versioned, int64 limit, PoserPosition *position,
+					PoserHorizon *horizon)
+{
+	const Oid argtypes[] = {INT8OID, INT8OID};
+	char *sql = changes_query(pruning, versioned);
+	int64 result = 0;
+
+	/* what has become old since the last round is by changes behind its transaction */
+	position->change_id = Max(position->change_id, position->since);
+	while (!position->complete && result < limit)
+	{
+		const Datum values[] = {Int64GetDatum(position->transaction_id), Int64GetDatum(position->change_id)};
+		int nrows = poser_run(&(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .read_only = true, .no_seqscan = true});
+		SPITupleTable *found = SPI_tuptable;
+		Datum ids[PRUNED_AT_A_TIME];
+		int nids = 0;
+		int looked_at = 0;
+
+		for (; looked_at < nrows; looked_at++)
+		{
+			HeapTuple tuple = found->vals[looked_at];
+			bool no_before;
+			bool isnull;
+			int64 change_id = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 1, &isnull));
+			int64 transaction_id = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 2, &isnull));
+			int64 before = DatumGetInt64(SPI_getbinval(tuple, found->tupdesc, 3, &no_before));
+			bool is_gone = DatumGetBool(SPI_getbinval(tuple, found->tupdesc, 4, &isnull));
+
+			/* without room for both, a row's delete is left for the next call, which then looks at it again */
+			if (!no_before || is_gone)
+			{
+				if (result + nids == limit)
+					break;
+				horizon->change_id = Max(horizon->change_id, change_id);
+				horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
+			}
+			if (!no_before)
+				ids[nids++] = Int64GetDatum(before);
+			if (is_gone)
+			{
+				if (result + nids == limit)
+					break;
+				ids[nids++] = Int64GetDatum(change_id);
+			}
+			position->change_id = change_id;
+		}
+		SPI_freetuptable(found);
+		result += poser_prune_delete_ids(pruning, versioned, ids, nids);
+		if (looked_at < nrows)
+			break;
+		position->complete = (nrows < PRUNED_AT_A_TIME / 2);
+	}
+	pfree(sql);
+	return result;
+}
+
+/*
+ * Can a table of versions have anything to prune up to this transaction?  Only a small
+ * table is looked at: does its index have two old versions of a row one after the other
+ * or, if rows that are gone are to be removed, a delete?  The versions are read as they are
+ * now, so there can be more than the snapshot sees.
+ */
+static bool
+has_old_versions(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id)
+{
+	Relation versions = table_open(versioned->versions, NoLock);
+	FmgrInfo equal[INDEX_MAX_KEYS];
+	PoserLookup lookup;
+	TupleTableSlot *last;
+	bool result = false;
+	bool has_last = false;
+
+	if (versioned->partitioned || !OidIsValid(versioned->versions_index) ||
+		RelationGetNumberOfBlocks(versions) > SMALL_TABLE_PAGES)
+	{
+		table_close(versions, NoLock);
+		return true;
+	}
+	for (int i = 0; i < versioned->nkeys; i++)
+		fmgr_info(versioned->key_equal[i], &equal[i]);
+	last = table_slot_create(versions, NULL);
+	poser_lookup_open(&lookup, versions, versioned->versions_index, 0);
+	poser_lookup_begin(&lookup, BTGreaterEqualStrategyNumber, NULL, NULL);
+	while (!result && poser_lookup_next(&lookup, ForwardScanDirection))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (poser_version_transaction_id(versioned, lookup.slot) > transaction_id)
+			continue;
+		result = has_last;
+		for (int i = 0; result && i < versioned->nkeys; i++)
+		{
+			bool null;
+			bool last_null;
+			Datum value = slot_getattr(lookup.slot, versioned->keys[i], &null);
+			Datum last_value = slot_getattr(last, versioned->keys[i], &last_null);
+
+			result = !null && !last_null &&
+					 DatumGetBool(FunctionCall2Coll(&equal[i], versioned->key_collation[i], value, last_value));
+		}
+		if (pruning->gone && poser_version_operation(versioned, lookup.slot) == POSER_DELETE)
+			result = true;
+		ExecCopySlot(last, lookup.slot);
+		has_last = true;
+	}
+	poser_lookup_close(&lookup);
+	ExecDropSingleTupleTableSlot(last);
+	table_close(versions, NoLock);
+	return result;
+}
+
+/* Write the horizon of an own table, see poser_history_horizon(). */
+static void
+set_own_horizon(const PoserVersioned *versioned, Oid binding, PoserHorizon horizon)
+{
+	CreateComments(binding, TriggerRelationId, 0,
+				   psprintf(POSER_HORIZON_FORMAT, (long long) horizon.transaction_id, (long long) horizon.change_id));
+}
+
+/* Lock an object; without "wait" only if nothing is in the way. */
+static bool
+lock_object(Oid relid, LOCKMODE mode, bool wait)
+{
+	if (!wait)
+		return ConditionalLockRelationOid(relid, mode);
+	LockRelationOid(relid, mode);
+	return true;
+}
+
+/*
+ * Take the lock that keeps others from pruning these versions, or from reverting rows
+ * meanwhile.  It is a lock on the object, and not on the table, so VACUUM does not take it.
+ */
+static bool
+lock_versions(Oid versions, LOCKMODE mode, bool wait)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_OBJECT(tag, MyDatabaseId, RelationRelationId, versions, 0);
+	return LockAcquire(&tag, mode, false, !wait) != LOCKACQUIRE_NOT_AVAIL;
+}
+
+/* Revert calls this for an own table: pruning waits until the transaction ends. */
+void
+poser_prune_lock_out(const PoserVersioned *versioned)
+{
+	(void) lock_versions(versioned->versions, ShareLock, true);
+}
+
+/* Lock a tracked table.  Returns false if it is no longer the same or, without "wait", if it is locked. */
+static bool
+lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wait)
+{
+	PoserTracked again;
+
+	if (!lock_object(tracked->relid, AccessShareLock, wait) || !lock_object(tracked->versions, RowExclusiveLock, wait) ||
+		!lock_versions(tracked->versions, ExclusiveLock, wait))
+	{
+		ereport(WARNING,
+				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+				 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),
+				 errdetail("Another transaction has locked it.")));
+		return false;
+	}
+
+	/* lock, then look */
+	return poser_tracked_find(tracked->relid, pruning->nspid, &again) && again.binding == tracked->binding &&
+		   poser_is_owner(tracked->versions, GetUserId());
+}
+
+/* Returns the transaction up to which versions of an own table are pruned.  If there is none, *isnull is true. */
+static int64
+own_until(PoserPruning *pruning, const PoserTracked *tracked, const char *relation, bool *isnull)
+{
+	Oid save_userid;
+	int save_sec_context;
+	int64 needed = PG_INT64_MAX;
+
+	/* most databases have no consumer that needs anything; then all tables have the same answer */
+	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	if (poser_first_needed_hook != NULL && pruning->needed == 0)
+		pruning->needed = poser_first_needed_hook(pruning->nspid, InvalidOid);
+	if (poser_first_needed_hook != NULL && pruning->needed < PG_INT64_MAX)
+		needed = poser_first_needed_hook(pruning->nspid, tracked->relid);
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	if (needed != PG_INT64_MAX)
+		return poser_prune_until(pruning, relation, needed, isnull);
+	if (!pruning->has_until)
+		pruning->until = poser_prune_until(pruning, relation, needed, &pruning->until_is_null);
+	pruning->has_until = true;
+	*isnull = pruning->until_is_null;
+	return pruning->until;
+}
+
+/* Remove versions of a table that is described and locked, with the rights of their owner, which the caller has taken. */
+static int64
+prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const PoserTracked *tracked)
+{
+	char relation[NAMEDATALEN];
+	int64 limit = pruning->limit - pruning->removed;
+	int64 transaction_id;
+	int64 result;
+	PoserHorizon horizon;
+	bool isnull;
+
+	snprintf(relation, sizeof(relation), "%u%s", versioned->versions, pruning->gone ? " gone" : "");
+	transaction_id = own_until(pruning, tracked, pruning->limit < PG_INT64_MAX ? relation : NULL, &isnull);
+	if (pruning->object != NULL)
+		pruning->match = poser_match_read(versioned, pruning->object);
+	poser_prune_check_needed(pruning, versioned, isnull ? 0 : transaction_id);
+	if (isnull || !has_old_versions(pruning, versioned, transaction_id))
+		return 0;
+
+	/* the latest horizon: it must not become less if an older snapshot is used */
+	horizon = poser_history_horizon(versioned, false);
+	if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && OidIsValid(pruning->positions) &&
+		OidIsValid(versioned->versions_index))
+		result = poser_prune_in_rounds(pruning, versioned, relation, transaction_id, limit, &horizon);
+	else
+	{
+		result = poser_prune_pass(pruning, versioned, transaction_id, limit, NULL, &horizon);
+		if (pruning->gone && result < limit)
+			result += poser_prune_gone(pruning, versioned, transaction_id, limit - result, &horizon);
+	}
+	if (result > 0)
+		set_own_horizon(versioned, tracked->binding, horizon);
+	return result;
+}
+
+/*
+ * Remove versions of an own table, with the rights of their owner.  If the table is
+ * locked, the function waits or, without "wait", leaves it to a later call.
+ */
+void
+poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool wait)
+{
+	PoserVersioned versioned;
+	Oid save_userid;
+	int save_sec_context;
+	int64 removed = 0;
+
+	if (!lock_own_table(pruning, tracked, wait))
+		return;
+	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
+	if (versioned.nkeys > 0)
+	{
+		PushActiveSnapshot(GetTransactionSnapshot());
+		poser_lock_to_read(&versioned.versions, 1);
+		removed = prune_described(pruning, &versioned, tracked);
+		PopActiveSnapshot();
+	}
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	pruning->removed += removed;
+}
+
+/*
+ * Remove versions of these own tables, as a list of PoserTracked.  An error of one table,
+ * which its owner's code can raise, becomes a WARNING, and ends the work on this table only.
+ */
+void
+poser_prune_own_tables(PoserPruning *pruning, List *tables)
+{
+	ListCell *lc;
+
+	foreach(lc, tables)
+	{
+		PoserTracked *tracked = lfirst(lc);
+		PoserSavepoint savepoint;
+		int64 removed = pruning->removed;
+
+		CHECK_FOR_INTERRUPTS();
+		if (removed >= pruning->limit)
+			break;
+		poser_savepoint_set(&savepoint);
+		PG_TRY();
+		{
+			SPI_connect();
+			poser_prune_own_table(pruning, tracked, false);
+			SPI_finish();
+			poser_savepoint_release(&savepoint);
+		}
+		PG_CATCH();
+		{
+			ErrorData *error;
+
+			pruning->removed = removed;
+			if (geterrcode() == ERRCODE_QUERY_CANCELED)
+				PG_RE_THROW();
+			error = poser_savepoint_catch_any(&savepoint);
+			ereport(WARNING,
+					(errcode(error->sqlerrcode),
+					 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),
+					 errdetail("The error was: %s", error->message)));
+			FreeErrorData(error);
+		}
+		PG_END_TRY();
+	}
+}
