@@ -25,4 +25,4 @@ ALTER TABLE poser_widget_version
 CREATE INDEX poser_widget_version_idx_key
 	ON poser_widget_version (uuid, change_id);
 ALTER TABLE poser_widget_version ENABLE TRIGGER USER;
-ALTER TABLE poser_transaction ENABLE TRIGGER USER;
+ALTER TABLE poser_transaction ENABLE TRIGGER USER, ENABLE ALWAYS TRIGGER poser_transaction_arrive;
