@@ -258,8 +258,11 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	List *conflicts;
 	ListCell *lc;
 	bool result = true;
+	Caller caller;
 
 	poser_direct_open_indexes(table);
+	if (table->runs_code)
+		begin_code(table, &caller);
 	conflicts = ExecInsertIndexTuples(table->indexes, table->estate, flags, slot, NIL, NULL);
 	foreach(lc, conflicts)
 	{
@@ -268,6 +271,8 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 		else
 			check_deferrable(table, lfirst_oid(lc), slot);
 	}
+	if (table->runs_code)
+		end_code(&caller);
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;
@@ -350,6 +355,23 @@ typedef struct PoserLookupPartition
 	bool at_end;
 } PoserLookupPartition;
 
+/* Returns the index of a partition that belongs to this index of a table above it, at any level; InvalidOid if there is none. */
+static Oid
+index_of_partition(Relation partition, Oid indexid)
+{
+	Oid result = InvalidOid;
+	List *indexes = RelationGetIndexList(partition);
+	ListCell *lc;
+
+	foreach(lc, indexes)
+	{
+		if (get_rel_relispartition(lfirst_oid(lc)) && list_member_oid(get_partition_ancestors(lfirst_oid(lc)), indexid))
+			result = lfirst_oid(lc);
+	}
+	list_free(indexes);
+	return result;
+}
+
 /* Open the partitions of a table, and the index of each that belongs to the table's index.  Locks them until the transaction ends. */
 static void
 open_partitions(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
@@ -368,7 +390,7 @@ open_partitions(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 		if (get_rel_relkind(lfirst_oid(lc)) != RELKIND_RELATION)
 			continue;
 		partition->rel = table_open(lfirst_oid(lc), NoLock);
-		partition_index = index_get_partition(partition->rel, indexid);
+		partition_index = index_of_partition(partition->rel, indexid);
 		if (!OidIsValid(partition_index))
 		{
 			table_close(partition->rel, NoLock);

@@ -21,6 +21,7 @@ extern bool poser_versioned_same_key(const PoserVersioned *versioned, TupleTable
 extern bool poser_versioned_is_version_of(const PoserVersioned *versioned, TupleTableSlot *version,
 										  TupleTableSlot *row);
 
+extern bool poser_is_text(Oid type);
 extern bool poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions);
 extern void poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid);
 extern bool poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
@@ -50,7 +51,6 @@ extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
 extern Oid poser_owner_of(Oid relid);
-extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);

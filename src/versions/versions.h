@@ -22,6 +22,7 @@ typedef struct PoserVersioned
 	bool partial;		/* own: rows that are older than poser_track() can have no version yet */
 	bool partitioned;	/* the table of versions is partitioned */
 	Oid relid;			/* the table */
+	Oid target;			/* the same: of a partition, the tracked table above it is described */
 	Oid versions;		/* its table of versions */
 	Oid versions_index; /* index on the key and change_id, or InvalidOid */
 	Oid transactions;	/* poser_transaction */
@@ -138,6 +139,7 @@ typedef struct PoserTrackedState
 extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
@@ -161,6 +163,7 @@ extern const char *poser_handling_consumer;
 extern void poser_transaction_init(void);
 extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
+extern int poser_transaction_changed_tables(const Oid **relids);
 extern bool poser_transaction_is_writing(void);
 
 /* change_id.c */

@@ -2,6 +2,7 @@
 
 SET client_min_messages = warning;
 SET DateStyle = 'ISO';
+SET TimeZone = 'UTC';
 CREATE EXTENSION poser;
 CREATE SCHEMA "Odd %s ""Names""";
 
@@ -30,10 +31,9 @@ $$;
 -- bytes are the same.
 CREATE DOMAIN code AS varchar(10) CHECK (VALUE <> '');
 CREATE TYPE mood AS ENUM ('sad', 'happy');
-CREATE COLLATION ignore_case (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
 CREATE TABLE by_int (key int PRIMARY KEY, value text);
 CREATE TABLE by_uuid (key uuid PRIMARY KEY, value text);
-CREATE TABLE by_text (key text COLLATE ignore_case PRIMARY KEY, value text);
+CREATE TABLE by_text (key text COLLATE "C" PRIMARY KEY, value text);
 CREATE TABLE by_date (key date PRIMARY KEY, value text);
 CREATE TABLE by_domain (key code PRIMARY KEY, value text);
 CREATE TABLE by_enum (key mood PRIMARY KEY, value text);
@@ -41,7 +41,7 @@ CREATE TABLE by_numeric (key numeric PRIMARY KEY, value text);
 CREATE TABLE by_char (key char(5) PRIMARY KEY, value text);
 CREATE TABLE by_array (key int[] PRIMARY KEY, value text);
 CREATE TABLE by_range (key int4range PRIMARY KEY, value text);
-CREATE TABLE by_several (number numeric, name text COLLATE ignore_case, day date, value text, PRIMARY KEY (name, day, number));
+CREATE TABLE by_several (number numeric, name text, day date, value text, PRIMARY KEY (name, day, number));
 CREATE TABLE by_replica_identity (value text, key bigint NOT NULL UNIQUE);
 ALTER TABLE by_replica_identity REPLICA IDENTITY USING INDEX by_replica_identity_key_key;
 
@@ -81,7 +81,7 @@ CALL write('by_replica_identity', '1', '1', '2');
 -- A key of several columns, whose rows take over each other's keys.
 SELECT poser_track('by_several');
 INSERT INTO by_several VALUES (1, 'a', '2026-01-01', 'one'), (2, 'a', '2026-01-01', 'two');
-UPDATE by_several SET number = 1.0, name = 'A' WHERE number = 1;
+UPDATE by_several SET number = 1.0 WHERE number = 1;
 BEGIN;
 UPDATE by_several SET number = number + 1 WHERE number = 2;
 UPDATE by_several SET number = number + 1 WHERE number = 1;
@@ -138,18 +138,25 @@ TRUNCATE large;
 SELECT operation_type, length(value), length(packed), other FROM large_version ORDER BY change_id DESC LIMIT 1;
 
 -- 300 columns, some of them dropped, before the table is tracked and after.
-SELECT format('CREATE TABLE wide (%s, id int PRIMARY KEY)', string_agg(format('c%s %s', n, (ARRAY['int', 'text', 'numeric', 'timestamptz'])[n % 4 + 1]), ', '))
-  FROM generate_series(1, 300) AS n \gexec
-SELECT format('ALTER TABLE wide %s', string_agg(format('DROP c%s', n), ', ')) FROM generate_series(1, 300, 7) AS n \gexec
+CREATE PROCEDURE alter_wide(command text, first int, last int, step int) LANGUAGE plpgsql AS $$
+BEGIN
+	EXECUTE (SELECT format('ALTER TABLE wide %s', string_agg(format(command, n, (ARRAY['int', 'text', 'numeric', 'timestamptz'])[n % 4 + 1]), ', '))
+			   FROM generate_series(first, last, step) AS n);
+END
+$$;
+CREATE TABLE wide ();
+CALL alter_wide('ADD c%s %s', 1, 300, 1);
+ALTER TABLE wide ADD id int PRIMARY KEY;
+CALL alter_wide('DROP c%s', 1, 300, 7);
 SELECT poser_track('wide');
 INSERT INTO wide (id, c4, c5, c299, c300) VALUES (1, 4, '5', '2026-01-01 UTC', 300), (2, NULL, NULL, NULL, NULL);
-SELECT format('ALTER TABLE wide %s', string_agg(format('DROP c%s', n), ', ')) FROM generate_series(4, 300, 7) AS n \gexec
+CALL alter_wide('DROP c%s', 4, 300, 7);
 UPDATE wide SET c299 = '2026-01-02 UTC', c5 = 'five';
-SELECT format('ALTER TABLE wide %s', string_agg(format('ADD c%s int DEFAULT 7', n), ', ')) FROM generate_series(301, 330) AS n \gexec
+CALL alter_wide('ADD c%s %s DEFAULT NULL', 301, 330, 1);
 SELECT poser_track('wide');
-UPDATE wide SET c330 = 8 WHERE id = 1;
+UPDATE wide SET c328 = 8 WHERE id = 1;
 DELETE FROM wide WHERE id = 2;
-SELECT operation_type AS op, id, c4, c5, c299, c300, c301, c330 FROM wide_version ORDER BY change_id;
+SELECT operation_type AS op, id, c4, c5, c299, c300, c328, c330 FROM wide_version ORDER BY change_id;
 SELECT * FROM differences('wide');
 
 -- Names with capitals, quotes, percent signs and spaces, of 63 bytes.
@@ -171,7 +178,6 @@ DROP TABLE by_int, by_uuid, by_text, by_date, by_domain, by_enum, by_numeric, by
 	by_char_version, by_array_version, by_range_version, by_several_version, by_replica_identity_version, things_version,
 	large_version, wide_version;
 DROP FUNCTION differences;
-DROP PROCEDURE write;
+DROP PROCEDURE write, alter_wide;
 DROP TYPE pair, mood;
 DROP DOMAIN code;
-DROP COLLATION ignore_case;
