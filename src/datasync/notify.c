@@ -2,19 +2,21 @@
  * notify.c
  *	  NOTIFY poser_datasync, for consumers that ask for it.
  *
- * If a consumer has "notify", each transaction that has recorded a change sends a NOTIFY
- * before it commits.  Transactions that send one commit one after the other, and cannot
- * be prepared.  So no transaction sends one unless a consumer asks for it.
+ * If a consumer has "notify", each transaction that has recorded a change of one of its
+ * tables sends a NOTIFY before it commits.  Transactions that send one commit one after the
+ * other, and cannot be prepared.  So no transaction sends one unless a consumer asks for it.
  *
- * Each session remembers whether a consumer asks for NOTIFY.  When this may have changed,
- * triggers on the table of consumers invalidate the table's relcache entry.  Then each
- * session looks again before its next commit.
+ * Each session remembers whether a consumer asks for NOTIFY, and for which tables.  When
+ * this may have changed, triggers on the table of consumers invalidate the table's relcache
+ * entry.  Then each session looks again before its next commit.
  */
 #include "postgres.h"
 
 #include "access/relation.h"
 #include "access/tableam.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "commands/async.h"
 #include "commands/trigger.h"
@@ -22,6 +24,7 @@
 #include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "datasync/datasync_internal.h"
@@ -31,9 +34,17 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 
 #define CHANNEL "poser_datasync"
 
+/* For changes of which tables do consumers ask for NOTIFY? */
+typedef struct NotifyTables
+{
+	bool all;	  /* of any table */
+	bool owned;	  /* of those that the owner of the extension owns, and of the extension's own */
+	List *relids; /* and of these, in TopMemoryContext */
+} NotifyTables;
+
 /* What this session remembers. */
-static bool notify_wanted = false;
-static bool notify_known = false;	  /* is notify_wanted up to date? */
+static NotifyTables notify_tables = {false, false, NIL};
+static bool notify_known = false;	  /* is notify_tables up to date? */
 static Oid notify_relid = InvalidOid; /* the table of consumers in which the session has looked */
 
 /*
@@ -57,27 +68,64 @@ forget_notify(Oid relid)
 		notify_known = false;
 }
 
+/* Add the tables of a consumer's row in the slot. */
+static void
+add_tables(NotifyTables *tables, TupleTableSlot *slot, int column)
+{
+	bool isnull = true;
+	Datum value = column > 0 ? slot_getattr(slot, column, &isnull) : (Datum) 0;
+	ArrayType *array;
+	Datum *values;
+	bool *nulls;
+	int n;
+
+	if (isnull)
+	{
+		tables->owned = true;
+		return;
+	}
+	/* the row may be uncommitted, so a long list is not fetched from where TOAST has put it */
+	if (VARATT_IS_EXTERNAL(DatumGetPointer(value)))
+	{
+		tables->all = true;
+		return;
+	}
+	array = DatumGetArrayTypeP(value);
+	deconstruct_array(array, REGCLASSOID, sizeof(Oid), true, TYPALIGN_INT, &values, &nulls, &n);
+	for (int i = 0; i < n; i++)
+		if (!nulls[i])
+		{
+			MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+
+			tables->relids = list_append_unique_oid(tables->relids, DatumGetObjectId(values[i]));
+			MemoryContextSwitchTo(old);
+		}
+}
+
 /*
- * Returns whether a consumer in this table asks for NOTIFY.  *certain says whether the
+ * Find out for which tables consumers in this table ask for NOTIFY.  Returns whether the
  * result holds until the table's relcache entry is invalidated.
  *
- * A superfluous NOTIFY does no harm, but a missing one does.  So the result is also true
- * if the table cannot be locked at once, or if an uncommitted row asks for NOTIFY.
+ * A superfluous NOTIFY does no harm, but a missing one does.  So the result is also all
+ * tables if the table of consumers cannot be locked at once, and uncommitted rows count.
  */
 static bool
-look_for_notify(Oid relid, bool *certain)
+look_for_notify(Oid relid, NotifyTables *tables)
 {
 	Relation rel;
 	int column;
+	int tables_column;
 	SnapshotData snapshot;
 	TupleTableSlot *slot;
 	TableScanDesc scan;
-	bool result = false;
+	bool certain = true;
 
 	/* a commit must not wait for a lock on this table */
-	*certain = false;
 	if (!ConditionalLockRelationOid(relid, AccessShareLock))
-		return true;
+	{
+		tables->all = true;
+		return false;
+	}
 	rel = try_relation_open(relid, NoLock);
 	if (rel == NULL)
 		return false;
@@ -86,8 +134,10 @@ look_for_notify(Oid relid, bool *certain)
 	 * A dirty snapshot sees uncommitted rows.  In a SERIALIZABLE transaction a scan with
 	 * it takes no predicate lock, which could make the transaction fail.
 	 */
-	*certain = true;
 	column = SPI_fnumber(RelationGetDescr(rel), "notify");
+	tables_column = SPI_fnumber(RelationGetDescr(rel), "tables");
+	if (tables_column > 0 && SPI_gettypeid(RelationGetDescr(rel), tables_column) != REGCLASSARRAYOID)
+		tables_column = 0;
 	InitDirtySnapshot(snapshot);
 	slot = table_slot_create(rel, NULL);
 	scan = table_beginscan(rel, &snapshot, 0, NULL, SO_NONE);
@@ -100,19 +150,45 @@ look_for_notify(Oid relid, bool *certain)
 		CHECK_FOR_INTERRUPTS();
 		if (!DatumGetBool(slot_getattr(slot, column, &isnull)))
 			continue;
-		/* not certain if only uncommitted rows ask for it: a rollback of their transactions invalidates nothing */
-		*certain = (result && *certain) || !TransactionIdIsValid(snapshot.xmin);
-		result = true;
+		/* not certain with an uncommitted row: a rollback of its transaction invalidates nothing */
+		if (TransactionIdIsValid(snapshot.xmin))
+			certain = false;
+		add_tables(tables, slot, tables_column);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
 	relation_close(rel, AccessShareLock);
-	return result;
+	return certain;
+}
+
+/* Does a consumer that asks for NOTIFY get the changes that this transaction has made? */
+static bool
+is_wanted(void)
+{
+	const Oid *relids;
+	int n;
+
+	if (!notify_tables.owned && !notify_tables.all && notify_tables.relids == NIL)
+		return false;
+	n = poser_transaction_changed_tables(&relids);
+	if (notify_tables.all || n < 0)
+		return true;
+	for (int i = 0; i < n; i++)
+	{
+		if (list_member_oid(notify_tables.relids, relids[i]))
+			return true;
+		/* the tables of the extension may have another owner, and are in its schema */
+		if (notify_tables.owned &&
+			(poser_have_one_owner(relids[i], notify_relid) ||
+			 getExtensionOfObject(RelationRelationId, relids[i]) == getExtensionOfObject(RelationRelationId, notify_relid)))
+			return true;
+	}
+	return false;
 }
 
 /*
  * The callback for a transaction's events.  Before a transaction that has recorded a change
- * commits, send a NOTIFY if a consumer asks for it.  The payload is the id of the
+ * commits, send a NOTIFY if a consumer asks for it and gets the change.  The payload is the id of the
  * transaction's last row in poser_transaction.  A transaction that is prepared sends none.
  */
 static void
@@ -132,9 +208,11 @@ notify_before_commit(XactEvent event, void *arg)
 	if (!notify_known)
 	{
 		notify_relid = poser_consumer_table_beside(transactions);
-		notify_wanted = OidIsValid(notify_relid) && look_for_notify(notify_relid, &notify_known);
+		list_free(notify_tables.relids);
+		notify_tables = (NotifyTables) {false, false, NIL};
+		notify_known = OidIsValid(notify_relid) && look_for_notify(notify_relid, &notify_tables);
 	}
-	if (notify_wanted)
+	if (is_wanted())
 	{
 		char *payload = psprintf("%lld", (long long) transaction_id);
 

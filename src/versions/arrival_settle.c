@@ -78,6 +78,7 @@ enum
 enum
 {
 	CLAIM,	 /* a version of the statement has the transaction's id */
+	ALIKE,	 /* a table that looks like a table of versions has it, but nothing is recorded there */
 	FOREIGN, /* another table of versions has the transaction's id */
 	VERSION	 /* a version that was recorded here */
 };
@@ -228,10 +229,44 @@ static const char *const named_tables =
 	"   AND t.tgnargs OPERATOR(pg_catalog.>=) 2 AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"";
 
 /*
+ * Add the entries of tables that look like tables of versions, but have no trigger that says
+ * so.  While a dump is restored, its tables of versions have no triggers yet, and their
+ * history is that of elsewhere.  But they may also be copies that a user has made.
+ */
+static void
+read_alike_tables(Pass *pass)
+{
+	PoserArrival *arrival = pass->arrival;
+	Tuplestorestate *used = tuplestore_begin_heap(false, false, work_mem);
+	TupleDesc desc = CreateTemplateTupleDesc(1);
+	PoserVersioned *tables = palloc(arrival->ntables * sizeof(PoserVersioned));
+	TupleTableSlot *slot;
+
+	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
+	TupleDescFinalize(desc);
+	for (int i = 0; i < arrival->ntables; i++)
+		tables[i] = arrival->tables[i]->versioned;
+	(void) poser_collect_transactions(used, desc, tables, arrival->ntables, PG_INT64_MAX);
+
+	slot = MakeSingleTupleTableSlot(desc, &TTSOpsMinimalTuple);
+	while (tuplestore_gettupleslot(used, true, false, slot))
+	{
+		bool isnull;
+		int64 transaction_id = DatumGetInt64(slot_getattr(slot, 1, &isnull));
+
+		CHECK_FOR_INTERRUPTS();
+		if (poser_arrival_is_recorded(arrival, transaction_id))
+			put_entry(pass, transaction_id, ALIKE, 0, 0);
+	}
+	ExecDropSingleTupleTableSlot(slot);
+	tuplestore_end(used);
+	pfree(tables);
+}
+
+/*
  * Add the entries of tables of versions that are not open here, and to which changes are
  * recorded: those of users' triggers that name them, and those that are bound and partitioned
- * or cannot be described.  Other tables that look like tables of versions hold history of
- * elsewhere: while a dump is restored its tables have no triggers yet.
+ * or cannot be described.  Then add those of tables that look alike.
  */
 static void
 read_other_tables(Pass *pass)
@@ -275,6 +310,7 @@ read_other_tables(Pass *pass)
 		if (!list_member_oid(open, relid))
 			read_other_table(pass, relid, "transaction_id");
 	}
+	read_alike_tables(pass);
 	SPI_finish();
 	PopActiveSnapshot();
 }
@@ -376,6 +412,7 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 {
 	PoserArrival *arrival = pass->arrival;
 	bool claimed = false;
+	bool alike = false;
 	bool taken = is_change_id(arrival, id);
 	bool movable = true; /* as far as the entries that are not versions say */
 
@@ -384,9 +421,15 @@ settle_transaction(Pass *pass, int64 id, int64 limit, int64 horizon)
 	{
 		if (pass->entry.kind == CLAIM)
 			claimed = true;
+		else if (pass->entry.kind == ALIKE)
+			alike = true;
 		else
 			movable = false;
 	}
+
+	/* a copy of its versions may be all that is left: it stays while nothing needs its id */
+	if (alike && id > limit && !taken && !is_entry_of(pass, id))
+		return;
 
 	/* nothing is left; but pruning keeps the transaction of the horizon, unless its id is needed */
 	if (!is_entry_of(pass, id) && movable)

@@ -539,7 +539,7 @@ run_query(PoserHistory *history, const PoserQuery *query)
 {
 	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
 	poser_lock_query_tables(query);
-	poser_transactions_begin(history->transactions);
+	poser_transactions_begin(history->transactions, true);
 	(void) poser_run(query);
 	poser_transactions_end(history->transactions);
 }
@@ -593,16 +593,35 @@ free_name(List *names, const char *name)
 	}
 }
 
+/* Has a column of the versions, which is not recorded any more, values of a column that is excluded now? */
+static bool
+is_excluded(const PoserVersioned *versioned, const PoserBinding *binding, const char *name)
+{
+	bool result = false;
+
+	for (int i = 0; i < binding->ncolumns; i++)
+	{
+		const PoserBoundColumn *column = &binding->columns[i];
+
+		if (column->versions_attnum == 0)
+			result = result || strcmp(column->name, name) == 0 ||
+					 get_attnum(versioned->relid, name) == column->attnum;
+	}
+	return result;
+}
+
 /*
  * Returns the keys of a version as jsonb, by column of the versions: the names that the
  * table's columns have now.  Columns that the table no longer has keep the versions'
  * names, with a number if the table has such a column.  The columns of the history
- * itself are NULL.
+ * itself, and those of columns that are excluded now, are NULL.
  */
 static const char **
 json_names(const PoserVersioned *versioned)
 {
 	const char **result = palloc0(versioned->natts * sizeof(char *));
+	PoserBinding binding;
+	bool has_binding = false;
 	List *names = NIL;
 
 	for (int i = 0; i < versioned->natts; i++)
@@ -614,12 +633,17 @@ json_names(const PoserVersioned *versioned)
 	for (int i = 0; i < versioned->natts; i++)
 	{
 		AttrNumber column = i + 1;
+		char *name;
 
 		if (versioned->source[i] != 0 || column == versioned->operation_type ||
 			column == versioned->transaction_id || column == versioned->change_id ||
 			!OidIsValid(get_atttype(versioned->versions, column)))
 			continue;
-		result[i] = free_name(names, get_attname(versioned->versions, column, false));
+		has_binding = has_binding || poser_own_binding(versioned, &binding);
+		name = get_attname(versioned->versions, column, false);
+		if (has_binding && is_excluded(versioned, &binding, name))
+			continue;
+		result[i] = free_name(names, name);
 		names = lappend(names, unconstify(char *, result[i]));
 	}
 	return result;

@@ -335,11 +335,14 @@ poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lock
 	/* lock, then look again: the table can have been bound to other versions meanwhile */
 	for (;;)
 	{
+		uint64 changes = poser_relation_changes();
+
 		if (!poser_tracked_find(RelationGetRelid(rel), nspid, &tracked))
 			return false;
 		Assert(OidIsValid(tracked.binding));
 		LockRelationOid(tracked.versions, lockmode);
-		if (poser_tracked_find(RelationGetRelid(rel), nspid, &again) && again.binding == tracked.binding)
+		if (changes == poser_relation_changes() ||
+			(poser_tracked_find(RelationGetRelid(rel), nspid, &again) && again.binding == tracked.binding))
 			break;
 		UnlockRelationOid(tracked.versions, lockmode);
 	}

@@ -7,9 +7,9 @@
  * on if one of them raises an error or is locked, and reports this as a WARNING.  So the
  * owner of one table cannot keep another one from being pruned.
  *
- * A database can have a thousand own tables, and most of them have nothing to prune.  So
- * a small table of versions is looked at without a query: its index on key and change_id
- * tells whether a row has two old versions.
+ * A database can have a thousand own tables, and most of them have little to prune.  So a
+ * small table of versions is read without a query, in the order of its index on key and
+ * change_id.  Of other tables:
  *
  * Without max_versions a query reads all versions.  With max_versions a call must not read
  * again what earlier calls have read.  The keys of an own table can have any types, and a
@@ -30,10 +30,15 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/nbtree.h"
 #include "access/table.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
+#include "commands/trigger.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -42,10 +47,11 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "versions/prune_internal.h"
 
-/* A table of versions with at most so many pages is looked at before it is pruned. */
+/* A table of versions with at most so many pages is read without a query. */
 #define SMALL_TABLE_PAGES 128
 
 /*
@@ -282,66 +288,221 @@ poser_prune_changes(const PoserPruning *pruning, const PoserVersioned *versioned
 	return result;
 }
 
-/*
- * Can a table of versions have anything to prune up to this transaction?  Only a small
- * table is looked at: does its index have two old versions of a row one after the other
- * or, if rows that are gone are to be removed, a delete?  The versions are read as they are
- * now, so there can be more than the snapshot sees.
- */
+/* Is the table of versions small, and can prune_small_table() read it? */
 static bool
-has_old_versions(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id)
+is_small(const PoserVersioned *versioned)
+{
+	Relation versions = table_open(versioned->versions, NoLock);
+	bool result = (!versioned->partitioned && OidIsValid(versioned->versions_index) &&
+				   RelationGetNumberOfBlocks(versions) <= SMALL_TABLE_PAGES);
+
+	table_close(versions, NoLock);
+	return result;
+}
+
+/* Do two versions have the same key? */
+static bool
+same_key(const PoserVersioned *versioned, FmgrInfo *equal, TupleTableSlot *a, TupleTableSlot *b)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		bool anull;
+		bool bnull;
+		Datum avalue = slot_getattr(a, versioned->keys[i], &anull);
+		Datum bvalue = slot_getattr(b, versioned->keys[i], &bnull);
+
+		if (anull || bnull || !DatumGetBool(FunctionCall2Coll(&equal[i], versioned->key_collation[i], avalue, bvalue)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Do what poser_prune_pass() does, and then poser_prune_gone() if rows that are gone are to
+ * be removed, for a small table.  Its index is read from the beginning to the end, so that
+ * the versions of a row come one after the other.  They are read as they are now; what the
+ * snapshot does not see is not deleted.
+ */
+static int64
+prune_small_table(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id, int64 limit,
+				  PoserHorizon *horizon)
 {
 	Relation versions = table_open(versioned->versions, NoLock);
 	FmgrInfo equal[INDEX_MAX_KEYS];
+	Datum ids[PRUNED_AT_A_TIME];
 	PoserLookup lookup;
-	TupleTableSlot *last;
-	bool result = false;
+	TupleTableSlot *before = table_slot_create(versions, NULL); /* the version that was read before */
+	TupleTableSlot *last = table_slot_create(versions, NULL);	/* the last old version of the row */
+	bool has_before = false;
 	bool has_last = false;
+	bool has_younger = false; /* has the row a version that is not old? */
+	bool found = true;
+	int nids = 0;
+	int64 result = 0;
 
-	if (versioned->partitioned || !OidIsValid(versioned->versions_index) ||
-		RelationGetNumberOfBlocks(versions) > SMALL_TABLE_PAGES)
-	{
-		table_close(versions, NoLock);
-		return true;
-	}
 	for (int i = 0; i < versioned->nkeys; i++)
 		fmgr_info(versioned->key_equal[i], &equal[i]);
-	last = table_slot_create(versions, NULL);
 	poser_lookup_open(&lookup, versions, versioned->versions_index, 0);
 	poser_lookup_begin(&lookup, BTGreaterEqualStrategyNumber, NULL, NULL);
-	while (!result && poser_lookup_next(&lookup, ForwardScanDirection))
+	while (found && result + nids < limit)
 	{
-		CHECK_FOR_INTERRUPTS();
-		if (poser_version_transaction_id(versioned, lookup.slot) > transaction_id)
-			continue;
-		result = has_last;
-		for (int i = 0; result && i < versioned->nkeys; i++)
-		{
-			bool null;
-			bool last_null;
-			Datum value = slot_getattr(lookup.slot, versioned->keys[i], &null);
-			Datum last_value = slot_getattr(last, versioned->keys[i], &last_null);
+		TupleTableSlot *next = NULL; /* what replaces the last old version */
+		bool same;
+		bool old;
 
-			result = !null && !last_null &&
-					 DatumGetBool(FunctionCall2Coll(&equal[i], versioned->key_collation[i], value, last_value));
+		CHECK_FOR_INTERRUPTS();
+		found = poser_lookup_next(&lookup, ForwardScanDirection);
+		old = found && poser_version_transaction_id(versioned, lookup.slot) <= transaction_id;
+		same = found && has_before && same_key(versioned, equal, lookup.slot, before);
+		if (same)
+			next = old && has_last ? lookup.slot : NULL;
+		else
+		{
+			/* this is another row, and the one before can be gone */
+			if (has_last && pruning->gone && !has_younger && poser_version_operation(versioned, last) == POSER_DELETE)
+				next = last;
+			has_younger = false;
 		}
-		if (pruning->gone && poser_version_operation(versioned, lookup.slot) == POSER_DELETE)
-			result = true;
-		ExecCopySlot(last, lookup.slot);
-		has_last = true;
+		if (next != NULL)
+		{
+			ids[nids++] = Int64GetDatum(poser_version_change_id(versioned, last));
+			horizon->change_id = Max(horizon->change_id, poser_version_change_id(versioned, next));
+			horizon->transaction_id = Max(horizon->transaction_id, poser_version_transaction_id(versioned, next));
+		}
+		if (nids == PRUNED_AT_A_TIME)
+		{
+			result += poser_prune_delete_ids(pruning, versioned, ids, nids);
+			nids = 0;
+		}
+		if (!found)
+			break;
+		has_last = old || (same && has_last);
+		if (old)
+			ExecCopySlot(last, lookup.slot);
+		has_younger = has_younger || !old;
+		ExecCopySlot(before, lookup.slot);
+		has_before = true;
 	}
+	result += poser_prune_delete_ids(pruning, versioned, ids, nids);
 	poser_lookup_close(&lookup);
+	ExecDropSingleTupleTableSlot(before);
 	ExecDropSingleTupleTableSlot(last);
 	table_close(versions, NoLock);
 	return result;
 }
 
-/* Write the horizon of an own table, see poser_history_horizon(). */
-static void
-set_own_horizon(const PoserVersioned *versioned, Oid binding, PoserHorizon horizon)
+/*
+ * Is an index of versions one on a key and change_id?  Returns how many columns the key
+ * has, or 0.
+ */
+static int
+key_columns_of_index(Oid indexid, AttrNumber change_id)
 {
-	CreateComments(binding, TriggerRelationId, 0,
-				   psprintf(POSER_HORIZON_FORMAT, (long long) horizon.transaction_id, (long long) horizon.change_id));
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	Form_pg_index form;
+	int result = 0;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	if (form->indisvalid && form->indnkeyatts >= 2 && form->indkey.values[form->indnkeyatts - 1] == change_id &&
+		heap_attisnull(tuple, Anum_pg_index_indpred, NULL) && heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		result = form->indnkeyatts - 1;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Does an index of versions have two versions one after the other that are the same in its
+ * first "nkeys" columns or, if rows that are gone are to be removed, a delete?
+ */
+static bool
+index_has_old_versions(const PoserPruning *pruning, Relation versions, Oid indexid, int nkeys, AttrNumber operation_type)
+{
+	TupleTableSlot *before = table_slot_create(versions, NULL);
+	PoserLookup lookup;
+	bool has_before = false;
+	bool result;
+
+	poser_lookup_open(&lookup, versions, indexid, 0);
+	result = lookup.index->rd_rel->relam != BTREE_AM_OID;
+	if (!result)
+		poser_lookup_begin(&lookup, BTGreaterEqualStrategyNumber, NULL, NULL);
+	while (!result && poser_lookup_next(&lookup, ForwardScanDirection))
+	{
+		bool null;
+
+		CHECK_FOR_INTERRUPTS();
+		result = has_before;
+		for (int i = 0; result && i < nkeys; i++)
+		{
+			AttrNumber column = lookup.index->rd_index->indkey.values[i];
+			bool before_null;
+			Datum value = slot_getattr(lookup.slot, column, &null);
+			Datum before_value = slot_getattr(before, column, &before_null);
+
+			result = null || before_null ||
+					 DatumGetInt32(FunctionCall2Coll(index_getprocinfo(lookup.index, i + 1, BTORDER_PROC),
+													 lookup.index->rd_indcollation[i], value, before_value)) == 0;
+		}
+		if (pruning->gone && DatumGetInt16(slot_getattr(lookup.slot, operation_type, &null)) == POSER_DELETE)
+			result = true;
+		ExecCopySlot(before, lookup.slot);
+		has_before = true;
+	}
+	poser_lookup_close(&lookup);
+	ExecDropSingleTupleTableSlot(before);
+	return result;
+}
+
+/*
+ * Can a table of versions have something to prune?  To describe a table takes longer than
+ * to look at a small one.  So this looks at its indexes on a key and change_id, whatever
+ * the key is now.  The caller has locked the table, and has its owner's rights.
+ */
+static bool
+can_have_old_versions(const PoserPruning *pruning, const PoserTracked *tracked)
+{
+	Relation versions = table_open(tracked->versions, NoLock);
+	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
+	List *indexes = NIL;
+	AttrNumber operation_type = 0;
+	AttrNumber change_id = 0;
+	bool result = true;
+	ListCell *lc;
+
+	if (trigger != NULL && trigger->tgnargs >= POSER_BINDING_FIXED && versions->rd_rel->relkind == RELKIND_RELATION &&
+		RelationGetNumberOfBlocks(versions) <= SMALL_TABLE_PAGES)
+	{
+		operation_type = get_attnum(tracked->versions, trigger->tgargs[2]);
+		change_id = get_attnum(tracked->versions, trigger->tgargs[4]);
+		if (operation_type > 0 && get_atttype(tracked->versions, operation_type) == INT2OID && change_id > 0)
+			indexes = RelationGetIndexList(versions);
+	}
+	foreach(lc, indexes)
+	{
+		int nkeys = key_columns_of_index(lfirst_oid(lc), change_id);
+
+		if (nkeys == 0)
+			continue;
+		result = index_has_old_versions(pruning, versions, lfirst_oid(lc), nkeys, operation_type);
+		if (result)
+			break;
+	}
+	list_free(indexes);
+	table_close(versions, NoLock);
+	return result;
+}
+
+/* Raise the horizon of an own table, see poser_own_horizon().  It is not lowered if an older snapshot was used. */
+static void
+raise_own_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
+{
+	PoserHorizon before = poser_history_horizon(versioned, false);
+
+	CreateComments(get_trigger_oid(versioned->versions, "poser_versions_of", false), TriggerRelationId, 0,
+				   psprintf(POSER_HORIZON_FORMAT, (long long) Max(horizon.transaction_id, before.transaction_id),
+							(long long) Max(horizon.change_id, before.change_id)));
 }
 
 /* Lock an object; without "wait" only if nothing is in the way. */
@@ -378,8 +539,6 @@ poser_prune_lock_out(const PoserVersioned *versioned)
 static bool
 lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wait)
 {
-	PoserTracked again;
-
 	if (!lock_object(tracked->relid, AccessShareLock, wait) || !lock_object(tracked->versions, RowExclusiveLock, wait) ||
 		!lock_versions(tracked->versions, ExclusiveLock, wait))
 	{
@@ -390,8 +549,8 @@ lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wa
 		return false;
 	}
 
-	/* lock, then look */
-	return poser_tracked_find(tracked->relid, pruning->nspid, &again) && again.binding == tracked->binding &&
+	/* lock, then look; the name is gone if the table is */
+	return get_rel_name(tracked->relid) != NULL && get_rel_name(tracked->versions) != NULL &&
 		   poser_is_owner(tracked->versions, GetUserId());
 }
 
@@ -427,7 +586,7 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 	int64 limit = pruning->limit - pruning->removed;
 	int64 transaction_id;
 	int64 result;
-	PoserHorizon horizon;
+	PoserHorizon horizon = {0, 0};
 	bool isnull;
 
 	snprintf(relation, sizeof(relation), "%u%s", versioned->versions, pruning->gone ? " gone" : "");
@@ -435,13 +594,13 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 	if (pruning->object != NULL)
 		pruning->match = poser_match_read(versioned, pruning->object);
 	poser_prune_check_needed(pruning, versioned, isnull ? 0 : transaction_id);
-	if (isnull || !has_old_versions(pruning, versioned, transaction_id))
+	if (isnull)
 		return 0;
 
-	/* the latest horizon: it must not become less if an older snapshot is used */
-	horizon = poser_history_horizon(versioned, false);
-	if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && OidIsValid(pruning->positions) &&
-		OidIsValid(versioned->versions_index))
+	if (pruning->match == NULL && is_small(versioned))
+		result = prune_small_table(pruning, versioned, transaction_id, limit, &horizon);
+	else if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && OidIsValid(pruning->positions) &&
+			 OidIsValid(versioned->versions_index))
 		result = poser_prune_in_rounds(pruning, versioned, relation, transaction_id, limit, &horizon);
 	else
 	{
@@ -450,7 +609,7 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 			result += poser_prune_gone(pruning, versioned, transaction_id, limit - result, &horizon);
 	}
 	if (result > 0)
-		set_own_horizon(versioned, tracked->binding, horizon);
+		raise_own_horizon(versioned, horizon);
 	return result;
 }
 
@@ -469,8 +628,14 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 	if (!lock_own_table(pruning, tracked, wait))
 		return;
 	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	if (!wait && !can_have_old_versions(pruning, tracked))
+	{
+		SetUserIdAndSecContext(save_userid, save_sec_context);
+		return;
+	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
-	if (versioned.nkeys > 0)
+	/* it can have been bound to other versions before it was locked; a later call prunes these */
+	if (versioned.nkeys > 0 && versioned.versions == tracked->versions)
 	{
 		PushActiveSnapshot(GetTransactionSnapshot());
 		poser_lock_to_read(&versioned.versions, 1);

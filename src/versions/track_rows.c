@@ -16,7 +16,9 @@
 #include "access/tableam.h"
 #include "access/tupconvert.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
+#include "commands/comment.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
@@ -141,6 +143,73 @@ compare(const PoserTrack *track)
 									  INT64_FORMAT " versions of relation \"%s\" are recorded", n, n, get_rel_name(track->relid)));
 }
 
+/* Returns the horizon that a query finds, as the text for a comment; NULL if it finds none. */
+static char *
+find_horizon(const PoserTrack *track, const char *sql)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+	Oid save_userid;
+	int save_sec_context;
+	char *result = NULL;
+
+	PushActiveSnapshot(snapshot);
+	SPI_connect();
+	poser_become_owner(track->versions, &save_userid, &save_sec_context);
+	if (poser_run(&(PoserQuery) {.sql = sql, .once = true, .read_only = true, .limit = 1}) > 0)
+		result = MemoryContextStrdup(context, psprintf(POSER_HORIZON_FORMAT, (long long) poser_result_int64(1, NULL),
+													   (long long) poser_result_int64(2, NULL)));
+	SetUserIdAndSecContext(save_userid, save_sec_context);
+	SPI_finish();
+	PopActiveSnapshot();
+	UnregisterSnapshot(snapshot);
+	return result;
+}
+
+/*
+ * How far a history was pruned is noted at its binding, which is gone when a history is
+ * taken up again.  Then poser_untrack() has noted it at the column change_id.  If the table
+ * was dropped instead, this looks for the last version that pruning must have made the first
+ * one of its row, because it is an update:
+ *
+ *	SELECT v.transaction_id, v.change_id FROM customer_version AS v
+ *	 WHERE v.operation_type = 1
+ *	   AND NOT EXISTS (SELECT FROM customer_version AS b WHERE b.id = v.id AND b.change_id < v.change_id)
+ *	 ORDER BY v.change_id DESC LIMIT 1
+ */
+static void
+restore_horizon(const PoserTrack *track, const PoserVersioned *versioned)
+{
+	char *comment = GetComment(track->versions, RelationRelationId, versioned->change_id);
+	long long transaction_id;
+	long long change_id;
+	const char *versions = poser_relation_name(track->versions);
+	char *change = pstrdup(quote_identifier(track->change_id));
+	StringInfoData sql;
+
+	if (comment == NULL || sscanf(comment, POSER_HORIZON_FORMAT, &transaction_id, &change_id) != 2)
+	{
+		initStringInfo(&sql);
+		appendStringInfo(&sql,
+						 "SELECT v.%s, v.%s FROM %s AS v\n"
+						 " WHERE v.%s OPERATOR(pg_catalog.=) 1\n"
+						 "   AND NOT EXISTS (SELECT FROM %s AS b WHERE b.%s OPERATOR(pg_catalog.<) v.%s",
+						 pstrdup(quote_identifier(track->transaction_id)), change, versions, quote_identifier(track->operation_type),
+						 versions, change, change);
+		for (int i = 0; i < versioned->nkeys; i++)
+		{
+			const char *key = pstrdup(quote_identifier(get_attname(track->versions, versioned->keys[i], false)));
+
+			appendStringInfo(&sql, " AND b.%s %s v.%s", key, poser_equality(get_atttype(track->versions, versioned->keys[i])), key);
+		}
+		appendStringInfo(&sql, ")\n ORDER BY v.%s DESC", change);
+		comment = find_horizon(track, sql.data);
+	}
+	if (comment != NULL)
+		poser_track_run(track, track->versions,
+						psprintf("COMMENT ON TRIGGER poser_versions_of ON %s IS %s", versions, quote_literal_cstr(comment)));
+}
+
 /* Does any row have a value in a column that is recorded from now on? */
 static bool
 added_columns_have_values(const PoserTrack *track)
@@ -214,6 +283,19 @@ make_key_index(PoserTrack *track, const PoserVersioned *versioned)
 	poser_track_run(track, track->versions, sql.data);
 }
 
+/* The history of a table begins, or begins again: make the first versions, or note that rows must be compared. */
+static void
+begin_rows(PoserTrack *track, const PoserVersioned *versioned)
+{
+	bool has_history = has_versions(track);
+
+	if (has_history)
+		restore_horizon(track, versioned);
+	track->compare = track->existing && has_history;
+	if (track->existing && !has_history)
+		write_first_versions(track, versioned);
+}
+
 /*
  * What comes after the binding: versions of the rows that are there, and the indexes.  In
  * the first pass of a call that has something else to do, this is left out: the binding
@@ -227,14 +309,10 @@ poser_track_finish(PoserTrack *track)
 	if (track->looking && track->todo)
 		return;
 	poser_tracked_describe(&versioned, track->relid, track->nspid, track->looking ? AccessShareLock : RowExclusiveLock);
-	if (!track->looking && !track->bound && track->existing && !has_versions(track))
-		write_first_versions(track, &versioned);
-	else if (!track->looking && !track->bound && track->existing)
-		track->compare = true;
-	else if (!track->looking && !track->bound)
-		track->compare = false;
+	if (!track->looking && !track->bound)
+		begin_rows(track, &versioned);
 	make_change_index(track);
 	make_key_index(track, &versioned);
-	if (!track->looking && (track->compare || added_columns_have_values(track)))
+	if (!track->looking && (track->compare || (track->bound && added_columns_have_values(track))))
 		compare(track);
 }

@@ -279,8 +279,12 @@ make_trigger(PoserTrack *track, const TriggerKind *kind, Oid relid, const List *
 	const char *relname = get_rel_name(relid);
 	bool alters = relid == track->versions;
 	bool is_new = false;
+	TriggerState state = trigger_state(kind, relid, track->nspid, arguments, InvalidOid);
 
-	switch (trigger_state(kind, relid, track->nspid, arguments, InvalidOid))
+	/* what was written without the trigger is not recorded */
+	if (state != TRIGGER_RIGHT && relid == track->relid && track->bound)
+		track->compare = true;
+	switch (state)
 	{
 		case TRIGGER_RIGHT:
 			break;

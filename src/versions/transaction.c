@@ -84,6 +84,15 @@ typedef struct WrittenRow
 
 static WrittenRow *written = NULL;
 
+/*
+ * The tracked tables of which this transaction has recorded changes.  A rollback to a
+ * savepoint does not remove them.  There is no place for more than MAX_CHANGED_TABLES.
+ */
+#define MAX_CHANGED_TABLES 64
+
+static Oid changed_tables[MAX_CHANGED_TABLES];
+static int nchanged_tables = 0; /* greater than MAX_CHANGED_TABLES: there are more */
+
 /* Returns the value of poser.runas or poser.comment; NULL if it is empty. */
 static const char *
 setting(const char *value, const char *name)
@@ -160,6 +169,19 @@ note_written(Oid relid, int64 id)
 	}
 	written->relid = relid;
 	written->id = id;
+}
+
+/* Note that changes of this table are recorded. */
+static void
+note_changed_table(Oid relid)
+{
+	/* usually it is the last one */
+	for (int i = Min(nchanged_tables, MAX_CHANGED_TABLES) - 1; i >= 0; i--)
+		if (changed_tables[i] == relid)
+			return;
+	if (nchanged_tables < MAX_CHANGED_TABLES)
+		changed_tables[nchanged_tables] = relid;
+	nchanged_tables = Min(nchanged_tables + 1, MAX_CHANGED_TABLES + 1);
 }
 
 /* Put a value into a text column of a row; NULL for null. */
@@ -244,6 +266,7 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 	if (comment == NULL)
 		comment = setting(poser_comment, "poser.comment");
 	top = GetTopFullTransactionId();
+	note_changed_table(versioned->own ? versioned->target : versioned->relid);
 	if (current.relid == versioned->transactions &&
 		FullTransactionIdEquals(current.top, top) &&
 		TransactionIdIsCurrentTransactionId(current.xid) &&
@@ -314,6 +337,18 @@ poser_transaction_last_written(Oid *relid)
 	return written->id;
 }
 
+/*
+ * The tracked tables of which this transaction has recorded changes, in *relids.  Returns how
+ * many there are, or -1 if there are too many to know them.  Changes that were rolled back
+ * count, too.
+ */
+int
+poser_transaction_changed_tables(const Oid **relids)
+{
+	*relids = changed_tables;
+	return nchanged_tables <= MAX_CHANGED_TABLES ? nchanged_tables : -1;
+}
+
 /* Has this transaction recorded changes that it has not rolled back? */
 bool
 poser_transaction_is_writing(void)
@@ -326,7 +361,10 @@ static void
 end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
+	{
 		written = NULL;
+		nchanged_tables = 0;
+	}
 }
 
 /* Subtransaction callback: pass its entry on to the outer one or, after a rollback, remove it. */

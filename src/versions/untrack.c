@@ -11,12 +11,16 @@
 #include "postgres.h"
 
 #include "access/relation.h"
+#include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/comment.h"
 #include "commands/extension.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
 
@@ -116,6 +120,35 @@ has_triggers(const List *tree, Oid nspid)
 }
 
 /*
+ * The comment on the binding says how far the history was pruned.  Keep it at the column
+ * change_id, in case that poser_track() takes the history up again, unless that has a
+ * comment of its own.
+ */
+static void
+keep_horizon(const PoserTrack *track, const PoserTracked *tracked)
+{
+	char *comment = GetComment(tracked->binding, TriggerRelationId, 0);
+	Relation versions = table_open(track->versions, NoLock);
+	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
+	PoserBinding binding;
+	AttrNumber change_id = InvalidAttrNumber;
+	char *other;
+	long long transaction_id;
+	long long change;
+
+	if (comment != NULL && trigger != NULL && poser_binding_parse(&binding, trigger, track->relid, track->versions))
+		change_id = get_attnum(track->versions, binding.change_id);
+	table_close(versions, NoLock);
+	if (change_id <= 0)
+		return;
+	other = GetComment(track->versions, RelationRelationId, change_id);
+	if (other == NULL || sscanf(other, POSER_HORIZON_FORMAT, &transaction_id, &change) == 2)
+		poser_track_run(track, track->versions,
+						psprintf("COMMENT ON COLUMN %s.%s IS %s", poser_relation_name(track->versions),
+								 quote_identifier(get_attname(track->versions, change_id, false)), quote_literal_cstr(comment)));
+}
+
+/*
  * poser_untrack(target regclass) returns void
  */
 Datum
@@ -149,6 +182,7 @@ poser_untrack(PG_FUNCTION_ARGS)
 	if (bound)
 	{
 		track.versions = tracked.versions;
+		keep_horizon(&track, &tracked);
 		poser_track_drop_triggers(&track, tracked.versions, "poser_versions_of");
 		poser_track_drop_triggers(&track, tracked.versions, "poser_arrive");
 	}

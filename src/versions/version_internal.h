@@ -51,7 +51,6 @@ extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
 extern Oid poser_owner_of(Oid relid);
-extern bool poser_have_one_owner(Oid a, Oid b);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);
@@ -87,7 +86,7 @@ typedef struct PoserTransactions
 } PoserTransactions;
 
 extern PoserTransactions *poser_transactions_open(Oid relid);
-extern void poser_transactions_begin(PoserTransactions *transactions);
+extern void poser_transactions_begin(PoserTransactions *transactions, bool many);
 extern void poser_transactions_end(PoserTransactions *transactions);
 extern void poser_transactions_close(PoserTransactions *transactions);
 extern bool poser_transactions_find(PoserTransactions *transactions, int64 id);

@@ -139,6 +139,7 @@ typedef struct PoserTrackedState
 extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
@@ -162,6 +163,7 @@ extern const char *poser_handling_consumer;
 extern void poser_transaction_init(void);
 extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
+extern int poser_transaction_changed_tables(const Oid **relids);
 extern bool poser_transaction_is_writing(void);
 
 /* change_id.c */
