@@ -119,8 +119,11 @@ read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
 	return true;
 }
 
-/* Correct the count of one key.  Returns whether it was wrong. */
-static bool
+/*
+ * Correct the count of one key.  Returns whether it was wrong.  Not inlined: the caller has a
+ * PG_TRY(), and the compiler would warn of a variable that is changed here.
+ */
+static pg_noinline bool
 repair_count(CountWriter *writer, const Compared *row)
 {
 	Tally difference = {row->live.total - row->kept.total, row->live.active - row->kept.active};

@@ -1,5 +1,5 @@
-# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches and consumers,
-# and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
+# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches, consumers and
+# tracked tables, and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
 # newest one next to the tested one is taken.  The extension must be installed there,
 # too.
 
@@ -78,6 +78,40 @@ ALTER TABLE poser_component ADD COLUMN price numeric(10,2) DEFAULT 1, ADD CHECK 
 ALTER TABLE poser_batch DISABLE TRIGGER poser_batch_guard;
 EOF
 my $local_changes = $old->safe_psql('changed', 'SELECT * FROM poser_local_changes()');
+
+# tracked tables: their partitions, an excluded column, columns that were dropped, a
+# type of a user's, and a column that was renamed and not followed
+create_database($old, 'tracked', owner => 'owner');
+lines_as($old, 'tracked', 'owner', <<'EOF');
+SET client_min_messages = warning;
+CREATE TYPE mood AS ENUM ('good', 'bad');
+CREATE TABLE customer (id int PRIMARY KEY, gone int, mail text, pw text, mood mood);
+ALTER TABLE customer DROP COLUMN gone;
+CREATE TABLE part (region text, id int, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE part_n PARTITION OF part FOR VALUES IN ('n', 's');
+CREATE TABLE renamed (id int PRIMARY KEY, a text, b text);
+SELECT poser_track('customer', exclude => '{pw}'), poser_track('part'), poser_track('renamed');
+INSERT INTO customer VALUES (1, 'a', 'secret', 'good'), (2, 'b', 'secret', 'bad');
+UPDATE customer SET mail = 'c' WHERE id = 1;
+ALTER TABLE customer RENAME mail TO address;
+ALTER TABLE customer ADD COLUMN vat text;
+SELECT poser_track('customer');
+UPDATE customer SET vat = 'V' WHERE id = 1;
+DELETE FROM customer WHERE id = 2;
+INSERT INTO part VALUES ('n', 1), ('n', 2);
+UPDATE part SET region = 's' WHERE id = 1;
+INSERT INTO renamed VALUES (1, 'a', 'b');
+ALTER TABLE renamed RENAME a TO x;
+ALTER TABLE renamed RENAME b TO a;
+ALTER TABLE renamed RENAME x TO b;
+COMMENT ON TRIGGER poser_versions_of ON part_version IS 'pruned up to transaction 1, change 2';
+EOF
+my $tracked = q{SELECT 'customer', to_jsonb(t) FROM customer_version t UNION ALL SELECT 'part', to_jsonb(t) FROM part_version t
+	UNION ALL SELECT 'renamed', to_jsonb(t) FROM renamed_version t UNION ALL SELECT 'comment', to_jsonb(obj_description(oid, 'pg_trigger'))
+	FROM pg_trigger WHERE tgname = 'poser_versions_of' ORDER BY 1, 2};
+my $tracked_before = $old->safe_psql('tracked', $tracked);
+like($old->safe_psql('tracked', 'SELECT problem FROM poser_check()'), qr/column a of public.renamed was renamed to b: after a dump/,
+	'poser_check() says before the upgrade that a column was renamed');
 $old->stop;
 
 my $new = PostgreSQL::Test::Cluster->new('new');
@@ -95,6 +129,18 @@ command_ok(
 $new->start;
 is($new->safe_psql('changed', 'SELECT * FROM poser_local_changes()'), $local_changes, 'local changes are the same');
 
+is($new->safe_psql('tracked', $tracked), $tracked_before, 'tracked tables have their histories');
+fails_as($new, 'tracked', 'owner', '55000', q{UPDATE renamed SET a = 'c'}, 'a table with columns that were renamed and not followed');
+is( lines_as($new, 'tracked', 'owner', <<'EOF'), "1|c|V2|good\n2|s|1\n0|2|A", 'tracked tables go on');
+UPDATE customer SET vat = 'V2' WHERE id = 1;
+SELECT id, address, vat, mood FROM customer_version ORDER BY change_id DESC LIMIT 1;
+DELETE FROM part WHERE id = 1;
+SELECT operation_type, region, id FROM part_version ORDER BY change_id DESC LIMIT 1;
+SELECT poser_track('customer'), poser_track('part'), poser_track('renamed') \gset
+INSERT INTO renamed (id, b, a) VALUES (2, 'A', 'B');
+SELECT operation_type, id, b FROM renamed_version ORDER BY change_id DESC LIMIT 1;
+SELECT * FROM poser_check();
+EOF
 foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
