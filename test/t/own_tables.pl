@@ -237,7 +237,6 @@ foreach my $role ('postgres', 'owner')
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
 	$test->('plain, one transaction', [ $plain, \@psql, '--single-transaction' ]);
 	$test->('plain, row security', [ dumped($source, $role, 'rls', '--enable-row-security'), \@psql ]);
-	$test->('custom', [ $custom, \@pg_restore ]);
 	$test->('custom, by sections', map { [ $custom, \@pg_restore, $_ ] } @sections);
 	$test->('definitions, then data in one transaction', [ $schema, \@psql ], [ $only_data, \@psql, '--single-transaction' ]);
 	$test->('definitions, then INSERTs', [ $schema, \@psql ],
