@@ -150,6 +150,13 @@ DROP FUNCTION @extschema@.poser_record_versions();
 COMMENT ON FUNCTION @extschema@.poser_record_versions(pg_catalog.regclass, pg_catalog.int8) IS
 'records what has bypassed the triggers, or was there before them; returns how many versions';
 
+COMMENT ON COLUMN @extschema@.poser_prune_position.relation IS
+'a table of versions or poser_transaction; of own tables the OID: of the versions (with '' gone'' for calls that remove these), or of a table that poser_record_versions() goes through';
+COMMENT ON COLUMN @extschema@.poser_prune_position.change_id IS
+'the last version that was removed or looked at, or the block of the table; null when all are';
+COMMENT ON COLUMN @extschema@.poser_prune_position.key IS
+'the key of that version, or the table and its file; null when all are';
+
 -- Checking
 
 CREATE FUNCTION @extschema@.poser_check(target pg_catalog.regclass DEFAULT NULL)

@@ -258,8 +258,11 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	List *conflicts;
 	ListCell *lc;
 	bool result = true;
+	Caller caller;
 
 	poser_direct_open_indexes(table);
+	if (table->runs_code)
+		begin_code(table, &caller);
 	conflicts = ExecInsertIndexTuples(table->indexes, table->estate, flags, slot, NIL, NULL);
 	foreach(lc, conflicts)
 	{
@@ -268,6 +271,8 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 		else
 			check_deferrable(table, lfirst_oid(lc), slot);
 	}
+	if (table->runs_code)
+		end_code(&caller);
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;

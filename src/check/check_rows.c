@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -258,11 +259,34 @@ static const char *const check_consumers =
 	" WHERE granted.role <> 'public' AND NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = granted.role)\n"
 	" ORDER BY 1, 2";
 
-/* Check positions, handlers and roles of consumers. */
+/* Tables that are gone, not tracked or not granted, since 1.6. */
+static const char *const check_consumer_tables =
+	"SELECT format('consumer %%s', c.consumer), problem\n"
+	"  FROM %1$s.poser_datasync_consumer AS c, %1$s.poser_datasync_problem(c.consumer) AS problem\n"
+	" WHERE problem IS NOT NULL\n"
+	" ORDER BY 1";
+
+/* Check positions, handlers, roles and tables of consumers. */
 void
 poser_check_consumers(const PoserCheck *check)
 {
+	static const struct
+	{
+		const char *name;
+		Oid type;
+	} columns[] = {{"tables", REGCLASSARRAYOID}, {"old_values", BOOLOID}, {"table_names", TEXTARRAYOID}};
+	Oid relid = get_relname_relid("poser_datasync_consumer", check->nspid);
+	bool has_tables = true;
+
 	poser_check_run(check, psprintf(check_consumers, check->schema));
+	for (int i = 0; i < lengthof(columns); i++)
+	{
+		AttrNumber attno = get_attnum(relid, columns[i].name);
+
+		has_tables = has_tables && attno != InvalidAttrNumber && get_atttype(relid, attno) == columns[i].type;
+	}
+	if (has_tables)
+		poser_check_run(check, psprintf(check_consumer_tables, check->schema));
 }
 
 /*

@@ -164,7 +164,9 @@ const char *const poser_own_columns =
 	"        ('poser_change', 'c', 'changed', 'text[]', false, '1.6'),\n"
 	"        ('poser_change', 'c', 'old', 'jsonb', false, '1.6'),\n"
 	"        ('poser_datasync_consumer', 'n', 'tables', 'regclass[]', false, '1.6'),\n"
-	"        ('poser_datasync_consumer', 'r', 'old_values', 'boolean', true, '1.6'))";
+	"        ('poser_datasync_consumer', 'r', 'old_values', 'boolean', true, '1.6'),\n"
+	"        ('poser_datasync_consumer', 'n', 'table_names', 'text[]', false, '1.6'),\n"
+	"        ('poser_datasync_status', 'v', 'problem', 'text', false, '1.6'))";
 
 /*
  * Has the column the type that a script has given it?  A text may also be longer: users
@@ -425,6 +427,7 @@ static const char *const check_triggers =
 	"        ('poser_datasync_consumer', 'poser_datasync_arrive', 1 + 2 + 4, false, false, 'poser_datasync_arrive', 'A', '1.4'),\n"
 	"        ('poser_datasync_consumer', 'poser_datasync_arrive_update', 1 + 2 + 16, false, false, 'poser_datasync_arrive', 'R', '1.4'),\n"
 	"        ('poser_datasync_consumer', 'poser_datasync_changed', 4 + 8 + 16 + 32, false, false, 'poser_datasync_changed', 'A', '1.4'),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_tables', 1 + 2 + 16, false, false, 'poser_datasync_tables', 'OA', '1.6'),\n"
 	"        ('poser_component_version', 'poser_arrive_before', 2 + 4, false, false, 'poser_arrive', 'O', '1.5'),\n"
 	"        ('poser_component_version', 'poser_arrive_row', 1 + 2 + 4, false, false, 'poser_arrive', 'O', '1.5'),\n"
 	"        ('poser_component_version', 'poser_arrive_after', 4, false, false, 'poser_arrive', 'O', '1.5'),\n"
@@ -448,7 +451,8 @@ static const char *const check_triggers =
 	"        ('poser_batch', 'poser_batch_guard', ''),\n"
 	"        ('poser_batch_row', 'poser_batch_row_guard', ''),\n"
 	"        ('poser_datasync_consumer', 'poser_datasync_arrive', ''),\n"
-	"        ('poser_datasync_consumer', 'poser_datasync_changed', ''))\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_changed', ''),\n"
+	"        ('poser_datasync_consumer', 'poser_datasync_tables', ''))\n"
 	"       AS arguments (relation, function, args)\n"
 	"       USING (relation, function)\n"
 	"       LEFT JOIN pg_class AS c\n"
@@ -459,7 +463,7 @@ static const char *const check_triggers =
 	"       ON p.oid = t.tgfoid\n"
 	" WHERE " IS_EXPECTED "\n"
 	"   AND (strpos(expected.enabled, t.tgenabled::text) > 0 AND t.tgtype = expected.type\n"
-	"        AND (cardinality(t.tgattr) > 0) = (expected.name = 'poser_datasync_changed')\n"
+	"        AND (cardinality(t.tgattr) > 0) = (expected.name IN ('poser_datasync_changed', 'poser_datasync_tables'))\n"
 	"        AND (t.tgqual IS NOT NULL) = (expected.name = 'poser_count_update_key')\n"
 	"        AND (t.tgoldtable IS NOT NULL) = expected.old_rows\n"
 	"        AND (t.tgnewtable IS NOT NULL) = expected.new_rows\n"

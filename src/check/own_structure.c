@@ -116,6 +116,7 @@ const char *const poser_own_structure =
 	"        ('poser_datasync_consumer', 'trigger', 'poser_datasync_arrive', 'CREATE TRIGGER poser_datasync_arrive BEFORE INSERT ON @.poser_datasync_consumer FOR EACH ROW EXECUTE FUNCTION @.poser_datasync_arrive()', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger', 'poser_datasync_arrive_update', 'CREATE TRIGGER poser_datasync_arrive_update BEFORE UPDATE ON @.poser_datasync_consumer FOR EACH ROW EXECUTE FUNCTION @.poser_datasync_arrive()', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger', 'poser_datasync_changed', 'CREATE TRIGGER poser_datasync_changed AFTER INSERT OR DELETE OR UPDATE OF notify OR TRUNCATE ON @.poser_datasync_consumer FOR EACH STATEMENT EXECUTE FUNCTION @.poser_datasync_changed()', '1.4', NULL),\n"
+	"        ('poser_datasync_consumer', 'trigger', 'poser_datasync_tables', 'CREATE TRIGGER poser_datasync_tables BEFORE UPDATE OF tables ON @.poser_datasync_consumer FOR EACH ROW EXECUTE FUNCTION @.poser_datasync_tables()', '1.6', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_arrive', 'ENABLE ALWAYS', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_arrive_update', 'ENABLE REPLICA', '1.4', NULL),\n"
 	"        ('poser_datasync_consumer', 'trigger state', 'poser_datasync_changed', 'ENABLE ALWAYS', '1.4', NULL),\n"

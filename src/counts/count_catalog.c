@@ -92,7 +92,7 @@ find_key_index(Relation rel, bool unique)
 		if (form->indisvalid && form->indnatts == 1 &&
 			form->indkey.values[0] == COUNT_KEY &&
 			index->rd_rel->relam == BTREE_AM_OID &&
-			RelationGetIndexPredicate(index) == NIL &&
+			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 			(!unique || (form->indisunique && form->indimmediate)))
 			result = RelationGetRelid(index);
 		index_close(index, AccessShareLock);

@@ -177,9 +177,10 @@ check_column(Oid relid, const char *column, Oid type)
 /*
  * Correct all counts in one pair of tables, and settle all deltas that no other
  * transaction holds.  Returns how many keys had a wrong count.  The current user must
- * have the rights of the owner of all the tables.
+ * have the rights of the owner of all the tables.  It is not inlined into the function with
+ * PG_TRY(), where compilers warn of its variables.
  */
-static int64
+static pg_noinline int64
 rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, const char *child_key,
 		const char *flag, Oid counts, Oid deltas)
 {

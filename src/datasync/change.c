@@ -218,6 +218,7 @@ find_transaction(PoserConsumer *consumer, List *tables, int64 change_id)
 		PoserFeedTable *table = lfirst(lc);
 		List *candidate = list_make1(table);
 		PoserVersioned versioned;
+		Oid rewritten;
 		int64 found;
 		uint64 n;
 		int level;
@@ -225,8 +226,14 @@ find_transaction(PoserConsumer *consumer, List *tables, int64 change_id)
 		CHECK_FOR_INTERRUPTS();
 		if (poser_feed_look(table, SnapshotAny, ForwardScanDirection, change_id - 1, &found) && found != change_id)
 			continue;
-		if (OidIsValid(poser_feed_lock(consumer, &candidate)))
+		rewritten = poser_feed_lock(consumer, &candidate);
+		if (OidIsValid(rewritten))
+		{
+			/* in REPEATABLE READ and SERIALIZABLE there is no newer snapshot, and this is an error */
 			poser_consumer_renew_snapshot();
+			if (get_rel_name(rewritten) != NULL)
+				poser_check_rewritten(rewritten, GetActiveSnapshot());
+		}
 		if (candidate == NIL)
 			continue;
 		poser_feed_describe(&versioned, consumer, table);

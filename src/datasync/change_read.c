@@ -94,8 +94,8 @@ typedef struct ChangeReader
 	Size budget; /* how many bytes each source may keep */
 
 	Tuplestorestate *store;
-	TupleDesc desc; /* of poser_change */
-	AttrNumber schema;	/* columns of poser_change that 1.6 has added; 0 before */
+	TupleDesc desc;	   /* of poser_change */
+	AttrNumber schema; /* columns of poser_change that 1.6 has added; 0 before */
 	AttrNumber operation;
 	AttrNumber changed;
 	AttrNumber old;
@@ -532,7 +532,8 @@ compare_sources(Datum a, Datum b, void *arg)
 	const ChangeSource *x = (ChangeSource *) DatumGetPointer(a);
 	const ChangeSource *y = (ChangeSource *) DatumGetPointer(b);
 
-	return x->next_change < y->next_change ? 1 : x->next_change > y->next_change ? -1 : 0;
+	return x->next_change < y->next_change ? 1 : x->next_change > y->next_change ? -1
+																				 : 0;
 }
 
 /* Put the next kept row of a source into its slot.  Returns false if there is none. */

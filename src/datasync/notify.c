@@ -37,9 +37,9 @@ PG_FUNCTION_INFO_V1(poser_datasync_changed);
 /* For changes of which tables do consumers ask for NOTIFY? */
 typedef struct NotifyTables
 {
-	bool all;	   /* of any table */
-	bool owned;	   /* of those that the owner of the extension owns, and of the extension's own */
-	List *relids;  /* and of these, in TopMemoryContext */
+	bool all;	  /* of any table */
+	bool owned;	  /* of those that the owner of the extension owns, and of the extension's own */
+	List *relids; /* and of these, in TopMemoryContext */
 } NotifyTables;
 
 /* What this session remembers. */

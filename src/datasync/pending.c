@@ -273,28 +273,29 @@ count_pending(PoserConsumer *consumer, List *tables, bool latest)
 }
 
 /*
- * Read a consumer's row for the view poser_datasync_status, with the active snapshot, as the
- * owner.  The caller needs the privilege to read a column of the view.  All rows of the view
- * are consistent.  Undone by poser_consumer_become_caller() after a PopActiveSnapshot().
+ * Begin to read a consumer's row for the view poser_datasync_status, as the owner.  The
+ * caller needs the privilege to read a column of the view.  The active snapshot stays the
+ * caller's, so that all rows of the view are consistent.  Undone by PopActiveSnapshot() and
+ * poser_consumer_become_caller().
  */
 static void
 open_for_status(PoserConsumer *consumer, FunctionCallInfo fcinfo)
 {
 	Snapshot snapshot = GetActiveSnapshot();
-	Oid status;
 
 	poser_consumer_init(consumer, PG_GETARG_NAME(0), poser_consumer_table(fcinfo));
 	/* a privilege on the view is enough, and so is one on a column of the view */
-	status = poser_relation_by_name("poser_datasync_status", consumer->nspid);
-	if (!poser_is_owner(consumer->relid, GetUserId()) &&
-		pg_class_aclcheck(status, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
-		pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
-		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
+	if (!poser_is_owner(consumer->relid, GetUserId()))
+	{
+		Oid status = poser_relation_by_name("poser_datasync_status", consumer->nspid);
 
+		if (pg_class_aclcheck(status, GetUserId(), ACL_SELECT) != ACLCHECK_OK &&
+			pg_attribute_aclcheck_all(status, GetUserId(), ACL_SELECT, ACLMASK_ANY) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_VIEW, "poser_datasync_status");
+	}
 	poser_consumer_become_owner(consumer);
 	PushActiveSnapshot(snapshot);
 	poser_lock_to_read(&consumer->relid, 1);
-	poser_consumer_read(consumer, false);
 }
 
 /*
@@ -312,6 +313,7 @@ poser_datasync_problem(PG_FUNCTION_ARGS)
 	if (PG_ARGISNULL(0))
 		PG_RETURN_NULL();
 	open_for_status(&consumer, fcinfo);
+	poser_consumer_read_tables(&consumer);
 	(void) poser_feed_tables(&consumer, &problem, false);
 	if (problem != NULL)
 		problem = MemoryContextStrdup(consumer.context, problem);
@@ -345,6 +347,7 @@ poser_datasync_pending(PG_FUNCTION_ARGS)
 		elog(ERROR, "return type must be a row type");
 
 	open_for_status(&consumer, fcinfo);
+	poser_consumer_read(&consumer, false);
 	(void) poser_lock_transactions(consumer.nspid);
 	tables = poser_feed_tables(&consumer, &problem, false);
 	(void) poser_feed_changed(tables, 0);

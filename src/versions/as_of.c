@@ -315,7 +315,7 @@ return_by_query(ReturnSetInfo *rsinfo, const PoserVersioned *versioned, PoserMat
 
 	SPI_connect();
 	poser_lock_query_tables(&query);
-	poser_transactions_begin(transactions);
+	poser_transactions_begin(transactions, false);
 	transaction_id = poser_transactions_at(transactions, at);
 	poser_transactions_end(transactions);
 	match->values[n - 1] = Int64GetDatum(transaction_id);
@@ -362,7 +362,7 @@ return_by_key(ReturnSetInfo *rsinfo, const PoserVersioned *versioned, const Pose
 		for (int j = 0; j < match->ncolumns; j++)
 			if (match->columns[j] == versioned->keys[i])
 				poser_scan_key(&keys[i], index, i + 1, BTEqualStrategyNumber, match->values[match->parameters[j] - 1]);
-	poser_transactions_begin(transactions);
+	poser_transactions_begin(transactions, false);
 	scan = index_beginscan(versions, index, GetActiveSnapshot(), NULL, versioned->nkeys, 0, SO_NONE);
 	index_rescan(scan, keys, versioned->nkeys, NULL, 0);
 	if (find_version(versioned, transactions, at, scan, slot))

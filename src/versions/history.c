@@ -539,7 +539,7 @@ run_query(PoserHistory *history, const PoserQuery *query)
 {
 	/* lock first, because this can replace the active snapshot; versions and transactions are read with the same one */
 	poser_lock_query_tables(query);
-	poser_transactions_begin(history->transactions);
+	poser_transactions_begin(history->transactions, true);
 	(void) poser_run(query);
 	poser_transactions_end(history->transactions);
 }

@@ -263,7 +263,7 @@ poser_match_is_indexed(const PoserVersioned *versioned, const PoserMatch *match)
 	{
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
 
-		if (index->rd_index->indisvalid && RelationGetIndexPredicate(index) == NIL)
+		if (index->rd_index->indisvalid && heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL))
 			for (int i = 0; i < match->ncolumns; i++)
 				result = result || (match->parameters[i] != 0 && index->rd_index->indkey.values[0] == match->columns[i]);
 		index_close(index, AccessShareLock);

@@ -46,24 +46,47 @@ match_argument(FunctionCallInfo fcinfo, int i)
 	return PG_ARGISNULL(i) ? NULL : PG_GETARG_JSONB_P(i);
 }
 
-/* Lock a table and its history for reading until the transaction ends, and describe it. */
-static PoserVersioned *
+/*
+ * Lock a table and its history for reading until the transaction ends, and describe it, in
+ * the current memory context.
+ *
+ * The last description is kept, because making it takes longer than reading one row.  It
+ * is used again if no relation has changed since then, as far as this session knows after
+ * the locks.
+ */
+static const PoserVersioned *
 describe_target(FunctionCallInfo fcinfo, Oid relid)
 {
-	PoserVersioned *result = palloc0(sizeof(PoserVersioned));
+	static PoserVersioned last;
+	static uint64 last_changes;
+	PoserVersioned *result = palloc(sizeof(PoserVersioned));
+	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+	uint64 changes;
 
 	LockRelationOid(relid, AccessShareLock);
+	if (last.relid == relid && last.nspid == nspid)
+	{
+		LockRelationOid(last.versions, AccessShareLock);
+		if (last_changes == poser_relation_changes())
+		{
+			memcpy(result, &last, sizeof(PoserVersioned));
+			return result;
+		}
+	}
 	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),
 				 errmsg("relation with OID %u does not exist", relid)));
-	poser_tracked_describe(result, relid, get_func_namespace(fcinfo->flinfo->fn_oid), AccessShareLock);
+	changes = poser_relation_changes();
+	poser_tracked_describe(result, relid, nspid, AccessShareLock);
 	if (result->relid != relid)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				 errmsg("table \"%s\" has no history of its own", get_rel_name(relid)),
 				 errdetail("It is a partition, and its rows are in the history of table \"%s\".",
 						   get_rel_name(result->relid))));
+	memcpy(&last, result, sizeof(PoserVersioned));
+	last_changes = changes;
 	return result;
 }
 
@@ -248,7 +271,7 @@ Datum
 poser_history(PG_FUNCTION_ARGS)
 {
 	int64 max_versions = PG_ARGISNULL(2) ? -1 : PG_GETARG_INT64(2);
-	PoserVersioned *versioned;
+	const PoserVersioned *versioned;
 	PoserHistory *history;
 	PoserMatch *match;
 	PoserReader reader;
@@ -305,7 +328,7 @@ poser_as_of(PG_FUNCTION_ARGS)
 	Oid type = get_fn_expr_argtype(fcinfo->flinfo, 0);
 	Oid relid = OidIsValid(type) ? get_typ_typrelid(type) : InvalidOid;
 	char relkind = OidIsValid(relid) ? get_rel_relkind(relid) : '\0';
-	PoserVersioned *versioned;
+	const PoserVersioned *versioned;
 
 	if (relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE)
 		ereport(ERROR,
@@ -329,7 +352,7 @@ poser_as_of(PG_FUNCTION_ARGS)
 Datum
 poser_revert(PG_FUNCTION_ARGS)
 {
-	PoserVersioned *versioned;
+	const PoserVersioned *versioned;
 	PoserMatch *match;
 
 	check_argument(fcinfo, 0, "target");

@@ -88,13 +88,14 @@ poser_own_match_by_name(PoserBinding *binding, Relation target, Relation version
 	return NULL;
 }
 
-/* Can a column of a table give its values to this column of the versions? */
+/* Can a column of a table give its values to this column of the versions?  The types text and varchar are stored alike. */
 static bool
 is_recordable(Form_pg_attribute att, Form_pg_attribute column)
 {
 	if (att->attisdropped || is_virtual(att) || column->attisdropped || column->attgenerated != '\0')
 		return false;
-	return getBaseType(att->atttypid) == getBaseType(column->atttypid) &&
+	return (getBaseType(att->atttypid) == getBaseType(column->atttypid) ||
+			(poser_is_text(getBaseType(att->atttypid)) && poser_is_text(getBaseType(column->atttypid)))) &&
 		   (column->atttypmod < 0 || column->atttypmod == att->atttypmod);
 }
 
@@ -194,7 +195,7 @@ describe_columns(PoserVersioned *versioned, Relation target, Relation versions, 
 	versioned->transaction_id = bookkeeping_column(versions, binding->transaction_id, INT8OID);
 	versioned->change_id = bookkeeping_column(versions, binding->change_id, INT8OID);
 	if (versioned->operation_type == 0 || versioned->transaction_id == 0 || versioned->change_id == 0)
-		return psprintf("%s does not have the columns that are Poser's", poser_relation_name(RelationGetRelid(versions)));
+		return psprintf("relation %s does not have the columns that are Poser's", poser_relation_name(RelationGetRelid(versions)));
 
 	/* the bound columns */
 	if (!binding->here && (problem = poser_own_match_by_name(binding, target, versions)) != NULL)
@@ -255,7 +256,7 @@ poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions
 		return psprintf("the arguments of trigger %s on %s are not those that poser_track() makes",
 						quote_identifier(trigger->tgname), poser_relation_name(RelationGetRelid(versions)));
 	if (versions->rd_rel->relkind != RELKIND_RELATION && versions->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return psprintf("%s is not a table", poser_relation_name(RelationGetRelid(versions)));
+		return psprintf("relation %s is not a table", poser_relation_name(RelationGetRelid(versions)));
 
 	poser_versioned_describe_relations(versioned, target, versions, nspid);
 	versioned->own = true;

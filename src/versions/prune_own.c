@@ -30,7 +30,11 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "access/nbtree.h"
 #include "access/table.h"
+#include "catalog/pg_am.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
@@ -43,6 +47,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "versions/prune_internal.h"
 
@@ -386,6 +391,109 @@ prune_small_table(const PoserPruning *pruning, const PoserVersioned *versioned, 
 	return result;
 }
 
+/*
+ * Is an index of versions one on a key and change_id?  Returns how many columns the key
+ * has, or 0.
+ */
+static int
+key_columns_of_index(Oid indexid, AttrNumber change_id)
+{
+	HeapTuple tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	Form_pg_index form;
+	int result = 0;
+
+	if (!HeapTupleIsValid(tuple))
+		return 0;
+	form = (Form_pg_index) GETSTRUCT(tuple);
+	if (form->indisvalid && form->indnkeyatts >= 2 && form->indkey.values[form->indnkeyatts - 1] == change_id &&
+		heap_attisnull(tuple, Anum_pg_index_indpred, NULL) && heap_attisnull(tuple, Anum_pg_index_indexprs, NULL))
+		result = form->indnkeyatts - 1;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
+/*
+ * Does an index of versions have two versions one after the other that are the same in its
+ * first "nkeys" columns or, if rows that are gone are to be removed, a delete?
+ */
+static bool
+index_has_old_versions(const PoserPruning *pruning, Relation versions, Oid indexid, int nkeys, AttrNumber operation_type)
+{
+	TupleTableSlot *before = table_slot_create(versions, NULL);
+	PoserLookup lookup;
+	bool has_before = false;
+	bool result;
+
+	poser_lookup_open(&lookup, versions, indexid, 0);
+	result = lookup.index->rd_rel->relam != BTREE_AM_OID;
+	if (!result)
+		poser_lookup_begin(&lookup, BTGreaterEqualStrategyNumber, NULL, NULL);
+	while (!result && poser_lookup_next(&lookup, ForwardScanDirection))
+	{
+		bool null;
+
+		CHECK_FOR_INTERRUPTS();
+		result = has_before;
+		for (int i = 0; result && i < nkeys; i++)
+		{
+			AttrNumber column = lookup.index->rd_index->indkey.values[i];
+			bool before_null;
+			Datum value = slot_getattr(lookup.slot, column, &null);
+			Datum before_value = slot_getattr(before, column, &before_null);
+
+			result = null || before_null ||
+					 DatumGetInt32(FunctionCall2Coll(index_getprocinfo(lookup.index, i + 1, BTORDER_PROC),
+													 lookup.index->rd_indcollation[i], value, before_value)) == 0;
+		}
+		if (pruning->gone && DatumGetInt16(slot_getattr(lookup.slot, operation_type, &null)) == POSER_DELETE)
+			result = true;
+		ExecCopySlot(before, lookup.slot);
+		has_before = true;
+	}
+	poser_lookup_close(&lookup);
+	ExecDropSingleTupleTableSlot(before);
+	return result;
+}
+
+/*
+ * Can a table of versions have something to prune?  To describe a table takes longer than
+ * to look at a small one.  So this looks at its indexes on a key and change_id, whatever
+ * the key is now.  The caller has locked the table, and has its owner's rights.
+ */
+static bool
+can_have_old_versions(const PoserPruning *pruning, const PoserTracked *tracked)
+{
+	Relation versions = table_open(tracked->versions, NoLock);
+	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
+	List *indexes = NIL;
+	AttrNumber operation_type = 0;
+	AttrNumber change_id = 0;
+	bool result = true;
+	ListCell *lc;
+
+	if (trigger != NULL && trigger->tgnargs >= POSER_BINDING_FIXED && versions->rd_rel->relkind == RELKIND_RELATION &&
+		RelationGetNumberOfBlocks(versions) <= SMALL_TABLE_PAGES)
+	{
+		operation_type = get_attnum(tracked->versions, trigger->tgargs[2]);
+		change_id = get_attnum(tracked->versions, trigger->tgargs[4]);
+		if (operation_type > 0 && get_atttype(tracked->versions, operation_type) == INT2OID && change_id > 0)
+			indexes = RelationGetIndexList(versions);
+	}
+	foreach(lc, indexes)
+	{
+		int nkeys = key_columns_of_index(lfirst_oid(lc), change_id);
+
+		if (nkeys == 0)
+			continue;
+		result = index_has_old_versions(pruning, versions, lfirst_oid(lc), nkeys, operation_type);
+		if (result)
+			break;
+	}
+	list_free(indexes);
+	table_close(versions, NoLock);
+	return result;
+}
+
 /* Raise the horizon of an own table, see poser_own_horizon().  It is not lowered if an older snapshot was used. */
 static void
 raise_own_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
@@ -492,7 +600,7 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 	if (pruning->match == NULL && is_small(versioned))
 		result = prune_small_table(pruning, versioned, transaction_id, limit, &horizon);
 	else if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && OidIsValid(pruning->positions) &&
-		OidIsValid(versioned->versions_index))
+			 OidIsValid(versioned->versions_index))
 		result = poser_prune_in_rounds(pruning, versioned, relation, transaction_id, limit, &horizon);
 	else
 	{
@@ -520,6 +628,11 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 	if (!lock_own_table(pruning, tracked, wait))
 		return;
 	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	if (!wait && !can_have_old_versions(pruning, tracked))
+	{
+		SetUserIdAndSecContext(save_userid, save_sec_context);
+		return;
+	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
 	/* it can have been bound to other versions before it was locked; a later call prunes these */
 	if (versioned.nkeys > 0 && versioned.versions == tracked->versions)

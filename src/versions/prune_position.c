@@ -171,4 +171,3 @@ poser_prune_is_covered(const PoserPruning *pruning, const PoserPosition *positio
 	return position->complete && position->transaction_id >= transaction_id &&
 		   poser_prune_has_seen_all(pruning, position, transaction_id, false);
 }
-

@@ -31,6 +31,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/tupconvert.h"
 #include "catalog/indexing.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
@@ -149,21 +150,69 @@ begin_scan(Relation rel, Snapshot snapshot, BlockNumber block, bool *by_tid)
 	return table_beginscan_tidrange(rel, snapshot, &first, &last, SO_NONE);
 }
 
+/* A table or partition whose rows are read. */
+typedef struct Source
+{
+	Relation rel;
+	TupleTableSlot *row;	   /* NULL if it has no rows of its own */
+	TupleConversionMap *map;   /* to a row of the tracked table; NULL if it has the same columns */
+	TupleTableSlot *converted; /* NULL without a map */
+} Source;
+
+static void
+open_source(Source *source, Oid relid, const PoserVersioned *versioned)
+{
+	Relation target = table_open(versioned->relid, NoLock);
+
+	source->rel = table_open(relid, NoLock);
+	source->row = NULL;
+	source->map = NULL;
+	source->converted = NULL;
+	if (RELKIND_HAS_TABLE_AM(source->rel->rd_rel->relkind))
+	{
+		source->row = table_slot_create(source->rel, NULL);
+		source->map = convert_tuples_by_name(RelationGetDescr(source->rel), RelationGetDescr(target));
+	}
+	if (source->map != NULL)
+		source->converted = MakeSingleTupleTableSlot(RelationGetDescr(target), &TTSOpsVirtual);
+	table_close(target, NoLock);
+}
+
+/* Returns the row that was read, as a row of the tracked table. */
+static TupleTableSlot *
+source_row(Source *source)
+{
+	return source->map != NULL ? execute_attr_map_slot(source->map->attrMap, source->row, source->converted) : source->row;
+}
+
+static void
+close_source(Source *source)
+{
+	if (source->row != NULL)
+		ExecDropSingleTupleTableSlot(source->row);
+	if (source->map != NULL)
+	{
+		ExecDropSingleTupleTableSlot(source->converted);
+		free_conversion_map(source->map);
+	}
+	table_close(source->rel, NoLock);
+}
+
 /*
  * Note at most "limit" rows of one table or partition, from a block on, whose last version
  * is not equal to them.  *block becomes the block of the last row that was read.  Returns
  * how many were noted; if it is "limit", there can be more.
  */
 static int
-note_rows(const PoserVersioned *versioned, Relation rel, BlockNumber *block, ItemPointerData *noted, int limit,
+note_rows(const PoserVersioned *versioned, Source *source, BlockNumber *block, ItemPointerData *noted, int limit,
 		  PoserProgress *progress)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	Relation versions = table_open(versioned->versions, NoLock);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
+	TupleTableSlot *row = source->row;
 	PoserLookup lookup;
 	bool by_tid;
-	TableScanDesc scan = begin_scan(rel, snapshot, *block, &by_tid);
+	TableScanDesc scan = begin_scan(source->rel, snapshot, *block, &by_tid);
 	int result = 0;
 
 	poser_version_lookup_open(&lookup, versioned, versions);
@@ -172,12 +221,12 @@ note_rows(const PoserVersioned *versioned, Relation rel, BlockNumber *block, Ite
 	{
 		poser_progress_count(progress, 1);
 		*block = ItemPointerGetBlockNumber(&row->tts_tid);
-		if (!poser_version_lookup_ends_in(&lookup, versioned, row))
+		if (!poser_version_lookup_ends_in(&lookup, versioned, source_row(source)))
 			noted[result++] = row->tts_tid;
 	}
 	poser_lookup_close(&lookup);
 	table_endscan(scan);
-	ExecDropSingleTupleTableSlot(row);
+	ExecClearTuple(row);
 	table_close(versions, NoLock);
 	UnregisterSnapshot(snapshot);
 	return result;
@@ -185,12 +234,11 @@ note_rows(const PoserVersioned *versioned, Relation rel, BlockNumber *block, Ite
 
 /* Write a version of each noted row that is still there and still differs.  The caller has locked the table.  Returns how many. */
 static int64
-record_noted_rows(const PoserVersioned *versioned, Relation rel, const ItemPointerData *noted, int n, const char *comment)
+record_noted_rows(const PoserVersioned *versioned, Source *source, const ItemPointerData *noted, int n, const char *comment)
 {
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	PoserVersionWriter *writer = poser_version_begin(versioned, comment);
 	Relation versions = table_open(versioned->versions, NoLock);
-	TupleTableSlot *row = table_slot_create(rel, NULL);
 	PoserLookup lookup;
 	int64 result = 0;
 
@@ -199,10 +247,12 @@ record_noted_rows(const PoserVersioned *versioned, Relation rel, const ItemPoint
 	{
 		ItemPointerData tid = noted[i];
 		PoserOperation operation = POSER_INSERT;
+		TupleTableSlot *row;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!table_tuple_fetch_row_version(rel, &tid, snapshot, row))
+		if (!table_tuple_fetch_row_version(source->rel, &tid, snapshot, source->row))
 			continue;
+		row = source_row(source);
 		poser_version_lookup_begin(&lookup, versioned, row, false);
 		if (poser_version_lookup_next(&lookup) && poser_version_operation(versioned, lookup.slot) != POSER_DELETE)
 		{
@@ -214,7 +264,7 @@ record_noted_rows(const PoserVersioned *versioned, Relation rel, const ItemPoint
 		result++;
 	}
 	poser_lookup_close(&lookup);
-	ExecDropSingleTupleTableSlot(row);
+	ExecClearTuple(source->row);
 	table_close(versions, NoLock);
 	poser_version_end(writer);
 	UnregisterSnapshot(snapshot);
@@ -229,35 +279,34 @@ record_noted_rows(const PoserVersioned *versioned, Relation rel, const ItemPoint
 static int64
 record_rows(const PoserVersioned *root, Oid relid, Place *place, int64 limit, const char *comment, PoserProgress *progress)
 {
-	Relation rel = table_open(relid, NoLock);
-	PoserVersioned versioned;
+	Source source;
 	ItemPointerData *noted;
 	int64 result = 0;
 	int at_a_time;
 	int n;
 
-	if (!RELKIND_HAS_TABLE_AM(rel->rd_rel->relkind))
+	/* a foreign table has no triggers of Poser, and a partitioned one no rows */
+	open_source(&source, relid, root);
+	if (source.row == NULL)
 	{
-		/* a foreign table has no triggers of Poser, and a partitioned one no rows */
-		table_close(rel, NoLock);
+		close_source(&source);
 		return 0;
 	}
-	poser_tracked_describe(&versioned, relid, root->nspid, RowExclusiveLock);
-	if (place->relid != relid || place->file != relation_file(rel))
-		*place = (Place) {relid, relation_file(rel), 0};
+	if (place->relid != relid || place->file != relation_file(source.rel))
+		*place = (Place) {relid, relation_file(source.rel), 0};
 	noted = palloc(Min(limit, NOTED_AT_A_TIME) * sizeof(ItemPointerData));
 	do
 	{
 		at_a_time = (int) Min(limit - result, NOTED_AT_A_TIME);
-		n = note_rows(&versioned, rel, &place->block, noted, at_a_time, progress);
+		n = note_rows(root, &source, &place->block, noted, at_a_time, progress);
 		if (n > 0)
 		{
 			poser_record_lock(root->relid, root->transactions);
-			result += record_noted_rows(&versioned, rel, noted, n, comment);
+			result += record_noted_rows(root, &source, noted, n, comment);
 		}
 	} while (n == at_a_time && result < limit);
 	pfree(noted);
-	table_close(rel, NoLock);
+	close_source(&source);
 	return result;
 }
 

@@ -26,6 +26,7 @@
 
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/catalog.h"
 #include "catalog/dependency.h"
@@ -64,7 +65,7 @@ PG_FUNCTION_INFO_V1(poser_track);
  * exclusively.
  */
 bool
-poser_track_must(PoserTrack *track, bool alters, const char *format,...)
+poser_track_must(PoserTrack *track, bool alters, const char *format, ...)
 {
 	StringInfoData message;
 	va_list args;
@@ -457,6 +458,15 @@ versions_error(const PoserTrack *track, Relation versions, const char *detail)
 			errdetail_internal("%s", detail));
 }
 
+/* The lock for altering the table of versions.  A caller without the rights of its owner gets no exclusive lock. */
+static LOCKMODE
+versions_lock(const PoserTrack *track)
+{
+	return poser_have_one_owner(track->relid, track->versions) || poser_is_owner(track->versions, GetUserId())
+			   ? AccessExclusiveLock
+			   : RowExclusiveLock;
+}
+
 /* Take a table of versions that is there, or make a new one. */
 static void
 begin_versions(PoserTrack *track)
@@ -476,7 +486,7 @@ begin_versions(PoserTrack *track)
 			poser_track_make_versions(track, nspid, name);
 		return;
 	}
-	versions = relation_open(track->versions, track->looking ? AccessShareLock : AccessExclusiveLock);
+	versions = relation_open(track->versions, track->looking ? AccessShareLock : versions_lock(track));
 	detail = no_versions(track, versions);
 	if (detail != NULL)
 		versions_error(track, versions, detail);
@@ -635,7 +645,7 @@ lock_all(PoserTrack *track)
 			modes[i] = ShareRowExclusiveLock;
 		}
 		relids[n] = track->versions;
-		modes[n] = track->alters ? AccessExclusiveLock : RowExclusiveLock;
+		modes[n] = OidIsValid(track->versions) && track->alters ? versions_lock(track) : RowExclusiveLock;
 		n += OidIsValid(track->versions) ? 1 : 0;
 		poser_lock_together(relids, modes, n);
 

@@ -20,6 +20,7 @@
 #include "postgres.h"
 
 #include "access/table.h"
+#include "access/transam.h"
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "commands/defrem.h"
@@ -573,14 +574,20 @@ add_columns(PoserTrack *track)
 	}
 }
 
-/* Raises an error unless versions can be cast to the new type without being told how. */
+/*
+ * Raises an error unless versions can be cast to the new type without being told how.  If
+ * the versions have another owner than the table, types that users have made are not cast,
+ * because a cast of the table's owner would run with the rights of the versions' owner.
+ */
 static void
 check_cast(const PoserTrack *track, const PoserTrackColumn *column, Oid type)
 {
 	Oid target = column->type;
 	char *name = version_name(track, column);
+	bool is_foreign = !poser_have_one_owner(track->relid, track->versions) &&
+					  (type >= FirstNormalObjectId || target >= FirstNormalObjectId);
 
-	if (can_coerce_type(1, &type, &target, COERCION_ASSIGNMENT))
+	if (getBaseType(type) == target || (!is_foreign && can_coerce_type(1, &type, &target, COERCION_ASSIGNMENT)))
 		return;
 	ereport(ERROR,
 			errcode(ERRCODE_DATATYPE_MISMATCH),

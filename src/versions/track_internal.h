@@ -13,10 +13,10 @@ typedef struct PoserTrackColumn
 {
 	AttrNumber attnum;
 	const char *name;
-	Oid type;	   /* the type that its versions have: a domain's base type */
-	int32 typmod;  /* of the table's column */
-	Oid collation; /* of the table's column */
-	bool is_virtual;		/* a row has no value of it */
+	Oid type;		 /* the type that its versions have: a domain's base type */
+	int32 typmod;	 /* of the table's column */
+	Oid collation;	 /* of the table's column */
+	bool is_virtual; /* a row has no value of it */
 	bool excluded;
 	bool is_added;			/* this call has begun to record it */
 	AttrNumber version;		/* the column of the versions that gets its values; 0 if there is none yet */
@@ -63,7 +63,7 @@ typedef struct PoserTrack
 
 /* track.c */
 extern Oid poser_track_table(Oid nspid, Oid relid, List *exclude, bool has_exclude, const char *versions, bool existing);
-extern bool poser_track_must(PoserTrack *track, bool alters, const char *format,...) pg_attribute_printf(3, 4);
+extern bool poser_track_must(PoserTrack *track, bool alters, const char *format, ...) pg_attribute_printf(3, 4);
 extern void poser_track_run(const PoserTrack *track, Oid relid, const char *sql);
 extern void poser_track_run_on_both(const PoserTrack *track, const char *sql);
 extern bool poser_track_finds_row(const PoserTrack *track, Oid relid, const char *sql);

@@ -11,6 +11,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "access/tableam.h"
 #include "access/tupconvert.h"
@@ -245,7 +246,7 @@ make_change_index(PoserTrack *track)
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
 
 		found = found || (index->rd_index->indisvalid && index->rd_index->indkey.values[0] == change_id &&
-						  RelationGetIndexPredicate(index) == NIL);
+						  heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL));
 		index_close(index, AccessShareLock);
 	}
 	list_free(indexes);

@@ -93,7 +93,7 @@ check_triggers(PoserTrackedState *state, Relation rel, const NeededTrigger *trig
 
 	if (desc == NULL)
 	{
-		add_problem(state, psprintf("%s has none of the triggers that it needs", poser_relation_name(RelationGetRelid(rel))));
+		add_problem(state, psprintf("relation %s has none of the triggers that it needs", poser_relation_name(RelationGetRelid(rel))));
 		return false;
 	}
 	for (int i = 0; i < n; i++)
@@ -229,9 +229,9 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 	if (versions->rd_rel->relkind == RELKIND_RELATION)
 		(void) check_triggers(state, versions, arrival_triggers, lengthof(arrival_triggers), nspid);
 	if (problem == NULL && versioned.nkeys > 0 && !OidIsValid(versioned.versions_index))
-		add_problem(state, psprintf("%s has no index on the key and change_id", poser_relation_name(tracked->versions)));
+		add_problem(state, psprintf("relation %s has no index on the key and change_id", poser_relation_name(tracked->versions)));
 	if (rel->rd_rel->relrowsecurity && !versions->rd_rel->relrowsecurity)
-		add_problem(state, psprintf("%s has no row-level security, and its table has", poser_relation_name(tracked->versions)));
+		add_problem(state, psprintf("relation %s has no row-level security, and its table has", poser_relation_name(tracked->versions)));
 	if (trigger != NULL && poser_binding_parse(&binding, trigger, tracked->relid, tracked->versions))
 	{
 		if (!binding.here)

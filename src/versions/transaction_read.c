@@ -63,14 +63,18 @@ poser_transactions_open(Oid relid)
 	return result;
 }
 
-/* Begin to read, with the active snapshot.  The snapshot must be kept until poser_transactions_end(). */
+/*
+ * Begin to read, with the active snapshot, which must be kept until
+ * poser_transactions_end().  "many" says that the transactions of many versions are looked
+ * up, so that the next one is often the next in the index.
+ */
 void
-poser_transactions_begin(PoserTransactions *transactions)
+poser_transactions_begin(PoserTransactions *transactions, bool many)
 {
 	transactions->scan = index_beginscan(transactions->rel, transactions->index, GetActiveSnapshot(),
 										 NULL, 1, 0, SO_NONE);
 	transactions->looked_up = false;
-	transactions->gain = transactions->ascending ? MAX_GAIN : 0;
+	transactions->gain = (many && transactions->ascending) ? MAX_GAIN : 0;
 }
 
 /* End what poser_transactions_begin() has begun. */

@@ -287,9 +287,10 @@ record_unknown_rows(Recording *recording)
 {
 	const PoserVersioned *versioned = recording->versioned;
 	PoserVersionWriter *writer = poser_version_begin(versioned, POSER_TRACK_COMMENT);
-	MemoryContext outer = MemoryContextSwitchTo(recording->row_context);
+	MemoryContext outer;
 
 	open_history(recording);
+	outer = MemoryContextSwitchTo(recording->row_context);
 	while (next_row(recording))
 	{
 		if (recording->new != NULL && poser_versioned_same_row(versioned, recording->old, recording->new))

@@ -21,6 +21,7 @@ extern bool poser_versioned_same_key(const PoserVersioned *versioned, TupleTable
 extern bool poser_versioned_is_version_of(const PoserVersioned *versioned, TupleTableSlot *version,
 										  TupleTableSlot *row);
 
+extern bool poser_is_text(Oid type);
 extern bool poser_versioned_find_names(int i, Oid nspid, Oid *relid, Oid *versions);
 extern void poser_versioned_fixed_columns(PoserOwnColumns *columns, Relation rel, Relation versions, Oid nspid);
 extern bool poser_versioned_describe_fixed(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
@@ -85,7 +86,7 @@ typedef struct PoserTransactions
 } PoserTransactions;
 
 extern PoserTransactions *poser_transactions_open(Oid relid);
-extern void poser_transactions_begin(PoserTransactions *transactions);
+extern void poser_transactions_begin(PoserTransactions *transactions, bool many);
 extern void poser_transactions_end(PoserTransactions *transactions);
 extern void poser_transactions_close(PoserTransactions *transactions);
 extern bool poser_transactions_find(PoserTransactions *transactions, int64 id);

@@ -17,6 +17,7 @@
 
 #include "access/detoast.h"
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/dependency.h"
 #include "catalog/pg_am.h"
@@ -150,8 +151,9 @@ check_ordinary(Relation rel)
 				 errdetail("It is not an ordinary table.")));
 }
 
-static bool
-is_text(Oid type)
+/* Is this one of the two types of text that are stored alike? */
+bool
+poser_is_text(Oid type)
 {
 	return type == TEXTOID || type == VARCHAROID;
 }
@@ -174,7 +176,7 @@ source_column(Relation rel, Form_pg_attribute column, bool *coerces)
 		return 0;
 
 	/* text is coerced, which raises an error if it is too long; a column of another type or precision is not recorded, because a coercion could change values */
-	if (is_text(att->atttypid) && is_text(column->atttypid))
+	if (poser_is_text(att->atttypid) && poser_is_text(column->atttypid))
 		*coerces = *coerces || (column->atttypmod >= 0 && att->atttypmod != column->atttypmod);
 	else if (att->atttypid != column->atttypid ||
 			 (column->atttypmod >= 0 && att->atttypmod != column->atttypmod))
@@ -195,7 +197,7 @@ poser_transaction_id_index(Relation transactions)
 	return result;
 }
 
-/* Returns the index of a table of versions on the key and change_id, in ascending order; InvalidOid if there is none. */
+/* Returns the index of a table of versions on the key and change_id, in ascending order; InvalidOid if there is none.  Looks at no expression, because that would run functions in it. */
 static Oid
 find_versions_index(Relation versions, const PoserVersioned *versioned)
 {
@@ -209,7 +211,7 @@ find_versions_index(Relation versions, const PoserVersioned *versioned)
 		Form_pg_index form = index->rd_index;
 		bool fits = (form->indisvalid && form->indnkeyatts == versioned->nkeys + 1 &&
 					 index->rd_rel->relam == BTREE_AM_OID &&
-					 RelationGetIndexPredicate(index) == NIL &&
+					 heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
 					 form->indkey.values[versioned->nkeys] == versioned->change_id);
 
 		for (int i = 0; fits && i <= versioned->nkeys; i++)
@@ -233,7 +235,7 @@ check_key_type(Relation rel, Relation versions, const char *name)
 	AttrNumber attno = get_attnum(RelationGetRelid(rel), name);
 	Oid live = attno > 0 ? get_atttype(RelationGetRelid(rel), attno) : type;
 
-	if (live != type && !(is_text(live) && is_text(type)))
+	if (live != type && !(poser_is_text(live) && poser_is_text(type)))
 		ereport(ERROR,
 				(errcode(ERRCODE_DATATYPE_MISMATCH),
 				 errmsg("column \"%s\" is of type %s in relation \"%s\" and of type %s in relation \"%s\"",

@@ -1,7 +1,9 @@
 -- :widgets widgets with :versions versions each, as if so many transactions, one an
 -- hour, had each changed all widgets.  The rows are written directly into the tables
 -- of the history, and the indexes are made afterwards.  The triggers that record
--- versions must be disabled.
+-- versions must be disabled.  Those for history that arrives look up rows by the index.
+ALTER TABLE poser_transaction DISABLE TRIGGER USER;
+ALTER TABLE poser_widget_version DISABLE TRIGGER USER;
 ALTER TABLE poser_widget_version DROP CONSTRAINT poser_widget_version_pkey;
 DROP INDEX poser_widget_version_idx_key;
 
@@ -22,3 +24,5 @@ ALTER TABLE poser_widget_version
 	ADD CONSTRAINT poser_widget_version_pkey PRIMARY KEY (change_id);
 CREATE INDEX poser_widget_version_idx_key
 	ON poser_widget_version (uuid, change_id);
+ALTER TABLE poser_widget_version ENABLE TRIGGER USER;
+ALTER TABLE poser_transaction ENABLE TRIGGER USER, ENABLE ALWAYS TRIGGER poser_transaction_arrive;

@@ -184,21 +184,75 @@ SELECT poser_untrack('regress_app.orders');
 SET ROLE regress_poser_owner;
 SELECT * FROM poser_datasync_changes('shop');
 SELECT consumer, pending, problem FROM poser_datasync_status WHERE problem IS NOT NULL;
+SELECT * FROM poser_check() WHERE object LIKE 'consumer%';
 RESET ROLE;
 DROP TABLE regress_app.orders;
 SET ROLE regress_poser_owner;
 SELECT * FROM poser_datasync_changes('shop');
 SELECT consumer, pending, problem FROM poser_datasync_status WHERE problem IS NOT NULL;
+SELECT * FROM poser_check() WHERE object LIKE 'consumer%';
 SELECT poser_datasync_run('shop');
 SELECT poser_datasync_confirm('shop', NULL);
 UPDATE poser_datasync_consumer SET tables = '{poser_widget}' WHERE consumer = 'shop';
 SELECT * FROM poser_datasync_changes('shop');
 SELECT consumer, problem FROM poser_datasync_status WHERE problem IS NOT NULL;
 
+-- A consumer from another database.  There one table had been dropped, so that the dump has
+-- its number.  Here the number is another table's, or none's.
+INSERT INTO poser_datasync_consumer (consumer, own_after, tables, table_names)
+	VALUES ('same_name', 0, '{client}', ARRAY['1.1', format('%s regress_poser.client', 'client'::regclass::oid)]),
+	       ('by_name', 0, '{client}', ARRAY['1.1', '1 regress_poser.client']),
+	       ('same_number', 0, ARRAY['client'::regclass, 'later'], ARRAY['1.1', format('%s app.gone', 'client'::regclass::oid), '2 regress_poser.later']),
+	       ('no_number', 0, ARRAY[4000000000]::oid[]::regclass[], ARRAY['1.1', '4000000000 app.gone']);
+SELECT consumer, tables, problem FROM poser_datasync_consumer JOIN poser_datasync_status USING (consumer)
+ WHERE consumer LIKE '%\_n%' ORDER BY consumer COLLATE "C";
+SELECT count(*) > 0 AS some FROM poser_datasync_changes('same_name');
+SELECT * FROM poser_datasync_changes('same_number');
+DELETE FROM poser_datasync_consumer WHERE consumer LIKE '%\_n%';
+
+-- Many tables with rows of any size, in pieces: nothing is lost, and the order is right.
+SET client_min_messages = warning;
+SELECT count(*) FROM (SELECT drain('all')) AS d;
+DO $$
+BEGIN
+	FOR i IN 1..12 LOOP
+		EXECUTE format('CREATE TABLE many%s (id int PRIMARY KEY, v text)', i);
+		PERFORM poser_track(format('many%s', i)::regclass);
+	END LOOP;
+	FOR j IN 1..60 LOOP
+		FOR i IN 1..12 LOOP
+			IF (i + j) % 3 = 0 OR j > 40 THEN
+				EXECUTE format('INSERT INTO many%s VALUES ($1, repeat(%L, $1 * 100))', i, 'x') USING j;
+			END IF;
+		END LOOP;
+	END LOOP;
+END
+$$;
+RESET client_min_messages;
+SET work_mem = '64kB';
+CREATE TEMPORARY TABLE got (position bigint GENERATED ALWAYS AS IDENTITY, change_id bigint, payload_type name, payload jsonb);
+DO $$
+DECLARE
+	n int;
+BEGIN
+	FOR i IN 1..100 LOOP
+		INSERT INTO got (change_id, payload_type, payload)
+			SELECT change_id, payload_type, payload FROM poser_datasync_changes('all', 37 + i);
+		GET DIAGNOSTICS n = ROW_COUNT;
+		EXIT WHEN n = 0;
+		PERFORM poser_datasync_confirm('all', max(change_id)) FROM got;
+	END LOOP;
+END
+$$;
+RESET work_mem;
+SELECT count(*), count(DISTINCT change_id), count(DISTINCT payload_type), bool_and(length(payload->>'v') = 100 * (payload->>'id')::int) AS whole FROM got;
+SELECT count(*) AS wrong FROM (SELECT change_id < lag(change_id) OVER (ORDER BY position) AS wrong FROM got) AS g WHERE wrong;
+
 RESET ROLE;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
 DROP SCHEMA regress_app CASCADE;
 DROP SCHEMA regress_poser CASCADE;
+DROP TABLE got;
 DROP FUNCTION IF EXISTS drain;
 DROP ROLE regress_poser_owner, regress_poser_app, regress_poser_other;

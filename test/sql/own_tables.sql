@@ -135,3 +135,4 @@ DROP EXTENSION poser CASCADE;
 DROP SCHEMA history, "A schema's ""name"" 100%" CASCADE;
 DROP TABLE customer, customer_version, invoice_line, invoice_line_version, stock, stock_version, empty, empty_version, types, types_version, orders, things, log;
 DROP DOMAIN positive;
+DROP FUNCTION columns, indexes;

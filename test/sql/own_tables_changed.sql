@@ -262,3 +262,8 @@ SELECT * FROM last_versions('sale_version', 2);
 DROP EXTENSION poser;
 DROP EXTENSION poser CASCADE;
 SELECT count(*) > 0 FROM item_version;
+
+SET client_min_messages = warning;
+DROP SCHEMA "Sales" CASCADE;
+DROP TABLE "History of clients", price, price_version, item, item_version, sale, sale_version, sale_north_version;
+DROP FUNCTION last_versions, versions;

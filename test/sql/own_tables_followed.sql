@@ -96,3 +96,4 @@ DROP EXTENSION poser CASCADE;
 DROP TABLE client, customer_version, sale, sale_version, sale_south, mine, mine_version, other;
 DROP OWNED BY regress_owner, regress_member;
 DROP ROLE regress_member, regress_owner;
+DROP FUNCTION versions;
