@@ -253,11 +253,7 @@ check_fixed(const PoserCheck *check, Oid target)
 			poser_check_batches(check);
 		if (is_from(check, 4) && can_check(HISTORY, check->nspid) && can_check(CONSUMERS, check->nspid) &&
 			poser_is_owner(get_relname_relid("poser_datasync_consumer", check->nspid), GetUserId()))
-		{
 			poser_check_consumers(check);
-			if (is_from(check, 6) && get_attnum(get_relname_relid("poser_datasync_consumer", check->nspid), "tables") > 0)
-				poser_check_consumer_tables(check);
-		}
 	}
 	SetUserIdAndSecContext(save_userid, save_sec_context);
 }

@@ -41,7 +41,6 @@ extern void poser_check_counts(const PoserCheck *check);
 extern void poser_check_history(const PoserCheck *check, Oid target);
 extern void poser_check_batches(const PoserCheck *check);
 extern void poser_check_consumers(const PoserCheck *check);
-extern void poser_check_consumer_tables(const PoserCheck *check);
 
 /* check_own.c */
 extern List *poser_check_find_own(Oid nspid);

@@ -33,13 +33,13 @@
 
 /*
  * Tables with triggers of the history that have no table of versions: those that were bound,
- * and partitions that were.  $1 is the schema of the extension.
+ * and partitions that were, with the argument 'partition'.  $1 is the schema of the extension.
  */
 static const char *const unbound_tables =
 	"SELECT DISTINCT t.tgrelid\n"
 	"  FROM pg_trigger AS t JOIN pg_proc AS p ON p.oid = t.tgfoid\n"
 	" WHERE p.pronamespace = $1 AND p.proname = 'poser_version'\n"
-	"   AND (t.tgnargs = 0 OR t.tgargs = '\\x706172746974696f6e00')\n"
+	"   AND (t.tgnargs = 0 OR encode(t.tgargs, 'hex') = '706172746974696f6e00')\n"
 	" ORDER BY t.tgrelid";
 
 /*

@@ -261,9 +261,9 @@ static const char *const check_consumers =
 
 /* Tables that are gone, not tracked or not granted, since 1.6. */
 static const char *const check_consumer_tables =
-	"SELECT format('consumer %%s', c.consumer), problem\n"
-	"  FROM %1$s.poser_datasync_consumer AS c, %1$s.poser_datasync_problem(c.consumer) AS problem\n"
-	" WHERE problem IS NOT NULL\n"
+	"SELECT format('consumer %%s', c.consumer), found.problem\n"
+	"  FROM %1$s.poser_datasync_consumer AS c, %1$s.poser_datasync_problem(c.consumer) AS found (problem)\n"
+	" WHERE found.problem IS NOT NULL\n"
 	" ORDER BY 1";
 
 /* Check positions, handlers, roles and tables of consumers. */
@@ -287,34 +287,4 @@ poser_check_consumers(const PoserCheck *check)
 	}
 	if (has_tables)
 		poser_check_run(check, psprintf(check_consumer_tables, check->schema));
-}
-
-/*
- * Tables of consumers that are gone, or have no history any more.  %1$s is the schema; %2$s is
- * a list of the OIDs of all tables that have one.
- */
-static const char *const check_consumer_tables =
-	"SELECT format('consumer %%s', c.consumer),\n"
-	"       CASE WHEN t.oid IS NULL THEN format('has the table with the OID %%s, which does not exist', listed.oid)\n"
-	"            ELSE format('has the table %%s, which has no history', t.oid::regclass) END\n"
-	"  FROM %1$s.poser_datasync_consumer AS c, unnest(c.tables::oid[]) AS listed (oid)\n"
-	"       LEFT JOIN pg_class AS t ON t.oid = listed.oid\n"
-	" WHERE listed.oid NOT IN (%2$s)\n"
-	" ORDER BY 1, 2";
-
-/* Check the tables of consumers; they have them since version 1.6. */
-void
-poser_check_consumer_tables(const PoserCheck *check)
-{
-	List *tables = poser_tracked_tables(check->nspid);
-	StringInfoData oids;
-	ListCell *lc;
-
-	initStringInfo(&oids);
-	appendStringInfoString(&oids, "0");
-	foreach(lc, tables)
-	{
-		appendStringInfo(&oids, ", %u", ((PoserTracked *) lfirst(lc))->relid);
-	}
-	poser_check_run(check, psprintf(check_consumer_tables, check->schema, oids.data));
 }
