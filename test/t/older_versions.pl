@@ -141,6 +141,7 @@ ROLLBACK;
 EOF
 	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\n0\n" ],
 SET client_min_messages = warning;
+SELECT poser_datasync_drop(consumer) FROM poser_datasync_consumer \gset
 CREATE TABLE own (id int PRIMARY KEY, email text);
 CREATE EVENT TRIGGER follow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION poser_follow();
 SELECT poser_track('own');
