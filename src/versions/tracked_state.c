@@ -214,15 +214,15 @@ check_names(PoserTrackedState *state, const PoserBinding *binding, Relation rel,
 	}
 }
 
-/* Check a table that is bound by poser_track(). */
+/* Check a table that is bound by poser_track().  "bindings" are all of the table. */
 static void
-check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, Oid nspid)
+check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, const List *bindings,
+		  Oid nspid)
 {
 	PoserVersioned versioned;
 	PoserBinding binding;
 	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
 	const char *problem;
-	List *bindings = poser_tracked_bindings_of(tracked->relid, nspid);
 	ListCell *lc;
 
 	/* the binding */
@@ -273,11 +273,11 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 
 /*
  * Find out whether changes of a table are recorded, and what is wrong.  "tracked" is from
- * poser_tracked_tables() or poser_tracked_bindings().  Returns false if one of its tables
- * is gone.
+ * poser_tracked_tables() or poser_tracked_bindings(), and "bindings" are all bindings of the
+ * table, also those that do not count.  Returns false if one of its tables is gone.
  */
 bool
-poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid)
+poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid)
 {
 	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
 	Relation versions = rel != NULL ? try_relation_open(tracked->versions, AccessShareLock) : NULL;
@@ -285,7 +285,7 @@ poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid n
 
 	memset(state, 0, sizeof(PoserTrackedState));
 	if (result && OidIsValid(tracked->binding))
-		check_own(state, tracked, rel, versions, nspid);
+		check_own(state, tracked, rel, versions, bindings, nspid);
 	else if (result)
 	{
 		poser_versioned_fixed_columns(&state->columns, rel, versions, nspid);
