@@ -401,6 +401,22 @@ bound_to(Oid versions, Oid nspid)
 	return InvalidOid;
 }
 
+/* Returns which partition keeps a relation from being a table of versions, as a sentence; NULL if none does. */
+static const char *
+no_versions_partition(Relation versions)
+{
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(RelationGetRelid(versions), NoLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_FOREIGN_TABLE)
+			return psprintf("Its partition \"%s\" is a foreign table.", get_rel_name(lfirst_oid(lc)));
+		if (get_rel_persistence(lfirst_oid(lc)) != RELPERSISTENCE_PERMANENT)
+			return psprintf("Its partition \"%s\" is a temporary or an unlogged table.", get_rel_name(lfirst_oid(lc)));
+	}
+	return NULL;
+}
+
 /* Returns why this relation cannot have the versions of the table, as a sentence; NULL if it can.  It is open and locked. */
 static const char *
 no_versions(PoserTrack *track, Relation versions)
@@ -409,6 +425,7 @@ no_versions(PoserTrack *track, Relation versions)
 	Oid owner = poser_owner_of(track->relid);
 	Oid other = bound_to(relid, track->nspid);
 	const char *no_table = poser_track_no_table(versions);
+	const char *no_partition;
 	PoserTracked tracked;
 
 	if (no_table != NULL)
@@ -419,6 +436,9 @@ no_versions(PoserTrack *track, Relation versions)
 		return "It inherits from another table, or is a partition.";
 	if (relid < FirstNormalObjectId || OidIsValid(getExtensionOfObject(RelationRelationId, relid)))
 		return "It belongs to the system or to an extension.";
+	no_partition = no_versions_partition(versions);
+	if (no_partition != NULL)
+		return no_partition;
 	if (list_member_oid(track->tree, relid) || poser_tracked_find(relid, track->nspid, &tracked))
 		return "It is a table that is tracked.";
 	if (OidIsValid(other) && other != track->relid)

@@ -51,6 +51,7 @@ extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
 extern Oid poser_owner_of(Oid relid);
+extern List *poser_binding_detached(Oid relid, Oid nspid, const List *tree);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);

@@ -136,7 +136,7 @@ typedef struct PoserTrackedState
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
-extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
+extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
 extern bool poser_have_one_owner(Oid a, Oid b);
