@@ -46,7 +46,18 @@ extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);
 extern void poser_check_readable(Oid owned, Oid relid);
-extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);
+
+/* The user that was current before poser_become_owner(). */
+typedef struct PoserCaller
+{
+	Oid userid;
+	int sec_context;
+	int level; /* of settings; 0 if there are none */
+} PoserCaller;
+
+extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
+extern void poser_become_owner(Oid relid, PoserCaller *caller);
+extern void poser_become_caller(PoserCaller *caller);
 extern Oid poser_table_by_name(const char *name, Oid nspid);
 extern void poser_table_kind_error(const char *name);
 

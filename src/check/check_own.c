@@ -254,8 +254,7 @@ check_ids(const PoserCheck *check, const PoserVersioned *versioned, const char *
 	TupleDesc desc = CreateTemplateTupleDesc(2);
 	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
 	EphemeralNamedRelationData enr;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "is_change", BOOLOID, -1, 0);
@@ -271,9 +270,9 @@ check_ids(const PoserCheck *check, const PoserVersioned *versioned, const char *
 	dest->rDestroy(dest);
 
 	poser_register_rows(&enr, "ids", desc, store, tuplestore_tuple_count(store));
-	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->transactions, &caller);
 	poser_check_run(check, psprintf(check_own_ids, check->schema, quote_literal_cstr(versions), versioned->versions));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_unregister_relation("ids");
 	tuplestore_end(store);
 }
@@ -365,8 +364,7 @@ lock_and_check(const PoserCheck *check, Oid relid, const char *table, bool wait)
 {
 	const char *locked = NULL;
 	List *bindings = NIL;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	ListCell *lc;
 
 	if (!lock_relation(relid, wait))
@@ -391,9 +389,9 @@ lock_and_check(const PoserCheck *check, Oid relid, const char *table, bool wait)
 	/* in READ COMMITTED this snapshot is newer than the locks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	check_table(check, relid, bindings, table);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 }

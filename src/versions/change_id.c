@@ -221,12 +221,11 @@ poser_change_id_greatest(const PoserVersioned *versioned)
 static void
 set_sequence(const PoserVersioned *versioned, int64 value)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
-	poser_become_owner(versioned->sequence, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->sequence, &caller);
 	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(versioned->sequence), Int64GetDatum(value));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /* Returns "id" or, if it is in use or less than an id that is, a greater one. */
@@ -289,18 +288,17 @@ poser_change_id_next(const PoserVersioned *versioned)
 int64
 poser_change_id_given(const PoserVersioned *versioned)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	Datum value;
 	LOCAL_FCINFO(fcinfo, 1);
 
 	/* pg_sequence_last_value() is null if the sequence has given no value yet */
-	poser_become_owner(versioned->sequence, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->sequence, &caller);
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = ObjectIdGetDatum(versioned->sequence);
 	fcinfo->args[0].isnull = false;
 	value = pg_sequence_last_value(fcinfo);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return fcinfo->isnull ? 0 : DatumGetInt64(value);
 }
 

@@ -558,17 +558,16 @@ lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wa
 static int64
 own_until(PoserPruning *pruning, const PoserTracked *tracked, const char *relation, bool *isnull)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 needed = PG_INT64_MAX;
 
 	/* most databases have no consumer that needs anything; then all tables have the same answer */
-	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(pruning->transactions, &caller);
 	if (poser_first_needed_hook != NULL && pruning->needed == 0)
 		pruning->needed = poser_first_needed_hook(pruning->nspid, InvalidOid);
 	if (poser_first_needed_hook != NULL && pruning->needed < PG_INT64_MAX)
 		needed = poser_first_needed_hook(pruning->nspid, tracked->relid);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	if (needed != PG_INT64_MAX)
 		return poser_prune_until(pruning, relation, needed, isnull);
 	if (!pruning->has_until)
@@ -621,16 +620,15 @@ void
 poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool wait)
 {
 	PoserVersioned versioned;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 removed = 0;
 
 	if (!lock_own_table(pruning, tracked, wait))
 		return;
-	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	poser_become_owner(tracked->versions, &caller);
 	if (!wait && !can_have_old_versions(pruning, tracked))
 	{
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		return;
 	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
@@ -642,7 +640,7 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 		removed = prune_described(pruning, &versioned, tracked);
 		PopActiveSnapshot();
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	pruning->removed += removed;
 }
 

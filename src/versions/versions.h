@@ -116,6 +116,7 @@ extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 
 /* As poser_tracked_tables(), but only bindings, and also those that do not count. */
+extern Oid poser_owner_of(Oid relid);
 extern List *poser_tracked_bindings(Oid nspid);
 extern List *poser_tracked_bindings_of(Oid relid, Oid nspid);
 
