@@ -270,5 +270,6 @@ extern void poser_savepoint_set(PoserSavepoint *savepoint);
 extern void poser_savepoint_release(PoserSavepoint *savepoint);
 extern void poser_savepoint_rollback(PoserSavepoint *savepoint);
 extern ErrorData *poser_savepoint_catch_any(PoserSavepoint *savepoint);
+extern bool poser_is_cancel_request(const ErrorData *error);
 
 #endif /* POSER_BASE_H */

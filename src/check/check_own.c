@@ -422,7 +422,7 @@ poser_check_own(const PoserCheck *check, Oid relid, bool wait)
 		ErrorData *error = poser_savepoint_catch_any(&savepoint);
 
 		/* a request to stop is obeyed */
-		if (wait || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		if (wait || poser_is_cancel_request(error))
 			ReThrowError(error);
 		poser_check_add(check, psprintf("table %s", table), psprintf("cannot be checked: %s", error->message));
 		FreeErrorData(error);

@@ -35,6 +35,9 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
+/* Up to here the sequence is moved on for tables of any owner.  It is far more than a database needs, and leaves as good as all ids. */
+#define MAX_OWN_CHANGE_ID (INT64CONST(1) << 52)
+
 /* The last id that this session has drawn, and the sequence that gave it. */
 static int64 last_id = 0;
 static Oid last_sequence = InvalidOid;
@@ -228,6 +231,26 @@ set_sequence(const PoserVersioned *versioned, int64 value)
 	poser_become_caller(&caller);
 }
 
+/*
+ * The sequence is about to be moved on.  Raises an error if this is for an id that the owner
+ * of a tracked table may have invented: all histories share the sequence, and one role must
+ * not use it up for the others.
+ */
+static void
+check_may_move(const PoserVersioned *versioned)
+{
+	int64 greatest;
+
+	if (!versioned->own || poser_is_owner(versioned->sequence, poser_owner_of(versioned->versions)))
+		return;
+	greatest = greatest_version(versioned);
+	if (greatest > MAX_OWN_CHANGE_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("change_id %lld of table \"%s\" is too great", (long long) greatest, get_rel_name(versioned->versions)),
+				 errhint("Only a table that the owner of extension \"poser\" owns can move the sequence of ids so far on.")));
+}
+
 /* Returns "id" or, if it is in use or less than an id that is, a greater one. */
 static int64
 compare(const PoserVersioned *versioned, int64 id)
@@ -241,6 +264,7 @@ compare(const PoserVersioned *versioned, int64 id)
 		id = nextval_internal(versioned->sequence, false);
 		if (id <= greatest)
 		{
+			check_may_move(versioned);
 			set_sequence(versioned, greatest);
 			id = nextval_internal(versioned->sequence, false);
 		}
