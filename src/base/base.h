@@ -42,6 +42,7 @@ extern void poser_structure_error(Relation rel);
 extern void poser_check_type(Relation rel, TupleDesc desc, int column, Oid type);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
+extern Oid poser_owner_of(Oid relid);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);
@@ -239,6 +240,7 @@ extern void poser_setting_init(void);
 extern void poser_check_setting(const char *name, const char *value);
 extern int poser_begin_settings(const PoserSetting *settings, int n);
 extern int poser_begin_text_settings(void);
+extern int poser_begin_impatience(Oid relid);
 
 /* progress.c */
 

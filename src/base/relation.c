@@ -339,6 +339,20 @@ poser_is_always_identity(Oid relid, AttrNumber column)
 	return result;
 }
 
+/* Returns the owner of a relation; InvalidOid if the relation is gone. */
+Oid
+poser_owner_of(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Does the role have the rights of the relation's owner? */
 bool
 poser_is_owner(Oid relid, Oid roleid)

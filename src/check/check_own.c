@@ -414,6 +414,8 @@ poser_check_own(const PoserCheck *check, Oid relid, bool wait)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
+		if (!wait)
+			(void) poser_begin_impatience(relid);
 		lock_and_check(check, relid, table, wait);
 		poser_savepoint_rollback(&savepoint);
 	}

@@ -45,6 +45,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -665,9 +666,12 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
+			int level = poser_begin_impatience(tracked->versions);
+
 			SPI_connect();
 			poser_prune_own_table(pruning, tracked, false);
 			SPI_finish();
+			AtEOXact_GUC(true, level);
 			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();

@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -340,9 +341,12 @@ record_own_tables(Recording *recording, List *tables)
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
+			int level = poser_begin_impatience(tracked->relid);
+
 			SPI_connect();
 			record_table(recording, tracked);
 			SPI_finish();
+			AtEOXact_GUC(true, level);
 			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();

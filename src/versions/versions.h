@@ -116,7 +116,6 @@ extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 
 /* As poser_tracked_tables(), but only bindings, and also those that do not count. */
-extern Oid poser_owner_of(Oid relid);
 extern List *poser_tracked_bindings(Oid nspid);
 extern List *poser_tracked_bindings_of(Oid relid, Oid nspid);
 
@@ -134,6 +133,7 @@ typedef struct PoserTrackedState
 	PoserOwnColumns columns;
 	bool recording;
 	bool described; /* can poser_tracked_describe() describe it? */
+	bool locked;	/* another transaction has locked it, so nothing but this is known */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
