@@ -27,7 +27,6 @@
 #include "catalog/pg_inherits.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -58,29 +57,14 @@ has_code(Relation index)
 		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
-/* What was current before begin_code(). */
-typedef struct Caller
-{
-	Oid userid;
-	int sec_context;
-	int nestlevel;
-} Caller;
-
-/* Expressions and predicates of indexes are the code of the table's owner.  They run with the rights of the owner, and leave no setting behind. */
+/*
+ * Expressions and predicates of indexes are the code of the table's owner.  They run with the
+ * rights of the owner, and leave no setting behind.  Ends with poser_become_caller().
+ */
 static void
-begin_code(PoserDirectTable *table, Caller *caller)
+begin_code(PoserDirectTable *table, PoserCaller *caller)
 {
-	GetUserIdAndSecContext(&caller->userid, &caller->sec_context);
-	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
-						   caller->sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	caller->nestlevel = NewGUCNestLevel();
-}
-
-static void
-end_code(Caller *caller)
-{
-	AtEOXact_GUC(false, caller->nestlevel);
-	SetUserIdAndSecContext(caller->userid, caller->sec_context);
+	poser_become_role(table->rel->rd_rel->relowner, SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
 }
 
 /* Close the plain indexes.  Their locks are released, as the executor does. */
@@ -192,7 +176,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 {
 	List *indexes;
 	ListCell *lc;
-	Caller caller;
+	PoserCaller caller;
 
 	if (table->indexes != NULL)
 		return;
@@ -213,7 +197,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 		begin_code(table, &caller);
 	ExecOpenIndices(table->indexes, false);
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 }
 
 /*
@@ -258,7 +242,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	List *conflicts;
 	ListCell *lc;
 	bool result = true;
-	Caller caller;
+	PoserCaller caller;
 
 	poser_direct_open_indexes(table);
 	if (table->runs_code)
@@ -272,7 +256,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 			check_deferrable(table, lfirst_oid(lc), slot);
 	}
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;

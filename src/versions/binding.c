@@ -167,20 +167,6 @@ binding_function(Oid nspid)
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
 }
 
-/* Returns the owner of a relation; InvalidOid if the relation is gone. */
-Oid
-poser_owner_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid result;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return result;
-}
-
 /* Do two relations have one owner? */
 bool
 poser_have_one_owner(Oid a, Oid b)

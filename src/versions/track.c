@@ -107,13 +107,11 @@ run(const char *sql)
 static void
 run_as_caller(const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	poser_become_role(GetUserId(), SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION, &caller);
 	run(sql);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /*
@@ -124,17 +122,16 @@ run_as_caller(const char *sql)
 void
 poser_track_run(const PoserTrack *track, Oid relid, const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	if (!poser_is_owner(relid, GetUserId()) && !poser_have_one_owner(relid, track->relid))
 	{
 		run_as_caller(sql);
 		return;
 	}
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	run(sql);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /*
@@ -157,16 +154,15 @@ poser_track_run_on_both(const PoserTrack *track, const char *sql)
 bool
 poser_track_finds_row(const PoserTrack *track, Oid relid, const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool result;
 
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	result = poser_run(&(PoserQuery) {.sql = sql, .once = true, .read_only = true, .limit = 1}) > 0;
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);

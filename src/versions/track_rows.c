@@ -149,17 +149,16 @@ find_horizon(const PoserTrack *track, const char *sql)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	char *result = NULL;
 
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	poser_become_owner(track->versions, &save_userid, &save_sec_context);
+	poser_become_owner(track->versions, &caller);
 	if (poser_run(&(PoserQuery) {.sql = sql, .once = true, .read_only = true, .limit = 1}) > 0)
 		result = MemoryContextStrdup(context, psprintf(POSER_HORIZON_FORMAT, (long long) poser_result_int64(1, NULL),
 													   (long long) poser_result_int64(2, NULL)));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);

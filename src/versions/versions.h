@@ -133,6 +133,7 @@ typedef struct PoserTrackedState
 	PoserOwnColumns columns;
 	bool recording;
 	bool described; /* can poser_tracked_describe() describe it? */
+	bool locked;	/* another transaction has locked it, so nothing but this is known */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
