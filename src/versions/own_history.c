@@ -212,7 +212,7 @@ row_query(const PoserVersioned *versioned, const PoserMatch *match)
  *
  *	SELECT v.invoice_id, ..., before.invoice_id, ...
  *	  FROM (SELECT * FROM invoice_line_version AS v
- *	         ORDER BY v.change_id DESC LIMIT 50000 + 10 * LEAST($2, 1000000)) AS v
+ *	         ORDER BY v.change_id DESC LIMIT 20000 + (10 * LEAST($2, 1000000))) AS v
  *	       <join with the versions before>
  *	 WHERE v.item = $1 OR v.operation_type = 1 AND before.operation_type <> 2 AND before.item = $1
  *	 ORDER BY v.change_id DESC LIMIT $2
@@ -246,7 +246,7 @@ changes_query(const PoserVersioned *versioned, const PoserMatch *match, int limi
 		appendStringInfoString(&sql, as_record ? ")" : "");
 		if (newest)
 		{
-			appendStringInfo(&sql, "\n  FROM (SELECT * FROM %s AS v ORDER BY v.%s DESC LIMIT 50000 OPERATOR(pg_catalog.+) 10 OPERATOR(pg_catalog.*) LEAST($%d, 1000000)) AS v",
+			appendStringInfo(&sql, "\n  FROM (SELECT * FROM %s AS v ORDER BY v.%s DESC LIMIT 20000 OPERATOR(pg_catalog.+) (10 OPERATOR(pg_catalog.*) LEAST($%d, 1000000))) AS v",
 							 versions, poser_history_column(versioned, versioned->change_id), limit);
 			append_before(&sql, versioned);
 			appendStringInfoString(&sql, "\n WHERE (");
