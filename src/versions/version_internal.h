@@ -190,7 +190,8 @@ extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
-extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+extern bool poser_history_pairs_are_wide(const PoserVersioned *versioned);
+extern bool poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
 
 /* match.c */
