@@ -266,7 +266,7 @@ poser_transaction_record(const PoserVersioned *versioned, Oid role, const char *
 	if (comment == NULL)
 		comment = setting(poser_comment, "poser.comment");
 	top = GetTopFullTransactionId();
-	note_changed_table(versioned->own ? versioned->target : versioned->relid);
+	note_changed_table(versioned->relid);
 	if (current.relid == versioned->transactions &&
 		FullTransactionIdEquals(current.top, top) &&
 		TransactionIdIsCurrentTransactionId(current.xid) &&

@@ -444,6 +444,11 @@ truncated_tables(Relation rel, Oid function)
 		ListCell *above;
 
 		CHECK_FOR_INTERRUPTS();
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+			ereport(ERROR,
+					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+					 errmsg("cannot record the TRUNCATE of foreign table \"%s\"", get_rel_name(relid)),
+					 errhint("Truncate the other partitions of table \"%s\".", RelationGetRelationName(rel))));
 		if (get_rel_relkind(relid) != RELKIND_RELATION)
 			continue;
 		foreach(above, lcons_oid(relid, get_partition_ancestors(relid)))

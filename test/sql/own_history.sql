@@ -64,12 +64,14 @@ ALTER TABLE invoice_line DROP article;
 SELECT * FROM changes('invoice_line', '{"invoice": 7, "line": 2}', 1);
 ALTER TABLE invoice_line ADD article int;
 SELECT * FROM changes('invoice_line', '{"article": 7}');
+SET client_min_messages = warning;
 SELECT poser_track('invoice_line');
 UPDATE invoice_line SET article = 1 WHERE invoice = 7;
 SELECT * FROM changes('invoice_line', '{"article": 1}');
 
 -- A column that is excluded later is not shown any more.
 SELECT poser_track('customer', exclude => '{pw,notes}');
+RESET client_min_messages;
 SELECT * FROM changes('customer', '{"id": 1}');
 
 -- Errors, with their SQLSTATE

@@ -6,10 +6,9 @@ CREATE EXTENSION poser;
 CREATE FUNCTION is_partial(versions regclass) RETURNS boolean LANGUAGE sql AS
 	$$SELECT split_part(encode(tgargs, 'escape'), '\000', 2) = 'partial' FROM pg_trigger WHERE tgrelid = versions AND tgname = 'poser_versions_of'$$;
 
--- Keys of two columns: equal numbers are one key, and so are texts that the collation
--- calls equal.  A column of json has no equality, so its bytes are compared.
-CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-CREATE TABLE invoice_line (invoice numeric, item text COLLATE nocase, data json, price numeric, PRIMARY KEY (invoice, item));
+-- Keys of two columns, of which equal numbers are one key.  A column of json has no
+-- equality, so its bytes are compared.
+CREATE TABLE invoice_line (invoice numeric, item text, data json, price numeric, PRIMARY KEY (invoice, item));
 SELECT poser_track('invoice_line');
 INSERT INTO invoice_line VALUES (1, 'a', '{"x":1}', 1), (2, 'b', '{"x":1}', 1), (3, 'c', '{"x":1}', 1), (4, 'd', NULL, NULL);
 CREATE VIEW versions AS
@@ -17,7 +16,7 @@ SELECT invoice, item, data, price, (ARRAY['insert', 'update', 'delete'])[operati
   FROM invoice_line_version JOIN poser_transaction ON id = transaction_id ORDER BY change_id;
 SELECT poser_record_versions('invoice_line');
 ALTER TABLE invoice_line DISABLE TRIGGER USER;
-UPDATE invoice_line SET invoice = 1.0, item = 'A' WHERE invoice = 1;
+UPDATE invoice_line SET invoice = 1.0 WHERE invoice = 1;
 UPDATE invoice_line SET data = '{"x": 1}' WHERE invoice = 2;
 DELETE FROM invoice_line WHERE invoice = 3;
 INSERT INTO invoice_line VALUES (5, 'e', '[]', 5);
@@ -158,6 +157,5 @@ DROP ROLE regress_owner, regress_auditor;
 
 DROP TABLE invoice_line, invoice_line_version, doc, doc_version, doc2, doc2_version, doc3, doc3_version, part, part_n, part_version,
 	wide, wide_version, log CASCADE;
-DROP COLLATION nocase;
 DROP FUNCTION is_partial;
 DROP EXTENSION poser;
