@@ -171,7 +171,8 @@ extern bool poser_direct_delete(Relation rel, ItemPointer tid);
 
 /*
  * An index of a table, to look up rows.  The index of a partitioned table is looked up in
- * all partitions; then "scan" is NULL, and the rows come in the order of a column.
+ * all partitions; then "scan" is NULL, and the rows come in the order of a column.  Without
+ * an index, "reading" finds the rows by reading the table.
  */
 typedef struct PoserLookup
 {
@@ -180,6 +181,7 @@ typedef struct PoserLookup
 	TupleTableSlot *slot; /* NULL when it is not open */
 	struct PoserLookupPartition *partitions;
 	int npartitions;
+	struct PoserLookupReading *reading;
 	AttrNumber order; /* the column (bigint) that follows the looked-up ones in the index; 0 if the order does not matter */
 	int nkeys;
 	ScanKey keys;			 /* of the last look-up, to be used again */
@@ -188,6 +190,8 @@ typedef struct PoserLookup
 } PoserLookup;
 
 extern void poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys);
+extern void poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+										const Oid *equal, const Oid *collations, AttrNumber order);
 extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
 extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
 extern void poser_lookup_close(PoserLookup *lookup);

@@ -25,12 +25,15 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
 
 #include "base/base.h"
 
@@ -411,6 +414,94 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
 }
 
+/* Looking up rows in a table without an index: the table is read, and the rows are sorted. */
+typedef struct PoserLookupReading
+{
+	Relation rel;
+	List *relids; /* the table, or its partitions */
+	int nkeys;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	FmgrInfo equal[INDEX_MAX_KEYS];
+	Oid collations[INDEX_MAX_KEYS];
+	AttrNumber order;
+	Tuplesortstate *sort; /* the rows that were found; NULL before the first look-up */
+} PoserLookupReading;
+
+/*
+ * As poser_lookup_open() where no index has the columns.  The rows with equal values in
+ * "columns" come in descending order of the column "order" (bigint), so only
+ * BackwardScanDirection and BTEqualStrategyNumber can be used.  Each look-up reads all of
+ * "relids", which are the table or its partitions, so this is slow.
+ */
+void
+poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+							const Oid *equal, const Oid *collations, AttrNumber order)
+{
+	PoserLookupReading *reading = palloc0(sizeof(PoserLookupReading));
+
+	memset(lookup, 0, sizeof(PoserLookup));
+	lookup->context = CurrentMemoryContext;
+	lookup->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	lookup->reading = reading;
+	reading->rel = rel;
+	reading->relids = relids;
+	reading->nkeys = nkeys;
+	reading->order = order;
+	for (int i = 0; i < nkeys; i++)
+	{
+		reading->columns[i] = columns[i];
+		reading->collations[i] = collations[i];
+		fmgr_info(equal[i], &reading->equal[i]);
+	}
+}
+
+/* Free the rows that were found. */
+static void
+end_reading(PoserLookupReading *reading)
+{
+	if (reading->sort != NULL)
+		tuplesort_end(reading->sort);
+	reading->sort = NULL;
+}
+
+/* As poser_lookup_begin(), without an index. */
+static void
+read_rows(PoserLookup *lookup, const Datum *values, const bool *nulls)
+{
+	PoserLookupReading *reading = lookup->reading;
+	Oid greater = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid collation = InvalidOid;
+	bool nulls_first = true;
+	PoserTableScan scan;
+	MemoryContext old;
+
+	ExecClearTuple(lookup->slot);
+	end_reading(reading);
+	old = MemoryContextSwitchTo(lookup->context);
+	reading->sort = tuplesort_begin_heap(RelationGetDescr(reading->rel), 1, &reading->order, &greater, &collation,
+										 &nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	MemoryContextSwitchTo(old);
+	poser_scan_begin(&scan, list_copy(reading->relids), reading->rel);
+	while (poser_scan_next(&scan))
+	{
+		bool same = true;
+
+		for (int i = 0; same && i < reading->nkeys; i++)
+		{
+			bool isnull;
+			Datum value = slot_getattr(scan.slot, reading->columns[i], &isnull);
+
+			same = nulls != NULL && nulls[i] ? isnull
+											 : !isnull && DatumGetBool(FunctionCall2Coll(&reading->equal[i], reading->collations[i],
+																						 value, values[i]));
+		}
+		if (same)
+			tuplesort_puttupleslot(reading->sort, scan.slot);
+	}
+	poser_scan_end(&scan);
+	tuplesort_performsort(reading->sort);
+}
+
 /*
  * Begin to look up rows: newest versions that are committed or this transaction's own.
  * "nulls" says which values are null; NULL if none is.  A null is only looked up with
@@ -421,6 +512,12 @@ poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *va
 {
 	MemoryContext old;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(strategy == BTEqualStrategyNumber);
+		read_rows(lookup, values, nulls);
+		return;
+	}
 	for (int i = 0; i < lookup->npartitions; i++)
 	{
 		poser_lookup_begin(&lookup->partitions[i].lookup, strategy, values, nulls);
@@ -506,6 +603,11 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	MemoryContext old;
 	bool found;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(ScanDirectionIsBackward(direction));
+		return tuplesort_gettupleslot(lookup->reading->sort, true, false, lookup->slot, NULL);
+	}
 	if (lookup->scan == NULL)
 		return next_of_partitions(lookup, direction);
 	old = MemoryContextSwitchTo(lookup->context);
@@ -514,7 +616,7 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	return found;
 }
 
-/* Close an index that was opened by poser_lookup_open().  Its lock stays. */
+/* Close what poser_lookup_open() or poser_lookup_open_unindexed() has opened.  Locks stay. */
 void
 poser_lookup_close(PoserLookup *lookup)
 {
@@ -525,9 +627,17 @@ poser_lookup_close(PoserLookup *lookup)
 	}
 	if (lookup->scan != NULL)
 		index_endscan(lookup->scan);
-	index_close(lookup->index, NoLock);
+	if (lookup->index != NULL)
+		index_close(lookup->index, NoLock);
 	ExecDropSingleTupleTableSlot(lookup->slot);
-	pfree(lookup->keys);
+	if (lookup->reading != NULL)
+	{
+		end_reading(lookup->reading);
+		list_free(lookup->reading->relids);
+		pfree(lookup->reading);
+	}
+	else
+		pfree(lookup->keys);
 	memset(lookup, 0, sizeof(PoserLookup));
 }
 
