@@ -421,6 +421,11 @@ add_table(List *result, const PoserTracked *tracked)
  * The catalogs are read as they are now, and nothing is locked.  The caller acts as the
  * owner.
  *
+ * The list is made anew each time, although that takes time for a thousand tables.  A
+ * session gets the invalidations of a transaction after snapshots see the transaction.  So a
+ * list that a session keeps can lack a table whose changes a new snapshot sees, and these
+ * would be left out for good.
+ *
  * A table that is gone, not tracked or not granted raises an error.  If "problem" is not
  * NULL, such a table is left out, and *problem is the message for the first one.  With
  * "ungranted" a table that is not granted is not left out: its changes are still to come.

@@ -40,7 +40,7 @@ bool
 poser_prune_read_position(const PoserPruning *pruning, const char *relation, PoserPosition *position)
 {
 	Oid argtypes[] = {NAMEOID};
-	NameData name;
+	NameData name = {0};
 	Datum values[] = {NameGetDatum(&name)};
 	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen, issued_before\n"
 						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
@@ -84,7 +84,7 @@ void
 poser_prune_write_position(const PoserPruning *pruning, const char *relation, const PoserPosition *position)
 {
 	const char *name = poser_relation_name(pruning->positions);
-	NameData relation_name;
+	NameData relation_name = {0};
 	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID};
 	Datum values[lengthof(argtypes)] = {NameGetDatum(&relation_name)};
 	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
