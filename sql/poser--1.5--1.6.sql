@@ -4,7 +4,9 @@
 -- see the script to 1.5.
 
 SELECT @extschema@.poser_lock_tables(ARRAY[
-	['poser_datasync_consumer', 'ACCESS EXCLUSIVE']
+	['poser_datasync_consumer', 'ACCESS EXCLUSIVE'],
+	['poser_datasync_status', 'ACCESS EXCLUSIVE'],
+	['poser_prune_position', 'SHARE UPDATE EXCLUSIVE']
 ]);
 
 -- Tracking
