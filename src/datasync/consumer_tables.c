@@ -214,7 +214,7 @@ complain(char **problem, int sqlstate, char *message, char *hint)
 				(errcode(sqlstate),
 				 errmsg_internal("%s", message),
 				 errhint("%s", hint)));
-	if (*problem == NULL)
+	else if (*problem == NULL)
 		*problem = message;
 }
 

@@ -87,6 +87,7 @@ poser_prune_write_position(const PoserPruning *pruning, const char *relation, co
 	NameData relation_name = {0};
 	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID};
 	Datum values[lengthof(argtypes)] = {NameGetDatum(&relation_name)};
+	const char *nulls;
 	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
 
 	namestrcpy(&relation_name, relation);
@@ -104,7 +105,8 @@ poser_prune_write_position(const PoserPruning *pruning, const char *relation, co
 	values[4] = CStringGetTextDatum(position->seen);
 	values[5] = Int64GetDatum(position->full_until);
 	values[6] = TimestampTzGetDatum(position->before);
-	(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn   " : "       "});
+	nulls = position->complete ? "  nn   " : "       ";
+	(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls});
 }
 
 /*
