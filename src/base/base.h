@@ -194,6 +194,7 @@ extern void poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List 
 										const Oid *equal, const Oid *collations, AttrNumber order);
 extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
 extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
+extern void poser_lookup_wait(const PoserLookup *lookup, Relation rel);
 extern void poser_lookup_close(PoserLookup *lookup);
 
 /* The rows of some tables, as rows of a table that they are partitions of. */

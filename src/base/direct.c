@@ -28,6 +28,8 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -614,6 +616,45 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	found = index_getnext_slot(lookup->scan, direction, lookup->slot);
 	MemoryContextSwitchTo(old);
 	return found;
+}
+
+/*
+ * Returns another transaction that is inserting, updating or deleting a row which the last
+ * look-up searches; InvalidTransactionId if there is none.
+ */
+static TransactionId
+other_writer(const PoserLookup *lookup, Relation rel)
+{
+	TransactionId result = InvalidTransactionId;
+	SnapshotData dirty;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+
+	for (int i = 0; i < lookup->npartitions && !TransactionIdIsValid(result); i++)
+		result = other_writer(&lookup->partitions[i].lookup, lookup->partitions[i].rel);
+	if (lookup->scan == NULL)
+		return result;
+
+	/* for each row, this snapshot says which transaction has not ended yet */
+	InitDirtySnapshot(dirty);
+	slot = table_slot_create(rel, NULL);
+	scan = index_beginscan(rel, lookup->index, &dirty, NULL, lookup->nkeys, 0, SO_NONE);
+	index_rescan(scan, lookup->keys, lookup->nkeys, NULL, 0);
+	while (!TransactionIdIsValid(result) && index_getnext_slot(scan, ForwardScanDirection, slot))
+		result = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return result;
+}
+
+/* Wait until no other transaction is writing a row that the last look-up searches.  "rel" is the table of the look-up. */
+void
+poser_lookup_wait(const PoserLookup *lookup, Relation rel)
+{
+	TransactionId other;
+
+	while (TransactionIdIsValid(other = other_writer(lookup, rel)))
+		XactLockTableWait(other, rel, NULL, XLTW_None);
 }
 
 /* Close what poser_lookup_open() or poser_lookup_open_unindexed() has opened.  Locks stay. */

@@ -137,6 +137,7 @@ typedef struct PoserRowLookup
 extern void poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned);
 extern bool poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row,
 								  bool is_version);
+extern void poser_row_lookup_wait(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row);
 extern void poser_row_lookup_close(PoserRowLookup *rows);
 
 /* reconcile.c */
@@ -146,6 +147,7 @@ extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, P
 											  int64 since, bool replaced);
 extern void poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new);
+extern void poser_reconcile_wait(PoserReconciler *reconciler, TupleTableSlot *row);
 extern void poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version);
 extern void poser_reconcile_end(PoserReconciler *reconciler);
 extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);

@@ -172,6 +172,14 @@ poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, Tup
 	return poser_lookup_next(&rows->lookup, ForwardScanDirection);
 }
 
+/* Wait until no other transaction is writing a row with the key of this row of the table. */
+void
+poser_row_lookup_wait(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row)
+{
+	(void) poser_row_lookup_find(rows, versioned, row, false);
+	poser_lookup_wait(&rows->lookup, rows->rel);
+}
+
 void
 poser_row_lookup_close(PoserRowLookup *rows)
 {
