@@ -156,6 +156,7 @@ extern void poser_scan_key(ScanKey key, Relation index, int column, StrategyNumb
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
 extern bool poser_direct_delete(Relation rel, ItemPointer tid);
+extern bool poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot snapshot);
 
 /*
  * An index of a table, to look up rows.  The index of a partitioned table is looked up in
