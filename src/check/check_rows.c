@@ -261,9 +261,9 @@ static const char *const check_consumers =
 
 /* Tables that are gone, not tracked or not granted, since 1.6. */
 static const char *const check_consumer_tables =
-	"SELECT format('consumer %%s', c.consumer), problem\n"
-	"  FROM %1$s.poser_datasync_consumer AS c, %1$s.poser_datasync_problem(c.consumer) AS problem\n"
-	" WHERE problem IS NOT NULL\n"
+	"SELECT format('consumer %%s', c.consumer), found.problem\n"
+	"  FROM %1$s.poser_datasync_consumer AS c, %1$s.poser_datasync_problem(c.consumer) AS found (problem)\n"
+	" WHERE found.problem IS NOT NULL\n"
 	" ORDER BY 1";
 
 /* Check positions, handlers, roles and tables of consumers. */

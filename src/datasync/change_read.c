@@ -445,8 +445,7 @@ deliver(ChangeReader *reader, const ChangeSource *source, TupleTableSlot *slot)
 	if (!isnull[ROW_OLD])
 	{
 		set_column(reader, reader->old, poser_payload_make(&reader->payloads, reader->context, row[ROW_OLD]), false);
-		if (operation == POSER_UPDATE)
-			set_column(reader, reader->changed, changed_columns(row[ROW_OLD], row[ROW_PAYLOAD]), false);
+		set_column(reader, reader->changed, changed_columns(row[ROW_OLD], row[ROW_PAYLOAD]), false);
 	}
 	SetUserIdAndSecContext(reader->owner, reader->sec_context);
 

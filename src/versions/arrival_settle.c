@@ -223,7 +223,7 @@ static const char *const named_tables =
 	"  FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid\n"
 	"       JOIN pg_catalog.pg_class AS c ON c.relnamespace OPERATOR(pg_catalog.=) p.pronamespace\n"
 	"            AND c.relname OPERATOR(pg_catalog.=) pg_catalog.convert_from(\n"
-	"                pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, '\\x00'::pg_catalog.bytea) OPERATOR(pg_catalog.-) 1),\n"
+	"                pg_catalog.substring(t.tgargs, 1, pg_catalog.position(t.tgargs, pg_catalog.decode('00', 'hex')) OPERATOR(pg_catalog.-) 1),\n"
 	"                pg_catalog.getdatabaseencoding())::pg_catalog.name\n"
 	" WHERE p.pronamespace OPERATOR(pg_catalog.=) $1 AND p.proname OPERATOR(pg_catalog.=) 'poser_version'::pg_catalog.name\n"
 	"   AND t.tgnargs OPERATOR(pg_catalog.>=) 2 AND c.relkind OPERATOR(pg_catalog.=) 'r'::pg_catalog.\"char\"";

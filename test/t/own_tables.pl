@@ -204,7 +204,6 @@ foreach my $role ('postgres', 'owner')
 {
 	my $all = $role eq 'postgres';
 	my $source = "source_of_$role";
-	my @data = ('--data-only', '--disable-triggers');
 
 	create_database($node, $source, owner => $role);
 	lines_as($node, $source, $role, $definitions);
@@ -237,13 +236,23 @@ foreach my $role ('postgres', 'owner')
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
 	$test->('plain, one transaction', [ $plain, \@psql, '--single-transaction' ]);
 	$test->('plain, row security', [ dumped($source, $role, 'rls', '--enable-row-security'), \@psql ]);
-	$test->('custom', [ $custom, \@pg_restore ]);
 	$test->('custom, by sections', map { [ $custom, \@pg_restore, $_ ] } @sections);
 	$test->('definitions, then data in one transaction', [ $schema, \@psql ], [ $only_data, \@psql, '--single-transaction' ]);
 	$test->('definitions, then INSERTs', [ $schema, \@psql ],
 		[ dumped($source, $role, 'inserts', '--data-only', '--rows-per-insert=7'), \@psql ]);
 	$test->('definitions, then data with row security', [ $schema, \@psql ],
 		[ dumped($source, $role, 'data rls', '--data-only', '--enable-row-security'), \@psql ]);
+
+	# --disable-triggers leaves the triggers enabled in the ordinary way
+	new_database('target', $role);
+	restored('target', $role, 'without triggers', $schema, \@psql);
+	restored('target', $role, 'without triggers', $custom, \@pg_restore, '--data-only', '--disable-triggers');
+	my $rows_only = join(' UNION ALL ', map { "SELECT '" . s/'/''/gr . "', to_jsonb(t)::text FROM $_ t" } sort %versions_of) . ' ORDER BY 1, 2';
+	same_contents($node->safe_psql('target', $rows_only), $node->safe_psql($source, $rows_only), 'without triggers: rows and histories');
+	like($node->safe_psql('target', q{SELECT * FROM poser_check('customer')}), qr/trigger poser_versions_of of public.customer_version is not enabled always/,
+		'without triggers: poser_check() says it');
+	is($node->safe_psql('target', q{SET client_min_messages = warning; SELECT poser_track('customer'); SELECT * FROM poser_check('customer')}), 'customer_version',
+		'without triggers: poser_track() corrects it');
 
 	# each table's data alone, the histories first or last, and transactions anywhere
 	my @parts = ('poser_transaction', 'poser_widget', 'poser_component', 'poser_widget_version', 'poser_component_version', 'poser_change_id_seq', 'customer_id_seq',
