@@ -237,12 +237,14 @@ typedef struct PoserProgress
 {
 	const char *what; /* the function and its table */
 	const char *phase;
-	int64 done;			  /* rows in this phase */
-	const char *activity; /* the query that the session showed before */
+	int64 done;						/* rows in this phase */
+	const char *activity;			/* the query that the session showed before */
+	char text[2 * NAMEDATALEN + 8]; /* see poser_progress_table() */
 	uint64 query_id;
 } PoserProgress;
 
 extern void poser_progress_begin(PoserProgress *progress, const char *what);
+extern void poser_progress_table(PoserProgress *progress, const char *function, Oid relid);
 extern void poser_progress_report(PoserProgress *progress, const char *phase, int64 rows);
 extern void poser_progress_count(PoserProgress *progress, int64 rows);
 extern void poser_progress_end(PoserProgress *progress);

@@ -632,6 +632,8 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 	PoserHorizon horizon = {0, 0};
 	bool isnull;
 
+	poser_progress_table(pruning->progress, "poser_prune_versions", tracked->relid);
+	poser_progress_report(pruning->progress, "removing", pruning->removed);
 	snprintf(relation, sizeof(relation), "%u%s", versioned->versions, pruning->gone ? " gone" : "");
 	transaction_id = own_until(pruning, tracked, pruning->limit < PG_INT64_MAX ? relation : NULL, &isnull);
 	if (pruning->object != NULL)
