@@ -722,9 +722,9 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 			ErrorData *error;
 
 			pruning->removed = removed;
-			if (geterrcode() == ERRCODE_QUERY_CANCELED)
-				PG_RE_THROW();
 			error = poser_savepoint_catch_any(&savepoint);
+			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),

@@ -356,9 +356,9 @@ record_own_tables(Recording *recording, List *tables)
 			ErrorData *error;
 
 			recording->recorded = recorded;
-			if (geterrcode() == ERRCODE_QUERY_CANCELED)
-				PG_RE_THROW();
 			error = poser_savepoint_catch_any(&savepoint);
+			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("versions of table \"%s\" were not recorded", get_rel_name(tracked->relid)),

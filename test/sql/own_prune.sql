@@ -110,6 +110,12 @@ SELECT poser_prune_versions('0', target => 'person', match => '{"id": 2}', gone 
 DELETE FROM person WHERE id = 1;
 SELECT poser_prune_versions('0', target => 'person', match => '{"id": 1}', gone => true);
 SELECT id, name, operation_type FROM person_version ORDER BY change_id;
+SELECT count(*) FROM person_version AS v WHERE v::text LIKE '%Ann%';
+-- What it was before is not known.
+\set VERBOSITY sqlstate
+SELECT poser_revert('person', '{"id": 1}', :before);
+SELECT a.* FROM poser_transaction AS t, poser_as_of(NULL::person, t.issued_at, '{"id": 1}') AS a WHERE t.id = :before;
+\set VERBOSITY terse
 -- Then the row comes again.  What it was before cannot be read, and the row stays.
 INSERT INTO person VALUES (1, 'Eve', 'Bonn');
 \set VERBOSITY sqlstate
