@@ -334,6 +334,19 @@ poser_direct_delete(Relation rel, ItemPointer tid)
 	return result == TM_Ok;
 }
 
+/*
+ * Delete the row at "tid" if the snapshot sees it, as DELETE does.  Returns false if it does
+ * not, or if the row was changed or deleted since.  No trigger fires.
+ */
+bool
+poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	/* the second snapshot is the one that must see the row */
+	return table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot, snapshot, true, &failure) == TM_Ok;
+}
+
 /* A partition of a table in which rows are looked up. */
 typedef struct PoserLookupPartition
 {
