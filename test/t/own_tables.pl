@@ -215,6 +215,8 @@ foreach my $role ('postgres', 'owner')
 	my $parallel = dumped($source, $role, 'parallel', '-Fd', '-j4');
 	my $schema = dumped($source, $role, 'schema', '--schema-only');
 	my $only_data = dumped($source, $role, 'data', '--data-only');
+	# only a dump of data knows that a table has to come after those that it refers to
+	my $parallel_data = dumped($source, $role, 'data in parallel', '-Fd', '-j4', '--data-only');
 
 	my $test = sub {
 		my ($way, @restores) = @_;
@@ -230,7 +232,7 @@ foreach my $role ('postgres', 'owner')
 	$test->('plain', [ $plain, \@psql ]);
 	$test->('parallel', [ $parallel, \@pg_restore, '-j4' ]);
 	$test->('definitions, then data', [ $schema, \@psql ], [ $only_data, \@psql ]);
-	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel, \@pg_restore, '--data-only', '-j4' ]);
+	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel_data, \@pg_restore, '-j4' ]);
 	next if !$all;
 
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
