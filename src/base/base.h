@@ -168,10 +168,12 @@ extern void poser_scan_key(ScanKey key, Relation index, int column, StrategyNumb
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
 extern bool poser_direct_delete(Relation rel, ItemPointer tid);
+extern bool poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot snapshot);
 
 /*
  * An index of a table, to look up rows.  The index of a partitioned table is looked up in
- * all partitions; then "scan" is NULL, and the rows come in the order of a column.
+ * all partitions; then "scan" is NULL, and the rows come in the order of a column.  Without
+ * an index, "reading" finds the rows by reading the table.
  */
 typedef struct PoserLookup
 {
@@ -180,6 +182,7 @@ typedef struct PoserLookup
 	TupleTableSlot *slot; /* NULL when it is not open */
 	struct PoserLookupPartition *partitions;
 	int npartitions;
+	struct PoserLookupReading *reading;
 	AttrNumber order; /* the column (bigint) that follows the looked-up ones in the index; 0 if the order does not matter */
 	int nkeys;
 	ScanKey keys;			 /* of the last look-up, to be used again */
@@ -188,8 +191,11 @@ typedef struct PoserLookup
 } PoserLookup;
 
 extern void poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys);
+extern void poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+										const Oid *equal, const Oid *collations, AttrNumber order);
 extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
 extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
+extern void poser_lookup_wait(const PoserLookup *lookup, Relation rel);
 extern void poser_lookup_close(PoserLookup *lookup);
 
 /* The rows of some tables, as rows of a table that they are partitions of. */
@@ -249,12 +255,14 @@ typedef struct PoserProgress
 {
 	const char *what; /* the function and its table */
 	const char *phase;
-	int64 done;			  /* rows in this phase */
-	const char *activity; /* the query that the session showed before */
+	int64 done;						/* rows in this phase */
+	const char *activity;			/* the query that the session showed before */
+	char text[2 * NAMEDATALEN + 8]; /* see poser_progress_table() */
 	uint64 query_id;
 } PoserProgress;
 
 extern void poser_progress_begin(PoserProgress *progress, const char *what);
+extern void poser_progress_table(PoserProgress *progress, const char *function, Oid relid);
 extern void poser_progress_report(PoserProgress *progress, const char *phase, int64 rows);
 extern void poser_progress_count(PoserProgress *progress, int64 rows);
 extern void poser_progress_end(PoserProgress *progress);

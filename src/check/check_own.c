@@ -325,7 +325,7 @@ check_table(const PoserCheck *check, Oid relid, List *bindings, const char *tabl
 
 		poser_check_transaction_snapshot(relid);
 		poser_check_transaction_snapshot(tracked->versions);
-		if (!poser_tracked_state(&state, tracked, check->nspid))
+		if (!poser_tracked_state(&state, tracked, bindings, check->nspid))
 			continue;
 		foreach(problem, state.problems)
 		{

@@ -214,7 +214,7 @@ complain(char **problem, int sqlstate, char *message, char *hint)
 				(errcode(sqlstate),
 				 errmsg_internal("%s", message),
 				 errhint("%s", hint)));
-	if (*problem == NULL)
+	else if (*problem == NULL)
 		*problem = message;
 }
 
@@ -419,6 +419,11 @@ add_table(List *result, const PoserTracked *tracked)
  * Returns the tables that the consumer gets the changes of, as a list of PoserFeedTable.
  * The catalogs are read as they are now, and nothing is locked.  The caller acts as the
  * owner.
+ *
+ * The list is made anew each time, although that takes time for a thousand tables.  A
+ * session gets the invalidations of a transaction after snapshots see the transaction.  So a
+ * list that a session keeps can lack a table whose changes a new snapshot sees, and these
+ * would be left out for good.
  *
  * A table that is gone, not tracked or not granted raises an error.  If "problem" is not
  * NULL, such a table is left out, and *problem is the message for the first one.  With

@@ -42,6 +42,7 @@ static const NeededTrigger table_triggers[] = {
 	{"poser_version_delete", "poser_version", TRIGGER_TYPE_DELETE, false, true, false},
 	{"poser_version_truncate", "poser_version", TRIGGER_TYPE_TRUNCATE, false, false, false}};
 
+/* These keep the history append-only.  The server clones the first one to partitions of the versions, and not the second one. */
 static const NeededTrigger guard_triggers[] = {
 	{"poser_versions_of", "poser_versions_of", TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE, true, false, false},
 	{"poser_versions_of_truncate", "poser_versions_of", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE, true, false, false}};
@@ -192,6 +193,34 @@ check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
 	}
 }
 
+/* Check the triggers on the partitions below a table of versions, and on those that were detached. */
+static void
+check_versions_partitions(PoserTrackedState *state, Oid relid, Relation versions, Oid nspid)
+{
+	List *partitions = find_all_inheritors(RelationGetRelid(versions), NoLock, NULL);
+	List *detached = poser_binding_detached(relid, nspid, partitions);
+	ListCell *lc;
+
+	foreach(lc, partitions)
+	{
+		Relation partition;
+
+		CHECK_FOR_INTERRUPTS();
+		if (lfirst_oid(lc) == RelationGetRelid(versions))
+			continue;
+		partition = try_relation_open(lfirst_oid(lc), AccessShareLock);
+		if (partition == NULL)
+			continue;
+		(void) check_triggers(state, partition, guard_triggers, lengthof(guard_triggers), nspid);
+		relation_close(partition, AccessShareLock);
+	}
+	foreach(lc, detached)
+	{
+		add_problem(state, psprintf("relation %s is no longer a partition of the versions, and keeps a trigger that stops it from becoming one again",
+									poser_relation_name(lfirst_oid(lc))));
+	}
+}
+
 /* Add a problem for each column that no longer has the name or the place that the binding has. */
 static void
 check_names(PoserTrackedState *state, const PoserBinding *binding, Relation rel, Relation versions)
@@ -225,15 +254,15 @@ check_names(PoserTrackedState *state, const PoserBinding *binding, Relation rel,
 	}
 }
 
-/* Check a table that is bound by poser_track(). */
+/* Check a table that is bound by poser_track().  "bindings" are all of the table. */
 static void
-check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, Oid nspid)
+check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, const List *bindings,
+		  Oid nspid)
 {
 	PoserVersioned versioned;
 	PoserBinding binding;
 	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
 	const char *problem;
-	List *bindings = poser_tracked_bindings_of(tracked->relid, nspid);
 	ListCell *lc;
 
 	/* the binding */
@@ -268,6 +297,8 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 	(void) check_triggers(state, versions, guard_triggers, lengthof(guard_triggers), nspid);
 	if (versions->rd_rel->relkind == RELKIND_RELATION)
 		(void) check_triggers(state, versions, arrival_triggers, lengthof(arrival_triggers), nspid);
+	else
+		check_versions_partitions(state, tracked->relid, versions, nspid);
 	if (problem == NULL && versioned.nkeys > 0 && !OidIsValid(versioned.versions_index))
 		add_problem(state, psprintf("relation %s has no index on the key and change_id", poser_relation_name(tracked->versions)));
 	if (rel->rd_rel->relrowsecurity && !versions->rd_rel->relrowsecurity)
@@ -282,11 +313,11 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 
 /*
  * Find out whether changes of a table are recorded, and what is wrong.  "tracked" is from
- * poser_tracked_tables() or poser_tracked_bindings().  Returns false if one of its tables
- * is gone.
+ * poser_tracked_tables() or poser_tracked_bindings(), and "bindings" are all bindings of the
+ * table, also those that do not count.  Returns false if one of its tables is gone.
  */
 bool
-poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid)
+poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid)
 {
 	Relation rel;
 	Relation versions = NULL;
@@ -302,7 +333,7 @@ poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid n
 		result = true;
 	}
 	else if (result && OidIsValid(tracked->binding))
-		check_own(state, tracked, rel, versions, nspid);
+		check_own(state, tracked, rel, versions, bindings, nspid);
 	else if (result)
 	{
 		poser_versioned_fixed_columns(&state->columns, rel, versions, nspid);

@@ -50,6 +50,7 @@ extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
+extern List *poser_binding_detached(Oid relid, Oid nspid, const List *tree);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);
@@ -136,6 +137,7 @@ typedef struct PoserRowLookup
 extern void poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned);
 extern bool poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row,
 								  bool is_version);
+extern void poser_row_lookup_wait(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row);
 extern void poser_row_lookup_close(PoserRowLookup *rows);
 
 /* reconcile.c */
@@ -145,6 +147,7 @@ extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, P
 											  int64 since, bool replaced);
 extern void poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new);
+extern void poser_reconcile_wait(PoserReconciler *reconciler, TupleTableSlot *row);
 extern void poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version);
 extern void poser_reconcile_end(PoserReconciler *reconciler);
 extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
@@ -184,13 +187,15 @@ typedef struct PoserHorizon
 {
 	int64 transaction_id;
 	int64 change_id;
+	TransactionId written_by; /* own tables: the server's transaction that has written it */
 } PoserHorizon;
 
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
-extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+extern bool poser_history_pairs_are_wide(const PoserVersioned *versioned);
+extern bool poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
 
 /* match.c */
