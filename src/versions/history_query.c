@@ -314,8 +314,8 @@ poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned
 }
 
 /* Raises an error unless the current user may read the versions, all columns of them. */
-static void
-check_select(const PoserVersioned *versioned)
+void
+poser_history_check_select(const PoserVersioned *versioned)
 {
 	Oid nspid = get_rel_namespace(versioned->versions);
 
@@ -348,7 +348,7 @@ poser_history_become_reader(PoserReader *reader, const PoserVersioned *versioned
 	if (check_enable_rls(versioned->relid, InvalidOid, true) == RLS_ENABLED ||
 		check_enable_rls(versioned->versions, InvalidOid, true) == RLS_ENABLED)
 		return;
-	check_select(versioned);
+	poser_history_check_select(versioned);
 	poser_history_become_owner(reader, versioned->versions);
 }
 

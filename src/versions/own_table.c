@@ -276,12 +276,17 @@ void
 poser_own_error(Oid relid, const char *problem)
 {
 	char *detail = pstrdup(problem);
+	char *name = get_rel_name(relid);
 	bool no_key = strcmp(problem, POSER_NO_KEY) == 0;
 
+	if (name == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
 	detail[0] = pg_toupper((unsigned char) detail[0]);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-			 errmsg("table \"%s\" has no usable history", get_rel_name(relid)),
+			 errmsg("table \"%s\" has no usable history", name),
 			 errdetail("%s.", detail),
 			 no_key ? errhint("Add a primary key.") : errhint("Call poser_track() for the table.")));
 }

@@ -26,16 +26,22 @@
  * updated, then inserted, and foreign keys are checked after that.
  *
  * Rows are written by INSERT, UPDATE and DELETE with the caller's privileges, and are
- * recorded like any other change.  Each query reads the newest data.  Locks keep this
+ * recorded like any other change.  The states of an own table's rows are read as the owner of
+ * the versions, because a query over the versions can run code of this owner.  If this owner
+ * may not read the table, they are read as the caller.  Each query reads the newest data.  Locks keep this
  * data consistent: pruning, and other calls that revert the same row, wait until the
  * transaction ends.
  */
 #include "postgres.h"
 
 #include "access/nbtree.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_namespace.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
+#include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/acl.h"
 #include "utils/lsyscache.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -43,6 +49,9 @@
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
+
+/* So many states are read at a time. */
+#define STATES_AT_A_TIME 1000
 
 /* Rows of one table that are reverted together: those that match now or have matched. */
 typedef struct RevertedRows
@@ -57,6 +66,7 @@ typedef struct RevertedRows
 	int64 surplus;		/* rows to be deleted */
 	int64 different;	/* rows to be updated */
 	int64 missing;		/* rows to be inserted */
+	bool as_owner;		/* are they read as the owner of the versions? */
 } RevertedRows;
 
 /*
@@ -105,6 +115,20 @@ run(const RevertedRows *rows, const char *sql, bool position)
 		.nargs = rows->match->nargs + (position ? 1 : 0),
 		.argtypes = rows->match->argtypes,
 		.values = rows->match->values});
+}
+
+/* As run(), for a query that reads versions. */
+static uint64
+run_as_reader(const RevertedRows *rows, const char *sql, bool position)
+{
+	PoserReader owner = {false};
+	uint64 result;
+
+	if (rows->as_owner)
+		poser_history_become_owner(&owner, rows->versioned->versions);
+	result = run(rows, sql, position);
+	poser_history_become_caller(&owner);
+	return result;
 }
 
 /* Set the position in the history. */
@@ -304,7 +328,7 @@ last_change_by(RevertedRows *rows, int64 transaction_id)
 					 poser_history_column(versioned, versioned->transaction_id), rows->position);
 	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");
 	set_position(rows, transaction_id);
-	(void) run(rows, sql.data, true);
+	(void) run_as_reader(rows, sql.data, true);
 	return poser_history_position(1, NULL);
 }
 
@@ -334,14 +358,14 @@ compare_states(RevertedRows *rows, AttrNumber column, int64 value)
 {
 	set_states_query(rows, column);
 	set_position(rows, value);
-	(void) run(rows,
-			   psprintf("SELECT pg_catalog.count(*) FILTER (WHERE is_unknown),\n"
-						"       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
-						"       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
-						"       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
-						"  FROM (%s) AS state",
-						rows->states_query),
-			   true);
+	(void) run_as_reader(rows,
+						 psprintf("SELECT pg_catalog.count(*) FILTER (WHERE is_unknown),\n"
+								  "       pg_catalog.count(*) FILTER (WHERE NOT existed AND belongs),\n"
+								  "       pg_catalog.count(*) FILTER (WHERE existed AND is_live AND differs),\n"
+								  "       pg_catalog.count(*) FILTER (WHERE existed AND NOT is_live)\n"
+								  "  FROM (%s) AS state",
+								  rows->states_query),
+						 true);
 	rows->unknown = poser_result_int64(1, NULL);
 	rows->surplus = poser_result_int64(2, NULL);
 	rows->different = poser_result_int64(3, NULL);
@@ -440,13 +464,47 @@ restore_rows(RevertedRows *rows)
 	return result;
 }
 
+/* Read the states of the rows at the position into a tuplestore. */
+static Tuplestorestate *
+read_states(const RevertedRows *rows, TupleDesc *desc)
+{
+	Tuplestorestate *result = tuplestore_begin_heap(false, false, work_mem);
+	PoserReader owner = {false};
+	Portal portal;
+
+	/* see the newest data, as the other queries do */
+	CommandCounterIncrement();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	if (rows->as_owner)
+		poser_history_become_owner(&owner, rows->versioned->versions);
+	portal = poser_open_cursor_for(&(PoserQuery) {
+		.sql = rows->states_query,
+		.nargs = rows->match->nargs + 1,
+		.argtypes = rows->match->argtypes,
+		.values = rows->match->values,
+		.read_only = true});
+	*desc = CreateTupleDescCopy(portal->tupDesc);
+	for (;;)
+	{
+		SPI_cursor_fetch(portal, true, STATES_AT_A_TIME);
+		if (SPI_processed == 0)
+			break;
+		for (uint64 i = 0; i < SPI_processed; i++)
+			tuplestore_puttuple(result, SPI_tuptable->vals[i]);
+		SPI_freetuptable(SPI_tuptable);
+	}
+	SPI_cursor_close(portal);
+	poser_history_become_caller(&owner);
+	PopActiveSnapshot();
+	return result;
+}
+
 /*
  * Do all that is to be done with the rows by one statement; returns how many rows it has
  * changed.  Only what there are rows for is in it, so that the caller needs no privilege
- * for the others:
+ * for the others.  The states have been read before, into "poser_states":
  *
- *	WITH state AS MATERIALIZED (<states_query>),
- *	     deleted AS (DELETE ... RETURNING 1),
+ *	WITH deleted AS (DELETE ... RETURNING 1),
  *	     updated AS (UPDATE ... AND (SELECT count(*) FROM deleted) >= 0 RETURNING 1),
  *	     inserted AS (INSERT ... AND (SELECT count(*) FROM deleted) >= 0
  *	                                 AND (SELECT count(*) FROM updated) >= 0 RETURNING 1)
@@ -464,18 +522,25 @@ write_together(RevertedRows *rows)
 	} steps[] = {{"deleted", rows->surplus, append_delete},
 				 {"updated", rows->different, append_update},
 				 {"inserted", rows->missing, append_insert}};
+	const char *separator = "WITH ";
+	uint64 result;
+	EphemeralNamedRelationData enr;
+	Tuplestorestate *states;
+	TupleDesc desc;
 	StringInfoData sql;
 
 	if (rows->surplus + rows->different + rows->missing == 0)
 		return 0;
+	states = read_states(rows, &desc);
+	poser_register_rows(&enr, "poser_states", desc, states, tuplestore_tuple_count(states));
 	initStringInfo(&sql);
-	appendStringInfo(&sql, "WITH state AS MATERIALIZED (%s)", rows->states_query);
 	for (int i = 0; i < lengthof(steps); i++)
 	{
 		if (steps[i].n == 0)
 			continue;
-		appendStringInfo(&sql, ",\n%s AS (", steps[i].name);
-		steps[i].append(&sql, rows, "state");
+		appendStringInfo(&sql, "%s%s AS (", separator, steps[i].name);
+		separator = ",\n";
+		steps[i].append(&sql, rows, "poser_states");
 		for (int j = 0; j < i; j++)
 			if (steps[j].n > 0)
 				appendStringInfo(&sql, "\n   AND (SELECT pg_catalog.count(*) FROM %s) OPERATOR(pg_catalog.>=) 0",
@@ -486,8 +551,35 @@ write_together(RevertedRows *rows)
 	for (int i = 0; i < lengthof(steps); i++)
 		if (steps[i].n > 0)
 			appendStringInfo(&sql, " OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM %s)", steps[i].name);
-	(void) run(rows, sql.data, true);
-	return poser_result_int64(1, NULL);
+	poser_run(&(PoserQuery) {.sql = sql.data, .once = true});
+	result = poser_result_int64(1, NULL);
+	SPI_unregister_relation("poser_states");
+	tuplestore_end(states);
+	return result;
+}
+
+/* Raises an error unless the current user may read the recorded columns of a table. */
+static void
+check_select(const PoserVersioned *versioned)
+{
+	if (pg_class_aclcheck(versioned->relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK)
+		return;
+	for (int i = 0; i < versioned->natts; i++)
+		if (versioned->source[i] != 0 &&
+			pg_attribute_aclcheck(versioned->relid, versioned->source[i], GetUserId(), ACL_SELECT) != ACLCHECK_OK)
+			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(versioned->relid));
+}
+
+/* May the owner of the versions read the table, too? */
+static bool
+may_owner_read(const PoserVersioned *versioned)
+{
+	Oid owner = poser_owner_of(versioned->versions);
+
+	return object_aclcheck(NamespaceRelationId, get_rel_namespace(versioned->relid), owner, ACL_USAGE) == ACLCHECK_OK &&
+		   pg_class_aclcheck(versioned->relid, owner, ACL_SELECT) == ACLCHECK_OK &&
+		   (poser_have_one_owner(versioned->relid, versioned->versions) ||
+			check_enable_rls(versioned->relid, owner, true) != RLS_ENABLED);
 }
 
 /* Raises an error if row-level security can hide rows or versions from the current user. */
@@ -559,7 +651,7 @@ lock_reverted_rows(RevertedRows *self, int64 pruned)
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE");
 	(void) run(self, sql.data, false);
 
-	if (run(self, self->keys_query, false) > 0)
+	if (run_as_reader(self, self->keys_query, false) > 0)
 		return;
 	if (pruned != 0)
 		pruned_error(pruned);
@@ -647,6 +739,8 @@ poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match
 	uint64 result;
 
 	check_unrestricted(versioned);
+	check_select(versioned);
+	poser_history_check_select(versioned);
 
 	/* keep pruning out, because each of the queries below sees the newest data */
 	if (versioned->own)
@@ -658,6 +752,7 @@ poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match
 	horizon = poser_history_horizon(versioned, false);
 	check_transaction(versioned, transaction_id, horizon);
 	find_rows(&rows, versioned, match);
+	rows.as_owner = versioned->own && may_owner_read(versioned);
 	lock_reverted_rows(&rows, transaction_id < horizon.transaction_id ? transaction_id : 0);
 
 	/* the position; a row that has a version at or before it is known, also in the pruned part of the history */
