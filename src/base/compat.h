@@ -17,6 +17,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
 #include "utils/jsonb.h"
@@ -77,6 +78,13 @@ typedef struct JsonbInState
 	((void) ((state)->result = pushJsonbValue(&(state)->parseState, token, value)))
 
 #endif /* before 19 */
+
+#if PG_VERSION_NUM < 170000
+
+/* 17 added "orstronger". */
+#define LockHeldByMe(locktag, lockmode, orstronger) LockHeldByMe(locktag, lockmode)
+
+#endif /* before 17 */
 
 #if PG_VERSION_NUM < 160000
 

@@ -15,6 +15,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/catalog.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_am.h"
@@ -24,6 +25,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
@@ -117,22 +119,42 @@ poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode)
 	}
 }
 
+/* Does this transaction hold a lock on the relation, in this mode or one of a higher number? */
+static bool
+holds_lock(Oid relid, LOCKMODE mode)
+{
+	LOCKTAG tag;
+
+	SET_LOCKTAG_RELATION(tag, IsSharedRelation(relid) ? InvalidOid : MyDatabaseId, relid);
+	for (; mode <= MaxLockMode; mode++)
+		if (LockHeldByMe(&tag, mode, false))
+			return true;
+	return false;
+}
+
 /*
  * Lock relations, each in its mode, until the transaction ends.  Other transactions lock
  * them in any order.  So this function never waits for one of them while it holds the
  * lock on another one: it could then be part of a deadlock.
+ *
+ * A conditional request fails if others wait for the relation, although the transaction
+ * holds a lock on it already, for which they wait.  An ordinary request is then granted at
+ * once.  So this makes an ordinary request if the lock that is held includes this one.  If
+ * it is a weaker lock, it does so after it has failed a few times.
  */
 void
 poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n)
 {
 	int first = 0;
 	int locked = 0;
+	int failures = 0;
 
 	while (locked < n)
 	{
 		int i = (first + locked) % n;
 
-		if (locked == 0)
+		CHECK_FOR_INTERRUPTS();
+		if (locked == 0 || holds_lock(relids[i], failures > 2 * n ? AccessShareLock : Max(modes[i], ShareRowExclusiveLock)))
 			LockRelationOid(relids[i], modes[i]);
 		else if (!ConditionalLockRelationOid(relids[i], modes[i]))
 		{
@@ -144,6 +166,7 @@ poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n)
 				UnlockRelationOid(relids[j], modes[j]);
 			}
 			first = i;
+			failures++;
 			continue;
 		}
 		locked++;
