@@ -25,14 +25,16 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
-#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
 
 #include "base/base.h"
 
@@ -59,29 +61,14 @@ has_code(Relation index)
 		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
-/* What was current before begin_code(). */
-typedef struct Caller
-{
-	Oid userid;
-	int sec_context;
-	int nestlevel;
-} Caller;
-
-/* Expressions and predicates of indexes are the code of the table's owner.  They run with the rights of the owner, and leave no setting behind. */
+/*
+ * Expressions and predicates of indexes are the code of the table's owner.  They run with the
+ * rights of the owner, and leave no setting behind.  Ends with poser_become_caller().
+ */
 static void
-begin_code(PoserDirectTable *table, Caller *caller)
+begin_code(PoserDirectTable *table, PoserCaller *caller)
 {
-	GetUserIdAndSecContext(&caller->userid, &caller->sec_context);
-	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
-						   caller->sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	caller->nestlevel = NewGUCNestLevel();
-}
-
-static void
-end_code(Caller *caller)
-{
-	AtEOXact_GUC(false, caller->nestlevel);
-	SetUserIdAndSecContext(caller->userid, caller->sec_context);
+	poser_become_role(table->rel->rd_rel->relowner, SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
 }
 
 /* Close the plain indexes.  Their locks are released, as the executor does. */
@@ -193,7 +180,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 {
 	List *indexes;
 	ListCell *lc;
-	Caller caller;
+	PoserCaller caller;
 
 	if (table->indexes != NULL)
 		return;
@@ -214,7 +201,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 		begin_code(table, &caller);
 	ExecOpenIndices(table->indexes, false);
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 }
 
 /*
@@ -259,7 +246,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	List *conflicts;
 	ListCell *lc;
 	bool result = true;
-	Caller caller;
+	PoserCaller caller;
 
 	poser_direct_open_indexes(table);
 	if (table->runs_code)
@@ -273,7 +260,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 			check_deferrable(table, lfirst_oid(lc), slot);
 	}
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;
@@ -428,6 +415,94 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
 }
 
+/* Looking up rows in a table without an index: the table is read, and the rows are sorted. */
+typedef struct PoserLookupReading
+{
+	Relation rel;
+	List *relids; /* the table, or its partitions */
+	int nkeys;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	FmgrInfo equal[INDEX_MAX_KEYS];
+	Oid collations[INDEX_MAX_KEYS];
+	AttrNumber order;
+	Tuplesortstate *sort; /* the rows that were found; NULL before the first look-up */
+} PoserLookupReading;
+
+/*
+ * As poser_lookup_open() where no index has the columns.  The rows with equal values in
+ * "columns" come in descending order of the column "order" (bigint), so only
+ * BackwardScanDirection and BTEqualStrategyNumber can be used.  Each look-up reads all of
+ * "relids", which are the table or its partitions, so this is slow.
+ */
+void
+poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+							const Oid *equal, const Oid *collations, AttrNumber order)
+{
+	PoserLookupReading *reading = palloc0(sizeof(PoserLookupReading));
+
+	memset(lookup, 0, sizeof(PoserLookup));
+	lookup->context = CurrentMemoryContext;
+	lookup->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	lookup->reading = reading;
+	reading->rel = rel;
+	reading->relids = relids;
+	reading->nkeys = nkeys;
+	reading->order = order;
+	for (int i = 0; i < nkeys; i++)
+	{
+		reading->columns[i] = columns[i];
+		reading->collations[i] = collations[i];
+		fmgr_info(equal[i], &reading->equal[i]);
+	}
+}
+
+/* Free the rows that were found. */
+static void
+end_reading(PoserLookupReading *reading)
+{
+	if (reading->sort != NULL)
+		tuplesort_end(reading->sort);
+	reading->sort = NULL;
+}
+
+/* As poser_lookup_begin(), without an index. */
+static void
+read_rows(PoserLookup *lookup, const Datum *values, const bool *nulls)
+{
+	PoserLookupReading *reading = lookup->reading;
+	Oid greater = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid collation = InvalidOid;
+	bool nulls_first = true;
+	PoserTableScan scan;
+	MemoryContext old;
+
+	ExecClearTuple(lookup->slot);
+	end_reading(reading);
+	old = MemoryContextSwitchTo(lookup->context);
+	reading->sort = tuplesort_begin_heap(RelationGetDescr(reading->rel), 1, &reading->order, &greater, &collation,
+										 &nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	MemoryContextSwitchTo(old);
+	poser_scan_begin(&scan, list_copy(reading->relids), reading->rel);
+	while (poser_scan_next(&scan))
+	{
+		bool same = true;
+
+		for (int i = 0; same && i < reading->nkeys; i++)
+		{
+			bool isnull;
+			Datum value = slot_getattr(scan.slot, reading->columns[i], &isnull);
+
+			same = nulls != NULL && nulls[i] ? isnull
+											 : !isnull && DatumGetBool(FunctionCall2Coll(&reading->equal[i], reading->collations[i],
+																						 value, values[i]));
+		}
+		if (same)
+			tuplesort_puttupleslot(reading->sort, scan.slot);
+	}
+	poser_scan_end(&scan);
+	tuplesort_performsort(reading->sort);
+}
+
 /*
  * Begin to look up rows: newest versions that are committed or this transaction's own.
  * "nulls" says which values are null; NULL if none is.  A null is only looked up with
@@ -438,6 +513,12 @@ poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *va
 {
 	MemoryContext old;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(strategy == BTEqualStrategyNumber);
+		read_rows(lookup, values, nulls);
+		return;
+	}
 	for (int i = 0; i < lookup->npartitions; i++)
 	{
 		poser_lookup_begin(&lookup->partitions[i].lookup, strategy, values, nulls);
@@ -523,6 +604,11 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	MemoryContext old;
 	bool found;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(ScanDirectionIsBackward(direction));
+		return tuplesort_gettupleslot(lookup->reading->sort, true, false, lookup->slot, NULL);
+	}
 	if (lookup->scan == NULL)
 		return next_of_partitions(lookup, direction);
 	old = MemoryContextSwitchTo(lookup->context);
@@ -570,7 +656,7 @@ poser_lookup_wait(const PoserLookup *lookup, Relation rel)
 		XactLockTableWait(other, rel, NULL, XLTW_None);
 }
 
-/* Close an index that was opened by poser_lookup_open().  Its lock stays. */
+/* Close what poser_lookup_open() or poser_lookup_open_unindexed() has opened.  Locks stay. */
 void
 poser_lookup_close(PoserLookup *lookup)
 {
@@ -581,9 +667,17 @@ poser_lookup_close(PoserLookup *lookup)
 	}
 	if (lookup->scan != NULL)
 		index_endscan(lookup->scan);
-	index_close(lookup->index, NoLock);
+	if (lookup->index != NULL)
+		index_close(lookup->index, NoLock);
 	ExecDropSingleTupleTableSlot(lookup->slot);
-	pfree(lookup->keys);
+	if (lookup->reading != NULL)
+	{
+		end_reading(lookup->reading);
+		list_free(lookup->reading->relids);
+		pfree(lookup->reading);
+	}
+	else
+		pfree(lookup->keys);
 	memset(lookup, 0, sizeof(PoserLookup));
 }
 

@@ -366,13 +366,12 @@ poser_datasync_tables(PG_FUNCTION_ARGS)
 	values[0] = heap_getattr(tuple, columns[0], desc, &nulls[0]);
 	if (!nulls[0])
 	{
-		Oid save_userid;
-		int save_sec_context;
+		PoserCaller caller;
 		ArrayType *tables;
 
-		poser_become_owner(RelationGetRelid(rel), &save_userid, &save_sec_context);
+		poser_become_owner(RelationGetRelid(rel), &caller);
 		tables = poser_tables_check(DatumGetArrayTypeP(values[0]), RelationGetNamespace(rel));
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		values[0] = PointerGetDatum(tables);
 		values[1] = PointerGetDatum(poser_tables_name(tables));
 		nulls[1] = false;
@@ -720,14 +719,13 @@ poser_feed_pruned(const PoserFeedTable *table)
 uint64
 poser_feed_run(const PoserFeedTable *table, const PoserQuery *query)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	uint64 result;
 
 	if (!OidIsValid(table->tracked.binding))
 		return poser_run(query);
-	poser_become_owner(table->tracked.versions, &save_userid, &save_sec_context);
+	poser_become_owner(table->tracked.versions, &caller);
 	result = poser_run(query);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }

@@ -496,8 +496,7 @@ first_needed(Oid nspid, Oid target)
 	List *owned = NIL;
 	bool is_known = false;
 	int64 result = PG_INT64_MAX;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	if (!OidIsValid(relid))
 		return result;
@@ -505,7 +504,7 @@ first_needed(Oid nspid, Oid target)
 		target = tracked.relid;
 
 	/* with the latest snapshot, because a consumer may have been added since the transaction's snapshot */
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	(void) poser_lock_tree(transactions);
 	PushActiveSnapshot(GetLatestSnapshot());
 	poser_run(&(PoserQuery) {.sql = psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), .read_only = true});
@@ -539,7 +538,7 @@ first_needed(Oid nspid, Oid target)
 		result = Min(result, first_pending_transaction(&consumer, tables));
 	}
 	PopActiveSnapshot();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 

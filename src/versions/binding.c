@@ -19,7 +19,8 @@
  *	and for each column that is recorded or excluded, in the order of the table's columns:
  *	[5 + 3n]  its number in the table and, after a space, in the versions (0: it is excluded)
  *	[6 + 3n]  its name in the table
- *	[7 + 3n]  its name in the versions, or ''
+ *	[7 + 3n]  its name in the versions; if it is excluded: the name of the column with its
+ *			  values from before, or ''
  *
  * A binding counts only while the owner of the table has INSERT on the table of versions.
  * So nobody can bind a table to versions that its owner could not write.
@@ -138,7 +139,7 @@ poser_binding_format(const PoserBinding *binding, Oid relid, Oid versions)
 
 		result = lappend(result, psprintf("%d %d", column->attnum, column->versions_attnum));
 		result = lappend(result, pstrdup(column->name));
-		result = lappend(result, pstrdup(column->versions_attnum != 0 ? column->versions_name : ""));
+		result = lappend(result, pstrdup(column->versions_name));
 	}
 	return result;
 }
@@ -165,20 +166,6 @@ binding_function(Oid nspid)
 {
 	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_versions_of"),
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
-}
-
-/* Returns the owner of a relation; InvalidOid if the relation is gone. */
-Oid
-poser_owner_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid result;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return result;
 }
 
 /* Do two relations have one owner? */

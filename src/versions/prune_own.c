@@ -45,6 +45,7 @@
 #include "storage/lmgr.h"
 #include "storage/lock.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -558,17 +559,16 @@ lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wa
 static int64
 own_until(PoserPruning *pruning, const PoserTracked *tracked, const char *relation, bool *isnull)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 needed = PG_INT64_MAX;
 
 	/* most databases have no consumer that needs anything; then all tables have the same answer */
-	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(pruning->transactions, &caller);
 	if (poser_first_needed_hook != NULL && pruning->needed == 0)
 		pruning->needed = poser_first_needed_hook(pruning->nspid, InvalidOid);
 	if (poser_first_needed_hook != NULL && pruning->needed < PG_INT64_MAX)
 		needed = poser_first_needed_hook(pruning->nspid, tracked->relid);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	if (needed != PG_INT64_MAX)
 		return poser_prune_until(pruning, relation, needed, isnull);
 	if (!pruning->has_until)
@@ -621,16 +621,15 @@ void
 poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool wait)
 {
 	PoserVersioned versioned;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 removed = 0;
 
 	if (!lock_own_table(pruning, tracked, wait))
 		return;
-	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	poser_become_owner(tracked->versions, &caller);
 	if (!wait && !can_have_old_versions(pruning, tracked))
 	{
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		return;
 	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
@@ -642,7 +641,7 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 		removed = prune_described(pruning, &versioned, tracked);
 		PopActiveSnapshot();
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	pruning->removed += removed;
 }
 
@@ -667,9 +666,12 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
+			int level = poser_begin_impatience(tracked->versions);
+
 			SPI_connect();
 			poser_prune_own_table(pruning, tracked, false);
 			SPI_finish();
+			AtEOXact_GUC(true, level);
 			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();
@@ -677,9 +679,9 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 			ErrorData *error;
 
 			pruning->removed = removed;
-			if (geterrcode() == ERRCODE_QUERY_CANCELED)
-				PG_RE_THROW();
 			error = poser_savepoint_catch_any(&savepoint);
+			if (poser_is_cancel_request(error))
+				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
 					 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),

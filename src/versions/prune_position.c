@@ -20,13 +20,12 @@
 uint64
 poser_prune_run(const PoserPruning *pruning, const PoserQuery *query)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	uint64 result;
 
-	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(pruning->transactions, &caller);
 	result = poser_run(query);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 

@@ -359,7 +359,9 @@ binding_arguments(const PoserTrack *track)
 		bound->attnum = column->attnum;
 		bound->versions_attnum = column->excluded ? 0 : column->version;
 		bound->name = column->name;
-		bound->versions_name = column->excluded ? "" : get_attname(track->versions, column->version, false);
+		bound->versions_name = "";
+		if (!column->excluded || column->former != 0)
+			bound->versions_name = get_attname(track->versions, column->excluded ? column->former : column->version, false);
 		binding.ncolumns++;
 	}
 	return poser_binding_format(&binding, track->relid, track->versions);

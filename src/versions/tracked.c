@@ -63,6 +63,7 @@ put_row(ReturnSetInfo *rsinfo, Oid relid, Oid versions, const PoserTrackedState 
 	values[3] = name_array(state->columns.excluded);
 	values[4] = name_array(state->columns.unrecorded);
 	values[5] = BoolGetDatum(state->recording);
+	nulls[5] = state->locked;
 	nulls[6] = problem == NULL;
 	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(problem);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

@@ -14,6 +14,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "nodes/pg_list.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -124,6 +125,39 @@ check_triggers(PoserTrackedState *state, Relation rel, const NeededTrigger *trig
 	return result;
 }
 
+/*
+ * Open and lock a relation.  *rel is NULL if it is gone.  Returns false if another transaction
+ * has locked it: whoever looks at all tables must not wait for the owner of one of them.
+ */
+static bool
+open_unless_locked(Relation *rel, Oid relid)
+{
+	ListCell *lc;
+
+	*rel = NULL;
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return false;
+	*rel = try_relation_open(relid, NoLock);
+	if (*rel == NULL)
+	{
+		UnlockRelationOid(relid, AccessShareLock);
+		return true;
+	}
+
+	/* REINDEX locks indexes only; they are opened for a moment to find the key */
+	foreach(lc, RelationGetIndexList(*rel))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+		{
+			relation_close(*rel, AccessShareLock);
+			*rel = NULL;
+			return false;
+		}
+		UnlockRelationOid(lfirst_oid(lc), AccessShareLock);
+	}
+	return true;
+}
+
 /* Check the partitions below a tracked table. */
 static void
 check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
@@ -138,7 +172,13 @@ check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
 		CHECK_FOR_INTERRUPTS();
 		if (lfirst_oid(lc) == RelationGetRelid(rel))
 			continue;
-		partition = try_relation_open(lfirst_oid(lc), AccessShareLock);
+		if (!open_unless_locked(&partition, lfirst_oid(lc)))
+		{
+			if (get_rel_name(lfirst_oid(lc)) != NULL)
+				add_problem(state, psprintf("partition %s is locked by another transaction", poser_relation_name(lfirst_oid(lc))));
+			state->locked = true;
+			continue;
+		}
 		if (partition == NULL)
 			continue;
 		if (partition->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
@@ -279,12 +319,20 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 bool
 poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid)
 {
-	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
-	Relation versions = rel != NULL ? try_relation_open(tracked->versions, AccessShareLock) : NULL;
-	bool result = rel != NULL && versions != NULL;
+	Relation rel;
+	Relation versions = NULL;
+	bool result;
 
 	memset(state, 0, sizeof(PoserTrackedState));
-	if (result && OidIsValid(tracked->binding))
+	state->locked = !open_unless_locked(&rel, tracked->relid) ||
+					(rel != NULL && !open_unless_locked(&versions, tracked->versions));
+	result = rel != NULL && versions != NULL;
+	if (state->locked)
+	{
+		add_problem(state, pstrdup("it is locked by another transaction"));
+		result = true;
+	}
+	else if (result && OidIsValid(tracked->binding))
 		check_own(state, tracked, rel, versions, bindings, nspid);
 	else if (result)
 	{

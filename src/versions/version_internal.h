@@ -50,7 +50,6 @@ extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
-extern Oid poser_owner_of(Oid relid);
 extern List *poser_binding_detached(Oid relid, Oid nspid, const List *tree);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
@@ -158,10 +157,8 @@ extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
 /* The role that reads a history, see the head of that file. */
 typedef struct PoserReader
 {
-	bool is_owner; /* the current user is not the caller, but an owner; the fields below are the caller's */
-	Oid caller;
-	int sec_context;
-	int level; /* of settings; 0 if there are none */
+	bool is_owner; /* the current user is not the caller, but an owner */
+	PoserCaller caller;
 } PoserReader;
 
 extern void poser_history_become_owner(PoserReader *reader, Oid relid);
@@ -195,7 +192,8 @@ extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
-extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+extern bool poser_history_pairs_are_wide(const PoserVersioned *versioned);
+extern bool poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
 
 /* match.c */

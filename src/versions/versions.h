@@ -58,7 +58,7 @@ typedef struct PoserBoundColumn
 	AttrNumber attnum;			/* its number in the table */
 	AttrNumber versions_attnum; /* its number in the versions; 0 if it is excluded */
 	const char *name;
-	const char *versions_name; /* '' if it is excluded */
+	const char *versions_name; /* if it is excluded: of the column with its values from before, or '' */
 } PoserBoundColumn;
 
 /* The arguments of a binding, see binding.c. */
@@ -133,6 +133,7 @@ typedef struct PoserTrackedState
 	PoserOwnColumns columns;
 	bool recording;
 	bool described; /* can poser_tracked_describe() describe it? */
+	bool locked;	/* another transaction has locked it, so nothing but this is known */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
