@@ -168,6 +168,7 @@ extern void poser_scan_key(ScanKey key, Relation index, int column, StrategyNumb
 extern bool poser_fetch_row(Relation rel, int nkeys, const AttrNumber *columns, const Datum *values,
 							TupleTableSlot *slot, bool *found);
 extern bool poser_direct_delete(Relation rel, ItemPointer tid);
+extern bool poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot snapshot);
 
 /*
  * An index of a table, to look up rows.  The index of a partitioned table is looked up in
@@ -254,12 +255,14 @@ typedef struct PoserProgress
 {
 	const char *what; /* the function and its table */
 	const char *phase;
-	int64 done;			  /* rows in this phase */
-	const char *activity; /* the query that the session showed before */
+	int64 done;						/* rows in this phase */
+	const char *activity;			/* the query that the session showed before */
+	char text[2 * NAMEDATALEN + 8]; /* see poser_progress_table() */
 	uint64 query_id;
 } PoserProgress;
 
 extern void poser_progress_begin(PoserProgress *progress, const char *what);
+extern void poser_progress_table(PoserProgress *progress, const char *function, Oid relid);
 extern void poser_progress_report(PoserProgress *progress, const char *phase, int64 rows);
 extern void poser_progress_count(PoserProgress *progress, int64 rows);
 extern void poser_progress_end(PoserProgress *progress);

@@ -29,6 +29,7 @@
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
@@ -331,6 +332,19 @@ poser_direct_delete(Relation rel, ItemPointer tid)
 				(errcode(ERRCODE_T_R_SERIALIZATION_FAILURE),
 				 errmsg("could not serialize access due to concurrent update")));
 	return result == TM_Ok;
+}
+
+/*
+ * Delete the row at "tid" if the snapshot sees it, as DELETE does.  Returns false if it does
+ * not, or if the row was changed or deleted since.  No trigger fires.
+ */
+bool
+poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot snapshot)
+{
+	TM_FailureData failure;
+
+	/* the second snapshot is the one that must see the row */
+	return table_tuple_delete(rel, tid, GetCurrentCommandId(true), 0, snapshot, snapshot, true, &failure) == TM_Ok;
 }
 
 /* A partition of a table in which rows are looked up. */

@@ -9,8 +9,9 @@
  * poser_begin_text_settings(), so that the text is the same in all sessions.
  *
  * The other exception is a value of type json that jsonb cannot hold, such as the character
- * \u0000, or a number that is too large.  It is written as text, too: one such value must not
- * make the history of a row unreadable, or stop a delivery.
+ * \u0000, or a number that is too large.  In a history it is written as text, too: one such
+ * value must not make the history of a row unreadable.  In the payload of a change it is an
+ * error: a consumer might mistake the text for a string.
  *
  * to_jsonb() looks up the columns and their types anew for each row.  This would take
  * most of the time of a delivery.  So the columns of a row are looked up once here,
@@ -75,6 +76,7 @@ struct PoserPayload
 	PayloadColumn *columns; /* in the order of the keys in a jsonb object */
 	StringInfoData start;	/* of each jsonb, up to the first value; the entries of values are 0 */
 	uint32 key_bytes;		/* the length of all keys */
+	bool strict;			/* is a value of type json that jsonb cannot hold an error? */
 	Datum *values;			/* of one row */
 	bool *nulls;
 	PoserPayload *next;
@@ -229,6 +231,7 @@ describe_records(int32 typmod)
 		names[i] = NameStr(TupleDescAttr(desc, i)->attname);
 	result = poser_payload_describe(desc, names);
 	result->typmod = typmod;
+	result->strict = true;
 	result->values = palloc(Max(desc->natts, 1) * sizeof(Datum));
 	result->nulls = palloc(Max(desc->natts, 1) * sizeof(bool));
 	return result;
@@ -341,9 +344,10 @@ try_jsonb(PayloadColumn *column, Datum value)
 /*
  * Append a column's value, which is not null, to a jsonb.  Returns by how much that has
  * grown, and the type in *type.
+ * With "strict" a value that jsonb cannot hold is an error.
  */
 static Size
-append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
+append_value(StringInfo jsonb, PayloadColumn *column, Datum value, bool strict, uint32 *type)
 {
 	const char *string;
 	char time[MAXDATELEN + 1];
@@ -378,7 +382,7 @@ append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
 			string = JsonEncodeDateTime(time, value, column->type, NULL);
 			return append_string(jsonb, string, strlen(string));
 		case PAYLOAD_JSON:
-			if (!is_json(column->type))
+			if (strict || !is_json(column->type))
 				result = DatumGetJsonbP(FunctionCall1(&column->function, value));
 			else
 				result = try_jsonb(column, value);
@@ -411,7 +415,7 @@ poser_payload_form(PoserPayload *payload, const Datum *values, const bool *nulls
 		Size len = 0;
 
 		if (!nulls[column->attno])
-			len = append_value(&jsonb, column, values[column->attno], &type);
+			len = append_value(&jsonb, column, values[column->attno], payload->strict, &type);
 		((JsonbContainer *) (jsonb.data + VARHDRSZ))->children[index] = make_entry(index, type, len, &total);
 	}
 	SET_VARSIZE(jsonb.data, jsonb.len);

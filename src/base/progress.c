@@ -13,6 +13,7 @@
 
 #include "miscadmin.h"
 #include "utils/backend_status.h"
+#include "utils/lsyscache.h"
 
 #include "base/base.h"
 
@@ -37,6 +38,16 @@ poser_progress_begin(PoserProgress *progress, const char *what)
 		progress->activity = pstrdup(MyBEEntry->st_activity_raw);
 		progress->query_id = MyBEEntry->st_query_id;
 	}
+}
+
+/* The work goes on with this table.  The reports say so; InvalidOid is none. */
+void
+poser_progress_table(PoserProgress *progress, const char *function, Oid relid)
+{
+	const char *table = OidIsValid(relid) ? get_rel_name(relid) : NULL;
+
+	snprintf(progress->text, sizeof(progress->text), "%s%s%s", function, table != NULL ? " for " : "", table != NULL ? table : "");
+	progress->what = progress->text;
 }
 
 /* Report a phase and its number of rows.  If "phase" is NULL, the phase does not change. */

@@ -445,7 +445,7 @@ poser_own_horizon(Oid versions, bool read_only)
 	Oid trigger = get_trigger_oid(versions, "poser_versions_of", true);
 	Snapshot snapshot = read_only ? GetActiveSnapshot() : NULL;
 	Relation rel = table_open(DescriptionRelationId, AccessShareLock);
-	PoserHorizon result = {0, 0};
+	PoserHorizon result = {0};
 	ScanKeyData keys[3];
 	SysScanDesc scan;
 	HeapTuple tuple;
@@ -464,9 +464,13 @@ poser_own_horizon(Oid versions, bool read_only)
 		long long transaction_id;
 		long long change_id;
 
+		result.written_by = HeapTupleHeaderGetRawXmin(tuple->t_data);
 		/* another comment is a user's */
 		if (!isnull && sscanf(TextDatumGetCString(comment), POSER_HORIZON_FORMAT, &transaction_id, &change_id) == 2)
-			result = (PoserHorizon) {transaction_id, change_id};
+		{
+			result.transaction_id = transaction_id;
+			result.change_id = change_id;
+		}
 	}
 	systable_endscan(scan);
 	table_close(rel, AccessShareLock);
@@ -484,7 +488,7 @@ poser_own_horizon(Oid versions, bool read_only)
 PoserHorizon
 poser_history_horizon(const PoserVersioned *versioned, bool read_only)
 {
-	PoserHorizon result;
+	PoserHorizon result = {0};
 	char *sql;
 
 	if (versioned->own)

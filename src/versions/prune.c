@@ -542,8 +542,8 @@ set_horizon(const PoserVersioned *versioned, PoserHorizon horizon)
  * later one.  With a limit, it is not done again while nothing has changed: the row of
  * poser_prune_position for poser_transaction says up to where it was done.  That row is
  * removed with the first version that is removed afterwards.  A call by the owner of an own
- * table leaves the row as it is, because it must not hold a lock on it.  The transactions
- * that lost their versions then go with the next one that becomes old.
+ * table leaves the row as it is, because it must not hold a lock on it.  But such a call
+ * writes the table's horizon, and the row has the state of all horizons.
  */
 static void
 prune_transactions_at_last(const PoserPruning *pruning, int64 transaction_id)
@@ -551,17 +551,22 @@ prune_transactions_at_last(const PoserPruning *pruning, int64 transaction_id)
 	static const char *const relation = "poser_transaction";
 	bool limited = (pruning->limit < PG_INT64_MAX);
 	PoserPosition position;
+	PoserPruneHorizons horizons;
 	bool done = false;
 
 	if (pruning->removed < pruning->limit)
 	{
+		/* before the versions are read, so that what is pruned meanwhile is not missed */
+		poser_prune_read_horizons(pruning, &horizons);
 		if (pruning->removed == 0 && limited && OidIsValid(pruning->positions) &&
 			poser_prune_read_position(pruning, relation, &position) &&
+			position.full_until - position.transaction_id == horizons.state &&
 			poser_prune_is_covered(pruning, &position, transaction_id))
 			return;
 		poser_prune_begin_round(&position, transaction_id, pruning->before);
 		position.complete = true;
-		done = poser_prune_transactions(pruning, transaction_id);
+		position.full_until = transaction_id + horizons.state;
+		done = poser_prune_transactions(pruning, &horizons, transaction_id);
 	}
 	if (!OidIsValid(pruning->positions))
 		return;
@@ -584,6 +589,8 @@ prune_fixed_tables(PoserPruning *pruning, const PoserVersioned *tables, int ntab
 		int64 limit = pruning->limit - pruning->removed;
 		int64 before = pruning->removed;
 
+		poser_progress_table(pruning->progress, "poser_prune_versions", versioned->relid);
+		poser_progress_report(pruning->progress, "removing", pruning->removed);
 		if (pruning->limit < PG_INT64_MAX && pruning->match == NULL && has_positions(pruning, versioned))
 			pruning->removed += poser_prune_in_rounds(pruning, versioned, get_rel_name(versioned->versions), transaction_id, limit, &horizon);
 		else

@@ -48,9 +48,17 @@ typedef struct PoserPosition
 	bool complete;		  /* has it come to the end?  Then the fields below mean nothing. */
 	char *key;			  /* the last version that was removed, or one before all others; own tables: not used */
 	int64 change_id;	  /* of that version; own tables: the last change that was looked at */
-	int64 full_until;	  /* the last round that looked at all rows went up to this transaction */
+	int64 full_until;	  /* the last round that looked at all rows went up to this transaction; for transactions: transaction_id + PoserPruneHorizons.state */
 	int64 since;		  /* if not 0, only rows with versions by later transactions are looked at; it is not kept */
 } PoserPosition;
+
+/* The horizons of all own tables, see poser_prune_read_horizons(). */
+typedef struct PoserPruneHorizons
+{
+	int n;
+	int64 *transactions; /* those that are not 0 */
+	uint32 state;
+} PoserPruneHorizons;
 
 /* How many versions are deleted by one statement. */
 #define PRUNED_AT_A_TIME 1000
@@ -87,6 +95,7 @@ extern void poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tra
 extern void poser_prune_own_tables(PoserPruning *pruning, List *tables);
 
 /* prune_transactions.c */
-extern bool poser_prune_transactions(const PoserPruning *pruning, int64 transaction_id);
+extern void poser_prune_read_horizons(const PoserPruning *pruning, PoserPruneHorizons *horizons);
+extern bool poser_prune_transactions(const PoserPruning *pruning, const PoserPruneHorizons *horizons, int64 transaction_id);
 
 #endif /* POSER_PRUNE_INTERNAL_H */

@@ -39,11 +39,14 @@
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
 #include "commands/trigger.h"
+#include "executor/executor.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
+#include "rewrite/prs2lock.h"
 #include "storage/bufmgr.h"
 #include "storage/lmgr.h"
 #include "storage/lock.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -319,6 +322,32 @@ same_key(const PoserVersioned *versioned, FmgrInfo *equal, TupleTableSlot *a, Tu
 }
 
 /*
+ * Can versions be deleted without a statement, because it would do nothing else?  The
+ * owner of the versions, which is the current user, must have the privilege, and no trigger
+ * but Poser's own may fire.  Policies do not apply to the owner here.
+ */
+static bool
+can_delete_directly(const PoserVersioned *versioned, Relation versions)
+{
+	TriggerDesc *triggers = versions->trigdesc;
+
+	if (versions->rd_rules != NULL || pg_class_aclcheck(versioned->versions, GetUserId(), ACL_DELETE) != ACLCHECK_OK)
+		return false;
+	for (int i = 0; triggers != NULL && i < triggers->numtriggers; i++)
+	{
+		const Trigger *trigger = &triggers->triggers[i];
+
+		/* poser_versions_of() only lets Poser pass */
+		if (TRIGGER_FOR_DELETE(trigger->tgtype) &&
+			(get_func_namespace(trigger->tgfoid) != versioned->nspid ||
+			 strcmp(get_func_name(trigger->tgfoid), "poser_versions_of") != 0))
+			return false;
+	}
+	CheckCmdReplicaIdentity(versions, CMD_DELETE);
+	return true;
+}
+
+/*
  * Do what poser_prune_pass() does, and then poser_prune_gone() if rows that are gone are to
  * be removed, for a small table.  Its index is read from the beginning to the end, so that
  * the versions of a row come one after the other.  They are read as they are now; what the
@@ -338,9 +367,12 @@ prune_small_table(const PoserPruning *pruning, const PoserVersioned *versioned, 
 	bool has_last = false;
 	bool has_younger = false; /* has the row a version that is not old? */
 	bool found = true;
+	bool directly = can_delete_directly(versioned, versions);
+	ItemPointerData last_tid;
 	int nids = 0;
 	int64 result = 0;
 
+	ItemPointerSetInvalid(&last_tid);
 	for (int i = 0; i < versioned->nkeys; i++)
 		fmgr_info(versioned->key_equal[i], &equal[i]);
 	poser_lookup_open(&lookup, versions, versioned->versions_index, 0);
@@ -366,7 +398,13 @@ prune_small_table(const PoserPruning *pruning, const PoserVersioned *versioned, 
 		}
 		if (next != NULL)
 		{
-			ids[nids++] = Int64GetDatum(poser_version_change_id(versioned, last));
+			if (!directly)
+				ids[nids++] = Int64GetDatum(poser_version_change_id(versioned, last));
+			else if (poser_direct_delete_seen(versions, &last_tid, GetActiveSnapshot()))
+			{
+				poser_progress_count(pruning->progress, 1);
+				result++;
+			}
 			horizon->change_id = Max(horizon->change_id, poser_version_change_id(versioned, next));
 			horizon->transaction_id = Max(horizon->transaction_id, poser_version_transaction_id(versioned, next));
 		}
@@ -379,12 +417,17 @@ prune_small_table(const PoserPruning *pruning, const PoserVersioned *versioned, 
 			break;
 		has_last = old || (same && has_last);
 		if (old)
+		{
 			ExecCopySlot(last, lookup.slot);
+			last_tid = lookup.slot->tts_tid;
+		}
 		has_younger = has_younger || !old;
 		ExecCopySlot(before, lookup.slot);
 		has_before = true;
 	}
 	result += poser_prune_delete_ids(pruning, versioned, ids, nids);
+	if (directly && result > 0)
+		CommandCounterIncrement();
 	poser_lookup_close(&lookup);
 	ExecDropSingleTupleTableSlot(before);
 	ExecDropSingleTupleTableSlot(last);
@@ -589,6 +632,8 @@ prune_described(PoserPruning *pruning, const PoserVersioned *versioned, const Po
 	PoserHorizon horizon = {0, 0};
 	bool isnull;
 
+	poser_progress_table(pruning->progress, "poser_prune_versions", tracked->relid);
+	poser_progress_report(pruning->progress, "removing", pruning->removed);
 	snprintf(relation, sizeof(relation), "%u%s", versioned->versions, pruning->gone ? " gone" : "");
 	transaction_id = own_until(pruning, tracked, pruning->limit < PG_INT64_MAX ? relation : NULL, &isnull);
 	if (pruning->object != NULL)

@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
@@ -136,23 +137,29 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
 	return result;
 }
 
-/* Add the transactions of the horizons of own tables: they give the time of the oldest state that is left. */
-static void
-collect_horizons(const PoserPruning *pruning, Tuplestorestate *used, TupleDesc desc)
+/*
+ * Read the horizons of all own tables.  *state becomes a number that is another one after
+ * an own table was pruned, tracked or dropped.  It depends on who has written a horizon
+ * and not only on what it is, because versions can go without raising it.
+ */
+void
+poser_prune_read_horizons(const PoserPruning *pruning, PoserPruneHorizons *horizons)
 {
 	List *bindings = poser_tracked_bindings(pruning->nspid);
 	ListCell *lc;
 
+	horizons->n = 0;
+	horizons->transactions = palloc(Max(list_length(bindings), 1) * sizeof(int64));
+	horizons->state = 0;
 	foreach(lc, bindings)
 	{
 		PoserTracked *tracked = lfirst(lc);
 		PoserHorizon horizon = poser_own_horizon(tracked->versions, false);
-		Datum value = Int64GetDatum(horizon.transaction_id);
-		bool isnull = false;
 
 		CHECK_FOR_INTERRUPTS();
+		horizons->state = hash_combine(horizons->state, hash_combine(murmurhash32(tracked->binding), murmurhash32(horizon.written_by)));
 		if (horizon.transaction_id != 0)
-			tuplestore_putvalues(used, desc, &value, &isnull);
+			horizons->transactions[horizons->n++] = horizon.transaction_id;
 	}
 	list_free_deep(bindings);
 }
@@ -165,12 +172,12 @@ collect_horizons(const PoserPruning *pruning, Tuplestorestate *used, TupleDesc d
  *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
  *
  * "poser_used" has the transactions of all versions that there are, and of the horizons of
- * own tables.  The statement uses the active snapshot, which is older than the look at the
+ * own tables: these give the time of the oldest state that is left.  The statement uses the active snapshot, which is older than the look at the
  * versions.  So it does not see transactions that have committed since.  If not all tables
  * of versions could be read, no transaction is removed, and the result is false.
  */
 bool
-poser_prune_transactions(const PoserPruning *pruning, int64 transaction_id)
+poser_prune_transactions(const PoserPruning *pruning, const PoserPruneHorizons *horizons, int64 transaction_id)
 {
 	Oid argtypes[] = {INT8OID};
 	Datum values[] = {Int64GetDatum(transaction_id)};
@@ -185,11 +192,18 @@ poser_prune_transactions(const PoserPruning *pruning, int64 transaction_id)
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescFinalize(desc);
+	poser_progress_table(pruning->progress, "poser_prune_versions", InvalidOid);
 	poser_progress_report(pruning->progress, "reading the transactions of versions", 0);
 	result = poser_collect_transactions(used, desc, NULL, 0, transaction_id);
 	if (result)
 	{
-		collect_horizons(pruning, used, desc);
+		for (int i = 0; i < horizons->n; i++)
+		{
+			Datum value = Int64GetDatum(horizons->transactions[i]);
+			bool isnull = false;
+
+			tuplestore_putvalues(used, desc, &value, &isnull);
+		}
 		poser_progress_report(pruning->progress, "removing transactions", 0);
 		poser_register_rows(&enr, "poser_used", desc, used, tuplestore_tuple_count(used));
 		(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .snapshot = GetActiveSnapshot(), .once = true, .expected = SPI_OK_DELETE});

@@ -294,6 +294,8 @@ record_table(Recording *recording, const PoserTracked *tracked)
 	PoserCaller caller;
 	int64 recorded = 0;
 
+	poser_progress_table(&recording->progress, "poser_record_versions", tracked->relid);
+
 	/* lock, then look: the table can have been dropped, or have another owner */
 	LockRelationOid(tracked->relid, AccessShareLock);
 	if (get_rel_name(tracked->relid) == NULL)

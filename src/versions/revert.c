@@ -544,10 +544,11 @@ check_transaction(const PoserVersioned *versioned, int64 transaction_id, PoserHo
  *
  *	SELECT FROM poser_widget AS live WHERE live.uuid = $1 FOR NO KEY UPDATE
  *
- * Raises an error if there never was such a row.
+ * Raises an error if there never was such a row.  A row before the horizon can have been
+ * erased; "pruned" is that transaction, or 0.
  */
 static void
-lock_reverted_rows(RevertedRows *self)
+lock_reverted_rows(RevertedRows *self, int64 pruned)
 {
 	const PoserVersioned *versioned = self->versioned;
 	StringInfoData sql;
@@ -558,11 +559,14 @@ lock_reverted_rows(RevertedRows *self)
 	appendStringInfoString(&sql, " FOR NO KEY UPDATE");
 	(void) run(self, sql.data, false);
 
-	if (run(self, self->keys_query, false) == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("there is no such row in the history of relation \"%s\"",
-						get_rel_name(versioned->relid))));
+	if (run(self, self->keys_query, false) > 0)
+		return;
+	if (pruned != 0)
+		pruned_error(pruned);
+	ereport(ERROR,
+			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+			 errmsg("there is no such row in the history of relation \"%s\"",
+					get_rel_name(versioned->relid))));
 }
 
 /*
@@ -596,7 +600,7 @@ poser_history_revert(const PoserVersioned *versioned, Datum key, Oid keytype, in
 	find_rows_by_value(&self, versioned, key, keytype, NULL);
 	if (children != NULL)
 		find_rows_by_value(&others, children, key, keytype, parent);
-	lock_reverted_rows(&self);
+	lock_reverted_rows(&self, 0);
 
 	/* the position; in the pruned part of the history only the state after the horizon's transaction is known */
 	last_change = last_change_by(&self, transaction_id);
@@ -654,7 +658,7 @@ poser_history_revert_matching(const PoserVersioned *versioned, PoserMatch *match
 	horizon = poser_history_horizon(versioned, false);
 	check_transaction(versioned, transaction_id, horizon);
 	find_rows(&rows, versioned, match);
-	lock_reverted_rows(&rows);
+	lock_reverted_rows(&rows, transaction_id < horizon.transaction_id ? transaction_id : 0);
 
 	/* the position; a row that has a version at or before it is known, also in the pruned part of the history */
 	value = last_change_by(&rows, transaction_id);

@@ -110,14 +110,22 @@ write_first_versions(const PoserTrack *track, const PoserVersioned *versioned)
 	PoserProgress progress;
 	ListCell *lc;
 
-	poser_progress_begin(&progress, psprintf("poser_track for %s", get_rel_name(track->relid)));
-	poser_progress_report(&progress, "writing versions", 0);
-	foreach(lc, track->tree)
+	poser_progress_begin(&progress, "poser_track");
+	poser_progress_table(&progress, "poser_track", track->relid);
+	PG_TRY();
 	{
-		write_versions_of(versioned, lfirst_oid(lc), snapshot, writer, &progress);
+		poser_progress_report(&progress, "writing versions", 0);
+		foreach(lc, track->tree)
+		{
+			write_versions_of(versioned, lfirst_oid(lc), snapshot, writer, &progress);
+		}
+		poser_version_end(writer);
 	}
-	poser_version_end(writer);
-	poser_progress_end(&progress);
+	PG_FINALLY();
+	{
+		poser_progress_end(&progress);
+	}
+	PG_END_TRY();
 	UnregisterSnapshot(snapshot);
 }
 

@@ -186,6 +186,7 @@ typedef struct PoserHorizon
 {
 	int64 transaction_id;
 	int64 change_id;
+	TransactionId written_by; /* own tables: the server's transaction that has written it */
 } PoserHorizon;
 
 extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);

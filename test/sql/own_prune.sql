@@ -110,6 +110,12 @@ SELECT poser_prune_versions('0', target => 'person', match => '{"id": 2}', gone 
 DELETE FROM person WHERE id = 1;
 SELECT poser_prune_versions('0', target => 'person', match => '{"id": 1}', gone => true);
 SELECT id, name, operation_type FROM person_version ORDER BY change_id;
+SELECT count(*) FROM person_version AS v WHERE v::text LIKE '%Ann%';
+-- What it was before is not known.
+\set VERBOSITY sqlstate
+SELECT poser_revert('person', '{"id": 1}', :before);
+SELECT a.* FROM poser_transaction AS t, poser_as_of(NULL::person, t.issued_at, '{"id": 1}') AS a WHERE t.id = :before;
+\set VERBOSITY terse
 -- Then the row comes again.  What it was before cannot be read, and the row stays.
 INSERT INTO person VALUES (1, 'Eve', 'Bonn');
 \set VERBOSITY sqlstate
@@ -209,6 +215,27 @@ SELECT poser_prune_versions('0', target => 'poser_widget');
 SELECT poser_prune_versions('0');
 SELECT * FROM mine_version;
 RESET ROLE;
+
+-- The transactions without versions that such a call leaves go with the next call by the
+-- extension's owner, though nothing else has become old.
+SET poser.comment = 'mine 7';
+UPDATE mine SET a = 70;
+SET poser.comment = 'mine 6';
+UPDATE mine SET a = 60;
+SET poser.comment = 'mine 5';
+UPDATE mine SET a = 50;
+UPDATE poser_transaction SET issued_at = now() - interval '5 years';
+SELECT poser_prune_versions('4 years', 1000, 'poser_widget');
+SELECT full_until FROM poser_prune_position WHERE relation = 'poser_transaction' \gset
+SELECT poser_prune_versions('4 years', 1000, 'poser_widget');
+SELECT full_until = :full_until AS has_not_read FROM poser_prune_position WHERE relation = 'poser_transaction';
+SET ROLE regress_owner;
+SELECT poser_prune_versions('4 years', target => 'mine');
+RESET ROLE;
+SELECT array_agg(comment ORDER BY id) FROM poser_transaction WHERE comment LIKE 'mine %';
+SELECT poser_prune_versions('4 years', 1000, 'poser_widget');
+SELECT array_agg(comment ORDER BY id) FROM poser_transaction WHERE comment LIKE 'mine %';
+SET poser.comment = '0';
 
 -- Code of its owner runs with its rights only, and its errors do not stop the others.
 SET ROLE regress_owner;
