@@ -434,7 +434,7 @@ poser_become_role(Oid roleid, int context, PoserCaller *caller)
 	caller->level = 0;
 	if (roleid != caller->userid)
 		caller->level = strcmp(namespace_search_path, settings[0].value) == 0 ? NewGUCNestLevel()
-																			 : poser_begin_settings(settings, lengthof(settings));
+																			  : poser_begin_settings(settings, lengthof(settings));
 }
 
 /*

@@ -199,10 +199,10 @@ open_rows(PoserReconciler *reconciler)
 }
 
 /*
- * Before a new row is recorded under a deferrable constraint, wait for other transactions
- * that are writing a row with its key.  The server waits for them when it checks the
- * constraint, which can be later.  But then the versions that they have written, with lesser
- * change_ids, could not be read here.
+ * Before a key that comes or goes is recorded under a deferrable constraint, wait for other
+ * transactions that are writing a row with this key.  The server waits for them only when it
+ * checks the constraint.  But the versions that they have written could not be read here, and
+ * the order of change_ids would not be that of the rows.
  */
 void
 poser_reconcile_wait(PoserReconciler *reconciler, TupleTableSlot *row)
