@@ -278,6 +278,11 @@ poser_own_error(Oid relid, const char *problem)
 	char *detail = pstrdup(problem);
 	bool no_key = strcmp(problem, POSER_NO_KEY) == 0;
 
+	/* it can have been dropped meanwhile */
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
 	detail[0] = pg_toupper((unsigned char) detail[0]);
 	ereport(ERROR,
 			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
