@@ -117,6 +117,7 @@ my @work = (
 	[ 1, q{SELECT poser_track('tracked')}, '(poser_track for tracked: writing versions|poser_record_versions for tracked: comparing), 10000' ],
 	[ 2, q{SELECT poser_record_versions('recorded')}, 'poser_record_versions for recorded: comparing, 10000' ],
 	[ 2, q{SELECT poser_record_versions('recorded', 20000)}, 'poser_record_versions for recorded: comparing, 20000' ],
+	[ 2, q{SELECT poser_record_versions(NULL, 20000)}, 'poser_record_versions for recorded: comparing, 20000' ],
 	[ 4, q{SELECT poser_prune_versions('0', target => 'pruned')}, 'poser_prune_versions for pruned: removing, 10000' ],
 	[ 4, q{SELECT poser_prune_versions('0', 20000, 'pruned')}, 'poser_prune_versions for pruned: removing, 10000' ],
 	[ 5, q{SELECT poser_prune_versions('0', target => 'small')}, 'poser_prune_versions for small: removing, 0' ],
