@@ -4,7 +4,9 @@
 -- see the script to 1.5.
 
 SELECT @extschema@.poser_lock_tables(ARRAY[
-	['poser_datasync_consumer', 'ACCESS EXCLUSIVE']
+	['poser_datasync_consumer', 'ACCESS EXCLUSIVE'],
+	['poser_datasync_status', 'ACCESS EXCLUSIVE'],
+	['poser_prune_position', 'SHARE UPDATE EXCLUSIVE']
 ]);
 
 -- Tracking
@@ -261,10 +263,19 @@ COMMENT ON FUNCTION @extschema@.poser_datasync_add(
 -- Owner and privileges of what is new.  The owner of any table has triggers with the
 -- trigger functions, which a restore makes again.
 
+CREATE FUNCTION @extschema@.poser_grant_to_public(function pg_catalog.regprocedure)
+RETURNS pg_catalog.void
+AS 'MODULE_PATHNAME', 'poser_grant_to_public'
+LANGUAGE C VOLATILE STRICT;
+
+COMMENT ON FUNCTION @extschema@.poser_grant_to_public(pg_catalog.regprocedure) IS
+'for update scripts: lets everybody execute a function of an earlier script';
+
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.regclass,
 	ARRAY['@extschema@.poser_tables'
 		 ]::pg_catalog.regclass[],
-	ARRAY['@extschema@.poser_versions_of()',
+	ARRAY['@extschema@.poser_grant_to_public(pg_catalog.regprocedure)',
+		  '@extschema@.poser_versions_of()',
 		  '@extschema@.poser_track(pg_catalog.regclass, pg_catalog.text[], pg_catalog.text, pg_catalog.bool)',
 		  '@extschema@.poser_untrack(pg_catalog.regclass)',
 		  '@extschema@.poser_follow()',
@@ -278,9 +289,10 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.reg
 
 GRANT SELECT ON @extschema@.poser_tables TO PUBLIC;
 
+SELECT @extschema@.poser_grant_to_public('@extschema@.poser_version()'::pg_catalog.regprocedure),
+	@extschema@.poser_grant_to_public('@extschema@.poser_arrive()'::pg_catalog.regprocedure);
+
 GRANT EXECUTE ON FUNCTION
-	@extschema@.poser_version(),
-	@extschema@.poser_arrive(),
 	@extschema@.poser_versions_of(),
 	@extschema@.poser_track(pg_catalog.regclass, pg_catalog.text[], pg_catalog.text, pg_catalog.bool),
 	@extschema@.poser_untrack(pg_catalog.regclass),

@@ -42,11 +42,23 @@ extern void poser_structure_error(Relation rel);
 extern void poser_check_type(Relation rel, TupleDesc desc, int column, Oid type);
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
+extern Oid poser_owner_of(Oid relid);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);
 extern void poser_check_readable(Oid owned, Oid relid);
-extern void poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context);
+
+/* The user that was current before poser_become_owner(). */
+typedef struct PoserCaller
+{
+	Oid userid;
+	int sec_context;
+	int level; /* of settings; 0 if there are none */
+} PoserCaller;
+
+extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
+extern void poser_become_owner(Oid relid, PoserCaller *caller);
+extern void poser_become_caller(PoserCaller *caller);
 extern Oid poser_table_by_name(const char *name, Oid nspid);
 extern void poser_table_kind_error(const char *name);
 
@@ -160,7 +172,8 @@ extern bool poser_direct_delete_seen(Relation rel, ItemPointer tid, Snapshot sna
 
 /*
  * An index of a table, to look up rows.  The index of a partitioned table is looked up in
- * all partitions; then "scan" is NULL, and the rows come in the order of a column.
+ * all partitions; then "scan" is NULL, and the rows come in the order of a column.  Without
+ * an index, "reading" finds the rows by reading the table.
  */
 typedef struct PoserLookup
 {
@@ -169,6 +182,7 @@ typedef struct PoserLookup
 	TupleTableSlot *slot; /* NULL when it is not open */
 	struct PoserLookupPartition *partitions;
 	int npartitions;
+	struct PoserLookupReading *reading;
 	AttrNumber order; /* the column (bigint) that follows the looked-up ones in the index; 0 if the order does not matter */
 	int nkeys;
 	ScanKey keys;			 /* of the last look-up, to be used again */
@@ -177,8 +191,11 @@ typedef struct PoserLookup
 } PoserLookup;
 
 extern void poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys);
+extern void poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+										const Oid *equal, const Oid *collations, AttrNumber order);
 extern void poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *values, const bool *nulls);
 extern bool poser_lookup_next(PoserLookup *lookup, ScanDirection direction);
+extern void poser_lookup_wait(const PoserLookup *lookup, Relation rel);
 extern void poser_lookup_close(PoserLookup *lookup);
 
 /* The rows of some tables, as rows of a table that they are partitions of. */
@@ -229,6 +246,7 @@ extern void poser_setting_init(void);
 extern void poser_check_setting(const char *name, const char *value);
 extern int poser_begin_settings(const PoserSetting *settings, int n);
 extern int poser_begin_text_settings(void);
+extern int poser_begin_impatience(Oid relid);
 
 /* progress.c */
 
@@ -262,5 +280,6 @@ extern void poser_savepoint_set(PoserSavepoint *savepoint);
 extern void poser_savepoint_release(PoserSavepoint *savepoint);
 extern void poser_savepoint_rollback(PoserSavepoint *savepoint);
 extern ErrorData *poser_savepoint_catch_any(PoserSavepoint *savepoint);
+extern bool poser_is_cancel_request(const ErrorData *error);
 
 #endif /* POSER_BASE_H */

@@ -25,13 +25,17 @@
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+#include "utils/tuplesort.h"
+#include "utils/typcache.h"
 
 #include "base/base.h"
 
@@ -58,29 +62,14 @@ has_code(Relation index)
 		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
-/* What was current before begin_code(). */
-typedef struct Caller
-{
-	Oid userid;
-	int sec_context;
-	int nestlevel;
-} Caller;
-
-/* Expressions and predicates of indexes are the code of the table's owner.  They run with the rights of the owner, and leave no setting behind. */
+/*
+ * Expressions and predicates of indexes are the code of the table's owner.  They run with the
+ * rights of the owner, and leave no setting behind.  Ends with poser_become_caller().
+ */
 static void
-begin_code(PoserDirectTable *table, Caller *caller)
+begin_code(PoserDirectTable *table, PoserCaller *caller)
 {
-	GetUserIdAndSecContext(&caller->userid, &caller->sec_context);
-	SetUserIdAndSecContext(table->rel->rd_rel->relowner,
-						   caller->sec_context | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
-	caller->nestlevel = NewGUCNestLevel();
-}
-
-static void
-end_code(Caller *caller)
-{
-	AtEOXact_GUC(false, caller->nestlevel);
-	SetUserIdAndSecContext(caller->userid, caller->sec_context);
+	poser_become_role(table->rel->rd_rel->relowner, SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
 }
 
 /* Close the plain indexes.  Their locks are released, as the executor does. */
@@ -192,7 +181,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 {
 	List *indexes;
 	ListCell *lc;
-	Caller caller;
+	PoserCaller caller;
 
 	if (table->indexes != NULL)
 		return;
@@ -213,7 +202,7 @@ poser_direct_open_indexes(PoserDirectTable *table)
 		begin_code(table, &caller);
 	ExecOpenIndices(table->indexes, false);
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 }
 
 /*
@@ -258,7 +247,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 	List *conflicts;
 	ListCell *lc;
 	bool result = true;
-	Caller caller;
+	PoserCaller caller;
 
 	poser_direct_open_indexes(table);
 	if (table->runs_code)
@@ -272,7 +261,7 @@ poser_direct_insert_index_entries(PoserDirectTable *table, TupleTableSlot *slot,
 			check_deferrable(table, lfirst_oid(lc), slot);
 	}
 	if (table->runs_code)
-		end_code(&caller);
+		poser_become_caller(&caller);
 	list_free(conflicts);
 	ResetPerTupleExprContext(table->estate);
 	return result;
@@ -440,6 +429,94 @@ poser_lookup_open(PoserLookup *lookup, Relation rel, Oid indexid, int nkeys)
 	lookup->scan = index_beginscan(rel, lookup->index, SnapshotSelf, NULL, nkeys, 0, SO_NONE);
 }
 
+/* Looking up rows in a table without an index: the table is read, and the rows are sorted. */
+typedef struct PoserLookupReading
+{
+	Relation rel;
+	List *relids; /* the table, or its partitions */
+	int nkeys;
+	AttrNumber columns[INDEX_MAX_KEYS];
+	FmgrInfo equal[INDEX_MAX_KEYS];
+	Oid collations[INDEX_MAX_KEYS];
+	AttrNumber order;
+	Tuplesortstate *sort; /* the rows that were found; NULL before the first look-up */
+} PoserLookupReading;
+
+/*
+ * As poser_lookup_open() where no index has the columns.  The rows with equal values in
+ * "columns" come in descending order of the column "order" (bigint), so only
+ * BackwardScanDirection and BTEqualStrategyNumber can be used.  Each look-up reads all of
+ * "relids", which are the table or its partitions, so this is slow.
+ */
+void
+poser_lookup_open_unindexed(PoserLookup *lookup, Relation rel, List *relids, int nkeys, const AttrNumber *columns,
+							const Oid *equal, const Oid *collations, AttrNumber order)
+{
+	PoserLookupReading *reading = palloc0(sizeof(PoserLookupReading));
+
+	memset(lookup, 0, sizeof(PoserLookup));
+	lookup->context = CurrentMemoryContext;
+	lookup->slot = MakeSingleTupleTableSlot(RelationGetDescr(rel), &TTSOpsMinimalTuple);
+	lookup->reading = reading;
+	reading->rel = rel;
+	reading->relids = relids;
+	reading->nkeys = nkeys;
+	reading->order = order;
+	for (int i = 0; i < nkeys; i++)
+	{
+		reading->columns[i] = columns[i];
+		reading->collations[i] = collations[i];
+		fmgr_info(equal[i], &reading->equal[i]);
+	}
+}
+
+/* Free the rows that were found. */
+static void
+end_reading(PoserLookupReading *reading)
+{
+	if (reading->sort != NULL)
+		tuplesort_end(reading->sort);
+	reading->sort = NULL;
+}
+
+/* As poser_lookup_begin(), without an index. */
+static void
+read_rows(PoserLookup *lookup, const Datum *values, const bool *nulls)
+{
+	PoserLookupReading *reading = lookup->reading;
+	Oid greater = lookup_type_cache(INT8OID, TYPECACHE_GT_OPR)->gt_opr;
+	Oid collation = InvalidOid;
+	bool nulls_first = true;
+	PoserTableScan scan;
+	MemoryContext old;
+
+	ExecClearTuple(lookup->slot);
+	end_reading(reading);
+	old = MemoryContextSwitchTo(lookup->context);
+	reading->sort = tuplesort_begin_heap(RelationGetDescr(reading->rel), 1, &reading->order, &greater, &collation,
+										 &nulls_first, work_mem, NULL, TUPLESORT_NONE);
+	MemoryContextSwitchTo(old);
+	poser_scan_begin(&scan, list_copy(reading->relids), reading->rel);
+	while (poser_scan_next(&scan))
+	{
+		bool same = true;
+
+		for (int i = 0; same && i < reading->nkeys; i++)
+		{
+			bool isnull;
+			Datum value = slot_getattr(scan.slot, reading->columns[i], &isnull);
+
+			same = nulls != NULL && nulls[i] ? isnull
+											 : !isnull && DatumGetBool(FunctionCall2Coll(&reading->equal[i], reading->collations[i],
+																						 value, values[i]));
+		}
+		if (same)
+			tuplesort_puttupleslot(reading->sort, scan.slot);
+	}
+	poser_scan_end(&scan);
+	tuplesort_performsort(reading->sort);
+}
+
 /*
  * Begin to look up rows: newest versions that are committed or this transaction's own.
  * "nulls" says which values are null; NULL if none is.  A null is only looked up with
@@ -450,6 +527,12 @@ poser_lookup_begin(PoserLookup *lookup, StrategyNumber strategy, const Datum *va
 {
 	MemoryContext old;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(strategy == BTEqualStrategyNumber);
+		read_rows(lookup, values, nulls);
+		return;
+	}
 	for (int i = 0; i < lookup->npartitions; i++)
 	{
 		poser_lookup_begin(&lookup->partitions[i].lookup, strategy, values, nulls);
@@ -535,6 +618,11 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	MemoryContext old;
 	bool found;
 
+	if (lookup->reading != NULL)
+	{
+		Assert(ScanDirectionIsBackward(direction));
+		return tuplesort_gettupleslot(lookup->reading->sort, true, false, lookup->slot, NULL);
+	}
 	if (lookup->scan == NULL)
 		return next_of_partitions(lookup, direction);
 	old = MemoryContextSwitchTo(lookup->context);
@@ -543,7 +631,46 @@ poser_lookup_next(PoserLookup *lookup, ScanDirection direction)
 	return found;
 }
 
-/* Close an index that was opened by poser_lookup_open().  Its lock stays. */
+/*
+ * Returns another transaction that is inserting, updating or deleting a row which the last
+ * look-up searches; InvalidTransactionId if there is none.
+ */
+static TransactionId
+other_writer(const PoserLookup *lookup, Relation rel)
+{
+	TransactionId result = InvalidTransactionId;
+	SnapshotData dirty;
+	TupleTableSlot *slot;
+	IndexScanDesc scan;
+
+	for (int i = 0; i < lookup->npartitions && !TransactionIdIsValid(result); i++)
+		result = other_writer(&lookup->partitions[i].lookup, lookup->partitions[i].rel);
+	if (lookup->scan == NULL)
+		return result;
+
+	/* for each row, this snapshot says which transaction has not ended yet */
+	InitDirtySnapshot(dirty);
+	slot = table_slot_create(rel, NULL);
+	scan = index_beginscan(rel, lookup->index, &dirty, NULL, lookup->nkeys, 0, SO_NONE);
+	index_rescan(scan, lookup->keys, lookup->nkeys, NULL, 0);
+	while (!TransactionIdIsValid(result) && index_getnext_slot(scan, ForwardScanDirection, slot))
+		result = TransactionIdIsValid(dirty.xmin) ? dirty.xmin : dirty.xmax;
+	index_endscan(scan);
+	ExecDropSingleTupleTableSlot(slot);
+	return result;
+}
+
+/* Wait until no other transaction is writing a row that the last look-up searches.  "rel" is the table of the look-up. */
+void
+poser_lookup_wait(const PoserLookup *lookup, Relation rel)
+{
+	TransactionId other;
+
+	while (TransactionIdIsValid(other = other_writer(lookup, rel)))
+		XactLockTableWait(other, rel, NULL, XLTW_None);
+}
+
+/* Close what poser_lookup_open() or poser_lookup_open_unindexed() has opened.  Locks stay. */
 void
 poser_lookup_close(PoserLookup *lookup)
 {
@@ -554,9 +681,17 @@ poser_lookup_close(PoserLookup *lookup)
 	}
 	if (lookup->scan != NULL)
 		index_endscan(lookup->scan);
-	index_close(lookup->index, NoLock);
+	if (lookup->index != NULL)
+		index_close(lookup->index, NoLock);
 	ExecDropSingleTupleTableSlot(lookup->slot);
-	pfree(lookup->keys);
+	if (lookup->reading != NULL)
+	{
+		end_reading(lookup->reading);
+		list_free(lookup->reading->relids);
+		pfree(lookup->reading);
+	}
+	else
+		pfree(lookup->keys);
 	memset(lookup, 0, sizeof(PoserLookup));
 }
 

@@ -17,6 +17,10 @@
  * So poser_carry_grants() copies the owner and the privileges in the catalogs.  It copies
  * the initial privileges (pg_init_privs) as well, because pg_dump dumps the difference
  * between these and the privileges.
+ *
+ * For the same reason a script does not GRANT anything on a function of an earlier script:
+ * the server would take all its present privileges, those that users have granted, too, as
+ * its initial ones, and a dump would not hold them.  poser_grant_to_public() adds to both.
  */
 #include "postgres.h"
 
@@ -39,6 +43,7 @@
 #include "base/base.h"
 
 PG_FUNCTION_INFO_V1(poser_carry_grants);
+PG_FUNCTION_INFO_V1(poser_grant_to_public);
 PG_FUNCTION_INFO_V1(poser_set_owner);
 
 /*
@@ -237,6 +242,53 @@ poser_carry_grants(PG_FUNCTION_ARGS)
 	updateAclDependencies(ProcedureRelationId, replacement, 0, owner,
 						  nmembers_before, members_before, nmembers, members);
 	CommandCounterIncrement();
+	table_close(rel, RowExclusiveLock);
+	PG_RETURN_VOID();
+}
+
+/* Returns a copy of these privileges of a function, with EXECUTE for PUBLIC added. */
+static Acl *
+with_public(const Acl *acl, Oid owner)
+{
+	AclItem item = {.ai_grantee = ACL_ID_PUBLIC, .ai_grantor = owner};
+
+	ACLITEM_SET_PRIVS_GOPTIONS(item, ACL_EXECUTE, ACL_NO_RIGHTS);
+	return aclupdate(acl, &item, ACL_MODECHG_ADD, owner, DROP_RESTRICT);
+}
+
+/*
+ * poser_grant_to_public(function regprocedure) returns void
+ *
+ * Grants EXECUTE on a function of an earlier script to PUBLIC, and adds it to the
+ * function's initial privileges.  The caller must be a superuser, as scripts are.
+ */
+Datum
+poser_grant_to_public(PG_FUNCTION_ARGS)
+{
+	Oid function = PG_GETARG_OID(0);
+	Relation rel;
+	HeapTuple tuple;
+	Oid owner;
+	Acl *acl;
+	Acl *initial;
+
+	if (!superuser())
+		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				errmsg("must be superuser to change the initial privileges of a function"));
+	rel = table_open(ProcedureRelationId, RowExclusiveLock);
+	tuple = function_tuple(function);
+	owner = ((Form_pg_proc) GETSTRUCT(tuple))->proowner;
+	acl = function_acl(tuple);
+	initial = initial_acl(function);
+
+	/* without initial privileges of its own a function has the default ones, with EXECUTE for PUBLIC */
+	if (initial)
+	{
+		write_function(rel, function, owner, with_public(initial, owner));
+		recordExtObjInitPriv(function, ProcedureRelationId);
+	}
+	if (acl || initial)
+		write_function(rel, function, owner, acl ? with_public(acl, owner) : NULL);
 	table_close(rel, RowExclusiveLock);
 	PG_RETURN_VOID();
 }

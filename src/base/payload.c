@@ -2,11 +2,15 @@
  * payload.c
  *	  A row as jsonb: the payload of a change, and the rows of poser_history().
  *
- * A payload is the result of to_jsonb() for a row, with one exception.  If a value's type
+ * A payload is the result of to_jsonb() for a row, with two exceptions.  If a value's type
  * is not the server's, see poser_is_system_type(), the value is written as text by the
  * type's output function.  to_jsonb() would use the type's cast to json if there is one,
  * and the cast's function would run with the owner's rights.  The caller sets
  * poser_begin_text_settings(), so that the text is the same in all sessions.
+ *
+ * The other exception is a value of type json that jsonb cannot hold, such as the character
+ * \u0000, or a number that is too large.  It is written as text, too: one such value must not
+ * make the history of a row unreadable, or stop a delivery.
  *
  * to_jsonb() looks up the columns and their types anew for each row.  This would take
  * most of the time of a delivery.  So the columns of a row are looked up once here,
@@ -24,7 +28,10 @@
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "nodes/makefuncs.h"
+#include "utils/builtins.h"
+#include "utils/datetime.h"
 #include "utils/fmgroids.h"
+#include "utils/json.h"
 #include "utils/jsonb.h"
 #include "utils/lsyscache.h"
 #include "utils/numeric.h"
@@ -41,6 +48,8 @@ typedef enum PayloadKind
 	PAYLOAD_INT2,
 	PAYLOAD_INT4,
 	PAYLOAD_INT8,
+	PAYLOAD_NUMERIC,
+	PAYLOAD_TIME,  /* a date, or a timestamp with or without time zone */
 	PAYLOAD_JSON,  /* to_jsonb() makes it */
 	PAYLOAD_OUTPUT /* text that the type's output function makes */
 } PayloadKind;
@@ -52,7 +61,9 @@ typedef struct PayloadColumn
 	const char *name;
 	int len; /* of the name */
 	PayloadKind kind;
-	FmgrInfo function; /* to_jsonb() or the output function */
+	Oid type;		   /* not that of a domain */
+	FmgrInfo function; /* to_jsonb() */
+	FmgrInfo output;   /* the output function */
 } PayloadColumn;
 
 /* The columns of rows that become payloads. */
@@ -89,6 +100,12 @@ payload_kind(Oid type)
 			return PAYLOAD_INT4;
 		case INT8OID:
 			return PAYLOAD_INT8;
+		case NUMERICOID:
+			return PAYLOAD_NUMERIC;
+		case DATEOID:
+		case TIMESTAMPOID:
+		case TIMESTAMPTZOID:
+			return PAYLOAD_TIME;
 		default:
 			return poser_is_system_type(type) ? PAYLOAD_JSON : PAYLOAD_OUTPUT;
 	}
@@ -144,6 +161,13 @@ make_start(PoserPayload *payload)
 		appendBinaryStringInfo(&payload->start, payload->columns[i].name, payload->columns[i].len);
 }
 
+/* Is this the type json, or an array of it?  Its values are text, and jsonb cannot hold each of them. */
+static bool
+is_json(Oid type)
+{
+	return type == JSONOID || type == JSONARRAYOID;
+}
+
 /* Describe a column: how its values become JSON. */
 static void
 describe_column(PayloadColumn *column, Form_pg_attribute att, int attno, const char *name)
@@ -152,6 +176,7 @@ describe_column(PayloadColumn *column, Form_pg_attribute att, int attno, const c
 	column->name = name;
 	column->len = strlen(name);
 	column->kind = payload_kind(att->atttypid);
+	column->type = getBaseType(att->atttypid);
 	if (column->kind == PAYLOAD_JSON)
 	{
 		/* to_jsonb() finds out its argument's type from an expression */
@@ -162,13 +187,13 @@ describe_column(PayloadColumn *column, Form_pg_attribute att, int attno, const c
 												 COERCE_EXPLICIT_CALL),
 						   &column->function);
 	}
-	else if (column->kind == PAYLOAD_OUTPUT)
+	if (column->kind == PAYLOAD_OUTPUT || is_json(column->type))
 	{
 		Oid output;
 		bool is_varlena;
 
 		getTypeOutputInfo(att->atttypid, &output, &is_varlena);
-		fmgr_info(output, &column->function);
+		fmgr_info(output, &column->output);
 	}
 }
 
@@ -267,6 +292,52 @@ append_integer(StringInfo jsonb, int64 value)
 	return append_aligned(jsonb, numeric, VARSIZE_ANY(numeric));
 }
 
+/* Append a numeric value to a jsonb.  Returns by how much that has grown, and the type in *type. */
+static Size
+append_numeric(StringInfo jsonb, Numeric numeric, uint32 *type)
+{
+	const char *string;
+
+	if (!numeric_is_nan(numeric) && !numeric_is_inf(numeric))
+	{
+		*type = JENTRY_ISNUMERIC;
+		return append_aligned(jsonb, numeric, VARSIZE_ANY(numeric));
+	}
+	*type = JENTRY_ISSTRING;
+	string = DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(numeric)));
+	return append_string(jsonb, string, strlen(string));
+}
+
+/*
+ * Returns what to_jsonb() makes of a value of the type json or json[].  jsonb cannot hold
+ * all values of these types, for instance not the character \u0000.  Then the result is
+ * NULL.  Such an error is caught without a subtransaction, because the function only reads
+ * the value's text, and has no locks or other resources.
+ */
+static Jsonb *
+try_jsonb(PayloadColumn *column, Datum value)
+{
+	MemoryContext context = CurrentMemoryContext;
+	Jsonb *volatile result = NULL;
+
+	PG_TRY();
+	{
+		result = DatumGetJsonbP(FunctionCall1(&column->function, value));
+	}
+	PG_CATCH();
+	{
+		int category;
+
+		MemoryContextSwitchTo(context);
+		category = ERRCODE_TO_CATEGORY(geterrcode());
+		if (category != ERRCODE_DATA_EXCEPTION && category != ERRCODE_PROGRAM_LIMIT_EXCEEDED)
+			PG_RE_THROW();
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return result;
+}
+
 /*
  * Append a column's value, which is not null, to a jsonb.  Returns by how much that has
  * grown, and the type in *type.
@@ -275,6 +346,8 @@ static Size
 append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
 {
 	const char *string;
+	char time[MAXDATELEN + 1];
+	Jsonb *result;
 
 	switch (column->kind)
 	{
@@ -298,14 +371,26 @@ append_value(StringInfo jsonb, PayloadColumn *column, Datum value, uint32 *type)
 		case PAYLOAD_INT8:
 			*type = JENTRY_ISNUMERIC;
 			return append_integer(jsonb, DatumGetInt64(value));
-		case PAYLOAD_OUTPUT:
+		case PAYLOAD_NUMERIC:
+			return append_numeric(jsonb, DatumGetNumeric(value), type);
+		case PAYLOAD_TIME:
 			*type = JENTRY_ISSTRING;
-			string = OutputFunctionCall(&column->function, value);
+			string = JsonEncodeDateTime(time, value, column->type, NULL);
 			return append_string(jsonb, string, strlen(string));
 		case PAYLOAD_JSON:
+			if (!is_json(column->type))
+				result = DatumGetJsonbP(FunctionCall1(&column->function, value));
+			else
+				result = try_jsonb(column, value);
+			if (result != NULL)
+				return append_jsonb(jsonb, result, type);
+			break;
+		case PAYLOAD_OUTPUT:
 			break;
 	}
-	return append_jsonb(jsonb, DatumGetJsonbP(FunctionCall1(&column->function, value)), type);
+	*type = JENTRY_ISSTRING;
+	string = OutputFunctionCall(&column->output, value);
+	return append_string(jsonb, string, strlen(string));
 }
 
 /* Returns the payload of a row with these values, in the current memory context. */

@@ -15,6 +15,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaddress.h"
 #include "catalog/pg_am.h"
 #include "catalog/pg_class.h"
@@ -25,6 +26,7 @@
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
@@ -337,6 +339,20 @@ poser_is_always_identity(Oid relid, AttrNumber column)
 	return result;
 }
 
+/* Returns the owner of a relation; InvalidOid if the relation is gone. */
+Oid
+poser_owner_of(Oid relid)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid result;
+
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	ReleaseSysCache(tuple);
+	return result;
+}
+
 /* Does the role have the rights of the relation's owner? */
 bool
 poser_is_owner(Oid relid, Oid roleid)
@@ -382,21 +398,50 @@ poser_check_readable(Oid owned, Oid relid)
 }
 
 /*
+ * Make this role the current user, as poser_become_owner() says.  "context" is added to the
+ * security context.
+ */
+void
+poser_become_role(Oid roleid, int context, PoserCaller *caller)
+{
+	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"}};
+
+	GetUserIdAndSecContext(&caller->userid, &caller->sec_context);
+	SetUserIdAndSecContext(roleid, caller->sec_context | context);
+	caller->level = 0;
+	if (roleid != caller->userid)
+		caller->level = strcmp(namespace_search_path, settings[0].value) == 0 ? NewGUCNestLevel()
+																			 : poser_begin_settings(settings, lengthof(settings));
+}
+
+/*
  * Make the relation's owner the current user.  The owner sees all rows of the table,
  * even under FORCE ROW LEVEL SECURITY.  Code that belongs to the owner, in types,
  * casts and policies, then runs with the owner's rights and not with the caller's.
  *
- * The caller becomes the former user again by SetUserIdAndSecContext() with the two saved
- * values.  After an error the rollback of the transaction or subtransaction does this.
+ * If the owner is another role than the caller, this code must not find functions and
+ * operators of the caller.  So it gets a search_path of its own.  And settings that it
+ * changes end with poser_become_caller(): otherwise they could change what the caller's
+ * next statements mean.
+ *
+ * The former user becomes the current one again by poser_become_caller().  After an error the
+ * rollback of the transaction or subtransaction does this.
  */
 void
-poser_become_owner(Oid relid, Oid *save_userid, int *save_sec_context)
+poser_become_owner(Oid relid, PoserCaller *caller)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 
-	GetUserIdAndSecContext(save_userid, save_sec_context);
-	SetUserIdAndSecContext(rel->rd_rel->relowner,
-						   *save_sec_context | SECURITY_LOCAL_USERID_CHANGE |
-							   SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS);
+	poser_become_role(rel->rd_rel->relowner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
 	table_close(rel, NoLock);
+}
+
+/* Undo poser_become_owner().  All settings that were made since end. */
+void
+poser_become_caller(PoserCaller *caller)
+{
+	if (caller->level != 0)
+		AtEOXact_GUC(false, caller->level);
+	caller->level = 0;
+	SetUserIdAndSecContext(caller->userid, caller->sec_context);
 }

@@ -57,3 +57,15 @@ poser_savepoint_catch_any(PoserSavepoint *savepoint)
 	poser_savepoint_rollback(savepoint);
 	return error;
 }
+
+/*
+ * Is this error a request to cancel the statement?  A function of a user can raise an error
+ * with the same SQLSTATE, and must not end the work on tables of others.  So this looks at
+ * the function of the server that has raised it.
+ */
+bool
+poser_is_cancel_request(const ErrorData *error)
+{
+	return error->sqlerrcode == ERRCODE_QUERY_CANCELED && error->funcname != NULL &&
+		   strcmp(error->funcname, "ProcessInterrupts") == 0;
+}

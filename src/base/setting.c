@@ -6,6 +6,7 @@
 
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "storage/proc.h"
 #include "utils/guc.h"
 
 #include "base/base.h"
@@ -105,4 +106,18 @@ poser_begin_text_settings(void)
 		{"datestyle", "ISO"}, {"intervalstyle", "postgres"}, {"extra_float_digits", "3"}};
 
 	return poser_begin_settings(settings, lengthof(settings));
+}
+
+/*
+ * The session goes on with this table, which is one of many.  If its owner is another role,
+ * the session must not wait long for a lock of that role on the table or its indexes, and
+ * gets an error (55P03) instead.  Returns a level, as poser_begin_settings() does.
+ */
+int
+poser_begin_impatience(Oid relid)
+{
+	static const PoserSetting settings[] = {{"lock_timeout", "1s"}};
+	bool is_patient = poser_owner_of(relid) == GetUserId() || (LockTimeout > 0 && LockTimeout <= 1000);
+
+	return poser_begin_settings(settings, is_patient ? 0 : lengthof(settings));
 }

@@ -132,8 +132,7 @@ static int64
 read_unchanged_count(const PoserBatch *batch)
 {
 	Oid argtypes[] = {VARCHAROID};
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 result;
 
 	if (!poser_batch_has_unchanged_count(batch->relid))
@@ -142,7 +141,7 @@ read_unchanged_count(const PoserBatch *batch)
 	/*
 	 * SELECT unchanged_count FROM poser_batch WHERE uuid = $1
 	 */
-	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	poser_become_owner(batch->relid, &caller);
 	(void) poser_run(&(PoserQuery) {
 		.sql = psprintf("SELECT unchanged_count FROM %s.poser_batch"
 						" WHERE uuid OPERATOR(pg_catalog.=) $1",
@@ -152,7 +151,7 @@ read_unchanged_count(const PoserBatch *batch)
 		.values = &batch->uuid,
 		.limit = 1});
 	result = poser_result_int64(1, NULL);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 
@@ -247,13 +246,12 @@ void
 poser_batch_write_header(const PoserBatch *batch, const char *assignments, int nargs,
 						 const Oid *argtypes, const Datum *values)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	/*
 	 * UPDATE poser_batch SET status = $2 WHERE uuid = $1
 	 */
-	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	poser_become_owner(batch->relid, &caller);
 	SPI_connect();
 	(void) poser_batch_update_header(&(PoserQuery) {
 		.sql = psprintf("UPDATE %s.poser_batch SET %s"
@@ -263,7 +261,7 @@ poser_batch_write_header(const PoserBatch *batch, const char *assignments, int n
 		.argtypes = argtypes,
 		.values = values});
 	SPI_finish();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /*

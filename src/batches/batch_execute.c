@@ -118,8 +118,7 @@ static void
 check_rows_have_come(const PoserBatch *batch)
 {
 	Oid argtypes[] = {VARCHAROID};
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 row_count;
 	int64 present;
 
@@ -130,7 +129,7 @@ check_rows_have_come(const PoserBatch *batch)
 	 * SELECT row_count, (SELECT count(*) FROM poser_batch_row WHERE batch_uuid = $1 AND NOT removed)
 	 *   FROM poser_batch WHERE uuid = $1
 	 */
-	poser_become_owner(batch->relid, &save_userid, &save_sec_context);
+	poser_become_owner(batch->relid, &caller);
 	SPI_connect();
 	(void) poser_run(&(PoserQuery) {
 		.sql = psprintf("SELECT row_count, (SELECT pg_catalog.count(*) FROM %1$s.poser_batch_row"
@@ -144,7 +143,7 @@ check_rows_have_come(const PoserBatch *batch)
 	row_count = poser_result_int64(1, NULL);
 	present = poser_result_int64(2, NULL);
 	SPI_finish();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 
 	if (present < row_count)
 		ereport(ERROR,

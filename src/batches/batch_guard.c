@@ -640,8 +640,7 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 	Oid relid = RelationGetRelid(trigdata->tg_relation);
 	bool is_owner = poser_is_owner(relid, GetUserId());
 	PoserStatement *statement;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	if (TRIGGER_FIRED_BEFORE(trigdata->tg_event))
 	{
@@ -659,11 +658,11 @@ poser_batch_row_guard(PG_FUNCTION_ARGS)
 		poser_check_owner(relid);
 
 	/* the user may have no privilege on poser_batch */
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	SPI_connect();
 	update_row_counts(trigdata, poser_relation_name(poser_batch_lock_table("poser_batch", nspid)), is_owner);
 	SPI_finish();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return PointerGetDatum(NULL);
 }
 

@@ -225,14 +225,11 @@ static void
 check_fixed(const PoserCheck *check, Oid target)
 {
 	Oid owned = OidIsValid(target) ? target : get_relname_relid("poser_component", check->nspid);
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	/* act as the owner of poser_component, or of the one table */
 	if (OidIsValid(owned))
-		poser_become_owner(owned, &save_userid, &save_sec_context);
-	else
-		GetUserIdAndSecContext(&save_userid, &save_sec_context);
+		poser_become_owner(owned, &caller);
 
 	/* check the structure, and the rows of each part that can be checked */
 	if (OidIsValid(target))
@@ -255,7 +252,8 @@ check_fixed(const PoserCheck *check, Oid target)
 			poser_is_owner(get_relname_relid("poser_datasync_consumer", check->nspid), GetUserId()))
 			poser_check_consumers(check);
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	if (OidIsValid(owned))
+		poser_become_caller(&caller);
 }
 
 /* Is this one of the extension's tables that have a history? */

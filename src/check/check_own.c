@@ -236,8 +236,7 @@ check_ids(const PoserCheck *check, const PoserVersioned *versioned, const char *
 	TupleDesc desc = CreateTemplateTupleDesc(2);
 	DestReceiver *dest = CreateDestReceiver(DestTuplestore);
 	EphemeralNamedRelationData enr;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	TupleDescInitEntry(desc, 1, "id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "is_change", BOOLOID, -1, 0);
@@ -253,9 +252,9 @@ check_ids(const PoserCheck *check, const PoserVersioned *versioned, const char *
 	dest->rDestroy(dest);
 
 	poser_register_rows(&enr, "ids", desc, store, tuplestore_tuple_count(store));
-	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->transactions, &caller);
 	poser_check_run(check, psprintf(check_own_ids, check->schema, quote_literal_cstr(versions), versioned->versions));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_unregister_relation("ids");
 	tuplestore_end(store);
 }
@@ -326,7 +325,7 @@ check_table(const PoserCheck *check, Oid relid, List *bindings, const char *tabl
 
 		poser_check_transaction_snapshot(relid);
 		poser_check_transaction_snapshot(tracked->versions);
-		if (!poser_tracked_state(&state, tracked, check->nspid))
+		if (!poser_tracked_state(&state, tracked, bindings, check->nspid))
 			continue;
 		foreach(problem, state.problems)
 		{
@@ -346,8 +345,7 @@ lock_and_check(const PoserCheck *check, Oid relid, const char *table, bool wait)
 {
 	const char *locked = NULL;
 	List *bindings = NIL;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	ListCell *lc;
 
 	if (!lock_relation(relid, wait))
@@ -372,9 +370,9 @@ lock_and_check(const PoserCheck *check, Oid relid, const char *table, bool wait)
 	/* in READ COMMITTED this snapshot is newer than the locks */
 	PushActiveSnapshot(GetTransactionSnapshot());
 	SPI_connect();
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	check_table(check, relid, bindings, table);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 }
@@ -416,6 +414,8 @@ poser_check_own(const PoserCheck *check, Oid relid, bool wait)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
+		if (!wait)
+			(void) poser_begin_impatience(relid);
 		lock_and_check(check, relid, table, wait);
 		poser_savepoint_rollback(&savepoint);
 	}
@@ -424,7 +424,7 @@ poser_check_own(const PoserCheck *check, Oid relid, bool wait)
 		ErrorData *error = poser_savepoint_catch_any(&savepoint);
 
 		/* a request to stop is obeyed */
-		if (wait || error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+		if (wait || poser_is_cancel_request(error))
 			ReThrowError(error);
 		poser_check_add(check, psprintf("table %s", table), psprintf("cannot be checked: %s", error->message));
 		FreeErrorData(error);

@@ -190,8 +190,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	Snapshot latest;
 	Portal portal;
 	char *sql;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 wrong = 0;
 	bool first = true;
 	CommandId first_cid;
@@ -221,7 +220,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 
 	/* Compare with the latest snapshot, which sees what an earlier rebuild has corrected. */
 	sql = poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas);
-	poser_become_owner(child, &save_userid, &save_sec_context);
+	poser_become_owner(child, &caller);
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
@@ -255,7 +254,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 
 	/*
 	 * An older snapshot, such as that of a REPEATABLE READ transaction, may not see the
@@ -282,8 +281,7 @@ poser_recount(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	Oid relids[lengthof(recounted_tables)];
 	PoserProgress progress;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 result = 0;
 
 	PreventCommandIfReadOnly("poser_recount()");
@@ -294,10 +292,10 @@ poser_recount(PG_FUNCTION_ARGS)
 	}
 
 	/* The comparison runs with the rights of the child's owner.  It must see all rows. */
-	poser_become_owner(relids[1], &save_userid, &save_sec_context);
+	poser_become_owner(relids[1], &caller);
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 		poser_check_readable(relids[1], relids[i]);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 
 	poser_progress_begin(&progress, "poser_recount");
 	PG_TRY();

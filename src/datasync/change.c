@@ -220,6 +220,7 @@ find_transaction(PoserConsumer *consumer, List *tables, int64 change_id)
 		PoserVersioned versioned;
 		Oid rewritten;
 		int64 found;
+		char *sql;
 		uint64 n;
 		int level;
 
@@ -238,12 +239,13 @@ find_transaction(PoserConsumer *consumer, List *tables, int64 change_id)
 			continue;
 		poser_feed_describe(&versioned, consumer, table);
 		level = poser_begin_reading();
+		sql = psprintf("SELECT %s FROM %s WHERE %s OPERATOR(pg_catalog.=) $1",
+					   quote_identifier(get_attname(versioned.versions, versioned.transaction_id, false)),
+					   poser_relation_name(versioned.versions),
+					   quote_identifier(get_attname(versioned.versions, versioned.change_id, false)));
 		n = poser_feed_run(table,
 						   &(PoserQuery) {
-							   .sql = psprintf("SELECT %s FROM %s WHERE %s OPERATOR(pg_catalog.=) $1",
-											   quote_identifier(get_attname(versioned.versions, versioned.transaction_id, false)),
-											   poser_relation_name(versioned.versions),
-											   quote_identifier(get_attname(versioned.versions, versioned.change_id, false))),
+							   .sql = sql,
 							   .nargs = lengthof(argtypes),
 							   .argtypes = argtypes,
 							   .values = values,

@@ -273,12 +273,8 @@ open_source(ChangeReader *reader, ChangeSource *source)
 	source->sec_context = reader->sec_context;
 	if (OidIsValid(table->tracked.binding))
 	{
-		Oid save_userid;
-		int save_sec_context;
-
-		poser_become_owner(table->tracked.versions, &save_userid, &save_sec_context);
-		GetUserIdAndSecContext(&source->userid, &source->sec_context);
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		source->userid = poser_owner_of(table->tracked.versions);
+		source->sec_context |= SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS;
 	}
 
 	/* the query */
@@ -337,10 +333,11 @@ run_source(ChangeReader *reader, ChangeSource *source, int64 after, long limit, 
 {
 	const Oid argtypes[] = {INT8OID, INT8OID};
 	const Datum values[] = {Int64GetDatum(after), Int64GetDatum(reader->consumer->last_change)};
+	PoserCaller caller;
 
 	reader->pub = *methods;
 	reader->source = source;
-	SetUserIdAndSecContext(source->userid, source->sec_context);
+	poser_become_role(source->userid, source->sec_context, &caller);
 	poser_run(&(PoserQuery) {
 		.sql = source->sql,
 		.nargs = lengthof(argtypes),
@@ -351,7 +348,7 @@ run_source(ChangeReader *reader, ChangeSource *source, int64 after, long limit, 
 		.limit = limit,
 		.dest = &reader->pub,
 	});
-	SetUserIdAndSecContext(reader->owner, reader->sec_context);
+	poser_become_caller(&caller);
 }
 
 /*
@@ -409,6 +406,7 @@ deliver(ChangeReader *reader, const ChangeSource *source, TupleTableSlot *slot)
 {
 	MemoryContext old_context = MemoryContextSwitchTo(reader->row);
 	const PoserChangeTransaction *transaction;
+	PoserCaller caller;
 	Datum *row;
 	bool *isnull;
 	int operation;
@@ -436,7 +434,7 @@ deliver(ChangeReader *reader, const ChangeSource *source, TupleTableSlot *slot)
 	set_column(reader, reader->operation, reader->operations[Min(Max(operation, POSER_INSERT), POSER_DELETE)], false);
 
 	/* values are converted with the rights of the owner of the versions */
-	SetUserIdAndSecContext(source->userid, source->sec_context);
+	poser_become_role(source->userid, source->sec_context, &caller);
 	reader->nulls[CHANGE_PAYLOAD - 1] = isnull[ROW_PAYLOAD];
 	if (!isnull[ROW_PAYLOAD])
 		reader->values[CHANGE_PAYLOAD - 1] = poser_payload_make(&reader->payloads, reader->context, row[ROW_PAYLOAD]);
@@ -447,7 +445,7 @@ deliver(ChangeReader *reader, const ChangeSource *source, TupleTableSlot *slot)
 		set_column(reader, reader->old, poser_payload_make(&reader->payloads, reader->context, row[ROW_OLD]), false);
 		set_column(reader, reader->changed, changed_columns(row[ROW_OLD], row[ROW_PAYLOAD]), false);
 	}
-	SetUserIdAndSecContext(reader->owner, reader->sec_context);
+	poser_become_caller(&caller);
 
 	tuplestore_putvalues(reader->store, reader->desc, reader->values, reader->nulls);
 	reader->last = DatumGetInt64(row[ROW_CHANGE_ID]);

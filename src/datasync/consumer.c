@@ -60,7 +60,7 @@ current_snapshot(void)
 void
 poser_consumer_become_owner(PoserConsumer *consumer)
 {
-	poser_become_owner(consumer->relid, &consumer->caller, &consumer->caller_context);
+	poser_become_owner(consumer->relid, &consumer->caller);
 	SPI_connect();
 	PushActiveSnapshot(current_snapshot());
 	poser_check_rewritten(consumer->relid, GetActiveSnapshot());
@@ -72,7 +72,7 @@ poser_consumer_become_caller(PoserConsumer *consumer)
 {
 	PopActiveSnapshot();
 	SPI_finish();
-	SetUserIdAndSecContext(consumer->caller, consumer->caller_context);
+	poser_become_caller(&consumer->caller);
 }
 
 /* Replace the active snapshot by a new one, which sees what has been written since, also by this command. */
@@ -392,7 +392,7 @@ check_granted(PoserConsumer *consumer)
 		Oid roleid = get_role_oid(role, true);
 
 		if (strcmp(role, "public") == 0 ||
-			(OidIsValid(roleid) && has_privs_of_role(consumer->caller, roleid)))
+			(OidIsValid(roleid) && has_privs_of_role(consumer->caller.userid, roleid)))
 			return;
 	}
 	ereport(ERROR,

@@ -214,7 +214,7 @@ complain(char **problem, int sqlstate, char *message, char *hint)
 				(errcode(sqlstate),
 				 errmsg_internal("%s", message),
 				 errhint("%s", hint)));
-	if (*problem == NULL)
+	else if (*problem == NULL)
 		*problem = message;
 }
 
@@ -366,13 +366,12 @@ poser_datasync_tables(PG_FUNCTION_ARGS)
 	values[0] = heap_getattr(tuple, columns[0], desc, &nulls[0]);
 	if (!nulls[0])
 	{
-		Oid save_userid;
-		int save_sec_context;
+		PoserCaller caller;
 		ArrayType *tables;
 
-		poser_become_owner(RelationGetRelid(rel), &save_userid, &save_sec_context);
+		poser_become_owner(RelationGetRelid(rel), &caller);
 		tables = poser_tables_check(DatumGetArrayTypeP(values[0]), RelationGetNamespace(rel));
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		values[0] = PointerGetDatum(tables);
 		values[1] = PointerGetDatum(poser_tables_name(tables));
 		nulls[1] = false;
@@ -420,6 +419,11 @@ add_table(List *result, const PoserTracked *tracked)
  * Returns the tables that the consumer gets the changes of, as a list of PoserFeedTable.
  * The catalogs are read as they are now, and nothing is locked.  The caller acts as the
  * owner.
+ *
+ * The list is made anew each time, although that takes time for a thousand tables.  A
+ * session gets the invalidations of a transaction after snapshots see the transaction.  So a
+ * list that a session keeps can lack a table whose changes a new snapshot sees, and these
+ * would be left out for good.
  *
  * A table that is gone, not tracked or not granted raises an error.  If "problem" is not
  * NULL, such a table is left out, and *problem is the message for the first one.  With
@@ -715,14 +719,13 @@ poser_feed_pruned(const PoserFeedTable *table)
 uint64
 poser_feed_run(const PoserFeedTable *table, const PoserQuery *query)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	uint64 result;
 
 	if (!OidIsValid(table->tracked.binding))
 		return poser_run(query);
-	poser_become_owner(table->tracked.versions, &save_userid, &save_sec_context);
+	poser_become_owner(table->tracked.versions, &caller);
 	result = poser_run(query);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }

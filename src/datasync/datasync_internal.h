@@ -22,8 +22,7 @@ typedef struct PoserConsumer
 	Oid relid;			   /* poser_datasync_consumer */
 	Name name;			   /* its key */
 	MemoryContext context; /* has the strings and snapshots of this struct */
-	Oid caller;			   /* the caller of the function, see poser_consumer_become_caller() */
-	int caller_context;	   /* its security context */
+	PoserCaller caller;	   /* the caller of the function, see poser_consumer_become_caller() */
 
 	/* Columns of its row.  0 and NULL stand for null, unless noted. */
 	char *handler;

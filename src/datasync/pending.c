@@ -145,6 +145,7 @@ count_in_table(PoserConsumer *consumer, const PoserFeedTable *table, int64 after
 	PoserVersioned versioned;
 	const char *change_id;
 	const char *transaction_id;
+	char *sql;
 
 	TupleDescInitEntry(desc, 1, "transaction_id", INT8OID, -1, 0);
 	TupleDescInitEntry(desc, 2, "changes", INT8OID, -1, 0);
@@ -154,15 +155,15 @@ count_in_table(PoserConsumer *consumer, const PoserFeedTable *table, int64 after
 	poser_feed_describe(&versioned, consumer, table);
 	change_id = quote_identifier(get_attname(versioned.versions, versioned.change_id, false));
 	transaction_id = quote_identifier(get_attname(versioned.versions, versioned.transaction_id, false));
+	sql = psprintf("SELECT %s, pg_catalog.count(*),\n"
+				   "       pg_catalog.count(*) FILTER (WHERE %s OPERATOR(pg_catalog.>) $2)\n"
+				   "  FROM %s\n"
+				   " WHERE %s OPERATOR(pg_catalog.>) $1\n"
+				   " GROUP BY %s",
+				   transaction_id, change_id, poser_relation_name(versioned.versions), change_id, transaction_id);
 	(void) poser_feed_run(table,
 						  &(PoserQuery) {
-							  .sql = psprintf("SELECT %s, pg_catalog.count(*),\n"
-											  "       pg_catalog.count(*) FILTER (WHERE %s OPERATOR(pg_catalog.>) $2)\n"
-											  "  FROM %s\n"
-											  " WHERE %s OPERATOR(pg_catalog.>) $1\n"
-											  " GROUP BY %s",
-											  transaction_id, change_id, poser_relation_name(versioned.versions), change_id,
-											  transaction_id),
+							  .sql = sql,
 							  .nargs = lengthof(argtypes),
 							  .argtypes = argtypes,
 							  .values = values,
@@ -404,17 +405,20 @@ has_change_soon(PoserConsumer *consumer, List *tables, int64 transaction_id)
 		{
 			PoserVersioned versioned;
 			const char *change_id;
+			const char *transaction;
+			char *sql;
 
 			CHECK_FOR_INTERRUPTS();
 			poser_feed_describe(&versioned, consumer, lfirst(lc));
 			change_id = quote_identifier(get_attname(versioned.versions, versioned.change_id, false));
+			transaction = quote_identifier(get_attname(versioned.versions, versioned.transaction_id, false));
+			sql = psprintf("SELECT FROM (SELECT %s AS transaction_id FROM %s\n"
+						   "              WHERE %s OPERATOR(pg_catalog.>) $1 ORDER BY %s LIMIT 100) AS v\n"
+						   " WHERE v.transaction_id OPERATOR(pg_catalog.=) $1",
+						   transaction, poser_relation_name(versioned.versions), change_id, change_id);
 			result = poser_feed_run(lfirst(lc),
 									&(PoserQuery) {
-										.sql = psprintf("SELECT FROM (SELECT %s AS transaction_id FROM %s\n"
-														"              WHERE %s OPERATOR(pg_catalog.>) $1 ORDER BY %s LIMIT 100) AS v\n"
-														" WHERE v.transaction_id OPERATOR(pg_catalog.=) $1",
-														quote_identifier(get_attname(versioned.versions, versioned.transaction_id, false)),
-														poser_relation_name(versioned.versions), change_id, change_id),
+										.sql = sql,
 										.nargs = lengthof(argtypes),
 										.argtypes = argtypes,
 										.values = values,
@@ -492,8 +496,7 @@ first_needed(Oid nspid, Oid target)
 	List *owned = NIL;
 	bool is_known = false;
 	int64 result = PG_INT64_MAX;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	if (!OidIsValid(relid))
 		return result;
@@ -501,7 +504,7 @@ first_needed(Oid nspid, Oid target)
 		target = tracked.relid;
 
 	/* with the latest snapshot, because a consumer may have been added since the transaction's snapshot */
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	(void) poser_lock_tree(transactions);
 	PushActiveSnapshot(GetLatestSnapshot());
 	poser_run(&(PoserQuery) {.sql = psprintf("SELECT consumer FROM %s", poser_relation_name(relid)), .read_only = true});
@@ -535,7 +538,7 @@ first_needed(Oid nspid, Oid target)
 		result = Min(result, first_pending_transaction(&consumer, tables));
 	}
 	PopActiveSnapshot();
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 

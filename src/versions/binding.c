@@ -19,7 +19,8 @@
  *	and for each column that is recorded or excluded, in the order of the table's columns:
  *	[5 + 3n]  its number in the table and, after a space, in the versions (0: it is excluded)
  *	[6 + 3n]  its name in the table
- *	[7 + 3n]  its name in the versions, or ''
+ *	[7 + 3n]  its name in the versions; if it is excluded: the name of the column with its
+ *			  values from before, or ''
  *
  * A binding counts only while the owner of the table has INSERT on the table of versions.
  * So nobody can bind a table to versions that its owner could not write.
@@ -138,7 +139,7 @@ poser_binding_format(const PoserBinding *binding, Oid relid, Oid versions)
 
 		result = lappend(result, psprintf("%d %d", column->attnum, column->versions_attnum));
 		result = lappend(result, pstrdup(column->name));
-		result = lappend(result, pstrdup(column->versions_attnum != 0 ? column->versions_name : ""));
+		result = lappend(result, pstrdup(column->versions_name));
 	}
 	return result;
 }
@@ -167,20 +168,6 @@ binding_function(Oid nspid)
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
 }
 
-/* Returns the owner of a relation; InvalidOid if the relation is gone. */
-Oid
-poser_owner_of(Oid relid)
-{
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
-	Oid result;
-
-	if (!HeapTupleIsValid(tuple))
-		return InvalidOid;
-	result = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	ReleaseSysCache(tuple);
-	return result;
-}
-
 /* Do two relations have one owner? */
 bool
 poser_have_one_owner(Oid a, Oid b)
@@ -203,10 +190,11 @@ is_consented(Oid relid, Oid versions)
 
 /*
  * Returns the bindings among the triggers that depend on this object, as a list of
- * PoserTracked.  The object is poser_versions_of(), or a table.
+ * PoserTracked.  The object is poser_versions_of(), or a table.  With "clones" these are the
+ * clones of bindings instead, on partitions of tables of versions.
  */
 static List *
-find_bindings(Oid classid, Oid objid, Oid function)
+find_bindings(Oid classid, Oid objid, Oid function, bool clones)
 {
 	Relation depend = table_open(DependRelationId, AccessShareLock);
 	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
@@ -235,8 +223,7 @@ find_bindings(Oid classid, Oid objid, Oid function)
 		{
 			Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(trigger_tuple);
 
-			/* a partition of the versions has a trigger with a parent */
-			if (form->tgfoid == function && OidIsValid(form->tgconstrrelid) && !OidIsValid(form->tgparentid) &&
+			if (form->tgfoid == function && OidIsValid(form->tgconstrrelid) && OidIsValid(form->tgparentid) == clones &&
 				(classid != RelationRelationId || form->tgconstrrelid == objid))
 			{
 				PoserTracked *tracked = palloc0(sizeof(PoserTracked));
@@ -279,7 +266,7 @@ poser_tracked_bindings(Oid nspid)
 
 	if (!OidIsValid(function))
 		return NIL;
-	result = find_bindings(ProcedureRelationId, function, function);
+	result = find_bindings(ProcedureRelationId, function, function, false);
 	list_sort(result, compare_tables);
 	return result;
 }
@@ -290,7 +277,32 @@ poser_tracked_bindings_of(Oid relid, Oid nspid)
 {
 	Oid function = binding_function(nspid);
 
-	return OidIsValid(function) ? find_bindings(RelationRelationId, relid, function) : NIL;
+	return OidIsValid(function) ? find_bindings(RelationRelationId, relid, function, false) : NIL;
+}
+
+/*
+ * Returns the relations that were partitions of a table's versions and were detached, as a
+ * list of OIDs.  "tree" is the table of versions and its partitions.  DETACH leaves the
+ * binding's clone on the partition, because the server takes each constraint trigger with
+ * FROM for one of a foreign key.
+ */
+List *
+poser_binding_detached(Oid relid, Oid nspid, const List *tree)
+{
+	Oid function = binding_function(nspid);
+	List *clones = OidIsValid(function) ? find_bindings(RelationRelationId, relid, function, true) : NIL;
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, clones)
+	{
+		Oid partition = ((PoserTracked *) lfirst(lc))->versions;
+
+		if (!list_member_oid(tree, partition))
+			result = lappend_oid(result, partition);
+	}
+	list_free_deep(clones);
+	return result;
 }
 
 List *
@@ -434,6 +446,36 @@ is_changing(Relation rel)
 }
 
 /*
+ * Does a relation have versions: is it bound, or a partition of a table of versions that is?
+ * A partition that was detached keeps both triggers, see poser_binding_detached(), and is an
+ * ordinary table.  If the tracked table was dropped, only the trigger for TRUNCATE is left.
+ */
+static bool
+has_versions(Relation rel, Oid function)
+{
+	TriggerDesc *desc = rel->trigdesc;
+
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		const Trigger *trigger = &desc->triggers[i];
+		ListCell *lc;
+
+		if (trigger->tgfoid != function || !TRIGGER_FOR_ROW(trigger->tgtype))
+			continue;
+		if (!trigger->tgisclone)
+			return true;
+		if (!rel->rd_rel->relispartition)
+			continue;
+		foreach(lc, poser_tracked_bindings_of(trigger->tgconstrrelid, get_func_namespace(function)))
+		{
+			if (list_member_oid(get_partition_ancestors(RelationGetRelid(rel)), ((PoserTracked *) lfirst(lc))->versions))
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
  * poser_versions_of(identity, ...) returns trigger
  *
  * After each row of an UPDATE or DELETE of a table of versions, and before its TRUNCATE.
@@ -444,7 +486,7 @@ poser_versions_of(PG_FUNCTION_ARGS)
 	TriggerData *trigdata = poser_check_trigger(fcinfo);
 	Relation rel = trigdata->tg_relation;
 
-	if (!is_changing(rel) && !IsLogicalWorker())
+	if (!is_changing(rel) && !IsLogicalWorker() && has_versions(rel, fcinfo->flinfo->fn_oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("history in table \"%s\" can only be added to", RelationGetRelationName(rel)),

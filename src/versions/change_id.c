@@ -35,6 +35,9 @@
 #include "versions/versions.h"
 #include "versions/version_internal.h"
 
+/* Up to here the sequence is moved on for tables of any owner.  It is far more than a database needs, and leaves as good as all ids. */
+#define MAX_OWN_CHANGE_ID (INT64CONST(1) << 52)
+
 /* The last id that this session has drawn, and the sequence that gave it. */
 static int64 last_id = 0;
 static Oid last_sequence = InvalidOid;
@@ -221,12 +224,31 @@ poser_change_id_greatest(const PoserVersioned *versioned)
 static void
 set_sequence(const PoserVersioned *versioned, int64 value)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
-	poser_become_owner(versioned->sequence, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->sequence, &caller);
 	(void) DirectFunctionCall2(setval_oid, ObjectIdGetDatum(versioned->sequence), Int64GetDatum(value));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
+}
+
+/*
+ * The sequence is about to be moved on.  Raises an error if this is for an id that the owner
+ * of a tracked table may have invented: all histories share the sequence, and one role must
+ * not use it up for the others.
+ */
+static void
+check_may_move(const PoserVersioned *versioned)
+{
+	int64 greatest;
+
+	if (!versioned->own || poser_is_owner(versioned->sequence, poser_owner_of(versioned->versions)))
+		return;
+	greatest = greatest_version(versioned);
+	if (greatest > MAX_OWN_CHANGE_ID)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("change_id %lld of table \"%s\" is too great", (long long) greatest, get_rel_name(versioned->versions)),
+				 errhint("Only a table that the owner of extension \"poser\" owns can move the sequence of ids so far on.")));
 }
 
 /* Returns "id" or, if it is in use or less than an id that is, a greater one. */
@@ -242,6 +264,7 @@ compare(const PoserVersioned *versioned, int64 id)
 		id = nextval_internal(versioned->sequence, false);
 		if (id <= greatest)
 		{
+			check_may_move(versioned);
 			set_sequence(versioned, greatest);
 			id = nextval_internal(versioned->sequence, false);
 		}
@@ -289,18 +312,17 @@ poser_change_id_next(const PoserVersioned *versioned)
 int64
 poser_change_id_given(const PoserVersioned *versioned)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	Datum value;
 	LOCAL_FCINFO(fcinfo, 1);
 
 	/* pg_sequence_last_value() is null if the sequence has given no value yet */
-	poser_become_owner(versioned->sequence, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->sequence, &caller);
 	InitFunctionCallInfoData(*fcinfo, NULL, 1, InvalidOid, NULL, NULL);
 	fcinfo->args[0].value = ObjectIdGetDatum(versioned->sequence);
 	fcinfo->args[0].isnull = false;
 	value = pg_sequence_last_value(fcinfo);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return fcinfo->isnull ? 0 : DatumGetInt64(value);
 }
 

@@ -94,7 +94,7 @@ follow(Oid relid, Oid nspid, List **done)
 	{
 		ErrorData *error = poser_savepoint_catch_any(&savepoint);
 
-		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED || error->sqlerrcode == ERRCODE_ADMIN_SHUTDOWN)
+		if (poser_is_cancel_request(error))
 			ReThrowError(error);
 		ereport(WARNING,
 				errcode(error->sqlerrcode),

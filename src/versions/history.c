@@ -17,6 +17,7 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "funcapi.h"
@@ -92,6 +93,7 @@ typedef struct VersionReceiver
 	/* for a result as jsonb */
 	PoserPayload *payload; /* NULL for a result with the columns of the versions */
 	bool pairs;			   /* the query gives each version with the one before */
+	bool is_wide;		   /* it gives the one before as a record */
 	TupleTableSlot *version;
 	TupleTableSlot *before;
 	MemoryContext rows[2]; /* rows[0] is reset after the version that is added, and becomes rows[1] */
@@ -397,7 +399,23 @@ receive_version(TupleTableSlot *slot, DestReceiver *self)
 	return true;
 }
 
-/* The executor gives a version and, in as many further columns, the version before it: add it. */
+/* Get the version before from a record.  Returns false if it is null. */
+static bool
+get_record(VersionReceiver *receiver, Datum record)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(record);
+	TupleTableSlot *slot = receiver->before;
+	HeapTupleData tuple;
+
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	heap_deform_tuple(&tuple, slot->tts_tupleDescriptor, slot->tts_values, slot->tts_isnull);
+	return !slot->tts_isnull[receiver->versioned->change_id - 1];
+}
+
+/* The executor gives a version and, in further columns or in a record, the version before it: add it. */
 static bool
 receive_pair(TupleTableSlot *slot, DestReceiver *self)
 {
@@ -409,8 +427,11 @@ receive_pair(TupleTableSlot *slot, DestReceiver *self)
 	slot_getallattrs(slot);
 	memcpy(receiver->version->tts_values, slot->tts_values, natts * sizeof(Datum));
 	memcpy(receiver->version->tts_isnull, slot->tts_isnull, natts * sizeof(bool));
-	has_before = slot->tts_nvalid > natts && !slot->tts_isnull[natts + versioned->change_id - 1];
-	if (has_before)
+	if (slot->tts_nvalid == natts + 1 && receiver->is_wide)
+		has_before = get_record(receiver, slot->tts_values[natts]);
+	else
+		has_before = slot->tts_nvalid > natts && !slot->tts_isnull[natts + versioned->change_id - 1];
+	if (has_before && !receiver->is_wide)
 	{
 		memcpy(receiver->before->tts_values, slot->tts_values + natts, natts * sizeof(Datum));
 		memcpy(receiver->before->tts_isnull, slot->tts_isnull + natts, natts * sizeof(bool));
@@ -604,7 +625,7 @@ is_excluded(const PoserVersioned *versioned, const PoserBinding *binding, const 
 		const PoserBoundColumn *column = &binding->columns[i];
 
 		if (column->versions_attnum == 0)
-			result = result || strcmp(column->name, name) == 0 ||
+			result = result || strcmp(column->name, name) == 0 || strcmp(column->versions_name, name) == 0 ||
 					 get_attnum(versioned->relid, name) == column->attnum;
 	}
 	return result;
@@ -649,14 +670,23 @@ json_names(const PoserVersioned *versioned)
 	return result;
 }
 
+/* Is the version before each version to be selected as one record, because a query cannot have so many columns? */
+bool
+poser_history_pairs_are_wide(const PoserVersioned *versioned)
+{
+	return 2 * versioned->natts > MaxTupleAttributeNumber;
+}
+
 /*
- * Add the versions that a query gives, as jsonb, until there are "max_versions" of them;
- * -1 stands for all.  The query's columns are those of poser_history_append_versions().
+ * Make the versions that a query gives the result, as jsonb, until there are
+ * "max_versions" of them; -1 stands for all.  Returns whether there are so many.  The
+ * query's columns are those of poser_history_append_versions().
+ *
  * With "pairs" the query gives them in the order of the result, and its further columns
- * are those of the version before, if it has any.  Otherwise the query is for one row,
- * and gives the newest version first.
+ * are those of the version before, if it has any; see poser_history_pairs_are_wide().
+ * Otherwise the query is for one row, and gives the newest version first.
  */
-void
+bool
 poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 					  bool pairs, int64 max_versions)
 {
@@ -665,6 +695,7 @@ poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, Po
 	TupleDesc desc = CreateTupleDescCopy(RelationGetDescr(versions));
 
 	RelationClose(versions);
+	tuplestore_clear(history->rsinfo->setResult);
 	receiver->payload = poser_payload_describe(desc, json_names(versioned));
 	receiver->left = max_versions;
 	for (int i = 0; i < lengthof(receiver->rows); i++)
@@ -672,6 +703,7 @@ poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, Po
 	if (pairs)
 	{
 		receiver->pairs = true;
+		receiver->is_wide = poser_history_pairs_are_wide(versioned);
 		receiver->version = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		receiver->before = MakeSingleTupleTableSlot(desc, &TTSOpsVirtual);
 		receiver->pub.receiveSlot = receive_pair;
@@ -683,6 +715,7 @@ poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, Po
 		ExecDropSingleTupleTableSlot(receiver->version);
 		ExecDropSingleTupleTableSlot(receiver->before);
 	}
+	return receiver->left == 0;
 }
 
 /* End a history: all of it is in the function's result, newest first. */

@@ -329,18 +329,11 @@ check_select(const PoserVersioned *versioned)
 			aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_TABLE, get_rel_name(versioned->versions));
 }
 
-/*
- * Make a relation's owner the current user, until poser_history_become_caller().  If this is
- * another role than the caller, code of the owner must not depend on the caller's
- * search_path.
- */
+/* Make a relation's owner the current user, until poser_history_become_caller(). */
 void
 poser_history_become_owner(PoserReader *reader, Oid relid)
 {
-	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"}};
-
-	poser_become_owner(relid, &reader->caller, &reader->sec_context);
-	reader->level = GetUserId() == reader->caller ? 0 : poser_begin_settings(settings, lengthof(settings));
+	poser_become_owner(relid, &reader->caller);
 	reader->is_owner = true;
 }
 
@@ -365,9 +358,7 @@ poser_history_become_caller(PoserReader *reader)
 {
 	if (!reader->is_owner)
 		return;
-	if (reader->level != 0)
-		AtEOXact_GUC(true, reader->level);
-	SetUserIdAndSecContext(reader->caller, reader->sec_context);
+	poser_become_caller(&reader->caller);
 	reader->is_owner = false;
 }
 
@@ -390,13 +381,12 @@ poser_history_lock(const PoserVersioned *tables, int ntables)
 uint64
 poser_history_run_as_owner(const PoserVersioned *versioned, const PoserQuery *query)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	uint64 result;
 
-	poser_become_owner(versioned->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->transactions, &caller);
 	result = poser_run(query);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 

@@ -206,18 +206,21 @@ row_query(const PoserVersioned *versioned, const PoserMatch *match)
  *	  FROM (<candidates>) AS v <join with the versions before>
  *	 ORDER BY v.change_id DESC LIMIT $2
  *
- * The limit applies to the candidates first.  If no index is for the condition, few rows
- * are found sooner by reading all versions, newest first, each with the version before:
+ * The limit applies to the candidates first.  With "newest" the query looks at the newest
+ * versions only, each with the version before.  If it finds as many changes as are wanted,
+ * these are the right ones:
  *
  *	SELECT v.invoice_id, ..., before.invoice_id, ...
- *	  FROM invoice_line_version AS v <join with the versions before>
+ *	  FROM (SELECT * FROM invoice_line_version AS v
+ *	         ORDER BY v.change_id DESC LIMIT 20000 + (10 * LEAST($2, 1000000))) AS v
+ *	       <join with the versions before>
  *	 WHERE v.item = $1 OR v.operation_type = 1 AND before.operation_type <> 2 AND before.item = $1
  *	 ORDER BY v.change_id DESC LIMIT $2
  *
  * If the caller may see last versions of rows only, there are no versions before.
  */
 static char *
-changes_query(const PoserVersioned *versioned, const PoserMatch *match, int limit, bool restricted)
+changes_query(const PoserVersioned *versioned, const PoserMatch *match, int limit, bool restricted, bool newest)
 {
 	const char *versions = poser_relation_name(versioned->versions);
 	const char *operation_type = poser_history_column(versioned, versioned->operation_type);
@@ -236,11 +239,15 @@ changes_query(const PoserVersioned *versioned, const PoserMatch *match, int limi
 	}
 	else
 	{
-		appendStringInfoString(&sql, ",\n       ");
+		bool as_record = poser_history_pairs_are_wide(versioned);
+
+		appendStringInfoString(&sql, as_record ? ",\n       ROW(" : ",\n       ");
 		poser_history_append_versions(&sql, versioned, "before");
-		if (limit != 0 && !indexed && !match->only_key)
+		appendStringInfoString(&sql, as_record ? ")" : "");
+		if (newest)
 		{
-			appendStringInfo(&sql, "\n  FROM %s AS v", versions);
+			appendStringInfo(&sql, "\n  FROM (SELECT * FROM %s AS v ORDER BY v.%s DESC LIMIT 20000 OPERATOR(pg_catalog.+) (10 OPERATOR(pg_catalog.*) LEAST($%d, 1000000))) AS v",
+							 versions, poser_history_column(versioned, versioned->change_id), limit);
 			append_before(&sql, versioned);
 			appendStringInfoString(&sql, "\n WHERE (");
 			poser_match_append(&sql, versioned, match, "v", false);
@@ -264,6 +271,17 @@ changes_query(const PoserVersioned *versioned, const PoserMatch *match, int limi
 }
 
 /*
+ * Is it worth while to look at the newest versions first?  Without an index for the
+ * condition, all versions must be read.  But a few changes are often found among the newest
+ * versions.
+ */
+static bool
+tries_newest(const PoserVersioned *versioned, const PoserMatch *match, bool restricted)
+{
+	return !restricted && versioned->nkeys > 0 && !match->only_key && !poser_match_is_indexed(versioned, match);
+}
+
+/*
  * poser_history(target regclass, match jsonb, max_versions bigint)
  * returns table (...)
  */
@@ -278,6 +296,7 @@ poser_history(PG_FUNCTION_ARGS)
 	PoserQuery query = {.read_only = true};
 	bool restricted;
 	bool pairs;
+	bool complete = false;
 	int level;
 
 	check_argument(fcinfo, 0, "target");
@@ -301,15 +320,23 @@ poser_history(PG_FUNCTION_ARGS)
 		query.cursor_options = CURSOR_OPT_FAST_PLAN;
 	}
 	else if (max_versions < 0)
-		query.sql = changes_query(versioned, match, 0, restricted);
+		query.sql = changes_query(versioned, match, 0, restricted, false);
 	else
-	{
 		query.nargs = poser_match_add_parameter(match, max_versions);
-		query.sql = changes_query(versioned, match, query.nargs, restricted);
-	}
 	query.argtypes = match->argtypes;
 	query.values = match->values;
-	poser_history_receive(history, versioned, &query, pairs, max_versions);
+	if (query.sql == NULL && tries_newest(versioned, match, restricted))
+	{
+		query.sql = changes_query(versioned, match, query.nargs, restricted, true);
+		complete = poser_history_receive(history, versioned, &query, pairs, max_versions);
+		query.sql = NULL;
+	}
+	if (!complete)
+	{
+		if (query.sql == NULL)
+			query.sql = changes_query(versioned, match, query.nargs, restricted, false);
+		(void) poser_history_receive(history, versioned, &query, pairs, max_versions);
+	}
 	poser_history_end(history);
 	AtEOXact_GUC(true, level);
 	poser_history_become_caller(&reader);

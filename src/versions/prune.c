@@ -696,11 +696,10 @@ prune(PoserPruning *pruning, PoserTracked *tracked)
 
 	if (may_all)
 	{
-		Oid save_userid;
-		int save_sec_context;
+		PoserCaller caller;
 		int64 needed;
 
-		poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+		poser_become_owner(pruning->transactions, &caller);
 		needed = poser_first_needed_hook != NULL ? poser_first_needed_hook(pruning->nspid, InvalidOid) : PG_INT64_MAX;
 		transaction_id = poser_prune_until(pruning, NULL, needed, &isnull);
 		if (ntables > 0 && pruning->object != NULL)
@@ -709,7 +708,7 @@ prune(PoserPruning *pruning, PoserTracked *tracked)
 			poser_prune_check_needed(pruning, &tables[i], isnull ? 0 : transaction_id);
 		if (!isnull && ntables > 0)
 			prune_fixed_tables(pruning, tables, ntables, transaction_id);
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 	}
 	if (tracked != NULL && own != NIL)
 		poser_prune_own_table(pruning, tracked, true);

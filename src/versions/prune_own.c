@@ -48,6 +48,7 @@
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
@@ -601,17 +602,16 @@ lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wa
 static int64
 own_until(PoserPruning *pruning, const PoserTracked *tracked, const char *relation, bool *isnull)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 needed = PG_INT64_MAX;
 
 	/* most databases have no consumer that needs anything; then all tables have the same answer */
-	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(pruning->transactions, &caller);
 	if (poser_first_needed_hook != NULL && pruning->needed == 0)
 		pruning->needed = poser_first_needed_hook(pruning->nspid, InvalidOid);
 	if (poser_first_needed_hook != NULL && pruning->needed < PG_INT64_MAX)
 		needed = poser_first_needed_hook(pruning->nspid, tracked->relid);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	if (needed != PG_INT64_MAX)
 		return poser_prune_until(pruning, relation, needed, isnull);
 	if (!pruning->has_until)
@@ -666,16 +666,15 @@ void
 poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool wait)
 {
 	PoserVersioned versioned;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 removed = 0;
 
 	if (!lock_own_table(pruning, tracked, wait))
 		return;
-	poser_become_owner(tracked->versions, &save_userid, &save_sec_context);
+	poser_become_owner(tracked->versions, &caller);
 	if (!wait && !can_have_old_versions(pruning, tracked))
 	{
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		return;
 	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
@@ -687,7 +686,7 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 		removed = prune_described(pruning, &versioned, tracked);
 		PopActiveSnapshot();
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	pruning->removed += removed;
 }
 
@@ -712,9 +711,12 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
+			int level = poser_begin_impatience(tracked->versions);
+
 			SPI_connect();
 			poser_prune_own_table(pruning, tracked, false);
 			SPI_finish();
+			AtEOXact_GUC(true, level);
 			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();
@@ -723,7 +725,7 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 
 			pruning->removed = removed;
 			error = poser_savepoint_catch_any(&savepoint);
-			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			if (poser_is_cancel_request(error))
 				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),

@@ -20,13 +20,12 @@
 uint64
 poser_prune_run(const PoserPruning *pruning, const PoserQuery *query)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	uint64 result;
 
-	poser_become_owner(pruning->transactions, &save_userid, &save_sec_context);
+	poser_become_owner(pruning->transactions, &caller);
 	result = poser_run(query);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 
@@ -40,7 +39,7 @@ bool
 poser_prune_read_position(const PoserPruning *pruning, const char *relation, PoserPosition *position)
 {
 	Oid argtypes[] = {NAMEOID};
-	NameData name;
+	NameData name = {0};
 	Datum values[] = {NameGetDatum(&name)};
 	char *sql = psprintf("SELECT transaction_id, change_id, full_until, key, seen, issued_before\n"
 						 "  FROM %s WHERE relation OPERATOR(pg_catalog.=) $1",
@@ -84,9 +83,10 @@ void
 poser_prune_write_position(const PoserPruning *pruning, const char *relation, const PoserPosition *position)
 {
 	const char *name = poser_relation_name(pruning->positions);
-	NameData relation_name;
+	NameData relation_name = {0};
 	Oid argtypes[] = {NAMEOID, INT8OID, INT8OID, TEXTOID, TEXTOID, INT8OID, TIMESTAMPTZOID};
 	Datum values[lengthof(argtypes)] = {NameGetDatum(&relation_name)};
+	const char *nulls;
 	char *sql = psprintf("DELETE FROM %s WHERE relation OPERATOR(pg_catalog.=) $1", name);
 
 	namestrcpy(&relation_name, relation);
@@ -104,7 +104,8 @@ poser_prune_write_position(const PoserPruning *pruning, const char *relation, co
 	values[4] = CStringGetTextDatum(position->seen);
 	values[5] = Int64GetDatum(position->full_until);
 	values[6] = TimestampTzGetDatum(position->before);
-	(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = position->complete ? "  nn   " : "       "});
+	nulls = position->complete ? "  nn   " : "       ";
+	(void) poser_prune_run(pruning, &(PoserQuery) {.sql = sql, .nargs = lengthof(argtypes), .argtypes = argtypes, .values = values, .nulls = nulls});
 }
 
 /*

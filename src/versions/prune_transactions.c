@@ -57,22 +57,35 @@ read_transactions(Relation versions, AttrNumber column, Tuplestorestate *used, T
 
 /*
  * All tables with the columns of a table of versions.  A table that has columns of such
- * names itself has versions in which they are called poser_....
+ * names itself has versions in which they are called poser_... or even poser_..._1.
  */
 static const char *const version_tables_query =
 	"SELECT c.oid\n"
 	"  FROM pg_catalog.pg_class AS c\n"
 	"       JOIN pg_catalog.pg_attribute AS a ON a.attrelid OPERATOR(pg_catalog.=) c.oid\n"
 	" WHERE c.relkind OPERATOR(pg_catalog.=) 'r' AND c.relpersistence OPERATOR(pg_catalog.<>) 't'\n"
-	"   AND (a.attname OPERATOR(pg_catalog.=) ANY ('{transaction_id,change_id,poser_transaction_id,poser_change_id}'::pg_catalog.name[])\n"
-	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
-	"        OR a.attname OPERATOR(pg_catalog.=) ANY ('{operation_type,poser_operation_type}'::pg_catalog.name[])\n"
-	"        AND a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype)\n"
+	"   AND (a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int8'::pg_catalog.regtype\n"
+	"        AND a.attname OPERATOR(pg_catalog.~) '^(poser_)?(transaction_id|change_id)(_[0-9]+)?$'\n"
+	"        OR a.atttypid OPERATOR(pg_catalog.=) 'pg_catalog.int2'::pg_catalog.regtype\n"
+	"        AND a.attname OPERATOR(pg_catalog.~) '^(poser_)?operation_type(_[0-9]+)?$')\n"
 	" GROUP BY c.oid\n"
 	"HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>=) 3";
 
-/* The names that the column of a version's transaction can have. */
-static const char *const transaction_columns[] = {"transaction_id", "poser_transaction_id"};
+/* Can this be the column of a version's transaction?  It has one of the names that the query looks for. */
+static bool
+is_transaction_column(Form_pg_attribute att)
+{
+	const char *name = NameStr(att->attname);
+
+	if (att->attisdropped || att->atttypid != INT8OID)
+		return false;
+	if (strncmp(name, "poser_", strlen("poser_")) == 0)
+		name += strlen("poser_");
+	if (strncmp(name, "transaction_id", strlen("transaction_id")) != 0)
+		return false;
+	name += strlen("transaction_id");
+	return *name == '\0' || (name[0] == '_' && name[1] != '\0' && strspn(name + 1, "0123456789") == strlen(name + 1));
+}
 
 /*
  * Collect the transactions, before this one, with versions in other tables of versions.
@@ -115,13 +128,9 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
 		rel = try_table_open(relid, NoLock);
 		if (rel == NULL)
 			continue;
-		for (int j = 0; j < lengthof(transaction_columns); j++)
-		{
-			AttrNumber column = get_attnum(relid, transaction_columns[j]);
-
-			if (column > 0 && get_atttype(relid, column) == INT8OID)
-				read_transactions(rel, column, used, desc, transaction_id);
-		}
+		for (int j = 0; j < RelationGetDescr(rel)->natts; j++)
+			if (is_transaction_column(TupleDescAttr(RelationGetDescr(rel), j)))
+				read_transactions(rel, j + 1, used, desc, transaction_id);
 		table_close(rel, AccessShareLock);
 	}
 	SPI_freetuptable(found);

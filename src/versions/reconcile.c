@@ -168,6 +168,49 @@ poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 	(void) poser_version_flush(writer);
 }
 
+/* Has a row a null in its key?  The slot has a row of the table or, with "is_version", of the table of versions. */
+static bool
+has_null_key(const PoserVersioned *versioned, TupleTableSlot *row, bool is_version)
+{
+	for (int i = 0; i < versioned->nkeys; i++)
+	{
+		AttrNumber column = versioned->keys[i];
+		bool isnull;
+
+		(void) slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
+		if (isnull)
+			return true;
+	}
+	return false;
+}
+
+/* Open the look-up of the table's rows, if it is not open.  Returns false if the key has no unique index. */
+static bool
+open_rows(PoserReconciler *reconciler)
+{
+	if (reconciler->rows.rel == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
+
+		poser_row_lookup_open(&reconciler->rows, reconciler->versioned);
+		MemoryContextSwitchTo(old);
+	}
+	return reconciler->rows.lookup.slot != NULL;
+}
+
+/*
+ * Before a new row is recorded under a deferrable constraint, wait for other transactions
+ * that are writing a row with its key.  The server waits for them when it checks the
+ * constraint, which can be later.  But then the versions that they have written, with lesser
+ * change_ids, could not be read here.
+ */
+void
+poser_reconcile_wait(PoserReconciler *reconciler, TupleTableSlot *row)
+{
+	if (!has_null_key(reconciler->versioned, row, false) && open_rows(reconciler))
+		poser_row_lookup_wait(&reconciler->rows, reconciler->versioned, row);
+}
+
 /*
  * Compare the last version of a row with the row in the table, and record a difference.
  * The row is found by the key in the slot.  The slot has a row of the table or, with
@@ -183,15 +226,8 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 	bool exists;
 
 	/* several rows can have a null key, and cannot be told apart */
-	for (int i = 0; i < versioned->nkeys; i++)
-	{
-		AttrNumber column = versioned->keys[i];
-		bool isnull;
-
-		(void) slot_getattr(row, is_version ? column : versioned->source[column - 1], &isnull);
-		if (isnull)
-			return;
-	}
+	if (has_null_key(versioned, row, is_version))
+		return;
 
 	/* the last version */
 	begin_versions(reconciler, row, is_version);
@@ -199,16 +235,9 @@ poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_ve
 			   poser_version_operation(versioned, reconciler->version) != POSER_DELETE;
 
 	/* the row in the table */
-	if (reconciler->rows.rel == NULL)
-	{
-		MemoryContext old = MemoryContextSwitchTo(reconciler->context);
-
-		poser_row_lookup_open(&reconciler->rows, versioned);
-		MemoryContextSwitchTo(old);
-	}
-	live = reconciler->rows.lookup.slot;
-	if (live == NULL)
+	if (!open_rows(reconciler))
 		return;
+	live = reconciler->rows.lookup.slot;
 	exists = poser_row_lookup_find(&reconciler->rows, versioned, row, is_version);
 
 	/* record the difference */

@@ -23,6 +23,7 @@
 #include "executor/spi.h"
 #include "miscadmin.h"
 #include "storage/lmgr.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
 
@@ -127,13 +128,12 @@ poser_record_corrections(const PoserVersioned *versioned, PoserProgress *progres
 	Oid argtypes[] = {INT8OID};
 	Datum values[1];
 	StringInfoData sql;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 result = 0;
 	bool found;
 
 	poser_progress_report(progress, "checking operations", 0);
-	poser_become_owner(versioned->versions, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->versions, &caller);
 	PushActiveSnapshot(GetLatestSnapshot());
 	values[0] = Int64GetDatum(poser_history_horizon(versioned, true).change_id);
 	initStringInfo(&sql);
@@ -148,7 +148,7 @@ poser_record_corrections(const PoserVersioned *versioned, PoserProgress *progres
 		result = correct_operations(versioned, poser_history_horizon(versioned, true));
 		PopActiveSnapshot();
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	return result;
 }
 
@@ -181,14 +181,13 @@ record_differences(const PoserVersioned *versioned, const char *comment, PoserPr
 	TupleTableSlot *slot = MakeSingleTupleTableSlot(RelationGetDescr(versions), &TTSOpsVirtual);
 	StringInfoData sql;
 	Portal portal;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 result = 0;
 
 	/* read the differences as the owner; see poser_history_append_comparison() for the query */
 	initStringInfo(&sql);
 	poser_history_append_comparison(&sql, versioned);
-	poser_become_owner(versioned->relid, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->relid, &caller);
 	poser_check_readable(versioned->relid, versioned->versions);
 	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql.data, .read_only = true});
 
@@ -213,7 +212,7 @@ record_differences(const PoserVersioned *versioned, const char *comment, PoserPr
 	}
 	SPI_cursor_close(portal);
 	poser_version_end(writer);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	ExecDropSingleTupleTableSlot(slot);
 	table_close(versions, NoLock);
 	return result;
@@ -265,12 +264,11 @@ record(const PoserVersioned *tables, int ntables, const char *comment, PoserProg
 	horizon = poser_history_horizon(&tables[0], true);
 	for (int i = 0; i < ntables; i++)
 	{
-		Oid save_userid;
-		int save_sec_context;
+		PoserCaller caller;
 
-		poser_become_owner(tables[i].versions, &save_userid, &save_sec_context);
+		poser_become_owner(tables[i].versions, &caller);
 		result += correct_operations(&tables[i], horizon);
-		SetUserIdAndSecContext(save_userid, save_sec_context);
+		poser_become_caller(&caller);
 		result += record_differences(&tables[i], comment, progress);
 	}
 	PopActiveSnapshot();
@@ -293,8 +291,7 @@ static void
 record_table(Recording *recording, const PoserTracked *tracked)
 {
 	PoserVersioned versioned;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	int64 recorded = 0;
 
 	poser_progress_table(&recording->progress, "poser_record_versions", tracked->relid);
@@ -305,21 +302,21 @@ record_table(Recording *recording, const PoserTracked *tracked)
 		return;
 	poser_check_owner(tracked->relid);
 
-	poser_become_owner(tracked->relid, &save_userid, &save_sec_context);
+	poser_become_owner(tracked->relid, &caller);
 	poser_tracked_describe(&versioned, tracked->relid, recording->nspid, RowExclusiveLock);
 	if (versioned.nkeys > 0)
 	{
 		poser_check_readable(tracked->relid, versioned.versions);
 		if (recording->limit == PG_INT64_MAX || versioned.partitioned)
 		{
-			SetUserIdAndSecContext(save_userid, save_sec_context);
+			poser_become_caller(&caller);
 			recorded = record(&versioned, 1, recording->comment, &recording->progress);
 			poser_record_end_partial(&versioned);
 		}
 		else
 			recorded = poser_record_step(&versioned, recording->limit - recording->recorded, recording->comment, &recording->progress);
 	}
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	recording->recorded += recorded;
 }
 
@@ -346,9 +343,12 @@ record_own_tables(Recording *recording, List *tables)
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
+			int level = poser_begin_impatience(tracked->relid);
+
 			SPI_connect();
 			record_table(recording, tracked);
 			SPI_finish();
+			AtEOXact_GUC(true, level);
 			poser_savepoint_release(&savepoint);
 		}
 		PG_CATCH();
@@ -357,7 +357,7 @@ record_own_tables(Recording *recording, List *tables)
 
 			recording->recorded = recorded;
 			error = poser_savepoint_catch_any(&savepoint);
-			if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			if (poser_is_cancel_request(error))
 				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),

@@ -216,6 +216,12 @@ note_rows(const PoserVersioned *versioned, Source *source, BlockNumber *block, I
 	TableScanDesc scan = begin_scan(source->rel, snapshot, *block, &by_tid);
 	int result = 0;
 
+	/* without an index each row would read all versions */
+	if (!OidIsValid(versioned->versions_index))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("relation \"%s\" has no usable index on its key", RelationGetRelationName(versions)),
+				 errhint("Call poser_track() for table \"%s\".", get_rel_name(versioned->relid))));
 	poser_version_lookup_open(&lookup, versioned, versions);
 	while (result < limit && (by_tid ? table_scan_getnextslot_tidrange(scan, ForwardScanDirection, row)
 									 : table_scan_getnextslot(scan, ForwardScanDirection, row)))

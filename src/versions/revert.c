@@ -162,6 +162,26 @@ append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, co
 	return result;
 }
 
+/* Append the record of a row of the table, with the columns that an UPDATE can set. */
+static void
+append_live_record(StringInfo sql, const PoserVersioned *versioned)
+{
+	appendStringInfoString(sql, "ROW(");
+	(void) append_writable(sql, versioned, true, "live.%l%c");
+	appendStringInfoString(sql, ")::pg_catalog.record");
+}
+
+/* Returns a name for that record, which no column of the table has. */
+static char *
+record_name(const PoserVersioned *versioned)
+{
+	char *result = pstrdup("poser_record");
+
+	for (int i = 1; get_attnum(versioned->relid, result) != InvalidAttrNumber; i++)
+		result = psprintf("poser_record_%d", i);
+	return result;
+}
+
 /*
  * Set the query for the states of the rows at the position $2.  "column" is the column of
  * the versions that is compared with it: change_id or transaction_id.
@@ -188,6 +208,12 @@ append_writable(StringInfo sql, const PoserVersioned *versioned, bool update, co
  * For components of a widget, live.widget_uuid and was.widget_uuid are compared with
  * $1.  Components that belonged to another widget then, and belong to another one now,
  * are left out.
+ *
+ * The join has the columns of "live" and "was".  If these are more than a join can have,
+ * the record of "live" is made before the join:
+ *
+ *	       LEFT JOIN (SELECT live.*, ROW(live.description, ...)::record AS poser_record
+ *	                    FROM poser_widget AS live) AS live ON live.uuid = member.uuid
  */
 static void
 set_states_query(RevertedRows *rows, AttrNumber column)
@@ -197,6 +223,7 @@ set_states_query(RevertedRows *rows, AttrNumber column)
 	const char *operation_type = poser_history_column(versioned, versioned->operation_type);
 	const char *change_id = poser_history_column(versioned, versioned->change_id);
 	const char *position = poser_history_column(versioned, column);
+	const char *record = poser_history_pairs_are_wide(versioned) ? record_name(versioned) : NULL;
 	StringInfoData sql;
 
 	/* what is known of a row */
@@ -211,17 +238,28 @@ set_states_query(RevertedRows *rows, AttrNumber column)
 	poser_match_append(&sql, versioned, rows->match, "live", true);
 	poser_history_append_column(&sql, versioned, versioned->keys[0],
 								", false) AS belongs,\n       live.%l IS DISTINCT FROM NULL AS is_live,\n");
-	appendStringInfoString(&sql, "       ROW(");
-	(void) append_writable(&sql, versioned, true, "live.%l%c");
-	appendStringInfoString(&sql, ")::pg_catalog.record OPERATOR(pg_catalog.*<>)\n       ROW(");
+	if (record != NULL)
+		appendStringInfo(&sql, "       live.%s", record);
+	else
+		append_live_record(&sql, versioned);
+	appendStringInfoString(&sql, " OPERATOR(pg_catalog.*<>)\n       ROW(");
 	(void) append_writable(&sql, versioned, true, "was.%n");
 	appendStringInfoString(&sql, ")::pg_catalog.record AS differs,\n       ");
 	poser_history_append_keys(&sql, versioned, ", ", "member.%n AS key_%i");
 	appendStringInfoString(&sql, ",\n       ");
 	poser_history_append_columns(&sql, versioned, "was.%n AS was_%i");
+
 	/* the row, and its versions before and after the position */
-	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN %s AS live ON ",
-					 rows->keys_query, poser_relation_name(versioned->relid));
+	appendStringInfo(&sql, "\n  FROM (%s) AS member\n       LEFT JOIN ", rows->keys_query);
+	if (record != NULL)
+	{
+		appendStringInfoString(&sql, "(SELECT live.*, ");
+		append_live_record(&sql, versioned);
+		appendStringInfo(&sql, " AS %s FROM %s AS live)", record, poser_relation_name(versioned->relid));
+	}
+	else
+		appendStringInfoString(&sql, poser_relation_name(versioned->relid));
+	appendStringInfoString(&sql, " AS live ON ");
 	poser_history_append_keys(&sql, versioned, " AND ", "live.%l %= member.%n");
 	appendStringInfo(&sql, "\n       LEFT JOIN LATERAL (SELECT * FROM %s AS v WHERE ", versions);
 	poser_history_append_keys(&sql, versioned, " AND ", "v.%n %= member.%n");

@@ -107,13 +107,11 @@ run(const char *sql)
 static void
 run_as_caller(const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
-	GetUserIdAndSecContext(&save_userid, &save_sec_context);
-	SetUserIdAndSecContext(save_userid, save_sec_context | SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION);
+	poser_become_role(GetUserId(), SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION, &caller);
 	run(sql);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /*
@@ -124,17 +122,16 @@ run_as_caller(const char *sql)
 void
 poser_track_run(const PoserTrack *track, Oid relid, const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 
 	if (!poser_is_owner(relid, GetUserId()) && !poser_have_one_owner(relid, track->relid))
 	{
 		run_as_caller(sql);
 		return;
 	}
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	run(sql);
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 }
 
 /*
@@ -157,16 +154,15 @@ poser_track_run_on_both(const PoserTrack *track, const char *sql)
 bool
 poser_track_finds_row(const PoserTrack *track, Oid relid, const char *sql)
 {
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 	bool result;
 
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	poser_become_owner(relid, &save_userid, &save_sec_context);
+	poser_become_owner(relid, &caller);
 	result = poser_run(&(PoserQuery) {.sql = sql, .once = true, .read_only = true, .limit = 1}) > 0;
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
@@ -345,20 +341,47 @@ versions_name(const PoserTrack *track, Oid *nspid, char **name)
 	*name = range->relname;
 }
 
-/* Find a column of an existing table of versions that is not one of the table's: "operation_type", or "poser_operation_type". */
+/* Is this name "poser_operation_type" or "poser_operation_type_1", with any number, for "operation_type"? */
+static bool
+is_longer_name(const char *name, const char *longer)
+{
+	const char *rest = name + strlen(longer);
+
+	if (strncmp(name, longer, strlen(longer)) != 0)
+		return false;
+	return *rest == '\0' || (rest[0] == '_' && rest[1] != '\0' && strspn(rest + 1, "0123456789") == strlen(rest + 1));
+}
+
+/*
+ * Find a column of an existing table of versions that is not one of the table's:
+ * "operation_type" or, if the table has or had columns of such names,
+ * "poser_operation_type" or "poser_operation_type_1".  Where poser_track() has made it, it
+ * is NOT NULL, and the recorded columns are not.
+ */
 static char *
 find_bookkeeping_column(const PoserTrack *track, Relation versions, const char *name, Oid type)
 {
 	char *longer = psprintf("poser_%s", name);
-	char *candidates[] = {longer, pstrdup(name)};
+	TupleDesc desc = RelationGetDescr(versions);
 
-	for (int i = 0; i < lengthof(candidates); i++)
+	for (int not_null = 1; not_null >= 0; not_null--)
 	{
-		AttrNumber column = get_attnum(RelationGetRelid(versions), candidates[i]);
+		char *found = NULL;
 
-		if (column > 0 && get_atttype(RelationGetRelid(versions), column) == type &&
-			(i == 0 || get_attnum(track->relid, candidates[i]) == InvalidAttrNumber))
-			return candidates[i];
+		for (int i = 0; i < desc->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(desc, i);
+			char *candidate = NameStr(att->attname);
+
+			if (att->attisdropped || att->atttypid != type || (not_null && !att->attnotnull))
+				continue;
+			if (not_null ? is_longer_name(candidate, longer) : strcmp(candidate, longer) == 0)
+				return pstrdup(candidate);
+			if (strcmp(candidate, name) == 0 && get_attnum(track->relid, name) == InvalidAttrNumber)
+				found = pstrdup(candidate);
+		}
+		if (found != NULL)
+			return found;
 	}
 	return NULL;
 }
@@ -401,6 +424,22 @@ bound_to(Oid versions, Oid nspid)
 	return InvalidOid;
 }
 
+/* Returns which partition keeps a relation from being a table of versions, as a sentence; NULL if none does. */
+static const char *
+no_versions_partition(Relation versions)
+{
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(RelationGetRelid(versions), NoLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_FOREIGN_TABLE)
+			return psprintf("Its partition \"%s\" is a foreign table.", get_rel_name(lfirst_oid(lc)));
+		if (get_rel_persistence(lfirst_oid(lc)) != RELPERSISTENCE_PERMANENT)
+			return psprintf("Its partition \"%s\" is a temporary or an unlogged table.", get_rel_name(lfirst_oid(lc)));
+	}
+	return NULL;
+}
+
 /* Returns why this relation cannot have the versions of the table, as a sentence; NULL if it can.  It is open and locked. */
 static const char *
 no_versions(PoserTrack *track, Relation versions)
@@ -409,6 +448,7 @@ no_versions(PoserTrack *track, Relation versions)
 	Oid owner = poser_owner_of(track->relid);
 	Oid other = bound_to(relid, track->nspid);
 	const char *no_table = poser_track_no_table(versions);
+	const char *no_partition;
 	PoserTracked tracked;
 
 	if (no_table != NULL)
@@ -419,6 +459,9 @@ no_versions(PoserTrack *track, Relation versions)
 		return "It inherits from another table, or is a partition.";
 	if (relid < FirstNormalObjectId || OidIsValid(getExtensionOfObject(RelationRelationId, relid)))
 		return "It belongs to the system or to an extension.";
+	no_partition = no_versions_partition(versions);
+	if (no_partition != NULL)
+		return no_partition;
 	if (list_member_oid(track->tree, relid) || poser_tracked_find(relid, track->nspid, &tracked))
 		return "It is a table that is tracked.";
 	if (OidIsValid(other) && other != track->relid)

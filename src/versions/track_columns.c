@@ -380,7 +380,10 @@ poser_track_match_by_name(PoserTrack *track)
 		AttrNumber version = get_attnum(track->versions, column->name);
 
 		column->bound_name = NULL;
-		column->version = (is_recorded(column) && version > 0 && !is_bookkeeping(track, column->name)) ? version : 0;
+		if (version < 0 || is_bookkeeping(track, column->name))
+			version = 0;
+		column->version = is_recorded(column) ? version : 0;
+		column->former = column->excluded ? version : 0;
 	}
 	track->compare = true;
 }
@@ -446,6 +449,8 @@ poser_track_match_columns(PoserTrack *track, PoserBinding *binding, Relation rel
 		if (bound->versions_attnum == 0)
 		{
 			column->excluded = track->has_exclude ? column->excluded : true;
+			if (bound->versions_name[0] != '\0')
+				column->former = Max(get_attnum(track->versions, bound->versions_name), 0);
 			continue;
 		}
 		if (name == NULL || is_bookkeeping(track, name))
@@ -454,6 +459,7 @@ poser_track_match_columns(PoserTrack *track, PoserBinding *binding, Relation rel
 		{
 			(void) poser_track_must(track, false, "column \"%s\" of relation \"%s\" is excluded from now on, and its former values stay in relation \"%s\"",
 									column->name, RelationGetRelationName(rel), RelationGetRelationName(versions));
+			column->former = bound->versions_attnum;
 			continue;
 		}
 		if (column->is_virtual)

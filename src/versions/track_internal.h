@@ -20,6 +20,7 @@ typedef struct PoserTrackColumn
 	bool excluded;
 	bool is_added;			/* this call has begun to record it */
 	AttrNumber version;		/* the column of the versions that gets its values; 0 if there is none yet */
+	AttrNumber former;		/* if it is excluded: the column of the versions with its values from before, or 0 */
 	const char *bound_name; /* its name when it was bound; NULL if it is not bound */
 } PoserTrackColumn;
 

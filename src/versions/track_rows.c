@@ -6,8 +6,9 @@
  * rows are read in physical order, and their versions are inserted in large groups before
  * the indexes are made.  This runs no code of users: rows are read and written without SQL.
  *
- * If the table of versions has rows already, or if a column is recorded from now on, the
- * rows are compared with their last versions, as poser_record_versions() does it.
+ * If the table of versions has rows already, if a column is recorded from now on, or if the
+ * key has changed, the rows are compared with their last versions, as
+ * poser_record_versions() does it.
  */
 #include "postgres.h"
 
@@ -22,6 +23,7 @@
 #include "executor/tuptable.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
+#include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -157,17 +159,16 @@ find_horizon(const PoserTrack *track, const char *sql)
 {
 	MemoryContext context = CurrentMemoryContext;
 	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	char *result = NULL;
 
 	PushActiveSnapshot(snapshot);
 	SPI_connect();
-	poser_become_owner(track->versions, &save_userid, &save_sec_context);
+	poser_become_owner(track->versions, &caller);
 	if (poser_run(&(PoserQuery) {.sql = sql, .once = true, .read_only = true, .limit = 1}) > 0)
 		result = MemoryContextStrdup(context, psprintf(POSER_HORIZON_FORMAT, (long long) poser_result_int64(1, NULL),
 													   (long long) poser_result_int64(2, NULL)));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	PopActiveSnapshot();
 	UnregisterSnapshot(snapshot);
@@ -271,24 +272,36 @@ make_change_index(PoserTrack *track)
 }
 
 /*
- * Make the index on the key and change_id, unless there is one.
+ * Make the index on the key and change_id, unless there is one.  Returns whether it was made.
  *
  *	CREATE INDEX ON customer_version (id, change_id)
  */
-static void
+static bool
 make_key_index(PoserTrack *track, const PoserVersioned *versioned)
 {
 	StringInfoData sql;
 
 	if (OidIsValid(versioned->versions_index) ||
 		!poser_track_must(track, true, "index on the key of relation \"%s\" is made", get_rel_name(track->versions)))
-		return;
+		return false;
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "CREATE INDEX ON %s (", poser_relation_name(track->versions));
 	for (int i = 0; i < versioned->nkeys; i++)
 		appendStringInfo(&sql, "%s, ", quote_identifier(get_attname(track->versions, versioned->keys[i], false)));
 	appendStringInfo(&sql, "%s)", quote_identifier(track->change_id));
 	poser_track_run(track, track->versions, sql.data);
+	return true;
+}
+
+/*
+ * Must rows be compared after this index was made?  Under a new key, versions from before
+ * can be of a row that is there no more: a column of the new key was updated then.  If the
+ * table's owner cannot read the versions, nothing can be compared.
+ */
+static bool
+has_new_key(const PoserTrack *track)
+{
+	return track->bound && pg_class_aclcheck(track->versions, poser_owner_of(track->relid), ACL_SELECT) == ACLCHECK_OK;
 }
 
 /* The history of a table begins, or begins again: make the first versions, or note that rows must be compared. */
@@ -320,7 +333,8 @@ poser_track_finish(PoserTrack *track)
 	if (!track->looking && !track->bound)
 		begin_rows(track, &versioned);
 	make_change_index(track);
-	make_key_index(track, &versioned);
+	if (make_key_index(track, &versioned) && has_new_key(track))
+		track->compare = true;
 	if (!track->looking && (track->compare || (track->bound && added_columns_have_values(track))))
 		compare(track);
 }

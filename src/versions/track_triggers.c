@@ -5,7 +5,8 @@
  * A table has the triggers of poser_version(), without arguments; each partition has
  * them with the argument 'partition', so that a detached partition does nothing.  A table of
  * versions has the triggers of poser_versions_of(), of which one is the binding, and those
- * of poser_arrive().
+ * of poser_arrive().  The server clones the binding to the partitions of a table of versions,
+ * but not the statement trigger for TRUNCATE.  So each partition gets one of its own.
  *
  * A trigger is recognized by its name.  It must have the function, events and arguments
  * that are listed here, and must fire in sessions; otherwise it is made again or enabled.
@@ -19,6 +20,7 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "commands/comment.h"
@@ -62,10 +64,13 @@ static const TriggerKind binding_trigger = {
 	"poser_versions_of", "poser_versions_of", TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
 	"AFTER UPDATE OR DELETE", NULL, NULL, "ROW", TRIGGER_FIRES_ALWAYS};
 
-/* The other triggers on a table of versions.  Those of poser_arrive() are not on a partitioned one. */
-static const TriggerKind versions_triggers[] = {
-	{"poser_versions_of_truncate", "poser_versions_of", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE, "BEFORE TRUNCATE",
-	 NULL, NULL, "STATEMENT", TRIGGER_FIRES_ALWAYS},
+/* The trigger on a table of versions, and on its partitions, that refuses TRUNCATE. */
+static const TriggerKind truncate_trigger = {
+	"poser_versions_of_truncate", "poser_versions_of", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE,
+	"BEFORE TRUNCATE", NULL, NULL, "STATEMENT", TRIGGER_FIRES_ALWAYS};
+
+/* The other triggers on a table of versions that is not partitioned. */
+static const TriggerKind arrival_triggers[] = {
 	{"poser_arrive_before", "poser_arrive", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT, "BEFORE INSERT", NULL, NULL,
 	 "STATEMENT", TRIGGER_FIRES_ON_ORIGIN},
 	{"poser_arrive_row", "poser_arrive", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT, "BEFORE INSERT",
@@ -354,15 +359,21 @@ binding_arguments(const PoserTrack *track)
 		bound->attnum = column->attnum;
 		bound->versions_attnum = column->excluded ? 0 : column->version;
 		bound->name = column->name;
-		bound->versions_name = column->excluded ? "" : get_attname(track->versions, column->version, false);
+		bound->versions_name = "";
+		if (!column->excluded || column->former != 0)
+			bound->versions_name = get_attname(track->versions, column->excluded ? column->former : column->version, false);
 		binding.ncolumns++;
 	}
 	return poser_binding_format(&binding, track->relid, track->versions);
 }
 
-/* Make the binding.  A binding that is there is replaced, and its comment copied. */
+/*
+ * Make the binding.  A binding that is there is replaced, and its comment copied.  This also
+ * removes clones of it from partitions that were detached, which could not be attached again
+ * otherwise.  "tree" is the table of versions and its partitions.
+ */
 static void
-make_binding(PoserTrack *track)
+make_binding(PoserTrack *track, const List *tree)
 {
 	List *arguments = binding_arguments(track);
 	TriggerState state = trigger_state(&binding_trigger, track->versions, track->nspid, arguments, track->relid);
@@ -370,6 +381,8 @@ make_binding(PoserTrack *track)
 	char *comment = NULL;
 	bool already = track->todo;
 
+	if (track->bound && poser_binding_detached(track->relid, track->nspid, tree) != NIL)
+		state = TRIGGER_WRONG;
 	if (state == TRIGGER_RIGHT)
 		return;
 	if (state == TRIGGER_NOT_FIRING)
@@ -401,16 +414,23 @@ make_binding(PoserTrack *track)
 								 quote_literal_cstr(comment)));
 }
 
-/* Make the triggers on the table of versions. */
+/* Make the triggers on the table of versions and on its partitions. */
 void
 poser_track_versions_triggers(PoserTrack *track)
 {
-	bool partitioned = get_rel_relkind(track->versions) == RELKIND_PARTITIONED_TABLE;
+	List *tree = find_all_inheritors(track->versions, NoLock, NULL);
+	ListCell *lc;
 
-	make_binding(track);
-	for (int i = 0; i < lengthof(versions_triggers); i++)
-		if (!partitioned || strcmp(versions_triggers[i].function, "poser_arrive") != 0)
-			make_trigger(track, &versions_triggers[i], track->versions, NIL);
+	make_binding(track, tree);
+	foreach(lc, tree)
+	{
+		CHECK_FOR_INTERRUPTS();
+		make_trigger(track, &truncate_trigger, lfirst_oid(lc), NIL);
+	}
+	if (get_rel_relkind(track->versions) == RELKIND_PARTITIONED_TABLE)
+		return;
+	for (int i = 0; i < lengthof(arrival_triggers); i++)
+		make_trigger(track, &arrival_triggers[i], track->versions, NIL);
 }
 
 /* Drop all triggers of a relation that call this function of the extension. */

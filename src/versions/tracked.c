@@ -63,12 +63,13 @@ put_row(ReturnSetInfo *rsinfo, Oid relid, Oid versions, const PoserTrackedState 
 	values[3] = name_array(state->columns.excluded);
 	values[4] = name_array(state->columns.unrecorded);
 	values[5] = BoolGetDatum(state->recording);
+	nulls[5] = state->locked;
 	nulls[6] = problem == NULL;
 	values[6] = nulls[6] ? (Datum) 0 : CStringGetTextDatum(problem);
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
-/* Has the table of a binding that does not count another one, which counts?  Then the first one does not matter. */
+/* Is a binding left out, because it does not count, and another one of the same table does? */
 static bool
 is_replaced(const PoserTracked *tracked, const List *bindings)
 {
@@ -76,9 +77,7 @@ is_replaced(const PoserTracked *tracked, const List *bindings)
 
 	foreach(lc, bindings)
 	{
-		const PoserTracked *other = lfirst(lc);
-
-		if (!tracked->counts && other->relid == tracked->relid && other->counts)
+		if (!tracked->counts && ((PoserTracked *) lfirst(lc))->counts)
 			return true;
 	}
 	return false;
@@ -126,7 +125,24 @@ tables_with_triggers(Oid nspid)
 	return result;
 }
 
-/* Is a table above this partition among these tables? */
+/* For bsearch() */
+static int
+compare_oids(const void *a, const void *b)
+{
+	return list_oid_cmp(a, b);
+}
+
+/* Is an OID in a list that is sorted? */
+static bool
+contains(const List *sorted, Oid oid)
+{
+	const ListCell cell = {.oid_value = oid};
+
+	return sorted != NIL &&
+		   bsearch(&cell, sorted->elements, list_length(sorted), sizeof(ListCell), compare_oids) != NULL;
+}
+
+/* Is a table above this partition among these tables, which are sorted? */
 static bool
 belongs_to(Oid relid, const List *tables)
 {
@@ -135,10 +151,23 @@ belongs_to(Oid relid, const List *tables)
 
 	foreach(lc, ancestors)
 	{
-		if (list_member_oid(tables, lfirst_oid(lc)))
+		if (contains(tables, lfirst_oid(lc)))
 			return true;
 	}
 	return false;
+}
+
+/* Put the row of one table into the result, if the table is still there.  "bindings" are those of the table. */
+static void
+put_table(ReturnSetInfo *rsinfo, const PoserTracked *tracked, const List *bindings, Oid nspid, MemoryContext context)
+{
+	MemoryContext outer = MemoryContextSwitchTo(context);
+	PoserTrackedState state;
+
+	if (!is_replaced(tracked, bindings) && poser_tracked_state(&state, tracked, bindings, nspid))
+		put_row(rsinfo, tracked->relid, tracked->versions, &state, poser_tracked_problem(&state));
+	MemoryContextSwitchTo(outer);
+	MemoryContextReset(context);
 }
 
 /*
@@ -151,48 +180,50 @@ poser_tracked(PG_FUNCTION_ARGS)
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
 	List *bindings = poser_tracked_bindings(nspid);
-	List *tables = NIL;
 	List *bound = NIL;
 	List *unbound = tables_with_triggers(nspid);
 	MemoryContext context;
-	MemoryContext outer;
 	ListCell *lc;
-
-	/* the tables of the extension, then all that are bound */
-	foreach(lc, poser_tracked_tables(nspid))
-	{
-		PoserTracked *tracked = lfirst(lc);
-
-		if (!OidIsValid(tracked->binding))
-			tables = lappend(tables, tracked);
-	}
-	tables = list_concat(tables, bindings);
 
 	InitMaterializedSRF(fcinfo, 0);
 	context = AllocSetContextCreate(CurrentMemoryContext, "poser tracked table", ALLOCSET_DEFAULT_SIZES);
-	foreach(lc, tables)
+
+	/* the tables of the extension, then all that are bound */
+	for (int i = 0; i < POSER_VERSIONED_TABLES; i++)
 	{
-		const PoserTracked *tracked = lfirst(lc);
-		PoserTrackedState state;
+		PoserTracked tracked = {.counts = true};
+
+		if (!poser_versioned_find_names(i, nspid, &tracked.relid, &tracked.versions))
+			continue;
+		bound = lappend_oid(bound, tracked.relid);
+		put_table(rsinfo, &tracked, NIL, nspid, context);
+	}
+	for (int next = 0; next < list_length(bindings);)
+	{
+		Oid relid = ((PoserTracked *) list_nth(bindings, next))->relid;
+		List *of_table = NIL;
 
 		CHECK_FOR_INTERRUPTS();
-		bound = lappend_oid(bound, tracked->relid);
-		if (is_replaced(tracked, bindings))
-			continue;
-		outer = MemoryContextSwitchTo(context);
-		if (poser_tracked_state(&state, tracked, nspid))
-			put_row(rsinfo, tracked->relid, tracked->versions, &state, poser_tracked_problem(&state));
-		MemoryContextSwitchTo(outer);
-		MemoryContextReset(context);
+		/* the bindings of one table are neighbours */
+		while (next < list_length(bindings) && ((PoserTracked *) list_nth(bindings, next))->relid == relid)
+			of_table = lappend(of_table, list_nth(bindings, next++));
+		foreach(lc, of_table)
+		{
+			put_table(rsinfo, lfirst(lc), of_table, nspid, context);
+		}
+		bound = lappend_oid(bound, relid);
+		list_free(of_table);
 	}
 
 	/* those that have the triggers only */
+	list_sort(bound, list_oid_cmp);
 	foreach(lc, unbound)
 	{
 		Oid relid = lfirst_oid(lc);
 		PoserTrackedState state = {0};
 
-		if (!list_member_oid(bound, relid) && !belongs_to(relid, bound) && !belongs_to(relid, unbound))
+		CHECK_FOR_INTERRUPTS();
+		if (!contains(bound, relid) && !belongs_to(relid, bound) && !belongs_to(relid, unbound))
 			put_row(rsinfo, relid, InvalidOid, &state,
 					"no table of versions is bound to it, although it has triggers: call poser_track() or poser_untrack()");
 	}

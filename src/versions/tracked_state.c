@@ -14,6 +14,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "nodes/pg_list.h"
+#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -41,6 +42,7 @@ static const NeededTrigger table_triggers[] = {
 	{"poser_version_delete", "poser_version", TRIGGER_TYPE_DELETE, false, true, false},
 	{"poser_version_truncate", "poser_version", TRIGGER_TYPE_TRUNCATE, false, false, false}};
 
+/* These keep the history append-only.  The server clones the first one to partitions of the versions, and not the second one. */
 static const NeededTrigger guard_triggers[] = {
 	{"poser_versions_of", "poser_versions_of", TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE, true, false, false},
 	{"poser_versions_of_truncate", "poser_versions_of", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE, true, false, false}};
@@ -123,6 +125,39 @@ check_triggers(PoserTrackedState *state, Relation rel, const NeededTrigger *trig
 	return result;
 }
 
+/*
+ * Open and lock a relation.  *rel is NULL if it is gone.  Returns false if another transaction
+ * has locked it: whoever looks at all tables must not wait for the owner of one of them.
+ */
+static bool
+open_unless_locked(Relation *rel, Oid relid)
+{
+	ListCell *lc;
+
+	*rel = NULL;
+	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		return false;
+	*rel = try_relation_open(relid, NoLock);
+	if (*rel == NULL)
+	{
+		UnlockRelationOid(relid, AccessShareLock);
+		return true;
+	}
+
+	/* REINDEX locks indexes only; they are opened for a moment to find the key */
+	foreach(lc, RelationGetIndexList(*rel))
+	{
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+		{
+			relation_close(*rel, AccessShareLock);
+			*rel = NULL;
+			return false;
+		}
+		UnlockRelationOid(lfirst_oid(lc), AccessShareLock);
+	}
+	return true;
+}
+
 /* Check the partitions below a tracked table. */
 static void
 check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
@@ -137,7 +172,13 @@ check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
 		CHECK_FOR_INTERRUPTS();
 		if (lfirst_oid(lc) == RelationGetRelid(rel))
 			continue;
-		partition = try_relation_open(lfirst_oid(lc), AccessShareLock);
+		if (!open_unless_locked(&partition, lfirst_oid(lc)))
+		{
+			if (get_rel_name(lfirst_oid(lc)) != NULL)
+				add_problem(state, psprintf("partition %s is locked by another transaction", poser_relation_name(lfirst_oid(lc))));
+			state->locked = true;
+			continue;
+		}
 		if (partition == NULL)
 			continue;
 		if (partition->rd_rel->relkind == RELKIND_FOREIGN_TABLE)
@@ -149,6 +190,34 @@ check_partitions(PoserTrackedState *state, Relation rel, Oid nspid)
 		else if (!check_triggers(state, partition, table_triggers, lengthof(table_triggers), nspid))
 			state->recording = false;
 		relation_close(partition, AccessShareLock);
+	}
+}
+
+/* Check the triggers on the partitions below a table of versions, and on those that were detached. */
+static void
+check_versions_partitions(PoserTrackedState *state, Oid relid, Relation versions, Oid nspid)
+{
+	List *partitions = find_all_inheritors(RelationGetRelid(versions), NoLock, NULL);
+	List *detached = poser_binding_detached(relid, nspid, partitions);
+	ListCell *lc;
+
+	foreach(lc, partitions)
+	{
+		Relation partition;
+
+		CHECK_FOR_INTERRUPTS();
+		if (lfirst_oid(lc) == RelationGetRelid(versions))
+			continue;
+		partition = try_relation_open(lfirst_oid(lc), AccessShareLock);
+		if (partition == NULL)
+			continue;
+		(void) check_triggers(state, partition, guard_triggers, lengthof(guard_triggers), nspid);
+		relation_close(partition, AccessShareLock);
+	}
+	foreach(lc, detached)
+	{
+		add_problem(state, psprintf("relation %s is no longer a partition of the versions, and keeps a trigger that stops it from becoming one again",
+									poser_relation_name(lfirst_oid(lc))));
 	}
 }
 
@@ -185,15 +254,15 @@ check_names(PoserTrackedState *state, const PoserBinding *binding, Relation rel,
 	}
 }
 
-/* Check a table that is bound by poser_track(). */
+/* Check a table that is bound by poser_track().  "bindings" are all of the table. */
 static void
-check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, Oid nspid)
+check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, Relation versions, const List *bindings,
+		  Oid nspid)
 {
 	PoserVersioned versioned;
 	PoserBinding binding;
 	const Trigger *trigger = poser_binding_trigger(versions, tracked->binding);
 	const char *problem;
-	List *bindings = poser_tracked_bindings_of(tracked->relid, nspid);
 	ListCell *lc;
 
 	/* the binding */
@@ -228,6 +297,8 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 	(void) check_triggers(state, versions, guard_triggers, lengthof(guard_triggers), nspid);
 	if (versions->rd_rel->relkind == RELKIND_RELATION)
 		(void) check_triggers(state, versions, arrival_triggers, lengthof(arrival_triggers), nspid);
+	else
+		check_versions_partitions(state, tracked->relid, versions, nspid);
 	if (problem == NULL && versioned.nkeys > 0 && !OidIsValid(versioned.versions_index))
 		add_problem(state, psprintf("relation %s has no index on the key and change_id", poser_relation_name(tracked->versions)));
 	if (rel->rd_rel->relrowsecurity && !versions->rd_rel->relrowsecurity)
@@ -242,19 +313,27 @@ check_own(PoserTrackedState *state, const PoserTracked *tracked, Relation rel, R
 
 /*
  * Find out whether changes of a table are recorded, and what is wrong.  "tracked" is from
- * poser_tracked_tables() or poser_tracked_bindings().  Returns false if one of its tables
- * is gone.
+ * poser_tracked_tables() or poser_tracked_bindings(), and "bindings" are all bindings of the
+ * table, also those that do not count.  Returns false if one of its tables is gone.
  */
 bool
-poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid)
+poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid)
 {
-	Relation rel = try_relation_open(tracked->relid, AccessShareLock);
-	Relation versions = rel != NULL ? try_relation_open(tracked->versions, AccessShareLock) : NULL;
-	bool result = rel != NULL && versions != NULL;
+	Relation rel;
+	Relation versions = NULL;
+	bool result;
 
 	memset(state, 0, sizeof(PoserTrackedState));
-	if (result && OidIsValid(tracked->binding))
-		check_own(state, tracked, rel, versions, nspid);
+	state->locked = !open_unless_locked(&rel, tracked->relid) ||
+					(rel != NULL && !open_unless_locked(&versions, tracked->versions));
+	result = rel != NULL && versions != NULL;
+	if (state->locked)
+	{
+		add_problem(state, pstrdup("it is locked by another transaction"));
+		result = true;
+	}
+	else if (result && OidIsValid(tracked->binding))
+		check_own(state, tracked, rel, versions, bindings, nspid);
 	else if (result)
 	{
 		poser_versioned_fixed_columns(&state->columns, rel, versions, nspid);

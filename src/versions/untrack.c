@@ -183,8 +183,12 @@ poser_untrack(PG_FUNCTION_ARGS)
 	{
 		track.versions = tracked.versions;
 		keep_horizon(&track, &tracked);
-		poser_track_drop_triggers(&track, tracked.versions, "poser_versions_of");
-		poser_track_drop_triggers(&track, tracked.versions, "poser_arrive");
+		foreach(lc, find_all_inheritors(track.versions, NoLock, NULL))
+		{
+			CHECK_FOR_INTERRUPTS();
+			poser_track_drop_triggers(&track, lfirst_oid(lc), "poser_versions_of");
+		}
+		poser_track_drop_triggers(&track, track.versions, "poser_arrive");
 	}
 	PG_RETURN_VOID();
 }

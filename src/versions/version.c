@@ -216,6 +216,8 @@ record_row(Recording *recording, PoserOperation operation)
 	TupleTableSlot *old = recording->old;
 	TupleTableSlot *new = recording->new;
 
+	if (recording->reconciler != NULL && operation == POSER_INSERT && !recording->versioned->unique)
+		poser_reconcile_wait(recording->reconciler, new);
 	if (recording->reconciler != NULL)
 		poser_reconcile_change(recording->reconciler, operation, old, new);
 	else

@@ -50,7 +50,7 @@ extern Relation poser_tracked_relation(const PoserVersioned *versioned);
 extern void poser_own_error(Oid relid, const char *problem);
 
 /* binding.c */
-extern Oid poser_owner_of(Oid relid);
+extern List *poser_binding_detached(Oid relid, Oid nspid, const List *tree);
 
 /* For what changes or removes versions, such as pruning: the trigger poser_versions_of lets it pass. */
 extern void poser_binding_begin_changes(Oid versions);
@@ -137,6 +137,7 @@ typedef struct PoserRowLookup
 extern void poser_row_lookup_open(PoserRowLookup *rows, const PoserVersioned *versioned);
 extern bool poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row,
 								  bool is_version);
+extern void poser_row_lookup_wait(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row);
 extern void poser_row_lookup_close(PoserRowLookup *rows);
 
 /* reconcile.c */
@@ -146,6 +147,7 @@ extern PoserReconciler *poser_reconcile_begin(const PoserVersioned *versioned, P
 											  int64 since, bool replaced);
 extern void poser_reconcile_change(PoserReconciler *reconciler, PoserOperation operation,
 								   TupleTableSlot *old, TupleTableSlot *new);
+extern void poser_reconcile_wait(PoserReconciler *reconciler, TupleTableSlot *row);
 extern void poser_reconcile_row(PoserReconciler *reconciler, TupleTableSlot *row, bool is_version);
 extern void poser_reconcile_end(PoserReconciler *reconciler);
 extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
@@ -155,10 +157,8 @@ extern void poser_reconcile_since(const PoserVersioned *versioned, int64 since);
 /* The role that reads a history, see the head of that file. */
 typedef struct PoserReader
 {
-	bool is_owner; /* the current user is not the caller, but an owner; the fields below are the caller's */
-	Oid caller;
-	int sec_context;
-	int level; /* of settings; 0 if there are none */
+	bool is_owner; /* the current user is not the caller, but an owner */
+	PoserCaller caller;
 } PoserReader;
 
 extern void poser_history_become_owner(PoserReader *reader, Oid relid);
@@ -193,7 +193,8 @@ extern PoserHorizon poser_own_horizon(Oid versions, bool read_only);
 extern PoserHorizon poser_history_horizon(const PoserVersioned *versioned, bool read_only);
 
 /* history.c */
-extern void poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
+extern bool poser_history_pairs_are_wide(const PoserVersioned *versioned);
+extern bool poser_history_receive(PoserHistory *history, const PoserVersioned *versioned, PoserQuery *query,
 								  bool pairs, int64 max_versions);
 
 /* match.c */

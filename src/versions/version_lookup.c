@@ -36,18 +36,25 @@ poser_version_leaves(Relation versions)
 
 /*
  * Open the index of a table of versions on the key, for look-ups in this memory context.
- * "versions" is that table, open and locked.  Raises an error if it has no such index.
+ * "versions" is that table, open and locked.  If the key of an own table was changed since
+ * poser_track() was called, there is no index yet, and the versions are read.  Otherwise
+ * it is an error.
  */
 void
 poser_version_lookup_open(PoserLookup *lookup, const PoserVersioned *versioned, Relation versions)
 {
+	if (!OidIsValid(versioned->versions_index) && versioned->own)
+	{
+		poser_lookup_open_unindexed(lookup, versions, poser_version_leaves(versions), versioned->nkeys, versioned->keys,
+									versioned->key_equal, versioned->key_collation, versioned->change_id);
+		return;
+	}
 	if (!OidIsValid(versioned->versions_index))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("relation \"%s\" has no usable index on its key",
 						RelationGetRelationName(versions)),
-				 versioned->own ? errhint("Call poser_track() for table \"%s\".", get_rel_name(versioned->relid))
-								: errhint("poser_check() says what was changed.")));
+				 errhint("poser_check() says what was changed.")));
 	poser_lookup_open(lookup, versions, versioned->versions_index, versioned->nkeys);
 	lookup->order = versioned->change_id;
 }
@@ -163,6 +170,14 @@ poser_row_lookup_find(PoserRowLookup *rows, const PoserVersioned *versioned, Tup
 	}
 	poser_lookup_begin(&rows->lookup, BTEqualStrategyNumber, values, NULL);
 	return poser_lookup_next(&rows->lookup, ForwardScanDirection);
+}
+
+/* Wait until no other transaction is writing a row with the key of this row of the table. */
+void
+poser_row_lookup_wait(PoserRowLookup *rows, const PoserVersioned *versioned, TupleTableSlot *row)
+{
+	(void) poser_row_lookup_find(rows, versioned, row, false);
+	poser_lookup_wait(&rows->lookup, rows->rel);
 }
 
 void

@@ -134,8 +134,7 @@ insert_into_partitions(PoserVersionWriter *writer)
 	PoserQuery query = {.once = true, .expected = SPI_OK_INSERT};
 	StringInfoData sql;
 	StringInfoData values;
-	Oid save_userid;
-	int save_sec_context;
+	PoserCaller caller;
 	const char *separator = "";
 
 	initStringInfo(&sql);
@@ -163,14 +162,14 @@ insert_into_partitions(PoserVersionWriter *writer)
 
 	SPI_connect();
 	poser_register_rows(&enr, "poser_new_versions", rows_desc, rows, writer->nbuffered);
-	poser_become_owner(versioned->versions, &save_userid, &save_sec_context);
+	poser_become_owner(versioned->versions, &caller);
 	query.sql = sql.data;
 	if (poser_run(&query) != writer->nbuffered)
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("a trigger has suppressed versions in table \"%s\"",
 						RelationGetRelationName(writer->table.rel))));
-	SetUserIdAndSecContext(save_userid, save_sec_context);
+	poser_become_caller(&caller);
 	SPI_finish();
 	tuplestore_end(rows);
 }

@@ -58,7 +58,7 @@ typedef struct PoserBoundColumn
 	AttrNumber attnum;			/* its number in the table */
 	AttrNumber versions_attnum; /* its number in the versions; 0 if it is excluded */
 	const char *name;
-	const char *versions_name; /* '' if it is excluded */
+	const char *versions_name; /* if it is excluded: of the column with its values from before, or '' */
 } PoserBoundColumn;
 
 /* The arguments of a binding, see binding.c. */
@@ -133,10 +133,11 @@ typedef struct PoserTrackedState
 	PoserOwnColumns columns;
 	bool recording;
 	bool described; /* can poser_tracked_describe() describe it? */
+	bool locked;	/* another transaction has locked it, so nothing but this is known */
 	List *problems; /* texts (char *) */
 } PoserTrackedState;
 
-extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, Oid nspid);
+extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
 extern bool poser_have_one_owner(Oid a, Oid b);

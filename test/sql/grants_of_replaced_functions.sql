@@ -77,15 +77,29 @@ SELECT proacl IS NULL AS of_the_default FROM pg_proc WHERE oid = 'replacement(va
 SELECT * FROM privileges('replacement(varchar, boolean)');
 SELECT * FROM dependencies('replacement(varchar, boolean)');
 
--- It writes the catalogs, so it is for superusers, also with a grant.
-GRANT EXECUTE ON FUNCTION poser_carry_grants(regprocedure, regprocedure) TO regress_poser_owner;
+-- A script grants a function of an earlier one to PUBLIC.  What users have granted stays,
+-- and is no initial privilege.
+BEGIN;
+GRANT EXECUTE ON FUNCTION poser_count_child() TO regress_poser_reader WITH GRANT OPTION;
+SELECT poser_grant_to_public('poser_count_child()');
+SELECT * FROM privileges('poser_count_child()');
+SELECT poser_grant_to_public('poser_count_child()');
+SELECT * FROM privileges('poser_count_child()');
+SELECT poser_grant_to_public('plain()');
+SELECT proacl IS NULL AS of_the_default FROM pg_proc WHERE oid = 'plain()'::regprocedure;
+ROLLBACK;
+
+-- They write the catalogs, so they are for superusers, also with a grant.
+GRANT EXECUTE ON FUNCTION poser_carry_grants(regprocedure, regprocedure), poser_grant_to_public(regprocedure) TO regress_poser_owner;
 \set VERBOSITY sqlstate
 SET ROLE regress_poser_owner;
 SELECT poser_carry_grants('plain()', 'poser_batch_refresh(varchar)');
+SELECT poser_grant_to_public('poser_count_child()');
 RESET ROLE;
 SELECT poser_carry_grants('plain()', 0);
 SELECT poser_carry_grants(0, 'plain()');
 SELECT poser_carry_grants(NULL, 'plain()') IS NULL AS nothing;
+SELECT poser_grant_to_public(0);
 
 \set VERBOSITY terse
 DROP EXTENSION poser;

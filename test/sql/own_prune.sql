@@ -258,6 +258,22 @@ DROP TABLE mine, mine_version;
 DROP FUNCTION spy, spy_trigger;
 REVOKE CREATE ON SCHEMA public FROM regress_owner;
 DROP ROLE regress_owner, regress_other;
+-- Columns of the table have all the names that Poser's columns of the versions could have.  The transactions of these versions stay.
+CREATE TABLE taken (id int PRIMARY KEY, transaction_id bigint, poser_transaction_id bigint, change_id int, poser_change_id int,
+	operation_type int, poser_operation_type int);
+SELECT poser_track('taken');
+INSERT INTO taken (id) VALUES (1);
+INSERT INTO taken (id) VALUES (2);
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+SELECT operation, (new ->> 'id')::int AS id, issued_at IS NOT NULL AS has_time FROM poser_history('taken');
+-- such a table of versions is taken up again
+SELECT poser_untrack('taken');
+UPDATE taken SET poser_change_id = 7 WHERE id = 2;
+SELECT poser_track('taken');
+SELECT operation, old ->> 'poser_change_id' AS old, new ->> 'poser_change_id' AS new FROM poser_history('taken', '{"id": 2}');
+SELECT * FROM poser_check('taken');
+DROP TABLE taken, taken_version;
+
 -- doc has lost its key
 SELECT * FROM poser_check();
 

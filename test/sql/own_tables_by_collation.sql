@@ -21,6 +21,12 @@ INSERT INTO article VALUES ('bOLT', 1, 'three') ON CONFLICT (name, number) DO UP
 UPDATE article SET name = 'Nut';
 TABLE versions;
 
+-- It is found by any letters.
+SELECT operation, changed, old ->> 'name' AS old_name, new ->> 'name' AS new_name FROM poser_history('article', '{"name": "bOlT", "number": 1}');
+SELECT operation, new ->> 'name' AS new_name FROM poser_history('article', '{"name": "nUT"}', 1);
+SELECT * FROM poser_as_of(NULL::article, 'infinity', '{"name": "NUT", "number": 1}');
+SELECT * FROM poser_as_of(NULL::article, 'infinity', '{"name": "NUT"}');
+
 -- And it is found so when statements overlap.
 CREATE FUNCTION change_case() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -157,6 +157,22 @@ SELECT poser_track('price');
 UPDATE price SET amount = 7 WHERE number = 2;
 SELECT key, recording, problem FROM state WHERE target = 'price'::regclass;
 
+-- a new key has no index yet: statements that look up versions read them all
+CREATE TABLE stock (id int PRIMARY KEY, code text, n int);
+SELECT poser_track('stock');
+INSERT INTO stock SELECT i, 'c' || i, 0 FROM generate_series(1, 3) AS i;
+ALTER TABLE stock DROP CONSTRAINT stock_pkey, ADD PRIMARY KEY (code, id) DEFERRABLE;
+WITH gone AS (DELETE FROM stock WHERE id = 1 RETURNING *) INSERT INTO stock SELECT id, code, 9 FROM gone;
+UPDATE stock SET id = id + 1;
+SELECT * FROM versions('stock_version');
+SELECT poser_record_versions('stock', 5);
+SELECT * FROM poser_check('stock');
+SELECT poser_track('stock');
+SELECT * FROM poser_check('stock');
+UPDATE stock SET n = 1 WHERE id = 2;
+SELECT * FROM last_versions('stock_version', 1);
+DROP TABLE stock, stock_version;
+
 -- generated and identity columns
 CREATE TABLE item (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, net int, gross int GENERATED ALWAYS AS (net * 2) STORED);
 SELECT poser_track('item');

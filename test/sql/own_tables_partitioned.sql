@@ -196,11 +196,61 @@ UPDATE own.line_version SET item = 'forged';
 DELETE FROM own.line_version_all;
 TRUNCATE own.line_version;
 TRUNCATE own.line_version_all;
+-- A new partition of the versions, at any level, has no trigger that refuses TRUNCATE until
+-- poser_track() is called again.
+SET ROLE regress_poser_owner;
+ALTER TABLE own.line_version DETACH PARTITION own.line_version_empty;
+CREATE TABLE own.line_version_low PARTITION OF own.line_version FOR VALUES FROM (MINVALUE) TO (0) PARTITION BY RANGE (change_id);
+CREATE TABLE own.line_version_low_1 PARTITION OF own.line_version_low FOR VALUES FROM (-9) TO (0);
+RESET ROLE;
+SELECT unnest(string_to_array(problem, '; ')) AS problem FROM poser_tables WHERE target = 'own.line'::regclass;
+SET client_min_messages = notice;
+SELECT poser_track('own.line');
+SELECT poser_track('own.line');
+SET client_min_messages = warning;
+SELECT problem FROM poser_tables WHERE target = 'own.line'::regclass;
+TRUNCATE own.line_version_low;
+TRUNCATE own.line_version_low_1;
+SET session_replication_role = replica;
+TRUNCATE own.line_version_all;
+RESET session_replication_role;
+-- A partition that is detached is an ordinary table again.  The server leaves the clone of
+-- the binding on it, which poser_track() removes, so that it can be attached again.
+ALTER TABLE own.line_version DETACH PARTITION own.line_version_low;
+INSERT INTO own.line_version_low (change_id) VALUES (-1), (-2);
+INSERT INTO own.line_version_empty (change_id) VALUES (-1);
+UPDATE own.line_version_low SET line = 1;
+DELETE FROM own.line_version_empty;
+DELETE FROM own.line_version_low_1 WHERE change_id = -1;
+TRUNCATE own.line_version_low_1;
+TRUNCATE own.line_version_low;
+TRUNCATE own.line_version_empty;
+CREATE TABLE own.parent (LIKE own.line_version) PARTITION BY RANGE (change_id);
+ALTER TABLE own.parent ATTACH PARTITION own.line_version_low FOR VALUES FROM (MINVALUE) TO (0);
+INSERT INTO own.parent (change_id) VALUES (-1);
+DELETE FROM own.parent;
+TRUNCATE own.parent;
+ALTER TABLE own.parent DETACH PARTITION own.line_version_low;
+ALTER TABLE own.line_version ATTACH PARTITION own.line_version_low FOR VALUES FROM (MINVALUE) TO (0);
+SELECT unnest(string_to_array(problem, '; ')) AS problem FROM poser_tables WHERE target = 'own.line'::regclass;
+SET client_min_messages = notice;
+SELECT poser_track('own.line');
+SET client_min_messages = warning;
+ALTER TABLE own.line_version ATTACH PARTITION own.line_version_low FOR VALUES FROM (MINVALUE) TO (0);
+SELECT problem FROM poser_tables WHERE target = 'own.line'::regclass;
+TRUNCATE own.line_version_low_1;
+DELETE FROM own.line_version_all;
+-- pruning is not stopped
+SELECT poser_prune_versions(interval '0', target => 'own.line') > 0 AS pruned;
 -- what a trigger keeps out of the versions is an error
 CREATE FUNCTION own.keep_out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
 CREATE TRIGGER keep_out BEFORE INSERT ON own.line_version_all FOR EACH ROW EXECUTE FUNCTION own.keep_out();
 DELETE FROM own.line WHERE line = 4;
 DROP TRIGGER keep_out ON own.line_version_all;
+-- poser_untrack() removes the triggers of the partitions, too
+SELECT poser_untrack('own.line');
+SELECT tgrelid::regclass, tgname FROM pg_trigger WHERE tgname LIKE 'poser%' AND tgrelid::regclass::text LIKE 'own.line%' ORDER BY 1, 2;
+TRUNCATE own.line_version_all;
 
 DROP EXTENSION poser CASCADE;
 DROP SCHEMA own CASCADE;

@@ -139,8 +139,9 @@ SELECT poser_carry_grants('poser_transaction_arrive()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
 ROLLBACK;
 EOF
-	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\n0\n" ],
+	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\nt\no|0|0\n0\n" ],
 SET client_min_messages = warning;
+SELECT count(poser_datasync_drop(consumer)) AS dropped FROM poser_datasync_consumer \gset
 CREATE TABLE own (id int PRIMARY KEY, email text);
 CREATE EVENT TRIGGER follow ON ddl_command_end WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION poser_follow();
 SELECT poser_track('own');
@@ -153,6 +154,11 @@ SELECT * FROM poser_as_of(NULL::own, 'infinity');
 SELECT poser_revert('own', '{"id": 1}', min(transaction_id)) FROM own_version;
 SELECT mail FROM own;
 DO $$ BEGIN DELETE FROM own_version; EXCEPTION WHEN object_not_in_prerequisite_state THEN END $$;
+SELECT poser_prune_versions('0', target => 'own') > 0;
+SELECT poser_datasync_add('o') \gset
+UPDATE poser_datasync_consumer SET tables = '{own}' WHERE consumer = 'o';
+SELECT consumer, pending, (SELECT count(*) FROM poser_check()) FROM poser_datasync_status;
+SELECT poser_datasync_drop('o') \gset
 SELECT count(*) FROM poser_check('own');
 SELECT poser_untrack('own');
 DROP EVENT TRIGGER follow;

@@ -387,7 +387,7 @@ foreach my $role ('owner', 'postgres')
 	lines_as($node, $dbname, 'owner', <<'EOF');
 SELECT format('CREATE FUNCTION %s(%s) RETURNS void LANGUAGE plpgsql AS %L',
 	name, arguments, 'BEGIN PERFORM public.become_superuser(); END')
-FROM unnest('{poser_lock_tables,poser_check_column,poser_set_replica_identity,poser_set_owner,poser_carry_grants}'::text[]) AS name,
+FROM unnest('{poser_lock_tables,poser_check_column,poser_set_replica_identity,poser_set_owner,poser_carry_grants,poser_grant_to_public}'::text[]) AS name,
 	unnest('{text,"text, text",oid,"text, text, text","text, text[], text[]","text, text, regtype","text, regclass[], regprocedure[]",
 		"text, regprocedure","regprocedure, text","VARIADIC text[]","anyelement, anyelement","anyarray"}'::text[]) AS arguments
 WHERE (name, arguments) <> ('poser_lock_tables', 'VARIADIC text[]') \gexec

@@ -552,7 +552,7 @@ foreach (
 	'ALTER SEQUENCE poser_change_id_seq OWNER TO reader',
 	'GRANT SELECT ON poser_transaction TO reader',
 	'GRANT USAGE ON SEQUENCE poser_change_id_seq TO reader',
-	'REVOKE EXECUTE ON FUNCTION poser_record_versions() FROM public',
+	'REVOKE EXECUTE ON FUNCTION poser_record_versions(regclass, bigint) FROM public',
 	'DROP INDEX poser_widget_version_idx_key',
 	q{COMMENT ON COLUMN poser_transaction.xact IS 'other'},
 	q{COMMENT ON SEQUENCE poser_change_id_seq IS 'other'},
