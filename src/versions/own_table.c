@@ -279,6 +279,7 @@ poser_own_error(Oid relid, const char *problem)
 	char *name = get_rel_name(relid);
 	bool no_key = strcmp(problem, POSER_NO_KEY) == 0;
 
+	/* it can have been dropped meanwhile */
 	if (name == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_TABLE),

@@ -43,6 +43,7 @@
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -358,19 +359,26 @@ lost_rows_query(const PoserVersioned *versioned, bool again)
 static int64
 record_lost_rows(const PoserVersioned *versioned, int64 limit, const char *comment, PoserProgress *progress)
 {
+	static const PoserSetting settings[] = {{"enable_nestloop", "off"}};
 	const Oid argtypes[] = {INT8OID, INT8ARRAYOID};
 	Datum values[] = {Int64GetDatum(Min(limit, NOTED_AT_A_TIME)), (Datum) 0};
 	char *sql = lost_rows_query(versioned, false);
+	int level;
 	int n;
 	Datum *ids;
 	PoserVersionWriter *writer;
 	TupleTableSlot *slot;
 	Relation versions;
 
-	/* note them without a lock */
+	/*
+	 * Note them without a lock.  The versions can be new, and the statistics older.  Then the
+	 * planner takes the table for empty, and could read all versions for each row.
+	 */
 	poser_progress_report(progress, "looking for deleted rows", 0);
 	PushActiveSnapshot(GetLatestSnapshot());
+	level = poser_begin_settings(settings, lengthof(settings));
 	n = (int) poser_run(&(PoserQuery) {.sql = sql, .nargs = 1, .argtypes = argtypes, .values = values, .read_only = true});
+	AtEOXact_GUC(true, level);
 	PopActiveSnapshot();
 	if (n == 0)
 		return 0;

@@ -117,6 +117,7 @@ my @work = (
 	[ 1, q{SELECT poser_track('tracked')}, '(poser_track for tracked: writing versions|poser_record_versions for tracked: comparing), 10000' ],
 	[ 2, q{SELECT poser_record_versions('recorded')}, 'poser_record_versions for recorded: comparing, 10000' ],
 	[ 2, q{SELECT poser_record_versions('recorded', 20000)}, 'poser_record_versions for recorded: comparing, 20000' ],
+	[ 2, q{SELECT poser_record_versions(NULL, 20000)}, 'poser_record_versions for recorded: comparing, 20000' ],
 	[ 4, q{SELECT poser_prune_versions('0', target => 'pruned')}, 'poser_prune_versions for pruned: removing, 10000' ],
 	[ 4, q{SELECT poser_prune_versions('0', 20000, 'pruned')}, 'poser_prune_versions for pruned: removing, 10000' ],
 	[ 5, q{SELECT poser_prune_versions('0', target => 'small')}, 'poser_prune_versions for small: removing, 0' ],
@@ -170,8 +171,8 @@ $holder->quit;
 is(places(), $before, 'recounting: nothing is changed');
 
 # After an error that is caught the session's own query is shown, too.
-$node->safe_psql('db', q{ALTER TABLE tracked_version ADD CONSTRAINT few CHECK (id <> 19999)});
-my $caught = q{DO $$BEGIN PERFORM poser_track('tracked'); EXCEPTION WHEN check_violation THEN PERFORM pg_advisory_lock(9); END$$};
+$node->safe_psql('db', q{CREATE INDEX failing ON tracked_version ((1 / (id - 19999)))});
+my $caught = q{DO $$BEGIN PERFORM poser_track('tracked'); EXCEPTION WHEN division_by_zero THEN PERFORM pg_advisory_lock(9); END$$};
 $holder = $node->background_psql('db');
 $holder->query_safe('SELECT pg_advisory_lock(9)');
 $session = start_session($node, 'worker', $caught);
@@ -179,7 +180,7 @@ waits_for_lock($node, 'worker');
 is(activity(), "$caught;", 'after an error that is caught, the session\'s own query is shown');
 $holder->quit;
 $session->quit;
-$node->safe_psql('db', q{ALTER TABLE tracked_version DROP CONSTRAINT few});
+$node->safe_psql('db', q{DROP INDEX failing});
 
 # A crash at the gate, with what was written on disk.
 foreach my $work (@work)
