@@ -101,6 +101,26 @@ comes_too_early(PoserStatement *statement)
 	return result;
 }
 
+/* An overlapping statement may record changes that others in the list have made.  So these overlap, too. */
+static void
+mark_overlapped(const PoserVersioned *versioned)
+{
+	for (PoserStatement *other = unrecorded; other != NULL; other = other->outer)
+		if (other->tracked == versioned->relid)
+			other->overlapped = true;
+}
+
+/* Does another part of the query, which is not recorded yet, insert into the same partitioned table? */
+static bool
+inserts_in_same_query(const PoserStatement *statement)
+{
+	for (PoserStatement *other = unrecorded; other != NULL; other = other->outer)
+		if (other->tracked == statement->tracked && other->cid == statement->cid &&
+			other->event == TRIGGER_TYPE_INSERT)
+			return true;
+	return false;
+}
+
 /*
  * Can rows of this table have been replaced, but not updated, by statements that are
  * not recorded yet?  If an INSERT and a DELETE are pending and no UPDATE, a changed row
@@ -319,11 +339,31 @@ has_current(TupleTableSlot *slot)
 }
 
 /*
+ * Is the key of any row updated?  If the same MERGE also inserts into the partitioned table,
+ * the new rows may be wrong: some servers (15.18 and 19rc1, but not 15.20) put the inserted
+ * row in the place of the updated one into the transition table.  This looks like an updated
+ * key.
+ */
+static bool
+has_moved_rows(Recording *recording)
+{
+	bool result = false;
+	MemoryContext outer = MemoryContextSwitchTo(recording->row_context);
+
+	while (!result && next_row(recording))
+		result = has_moved(recording);
+	MemoryContextSwitchTo(outer);
+	rewind_rows(recording);
+	return result;
+}
+
+/*
  * Record the rows of an INSERT, UPDATE or DELETE.  With "overlaps" other statements may
  * have written the table meanwhile; "since" is the last change_id before the statement.
+ * With "inserts" the same query inserts into the partitioned table, too.
  */
 static void
-record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool overlaps, int64 since)
+record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool overlaps, int64 since, bool inserts)
 {
 	Recording recording = {.versioned = versioned};
 	PoserOperation operation = POSER_UPDATE;
@@ -338,6 +378,11 @@ record_statement(TriggerData *trigdata, const PoserVersioned *versioned, bool ov
 		operation = POSER_INSERT;
 	else if (recording.new == NULL)
 		operation = POSER_DELETE;
+	if (inserts && operation == POSER_UPDATE && !lost && !overlaps && has_moved_rows(&recording))
+	{
+		overlaps = true;
+		mark_overlapped(versioned);
+	}
 	if (versioned->partial && operation != POSER_INSERT)
 		record_unknown_rows(&recording);
 	recording.writer = poser_version_begin(versioned, NULL);
@@ -524,6 +569,7 @@ poser_version(PG_FUNCTION_ARGS)
 	const PoserVersioned *versioned;
 	PoserStatement *statement;
 	bool overlaps;
+	bool inserts;
 	int64 since;
 
 	if (!TRIGGER_FIRED_FOR_STATEMENT(event))
@@ -553,10 +599,9 @@ poser_version(PG_FUNCTION_ARGS)
 		overlaps = true;
 	/* without a key only rows of an INSERT are recorded, and there is nothing to compare them with */
 	overlaps = overlaps && versioned->nkeys > 0;
-	/* an overlapping statement may record changes that others in the list have made, so these overlap, too */
-	for (PoserStatement *other = unrecorded; overlaps && other != NULL; other = other->outer)
-		if (other->tracked == versioned->relid)
-			other->overlapped = true;
+	if (overlaps)
+		mark_overlapped(versioned);
+	inserts = statement != NULL && rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && inserts_in_same_query(statement);
 	since = statement != NULL ? statement->since : poser_version_last_change(versioned);
 	if (statement != NULL)
 		pfree(statement);
@@ -568,7 +613,7 @@ poser_version(PG_FUNCTION_ARGS)
 			poser_reconcile_since(versioned, since);
 	}
 	else if (versioned->own || versioned->arrives || !TRIGGER_FIRED_BY_INSERT(event) || !poser_is_restore(rel))
-		record_statement(trigdata, versioned, overlaps, since);
+		record_statement(trigdata, versioned, overlaps, since, inserts);
 	return PointerGetDatum(NULL);
 }
 
