@@ -17,6 +17,7 @@
 #include "access/tableam.h"
 #include "access/tupconvert.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/comment.h"
@@ -304,6 +305,64 @@ has_new_key(const PoserTrack *track)
 	return track->bound && pg_class_aclcheck(track->versions, poser_owner_of(track->relid), ACL_SELECT) == ACLCHECK_OK;
 }
 
+/* Returns the last id that this database has given to a transaction or a change, or 0. */
+static int64
+last_given_id(const PoserVersioned *versioned)
+{
+	const char *sql = psprintf("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM %s",
+							   poser_relation_name(versioned->sequence));
+	int64 result;
+
+	SPI_connect();
+	(void) poser_history_run_as_owner(versioned, &(PoserQuery) {.sql = sql, .once = true});
+	result = poser_history_position(1, NULL);
+	SPI_finish();
+	return result;
+}
+
+/*
+ * Raises an error if a history that is taken up belongs to other transactions than those
+ * of this database.  The history stays, for instance, when the extension is dropped with
+ * CASCADE.  When it is created again, ids begin anew, and the versions would seem to be of
+ * the new transactions.  A change_id that has not been given here tells such a history.
+ */
+static void
+check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
+{
+	Relation versions = table_open(track->versions, AccessShareLock);
+	PoserTransactions *transactions = poser_transactions_open(versioned->transactions);
+	List *relids = NIL;
+	PoserTableScan scan;
+	int64 greatest = 0;
+	bool found = false;
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(track->versions, AccessShareLock, NULL))
+	{
+		if (RELKIND_HAS_TABLE_AM(get_rel_relkind(lfirst_oid(lc))))
+			relids = lappend_oid(relids, lfirst_oid(lc));
+	}
+	PushActiveSnapshot(GetLatestSnapshot());
+	poser_transactions_begin(transactions, true);
+	poser_scan_begin(&scan, relids, versions);
+	while (poser_scan_next(&scan))
+	{
+		greatest = Max(greatest, poser_version_change_id(versioned, scan.slot));
+		found = found || poser_transactions_find(transactions, poser_version_transaction_id(versioned, scan.slot));
+	}
+	poser_scan_end(&scan);
+	poser_transactions_end(transactions);
+	PopActiveSnapshot();
+	if (found && greatest > last_given_id(versioned))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("cannot take up the history in relation \"%s\"", RelationGetRelationName(versions)),
+				errdetail("It names transactions of another database, or of an extension that was dropped, and their ids are in use here."),
+				errhint("Take up such histories before anything else is recorded, or name another table of versions."));
+	poser_transactions_close(transactions);
+	table_close(versions, AccessShareLock);
+}
+
 /* The history of a table begins, or begins again: make the first versions, or note that rows must be compared. */
 static void
 begin_rows(PoserTrack *track, const PoserVersioned *versioned)
@@ -311,7 +370,10 @@ begin_rows(PoserTrack *track, const PoserVersioned *versioned)
 	bool has_history = has_versions(track);
 
 	if (has_history)
+	{
+		check_transactions(track, versioned);
 		restore_horizon(track, versioned);
+	}
 	track->compare = track->existing && has_history;
 	if (track->existing && !has_history)
 		write_first_versions(track, versioned);

@@ -260,6 +260,38 @@ SELECT track('closed2');
 SELECT try('SELECT poser_follow()');
 \pset tuples_only off
 SET client_min_messages = warning;
+
+-- A history stays when the extension is dropped.  It is taken up again only as long as its
+-- ids are not those of new transactions.
+CREATE TABLE kept (id int PRIMARY KEY, x text);
+CREATE TABLE other (id int PRIMARY KEY);
+SELECT poser_track('kept');
+INSERT INTO kept VALUES (1, 'one');
+UPDATE kept SET x = 'two';
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('kept');
+SELECT operation, username IS NULL AS unknown, new FROM poser_history('kept');
+SELECT object = 'transaction ' || transaction_id, problem FROM poser_check('kept'), (SELECT max(transaction_id) AS transaction_id FROM kept_version) AS last WHERE object = 'transaction ' || transaction_id;
+UPDATE kept SET x = 'three';
+SELECT bool_and(transaction_id > all_before) AS "new ids"
+FROM poser_history('kept', '{"x": "three"}'), (SELECT max(change_id) AS all_before FROM kept_version WHERE x <> 'three') AS before
+WHERE operation = 'update';
+DROP EXTENSION poser CASCADE;
+DROP TABLE kept_version;
+CREATE EXTENSION poser;
+SELECT poser_track('kept');
+UPDATE kept SET x = 'four';
+UPDATE kept SET x = 'five';
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('other');
+INSERT INTO other SELECT generate_series(1, 3);
+SELECT poser_track('kept');
+SELECT poser_track('kept', versions => 'kept_history');
+SELECT operation, new FROM poser_history('kept');
+DROP TABLE kept, kept_version, kept_history, other, other_version;
+
 DROP EXTENSION poser CASCADE;
 DROP TABLE mine, mine_version, closed, open_version, closed2;
 DROP TYPE kind CASCADE;
