@@ -7,7 +7,7 @@
  * extension's owner needs SELECT on their versions: the owner of the versions consents to
  * the feed by this grant.  A listed table that is gone, is not tracked any more, or cannot
  * be read raises an error when the consumer asks for changes, and is the consumer's
- * problem in poser_datasync_status.  So no change is left out without a word.
+ * problem in poser_datasync_status.  So it is always reported when changes are left out.
  *
  * Lists and dumps.  The list is a regclass[]: a dump has the tables by name.  But a table
  * that was dropped is in a dump as a number, and the restored database may have another
@@ -22,8 +22,8 @@
  * index, counts as changed.  Only changed tables are locked and read.  So ALTER TABLE on
  * one table does not stop consumers as long as the table has no new changes.
  *
- * Whose rights.  The indexes and types of a table can have code that belongs to its owner.
- * So each query over a table of versions runs as the owner of these, restricted, and never
+ * Rights.  The indexes and types of a table can have code that belongs to its owner.
+ * So each query over a table of versions runs as the owner of that table, restricted, and never
  * as the extension's owner.
  */
 #include "postgres.h"

@@ -568,10 +568,9 @@ poser_window_changed(PoserConsumer *consumer)
 
 /*
  * Open the next window.  The table of transactions is locked.  Returns false if there are no
- * new changes.  If the result is true,
- * the active snapshot is the window's, and *changed are the tables that may have changes in
- * it, as a list of PoserFeedTable.  They are locked.  An error leaves the consumer as it
- * was.
+ * new changes.  Otherwise the active snapshot is the window's, and *changed are the tables
+ * that may have changes in it, as a list of PoserFeedTable.  They are locked.  An error leaves
+ * the consumer as it was.
  */
 bool
 poser_window_open(PoserConsumer *consumer, List **changed)

@@ -23,7 +23,7 @@
  *			  values from before, or ''
  *
  * A binding counts only while the owner of the table has INSERT on the table of versions.
- * So nobody can bind a table to versions that its owner could not write.
+ * So no role can bind a table to versions that its owner could not write.
  *
  * The invariant: rows of a bound table of versions are changed or removed only by Poser
  * itself, or by logical replication.

@@ -221,7 +221,7 @@ describe_columns(PoserVersioned *versioned, Relation target, Relation versions, 
 		versioned->source[column->versions_attnum - 1] = column->attnum;
 	}
 
-	/* what is not recorded, though nobody has excluded it */
+	/* what is not recorded, and not excluded either */
 	for (AttrNumber attnum = 1; attnum <= RelationGetDescr(target)->natts; attnum++)
 	{
 		Form_pg_attribute att = TupleDescAttr(RelationGetDescr(target), attnum - 1);

@@ -24,7 +24,7 @@ typedef struct PoserPruning
 	bool gone;			/* also the last versions of rows that were deleted */
 	PoserProgress *progress;
 
-	/* found out for the first own table: */
+	/* computed for the first own table: */
 	int64 needed; /* the first transaction that any consumer needs; 0 before it is known */
 	bool has_until;
 	bool until_is_null;

@@ -138,9 +138,9 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
 }
 
 /*
- * Read the horizons of all own tables.  *state becomes a number that is another one after
- * an own table was pruned, tracked or dropped.  It depends on who has written a horizon
- * and not only on what it is, because versions can go without raising it.
+ * Read the horizons of all own tables.  *state becomes a number that differs after an own
+ * table was pruned, tracked or dropped.  It depends on the transactions that have written the
+ * horizons, and not only on the horizons, because pruning need not raise a horizon.
  */
 void
 poser_prune_read_horizons(const PoserPruning *pruning, PoserPruneHorizons *horizons)

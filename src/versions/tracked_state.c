@@ -127,7 +127,7 @@ check_triggers(PoserTrackedState *state, Relation rel, const NeededTrigger *trig
 
 /*
  * Open and lock a relation.  *rel is NULL if it is gone.  Returns false if another transaction
- * has locked it: whoever looks at all tables must not wait for the owner of one of them.
+ * has locked it: a session that looks at all tables must not wait for the owner of one of them.
  */
 static bool
 open_unless_locked(Relation *rel, Oid relid)
