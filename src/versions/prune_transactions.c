@@ -172,8 +172,8 @@ poser_prune_read_horizons(const PoserPruning *pruning, PoserPruneHorizons *horiz
  *	   AND NOT EXISTS (SELECT FROM poser_used AS used WHERE used.id = t.id)
  *
  * "poser_used" has the transactions of all versions that there are, and of the horizons of
- * own tables: these give the time of the oldest state that is left.  The statement uses the active snapshot, which is older than the look at the
- * versions.  So it does not see transactions that have committed since.  If not all tables
+ * own tables: these give the time of the oldest state that is left.  The statement uses the
+ * active snapshot, which is older than the look at the versions.  So it does not see transactions that have committed since.  If not all tables
  * of versions could be read, no transaction is removed, and the result is false.
  */
 bool

@@ -465,8 +465,8 @@ cached_description(const OwnTable *own)
 
 /*
  * Returns the description of a table that is bound by poser_track() or, for a partition,
- * that of the table above it which is.  Returns NULL for a partition that does not belong to such a
- * table any more.
+ * that of the bound table above it.  Returns NULL for a partition that does not belong to
+ * such a table any more.
  */
 static const PoserVersioned *
 describe_own(TriggerData *trigdata, Oid nspid)

@@ -110,8 +110,8 @@ extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
 
 /*
  * Describe the history of a table that the caller has locked; of a partition, that of the
- * tracked table above it.  Locks its table of versions until the transaction ends.  Raises an error (55000) if the table is not tracked, or if
- * its history cannot be used as it is.
+ * tracked table above it.  Locks its table of versions until the transaction ends.  Raises
+ * an error (55000) if the table is not tracked, or if its history cannot be used as it is.
  */
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 
