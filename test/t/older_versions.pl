@@ -139,6 +139,12 @@ SELECT poser_carry_grants('poser_transaction_arrive()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
 ROLLBACK;
 EOF
+	[ '1.6', 'a function is granted to all', <<'EOF', "\n=X/postgres" ],
+BEGIN;
+SELECT poser_grant_to_public('poser_count_child()');
+SELECT acl FROM pg_proc, unnest(proacl) AS acl WHERE proname = 'poser_count_child' AND acl::text LIKE '=%';
+ROLLBACK;
+EOF
 	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\nt\no|0|0\n0\n" ],
 SET client_min_messages = warning;
 SELECT count(poser_datasync_drop(consumer)) AS dropped FROM poser_datasync_consumer \gset
