@@ -454,7 +454,8 @@ sub read_history
 {
 	foreach (split /\n/, $node->safe_psql('db', <<'EOF'))
 SELECT change_id, xact, to_json(ROW(change_id, transaction_id, issued_at, username, payload_type,
-	payload_key, operation_type = 2, row - '{change_id,transaction_id,operation_type}'::text[])::poser_change)
+	payload_key, operation_type = 2, row - '{change_id,transaction_id,operation_type}'::text[],
+	'public', (ARRAY['insert', 'update', 'delete'])[operation_type + 1], NULL, NULL)::poser_change)
 FROM history
 EOF
 	{

@@ -139,6 +139,12 @@ SELECT poser_carry_grants('poser_transaction_arrive()', 'replacement()');
 SELECT unnest(proacl) FROM pg_proc WHERE oid = 'replacement()'::regprocedure;
 ROLLBACK;
 EOF
+	[ '1.6', 'a function is granted to all', <<'EOF', "\n=X/postgres" ],
+BEGIN;
+SELECT poser_grant_to_public('poser_count_child()');
+SELECT acl FROM pg_proc, unnest(proacl) AS acl WHERE proname = 'poser_count_child' AND acl::text LIKE '=%';
+ROLLBACK;
+EOF
 	[ '1.6', 'own tables have a history', <<'EOF', "own_version\nown|own_version|{id}|t\nupdate|{\"id\": 1, \"mail\": \"b\"}\ninsert|{\"id\": 1, \"mail\": \"a\"}\n1|b\n1\na\nt\no|0|0\n0\n" ],
 SET client_min_messages = warning;
 SELECT count(poser_datasync_drop(consumer)) AS dropped FROM poser_datasync_consumer \gset
@@ -154,6 +160,8 @@ SELECT * FROM poser_as_of(NULL::own, 'infinity');
 SELECT poser_revert('own', '{"id": 1}', min(transaction_id)) FROM own_version;
 SELECT mail FROM own;
 DO $$ BEGIN DELETE FROM own_version; EXCEPTION WHEN object_not_in_prerequisite_state THEN END $$;
+CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
+CREATE TRIGGER nothing AFTER DELETE ON own_version FOR EACH STATEMENT EXECUTE FUNCTION nothing();
 SELECT poser_prune_versions('0', target => 'own') > 0;
 SELECT poser_datasync_add('o') \gset
 UPDATE poser_datasync_consumer SET tables = '{own}' WHERE consumer = 'o';
