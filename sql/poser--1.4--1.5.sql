@@ -1,13 +1,13 @@
 \echo Use "ALTER EXTENSION poser UPDATE TO '1.5'" to load this file. \quit
 
--- The script runs as a superuser.  The owner of the schema may have made functions there
--- that have the names of those that the script calls, and other arguments.  So each call
--- has exactly the argument types of the function that is meant.
+-- The schema may have functions of its owner's with the names of those that this script
+-- calls, and other arguments.  The script runs as a superuser.  So each call has exactly
+-- the types of the function that is meant.
 
 -- Locks.  The script waits for the first lock while it holds no other, and takes the
--- others without waiting.  So the server cancels no transaction because of a deadlock with
--- the script.  If the script cannot have a lock it fails with 55P03, and can be run again.
--- Here are all tables that it touches, each in the strongest mode that it needs.
+-- others without waiting.  So no application becomes a deadlock's victim: when the script
+-- cannot have a lock it fails with 55P03, and can be run again.  All tables that the
+-- script touches are here, in the strongest mode that it needs.
 
 CREATE FUNCTION @extschema@.poser_lock_tables(tables pg_catalog.text[])
 RETURNS pg_catalog.void
@@ -69,11 +69,11 @@ COMMENT ON FUNCTION @extschema@.poser_carry_grants(
 	pg_catalog.regprocedure, pg_catalog.regprocedure) IS
 'for update scripts: gives a function the owner and the privileges of the function that it replaces';
 
--- Restores
+-- === Restores ===
 
 -- History that arrives from elsewhere: which transactions have arrived, and the triggers
--- that see what SQL inserts.  The triggers that are new do not fire on a subscriber, where
--- nothing is recorded.
+-- that see what SQL inserts.  They fire on no subscriber, because nothing is recorded
+-- there; but xact is set there, too, as before.
 
 CREATE TABLE @extschema@.poser_arrival (
 	first pg_catalog.int8 NOT NULL,
@@ -126,7 +126,7 @@ CREATE TRIGGER poser_transaction_arrive_after
 	AFTER INSERT ON @extschema@.poser_transaction
 	FOR EACH STATEMENT EXECUTE FUNCTION @extschema@.poser_transaction_arrive();
 
--- Indexes of the history
+-- === Indexes of the history ===
 
 -- Each transaction wrote an entry into three indexes.  This one has hardly served a query:
 -- issued_at and id rise together, so the primary key finds the last transaction of a time
@@ -134,7 +134,7 @@ CREATE TRIGGER poser_transaction_arrive_after
 
 DROP INDEX @extschema@.poser_transaction_idx_issued_at;
 
--- Pruning
+-- === Pruning ===
 
 -- How far poser_prune_versions() has come.  A dump does not hold it: its snapshots are of
 -- this cluster, and without it pruning begins again.
@@ -164,7 +164,7 @@ COMMENT ON COLUMN @extschema@.poser_prune_position.full_until IS
 COMMENT ON COLUMN @extschema@.poser_prune_position.issued_before IS
 'the transactions up to transaction_id that seen sees were issued before this time';
 
--- Batches
+-- === Batches ===
 
 -- The key is computed from these columns.  A cast of another type could be a function of
 -- the owner's, and would run as a superuser.
@@ -218,7 +218,7 @@ COMMENT ON FUNCTION @extschema@.poser_batch_populate(
 	pg_catalog.varchar, pg_catalog.regclass, pg_catalog.text[], pg_catalog.text[], pg_catalog.bool, pg_catalog.bool) IS
 'gives an empty batch a row for each row of a source that differs in the target, and with unchanged for the others, too; returns how many';
 
--- What a dump does not hold
+-- === What a dump does not hold ===
 
 CREATE FUNCTION @extschema@.poser_local_changes()
 RETURNS TABLE (
@@ -241,10 +241,10 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION @extschema@.poser_alter_type(pg_catalog.regclass, pg_catalog.name, pg_catalog.text) IS
 'gives a column of a table another type, and the column of poser_widget_summary that shows it';
 
--- Parallel queries
+-- === Parallel queries ===
 
 -- These functions read as the caller, so they run the code of policies.  A policy may
--- write, which a parallel query does not allow.
+-- write, and a query that calls them must not be parallel then.
 
 ALTER FUNCTION @extschema@.poser_widget_get(pg_catalog.varchar) PARALLEL UNSAFE;
 ALTER FUNCTION @extschema@.poser_widget_list(
@@ -255,7 +255,7 @@ ALTER FUNCTION @extschema@.poser_component_history(pg_catalog.varchar) PARALLEL 
 ALTER FUNCTION @extschema@.poser_widget_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
 ALTER FUNCTION @extschema@.poser_component_as_of(pg_catalog.timestamptz) PARALLEL UNSAFE;
 
--- Owner and privileges of what is new
+-- === Owner and privileges of what is new ===
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.regclass,
 	ARRAY['@extschema@.poser_prune_position',
