@@ -320,15 +320,30 @@ last_given_id(const PoserVersioned *versioned)
 	return result;
 }
 
+/* Raises an error if a version in a history that is taken up has no value in a column that only the versions have. */
+static void
+check_bookkeeping(const PoserVersioned *versioned, Relation versions, TupleTableSlot *version)
+{
+	const AttrNumber columns[] = {versioned->operation_type, versioned->transaction_id, versioned->change_id};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		if (slot_attisnull(version, columns[i]))
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("cannot take up the history in relation \"%s\"", RelationGetRelationName(versions)),
+					errdetail("A version has no value in column \"%s\".",
+							  NameStr(TupleDescAttr(RelationGetDescr(versions), columns[i] - 1)->attname)));
+}
+
 /*
- * Raises an error if a history that is taken up belongs to other transactions than those
- * of this database.  The history stays, for instance, when the extension is dropped with
+ * Raises an error if a history that is taken up is not complete, or belongs to other
+ * transactions than those of this database.  The history stays, for instance, when the extension is dropped with
  * CASCADE.  When it is created again, ids begin anew, and the versions would seem to be of
  * the new transactions.  Two things tell such a history: a change_id that has not been given
  * here, and one that has been given to a transaction, because a sequence gives both.
  */
 static void
-check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
+check_history(const PoserTrack *track, const PoserVersioned *versioned)
 {
 	Relation versions = table_open(track->versions, AccessShareLock);
 	PoserTransactions *transactions = poser_transactions_open(versioned->transactions);
@@ -351,6 +366,7 @@ check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
 	{
 		int64 change_id = poser_version_change_id(versioned, scan.slot);
 
+		check_bookkeeping(versioned, versions, scan.slot);
 		greatest = Max(greatest, change_id);
 		if (poser_transactions_find(transactions, poser_version_transaction_id(versioned, scan.slot)))
 		{
@@ -379,7 +395,7 @@ begin_rows(PoserTrack *track, const PoserVersioned *versioned)
 
 	if (has_history)
 	{
-		check_transactions(track, versioned);
+		check_history(track, versioned);
 		restore_horizon(track, versioned);
 	}
 	track->compare = track->existing && has_history;

@@ -318,6 +318,17 @@ CREATE EXTENSION poser;
 SELECT poser_track('kept'), poser_track('other');
 SELECT operation, username IS NULL AS unknown, new FROM poser_history('kept');
 SELECT operation, username IS NULL AS unknown, new FROM poser_history('other');
+-- a version without a place in the history, in a table of versions that may hold such
+CREATE TABLE part_version (id int, operation_type smallint, transaction_id bigint, change_id bigint) PARTITION BY RANGE (id);
+CREATE TABLE part_version_1 PARTITION OF part_version DEFAULT;
+INSERT INTO part_version VALUES (1, 0, 5, NULL);
+CREATE TABLE part (id int PRIMARY KEY);
+SELECT poser_track('part');
+UPDATE part_version SET change_id = 6, operation_type = NULL;
+SELECT poser_track('part', existing => false);
+DELETE FROM part_version;
+SELECT poser_track('part');
+DROP TABLE part, part_version;
 DROP TABLE kept, kept_version, other, other_version;
 
 DROP EXTENSION poser CASCADE;
