@@ -38,6 +38,7 @@ extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation
 
 extern const char *poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions,
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
+extern bool poser_own_lock(Oid relid, Oid nspid, LOCKMODE lockmode, PoserTracked *tracked);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
