@@ -274,6 +274,22 @@ SELECT operation, old ->> 'poser_change_id' AS old, new ->> 'poser_change_id' AS
 SELECT * FROM poser_check('taken');
 DROP TABLE taken, taken_version;
 
+-- A column of the versions that is Poser's was renamed.  The table cannot be pruned, and the transactions of its versions stay.
+CREATE TABLE renamed (id int PRIMARY KEY, a int);
+SELECT poser_track('renamed');
+SET poser.comment = 'in versions with a renamed column';
+INSERT INTO renamed VALUES (1, 1);
+UPDATE renamed SET a = 2;
+RESET poser.comment;
+ALTER TABLE renamed_version RENAME transaction_id TO tx;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE renamed_version RENAME tx TO transaction_id;
+ALTER TABLE renamed_version RENAME operation_type TO op;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE renamed_version RENAME op TO operation_type;
+SELECT operation, comment FROM poser_history('renamed', '{"id": 1}');
+DROP TABLE renamed, renamed_version;
+
 -- doc has lost its key
 SELECT * FROM poser_check();
 
