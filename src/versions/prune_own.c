@@ -678,6 +678,9 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 		return;
 	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
+	/* a call that is to erase certain rows must not leave them silently */
+	if (pruning->object != NULL)
+		poser_history_check_key(&versioned);
 	/* it can have been bound to other versions before it was locked; a later call prunes these */
 	if (versioned.nkeys > 0 && versioned.versions == tracked->versions)
 	{

@@ -182,9 +182,10 @@ UPDATE "S.1"."Odd" SET "a%n ""b" = 'z';
 SELECT poser_prune_versions('0', target => '"S.1"."Odd"');
 SELECT horizon('odd_version') IS NOT NULL AS has_horizon;
 
--- A table without a key has nothing to prune.  A partitioned table of versions has.
+-- A table without a key has nothing to prune, and a call that is to erase certain rows is an error.  A partitioned table of versions can be pruned.
 ALTER TABLE doc DROP CONSTRAINT doc_pkey;
 SELECT poser_prune_versions('0', target => 'doc');
+SELECT poser_prune_versions('0', target => 'doc', match => '{"body": "4"}', gone => true);
 CREATE TABLE parted_version (id int, name text, operation_type smallint, transaction_id bigint, change_id bigint) PARTITION BY RANGE (change_id);
 CREATE TABLE parted_version_1 PARTITION OF parted_version FOR VALUES FROM (0) TO (100000000);
 CREATE TABLE parted (id int PRIMARY KEY, name text);
