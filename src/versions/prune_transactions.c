@@ -14,6 +14,7 @@
 #include "access/table.h"
 #include "access/tableam.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
 #include "common/hashfn.h"
@@ -158,10 +159,42 @@ has_named_columns(Relation versions, const Trigger *trigger)
 }
 
 /*
+ * Collect the values of all columns of type bigint, one of which can be that with the
+ * transactions, in a table of versions and its partitions.  Returns false if one of them cannot
+ * be locked at once.
+ */
+static bool
+collect_from_all_columns(Tuplestorestate *used, TupleDesc desc, Oid versions, int64 transaction_id)
+{
+	List *relids = find_all_inheritors(versions, NoLock, NULL);
+	ListCell *lc;
+
+	foreach(lc, relids)
+	{
+		Relation rel;
+
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			return false;
+		rel = try_table_open(lfirst_oid(lc), NoLock);
+		if (rel == NULL)
+			continue;
+		for (int i = 0; rel->rd_rel->relkind == RELKIND_RELATION && i < RelationGetDescr(rel)->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+			if (!att->attisdropped && att->atttypid == INT8OID)
+				read_transactions(rel, i + 1, used, desc, transaction_id);
+		}
+		table_close(rel, AccessShareLock);
+	}
+	list_free(relids);
+	return true;
+}
+
+/*
  * Collect the transactions of bound tables of versions in which one of the three columns was
  * renamed or has another type, so that poser_collect_transactions() does not find them.
- * Any column of type bigint can be the one with the transactions.  Returns false as that
- * function does.
+ * Returns false as that function does.
  */
 static bool
 collect_from_renamed(Tuplestorestate *used, TupleDesc desc, const PoserPruning *pruning, int64 transaction_id)
@@ -173,6 +206,7 @@ collect_from_renamed(Tuplestorestate *used, TupleDesc desc, const PoserPruning *
 	{
 		PoserTracked *tracked = lfirst(lc);
 		Relation rel;
+		bool renamed;
 
 		CHECK_FOR_INTERRUPTS();
 		if (!ConditionalLockRelationOid(tracked->versions, AccessShareLock))
@@ -180,15 +214,10 @@ collect_from_renamed(Tuplestorestate *used, TupleDesc desc, const PoserPruning *
 		rel = try_table_open(tracked->versions, NoLock);
 		if (rel == NULL)
 			continue;
-		if (rel->rd_rel->relkind == RELKIND_RELATION && !has_named_columns(rel, poser_binding_trigger(rel, tracked->binding)))
-			for (int i = 0; i < RelationGetDescr(rel)->natts; i++)
-			{
-				Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
-
-				if (!att->attisdropped && att->atttypid == INT8OID)
-					read_transactions(rel, i + 1, used, desc, transaction_id);
-			}
+		renamed = !has_named_columns(rel, poser_binding_trigger(rel, tracked->binding));
 		table_close(rel, AccessShareLock);
+		if (renamed && !collect_from_all_columns(used, desc, tracked->versions, transaction_id))
+			return false;
 	}
 	list_free_deep(bindings);
 	return true;

@@ -289,6 +289,15 @@ ALTER TABLE renamed_version RENAME operation_type TO op;
 SELECT poser_prune_versions('0') >= 0 AS pruned;
 ALTER TABLE renamed_version RENAME op TO operation_type;
 SELECT operation, comment FROM poser_history('renamed', '{"id": 1}');
+-- the same with partitions of the versions
+SET poser.comment = 'in partitions with a renamed column';
+UPDATE parted SET name = 'renamed' WHERE id = 1;
+RESET poser.comment;
+UPDATE parted SET name = 'later' WHERE id = 1;
+ALTER TABLE parted_version RENAME transaction_id TO tx;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE parted_version RENAME tx TO transaction_id;
+SELECT comment FROM poser_history('parted', '{"id": 1}', 2);
 DROP TABLE renamed, renamed_version;
 
 -- doc has lost its key
