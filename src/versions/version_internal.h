@@ -165,6 +165,7 @@ typedef struct PoserReader
 extern void poser_history_become_owner(PoserReader *reader, Oid relid);
 extern void poser_history_become_reader(PoserReader *reader, const PoserVersioned *versioned);
 extern void poser_history_become_caller(PoserReader *reader);
+extern void poser_history_check_key(const PoserVersioned *versioned);
 extern void poser_history_check_select(const PoserVersioned *versioned);
 extern const char *poser_history_column(const PoserVersioned *versioned, AttrNumber column);
 extern AttrNumber poser_history_lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype);
