@@ -203,11 +203,19 @@ INSERT INTO poser_datasync_consumer (consumer, own_after, tables, table_names)
 	VALUES ('same_name', 0, '{client}', ARRAY['1.1', format('%s regress_poser.client', 'client'::regclass::oid)]),
 	       ('by_name', 0, '{client}', ARRAY['1.1', '1 regress_poser.client']),
 	       ('same_number', 0, ARRAY['client'::regclass, 'later'], ARRAY['1.1', format('%s app.gone', 'client'::regclass::oid), '2 regress_poser.later']),
-	       ('no_number', 0, ARRAY[4000000000]::oid[]::regclass[], ARRAY['1.1', '4000000000 app.gone']);
+	       ('no_number', 0, ARRAY[4000000000]::oid[]::regclass[], ARRAY['1.1', '4000000000 app.gone']),
+	       -- a table has the number here that another one of the list had there
+	       ('moved_number', 0, '{client,later}', ARRAY['1.1', '1 regress_poser.client', format('%s regress_poser.later', 'client'::regclass::oid)]);
 SELECT consumer, tables, problem FROM poser_datasync_consumer JOIN poser_datasync_status USING (consumer)
  WHERE consumer LIKE '%\_n%' ORDER BY consumer COLLATE "C";
 SELECT count(*) > 0 AS some FROM poser_datasync_changes('same_name');
 SELECT * FROM poser_datasync_changes('same_number');
+-- The names are those of this database from now on: it may be dumped, too.
+SELECT consumer, split_part(table_names[1], '.', 2) = (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS here,
+       (SELECT array_agg(CASE WHEN n.number = coalesce(to_regclass(n.name), 0::oid)::oid::text THEN n.name ELSE 'gone: ' || n.name END ORDER BY n.place)
+          FROM (SELECT place, split_part(name, ' ', 1) AS number, split_part(name, ' ', 2) AS name
+                  FROM unnest(table_names[2:]) WITH ORDINALITY AS u (name, place)) AS n) AS names
+  FROM poser_datasync_consumer WHERE consumer LIKE '%\_n%' ORDER BY consumer COLLATE "C";
 DELETE FROM poser_datasync_consumer WHERE consumer LIKE '%\_n%';
 
 -- Many tables with rows of any size, in pieces: nothing is lost, and the order is right.
