@@ -495,17 +495,19 @@ poser_feed_check(PoserConsumer *consumer)
 	static Oid checked_relid = InvalidOid;
 	static uint32 checked_list;
 	static uint64 checked_changes;
+	uint64 changes = poser_relation_changes();
 	uint32 hash;
 
 	if (consumer->tables == NULL)
 		return;
 	hash = hash_bytes((unsigned char *) consumer->tables, VARSIZE(consumer->tables));
-	if (checked_relid == consumer->relid && checked_list == hash && checked_changes == poser_relation_changes())
+	if (checked_relid == consumer->relid && checked_list == hash && checked_changes == changes)
 		return;
+	/* a relation that changes while this looks is looked at again by the next call */
 	list_free_deep(poser_feed_tables(consumer, NULL, false));
 	checked_relid = consumer->relid;
 	checked_list = hash;
-	checked_changes = poser_relation_changes();
+	checked_changes = changes;
 }
 
 /*
