@@ -273,7 +273,7 @@ find_listed(PoserConsumer *consumer, Oid nspid, Oid relid, int index, PoserTrack
 {
 	char *name = name_if_exists(relid);
 	char *of = consumer == NULL ? "" : psprintf(" of consumer \"%s\"", NameStr(*consumer->name));
-	char *hint = consumer == NULL ? "Call poser_track() for it." : "Call poser_track() for it, or change the column \"tables\" of poser_datasync_consumer.";
+	char *hint = consumer == NULL || consumer->tables == NULL ? "Call poser_track() for it." : "Call poser_track() for it, or change the column \"tables\" of poser_datasync_consumer.";
 	List *bindings;
 	ListCell *lc;
 	int n = 0;
@@ -452,13 +452,22 @@ poser_feed_tables(PoserConsumer *consumer, char **problem, bool ungranted)
 	{
 		ListCell *lc;
 
-		foreach(lc, poser_tracked_tables(consumer->nspid))
+		foreach(lc, poser_tracked_tables(consumer->nspid, true))
 		{
 			PoserTracked *tracked = lfirst(lc);
+			PoserTracked other;
 			PoserFeedTable *table;
 
 			CHECK_FOR_INTERRUPTS();
-			if (OidIsValid(tracked->binding) && (!is_owned(tracked->relid) || !(is_granted(tracked, problem) || ungranted)))
+			if (OidIsValid(tracked->binding) && !is_owned(tracked->relid))
+				continue;
+			/* it may count again, so its changes are not passed over, unless another one has taken its place */
+			if (!tracked->counts)
+			{
+				(void) find_listed(consumer, consumer->nspid, tracked->relid, 0, &other, problem);
+				continue;
+			}
+			if (OidIsValid(tracked->binding) && !(is_granted(tracked, problem) || ungranted))
 				continue;
 			table = palloc0(sizeof(PoserFeedTable));
 			table->tracked = *tracked;

@@ -197,6 +197,35 @@ UPDATE poser_datasync_consumer SET tables = '{poser_widget}' WHERE consumer = 's
 SELECT * FROM poser_datasync_changes('shop');
 SELECT consumer, problem FROM poser_datasync_status WHERE problem IS NOT NULL;
 
+-- Without a list, changes are not passed over while the owner of the versions does not let the
+-- owner of the table write them, and the table is not recorded.
+SELECT count(*) FROM (SELECT drain('all')) AS d;
+RESET ROLE;
+ALTER TABLE later_version OWNER TO regress_poser_app;
+GRANT INSERT, SELECT ON later_version TO regress_poser_owner;
+SET ROLE regress_poser_owner;
+INSERT INTO later VALUES ('kept', '2026-11-03');
+INSERT INTO poser_widget (uuid, description) VALUES ('kept', '');
+RESET ROLE;
+REVOKE INSERT ON later_version FROM regress_poser_owner;
+SET ROLE regress_poser_owner;
+SELECT * FROM poser_datasync_changes('all');
+SELECT pending, problem FROM poser_datasync_status WHERE consumer = 'all';
+RESET ROLE;
+GRANT INSERT ON later_version TO regress_poser_owner;
+SET ROLE regress_poser_owner;
+SELECT payload_type, payload_key FROM drain('all');
+-- Another table of versions can take the place of such a one.
+RESET ROLE;
+REVOKE INSERT ON later_version FROM regress_poser_owner;
+SET ROLE regress_poser_owner;
+SET client_min_messages = warning;
+SELECT poser_track('later', versions => 'later_history', existing => false);
+RESET client_min_messages;
+UPDATE later SET a = 'new' WHERE a = 'kept';
+SELECT payload_type, operation, payload_key FROM drain('all');
+SELECT problem FROM poser_datasync_status WHERE consumer = 'all';
+
 -- A consumer from another database.  There one table had been dropped, so that the dump has
 -- its number.  Here the number is another table's, or none's.
 INSERT INTO poser_datasync_consumer (consumer, own_after, tables, table_names)
