@@ -669,7 +669,7 @@ prune(PoserPruning *pruning, PoserTracked *tracked)
 
 	/* what is to be pruned, and may the current user do so? */
 	if (tracked == NULL)
-		own = own_tables_to_prune(poser_tracked_tables(pruning->nspid));
+		own = own_tables_to_prune(poser_tracked_tables(pruning->nspid, false));
 	else if (!is_fixed)
 	{
 		poser_check_owner(tracked->versions);
