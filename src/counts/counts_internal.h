@@ -187,4 +187,79 @@ extern void poser_count_begin_changes(CountChanges *changes, TriggerData *trigda
 extern void poser_count_add_change(CountChanges *changes, Datum key, Tally tally);
 extern void poser_count_apply_changes(CountChanges *changes);
 
+/*
+ * Maintained views
+ */
+
+/* A pair of columns by which a maintained view joins child and parent. */
+typedef struct PoserViewKey
+{
+	AttrNumber parent;
+	AttrNumber child;
+	Oid type;	   /* of the parent's column, and of the bookkeeping's */
+	int32 typmod;
+	Oid collation;
+	Oid cast;	   /* function from the child's type to this one; InvalidOid if the value fits as it is */
+	Oid equality;  /* operator: parent's column = child's column */
+} PoserViewKey;
+
+/* What an aggregate of a maintained view computes.  The bookkeeping has one or two columns for it, its amounts. */
+typedef enum PoserViewKind
+{
+	POSER_COUNT,	   /* count(column): bigint */
+	POSER_SUM_INTEGER, /* sum(int2, int4): bigint, and bigint rows */
+	POSER_SUM_BIGINT,  /* sum(int8): numeric, and bigint rows */
+	POSER_SUM_NUMERIC  /* sum(numeric): numeric, and numeric tally; see sum.c */
+} PoserViewKind;
+
+typedef struct PoserViewAggregate
+{
+	PoserViewKind kind;
+	AttrNumber column; /* of the child */
+	Node *filter;	   /* condition of the child's row, its Vars have varno 1; or NULL */
+} PoserViewAggregate;
+
+/* An output column of the view. */
+typedef struct PoserViewOutput
+{
+	char *name;
+	AttrNumber parent; /* plain column of the parent; 0 if it is an aggregate */
+	int aggregate;	   /* index of the aggregate */
+	Const *otherwise;  /* the constant of COALESCE(aggregate, constant), or NULL */
+} PoserViewOutput;
+
+/* What the query of a maintained view says, see view_form.c. */
+typedef struct PoserViewForm
+{
+	Oid view; /* with this query */
+	Oid owner;
+	Oid parent;
+	Oid child;
+	int nkeys;
+	PoserViewKey *keys;
+	Node *condition; /* further conditions of ON: of the child's row, Vars with varno 1; or NULL */
+	int naggregates;
+	PoserViewAggregate *aggregates;
+	int noutputs;
+	PoserViewOutput *outputs;
+} PoserViewForm;
+
+/* The relations of a maintained view, see maintained.c.  The view and its query may be gone: InvalidOid. */
+typedef struct PoserMaintained
+{
+	Oid bookkeeping;
+	Oid view;
+	Oid query;
+	Oid parent;
+	Oid child;
+} PoserMaintained;
+
+/* view_form.c */
+extern PoserViewForm *poser_view_form(Oid view);
+
+/* maintained.c */
+extern List *poser_maintained_list(Oid nspid);
+extern List *poser_maintained_of_table(Oid relid, Oid nspid);
+extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
+
 #endif /* POSER_COUNTS_INTERNAL_H */
