@@ -315,4 +315,20 @@ extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 extern List *poser_maintained_arguments(Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
+/* The triggers of a parent or child, or of a partition. */
+typedef struct PoserMaintainTriggers
+{
+	bool counts_child;	   /* they are those of a child, which serve a parent as well */
+	Bitmapset *parent_key; /* they are those of a parent, for changes of these columns */
+	List *xids;			   /* the transactions that wrote them */
+} PoserMaintainTriggers;
+
+/* maintain_triggers.c */
+extern void poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result);
+extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids);
+
+/* serve_view.c */
+extern void poser_serve_view_init(void);
+extern bool poser_view_is_served(Oid query, Oid nspid);
+
 #endif /* POSER_COUNTS_INTERNAL_H */
