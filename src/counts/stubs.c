@@ -9,21 +9,12 @@
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintain_rows);
-PG_FUNCTION_INFO_V1(poser_maintained_by);
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
-PG_FUNCTION_INFO_V1(poser_maintain);
-PG_FUNCTION_INFO_V1(poser_unmaintain);
 PG_FUNCTION_INFO_V1(poser_maintained);
 
 Datum
 poser_maintain_rows(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
-
-Datum
-poser_maintained_by(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_NULL();
 }
@@ -41,18 +32,6 @@ poser_live_from(PG_FUNCTION_ARGS)
 
 	ItemPointerSet(result, 0, 0);
 	PG_RETURN_POINTER(result);
-}
-
-Datum
-poser_maintain(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_VOID();
-}
-
-Datum
-poser_unmaintain(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_VOID();
 }
 
 Datum
