@@ -771,7 +771,8 @@ poser_view_read(Oid view)
 	if (reader.view->rd_rel->relkind != RELKIND_VIEW)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a view", RelationGetRelationName(reader.view))));
+				 errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(reader.view)),
+				 errdetail("It is not a view.")));
 	query = reader.query = copyObject(get_view_query(reader.view));
 	reader.deparse = make_deparse_context(query);
 	reader.form = form;
