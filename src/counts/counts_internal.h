@@ -218,7 +218,35 @@ extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid f
 extern const PoserCount *poser_count_locked(void *trigdata);
 extern const PoserCountMaintenance *poser_count_maintenance(Oid parent, Oid child, Oid nspid);
 
+/* A snapshot, and the child table or the query of a maintained view about which something is decided. */
+typedef struct PoserServeKey
+{
+	Oid of;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint32 running;
+	CommandId curcid;
+} PoserServeKey;
+
+/*
+ * A decision for one run of a plan.  It is in the memory context of the plan's state, which
+ * is the one of all function calls of the plan, and it goes with the context.
+ */
+typedef struct PoserRun
+{
+	MemoryContext context;
+	PoserServeKey key;
+	bool serves;
+	MemoryContextCallback callback;
+	struct PoserRun *next;
+} PoserRun;
+
 /* serve.c */
+extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
+extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
+extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
+extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);
 extern void poser_count_note_replaced(Snapshot snapshot);
