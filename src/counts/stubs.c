@@ -8,16 +8,9 @@
 
 #include "counts/counts_internal.h"
 
-PG_FUNCTION_INFO_V1(poser_maintain_rows);
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
 PG_FUNCTION_INFO_V1(poser_maintained);
-
-Datum
-poser_maintain_rows(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
 
 Datum
 poser_serves(PG_FUNCTION_ARGS)
