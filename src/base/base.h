@@ -57,6 +57,9 @@ typedef struct PoserCaller
 	int level; /* of settings; 0 if there are none */
 } PoserCaller;
 
+/* How code of a relation's owner runs, see poser_become_owner().  Needs miscadmin.h. */
+#define POSER_AS_OWNER (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS)
+
 extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
 extern void poser_become_owner(Oid relid, PoserCaller *caller);
 extern void poser_become_caller(PoserCaller *caller);

@@ -6,21 +6,7 @@
 
 #include "counts/counts_internal.h"
 
-PG_FUNCTION_INFO_V1(poser_maintain_rows);
-PG_FUNCTION_INFO_V1(poser_sum_of);
 PG_FUNCTION_INFO_V1(poser_maintained);
-
-Datum
-poser_maintain_rows(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
-
-Datum
-poser_sum_of(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
 
 Datum
 poser_maintained(PG_FUNCTION_ARGS)
