@@ -407,7 +407,6 @@ extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 extern List *poser_maintained_arguments(Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
-<<<<<<< HEAD
 /* The triggers of a parent or child, or of a partition. */
 typedef struct PoserMaintainTriggers
 {
@@ -423,7 +422,7 @@ extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid
 /* serve_view.c */
 extern void poser_serve_view_init(void);
 extern bool poser_view_is_served(Oid query, Oid nspid);
-=======
+
 /* A maintained view, as the triggers on a table need it; see maintained_table.c. */
 typedef struct PoserTableView
 {
@@ -490,6 +489,5 @@ extern void poser_row_make(PoserRow *row, const PoserTableView *view);
 extern void poser_row_reset(PoserRowReader *reader);
 extern void poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRow *row);
 extern bool poser_row_parent_keys(const PoserTableView *view, TupleTableSlot *slot, const AttrNumber *columns, Datum *keys);
->>>>>>> trig
 
 #endif /* POSER_COUNTS_INTERNAL_H */
