@@ -267,6 +267,9 @@ typedef struct PoserMaintained
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
 
+/* The trigger on parents and children that the server clones to partitions. */
+#define POSER_ROW_TRIGGER "poser_maintain_row"
+
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
 extern PoserViewForm *poser_view_form(Oid view);
@@ -286,7 +289,8 @@ extern List *poser_maintained_list(Oid nspid);
 extern List *poser_maintained_of_table(Oid relid, Oid nspid);
 extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
-extern List *poser_maintained_arguments(Oid relid);
+extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
