@@ -247,6 +247,9 @@ typedef enum PoserTriggerState
 
 extern Oid poser_trigger_function(const char *name, Oid nspid);
 extern List *poser_triggers_of_function(Oid relid, Oid function);
+extern PoserTriggerState poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid,
+												   bool compare_arguments,
+												   const List *arguments, Oid of);
 extern PoserTriggerState poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
 extern bool poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid);
 extern char *poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);

@@ -409,6 +409,23 @@ extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern List *poser_maintained_arguments(Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
+<<<<<<< HEAD
+/* The triggers of a parent or child, or of a partition. */
+typedef struct PoserMaintainTriggers
+{
+	bool counts_child;	   /* they are those of a child, which serve a parent as well */
+	Bitmapset *parent_key; /* they are those of a parent, for changes of these columns */
+	List *xids;			   /* the transactions that wrote them */
+} PoserMaintainTriggers;
+
+/* maintain_triggers.c */
+extern void poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result);
+extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids);
+
+/* serve_view.c */
+extern void poser_serve_view_init(void);
+extern bool poser_view_is_served(Oid query, Oid nspid);
+=======
 /* A maintained view, as the triggers on a table need it; see maintained_table.c. */
 typedef struct PoserTableView
 {
@@ -475,5 +492,6 @@ extern void poser_row_make(PoserRow *row, const PoserTableView *view);
 extern void poser_row_reset(PoserRowReader *reader);
 extern void poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRow *row);
 extern bool poser_row_parent_keys(const PoserTableView *view, TupleTableSlot *slot, const AttrNumber *columns, Datum *keys);
+>>>>>>> trig
 
 #endif /* POSER_COUNTS_INTERNAL_H */

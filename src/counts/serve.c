@@ -299,6 +299,7 @@ void
 poser_count_init(void)
 {
 	poser_count_catalog_init();
+	poser_serve_view_init();
 	poser_statement_register(&statements);
 	RegisterXactCallback(end_transaction, NULL);
 }
