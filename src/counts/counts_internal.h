@@ -244,15 +244,23 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  The view and its query may be gone: InvalidOid. */
+/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
 typedef struct PoserMaintained
 {
 	Oid bookkeeping;
 	Oid view;
 	Oid query;
+	Oid served; /* the view that shows the bookkeeping while it may be read */
 	Oid parent;
 	Oid child;
 } PoserMaintained;
+
+/* The triggers on the bookkeeping that bind these relations to it. */
+#define POSER_BINDING_VIEW "poser_maintained_view"
+#define POSER_BINDING_QUERY "poser_maintained_query"
+#define POSER_BINDING_SERVED "poser_maintained_served"
+#define POSER_BINDING_PARENT "poser_maintained_parent"
+#define POSER_BINDING_CHILD "poser_maintained_child"
 
 /* view_form.c */
 extern PoserViewForm *poser_view_form(Oid view);
@@ -261,5 +269,7 @@ extern PoserViewForm *poser_view_form(Oid view);
 extern List *poser_maintained_list(Oid nspid);
 extern List *poser_maintained_of_table(Oid relid, Oid nspid);
 extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
+extern List *poser_maintained_arguments(Oid relid);
+extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

@@ -9,7 +9,6 @@
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintain_rows);
-PG_FUNCTION_INFO_V1(poser_maintained_by);
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
 PG_FUNCTION_INFO_V1(poser_sum_of);
@@ -19,12 +18,6 @@ PG_FUNCTION_INFO_V1(poser_maintained);
 
 Datum
 poser_maintain_rows(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
-
-Datum
-poser_maintained_by(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_NULL();
 }
