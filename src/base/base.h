@@ -43,6 +43,7 @@ extern void poser_check_type(Relation rel, TupleDesc desc, int column, Oid type)
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern Oid poser_owner_of(Oid relid);
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);

@@ -376,6 +376,15 @@ poser_owner_of(Oid relid)
 	return result;
 }
 
+/* Do two relations have one owner? */
+bool
+poser_have_one_owner(Oid a, Oid b)
+{
+	Oid owner = poser_owner_of(a);
+
+	return OidIsValid(owner) && owner == poser_owner_of(b);
+}
+
 /* Does the role have the rights of the relation's owner? */
 bool
 poser_is_owner(Oid relid, Oid roleid)
