@@ -396,7 +396,8 @@ read_join(ViewReader *reader)
 
 /*
  * The column of this table that a side of an equality compares, or 0.  *cast is the
- * function of an implicit cast, or InvalidOid.
+ * function of a cast, or InvalidOid.  The cast may be an explicit one, because the server
+ * shows an implicit cast as an explicit one in the text of a view.
  */
 static AttrNumber
 compared_column(Node *node, int varno, Oid *cast)
@@ -408,7 +409,8 @@ compared_column(Node *node, int varno, Oid *cast)
 			node = (Node *) ((RelabelType *) node)->arg;
 		else if (IsA(node, CollateExpr))
 			node = (Node *) ((CollateExpr *) node)->arg;
-		else if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST && !OidIsValid(*cast))
+		else if (IsA(node, FuncExpr) && !OidIsValid(*cast) && list_length(((FuncExpr *) node)->args) == 1 &&
+				 (((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST || ((FuncExpr *) node)->funcformat == COERCE_EXPLICIT_CAST))
 		{
 			*cast = ((FuncExpr *) node)->funcid;
 			node = linitial(((FuncExpr *) node)->args);
