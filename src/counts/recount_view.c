@@ -18,6 +18,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -50,12 +51,11 @@ append_zeros(StringInfo sql, int namounts)
 		appendStringInfoString(sql, "0, ");
 }
 
-/* Append a key column of one of the three parts, with the type and the collation of the key. */
+/* Append a key column of one of the three parts, with the type of the key.  All parts have the key's collation. */
 static void
 append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
 {
-	appendStringInfo(sql, "%s", poser_view_key_sql(key, value));
-	appendStringInfo(sql, " AS key%d, ", i + 1);
+	appendStringInfo(sql, "CAST(%s AS %s) AS key%d, ", value, poser_type_sql(key->type, -1, InvalidOid), i + 1);
 }
 
 /*
@@ -68,7 +68,7 @@ append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
  *		       sum(live1)::bigint AS live1,
  *		       sum(kept1)::bigint AS kept1,
  *		       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas
- *		  FROM (SELECT parent.id::bigint AS key1, 0 AS live1, 0 AS kept1, 1 AS parents, 0 AS settled, 0 AS deltas
+ *		  FROM (SELECT CAST(parent.id AS bigint) AS key1, 0 AS live1, 0 AS kept1, 1 AS parents, 0 AS settled, 0 AS deltas
  *		          FROM public.customer AS parent
  *		        UNION ALL
  *		        SELECT counted.key1, counted.amount1, 0, 0, 0, 0
@@ -139,4 +139,231 @@ poser_view_comparison(const PoserViewForm *form, Oid bookkeeping)
 		appendStringInfo(&sql, " AND sum(live%d) = 0", i);
 	appendStringInfoString(&sql, ")\n    OR sum(deltas) > 0");
 	return sql.data;
+}
+
+/* Is the view there, with all that a rebuild needs?  For a view that was dropped writers do not count. */
+static bool
+is_whole(const PoserMaintained *maintained)
+{
+	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->parent) &&
+		   OidIsValid(maintained->child);
+}
+
+/*
+ * Lock what a rebuild of a view reads and writes, and find the view again: what was found
+ * before the locks may have changed.  The locks are taken together, because other
+ * sessions lock tables and views in any order.  Returns false if the view is gone meanwhile.
+ */
+static bool
+lock_view(PoserMaintained *maintained, Oid nspid)
+{
+	for (;;)
+	{
+		List *relations = list_make1_oid(maintained->query);
+		List *children = find_all_inheritors(maintained->child, NoLock, NULL);
+		List *parents = find_all_inheritors(maintained->parent, NoLock, NULL);
+		PoserMaintained again;
+		Oid *relids;
+		LOCKMODE *modes;
+		int n;
+
+		relations = list_concat_unique_oid(list_concat(relations, children), parents);
+		n = list_length(relations);
+		relids = palloc((n + 1) * sizeof(Oid));
+		modes = palloc((n + 1) * sizeof(LOCKMODE));
+		for (int i = 0; i < n; i++)
+		{
+			relids[i] = list_nth_oid(relations, i);
+			modes[i] = AccessShareLock;
+		}
+		relids[n] = maintained->bookkeeping;
+		modes[n] = ShareUpdateExclusiveLock;
+		poser_lock_together(relids, modes, n + 1);
+
+		if (!poser_maintained_find(maintained->bookkeeping, nspid, &again) || !is_whole(&again))
+			return false;
+		if (memcmp(&again, maintained, sizeof(again)) == 0 &&
+			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
+			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))
+			return true;
+		for (int i = 0; i <= n; i++)
+			UnlockRelationOid(relids[i], modes[i]);
+		*maintained = again;
+	}
+}
+
+/*
+ * Make the counts and sums of a view right.  Returns how many keys had wrong ones.  Raises an
+ * error unless the current user has the rights of the view's owner.
+ */
+int64
+poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid)
+{
+	PoserMaintained maintained = *found;
+	PoserViewForm *form;
+	PoserCount count;
+	PoserCaller caller;
+	Oid relids[3];
+	int64 result;
+	int level;
+
+	poser_progress_table(progress, "poser_recount", maintained.view);
+	poser_progress_report(progress, "comparing", 0);
+	if (!lock_view(&maintained, nspid))
+		return 0;
+
+	/* it may have another owner since the lock */
+	poser_check_owner(maintained.view);
+	poser_check_owner(maintained.bookkeeping);
+	form = poser_view_read(maintained.query);
+	poser_maintained_count(&count, &maintained, form);
+
+	/* the comparison runs with the rights of the view's owner, which must see all rows */
+	relids[0] = form->child;
+	relids[1] = form->parent;
+	relids[2] = maintained.bookkeeping;
+	poser_become_owner(maintained.view, &caller);
+	for (int i = 0; i < lengthof(relids); i++)
+		poser_check_readable(maintained.view, relids[i]);
+	poser_become_caller(&caller);
+
+	level = poser_maintain_begin_settings();
+	result = poser_count_rebuild(progress, &count, poser_view_comparison(form, maintained.bookkeeping), maintained.view);
+	AtEOXact_GUC(true, level);
+	return result;
+}
+
+/*
+ * The function
+ */
+
+/* A call of poser_recount(). */
+typedef struct Recount
+{
+	Oid nspid; /* the schema of the extension */
+	PoserProgress progress;
+	int64 wrong;
+} Recount;
+
+/* Find the maintained view that a relation belongs to.  Raises an error if there is none that can be rebuilt. */
+static void
+find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
+{
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	poser_check_owner(relid);
+	if (!poser_maintained_find(relid, nspid, maintained))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" is not maintained", get_rel_name(relid)),
+				errhint("poser_maintain() maintains a view."));
+	if (!is_whole(maintained))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" is what is left of a maintained view", get_rel_name(relid)),
+				errhint("poser_unmaintain() removes it."));
+	poser_check_owner(maintained->view);
+}
+
+/* Should the whole transaction be tried again after this error, or is it a request to cancel? */
+static bool
+ends_all(const ErrorData *error)
+{
+	return poser_is_cancel_request(error) || ERRCODE_TO_CATEGORY(error->sqlerrcode) == ERRCODE_TRANSACTION_ROLLBACK;
+}
+
+/* Recount a view that is one of many.  An error becomes a WARNING.  Not inlined, because of PG_TRY(). */
+static pg_noinline void
+recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
+{
+	char *name = get_rel_name(maintained->view);
+	PoserSavepoint savepoint;
+
+	if (name == NULL)
+		return;
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		recount->wrong += poser_recount_view(&recount->progress, maintained, recount->nspid);
+		poser_savepoint_release(&savepoint);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error = poser_savepoint_catch_any(&savepoint);
+
+		if (ends_all(error))
+			ReThrowError(error);
+		ereport(WARNING,
+				errcode(error->sqlerrcode),
+				errmsg("view \"%s\" could not be recounted: %s", name, error->message),
+				error->hint != NULL ? errhint("%s", error->hint) : 0);
+		FreeErrorData(error);
+	}
+	PG_END_TRY();
+}
+
+/*
+ * Recount everything that the caller may: the components, if the caller has the rights of
+ * the owners of their tables, and all views with an owner whose rights it has.  Raises an error if
+ * this is nothing.
+ */
+static void
+recount_all(Recount *recount)
+{
+	List *views = NIL;
+	ListCell *lc;
+
+	foreach(lc, poser_maintained_list(recount->nspid))
+	{
+		PoserMaintained *maintained = lfirst(lc);
+
+		if (is_whole(maintained) && poser_is_owner(maintained->view, GetUserId()))
+			views = lappend(views, maintained);
+	}
+	if (views == NIL || poser_recount_owns_components(recount->nspid))
+		recount->wrong += poser_recount_components(&recount->progress, recount->nspid);
+	foreach(lc, views)
+	{
+		CHECK_FOR_INTERRUPTS();
+		recount_one_of_many(recount, lfirst(lc));
+	}
+}
+
+/*
+ * poser_recount(view regclass) returns bigint
+ *
+ * Corrects all counts and sums of a maintained view, or those of all views and the counts of
+ * components.  The result is the number of keys with a wrong count or sum.  Before 1.7
+ * the function has no argument.
+ */
+Datum
+poser_recount(PG_FUNCTION_ARGS)
+{
+	Recount recount = {.nspid = get_func_namespace(fcinfo->flinfo->fn_oid)};
+	Oid target = PG_NARGS() > 0 && !PG_ARGISNULL(0) ? PG_GETARG_OID(0) : InvalidOid;
+	bool components = (OidIsValid(target) && target == get_relname_relid("poser_widget_summary", recount.nspid));
+	PoserMaintained maintained;
+
+	PreventCommandIfReadOnly("poser_recount()");
+	if (OidIsValid(target) && !components)
+		find_view(target, recount.nspid, &maintained);
+
+	poser_progress_begin(&recount.progress, "poser_recount");
+	PG_TRY();
+	{
+		if (components)
+			recount.wrong = poser_recount_components(&recount.progress, recount.nspid);
+		else if (OidIsValid(target))
+			recount.wrong = poser_recount_view(&recount.progress, &maintained, recount.nspid);
+		else
+			recount_all(&recount);
+	}
+	PG_FINALLY();
+	{
+		poser_progress_end(&recount.progress);
+	}
+	PG_END_TRY();
+	PG_RETURN_INT64(recount.wrong);
 }
