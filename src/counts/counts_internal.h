@@ -267,6 +267,8 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_owns_components(Oid nspid);
+extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
 /*
  * Maintained views
@@ -277,19 +279,11 @@ typedef struct PoserViewKey
 {
 	AttrNumber parent;
 	AttrNumber child;
-<<<<<<< HEAD
-	Oid type; /* of the parent's column, and of the bookkeeping's */
-	int32 typmod;
-	Oid collation;
-	Oid cast;	  /* function from the child's type to this one; InvalidOid if the value fits as it is */
-	Oid equality; /* operator: parent's column = child's column */
-=======
 	Oid type;	   /* of the bookkeeping's column: that of the parent's, or the base type of its domain */
 	int32 typmod;  /* of the bookkeeping's column, see view_form.c */
 	Oid collation; /* of both */
 	Oid cast;	   /* function from the child's type to this one; InvalidOid if the value fits as it is */
 	Oid equality;  /* operator: parent's column = child's column */
->>>>>>> dev
 } PoserViewKey;
 
 /* What an aggregate of a maintained view computes.  The bookkeeping has one or two columns for it, its amounts. */
@@ -349,17 +343,15 @@ typedef struct PoserMaintained
 	Oid child;
 } PoserMaintained;
 
-<<<<<<< HEAD
-/* count_catalog.c */
-extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
-=======
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
 #define POSER_BINDING_SERVED "poser_maintained_served"
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
->>>>>>> dev
+
+/* count_catalog.c */
+extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
@@ -380,5 +372,8 @@ extern List *poser_maintained_of_table(Oid relid, Oid nspid);
 extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 extern List *poser_maintained_arguments(Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+
+/* recount_view.c */
+extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
