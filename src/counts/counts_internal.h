@@ -332,17 +332,6 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
-typedef struct PoserMaintained
-{
-	Oid bookkeeping;
-	Oid view;
-	Oid query;
-	Oid served; /* the view that shows the bookkeeping while it may be read */
-	Oid parent;
-	Oid child;
-} PoserMaintained;
-
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
@@ -367,13 +356,11 @@ extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_list(Oid nspid);
-extern List *poser_maintained_of_table(Oid relid, Oid nspid);
-extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 extern List *poser_maintained_arguments(Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
 /* recount_view.c */
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
 extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
