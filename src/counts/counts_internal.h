@@ -200,6 +200,7 @@ extern PoserAmount *poser_amounts_place(const PoserCount *count, void *memory);
 extern PoserAmount *poser_amounts_make(const PoserCount *count);
 extern void poser_amounts_clear(const PoserCount *count, PoserAmount *amounts);
 extern void poser_amounts_add(const PoserCount *count, PoserAmount *amounts, const PoserAmount *other, int sign);
+extern Numeric poser_number_value(const PoserNumber *number);
 extern void poser_amount_add_datum(const PoserCount *count, PoserAmount *amounts, int i, Datum value, bool isnull);
 extern Datum poser_amount_get_datum(const PoserCount *count, const PoserAmount *amounts, int i);
 extern bool poser_amounts_are_zero(const PoserCount *count, const PoserAmount *amounts);
@@ -207,8 +208,6 @@ extern bool poser_amounts_are_equal(const PoserCount *count, const PoserAmount *
 
 /* sum.c */
 extern void poser_sum_amounts(Datum value, PoserNumber *sum, PoserNumber *tally);
-extern char *poser_sum_finite_sql(const char *value);
-extern char *poser_sum_tally_sql(const char *value);
 
 /* count_catalog.c */
 extern void poser_count_catalog_init(void);
