@@ -156,12 +156,49 @@ is_plain_type(Oid type)
 	return (type < FirstNormalObjectId && type != RECORDOID) || type_is_enum(type);
 }
 
+/* Is it a part of an expression that runs no other code than its functions and that of its type? */
+static bool
+is_plain_node(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_CaseWhen:
+			return true;
+		case T_Var:
+		case T_Const:
+		case T_FuncExpr:
+		case T_NamedArgExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_CollateExpr:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_ArrayExpr:
+		case T_SubscriptingRef:
+			return is_plain_type(exprType(node));
+		default:
+			return false;
+	}
+}
+
 static bool
 is_user_function(Oid function, void *context)
 {
 	return function >= FirstNormalObjectId;
 }
 
+/* Find out what a condition without subqueries uses. */
 static bool
 condition_walker(Node *node, void *context)
 {
@@ -169,9 +206,7 @@ condition_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (!IsA(node, List) && (!is_plain_type(exprType(node)) || IsA(node, CoerceToDomain)))
-		use->runs_code = true;
-	if (check_functions_in_node(node, is_user_function, NULL))
+	if (!is_plain_node(node) || check_functions_in_node(node, is_user_function, NULL))
 		use->runs_code = true;
 	if (IsA(node, Var))
 	{
@@ -245,6 +280,15 @@ is_mutable(ViewReader *reader, Node *node, bool runs_code)
 	return result;
 }
 
+/* Refuse a condition with a subquery. */
+static void
+check_subqueries(ViewReader *reader, Node *node, const char *where)
+{
+	if (checkExprHasSubLink(node))
+		refuse(reader, psprintf("%s has a subquery: %s.", where, expression_text(reader, node)),
+			   "A condition can use the columns of one row only.");
+}
+
 /*
  * Returns a condition of the child's row, as the form has it.  "where" says where it is:
  * "FILTER of output \"orders\"".
@@ -255,12 +299,11 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	ConditionUse use = {.child = reader->child};
 	int column = -1;
 
-	if (checkExprHasSubLink(node))
-		refuse(reader, psprintf("%s contains a subquery.", where),
-			   "A condition can use the columns of one row only.");
+	check_subqueries(reader, node, where);
 	(void) condition_walker(node, &use);
 	if (use.other)
-		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where, alias_of(reader, reader->child), expression_text(reader, node)),
+		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where,
+								alias_of(reader, reader->child), expression_text(reader, node)),
 			   psprintf("A condition can use columns of \"%s\" only.", alias_of(reader, reader->child)));
 	if (use.system_column != 0)
 		refuse(reader, psprintf("%s uses a system column: %s.", where, expression_text(reader, node)), NULL);
@@ -269,7 +312,8 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 			refuse(reader, psprintf("%s uses a virtual generated column: %s.", where, expression_text(reader, node)),
 				   "Use a stored column, or the column's expression.");
 	if (use.whole_row && first_virtual(reader->child_rel) != 0)
-		refuse(reader, psprintf("%s uses the whole row of a table with a virtual generated column: %s.", where, expression_text(reader, node)), NULL);
+		refuse(reader, psprintf("%s uses the whole row of a table with a virtual generated column: %s.", where,
+								expression_text(reader, node)), NULL);
 	if (is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -380,11 +424,13 @@ read_join(ViewReader *reader)
 			reader->child = left;
 			break;
 		case JOIN_INNER:
-			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by an inner join.", alias_of(reader, left), alias_of(reader, right)),
+			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by an inner join.", alias_of(reader, left),
+									alias_of(reader, right)),
 				   "Use LEFT JOIN. A query over the view can leave out rows whose count is 0.");
 			break;
 		default:
-			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by FULL JOIN.", alias_of(reader, left), alias_of(reader, right)),
+			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by FULL JOIN.", alias_of(reader, left),
+									alias_of(reader, right)),
 				   "Use LEFT JOIN.");
 	}
 	return flatten(reader, join->quals);
@@ -470,9 +516,13 @@ read_key(ViewReader *reader, Node *node)
 	if (!OidIsValid(type->btree_opf) || get_op_opfamily_strategy(key.equality, type->btree_opf) != BTEqualStrategyNumber)
 		return false;
 	if (!OidIsValid(type->eq_opr) || !OidIsValid(type->hash_proc))
-		refuse(reader, psprintf("Column \"%s\" of table \"%s\" has type %s, which has no hash function.", NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel), format_type_be(parent_att->atttypid)), NULL);
+		refuse(reader, psprintf("Column \"%s\" of table \"%s\" has type %s, which has no hash function.",
+								NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel),
+								format_type_be(parent_att->atttypid)), NULL);
 	if (OidIsValid(key.collation) && !same_equality(op->inputcollid, key.collation))
-		refuse(reader, psprintf("ON compares under another collation than that of column \"%s\" of table \"%s\": %s.", NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel), expression_text(reader, node)), NULL);
+		refuse(reader, psprintf("ON compares under another collation than that of column \"%s\" of table \"%s\": %s.",
+								NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel),
+								expression_text(reader, node)), NULL);
 
 	/* a child's value becomes one of the parent's type, as it does in the comparison */
 	child_type = getBaseType(TupleDescAttr(RelationGetDescr(reader->child_rel), key.child - 1)->atttypid);
@@ -482,7 +532,8 @@ read_key(ViewReader *reader, Node *node)
 	if ((path != COERCION_PATH_RELABELTYPE && path != COERCION_PATH_FUNC) ||
 		(OidIsValid(cast) && cast != key.cast) ||
 		(OidIsValid(key.cast) && (key.cast >= FirstNormalObjectId || get_func_nargs(key.cast) != 1 || func_volatile(key.cast) != PROVOLATILE_IMMUTABLE)))
-		refuse(reader, psprintf("ON compares type %s with type %s: %s.", format_type_be(child_type), format_type_be(key.type), expression_text(reader, node)),
+		refuse(reader, psprintf("ON compares type %s with type %s: %s.", format_type_be(child_type),
+								format_type_be(key.type), expression_text(reader, node)),
 			   "Give both columns the same type.");
 
 	for (int i = 0; i < form->nkeys; i++)
@@ -510,11 +561,13 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 		}
 		return condition;
 	}
+	check_subqueries(reader, node, "A condition of ON");
 	(void) condition_walker(node, &use);
-	if (use.other && !checkExprHasSubLink(node))
+	if (use.other)
 	{
 		if (!read_key(reader, node))
-			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.", expression_text(reader, node)),
+			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.",
+									expression_text(reader, node)),
 				   psprintf("ON can compare the columns of a foreign key with the key of \"%s\", and have conditions of the row of \"%s\".",
 							alias_of(reader, reader->parent), alias_of(reader, reader->child)));
 		return condition;
@@ -526,6 +579,16 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 /*
  * GROUP BY and the output
  */
+
+/* Is a column of the child one by which the query joins? */
+static bool
+is_child_key(const PoserViewForm *form, AttrNumber column)
+{
+	for (int i = 0; i < form->nkeys; i++)
+		if (form->keys[i].child == column)
+			return true;
+	return false;
+}
 
 /* Check GROUP BY: all columns of the key, and plain columns of the parent. */
 static void
@@ -544,15 +607,18 @@ read_groups(ViewReader *reader)
 		Node *node = strip_relabel((Node *) entry->expr);
 
 		if (!is_column(node, reader->parent))
-			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.", alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
-				   is_column(node, reader->child)
-					   ? psprintf("Group by the key of \"%s\". It is equal to the foreign key where there is one.", alias_of(reader, reader->parent))
+			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.",
+									alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
+				   is_column(node, reader->child) && is_child_key(reader->form, ((Var *) node)->varattno)
+					   ? psprintf("Group by the key of \"%s\", which has the same values.", alias_of(reader, reader->parent))
 					   : NULL);
 		grouped = bms_add_member(grouped, ((Var *) node)->varattno);
 	}
 	for (int i = 0; i < reader->form->nkeys; i++)
 		if (!bms_is_member(reader->form->keys[i].parent, grouped))
-			refuse(reader, psprintf("GROUP BY lacks column \"%s\" of \"%s\", by which ON joins.", get_attname(reader->form->parent, reader->form->keys[i].parent, false), alias_of(reader, reader->parent)),
+			refuse(reader, psprintf("GROUP BY lacks column \"%s\" of \"%s\", by which ON joins.",
+									get_attname(reader->form->parent, reader->form->keys[i].parent, false),
+									alias_of(reader, reader->parent)),
 				   "Group by all columns of the key.");
 }
 
@@ -590,21 +656,25 @@ aggregate_kind(ViewReader *reader, Aggref *aggref, const char *output)
 		case F_SUM_NUMERIC:
 			return POSER_SUM_NUMERIC;
 		case F_COUNT_:
-			refuse(reader, psprintf("Output \"%s\" is count(*). It is 1 for a row of \"%s\" without rows of \"%s\".", output, alias_of(reader, reader->parent), alias_of(reader, reader->child)),
+			refuse(reader, psprintf("Output \"%s\" is count(*). It is 1 for a row of \"%s\" without rows of \"%s\".", output,
+									alias_of(reader, reader->parent), alias_of(reader, reader->child)),
 				   psprintf("Count a column of \"%s\" that is not null.", alias_of(reader, reader->child)));
 			break;
 		case F_SUM_FLOAT4:
 		case F_SUM_FLOAT8:
-			refuse(reader, psprintf("Output \"%s\" is a sum of floating-point numbers: %s. It depends on their order.", output, expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" is a sum of floating-point numbers: %s. It depends on their order.",
+									output, expression_text(reader, (Node *) aggref)),
 				   "Give the column type numeric.");
 			break;
 		case F_SUM_MONEY:
 		case F_SUM_INTERVAL:
-			refuse(reader, psprintf("Output \"%s\" is a sum of type %s: %s.", output, format_type_be(aggref->aggtype), expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" is a sum of type %s: %s.", output, format_type_be(aggref->aggtype),
+									expression_text(reader, (Node *) aggref)),
 				   "sum can be of smallint, integer, bigint and numeric columns.");
 			break;
 		default:
-			refuse(reader, psprintf("Output \"%s\" has an aggregate that cannot be kept: %s.", output, expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" has an aggregate that cannot be kept: %s.", output,
+									expression_text(reader, (Node *) aggref)),
 				   aggregate_hint(reader, aggref));
 	}
 	return POSER_COUNT; /* not reached */
@@ -619,22 +689,28 @@ read_aggregate(ViewReader *reader, Aggref *aggref, const char *output)
 	Node *argument;
 
 	if (aggref->aggdistinct != NIL)
-		refuse(reader, psprintf("Output \"%s\" has an aggregate with DISTINCT: %s.", output, expression_text(reader, (Node *) aggref)), NULL);
+		refuse(reader, psprintf("Output \"%s\" has an aggregate with DISTINCT: %s.", output,
+								expression_text(reader, (Node *) aggref)), NULL);
 	if (aggref->aggorder != NIL)
-		refuse(reader, psprintf("Output \"%s\" has an aggregate with ORDER BY: %s.", output, expression_text(reader, (Node *) aggref)),
+		refuse(reader, psprintf("Output \"%s\" has an aggregate with ORDER BY: %s.", output,
+								expression_text(reader, (Node *) aggref)),
 			   "Remove ORDER BY: it changes nothing.");
 	argument = strip_relabel((Node *) linitial_node(TargetEntry, aggref->args)->expr);
 	if (!is_column(argument, reader->child))
 	{
 		bool one = aggregate.kind == POSER_COUNT && (IsA(argument, Const) || is_column(argument, reader->parent));
 
-		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"." : "Output \"%s\" has an aggregate of something else than a column: %s.", output, expression_text(reader, (Node *) aggref), alias_of(reader, reader->parent), alias_of(reader, reader->child)),
+		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"."
+									: "Output \"%s\" has an aggregate of something else than a column: %s.",
+								output, expression_text(reader, (Node *) aggref),
+								alias_of(reader, reader->parent), alias_of(reader, reader->child)),
 			   one ? psprintf("Count a column of \"%s\" that is not null.", alias_of(reader, reader->child))
 				   : psprintf("Use a plain column of \"%s\"; it can be a stored generated column.", alias_of(reader, reader->child)));
 	}
 	aggregate.column = ((Var *) argument)->varattno;
 	if (is_virtual(reader->child_rel, aggregate.column))
-		refuse(reader, psprintf("Output \"%s\" has an aggregate of a virtual generated column: %s.", output, expression_text(reader, (Node *) aggref)),
+		refuse(reader, psprintf("Output \"%s\" has an aggregate of a virtual generated column: %s.", output,
+								expression_text(reader, (Node *) aggref)),
 			   "Use a stored column.");
 	if (aggref->aggfilter != NULL)
 		aggregate.filter = read_condition(reader, (Node *) aggref->aggfilter, psprintf("FILTER of output \"%s\"", output));
@@ -657,16 +733,20 @@ read_coalesce(ViewReader *reader, CoalesceExpr *coalesce, PoserViewOutput *outpu
 	if (list_length(coalesce->args) == 2 && IsA(linitial(coalesce->args), Aggref))
 	{
 		constant = lsecond(coalesce->args);
-		(void) condition_walker(constant, &use);
-		if (!use.runs_code && !checkExprHasSubLink(constant))
-			constant = eval_const_expressions(NULL, constant);
+		if (!checkExprHasSubLink(constant))
+		{
+			(void) condition_walker(constant, &use);
+			if (!use.runs_code)
+				constant = eval_const_expressions(NULL, constant);
+		}
 		if (IsA(constant, Const))
 		{
 			output->otherwise = (Const *) constant;
 			return read_aggregate(reader, linitial(coalesce->args), output->name);
 		}
 	}
-	refuse(reader, psprintf("Output \"%s\" is not COALESCE of an aggregate and a constant of its type: %s.", output->name, expression_text(reader, (Node *) coalesce)),
+	refuse(reader, psprintf("Output \"%s\" is not COALESCE of an aggregate and a constant of its type: %s.", output->name,
+							expression_text(reader, (Node *) coalesce)),
 		   "Compute further expressions in a query over the view.");
 	return 0; /* not reached */
 }
@@ -691,7 +771,8 @@ read_output(ViewReader *reader, TargetEntry *entry)
 	else if (IsA(node, CoalesceExpr) && contain_agg_clause(node))
 		output->aggregate = read_coalesce(reader, (CoalesceExpr *) node, output);
 	else
-		refuse(reader, psprintf("Output \"%s\" is neither a column of \"%s\" nor count or sum: %s.", output->name, alias_of(reader, reader->parent), expression_text(reader, node)),
+		refuse(reader, psprintf("Output \"%s\" is neither a column of \"%s\" nor count or sum: %s.", output->name,
+								alias_of(reader, reader->parent), expression_text(reader, node)),
 			   contain_agg_clause(node)
 				   ? "Compute it in a query over the view, from the counts and sums."
 				   : "Compute it in a query over the view.");
@@ -746,7 +827,8 @@ poser_view_read(Oid view)
 	if (reader.view->rd_rel->relkind != RELKIND_VIEW)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a view", RelationGetRelationName(reader.view))));
+				 errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(reader.view)),
+				 errdetail("It is not a view.")));
 	query = reader.query = copyObject(get_view_query(reader.view));
 	reader.deparse = make_deparse_context(query);
 	reader.form = form;
@@ -762,7 +844,8 @@ poser_view_read(Oid view)
 
 	form->condition = read_on(&reader, on, NULL);
 	if (form->nkeys == 0)
-		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child), alias_of(&reader, reader.parent)), NULL);
+		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child),
+								 alias_of(&reader, reader.parent)), NULL);
 	query->targetList = (List *) flatten(&reader, (Node *) query->targetList);
 	read_groups(&reader);
 	form->aggregates = palloc0(Max(list_length(query->targetList), 1) * sizeof(PoserViewAggregate));
@@ -806,38 +889,47 @@ is_foreign_key(const PoserViewForm *form, const ForeignKeyCacheInfo *fk)
 	return found == form->nkeys;
 }
 
-/* What is wrong with one of the tables, or NULL. */
-static const char *
-table_problem(Relation rel, Oid owner, const char **hint)
+/* "Table \"orders\"", or "Partition \"orders_1\" of table \"orders\"" */
+static char *
+table_title(Oid relid, Oid root)
 {
-	const char *name = RelationGetRelationName(rel);
-	List *tree;
+	if (relid == root)
+		return psprintf("Table \"%s\"", get_rel_name(relid));
+	return psprintf("Partition \"%s\" of table \"%s\"", get_rel_name(relid), get_rel_name(root));
+}
+
+/* What is wrong with a table or one of its partitions, or NULL. */
+static const char *
+table_problem(Oid root, Oid owner, const char **hint)
+{
+	List *tree = find_all_inheritors(root, NoLock, NULL);
 	ListCell *lc;
 
-	if (RelationGetRelid(rel) < FirstNormalObjectId)
-		return psprintf("Table \"%s\" is a system catalog.", name);
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		return psprintf(rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP ? "Table \"%s\" is temporary." : "Table \"%s\" is unlogged.", name);
-	if (rel->rd_rel->relispartition)
-		return psprintf("Table \"%s\" is a partition.", name);
-	if (rel->rd_rel->relkind == RELKIND_RELATION &&
-		(has_superclass(RelationGetRelid(rel)) || find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL))
-		return psprintf("Table \"%s\" inherits or is inherited.", name);
-	if (rel->rd_rel->relowner != owner)
+	if (root < FirstNormalObjectId)
+		return psprintf("%s is a system catalog.", table_title(root, root));
+	if (get_rel_relispartition(root))
 	{
-		*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
-		return psprintf("Table \"%s\" has owner \"%s\", and the view has owner \"%s\".", name,
-						GetUserNameFromId(rel->rd_rel->relowner, false), GetUserNameFromId(owner, false));
+		*hint = "Use the partitioned table.";
+		return psprintf("%s is a partition.", table_title(root, root));
 	}
-	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return NULL;
-	tree = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
+	if (get_rel_relkind(root) != RELKIND_PARTITIONED_TABLE && (has_superclass(root) || list_length(tree) > 1))
+		return psprintf("%s inherits or is inherited.", table_title(root, root));
 	foreach(lc, tree)
 	{
-		char relkind = get_rel_relkind(lfirst_oid(lc));
+		Oid relid = lfirst_oid(lc);
+		char persistence = get_rel_persistence(relid);
+		Oid relowner = poser_owner_of(relid);
 
-		if (relkind == RELKIND_FOREIGN_TABLE)
-			return psprintf("Partition \"%s\" of table \"%s\" is a foreign table.", get_rel_name(lfirst_oid(lc)), name);
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+			return psprintf("%s is a foreign table.", table_title(relid, root));
+		if (persistence != RELPERSISTENCE_PERMANENT)
+			return psprintf("%s is %s.", table_title(relid, root), persistence == RELPERSISTENCE_TEMP ? "temporary" : "unlogged");
+		if (relowner != owner)
+		{
+			*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
+			return psprintf("%s has owner \"%s\", and the view has owner \"%s\".", table_title(relid, root),
+							GetUserNameFromId(relowner, true), GetUserNameFromId(owner, true));
+		}
 	}
 	return NULL;
 }
@@ -873,7 +965,7 @@ key_problem(const PoserViewForm *form, Relation parent, Relation child, const ch
 		columns[i] = form->keys[i].parent;
 		if (!column_is_not_null(RelationGetDescr(parent), form->keys[i].parent))
 		{
-			*hint = psprintf("ALTER TABLE ... ALTER COLUMN ... SET NOT NULL makes it so.");
+			*hint = "ALTER TABLE ... ALTER COLUMN ... SET NOT NULL changes this.";
 			return psprintf("Column \"%s\" of table \"%s\" can be null.", get_attname(form->parent, form->keys[i].parent, false),
 							RelationGetRelationName(parent));
 		}
@@ -897,9 +989,11 @@ poser_view_tables_problem(const PoserViewForm *form, const char **hint)
 	const char *result;
 
 	*hint = NULL;
-	result = table_problem(parent, form->owner, hint);
+	result = get_rel_persistence(form->view) == RELPERSISTENCE_PERMANENT ? NULL : "The view is temporary.";
 	if (result == NULL)
-		result = table_problem(child, form->owner, hint);
+		result = table_problem(form->parent, form->owner, hint);
+	if (result == NULL)
+		result = table_problem(form->child, form->owner, hint);
 	if (result == NULL)
 		result = key_problem(form, parent, child, hint);
 	relation_close(child, AccessShareLock);
@@ -915,8 +1009,6 @@ poser_view_form(Oid view)
 	const char *hint;
 	const char *problem = poser_view_tables_problem(form, &hint);
 
-	if (get_rel_persistence(view) != RELPERSISTENCE_PERMANENT)
-		problem = "The view is temporary.";
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
