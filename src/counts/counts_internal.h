@@ -303,6 +303,8 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_owns_components(Oid nspid);
+extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
 /*
  * Maintained views
@@ -366,17 +368,6 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
-typedef struct PoserMaintained
-{
-	Oid bookkeeping;
-	Oid view;
-	Oid query;
-	Oid served; /* the view that shows the bookkeeping while it may be read */
-	Oid parent;
-	Oid child;
-} PoserMaintained;
-
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
@@ -405,9 +396,6 @@ extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_list(Oid nspid);
-extern List *poser_maintained_of_table(Oid relid, Oid nspid);
-extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
@@ -495,5 +483,9 @@ extern void poser_row_make(PoserRow *row, const PoserTableView *view);
 extern void poser_row_reset(PoserRowReader *reader);
 extern void poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRow *row);
 extern bool poser_row_parent_keys(const PoserTableView *view, TupleTableSlot *slot, const AttrNumber *columns, Datum *keys);
+
+/* recount_view.c */
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
+extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
