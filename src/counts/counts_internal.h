@@ -338,6 +338,9 @@ typedef struct PoserViewForm
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
 
+/* The trigger on parents and children that the server clones to partitions. */
+#define POSER_ROW_TRIGGER "poser_maintain_row"
+
 /* count_catalog.c */
 extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
 
@@ -348,6 +351,7 @@ extern const char *poser_view_tables_problem(const PoserViewForm *form, const ch
 
 /* view_query.c */
 extern int poser_view_amounts(PoserViewKind kind);
+extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
@@ -355,8 +359,10 @@ extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_arguments(Oid relid);
+extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
+extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* recount_view.c */
 extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
