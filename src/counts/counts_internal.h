@@ -392,7 +392,7 @@ extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
-extern char *poser_view_counted_sql(const PoserViewForm *form);
+extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
@@ -485,7 +485,7 @@ extern void poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRo
 extern bool poser_row_parent_keys(const PoserTableView *view, TupleTableSlot *slot, const AttrNumber *columns, Datum *keys);
 
 /* recount_view.c */
-extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid);
 extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
