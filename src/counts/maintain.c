@@ -342,19 +342,28 @@ fill(PoserMaintain *maintain, PoserProgress *progress)
 		poser_count_note_inconsistent(first_cid);
 }
 
-/* Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping. */
+/*
+ * Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping.
+ * The same is done for other views, a list of PoserMaintained.
+ */
 static void
-count_rows(PoserMaintain *maintain, bool again)
+count_rows(PoserMaintain *maintain, bool again, const List *others)
 {
 	PoserProgress progress;
 
 	poser_progress_begin(&progress, "poser_maintain");
 	PG_TRY();
 	{
+		ListCell *lc;
+
 		if (again)
 			(void) poser_recount_view(&progress, &maintain->of, maintain->nspid);
-		else
+		else if (maintain->existing)
 			fill(maintain, &progress);
+		foreach(lc, others)
+		{
+			(void) poser_recount_view(&progress, lfirst(lc), maintain->nspid);
+		}
 	}
 	PG_FINALLY();
 	{
@@ -371,18 +380,48 @@ switch_view(const PoserMaintain *maintain)
 																		   maintain->of.served, maintain->nspid));
 }
 
+/*
+ * Returns the other views of the tables of which changes may have been missed.  Their counts and
+ * sums must be corrected, too, because the triggers are right afterwards, and the views are served.
+ */
+static List *
+other_views(const PoserMaintain *maintain)
+{
+	List *seen = list_make1_oid(maintain->of.bookkeeping);
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, maintain->broken)
+	{
+		ListCell *found;
+
+		foreach(found, poser_maintained_of_table(lfirst_oid(lc), maintain->nspid))
+		{
+			const PoserMaintained *other = lfirst(found);
+
+			if (list_member_oid(seen, other->bookkeeping) || !OidIsValid(other->view) || !OidIsValid(other->query) ||
+				!OidIsValid(other->parent) || !OidIsValid(other->child))
+				continue;
+			seen = lappend_oid(seen, other->bookkeeping);
+			result = lappend(result, (void *) other);
+		}
+	}
+	return result;
+}
+
 /* Make everything for a view that has nothing yet. */
 static void
 make_all(PoserMaintain *maintain)
 {
+	List *others = other_views(maintain);
+
 	maintain->quiet = true;
 	memset(&maintain->of, 0, sizeof(PoserMaintained));
 	make_query(maintain);
 	make_bookkeeping(maintain);
 	make_served(maintain);
 	poser_maintain_table_triggers(maintain);
-	if (maintain->existing)
-		count_rows(maintain, false);
+	count_rows(maintain, false, others);
 	poser_maintain_bindings(maintain);
 	if (maintain->existing)
 		switch_view(maintain);
@@ -496,7 +535,7 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->form = poser_view_form(query);
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
-	maintain->exclusive = NIL;
+	maintain->exclusive = maintain->broken = NIL;
 	maintain->todo = maintain->missed = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
@@ -614,6 +653,16 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
 	}
+	foreach(lc, other_views(maintain))
+	{
+		const PoserMaintained *other = lfirst(lc);
+
+		/* those that poser_recount_view() takes */
+		poser_maintain_add_lock(locks, other->bookkeeping, ShareUpdateExclusiveLock);
+		poser_maintain_add_lock(locks, other->query, AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->child, NoLock, NULL), AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->parent, NoLock, NULL), AccessShareLock);
+	}
 	foreach(lc, tables)
 	{
 		poser_maintain_add_lock(locks, lfirst_oid(lc),
@@ -686,13 +735,12 @@ static void
 repair(PoserMaintain *maintain)
 {
 	bool is_switched = poser_maintained_is_switched(&maintain->of);
+	List *others = other_views(maintain);
 
-	/* what was found before is out of date for a partition that gets its triggers now */
-	maintain->missed = false;
 	poser_maintain_table_triggers(maintain);
 	poser_maintain_bindings(maintain);
 	if (is_switched ? maintain->missed : maintain->existing)
-		count_rows(maintain, true);
+		count_rows(maintain, true, others);
 	if (!is_switched && maintain->existing)
 		switch_view(maintain);
 }
@@ -706,7 +754,7 @@ count_and_switch(PoserMaintain *maintain)
 {
 	PoserMaintained of = maintain->of;
 
-	count_rows(maintain, true);
+	count_rows(maintain, true, NIL);
 	LockRelationOid(maintain->view, AccessExclusiveLock);
 	/* lock, then look: was something changed while this counted? */
 	if (look(maintain) != COUNT || memcmp(&of, &maintain->of, sizeof(of)) != 0)
