@@ -109,6 +109,7 @@ typedef struct PoserStatement
 {
 	Oid relid;
 	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
+	Oid function;	 /* the function of its triggers */
 	int16 event;	 /* a bit of tgtype */
 	bool must_end;	 /* an AFTER trigger must still fire for it */
 	bool overlapped; /* another statement wrote the same table before this one was processed */

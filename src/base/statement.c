@@ -97,6 +97,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
+	statement->function = trigdata->tg_trigger->tgfoid;
 	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;

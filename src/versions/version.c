@@ -23,6 +23,8 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
@@ -617,9 +619,127 @@ poser_version(PG_FUNCTION_ARGS)
 	return PointerGetDatum(NULL);
 }
 
-/* Register the list, when the module is loaded. */
+/*
+ * Rows that a MERGE moves to another partition
+ *
+ * The server puts a row that an UPDATE moves into the transition tables of the UPDATE.  If it
+ * is an UPDATE of a MERGE, the server puts it into those of a DELETE and of an INSERT.  But the
+ * triggers of these fire only if the MERGE has such actions.  So before the AFTER triggers
+ * fire, Poser's triggers of the missing actions are added to them.
+ */
+
+static ExecutorFinish_hook_type previous_executor_finish = NULL;
+
+/* Returns the UPDATE of a query on this table that is not recorded yet; NULL if there is none. */
+static const PoserStatement *
+unrecorded_update(Oid relid, CommandId cid)
+{
+	for (const PoserStatement *statement = unrecorded; statement != NULL; statement = statement->outer)
+		if (statement->relid == relid && statement->event == TRIGGER_TYPE_UPDATE && statement->cid == cid)
+			return statement;
+	return NULL;
+}
+
+/* Returns a description of the table's triggers that has only those of this function.  It has no WHEN, for which the server would need the others. */
+static TriggerDesc *
+triggers_of_function(const TriggerDesc *desc, Oid function)
+{
+	TriggerDesc *result = palloc(sizeof(TriggerDesc));
+
+	*result = *desc;
+	result->triggers = palloc(Max(desc->numtriggers, 1) * sizeof(Trigger));
+	result->numtriggers = 0;
+	for (int i = 0; i < desc->numtriggers; i++)
+		if (desc->triggers[i].tgfoid == function && desc->triggers[i].tgqual == NULL)
+			result->triggers[result->numtriggers++] = desc->triggers[i];
+	return result;
+}
+
+/* Let Poser's triggers fire after a DELETE or INSERT that is no action of a MERGE. */
+static void
+add_action(ModifyTableState *merge, const PoserStatement *update, TriggerEvent event)
+{
+	ResultRelInfo *info = merge->rootResultRelInfo;
+	EState *estate = merge->ps.state;
+	TriggerDesc *desc = info->ri_TrigDesc;
+	TriggerDesc *own = triggers_of_function(desc, update->function);
+	PoserStatement *statement;
+
+	if (own->numtriggers == 0)
+		return;
+	statement = poser_statement_begin(&unrecorded, &(TriggerData) {.tg_event = event, .tg_relation = info->ri_RelationDesc, .tg_trigger = &own->triggers[0]});
+	statement->tracked = update->tracked;
+	statement->cid = update->cid;
+	statement->since = update->since;
+	info->ri_TrigDesc = own;
+	if (TRIGGER_FIRED_BY_DELETE(event))
+		ExecASDeleteTriggers(estate, info, merge->mt_transition_capture);
+	else
+		ExecASInsertTriggers(estate, info, merge->mt_transition_capture);
+	info->ri_TrigDesc = desc;
+}
+
+/* Add the missing actions of a MERGE that updates a partitioned table which is recorded. */
+static void
+add_actions(PlanState *plan, CommandId cid)
+{
+	ModifyTableState *merge = (ModifyTableState *) plan;
+	Relation rel;
+	const PoserStatement *update;
+
+	/* one that was not run to its end has queued no triggers */
+	if (!IsA(plan, ModifyTableState) || merge->operation != CMD_MERGE || !merge->mt_done || !(merge->mt_merge_subcommands & MERGE_UPDATE) ||
+		merge->mt_transition_capture == NULL)
+		return;
+	rel = merge->rootResultRelInfo->ri_RelationDesc;
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	update = unrecorded_update(RelationGetRelid(rel), cid);
+	if (update == NULL)
+		return;
+	if (!(merge->mt_merge_subcommands & MERGE_DELETE))
+		add_action(merge, update, TRIGGER_EVENT_DELETE);
+	if (!(merge->mt_merge_subcommands & MERGE_INSERT))
+		add_action(merge, update, TRIGGER_EVENT_INSERT);
+}
+
+/* Before the AFTER triggers of a query fire. */
+static void
+executor_finish(QueryDesc *query)
+{
+	if (unrecorded != NULL && query->estate != NULL)
+	{
+		EState *estate = query->estate;
+		MemoryContext old = MemoryContextSwitchTo(estate->es_query_cxt);
+		ListCell *lc;
+
+		/* the server runs a MERGE in a WITH to its end only after this, which would be too late */
+		foreach(lc, estate->es_auxmodifytables)
+		{
+			PlanState *plan = lfirst(lc);
+
+			if (((ModifyTableState *) plan)->operation != CMD_MERGE)
+				continue;
+			estate->es_direction = ForwardScanDirection;
+			do
+				ResetPerTupleExprContext(estate);
+			while (!TupIsNull(ExecProcNode(plan)));
+			add_actions(plan, query->snapshot->curcid);
+		}
+		add_actions(query->planstate, query->snapshot->curcid);
+		MemoryContextSwitchTo(old);
+	}
+	if (previous_executor_finish != NULL)
+		previous_executor_finish(query);
+	else
+		standard_ExecutorFinish(query);
+}
+
+/* Register the list and the hook, when the module is loaded. */
 void
 poser_version_init(void)
 {
 	poser_statement_register(&unrecorded);
+	previous_executor_finish = ExecutorFinish_hook;
+	ExecutorFinish_hook = executor_finish;
 }

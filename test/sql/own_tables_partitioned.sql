@@ -105,6 +105,27 @@ s	901	copied	1
 SELECT operation, region, id, note FROM versions OFFSET :before;
 TABLE differences;
 
+-- Rows that a MERGE moves to another partition, whatever other actions it has.
+BEGIN;
+INSERT INTO stock VALUES ('n', 20, 'stays', 1), ('n', 21, 'moves', 1), ('n', 22, 'leaves', 1);
+SELECT count(*) AS before FROM versions \gset
+MERGE INTO stock USING (VALUES (20), (21)) AS source (id) ON stock.id = source.id
+ WHEN MATCHED THEN UPDATE SET note = 'merged', region = CASE stock.id WHEN 21 THEN 's' ELSE 'n' END;
+SELECT operation, region, id, note FROM versions OFFSET :before;
+TABLE differences;
+MERGE INTO stock USING (VALUES (20), (21), (22), (-1)) AS source (id) ON stock.id = source.id
+ WHEN MATCHED AND stock.id = 21 THEN UPDATE SET region = 'n'
+ WHEN MATCHED THEN UPDATE SET region = 's'
+ WHEN NOT MATCHED THEN INSERT VALUES ('s', 21, 'takes the key', 1);
+TABLE differences;
+MERGE INTO stock USING (VALUES ('s', 20), ('s', 22)) AS source (region, id) ON stock.region = source.region AND stock.id = source.id
+ WHEN MATCHED AND stock.id = 20 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET region = 'n', id = 20;
+TABLE differences;
+SELECT region, id, note FROM stock WHERE id IN (20, 21, 22) ORDER BY id, region;
+ROLLBACK;
+TABLE differences;
+
 -- TRUNCATE of the root records each row once, that of a leaf or a middle level its own.
 SELECT count(*) AS before FROM versions \gset
 TRUNCATE stock_south_low;
