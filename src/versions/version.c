@@ -10,6 +10,7 @@
  * trigger, in a function that the statement calls, or in another part of the same
  * query.  So the BEFORE trigger puts its statement into a list, see statement.c.  If the
  * list shows that statements overlap, they are recorded by reconcile.c, which is slower.
+ * So is a MERGE that updates a partitioned table, see the end of this file.
  *
  * The invariant: when no statement is in the list, the last version of each row has the
  * values of the row.
@@ -681,7 +682,7 @@ add_action(ModifyTableState *merge, const PoserStatement *update, TriggerEvent e
 
 /* Add the missing actions of a MERGE that updates a partitioned table which is recorded. */
 static void
-add_actions(PlanState *plan, CommandId cid)
+add_actions(PlanState *plan, Snapshot snapshot)
 {
 	ModifyTableState *merge = (ModifyTableState *) plan;
 	Relation rel;
@@ -694,7 +695,7 @@ add_actions(PlanState *plan, CommandId cid)
 	rel = merge->rootResultRelInfo->ri_RelationDesc;
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
-	update = unrecorded_update(RelationGetRelid(rel), cid);
+	update = unrecorded_update(RelationGetRelid(rel), snapshot->curcid);
 	if (update == NULL)
 		return;
 	if (!(merge->mt_merge_subcommands & MERGE_DELETE))
@@ -724,9 +725,9 @@ executor_finish(QueryDesc *query)
 			do
 				ResetPerTupleExprContext(estate);
 			while (!TupIsNull(ExecProcNode(plan)));
-			add_actions(plan, query->snapshot->curcid);
+			add_actions(plan, query->snapshot);
 		}
-		add_actions(query->planstate, query->snapshot->curcid);
+		add_actions(query->planstate, query->snapshot);
 		MemoryContextSwitchTo(old);
 	}
 	if (previous_executor_finish != NULL)
