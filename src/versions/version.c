@@ -664,11 +664,13 @@ add_action(ModifyTableState *merge, const PoserStatement *update, TriggerEvent e
 	EState *estate = merge->ps.state;
 	TriggerDesc *desc = info->ri_TrigDesc;
 	TriggerDesc *own = triggers_of_function(desc, update->function);
+	TriggerData trigdata = {.tg_event = event, .tg_relation = info->ri_RelationDesc};
 	PoserStatement *statement;
 
 	if (own->numtriggers == 0)
 		return;
-	statement = poser_statement_begin(&unrecorded, &(TriggerData) {.tg_event = event, .tg_relation = info->ri_RelationDesc, .tg_trigger = &own->triggers[0]});
+	trigdata.tg_trigger = &own->triggers[0];
+	statement = poser_statement_begin(&unrecorded, &trigdata);
 	statement->tracked = update->tracked;
 	statement->cid = update->cid;
 	statement->since = update->since;
