@@ -314,8 +314,9 @@ append_numeric(StringInfo jsonb, Numeric numeric, uint32 *type)
 /*
  * Returns what to_jsonb() makes of a value of the type json or json[].  jsonb cannot hold
  * all values of these types, for instance not the character \u0000.  Then the result is
- * NULL.  Such an error is caught without a subtransaction, because the function only reads
- * the value's text, and has no locks or other resources.
+ * NULL.  Such an error is caught without a subtransaction.  This is safe because the value
+ * is not toasted: the function only reads its text, and has no locks, buffers or other
+ * resources when it raises the error.
  */
 static Jsonb *
 try_jsonb(PayloadColumn *column, Datum value)
@@ -385,7 +386,10 @@ append_value(StringInfo jsonb, PayloadColumn *column, Datum value, bool strict, 
 			if (strict || !is_json(column->type))
 				result = DatumGetJsonbP(FunctionCall1(&column->function, value));
 			else
+			{
+				value = PointerGetDatum(PG_DETOAST_DATUM(value));
 				result = try_jsonb(column, value);
+			}
 			if (result != NULL)
 				return append_jsonb(jsonb, result, type);
 			break;

@@ -260,7 +260,7 @@ check_fixed(const PoserCheck *check, Oid target)
 static bool
 is_fixed(Oid relid, Oid nspid)
 {
-	List *tables = poser_tracked_tables(nspid);
+	List *tables = poser_tracked_tables(nspid, false);
 	ListCell *lc;
 
 	foreach(lc, tables)

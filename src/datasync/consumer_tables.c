@@ -13,7 +13,8 @@
  * that was dropped is in a dump as a number, and the restored database may have another
  * table with this number.  So the column table_names has the numbers and the names of the
  * tables, and what identifies the database.  When a consumer arrives in another database,
- * poser_tables_arrive() puts 0 in the place of a number that means another table now.
+ * poser_tables_arrive() puts 0 in the place of a number that means another table now, and
+ * brings table_names up to date.
  *
  * Which have changed.  There may be a thousand tables, and most have no new changes.  The
  * end of the index on change_id tells.  It is looked at directly, with SnapshotAny: each
@@ -127,75 +128,90 @@ database_identity(void)
 	return psprintf(UINT64_FORMAT ".%u", GetSystemIdentifier(), MyDatabaseId);
 }
 
+/* Make what poser_tables_name() returns from numbers and names; a name can be NULL. */
+static ArrayType *
+make_names(const Oid *tables, const char *const *names, int n)
+{
+	Datum *values = palloc((n + 1) * sizeof(Datum));
+
+	values[0] = CStringGetTextDatum(database_identity());
+	for (int i = 0; i < n; i++)
+		values[i + 1] = CStringGetTextDatum(psprintf("%u %s", tables[i], names[i] != NULL ? names[i] : ""));
+	return construct_array(values, n + 1, TEXTOID, -1, false, TYPALIGN_INT);
+}
+
 /*
  * Returns what the column table_names has for these tables, for example
  * {7437290381.16384,"16412 public.customer"}: what identifies the database, and the number
- * and name of each table.
+ * and name of each table, in the order of the list.
  */
 ArrayType *
 poser_tables_name(ArrayType *tables)
 {
 	int n;
 	Oid *relids;
-	Datum *values;
+	const char **names;
 
 	if (tables == NULL)
 		return NULL;
 	relids = table_oids(tables, &n);
-	values = palloc((n + 1) * sizeof(Datum));
-	values[0] = CStringGetTextDatum(database_identity());
+	names = palloc(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
-	{
-		char *name = name_if_exists(relids[i]);
-
-		values[i + 1] = CStringGetTextDatum(psprintf("%u %s", relids[i], name != NULL ? name : ""));
-	}
-	return construct_array(values, n + 1, TEXTOID, -1, false, TYPALIGN_INT);
-}
-
-/* Finds the name of the table with this number in table_names.  Returns NULL if it is not there. */
-static const char *
-noted_name(char **names, int n, Oid relid)
-{
-	for (int i = 1; i < n; i++)
-	{
-		char *end;
-
-		if (names[i] != NULL && isdigit((unsigned char) names[i][0]) &&
-			strtoul(names[i], &end, 10) == relid && *end == ' ')
-			return end + 1;
-	}
-	return NULL;
+		names[i] = name_if_exists(relids[i]);
+	return make_names(relids, names, n);
 }
 
 /*
- * Returns the list of tables of a consumer that comes from elsewhere.  In a dump a table is
- * a name, and a table that had been dropped is a number.  If the number means no table
- * here, or one of another name, 0 takes its place.
- *
- * "names" is the column table_names: if a table has the same number here as there, its name
- * tells whether it is the same one.
+ * Returns the name that table_names has for the table at this index of the list, and sets
+ * *number.  Returns NULL if there is none.
  */
-ArrayType *
-poser_tables_arrive(ArrayType *tables, ArrayType *names)
+static const char *
+noted_name(char **names, int n, int index, Oid *number)
+{
+	char *end;
+
+	if (index + 1 >= n || names[index + 1] == NULL || !isdigit((unsigned char) names[index + 1][0]))
+		return NULL;
+	*number = strtoul(names[index + 1], &end, 10);
+	return end[0] == ' ' && end[1] != '\0' ? end + 1 : NULL;
+}
+
+/*
+ * Make the list of tables of a consumer that comes from elsewhere right in this database.  In
+ * a dump a table is a name, and a table that had been dropped is a number.  If the number
+ * means no table here, or one of another name, 0 takes its place.
+ *
+ * *names is the column table_names, which can be NULL: if a table has the same number here as
+ * there, its name tells whether it is the same one.  It gets the numbers and names of this
+ * database, so that this can be told again when the consumer goes on to a third one.
+ */
+void
+poser_tables_arrive(ArrayType **tables, ArrayType **names)
 {
 	int n;
 	int nnames;
-	Oid *relids = table_oids(tables, &n);
-	char **strings = array_strings(names, &nnames);
+	Oid *relids = table_oids(*tables, &n);
+	char **strings = array_strings(*names, &nnames);
+	const char **found;
 
 	/* in the same database a number means the same table */
 	if (nnames > 0 && strings[0] != NULL && strcmp(strings[0], database_identity()) == 0)
-		return tables;
+		return;
+	found = palloc(Max(n, 1) * sizeof(char *));
 	for (int i = 0; i < n; i++)
 	{
-		char *name = name_if_exists(relids[i]);
-		const char *noted = noted_name(strings, nnames, relids[i]);
+		Oid number = InvalidOid;
+		const char *noted = noted_name(strings, nnames, i, &number);
 
-		if (name == NULL || (noted != NULL && strcmp(noted, name) != 0))
+		found[i] = name_if_exists(relids[i]);
+		if (found[i] == NULL || (noted != NULL && number == relids[i] && strcmp(noted, found[i]) != 0))
+		{
 			relids[i] = InvalidOid;
+			found[i] = noted;
+		}
 	}
-	return make_list(relids, n);
+	*tables = make_list(relids, n);
+	*names = make_names(relids, found, n);
 }
 
 /*
@@ -257,7 +273,7 @@ find_listed(PoserConsumer *consumer, Oid nspid, Oid relid, int index, PoserTrack
 {
 	char *name = name_if_exists(relid);
 	char *of = consumer == NULL ? "" : psprintf(" of consumer \"%s\"", NameStr(*consumer->name));
-	char *hint = consumer == NULL ? "Call poser_track() for it." : "Call poser_track() for it, or change the column \"tables\" of poser_datasync_consumer.";
+	char *hint = consumer == NULL || consumer->tables == NULL ? "Call poser_track() for it." : "Call poser_track() for it, or change the column \"tables\" of poser_datasync_consumer.";
 	List *bindings;
 	ListCell *lc;
 	int n = 0;
@@ -266,16 +282,12 @@ find_listed(PoserConsumer *consumer, Oid nspid, Oid relid, int index, PoserTrack
 	{
 		int nnames;
 		char **strings = array_strings(consumer == NULL ? NULL : consumer->table_names, &nnames);
-		const char *noted = noted_name(strings, nnames, relid);
-		char *end;
+		Oid number;
+		const char *noted = noted_name(strings, nnames, index, &number);
 
-		/* after a restore there is no number, but its place in the list tells which one it was */
-		if (noted == NULL && index + 1 < nnames && strings[index + 1] != NULL &&
-			(end = strchr(strings[index + 1], ' ')) != NULL)
-			noted = end + 1;
 		complain(problem, ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
-				 noted != NULL && noted[0] != '\0' ? psprintf("table %s%s does not exist", noted, of)
-												   : psprintf("table with OID %u%s does not exist", relid, of),
+				 noted != NULL ? psprintf("table %s%s does not exist", noted, of)
+							   : psprintf("table with OID %u%s does not exist", relid, of),
 				 consumer == NULL ? "A consumer can only get the changes of a table that has a history."
 								  : "Change the column \"tables\" of poser_datasync_consumer.");
 		return false;
@@ -440,13 +452,22 @@ poser_feed_tables(PoserConsumer *consumer, char **problem, bool ungranted)
 	{
 		ListCell *lc;
 
-		foreach(lc, poser_tracked_tables(consumer->nspid))
+		foreach(lc, poser_tracked_tables(consumer->nspid, true))
 		{
 			PoserTracked *tracked = lfirst(lc);
+			PoserTracked other;
 			PoserFeedTable *table;
 
 			CHECK_FOR_INTERRUPTS();
-			if (OidIsValid(tracked->binding) && (!is_owned(tracked->relid) || !(is_granted(tracked, problem) || ungranted)))
+			if (OidIsValid(tracked->binding) && !is_owned(tracked->relid))
+				continue;
+			/* it may count again, so its changes are not passed over, unless another one has taken its place */
+			if (!tracked->counts)
+			{
+				(void) find_listed(consumer, consumer->nspid, tracked->relid, 0, &other, problem);
+				continue;
+			}
+			if (OidIsValid(tracked->binding) && !(is_granted(tracked, problem) || ungranted))
 				continue;
 			table = palloc0(sizeof(PoserFeedTable));
 			table->tracked = *tracked;
@@ -483,17 +504,19 @@ poser_feed_check(PoserConsumer *consumer)
 	static Oid checked_relid = InvalidOid;
 	static uint32 checked_list;
 	static uint64 checked_changes;
+	uint64 changes = poser_relation_changes();
 	uint32 hash;
 
 	if (consumer->tables == NULL)
 		return;
 	hash = hash_bytes((unsigned char *) consumer->tables, VARSIZE(consumer->tables));
-	if (checked_relid == consumer->relid && checked_list == hash && checked_changes == poser_relation_changes())
+	if (checked_relid == consumer->relid && checked_list == hash && checked_changes == changes)
 		return;
+	/* a relation that changes while this looks is looked at again by the next call */
 	list_free_deep(poser_feed_tables(consumer, NULL, false));
 	checked_relid = consumer->relid;
 	checked_list = hash;
-	checked_changes = poser_relation_changes();
+	checked_changes = changes;
 }
 
 /*

@@ -90,7 +90,7 @@ typedef struct PoserFeedTable
 
 extern ArrayType *poser_tables_check(ArrayType *tables, Oid nspid);
 extern ArrayType *poser_tables_name(ArrayType *tables);
-extern ArrayType *poser_tables_arrive(ArrayType *tables, ArrayType *names);
+extern void poser_tables_arrive(ArrayType **tables, ArrayType **names);
 extern List *poser_feed_tables(PoserConsumer *consumer, char **problem, bool ungranted);
 extern void poser_feed_check(PoserConsumer *consumer);
 extern bool poser_feed_look(const PoserFeedTable *table, Snapshot snapshot, ScanDirection direction, int64 after,

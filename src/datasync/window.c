@@ -686,24 +686,27 @@ static HeapTuple
 let_tables_arrive(Relation rel, HeapTuple tuple)
 {
 	TupleDesc desc = RelationGetDescr(rel);
-	int column;
-	int names_column;
-	Datum value;
-	Datum names;
-	bool isnull;
-	bool names_isnull;
+	int columns[2];
+	Datum values[2];
+	bool nulls[2];
+	ArrayType *tables;
+	ArrayType *names;
 
 	if (get_attnum(RelationGetRelid(rel), "tables") == InvalidAttrNumber)
 		return tuple;
-	column = poser_own_column(rel, "tables", REGCLASSARRAYOID);
-	names_column = poser_own_column(rel, "table_names", TEXTARRAYOID);
-	value = heap_getattr(tuple, column, desc, &isnull);
-	if (isnull)
+	columns[0] = poser_own_column(rel, "tables", REGCLASSARRAYOID);
+	columns[1] = poser_own_column(rel, "table_names", TEXTARRAYOID);
+	for (int i = 0; i < lengthof(columns); i++)
+		values[i] = heap_getattr(tuple, columns[i], desc, &nulls[i]);
+	if (nulls[0])
 		return tuple;
-	names = heap_getattr(tuple, names_column, desc, &names_isnull);
-	value = PointerGetDatum(poser_tables_arrive(DatumGetArrayTypeP(value),
-												names_isnull ? NULL : DatumGetArrayTypeP(names)));
-	return heap_modify_tuple_by_cols(tuple, desc, 1, &column, &value, &isnull);
+	tables = DatumGetArrayTypeP(values[0]);
+	names = nulls[1] ? NULL : DatumGetArrayTypeP(values[1]);
+	poser_tables_arrive(&tables, &names);
+	values[0] = PointerGetDatum(tables);
+	values[1] = PointerGetDatum(names);
+	nulls[1] = false;
+	return heap_modify_tuple_by_cols(tuple, desc, lengthof(columns), columns, values, nulls);
 }
 
 /*

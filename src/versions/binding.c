@@ -306,7 +306,7 @@ poser_binding_detached(Oid relid, Oid nspid, const List *tree)
 }
 
 List *
-poser_tracked_tables(Oid nspid)
+poser_tracked_tables(Oid nspid, bool all)
 {
 	List *result = NIL;
 	List *bindings = poser_tracked_bindings(nspid);
@@ -326,7 +326,7 @@ poser_tracked_tables(Oid nspid)
 	{
 		PoserTracked *tracked = lfirst(lc);
 
-		if (tracked->counts)
+		if (all || tracked->counts)
 			result = lappend(result, tracked);
 	}
 	return result;

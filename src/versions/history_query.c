@@ -313,6 +313,17 @@ poser_history_append_restriction(StringInfo sql, const PoserVersioned *versioned
 	appendStringInfoString(sql, ")::pg_catalog.record)");
 }
 
+/* Raises an error if the table has no key, so that its versions cannot be told to be of one row. */
+void
+poser_history_check_key(const PoserVersioned *versioned)
+{
+	if (versioned->nkeys == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("table \"%s\" has no primary key", get_rel_name(versioned->relid)),
+				 errdetail("Its history does not say which versions are of one row.")));
+}
+
 /* Raises an error unless the current user may read the versions, all columns of them. */
 void
 poser_history_check_select(const PoserVersioned *versioned)

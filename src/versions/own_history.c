@@ -90,17 +90,6 @@ describe_target(FunctionCallInfo fcinfo, Oid relid)
 	return result;
 }
 
-/* Raises an error if the table has no key, so that its versions cannot be told to be of one row. */
-static void
-check_key(const PoserVersioned *versioned)
-{
-	if (versioned->nkeys == 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-				 errmsg("table \"%s\" has no primary key", get_rel_name(versioned->relid)),
-				 errdetail("Its history does not say which versions are of one row.")));
-}
-
 /*
  * Append a query for the versions "v" that match, or whose version before matches.
  * Without a condition on other columns than those of the key these are
@@ -311,7 +300,7 @@ poser_history(PG_FUNCTION_ARGS)
 	history = poser_history_begin(fcinfo, versioned, 1, true);
 	restricted = poser_history_is_restricted(versioned);
 	if (restricted)
-		check_key(versioned);
+		poser_history_check_key(versioned);
 	pairs = !match->whole_key || restricted;
 	query.nargs = match->nargs;
 	if (!pairs)
@@ -364,7 +353,7 @@ poser_as_of(PG_FUNCTION_ARGS)
 				 errhint("Name the table as in poser_as_of(NULL::customer, ...).")));
 	check_argument(fcinfo, 1, "at");
 	versioned = describe_target(fcinfo, relid);
-	check_key(versioned);
+	poser_history_check_key(versioned);
 	poser_history_as_of_matching(fcinfo, versioned, PG_GETARG_TIMESTAMPTZ(1), match_argument(fcinfo, 2));
 	return (Datum) 0;
 }
@@ -386,7 +375,7 @@ poser_revert(PG_FUNCTION_ARGS)
 	check_argument(fcinfo, 2, "transaction_id");
 	PreventCommandIfReadOnly("poser_revert()");
 	versioned = describe_target(fcinfo, PG_GETARG_OID(0));
-	check_key(versioned);
+	poser_history_check_key(versioned);
 	match = poser_match_read(versioned, match_argument(fcinfo, 1));
 	if (match->ncolumns == 0)
 		ereport(ERROR,

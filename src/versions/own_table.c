@@ -323,6 +323,31 @@ poser_tracked_relation(const PoserVersioned *versioned)
 }
 
 /*
+ * Find the binding of a table that is locked or, for a partition, that of the tracked table
+ * above it.  Locks the table of versions with "lockmode" until the transaction ends.
+ * Returns false if the table is not tracked.
+ */
+bool
+poser_own_lock(Oid relid, Oid nspid, LOCKMODE lockmode, PoserTracked *tracked)
+{
+	PoserTracked again;
+
+	/* lock, then look again: the table can have been bound anew, or to other versions, meanwhile */
+	for (;;)
+	{
+		uint64 changes = poser_relation_changes();
+
+		if (!poser_tracked_find(relid, nspid, tracked))
+			return false;
+		LockRelationOid(tracked->versions, lockmode);
+		if (changes == poser_relation_changes() ||
+			(poser_tracked_find(relid, nspid, &again) && again.binding == tracked->binding))
+			return true;
+		UnlockRelationOid(tracked->versions, lockmode);
+	}
+}
+
+/*
  * Describe the history of a table that is open and locked or, for a partition, that of the
  * tracked table above it.  Locks the table of versions with "lockmode" until the
  * transaction ends.  Returns false if the table is not tracked.  Raises an error (55000) if
@@ -333,25 +358,13 @@ bool
 poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode, PoserOwnColumns *columns)
 {
 	PoserTracked tracked;
-	PoserTracked again;
 	Relation target;
 	Relation versions;
 	const char *problem;
 
-	/* lock, then look again: the table can have been bound to other versions meanwhile */
-	for (;;)
-	{
-		uint64 changes = poser_relation_changes();
-
-		if (!poser_tracked_find(RelationGetRelid(rel), nspid, &tracked))
-			return false;
-		Assert(OidIsValid(tracked.binding));
-		LockRelationOid(tracked.versions, lockmode);
-		if (changes == poser_relation_changes() ||
-			(poser_tracked_find(RelationGetRelid(rel), nspid, &again) && again.binding == tracked.binding))
-			break;
-		UnlockRelationOid(tracked.versions, lockmode);
-	}
+	if (!poser_own_lock(RelationGetRelid(rel), nspid, lockmode, &tracked))
+		return false;
+	Assert(OidIsValid(tracked.binding));
 	versions = table_open(tracked.versions, NoLock);
 	target = RelationIdGetRelation(tracked.relid);
 	if (target == NULL)

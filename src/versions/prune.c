@@ -257,9 +257,9 @@ poser_prune_delete_ids(const PoserPruning *pruning, const PoserVersioned *versio
  * accordingly.  *nfound becomes how many versions they were.  Returns how many were
  * deleted.  "position", if it is not NULL, becomes that of the last row that was looked at.
  */
-int64
-poser_prune_delete(const PoserPruning *pruning, const PoserVersioned *versioned, int nrows, int64 limit, int *nfound,
-				   PoserPosition *position, PoserHorizon *horizon)
+static int64
+prune_delete(const PoserPruning *pruning, const PoserVersioned *versioned, int nrows, int64 limit, int *nfound,
+			 PoserPosition *position, PoserHorizon *horizon)
 {
 	SPITupleTable *found = SPI_tuptable;
 	Datum ids[PRUNED_AT_A_TIME];
@@ -295,9 +295,36 @@ poser_prune_delete(const PoserPruning *pruning, const PoserVersioned *versioned,
 }
 
 /*
+ * Delete the versions that a query finds, and raise the horizon accordingly.  They are read
+ * by a cursor and deleted in parts, so that memory stays bounded.  The query's columns, and
+ * "position", are those of prune_delete().  *total becomes how many versions were found.
+ * Returns how many were deleted.
+ */
+int64
+poser_prune_found(const PoserPruning *pruning, const PoserVersioned *versioned, const PoserQuery *query, int64 *total,
+				  PoserPosition *position, PoserHorizon *horizon)
+{
+	Portal portal = poser_open_cursor_for(query);
+	int64 result = 0;
+
+	*total = 0;
+	for (;;)
+	{
+		int nfound;
+
+		SPI_cursor_fetch(portal, true, PRUNED_AT_A_TIME);
+		if (SPI_processed == 0)
+			break;
+		result += prune_delete(pruning, versioned, SPI_processed, PRUNED_AT_A_TIME, &nfound, position, horizon);
+		*total += nfound;
+	}
+	SPI_cursor_close(portal);
+	return result;
+}
+
+/*
  * Remove at most "limit" versions of one table, by transactions up to this one, and raise
- * the horizon accordingly.  Returns how many were removed.  They are read by a cursor and
- * deleted in parts, so that memory stays bounded.
+ * the horizon accordingly.  Returns how many were removed.
  *
  * "position" is NULL, or it has "since" and becomes the position of the last version that
  * was removed; complete if there are no more.
@@ -307,9 +334,8 @@ poser_prune_pass(const PoserPruning *pruning, const PoserVersioned *versioned, i
 				 PoserPosition *position, PoserHorizon *horizon)
 {
 	PoserPruneQuery query;
-	int64 result = 0;
-	int64 total = 0;
-	Portal portal;
+	int64 result;
+	int64 total;
 
 	poser_prune_query_begin(&query, pruning);
 	query.query.sql = old_versions_query(pruning, versioned, position != NULL, query.query.nargs);
@@ -321,18 +347,7 @@ poser_prune_pass(const PoserPruning *pruning, const PoserVersioned *versioned, i
 		poser_prune_query_add(&query, position->since);
 		query.query.cursor_options = CURSOR_OPT_CUSTOM_PLAN;
 	}
-	portal = poser_open_cursor_for(&query.query);
-	for (;;)
-	{
-		int nfound;
-
-		SPI_cursor_fetch(portal, true, PRUNED_AT_A_TIME);
-		if (SPI_processed == 0)
-			break;
-		result += poser_prune_delete(pruning, versioned, SPI_processed, PRUNED_AT_A_TIME, &nfound, position, horizon);
-		total += nfound;
-	}
-	SPI_cursor_close(portal);
+	result = poser_prune_found(pruning, versioned, &query.query, &total, position, horizon);
 	if (total > 0 && !versioned->own)
 		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
 	if (position != NULL)
@@ -363,7 +378,7 @@ prune_after(const PoserPruning *pruning, const PoserVersioned *versioned, int64 
 		pfree(DatumGetPointer(values[1]));
 
 		/* of the last row of a full result it is not known what has replaced it */
-		result += poser_prune_delete(pruning, versioned, Min(nrows, PRUNED_AT_A_TIME), limit - total, &nfound, position, horizon);
+		result += prune_delete(pruning, versioned, Min(nrows, PRUNED_AT_A_TIME), limit - total, &nfound, position, horizon);
 		total += nfound;
 		position->complete = (nrows <= PRUNED_AT_A_TIME && total < limit);
 	}
@@ -654,7 +669,7 @@ prune(PoserPruning *pruning, PoserTracked *tracked)
 
 	/* what is to be pruned, and may the current user do so? */
 	if (tracked == NULL)
-		own = own_tables_to_prune(poser_tracked_tables(pruning->nspid));
+		own = own_tables_to_prune(poser_tracked_tables(pruning->nspid, false));
 	else if (!is_fixed)
 	{
 		poser_check_owner(tracked->versions);

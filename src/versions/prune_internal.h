@@ -64,8 +64,8 @@ typedef struct PoserPruneHorizons
 #define PRUNED_AT_A_TIME 1000
 
 /* prune.c */
-extern int64 poser_prune_delete(const PoserPruning *pruning, const PoserVersioned *versioned, int nrows, int64 limit,
-								int *nfound, PoserPosition *position, PoserHorizon *horizon);
+extern int64 poser_prune_found(const PoserPruning *pruning, const PoserVersioned *versioned, const PoserQuery *query,
+							   int64 *total, PoserPosition *position, PoserHorizon *horizon);
 extern int64 poser_prune_delete_ids(const PoserPruning *pruning, const PoserVersioned *versioned, Datum *ids, int n);
 extern int64 poser_prune_pass(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id,
 							  int64 limit, PoserPosition *position, PoserHorizon *horizon);

@@ -59,8 +59,8 @@
 #define SMALL_TABLE_PAGES 128
 
 /*
- * Remove at most "limit" last versions of rows whose delete is old, and which have no
- * other version any more.  Raises the horizon accordingly.  Returns how many were removed.
+ * Returns the query for at most $2 last versions of rows whose delete is old, as
+ * poser_prune_found() expects it:
  *
  *	SELECT v.change_id, v.change_id, v.transaction_id
  *	  FROM customer_version AS v
@@ -95,30 +95,24 @@ gone_query(const PoserPruning *pruning, const PoserVersioned *versioned, int nar
 	return sql.data;
 }
 
+/*
+ * Remove at most "limit" last versions of rows whose delete is old.  Raises the horizon
+ * accordingly.  Returns how many were removed.
+ */
 int64
 poser_prune_gone(const PoserPruning *pruning, const PoserVersioned *versioned, int64 transaction_id, int64 limit,
 				 PoserHorizon *horizon)
 {
 	PoserPruneQuery query;
-	int64 result = 0;
-	Portal portal;
+	int64 result;
+	int64 total;
 
 	poser_prune_query_begin(&query, pruning);
 	query.query.sql = gone_query(pruning, versioned, query.query.nargs);
 	poser_prune_query_add(&query, transaction_id);
 	poser_prune_query_add(&query, limit);
-	portal = poser_open_cursor_for(&query.query);
-	for (;;)
-	{
-		int nfound;
-
-		SPI_cursor_fetch(portal, true, PRUNED_AT_A_TIME);
-		if (SPI_processed == 0)
-			break;
-		result += poser_prune_delete(pruning, versioned, SPI_processed, PRUNED_AT_A_TIME, &nfound, NULL, horizon);
-	}
-	SPI_cursor_close(portal);
-	if (result > 0 && !versioned->own)
+	result = poser_prune_found(pruning, versioned, &query.query, &total, NULL, horizon);
+	if (total > 0 && !versioned->own)
 		horizon->transaction_id = Max(horizon->transaction_id, transaction_id);
 	return result;
 }
@@ -678,6 +672,9 @@ poser_prune_own_table(PoserPruning *pruning, const PoserTracked *tracked, bool w
 		return;
 	}
 	poser_tracked_describe(&versioned, tracked->relid, pruning->nspid, RowExclusiveLock);
+	/* a call that is to erase certain rows must not leave them silently */
+	if (pruning->object != NULL)
+		poser_history_check_key(&versioned);
 	/* it can have been bound to other versions before it was locked; a later call prunes these */
 	if (versioned.nkeys > 0 && versioned.versions == tracked->versions)
 	{

@@ -13,7 +13,10 @@
 
 #include "access/table.h"
 #include "access/tableam.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
+#include "commands/trigger.h"
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
@@ -137,6 +140,89 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
 	return result;
 }
 
+/* Has a table of versions the three columns that its binding names, with their types, so that it was found by them? */
+static bool
+has_named_columns(Relation versions, const Trigger *trigger)
+{
+	const Oid types[] = {INT2OID, INT8OID, INT8OID};
+
+	if (trigger == NULL || trigger->tgnargs < POSER_BINDING_FIXED)
+		return false;
+	for (int i = 0; i < lengthof(types); i++)
+	{
+		AttrNumber column = get_attnum(RelationGetRelid(versions), trigger->tgargs[2 + i]);
+
+		if (column <= 0 || TupleDescAttr(RelationGetDescr(versions), column - 1)->atttypid != types[i])
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Collect the values of all columns of type bigint, one of which can be that with the
+ * transactions, in a table of versions and its partitions.  Returns false if one of them cannot
+ * be locked at once.
+ */
+static bool
+collect_from_all_columns(Tuplestorestate *used, TupleDesc desc, Oid versions, int64 transaction_id)
+{
+	List *relids = find_all_inheritors(versions, NoLock, NULL);
+	ListCell *lc;
+
+	foreach(lc, relids)
+	{
+		Relation rel;
+
+		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+			return false;
+		rel = try_table_open(lfirst_oid(lc), NoLock);
+		if (rel == NULL)
+			continue;
+		for (int i = 0; rel->rd_rel->relkind == RELKIND_RELATION && i < RelationGetDescr(rel)->natts; i++)
+		{
+			Form_pg_attribute att = TupleDescAttr(RelationGetDescr(rel), i);
+
+			if (!att->attisdropped && att->atttypid == INT8OID)
+				read_transactions(rel, i + 1, used, desc, transaction_id);
+		}
+		table_close(rel, AccessShareLock);
+	}
+	list_free(relids);
+	return true;
+}
+
+/*
+ * Collect the transactions of bound tables of versions in which one of the three columns was
+ * renamed or has another type, so that poser_collect_transactions() does not find them.
+ * Returns false as that function does.
+ */
+static bool
+collect_from_renamed(Tuplestorestate *used, TupleDesc desc, const PoserPruning *pruning, int64 transaction_id)
+{
+	List *bindings = poser_tracked_bindings(pruning->nspid);
+	ListCell *lc;
+
+	foreach(lc, bindings)
+	{
+		PoserTracked *tracked = lfirst(lc);
+		Relation rel;
+		bool renamed;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!ConditionalLockRelationOid(tracked->versions, AccessShareLock))
+			return false;
+		rel = try_table_open(tracked->versions, NoLock);
+		if (rel == NULL)
+			continue;
+		renamed = !has_named_columns(rel, poser_binding_trigger(rel, tracked->binding));
+		table_close(rel, AccessShareLock);
+		if (renamed && !collect_from_all_columns(used, desc, tracked->versions, transaction_id))
+			return false;
+	}
+	list_free_deep(bindings);
+	return true;
+}
+
 /*
  * Read the horizons of all own tables.  *state becomes a number that differs after an own
  * table was pruned, tracked or dropped.  It depends on the transactions that have written the
@@ -173,8 +259,9 @@ poser_prune_read_horizons(const PoserPruning *pruning, PoserPruneHorizons *horiz
  *
  * "poser_used" has the transactions of all versions that there are, and of the horizons of
  * own tables: these give the time of the oldest state that is left.  The statement uses the
- * active snapshot, which is older than the look at the versions.  So it does not see transactions that have committed since.  If not all tables
- * of versions could be read, no transaction is removed, and the result is false.
+ * active snapshot, which is older than the look at the versions.  So it does not see
+ * transactions that have committed since.  If not all tables of versions could be read, no
+ * transaction is removed, and the result is false.
  */
 bool
 poser_prune_transactions(const PoserPruning *pruning, const PoserPruneHorizons *horizons, int64 transaction_id)
@@ -194,7 +281,8 @@ poser_prune_transactions(const PoserPruning *pruning, const PoserPruneHorizons *
 	TupleDescFinalize(desc);
 	poser_progress_table(pruning->progress, "poser_prune_versions", InvalidOid);
 	poser_progress_report(pruning->progress, "reading the transactions of versions", 0);
-	result = poser_collect_transactions(used, desc, NULL, 0, transaction_id);
+	result = poser_collect_transactions(used, desc, NULL, 0, transaction_id) &&
+			 collect_from_renamed(used, desc, pruning, transaction_id);
 	if (result)
 	{
 		for (int i = 0; i < horizons->n; i++)

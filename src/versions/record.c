@@ -385,7 +385,7 @@ static void
 record_all(Recording *recording)
 {
 	PoserVersioned tables[POSER_VERSIONED_TABLES];
-	List *tracked = poser_tracked_tables(recording->nspid);
+	List *tracked = poser_tracked_tables(recording->nspid, false);
 	bool has_own = false;
 	ListCell *lc;
 

@@ -510,6 +510,26 @@ versions_lock(const PoserTrack *track)
 			   : RowExclusiveLock;
 }
 
+/* Find the relation of this name, and lock it.  track->versions is InvalidOid if there is none. */
+static void
+lock_versions_by_name(PoserTrack *track, Oid nspid, const char *name)
+{
+	for (;;)
+	{
+		LOCKMODE lockmode;
+
+		track->versions = get_relname_relid(name, nspid);
+		if (!OidIsValid(track->versions))
+			return;
+		lockmode = track->looking ? AccessShareLock : versions_lock(track);
+		LockRelationOid(track->versions, lockmode);
+		/* lock, then look again: it can have been dropped or renamed meanwhile */
+		if (get_relname_relid(name, nspid) == track->versions)
+			return;
+		UnlockRelationOid(track->versions, lockmode);
+	}
+}
+
 /* Take a table of versions that is there, or make a new one. */
 static void
 begin_versions(PoserTrack *track)
@@ -521,7 +541,7 @@ begin_versions(PoserTrack *track)
 	bool quiet;
 
 	versions_name(track, &nspid, &name);
-	track->versions = get_relname_relid(name, nspid);
+	lock_versions_by_name(track, nspid, name);
 	track->partial = !track->existing && poser_track_has_rows(track);
 	if (!OidIsValid(track->versions))
 	{
@@ -529,7 +549,7 @@ begin_versions(PoserTrack *track)
 			poser_track_make_versions(track, nspid, name);
 		return;
 	}
-	versions = relation_open(track->versions, track->looking ? AccessShareLock : versions_lock(track));
+	versions = relation_open(track->versions, NoLock);
 	detail = no_versions(track, versions);
 	if (detail != NULL)
 		versions_error(track, versions, detail);
@@ -560,11 +580,11 @@ check_versions_argument(const PoserTrack *track)
 				errhint("Leave out the argument \"versions\", or call poser_untrack() first."));
 }
 
-/* Go on with the table of versions that is bound. */
+/* Go on with the table of versions that is bound.  It is locked. */
 static void
 continue_versions(PoserTrack *track, Relation rel)
 {
-	Relation versions = table_open(track->versions, track->looking ? AccessShareLock : RowExclusiveLock);
+	Relation versions = table_open(track->versions, NoLock);
 	const Trigger *trigger = poser_binding_trigger(versions, track->binding_trigger);
 	PoserBinding binding;
 
@@ -580,7 +600,7 @@ continue_versions(PoserTrack *track, Relation rel)
 	track->transaction_id = pstrdup(binding.transaction_id);
 	track->change_id = pstrdup(binding.change_id);
 	poser_track_match_columns(track, &binding, rel, versions);
-	table_close(versions, track->looking ? AccessShareLock : NoLock);
+	table_close(versions, NoLock);
 }
 
 /* Has a table row-level security? */
@@ -644,7 +664,7 @@ compare_and_make(PoserTrack *track)
 	check_table(rel, track->nspid);
 	check_partitions(track);
 	track->todo = track->alters = track->compare = track->is_new = false;
-	track->bound = poser_tracked_find(track->relid, track->nspid, &tracked);
+	track->bound = poser_own_lock(track->relid, track->nspid, track->looking ? AccessShareLock : RowExclusiveLock, &tracked);
 	track->versions = track->bound ? tracked.versions : InvalidOid;
 	track->binding_trigger = track->bound ? tracked.binding : InvalidOid;
 	track->quiet = is_first_call(track);
@@ -726,6 +746,8 @@ poser_track_table(Oid nspid, Oid relid, List *exclude, bool has_exclude, const c
 	track.looking = true;
 	track.tree = find_all_inheritors(relid, AccessShareLock, NULL);
 	compare_and_make(&track);
+	if (track.bound)
+		UnlockRelationOid(track.versions, AccessShareLock);
 	for (int i = 0; i < list_length(track.tree); i++)
 		UnlockRelationOid(list_nth_oid(track.tree, i), AccessShareLock);
 	if (!track.todo)

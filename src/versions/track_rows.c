@@ -320,14 +320,30 @@ last_given_id(const PoserVersioned *versioned)
 	return result;
 }
 
+/* Raises an error if a version in a history that is taken up has no value in a column that only the versions have. */
+static void
+check_bookkeeping(const PoserVersioned *versioned, Relation versions, TupleTableSlot *version)
+{
+	const AttrNumber columns[] = {versioned->operation_type, versioned->transaction_id, versioned->change_id};
+
+	for (int i = 0; i < lengthof(columns); i++)
+		if (slot_attisnull(version, columns[i]))
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("cannot take up the history in relation \"%s\"", RelationGetRelationName(versions)),
+					errdetail("A version has no value in column \"%s\".",
+							  NameStr(TupleDescAttr(RelationGetDescr(versions), columns[i] - 1)->attname)));
+}
+
 /*
- * Raises an error if a history that is taken up belongs to other transactions than those
- * of this database.  The history stays, for instance, when the extension is dropped with
+ * Raises an error if a history that is taken up is not complete, or belongs to other
+ * transactions than those of this database.  The history stays, for instance, when the extension is dropped with
  * CASCADE.  When it is created again, ids begin anew, and the versions would seem to be of
- * the new transactions.  A change_id that has not been given here tells such a history.
+ * the new transactions.  Two things tell such a history: a change_id that has not been given
+ * here, and one that has been given to a transaction, because a sequence gives both.
  */
 static void
-check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
+check_history(const PoserTrack *track, const PoserVersioned *versioned)
 {
 	Relation versions = table_open(track->versions, AccessShareLock);
 	PoserTransactions *transactions = poser_transactions_open(versioned->transactions);
@@ -335,6 +351,7 @@ check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
 	PoserTableScan scan;
 	int64 greatest = 0;
 	bool found = false;
+	bool others = false;
 	ListCell *lc;
 
 	foreach(lc, find_all_inheritors(track->versions, AccessShareLock, NULL))
@@ -345,20 +362,27 @@ check_transactions(const PoserTrack *track, const PoserVersioned *versioned)
 	PushActiveSnapshot(GetLatestSnapshot());
 	poser_transactions_begin(transactions, true);
 	poser_scan_begin(&scan, relids, versions);
-	while (poser_scan_next(&scan))
+	while (!others && poser_scan_next(&scan))
 	{
-		greatest = Max(greatest, poser_version_change_id(versioned, scan.slot));
-		found = found || poser_transactions_find(transactions, poser_version_transaction_id(versioned, scan.slot));
+		int64 change_id = poser_version_change_id(versioned, scan.slot);
+
+		check_bookkeeping(versioned, versions, scan.slot);
+		greatest = Max(greatest, change_id);
+		if (poser_transactions_find(transactions, poser_version_transaction_id(versioned, scan.slot)))
+		{
+			found = true;
+			others = poser_transactions_find(transactions, change_id);
+		}
 	}
 	poser_scan_end(&scan);
 	poser_transactions_end(transactions);
 	PopActiveSnapshot();
-	if (found && greatest > last_given_id(versioned))
+	if (others || (found && greatest > last_given_id(versioned)))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("cannot take up the history in relation \"%s\"", RelationGetRelationName(versions)),
 				errdetail("It names transactions of another database, or of an extension that was dropped, and their ids are in use here."),
-				errhint("Take up such histories before anything else is recorded, or name another table of versions."));
+				errhint("Take up such histories before anything else is recorded, the one with the greatest change_id first, or name another table of versions."));
 	poser_transactions_close(transactions);
 	table_close(versions, AccessShareLock);
 }
@@ -371,7 +395,7 @@ begin_rows(PoserTrack *track, const PoserVersioned *versioned)
 
 	if (has_history)
 	{
-		check_transactions(track, versioned);
+		check_history(track, versioned);
 		restore_horizon(track, versioned);
 	}
 	track->compare = track->existing && has_history;

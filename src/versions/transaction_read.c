@@ -21,6 +21,7 @@
 #include "access/relscan.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/fmgroids.h"
@@ -214,7 +215,12 @@ find_after(PoserTransactions *transactions, int64 id, TimestampTz at, bool any)
 	return result;
 }
 
-/* Returns the greatest id of the transactions issued by this time, or 0; see the head of this file. */
+/*
+ * Returns the greatest id of the transactions issued by this time, or 0; see the head of
+ * this file.  If none was issued later, all changes belong to the state, and the result is
+ * PG_INT64_MAX.  There can be versions with greater ids than any transaction: those of a
+ * table that was dumped and restored alone, or that has outlived the extension.
+ */
 int64
 poser_transactions_at(PoserTransactions *transactions, TimestampTz at)
 {
@@ -223,9 +229,9 @@ poser_transactions_at(PoserTransactions *transactions, TimestampTz at)
 	int64 corrected;
 
 	if (!find_up_to(transactions, PG_INT64_MAX))
-		return 0;
+		return at >= GetCurrentTransactionStartTimestamp() ? PG_INT64_MAX : 0;
 	if (fetched_time(transactions) <= at)
-		return fetched_id(transactions);
+		return PG_INT64_MAX;
 	after = fetched_id(transactions);
 	while (after - before > 1)
 	{

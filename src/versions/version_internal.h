@@ -38,6 +38,7 @@ extern void poser_versioned_describe_indexes(PoserVersioned *versioned, Relation
 
 extern const char *poser_own_describe(PoserVersioned *versioned, Relation target, Relation versions,
 									  const PoserTracked *tracked, Oid nspid, PoserOwnColumns *columns);
+extern bool poser_own_lock(Oid relid, Oid nspid, LOCKMODE lockmode, PoserTracked *tracked);
 extern bool poser_own_open(PoserVersioned *versioned, Relation rel, Oid nspid, LOCKMODE lockmode,
 						   PoserOwnColumns *columns);
 extern bool poser_own_binding(const PoserVersioned *versioned, PoserBinding *binding);
@@ -164,6 +165,7 @@ typedef struct PoserReader
 extern void poser_history_become_owner(PoserReader *reader, Oid relid);
 extern void poser_history_become_reader(PoserReader *reader, const PoserVersioned *versioned);
 extern void poser_history_become_caller(PoserReader *reader);
+extern void poser_history_check_key(const PoserVersioned *versioned);
 extern void poser_history_check_select(const PoserVersioned *versioned);
 extern const char *poser_history_column(const PoserVersioned *versioned, AttrNumber column);
 extern AttrNumber poser_history_lookup_column(const PoserVersioned *versioned, const char *name, Oid keytype);

@@ -102,8 +102,11 @@ extern void poser_versioned_describe_all(PoserVersioned *tables, Oid nspid);
 
 /* binding.c */
 
-/* All tables that have a history in this schema, as a list of PoserTracked: the extension's own first.  Nothing is locked. */
-extern List *poser_tracked_tables(Oid nspid);
+/*
+ * All tables that have a history in this schema, as a list of PoserTracked: the extension's
+ * own first.  With "all" also bindings that do not count.  Nothing is locked.
+ */
+extern List *poser_tracked_tables(Oid nspid, bool all);
 
 /* Find the binding of a table or, for a partition, that of the tracked table above it.  Returns false if there is none that counts. */
 extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
@@ -115,7 +118,7 @@ extern bool poser_tracked_find(Oid relid, Oid nspid, PoserTracked *tracked);
  */
 extern void poser_tracked_describe(PoserVersioned *versioned, Oid relid, Oid nspid, LOCKMODE lockmode);
 
-/* As poser_tracked_tables(), but only bindings, and also those that do not count. */
+/* All bindings, also those that do not count. */
 extern List *poser_tracked_bindings(Oid nspid);
 extern List *poser_tracked_bindings_of(Oid relid, Oid nspid);
 

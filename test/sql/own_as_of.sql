@@ -133,7 +133,27 @@ SELECT * FROM poser_as_of(NULL::measure, 'infinity', '{"city": "Rome", "day": "2
 SELECT failure($$SELECT poser_as_of(NULL::measure_2, 'infinity')$$);
 SELECT failure($$SELECT * FROM poser_history('measure_1')$$);
 
+-- A table and its versions without their transactions, as after a restore of this table alone, or after DROP EXTENSION.
+DELETE FROM poser_transaction;
+SELECT count(*) FROM poser_as_of(NULL::measure, now());
+SELECT count(*) FROM poser_as_of(NULL::measure, now(), '{"city": "Rome", "day": "2026-02-06"}');
+SELECT count(*) FROM poser_as_of(NULL::measure, '2000-01-01');
+-- the ids of other transactions can be less than theirs
+INSERT INTO poser_transaction (id, issued_at, username, role_name) VALUES (1, now() - interval '1 hour', 'u', 'r');
+SELECT count(*) FROM poser_as_of(NULL::measure, now());
+SELECT count(*) FROM poser_as_of(NULL::measure, now(), '{"city": "Rome", "day": "2026-02-06"}');
+SELECT count(*) FROM poser_as_of(NULL::measure, now() - interval '2 hours');
+DELETE FROM poser_transaction;
+-- the extension is made again in the same session
 SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('measure');
+SELECT * FROM poser_as_of(NULL::measure, now()) ORDER BY city;
+UPDATE measure SET value = 3 WHERE city = 'Oslo';
+SELECT * FROM poser_as_of(NULL::measure, 'infinity') ORDER BY city;
+SELECT operation, new ->> 'value' AS value, issued_at IS NOT NULL AS has_time FROM poser_history('measure', '{"city": "Oslo"}');
+
 DROP EXTENSION poser CASCADE;
 DROP TABLE invoice_line, invoice_line_version, counter, counter_version, matches, measure, measure_version;
 DROP DOMAIN cents;

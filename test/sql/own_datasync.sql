@@ -197,17 +197,54 @@ UPDATE poser_datasync_consumer SET tables = '{poser_widget}' WHERE consumer = 's
 SELECT * FROM poser_datasync_changes('shop');
 SELECT consumer, problem FROM poser_datasync_status WHERE problem IS NOT NULL;
 
+-- Without a list, changes are not passed over while the owner of the versions does not let the
+-- owner of the table write them, and the table is not recorded.
+SELECT count(*) FROM (SELECT drain('all')) AS d;
+RESET ROLE;
+ALTER TABLE later_version OWNER TO regress_poser_app;
+GRANT INSERT, SELECT ON later_version TO regress_poser_owner;
+SET ROLE regress_poser_owner;
+INSERT INTO later VALUES ('kept', '2026-11-03');
+INSERT INTO poser_widget (uuid, description) VALUES ('kept', '');
+RESET ROLE;
+REVOKE INSERT ON later_version FROM regress_poser_owner;
+SET ROLE regress_poser_owner;
+SELECT * FROM poser_datasync_changes('all');
+SELECT pending, problem FROM poser_datasync_status WHERE consumer = 'all';
+RESET ROLE;
+GRANT INSERT ON later_version TO regress_poser_owner;
+SET ROLE regress_poser_owner;
+SELECT payload_type, payload_key FROM drain('all');
+-- Another table of versions can take the place of such a one.
+RESET ROLE;
+REVOKE INSERT ON later_version FROM regress_poser_owner;
+SET ROLE regress_poser_owner;
+SET client_min_messages = warning;
+SELECT poser_track('later', versions => 'later_history', existing => false);
+RESET client_min_messages;
+UPDATE later SET a = 'new' WHERE a = 'kept';
+SELECT payload_type, operation, payload_key FROM drain('all');
+SELECT problem FROM poser_datasync_status WHERE consumer = 'all';
+
 -- A consumer from another database.  There one table had been dropped, so that the dump has
 -- its number.  Here the number is another table's, or none's.
 INSERT INTO poser_datasync_consumer (consumer, own_after, tables, table_names)
 	VALUES ('same_name', 0, '{client}', ARRAY['1.1', format('%s regress_poser.client', 'client'::regclass::oid)]),
 	       ('by_name', 0, '{client}', ARRAY['1.1', '1 regress_poser.client']),
 	       ('same_number', 0, ARRAY['client'::regclass, 'later'], ARRAY['1.1', format('%s app.gone', 'client'::regclass::oid), '2 regress_poser.later']),
-	       ('no_number', 0, ARRAY[4000000000]::oid[]::regclass[], ARRAY['1.1', '4000000000 app.gone']);
+	       ('no_number', 0, ARRAY[4000000000]::oid[]::regclass[], ARRAY['1.1', '4000000000 app.gone']),
+	       -- a table has the number here that another one of the list had there
+	       ('moved_number', 0, '{client,later}', ARRAY['1.1', '1 regress_poser.client', format('%s regress_poser.later', 'client'::regclass::oid)]);
 SELECT consumer, tables, problem FROM poser_datasync_consumer JOIN poser_datasync_status USING (consumer)
  WHERE consumer LIKE '%\_n%' ORDER BY consumer COLLATE "C";
 SELECT count(*) > 0 AS some FROM poser_datasync_changes('same_name');
 SELECT * FROM poser_datasync_changes('same_number');
+-- The names are those of this database from now on: it may be dumped, too.
+SELECT consumer, split_part(table_names[1], '.', 2) = (SELECT oid::text FROM pg_database WHERE datname = current_database()) AS here,
+       (SELECT array_agg(CASE WHEN n.number = coalesce(to_regclass(n.name), 0::oid)::oid::text THEN n.name ELSE 'gone: ' || n.name END ORDER BY n.place)
+          FROM (SELECT place, split_part(name, ' ', 1) AS number, split_part(name, ' ', 2) AS name
+                  FROM unnest(table_names[2:]) WITH ORDINALITY AS u (name, place)) AS n) AS names
+  FROM poser_datasync_consumer WHERE consumer LIKE '%\_n%' ORDER BY consumer COLLATE "C";
 DELETE FROM poser_datasync_consumer WHERE consumer LIKE '%\_n%';
 
 -- Many tables with rows of any size, in pieces: nothing is lost, and the order is right.

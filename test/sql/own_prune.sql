@@ -182,9 +182,10 @@ UPDATE "S.1"."Odd" SET "a%n ""b" = 'z';
 SELECT poser_prune_versions('0', target => '"S.1"."Odd"');
 SELECT horizon('odd_version') IS NOT NULL AS has_horizon;
 
--- A table without a key has nothing to prune.  A partitioned table of versions has.
+-- A table without a key has nothing to prune, and a call that is to erase certain rows is an error.  A partitioned table of versions can be pruned.
 ALTER TABLE doc DROP CONSTRAINT doc_pkey;
 SELECT poser_prune_versions('0', target => 'doc');
+SELECT poser_prune_versions('0', target => 'doc', match => '{"body": "4"}', gone => true);
 CREATE TABLE parted_version (id int, name text, operation_type smallint, transaction_id bigint, change_id bigint) PARTITION BY RANGE (change_id);
 CREATE TABLE parted_version_1 PARTITION OF parted_version FOR VALUES FROM (0) TO (100000000);
 CREATE TABLE parted (id int PRIMARY KEY, name text);
@@ -273,6 +274,31 @@ SELECT poser_track('taken');
 SELECT operation, old ->> 'poser_change_id' AS old, new ->> 'poser_change_id' AS new FROM poser_history('taken', '{"id": 2}');
 SELECT * FROM poser_check('taken');
 DROP TABLE taken, taken_version;
+
+-- A column of the versions that is Poser's was renamed.  The table cannot be pruned, and the transactions of its versions stay.
+CREATE TABLE renamed (id int PRIMARY KEY, a int);
+SELECT poser_track('renamed');
+SET poser.comment = 'in versions with a renamed column';
+INSERT INTO renamed VALUES (1, 1);
+UPDATE renamed SET a = 2;
+RESET poser.comment;
+ALTER TABLE renamed_version RENAME transaction_id TO tx;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE renamed_version RENAME tx TO transaction_id;
+ALTER TABLE renamed_version RENAME operation_type TO op;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE renamed_version RENAME op TO operation_type;
+SELECT operation, comment FROM poser_history('renamed', '{"id": 1}');
+-- the same with partitions of the versions
+SET poser.comment = 'in partitions with a renamed column';
+UPDATE parted SET name = 'renamed' WHERE id = 1;
+RESET poser.comment;
+UPDATE parted SET name = 'later' WHERE id = 1;
+ALTER TABLE parted_version RENAME transaction_id TO tx;
+SELECT poser_prune_versions('0') >= 0 AS pruned;
+ALTER TABLE parted_version RENAME tx TO transaction_id;
+SELECT comment FROM poser_history('parted', '{"id": 1}', 2);
+DROP TABLE renamed, renamed_version;
 
 -- doc has lost its key
 SELECT * FROM poser_check();

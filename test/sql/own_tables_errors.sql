@@ -291,6 +291,45 @@ SELECT poser_track('kept');
 SELECT poser_track('kept', versions => 'kept_history');
 SELECT operation, new FROM poser_history('kept');
 DROP TABLE kept, kept_version, kept_history, other, other_version;
+-- also if all its ids have been given here again: a change has the id of a transaction
+CREATE TABLE kept (id int PRIMARY KEY, x text);
+CREATE TABLE other (id int PRIMARY KEY);
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('kept');
+INSERT INTO kept VALUES (1, 'one'), (2, 'two');
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('other');
+INSERT INTO other VALUES (1);
+INSERT INTO other VALUES (2);
+SELECT (SELECT max(change_id) FROM other_version) > (SELECT max(change_id) FROM kept_version) AS "all ids given";
+SELECT poser_track('kept');
+-- of two histories, the one with the greatest id comes first
+DROP TABLE other_version, kept_version;
+DROP EXTENSION poser CASCADE;
+CREATE EXTENSION poser;
+SELECT poser_track('other'), poser_track('kept');
+UPDATE kept SET x = 'three';
+DROP EXTENSION poser CASCADE;
+INSERT INTO kept VALUES (3, 'three');
+INSERT INTO other VALUES (3);
+CREATE EXTENSION poser;
+SELECT poser_track('kept'), poser_track('other');
+SELECT operation, username IS NULL AS unknown, new FROM poser_history('kept');
+SELECT operation, username IS NULL AS unknown, new FROM poser_history('other');
+-- a version without a place in the history, in a table of versions that may hold such
+CREATE TABLE part_version (id int, operation_type smallint, transaction_id bigint, change_id bigint) PARTITION BY RANGE (id);
+CREATE TABLE part_version_1 PARTITION OF part_version DEFAULT;
+INSERT INTO part_version VALUES (1, 0, 5, NULL);
+CREATE TABLE part (id int PRIMARY KEY);
+SELECT poser_track('part');
+UPDATE part_version SET change_id = 6, operation_type = NULL;
+SELECT poser_track('part', existing => false);
+DELETE FROM part_version;
+SELECT poser_track('part');
+DROP TABLE part, part_version;
+DROP TABLE kept, kept_version, other, other_version;
 
 DROP EXTENSION poser CASCADE;
 DROP TABLE mine, mine_version, closed, open_version, closed2;

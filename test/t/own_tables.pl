@@ -2,7 +2,7 @@
 # pg_restore and psql offer, by superuser and by an owner, with what users add to both
 # tables.  All is there afterwards, and recording goes on.  Where columns cannot be told any
 # more, nothing is recorded, and poser_check() has said so before the dump.  Then logical
-# replication, and a standby that is promoted.
+# replication, consumers that list tables, and a standby that is promoted.
 
 use strict;
 use warnings;
@@ -446,8 +446,72 @@ UPDATE zebra SET v = 'here' WHERE id = 8;
 SELECT v = 'here' FROM zebra_version ORDER BY change_id DESC LIMIT 1;
 SELECT * FROM poser_check();
 EOF
-$subscriber->stop;
 $node->safe_psql('publisher', q{SELECT pg_drop_replication_slot('s')});
+
+#
+# Consumers that list tables
+#
+
+# They keep their lists and their places in a restored database, in one that is restored
+# from that one, and on a subscriber.  A table that was dropped before the dump stays gone,
+# whatever has its number.
+create_database($node, 'consumers');
+my $listed_tables = <<'EOF';
+SET client_min_messages = warning;
+CREATE SCHEMA "Odd %s ""x";
+CREATE TABLE "Odd %s ""x"."Line ""%" (line int, item text, PRIMARY KEY (line, item));
+CREATE TABLE zebra (id int PRIMARY KEY, v text);
+CREATE TABLE gone (id int PRIMARY KEY);
+CREATE TABLE later_gone (id int PRIMARY KEY);
+CREATE TABLE unlisted (id int PRIMARY KEY);
+SELECT poser_track(t) FROM unnest('{zebra,gone,later_gone,unlisted,"\"Odd %s \"\"x\".\"Line \"\"%\""}'::regclass[]) t;
+EOF
+$node->safe_psql('consumers', $listed_tables . <<'EOF');
+SELECT poser_datasync_add('listed', tables => '{zebra,"\"Odd %s \"\"x\".\"Line \"\"%\""}', old_values => true),
+	poser_datasync_add('broken', tables => '{gone,zebra}'), poser_datasync_add('later', tables => '{later_gone}');
+INSERT INTO zebra VALUES (1, 'a'), (2, 'b');
+INSERT INTO unlisted VALUES (1);
+INSERT INTO "Odd %s ""x"."Line ""%" VALUES (1, 'x');
+SELECT poser_datasync_confirm('listed', min(change_id)) FROM poser_datasync_changes('listed');
+UPDATE zebra SET v = 'c' WHERE id = 1;
+DROP TABLE gone;
+EOF
+my $of_listed = q{SELECT payload_type, payload_key, operation, old FROM poser_datasync_changes('listed')};
+my $left = qq{zebra|2|insert|\nLine "%|[1, "x"]|insert|\nzebra|1|update|{"v": "a", "id": 1}};
+my $of_consumers = 'SELECT consumer, c.tables, s.problem FROM poser_datasync_consumer c JOIN poser_datasync_status s USING (consumer) ORDER BY consumer';
+my $lists = qq{broken|{-,zebra}|table public.gone of consumer "broken" does not exist\n}
+  . qq{later|{later_gone}|\nlisted|{zebra,"\\"Odd %s \\"\\"x\\".\\"Line \\"\\"%\\""}|};
+
+new_database('target', 'postgres');
+restored('target', 'postgres', 'listed tables', dumped('consumers', 'postgres', 'listed'), \@psql);
+is($node->safe_psql('target', $of_consumers), $lists, 'listed tables: restored');
+is($node->safe_psql('target', $of_listed), $left, 'listed tables: the consumer goes on');
+
+# the next database cannot know the table that is dropped here
+$node->safe_psql('target', 'DROP TABLE later_gone');
+new_database('next', 'postgres');
+restored('next', 'postgres', 'listed tables again', dumped('target', 'postgres', 'listed again'), \@psql);
+is( $node->safe_psql('next', $of_consumers),
+	$lists =~ s/\{later_gone\}\|/{-}|table public.later_gone of consumer "later" does not exist/r, 'listed tables again: restored');
+is($node->safe_psql('next', $of_listed), $left, 'listed tables again: the consumer goes on');
+
+# a subscriber that becomes the writer
+create_database($subscriber, 'consumers');
+$subscriber->safe_psql('consumers', $listed_tables);
+$node->safe_psql('consumers', <<'EOF');
+CREATE PUBLICATION c FOR TABLE zebra, "Odd %s ""x"."Line ""%", zebra_version, "Odd %s ""x"."Line ""%_version", poser_transaction, poser_datasync_consumer
+EOF
+$node->safe_psql('consumers', q{DELETE FROM poser_datasync_consumer WHERE consumer = 'broken'});
+$subscriber->safe_psql('consumers', "CREATE SUBSCRIPTION c CONNECTION '" . $node->connstr('consumers') =~ s/'/''/gr . " user=postgres' PUBLICATION c");
+$subscriber->wait_for_subscription_sync($node, 'c', 'consumers');
+$node->safe_psql('consumers', q{UPDATE poser_datasync_consumer SET tables = '{zebra}' WHERE consumer = 'later'});
+$node->wait_for_catchup('c');
+is($subscriber->safe_psql('consumers', $of_consumers), $lists =~ s/^broken.*\n//r =~ s/later_gone/zebra/r, 'listed tables: replicated');
+$subscriber->safe_psql('consumers', 'ALTER SUBSCRIPTION c DISABLE; ALTER SUBSCRIPTION c SET (slot_name = NONE); DROP SUBSCRIPTION c');
+$node->safe_psql('consumers', q{SELECT pg_drop_replication_slot('c')});
+is($subscriber->safe_psql('consumers', $of_listed), $left, 'listed tables: the consumer goes on at the subscriber');
+
+$subscriber->stop;
 
 #
 # A standby
