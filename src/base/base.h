@@ -109,7 +109,6 @@ typedef struct PoserStatement
 {
 	Oid relid;
 	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
-	Oid function;	 /* the function of its triggers */
 	int16 event;	 /* a bit of tgtype */
 	bool must_end;	 /* an AFTER trigger must still fire for it */
 	bool overlapped; /* another statement wrote the same table before this one was processed */
@@ -121,6 +120,7 @@ typedef struct PoserStatement
 } PoserStatement;
 
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
+extern int16 poser_event_type(TriggerEvent event);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
