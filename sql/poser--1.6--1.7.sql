@@ -39,6 +39,14 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.poser_live_from(pg_catalog.regclass) IS
 'for maintained views: NULL if the current query may read the bookkeeping, otherwise the least ctid from which on to count the child''s rows';
 
+CREATE FUNCTION @extschema@.poser_tally(value pg_catalog.numeric)
+RETURNS pg_catalog.numeric
+AS 'MODULE_PATHNAME', 'poser_tally'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION @extschema@.poser_tally(pg_catalog.numeric) IS
+'for maintained views: the tally of one value, to be added up; poser_sum_of() needs the tally of all values';
+
 CREATE FUNCTION @extschema@.poser_sum_of(sum pg_catalog.numeric, tally pg_catalog.numeric)
 RETURNS pg_catalog.numeric
 AS 'MODULE_PATHNAME', 'poser_sum_of'
@@ -119,6 +127,7 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.reg
 		  '@extschema@.poser_maintained_by()',
 		  '@extschema@.poser_serves(pg_catalog.regclass)',
 		  '@extschema@.poser_live_from(pg_catalog.regclass)',
+		  '@extschema@.poser_tally(pg_catalog.numeric)',
 		  '@extschema@.poser_sum_of(pg_catalog.numeric, pg_catalog.numeric)',
 		  '@extschema@.poser_maintain(pg_catalog.regclass, pg_catalog.bool)',
 		  '@extschema@.poser_unmaintain(pg_catalog.regclass)',
@@ -132,6 +141,7 @@ GRANT EXECUTE ON FUNCTION
 	@extschema@.poser_maintained_by(),
 	@extschema@.poser_serves(pg_catalog.regclass),
 	@extschema@.poser_live_from(pg_catalog.regclass),
+	@extschema@.poser_tally(pg_catalog.numeric),
 	@extschema@.poser_sum_of(pg_catalog.numeric, pg_catalog.numeric),
 	@extschema@.poser_maintain(pg_catalog.regclass, pg_catalog.bool),
 	@extschema@.poser_unmaintain(pg_catalog.regclass),

@@ -11,7 +11,6 @@
 PG_FUNCTION_INFO_V1(poser_maintain_rows);
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
-PG_FUNCTION_INFO_V1(poser_sum_of);
 PG_FUNCTION_INFO_V1(poser_maintained);
 
 Datum
@@ -33,12 +32,6 @@ poser_live_from(PG_FUNCTION_ARGS)
 
 	ItemPointerSet(result, 0, 0);
 	PG_RETURN_POINTER(result);
-}
-
-Datum
-poser_sum_of(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
 }
 
 Datum
