@@ -360,7 +360,7 @@ extern int poser_view_amounts(PoserViewKind kind);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
-extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
+extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
