@@ -13,6 +13,15 @@
  *		count_changes.c		what a statement changes
  *		count_trigger.c		the trigger functions of the component counts
  *		recount.c			comparing and rebuilding
+ *
+ * For maintained views:
+ *
+ *		view_form.c			what the query of a view says
+ *		view_query.c		the SQL of a view's queries
+ *		maintained.c		which relations belong to a maintained view
+ *		maintained_table.c	the maintained views of a table
+ *		maintained_row.c	what a row adds to a view
+ *		maintain_rows.c		the trigger function
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -217,7 +226,35 @@ extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid f
 extern const PoserCount *poser_count_locked(void *trigdata);
 extern const PoserCountMaintenance *poser_count_maintenance(Oid parent, Oid child, Oid nspid);
 
+/* A snapshot, and the child table or the query of a maintained view about which something is decided. */
+typedef struct PoserServeKey
+{
+	Oid of;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint32 running;
+	CommandId curcid;
+} PoserServeKey;
+
+/*
+ * A decision for one run of a plan.  It is in the memory context of the plan's state, which
+ * is the one of all function calls of the plan, and it goes with the context.
+ */
+typedef struct PoserRun
+{
+	MemoryContext context;
+	PoserServeKey key;
+	bool serves;
+	MemoryContextCallback callback;
+	struct PoserRun *next;
+} PoserRun;
+
 /* serve.c */
+extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
+extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
+extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
+extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);
 extern void poser_count_note_replaced(Snapshot snapshot);
@@ -266,6 +303,8 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_owns_components(Oid nspid);
+extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
 /*
  * Maintained views
@@ -329,23 +368,15 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
-typedef struct PoserMaintained
-{
-	Oid bookkeeping;
-	Oid view;
-	Oid query;
-	Oid served; /* the view that shows the bookkeeping while it may be read */
-	Oid parent;
-	Oid child;
-} PoserMaintained;
-
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
 #define POSER_BINDING_SERVED "poser_maintained_served"
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
+
+/* The trigger on parents and children that the server clones to partitions. */
+#define POSER_ROW_TRIGGER "poser_maintain_row"
 
 /* count_catalog.c */
 extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
@@ -357,6 +388,7 @@ extern const char *poser_view_tables_problem(const PoserViewForm *form, const ch
 
 /* view_query.c */
 extern int poser_view_amounts(PoserViewKind kind);
+extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
@@ -364,10 +396,96 @@ extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_list(Oid nspid);
-extern List *poser_maintained_of_table(Oid relid, Oid nspid);
-extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
-extern List *poser_maintained_arguments(Oid relid);
+extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
+extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
+
+/* The triggers of a parent or child, or of a partition. */
+typedef struct PoserMaintainTriggers
+{
+	bool counts_child;	   /* they are those of a child, which serve a parent as well */
+	Bitmapset *parent_key; /* they are those of a parent, for changes of these columns */
+	List *xids;			   /* the transactions that wrote them */
+} PoserMaintainTriggers;
+
+/* maintain_triggers.c */
+extern void poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result);
+extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids);
+
+/* serve_view.c */
+extern void poser_serve_view_init(void);
+extern bool poser_view_is_served(Oid query, Oid nspid);
+
+/* A maintained view, as the triggers on a table need it; see maintained_table.c. */
+typedef struct PoserTableView
+{
+	PoserMaintained relations;
+	Oid owner;
+	PoserCount count;
+	bool is_child;	/* the table is the view's child, or a partition of it */
+	bool is_parent; /* the same for the parent */
+	int nkeys;
+	PoserViewKey *keys;
+	AttrNumber *parent_keys; /* on a parent: the columns of the key in the trigger's table */
+	int naggregates;
+	PoserViewAggregate *aggregates; /* without the filters */
+	Oid *types;						/* on a child: base types of the aggregates' columns */
+	TupleConversionMap *child_map;	/* on a child: from rows of the trigger's table to the child's; NULL if they are the same */
+	List *condition;				/* of ON, for ExecInitQual() */
+	List **filters;					/* of each aggregate */
+	bool runs_code;					/* conditions have code that users have made */
+} PoserTableView;
+
+/* The maintained views of a table. */
+typedef struct PoserTableViews
+{
+	Oid nspid;
+	MemoryContext context;
+	bool cached; /* it is in the hash table */
+	int users;	 /* calls that use it */
+	List *relids;
+	bool has_child; /* a view has the table as child */
+	int nviews;
+	PoserTableView *views;
+} PoserTableViews;
+
+/* What a row of a child adds to a view. */
+typedef struct PoserRow
+{
+	bool counts; /* it adds something; otherwise the rest is not set */
+	Datum *keys;
+	PoserAmount *amounts;
+} PoserRow;
+
+/* Reads rows of a child. */
+typedef struct PoserRowReader
+{
+	const PoserTableView *view;
+	ExprContext *context;
+	ExprState *condition;
+	ExprState **filters;
+	FmgrInfo *casts;		 /* of the keys; NULL if none needs one */
+	TupleConversionMap *map; /* NULL if rows are the child's */
+	TupleTableSlot *slot;	 /* for a converted row */
+	PoserCaller caller;
+} PoserRowReader;
+
+/* maintained_table.c */
+extern void poser_table_views_init(void);
+extern const PoserTableViews *poser_table_views(Relation rel, Oid nspid, MemoryContext context);
+extern const PoserTableView *poser_table_view_locked(Relation rel, Oid nspid, Oid bookkeeping, MemoryContext context);
+
+/* maintained_row.c */
+extern void poser_row_reader_open(PoserRowReader *reader, const PoserTableView *view);
+extern void poser_row_reader_close(PoserRowReader *reader);
+extern void poser_row_make(PoserRow *row, const PoserTableView *view);
+extern void poser_row_reset(PoserRowReader *reader);
+extern void poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRow *row);
+extern bool poser_row_parent_keys(const PoserTableView *view, TupleTableSlot *slot, const AttrNumber *columns, Datum *keys);
+
+/* recount_view.c */
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
+extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
