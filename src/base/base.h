@@ -43,6 +43,7 @@ extern void poser_check_type(Relation rel, TupleDesc desc, int column, Oid type)
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern Oid poser_owner_of(Oid relid);
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);
@@ -59,6 +60,7 @@ typedef struct PoserCaller
 extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
 extern void poser_become_owner(Oid relid, PoserCaller *caller);
 extern void poser_become_caller(PoserCaller *caller);
+extern void poser_close_to_others(Oid relid);
 extern Oid poser_table_by_name(const char *name, Oid nspid);
 extern void poser_table_kind_error(const char *name);
 
@@ -84,6 +86,7 @@ typedef struct PoserQuery
 } PoserQuery;
 
 extern uint64 poser_run(const PoserQuery *query);
+extern void poser_run_utility(const char *sql);
 extern Portal poser_open_cursor_for(const PoserQuery *query);
 extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
 extern int64 poser_result_int64(int column, bool *isnull);
@@ -214,7 +217,40 @@ extern void poser_scan_begin(PoserTableScan *scan, List *relids, Relation whole)
 extern bool poser_scan_next(PoserTableScan *scan);
 extern void poser_scan_end(PoserTableScan *scan);
 
+/* trigger.c */
+
+/* A trigger that Poser makes. */
+typedef struct PoserTriggerKind
+{
+	const char *name;
+	const char *function;
+	int16 type; /* tgtype */
+	const char *event;
+	const char *old_rows; /* transition tables, or NULL */
+	const char *new_rows;
+	const char *level;
+	char enabled;		   /* tgenabled */
+	const char *condition; /* of WHEN, or NULL */
+} PoserTriggerKind;
+
+/* The state of such a trigger. */
+typedef enum PoserTriggerState
+{
+	POSER_TRIGGER_RIGHT,
+	POSER_TRIGGER_MISSING,
+	POSER_TRIGGER_WRONG,	 /* it has another definition */
+	POSER_TRIGGER_NOT_FIRING /* it is disabled, or fires in other sessions than it should */
+} PoserTriggerState;
+
+extern Oid poser_trigger_function(const char *name, Oid nspid);
+extern List *poser_triggers_of_function(Oid relid, Oid function);
+extern PoserTriggerState poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
+extern bool poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid);
+extern char *poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
+extern char *poser_trigger_enable_sql(const PoserTriggerKind *kind, Oid relid);
+
 /* type.c */
+extern char *poser_type_sql(Oid type, int32 typmod, Oid collation);
 extern bool poser_has_system_casts(Oid type);
 extern bool poser_is_system_type(Oid type);
 extern bool poser_has_json_cast(Oid type);

@@ -196,9 +196,9 @@ typedef struct PoserViewKey
 {
 	AttrNumber parent;
 	AttrNumber child;
-	Oid type;	   /* of the parent's column, and of the bookkeeping's */
-	int32 typmod;
-	Oid collation;
+	Oid type;	   /* of the bookkeeping's column: that of the parent's, or the base type of its domain */
+	int32 typmod;  /* of the bookkeeping's column, see view_form.c */
+	Oid collation; /* of both */
 	Oid cast;	   /* function from the child's type to this one; InvalidOid if the value fits as it is */
 	Oid equality;  /* operator: parent's column = child's column */
 } PoserViewKey;
@@ -223,6 +223,9 @@ typedef struct PoserViewAggregate
 typedef struct PoserViewOutput
 {
 	char *name;
+	Oid type; /* which may differ from the parent's column, after USING */
+	int32 typmod;
+	Oid collation;
 	AttrNumber parent; /* plain column of the parent; 0 if it is an aggregate */
 	int aggregate;	   /* index of the aggregate */
 	Const *otherwise;  /* the constant of COALESCE(aggregate, constant), or NULL */
@@ -238,28 +241,50 @@ typedef struct PoserViewForm
 	int nkeys;
 	PoserViewKey *keys;
 	Node *condition; /* further conditions of ON: of the child's row, Vars with varno 1; or NULL */
+	bool runs_code;	 /* conditions have functions or types that users have made */
+	bool whole_row;	 /* conditions use the child's row as a whole, so what they say changes with its columns */
 	int naggregates;
 	PoserViewAggregate *aggregates;
 	int noutputs;
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  The view and its query may be gone: InvalidOid. */
+/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
 typedef struct PoserMaintained
 {
 	Oid bookkeeping;
 	Oid view;
 	Oid query;
+	Oid served; /* the view that shows the bookkeeping while it may be read */
 	Oid parent;
 	Oid child;
 } PoserMaintained;
 
+/* The triggers on the bookkeeping that bind these relations to it. */
+#define POSER_BINDING_VIEW "poser_maintained_view"
+#define POSER_BINDING_QUERY "poser_maintained_query"
+#define POSER_BINDING_SERVED "poser_maintained_served"
+#define POSER_BINDING_PARENT "poser_maintained_parent"
+#define POSER_BINDING_CHILD "poser_maintained_child"
+
 /* view_form.c */
+extern PoserViewForm *poser_view_read(Oid view);
 extern PoserViewForm *poser_view_form(Oid view);
+extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
+
+/* view_query.c */
+extern int poser_view_amounts(PoserViewKind kind);
+extern char *poser_view_columns_sql(const PoserViewForm *form);
+extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
+extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
+extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
+extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
 extern List *poser_maintained_list(Oid nspid);
 extern List *poser_maintained_of_table(Oid relid, Oid nspid);
 extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
+extern List *poser_maintained_arguments(Oid relid);
+extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

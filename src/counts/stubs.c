@@ -9,22 +9,13 @@
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintain_rows);
-PG_FUNCTION_INFO_V1(poser_maintained_by);
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
 PG_FUNCTION_INFO_V1(poser_sum_of);
-PG_FUNCTION_INFO_V1(poser_maintain);
-PG_FUNCTION_INFO_V1(poser_unmaintain);
 PG_FUNCTION_INFO_V1(poser_maintained);
 
 Datum
 poser_maintain_rows(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_NULL();
-}
-
-Datum
-poser_maintained_by(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_NULL();
 }
@@ -48,18 +39,6 @@ Datum
 poser_sum_of(PG_FUNCTION_ARGS)
 {
 	PG_RETURN_NULL();
-}
-
-Datum
-poser_maintain(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_VOID();
-}
-
-Datum
-poser_unmaintain(PG_FUNCTION_ARGS)
-{
-	PG_RETURN_VOID();
 }
 
 Datum

@@ -168,15 +168,6 @@ binding_function(Oid nspid)
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
 }
 
-/* Do two relations have one owner? */
-bool
-poser_have_one_owner(Oid a, Oid b)
-{
-	Oid owner = poser_owner_of(a);
-
-	return OidIsValid(owner) && owner == poser_owner_of(b);
-}
-
 /* May the owner of a table insert into its table of versions? */
 static bool
 is_consented(Oid relid, Oid versions)

@@ -143,7 +143,6 @@ typedef struct PoserTrackedState
 extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
-extern bool poser_have_one_owner(Oid a, Oid b);
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);

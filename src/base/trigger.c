@@ -1,0 +1,204 @@
+/*
+ * trigger.c
+ *	  Triggers that Poser makes on users' tables: finding, comparing and making them.
+ *
+ * Such a trigger is recognized by its name.  It must have the function, events, arguments and
+ * transition tables that it was made with, and must fire when it should.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/base.h"
+
+/*
+ * Finding triggers
+ */
+
+/* Returns the trigger function of this name in this schema; InvalidOid if there is none. */
+Oid
+poser_trigger_function(const char *name, Oid nspid)
+{
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum(name),
+						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
+}
+
+/* Returns the triggers of a relation that call this function, as a list of copies of tuples of pg_trigger.  With InvalidOid all triggers. */
+static List *
+find_triggers(Oid relid, Oid function, const char *name)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	List *result = NIL;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (name != NULL ? strcmp(NameStr(form->tgname), name) == 0 : form->tgfoid == function)
+			result = lappend(result, heap_copytuple(tuple));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/* Returns the triggers of a relation that call this function, as a list of Form_pg_trigger. */
+List *
+poser_triggers_of_function(Oid relid, Oid function)
+{
+	List *tuples = find_triggers(relid, function, NULL);
+	ListCell *lc;
+
+	foreach(lc, tuples)
+	{
+		lfirst(lc) = GETSTRUCT((HeapTuple) lfirst(lc));
+	}
+	return tuples;
+}
+
+/* Are the arguments of a trigger these strings (char *)? */
+static bool
+has_arguments(HeapTuple tuple, TupleDesc desc, const List *arguments)
+{
+	bool isnull;
+	bytea *stored = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs, desc, &isnull));
+	const char *argument = VARDATA_ANY(stored);
+	ListCell *lc;
+
+	if (((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs != list_length(arguments))
+		return false;
+	foreach(lc, arguments)
+	{
+		if (strcmp(argument, lfirst(lc)) != 0)
+			return false;
+		argument += strlen(argument) + 1;
+	}
+	return true;
+}
+
+/* Has a trigger this transition table, or none if the name is NULL? */
+static bool
+has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
+{
+	bool isnull;
+	Datum value = heap_getattr(tuple, column, desc, &isnull);
+
+	return name == NULL ? isnull : !isnull && strcmp(NameStr(*DatumGetName(value)), name) == 0;
+}
+
+/* Look at a trigger of a relation.  "of" is the table of FROM, or InvalidOid.  What a condition says is not compared. */
+PoserTriggerState
+poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
+{
+	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+	Relation catalog;
+	HeapTuple tuple;
+	Form_pg_trigger form;
+	bool isnull;
+	bool right;
+
+	if (tuples == NIL)
+		return POSER_TRIGGER_MISSING;
+	tuple = linitial(tuples);
+	form = (Form_pg_trigger) GETSTRUCT(tuple);
+	catalog = table_open(TriggerRelationId, AccessShareLock);
+	right = form->tgfoid == poser_trigger_function(kind->function, nspid) && form->tgtype == kind->type &&
+			form->tgattr.dim1 == 0 && form->tgconstrrelid == of &&
+			has_arguments(tuple, RelationGetDescr(catalog), arguments) &&
+			has_transition(tuple, RelationGetDescr(catalog), Anum_pg_trigger_tgoldtable, kind->old_rows) &&
+			has_transition(tuple, RelationGetDescr(catalog), Anum_pg_trigger_tgnewtable, kind->new_rows);
+	(void) heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
+	table_close(catalog, AccessShareLock);
+	if (!right || isnull != (kind->condition == NULL))
+		return POSER_TRIGGER_WRONG;
+	/* a trigger that fires in replicas, too, is a user's choice */
+	if (form->tgenabled == kind->enabled || form->tgenabled == TRIGGER_FIRES_ALWAYS)
+		return POSER_TRIGGER_RIGHT;
+	return POSER_TRIGGER_NOT_FIRING;
+}
+
+/*
+ * Making triggers
+ */
+
+/* Append the arguments of a trigger function. */
+static void
+append_arguments(StringInfo sql, const List *arguments)
+{
+	ListCell *lc;
+
+	foreach(lc, arguments)
+	{
+		appendStringInfo(sql, "%s%s", lc == list_head(arguments) ? "" : ", ", quote_literal_cstr(lfirst(lc)));
+	}
+}
+
+/*
+ * The statement that makes a trigger.  "of" is the table of FROM, for the binding:
+ *
+ *	CREATE TRIGGER poser_version_insert AFTER INSERT ON customer
+ *		REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION poser_version()
+ *	CREATE CONSTRAINT TRIGGER poser_versions_of AFTER UPDATE OR DELETE ON customer_version
+ *		FROM customer FOR EACH ROW EXECUTE FUNCTION poser_versions_of('...', ...)
+ */
+char *
+poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "CREATE%s TRIGGER %s %s ON %s", OidIsValid(of) ? " CONSTRAINT" : "", kind->name, kind->event,
+					 poser_relation_name(relid));
+	if (OidIsValid(of))
+		appendStringInfo(&sql, " FROM %s", poser_relation_name(of));
+	if (kind->old_rows != NULL || kind->new_rows != NULL)
+		appendStringInfoString(&sql, " REFERENCING");
+	if (kind->old_rows != NULL)
+		appendStringInfo(&sql, " OLD TABLE AS %s", kind->old_rows);
+	if (kind->new_rows != NULL)
+		appendStringInfo(&sql, " NEW TABLE AS %s", kind->new_rows);
+	appendStringInfo(&sql, " FOR EACH %s", kind->level);
+	if (kind->condition != NULL)
+		appendStringInfo(&sql, " WHEN (%s)", kind->condition);
+	appendStringInfo(&sql, " EXECUTE FUNCTION %s(", quote_qualified_identifier(get_namespace_name(nspid), kind->function));
+	append_arguments(&sql, arguments);
+	appendStringInfoChar(&sql, ')');
+	return sql.data;
+}
+
+/* The statement that makes a trigger fire as it should. */
+char *
+poser_trigger_enable_sql(const PoserTriggerKind *kind, Oid relid)
+{
+	const char *how = "";
+
+	if (kind->enabled == TRIGGER_FIRES_ALWAYS)
+		how = "ALWAYS ";
+	else if (kind->enabled == TRIGGER_FIRES_ON_REPLICA)
+		how = "REPLICA ";
+	return psprintf("ALTER TABLE %s ENABLE %sTRIGGER %s", poser_relation_name(relid), how, kind->name);
+}
+
+/* Does the trigger of this name call the function that it should? */
+bool
+poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid)
+{
+	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+
+	return tuples != NIL &&
+		   ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgfoid == poser_trigger_function(kind->function, nspid);
+}

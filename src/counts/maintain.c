@@ -1,0 +1,471 @@
+/*
+ * maintain.c
+ *	  poser_maintain(): keeping the counts and sums of a view.
+ *
+ * The function compares what is there with what should be there, and makes the difference.
+ * So it can be called again at any time.  It compares twice: first it only looks, with the
+ * weakest locks.  If something is to be done, it locks all tables together against writers,
+ * looks again, and does it.
+ *
+ * The view customer_orders gets these relations beside it, with the same owner:
+ *
+ *	customer_orders_query	   a view with the query that the user has written
+ *	customer_orders_maintained the bookkeeping: a row of counts and sums for each parent
+ *	customer_orders_served	   a view that shows the bookkeeping while it may be read
+ *
+ * Then the query of customer_orders is replaced by one that reads the bookkeeping, or counts
+ * if it must.  Everything else of the view stays: its OID, owner, privileges, options,
+ * comments, defaults, triggers and rules, and views that depend on it.
+ *
+ * All statements run as the owner of the view, in a security-restricted operation.  So code
+ * of the owner gets the owner's rights only, even if a superuser calls the function.
+ *
+ * The invariant: when poser_maintain() returns, all triggers that count have been there
+ * since before the rows were counted, under locks that keep writers out.
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "access/reloptions.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/xact.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "commands/defrem.h"
+#include "commands/extension.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "storage/lmgr.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/snapmgr.h"
+#include "utils/syscache.h"
+
+#include "counts/maintain_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_maintain);
+
+/*
+ * Doing something
+ */
+
+/*
+ * Must this be done, which the message describes?  In the first pass the answer is no,
+ * and the call is noted.  In the second one it is yes, and there is a NOTICE, unless the
+ * view was not maintained before.
+ */
+bool
+poser_maintain_must(PoserMaintain *maintain, const char *format, ...)
+{
+	StringInfoData message;
+	va_list args;
+	int needed;
+
+	maintain->todo = true;
+	if (maintain->looking)
+		return false;
+	if (maintain->quiet)
+		return true;
+	initStringInfo(&message);
+	for (;;)
+	{
+		va_start(args, format);
+		needed = appendStringInfoVA(&message, format, args);
+		va_end(args);
+		if (needed == 0)
+			break;
+		enlargeStringInfo(&message, needed);
+	}
+	ereport(NOTICE, errmsg_internal("%s", message.data));
+	return true;
+}
+
+/* Run a statement that changes this relation, as the relation's owner. */
+void
+poser_maintain_run(Oid relid, const char *sql)
+{
+	PoserCaller caller;
+
+	poser_become_owner(relid, &caller);
+	poser_run_utility(sql);
+	poser_become_caller(&caller);
+}
+
+/*
+ * Begin settings under which the text of a query means what the query means: names are
+ * found only with their schema, and constants are written and read alike.  Returns a level, as
+ * poser_begin_settings() does.
+ */
+int
+poser_maintain_begin_settings(void)
+{
+	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"},
+											{"array_nulls", "on"},
+											{"transform_null_equals", "off"}};
+	int level = poser_begin_text_settings();
+
+	(void) poser_begin_settings(settings, lengthof(settings));
+	return level;
+}
+
+/*
+ * Names
+ */
+
+/* The name of a relation that goes with a view: "customer_orders_query".  Raises an error if it is taken. */
+static char *
+free_name(Oid view, const char *suffix)
+{
+	char *name = makeObjectName(get_rel_name(view), NULL, suffix);
+
+	if (OidIsValid(get_relname_relid(name, get_rel_namespace(view))))
+		ereport(ERROR,
+				errcode(ERRCODE_DUPLICATE_TABLE),
+				errmsg("relation \"%s\" already exists", name),
+				errdetail("poser_maintain() makes a relation of this name for view \"%s\".", get_rel_name(view)),
+				errhint("Rename or drop that relation."));
+	return name;
+}
+
+/* Returns the relation that was made under this name, beside the view. */
+static Oid
+made_relation(Oid view, const char *name)
+{
+	Oid result = get_relname_relid(name, get_rel_namespace(view));
+
+	if (!OidIsValid(result) || !poser_have_one_owner(result, view))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" was changed while it was made", name));
+	return result;
+}
+
+/* The qualified and quoted name of a relation beside the view. */
+static char *
+qualified_name(Oid view, const char *name)
+{
+	return quote_qualified_identifier(get_namespace_name(get_rel_namespace(view)), name);
+}
+
+/* The options of a view as SQL: " WITH (security_barrier = 'true')", or "". */
+static char *
+options_sql(Oid view)
+{
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(view));
+	bool isnull;
+	Datum options = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_reloptions, &isnull);
+	StringInfoData result;
+	List *list = isnull ? NIL : untransformRelOptions(options);
+	ListCell *lc;
+
+	initStringInfo(&result);
+	foreach(lc, list)
+	{
+		DefElem *option = lfirst_node(DefElem, lc);
+
+		appendStringInfo(&result, "%s%s = %s", lc == list_head(list) ? " WITH (" : ", ", quote_identifier(option->defname),
+						 quote_literal_cstr(option->arg != NULL ? defGetString(option) : "true"));
+	}
+	if (list != NIL)
+		appendStringInfoChar(&result, ')');
+	ReleaseSysCache(tuple);
+	return result.data;
+}
+
+/* The names of a view's columns, as SQL: "customer_id, orders". */
+static char *
+columns_sql(Oid view)
+{
+	Relation rel = relation_open(view, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(rel);
+	StringInfoData result;
+
+	initStringInfo(&result);
+	for (int i = 0; i < desc->natts; i++)
+		appendStringInfo(&result, "%s%s", i > 0 ? ", " : "", quote_identifier(NameStr(TupleDescAttr(desc, i)->attname)));
+	relation_close(rel, NoLock);
+	return result.data;
+}
+
+/*
+ * Replace the query of a view, and nothing else of it:
+ *
+ *	CREATE OR REPLACE VIEW public.customer_orders (customer_id, orders) WITH (...) AS SELECT ...
+ */
+void
+poser_maintain_replace_query(Oid view, const char *query)
+{
+	poser_maintain_run(view, psprintf("CREATE OR REPLACE VIEW %s (%s)%s AS\n%s", poser_relation_name(view), columns_sql(view),
+									  options_sql(view), query));
+}
+
+/*
+ * Making the relations
+ */
+
+/* Make the view with the user's query. */
+static void
+make_query(PoserMaintain *maintain)
+{
+	Oid view = maintain->view;
+	char *name = free_name(view, "query");
+
+	poser_maintain_run(view, psprintf("CREATE VIEW %s%s AS\n%s", qualified_name(view, name), options_sql(view),
+									  poser_view_query_sql(view)));
+	maintain->of.query = made_relation(view, name);
+	poser_close_to_others(maintain->of.query);
+	poser_maintain_run(view, psprintf("COMMENT ON VIEW %s IS 'Poser: the query of a maintained view'", qualified_name(view, name)));
+}
+
+/* A column of the bookkeeping, quoted. */
+static char *
+bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
+{
+	return pstrdup(quote_identifier(get_attname(maintain->of.bookkeeping, column, false)));
+}
+
+/*
+ * Make the bookkeeping.  A part of each page is left free for the next versions of its rows.
+ *
+ *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
+ *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
+ *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
+ */
+static void
+make_bookkeeping(PoserMaintain *maintain)
+{
+	Oid view = maintain->view;
+	char *name = free_name(view, "maintained");
+	char *qualified = qualified_name(view, name);
+	StringInfoData key;
+
+	poser_maintain_run(view, psprintf("CREATE TABLE %s (%s) USING heap WITH (fillfactor = 70)", qualified,
+									  poser_view_columns_sql(maintain->form)));
+	maintain->of.bookkeeping = made_relation(view, name);
+	LockRelationOid(maintain->of.bookkeeping, AccessExclusiveLock);
+	poser_close_to_others(maintain->of.bookkeeping);
+	initStringInfo(&key);
+	for (int i = 1; i <= maintain->form->nkeys; i++)
+		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
+	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
+									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
+}
+
+/* Make the view that shows the bookkeeping.  Each reader of the maintained view reads it, and it decides itself what it shows. */
+static void
+make_served(PoserMaintain *maintain)
+{
+	Oid view = maintain->view;
+	char *name = free_name(view, "served");
+	char *qualified = qualified_name(view, name);
+
+	poser_maintain_run(view, psprintf("CREATE VIEW %s AS\n%s", qualified,
+									  poser_view_served_sql(maintain->form, maintain->of.bookkeeping, maintain->of.query, maintain->nspid)));
+	maintain->of.served = made_relation(view, name);
+	poser_close_to_others(maintain->of.served);
+	poser_maintain_run(view, psprintf("GRANT SELECT ON TABLE %s TO PUBLIC", qualified));
+	poser_maintain_run(view, psprintf("COMMENT ON VIEW %s IS 'Poser: the counts and sums of a maintained view, while they may be read'", qualified));
+}
+
+/*
+ * The statement that fills an empty bookkeeping.  A parent gets a settled row.  Children
+ * without a parent, which a foreign key lets in while it is not checked, become a delta:
+ *
+ *	INSERT INTO public.customer_orders_maintained (id, delta, orders)
+ *	SELECT COALESCE(parent.id, counted.key1), CASE WHEN parent.id IS NULL THEN 1 ELSE 0 END, COALESCE(counted.amount1, 0)
+ *	  FROM public.customer AS parent FULL JOIN (SELECT ...) AS counted ON counted.key1 = parent.id
+ */
+static char *
+fill_sql(const PoserMaintain *maintain)
+{
+	const PoserViewForm *form = maintain->form;
+	StringInfoData into;
+	StringInfoData select;
+	StringInfoData on;
+	int amounts = 0;
+
+	initStringInfo(&into);
+	initStringInfo(&select);
+	initStringInfo(&on);
+	for (int i = 0; i < form->nkeys; i++)
+	{
+		char *parent = pstrdup(quote_identifier(get_attname(form->parent, form->keys[i].parent, false)));
+
+		appendStringInfo(&into, "%s, ", bookkeeping_column(maintain, i + 1));
+		appendStringInfo(&select, "COALESCE(parent.%s, counted.key%d), ", parent, i + 1);
+		appendStringInfo(&on, "%scounted.key%d %s parent.%s", i > 0 ? " AND " : "", i + 1,
+						 poser_equality(form->keys[i].type), parent);
+	}
+	appendStringInfoString(&into, bookkeeping_column(maintain, form->nkeys + 1));
+	appendStringInfo(&select, "CASE WHEN parent.%s IS NULL THEN 1 ELSE 0 END",
+					 quote_identifier(get_attname(form->parent, form->keys[0].parent, false)));
+	for (int i = 0; i < form->naggregates; i++)
+		amounts += poser_view_amounts(form->aggregates[i].kind);
+	for (int i = 1; i <= amounts; i++)
+	{
+		appendStringInfo(&into, ", %s", bookkeeping_column(maintain, form->nkeys + 1 + i));
+		appendStringInfo(&select, ", COALESCE(counted.amount%d, 0)", i);
+	}
+	return psprintf("INSERT INTO %s (%s)\nSELECT %s\n  FROM %s AS parent FULL JOIN (%s) AS counted ON %s",
+					poser_relation_name(maintain->of.bookkeeping), into.data, select.data, poser_relation_name(form->parent),
+					poser_view_counted_sql(form, maintain->nspid), on.data);
+}
+
+/* Count, into a bookkeeping that is empty and has no guard yet. */
+static void
+count_rows(PoserMaintain *maintain)
+{
+	PoserProgress progress;
+	char *sql = fill_sql(maintain);
+	CommandId first_cid = GetCurrentCommandId(true);
+
+	poser_progress_begin(&progress, "");
+	poser_progress_table(&progress, "poser_maintain", maintain->view);
+	PG_TRY();
+	{
+		PoserCaller caller;
+		/* a snapshot that sees all rows that were written before the locks */
+		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+
+		poser_progress_report(&progress, "counting", 0);
+		SPI_connect();
+		poser_become_owner(maintain->view, &caller);
+		poser_run(&(PoserQuery) {.sql = sql, .once = true, .snapshot = snapshot, .expected = SPI_OK_INSERT});
+		poser_become_caller(&caller);
+		SPI_finish();
+		UnregisterSnapshot(snapshot);
+	}
+	PG_FINALLY();
+	{
+		poser_progress_end(&progress);
+	}
+	PG_END_TRY();
+	CommandCounterIncrement();
+
+	/* an older snapshot of this transaction must not be used to read these counts */
+	if (IsolationUsesXactSnapshot())
+		poser_count_note_inconsistent(first_cid);
+}
+
+/* Maintain a view that was not maintained before. */
+static void
+begin_view(PoserMaintain *maintain)
+{
+	if (!poser_maintain_must(maintain, "view \"%s\" is maintained", get_rel_name(maintain->view)))
+		return;
+	make_query(maintain);
+	make_bookkeeping(maintain);
+	make_served(maintain);
+	poser_maintain_table_triggers(maintain);
+	if (maintain->existing)
+		count_rows(maintain);
+	poser_maintain_bindings(maintain);
+	if (maintain->existing)
+		poser_maintain_replace_query(maintain->view, poser_view_maintained_sql(maintain->form, maintain->of.query,
+																			   maintain->of.served, maintain->nspid));
+}
+
+/*
+ * The call
+ */
+
+/* Raises an error unless this is a view, and the current user has the rights of its owner. */
+static void
+check_view(Oid relid)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	poser_check_owner(relid);
+	if (rel->rd_rel->relkind != RELKIND_VIEW)
+		ereport(ERROR,
+				errcode(ERRCODE_WRONG_OBJECT_TYPE),
+				errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(rel)),
+				errdetail("It is not a view."));
+	relation_close(rel, AccessShareLock);
+}
+
+/* Lock the view, and its tables with their partitions, together.  Sets the form and the lists of tables. */
+static void
+lock_all(PoserMaintain *maintain)
+{
+	for (;;)
+	{
+		Oid parent;
+		Oid child;
+		int n = 0;
+		Oid *relids;
+		LOCKMODE *modes;
+
+		maintain->form = poser_view_form(maintain->view);
+		parent = maintain->form->parent;
+		child = maintain->form->child;
+		maintain->parents = find_all_inheritors(parent, NoLock, NULL);
+		maintain->children = find_all_inheritors(child, NoLock, NULL);
+		relids = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(Oid));
+		modes = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(LOCKMODE));
+		relids[n] = maintain->view;
+		modes[n++] = AccessExclusiveLock;
+		for (int i = 0; i < list_length(maintain->children); i++)
+		{
+			relids[n] = list_nth_oid(maintain->children, i);
+			modes[n++] = ShareRowExclusiveLock;
+		}
+		for (int i = 0; i < list_length(maintain->parents) && parent != child; i++)
+		{
+			relids[n] = list_nth_oid(maintain->parents, i);
+			modes[n++] = ShareRowExclusiveLock;
+		}
+		poser_lock_together(relids, modes, n);
+
+		/* lock, then look: is it still the same query over the same tables? */
+		check_view(maintain->view);
+		maintain->form = poser_view_form(maintain->view);
+		if (maintain->form->parent == parent && maintain->form->child == child &&
+			equal(maintain->parents, find_all_inheritors(parent, NoLock, NULL)) &&
+			equal(maintain->children, find_all_inheritors(child, NoLock, NULL)))
+			return;
+		for (int i = 0; i < n; i++)
+			UnlockRelationOid(relids[i], modes[i]);
+	}
+}
+
+/* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
+void
+poser_maintain_view(Oid nspid, Oid view, bool existing)
+{
+	PoserMaintain maintain = {.nspid = nspid, .view = view, .existing = existing};
+	int level;
+
+	check_view(view);
+	level = poser_maintain_begin_settings();
+	maintain.quiet = true;
+	lock_all(&maintain);
+	begin_view(&maintain);
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * poser_maintain(view regclass, existing boolean) returns void
+ */
+Datum
+poser_maintain(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("poser_maintain()");
+	for (int i = 0; i < 2; i++)
+		if (PG_ARGISNULL(i))
+			ereport(ERROR,
+					errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+					errmsg("%s must not be null", i == 0 ? "view" : "existing"));
+	poser_maintain_view(get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_OID(0), PG_GETARG_BOOL(1));
+	PG_RETURN_VOID();
+}

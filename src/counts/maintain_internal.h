@@ -1,0 +1,49 @@
+/*
+ * maintain_internal.h
+ *	  What the files of poser_maintain() and poser_unmaintain() share.
+ */
+#ifndef POSER_MAINTAIN_INTERNAL_H
+#define POSER_MAINTAIN_INTERNAL_H
+
+#include "counts/counts_internal.h"
+
+/*
+ * A call of poser_maintain().  It runs twice: first it looks whether there is something to
+ * do, with the weakest locks, and then it does it.
+ */
+typedef struct PoserMaintain
+{
+	/* what the caller wants */
+	Oid nspid; /* the schema of the extension */
+	Oid view;
+	bool existing;
+
+	/* what it does */
+	bool looking; /* do nothing, only set "todo" */
+	bool todo;
+	bool quiet;	 /* the view was not maintained before, so no NOTICE is needed */
+	bool missed; /* changes of rows may not have been counted */
+
+	/* what it has found */
+	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
+	PoserViewForm *form;
+	List *parents;	/* OIDs of the parent and its partitions, the parent first */
+	List *children; /* the same of the child */
+} PoserMaintain;
+
+/* maintain.c */
+extern bool poser_maintain_must(PoserMaintain *maintain, const char *format, ...) pg_attribute_printf(2, 3);
+extern void poser_maintain_run(Oid relid, const char *sql);
+extern int poser_maintain_begin_settings(void);
+extern void poser_maintain_replace_query(Oid view, const char *query);
+extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
+
+/* maintain_triggers.c */
+extern void poser_maintain_table_triggers(PoserMaintain *maintain);
+extern void poser_maintain_bindings(PoserMaintain *maintain);
+extern void poser_maintain_drop_triggers(List *tables, Oid nspid);
+
+/* unmaintain.c */
+extern void poser_unmaintain_view(Oid nspid, Oid relid);
+
+#endif /* POSER_MAINTAIN_INTERNAL_H */

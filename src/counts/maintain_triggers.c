@@ -1,0 +1,369 @@
+/*
+ * maintain_triggers.c
+ *	  The triggers of maintained views: those on parents and children, which count, and those
+ *	  on the bookkeeping, which bind it.
+ *
+ * A table has one set of triggers for all maintained views that it is a parent or a child
+ * of.  Each partition has the set, too, because a statement on a partition fires only the
+ * partition's triggers.  The triggers of the set have no arguments:
+ *
+ *	poser_maintain_before    BEFORE each statement
+ *	poser_maintain_insert    AFTER INSERT, UPDATE and DELETE, with the statement's rows
+ *	poser_maintain_update
+ *	poser_maintain_delete
+ *	poser_maintain_truncate  AFTER TRUNCATE
+ *	poser_maintain_row       AFTER each row, where session_replication_role is replica: there the
+ *							 server fires no statement triggers for rows that come from elsewhere;
+ *							 the server itself clones this trigger to partitions
+ *
+ * A parent that is not partitioned, and no child of another view, needs an update's rows only
+ * if the update changes a key.  Its set is
+ *
+ *	poser_maintain_update    AFTER UPDATE, without rows
+ *	poser_maintain_key       AFTER UPDATE of each row with another key
+ *
+ * instead of poser_maintain_update with rows.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "catalog/indexing.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "nodes/primnodes.h"
+#include "optimizer/optimizer.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "counts/maintain_internal.h"
+
+#define MAINTAIN_ROWS "poser_maintain_rows"
+
+/* The triggers on each table and on each partition. */
+static const PoserTriggerKind table_triggers[] = {
+	{"poser_maintain_before", MAINTAIN_ROWS,
+	 TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE | TRIGGER_TYPE_TRUNCATE,
+	 "BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE", NULL, NULL, "STATEMENT", TRIGGER_FIRES_ALWAYS},
+	{"poser_maintain_insert", MAINTAIN_ROWS, TRIGGER_TYPE_INSERT, "AFTER INSERT", NULL, "new_rows", "STATEMENT",
+	 TRIGGER_FIRES_ON_ORIGIN},
+	{"poser_maintain_delete", MAINTAIN_ROWS, TRIGGER_TYPE_DELETE, "AFTER DELETE", "old_rows", NULL, "STATEMENT",
+	 TRIGGER_FIRES_ON_ORIGIN},
+	{"poser_maintain_truncate", MAINTAIN_ROWS, TRIGGER_TYPE_TRUNCATE, "AFTER TRUNCATE", NULL, NULL, "STATEMENT",
+	 TRIGGER_FIRES_ALWAYS}};
+
+/* On each table, and cloned to its partitions. */
+static const PoserTriggerKind row_trigger = {
+	"poser_maintain_row", MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	"AFTER INSERT OR UPDATE OR DELETE", NULL, NULL, "ROW", TRIGGER_FIRES_ON_REPLICA};
+
+/* For updates: of a child or of a partitioned table. */
+static const PoserTriggerKind update_trigger = {
+	"poser_maintain_update", MAINTAIN_ROWS, TRIGGER_TYPE_UPDATE, "AFTER UPDATE", "old_rows", "new_rows", "STATEMENT",
+	TRIGGER_FIRES_ON_ORIGIN};
+
+/* For updates: of a table that is only a parent. */
+static const PoserTriggerKind parent_update_trigger = {
+	"poser_maintain_update", MAINTAIN_ROWS, TRIGGER_TYPE_UPDATE, "AFTER UPDATE", NULL, NULL, "STATEMENT",
+	TRIGGER_FIRES_ON_ORIGIN};
+
+/* The condition is key_condition(). */
+static const PoserTriggerKind key_trigger = {
+	"poser_maintain_key", MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE, "AFTER UPDATE", NULL, NULL, "ROW",
+	TRIGGER_FIRES_ON_ORIGIN, ""};
+
+/* The triggers that bind the bookkeeping, in the order of binding_relations(). */
+#define BINDING(name) \
+	{ \
+		name, "poser_maintained_by", TRIGGER_TYPE_ROW | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE, "AFTER UPDATE OR DELETE", \
+			NULL, NULL, "ROW", TRIGGER_FIRES_ON_ORIGIN \
+	}
+static const PoserTriggerKind binding_triggers[] = {BINDING(POSER_BINDING_VIEW), BINDING(POSER_BINDING_QUERY),
+													BINDING(POSER_BINDING_SERVED), BINDING(POSER_BINDING_PARENT),
+													BINDING(POSER_BINDING_CHILD)};
+
+/* The triggers that guard it. */
+static const PoserTriggerKind guard_triggers[] = {
+	{"poser_maintained_guard", "poser_maintained_by",
+	 TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	 "BEFORE INSERT OR UPDATE OR DELETE", NULL, NULL, "ROW", TRIGGER_FIRES_ALWAYS},
+	{"poser_maintained_guard_truncate", "poser_maintained_by", TRIGGER_TYPE_BEFORE | TRIGGER_TYPE_TRUNCATE,
+	 "BEFORE TRUNCATE", NULL, NULL, "STATEMENT", TRIGGER_FIRES_ALWAYS}};
+
+/*
+ * The key of a parent
+ */
+
+/* Find the columns in the condition of the key trigger.  NULL if the trigger is missing or has no condition. */
+static Bitmapset *
+key_trigger_columns(Oid relid)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	Bitmapset *result = NULL;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(key_trigger.name));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		bool isnull;
+		Datum qual = heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
+		List *vars = isnull ? NIL : pull_var_clause(stringToNode(TextDatumGetCString(qual)), 0);
+		ListCell *lc;
+
+		foreach(lc, vars)
+		{
+			AttrNumber attnum = lfirst_node(Var, lc)->varattno;
+
+			if (attnum > 0)
+				result = bms_add_member(result, attnum);
+		}
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
+/*
+ * The condition of the key trigger:
+ *
+ *	(OLD.id OPERATOR(pg_catalog.=) NEW.id AND ...) IS NOT TRUE
+ */
+static char *
+key_condition(Oid relid, const Bitmapset *columns)
+{
+	StringInfoData result;
+	int attnum = -1;
+
+	initStringInfo(&result);
+	appendStringInfoChar(&result, '(');
+	while ((attnum = bms_next_member(columns, attnum)) >= 0)
+	{
+		char *name = pstrdup(quote_identifier(get_attname(relid, attnum, false)));
+
+		appendStringInfo(&result, "%sOLD.%s %s NEW.%s", result.len > 1 ? " AND " : "", name,
+						 poser_equality(get_atttype(relid, attnum)), name);
+	}
+	appendStringInfoString(&result, ") IS NOT TRUE");
+	return result.data;
+}
+
+/* The columns of the parent that are the key of this view. */
+static Bitmapset *
+key_columns(const PoserViewForm *form)
+{
+	Bitmapset *result = NULL;
+
+	for (int i = 0; i < form->nkeys; i++)
+		result = bms_add_member(result, form->keys[i].parent);
+	return result;
+}
+
+/*
+ * Making triggers
+ */
+
+/* Drop a trigger. */
+static void
+drop_trigger(Oid relid, const char *name)
+{
+	poser_maintain_run(relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
+}
+
+/*
+ * Make a trigger right.  "of" is the relation of FROM, for a binding.  Returns whether it was
+ * right before.
+ */
+static bool
+make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, List *arguments, Oid of)
+{
+	const char *relname = get_rel_name(relid);
+	PoserTriggerState state = poser_trigger_state(kind, relid, maintain->nspid, arguments, of);
+	bool is_new = false;
+
+	switch (state)
+	{
+		case POSER_TRIGGER_RIGHT:
+			return true;
+		case POSER_TRIGGER_NOT_FIRING:
+			if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is enabled", kind->name, relname))
+				poser_maintain_run(relid, poser_trigger_enable_sql(kind, relid));
+			break;
+		case POSER_TRIGGER_WRONG:
+			is_new = poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname);
+			/* if a user's trigger has the name, the server says so when this one is made */
+			if (is_new && poser_trigger_calls_function(relid, kind, maintain->nspid))
+				drop_trigger(relid, kind->name);
+			break;
+		case POSER_TRIGGER_MISSING:
+			is_new = poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made", kind->name, relname);
+			break;
+	}
+	if (is_new)
+	{
+		poser_maintain_run(relid, poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of));
+		if (kind->enabled != TRIGGER_FIRES_ON_ORIGIN)
+			poser_maintain_run(relid, poser_trigger_enable_sql(kind, relid));
+	}
+	return false;
+}
+
+/* Make a trigger of a table right, and note if changes of its rows may have been missed. */
+static void
+make_table_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid)
+{
+	if (!make_trigger(maintain, kind, relid, NIL, InvalidOid))
+		maintain->missed = true;
+}
+
+/* Is a table the child of any maintained view? */
+static bool
+is_child(const PoserMaintain *maintain, Oid relid)
+{
+	ListCell *lc;
+
+	if (relid == maintain->form->child)
+		return true;
+	foreach(lc, poser_maintained_of_table(relid, maintain->nspid))
+	{
+		if (((PoserMaintained *) lfirst(lc))->child == relid)
+			return true;
+	}
+	return false;
+}
+
+/* Make the triggers for updates of a table that is only a parent. */
+static void
+make_parent_triggers(PoserMaintain *maintain, Oid relid)
+{
+	PoserTriggerKind kind = key_trigger;
+	Bitmapset *needed = key_columns(maintain->form);
+	Bitmapset *present = key_trigger_columns(relid);
+
+	make_table_trigger(maintain, &parent_update_trigger, relid);
+	if (!bms_is_subset(needed, present) && present != NULL)
+	{
+		/* another view has another key: the condition gets the columns of both */
+		if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
+			drop_trigger(relid, kind.name);
+	}
+	kind.condition = key_condition(relid, bms_union(needed, present));
+	if (maintain->looking && !bms_is_subset(needed, present))
+		return;
+	make_table_trigger(maintain, &kind, relid);
+}
+
+/* Make the triggers for updates. */
+static void
+make_update_triggers(PoserMaintain *maintain, Oid relid, bool only_parent)
+{
+	/* a table that was a child keeps the trigger for children, which serves parents as well */
+	if (only_parent && poser_trigger_state(&update_trigger, relid, maintain->nspid, NIL, InvalidOid) != POSER_TRIGGER_RIGHT)
+	{
+		make_parent_triggers(maintain, relid);
+		return;
+	}
+	if (poser_trigger_state(&parent_update_trigger, relid, maintain->nspid, NIL, InvalidOid) == POSER_TRIGGER_RIGHT &&
+		poser_trigger_calls_function(relid, &key_trigger, maintain->nspid))
+	{
+		bool missed = maintain->missed;
+
+		/* the table becomes a child: nothing was missed */
+		make_table_trigger(maintain, &update_trigger, relid);
+		maintain->missed = missed;
+	}
+	else
+		make_table_trigger(maintain, &update_trigger, relid);
+	if (poser_trigger_calls_function(relid, &key_trigger, maintain->nspid) &&
+		poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is dropped", key_trigger.name, get_rel_name(relid)))
+		drop_trigger(relid, key_trigger.name);
+}
+
+/* Make the triggers of a table and its partitions. */
+static void
+make_tree_triggers(PoserMaintain *maintain, List *tree)
+{
+	Oid root = linitial_oid(tree);
+	bool only_parent = !is_child(maintain, root) && get_rel_relkind(root) != RELKIND_PARTITIONED_TABLE;
+	bool quiet = maintain->quiet;
+	ListCell *lc;
+
+	/* on the root first: the server clones it */
+	make_table_trigger(maintain, &row_trigger, root);
+	foreach(lc, tree)
+	{
+		Oid relid = lfirst_oid(lc);
+
+		CHECK_FOR_INTERRUPTS();
+		/* one NOTICE for all triggers of a new partition */
+		if (!quiet && !poser_trigger_calls_function(relid, &table_triggers[0], maintain->nspid))
+		{
+			if (!poser_maintain_must(maintain, "triggers of relation \"%s\" are made", get_rel_name(relid)))
+				continue;
+			maintain->quiet = true;
+		}
+		for (int i = 0; i < lengthof(table_triggers); i++)
+			make_table_trigger(maintain, &table_triggers[i], relid);
+		make_update_triggers(maintain, relid, only_parent);
+		if (relid != root && poser_trigger_state(&row_trigger, relid, maintain->nspid, NIL, InvalidOid) == POSER_TRIGGER_NOT_FIRING)
+			make_table_trigger(maintain, &row_trigger, relid);
+		maintain->quiet = quiet;
+	}
+}
+
+/* Make the triggers of the parent and the child, and of their partitions.  These are locked. */
+void
+poser_maintain_table_triggers(PoserMaintain *maintain)
+{
+	make_tree_triggers(maintain, maintain->parents);
+	if (maintain->form->child != maintain->form->parent)
+		make_tree_triggers(maintain, maintain->children);
+}
+
+/* Make the triggers of the bookkeeping, which is locked. */
+void
+poser_maintain_bindings(PoserMaintain *maintain)
+{
+	const Oid relations[] = {maintain->view, maintain->of.query, maintain->of.served, maintain->form->parent,
+							 maintain->form->child};
+
+	for (int i = 0; i < lengthof(binding_triggers); i++)
+		(void) make_trigger(maintain, &binding_triggers[i], maintain->of.bookkeeping,
+							poser_maintained_arguments(relations[i]), relations[i]);
+	for (int i = 0; i < lengthof(guard_triggers); i++)
+		(void) make_trigger(maintain, &guard_triggers[i], maintain->of.bookkeeping, NIL, InvalidOid);
+}
+
+/* Drop all triggers that count from these tables. */
+void
+poser_maintain_drop_triggers(List *tables, Oid nspid)
+{
+	Oid function = poser_trigger_function(MAINTAIN_ROWS, nspid);
+	ListCell *lc;
+
+	foreach(lc, tables)
+	{
+		List *triggers = poser_triggers_of_function(lfirst_oid(lc), function);
+		ListCell *trigger;
+
+		CHECK_FOR_INTERRUPTS();
+		foreach(trigger, triggers)
+		{
+			Form_pg_trigger form = lfirst(trigger);
+
+			/* a partition's row trigger goes with that of the table above it */
+			if (!OidIsValid(form->tgparentid))
+				drop_trigger(lfirst_oid(lc), NameStr(form->tgname));
+		}
+	}
+}

@@ -1,0 +1,409 @@
+/*
+ * maintained.c
+ *	  Which relations belong to a maintained view.
+ *
+ * The relations of the maintained view customer_orders are bound by triggers on its table
+ * of counts and sums, the bookkeeping:
+ *
+ *	CREATE CONSTRAINT TRIGGER poser_maintained_child AFTER UPDATE OR DELETE ON customer_orders_maintained
+ *		FROM orders FOR EACH ROW EXECUTE FUNCTION poser_maintained_by(...)
+ *
+ * The name of such a trigger says what the relation behind FROM is: the view, the view with
+ * its query, the view that shows the bookkeeping, the parent or the child.  The server
+ * stores this relation as an OID, makes the trigger depend on it, and has both in a dump.
+ * So a binding follows renames, is found by pg_depend, and goes when its relation is
+ * dropped.
+ *
+ * The binding of a partitioned table has arguments:
+ *
+ *	[0]  what identifies the cluster and the database
+ *	and for each partition, of all levels, in the order of their names:
+ *	[1 + 2n]  its OID
+ *	[2 + 2n]  its qualified name
+ *
+ * In the same database the OIDs must be those of the partitions that are there; in another
+ * one, after a restore or pg_upgrade, the names.  Otherwise a partition can have rows that
+ * were never counted.
+ *
+ * A binding needs no consent of the table's owner beyond the one that the server asks for:
+ * the role that makes it needs the privilege TRIGGER on the table behind FROM, as for a
+ * trigger of its own on that table.
+ *
+ * The invariant: rows of a bookkeeping are changed only by Poser itself, which writes past
+ * triggers.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
+#include "access/xlog.h"
+#include "catalog/indexing.h"
+#include "catalog/partition.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_depend.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_proc.h"
+#include "catalog/pg_trigger.h"
+#include "miscadmin.h"
+#include "replication/logicalworker.h"
+#include "utils/builtins.h"
+#include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "counts/counts_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_maintained_by);
+
+/* What the bindings are called, and where PoserMaintained has their relations. */
+static const struct
+{
+	const char *name;
+	size_t offset;
+} bindings[] = {{POSER_BINDING_VIEW, offsetof(PoserMaintained, view)},
+				{POSER_BINDING_QUERY, offsetof(PoserMaintained, query)},
+				{POSER_BINDING_SERVED, offsetof(PoserMaintained, served)},
+				{POSER_BINDING_PARENT, offsetof(PoserMaintained, parent)},
+				{POSER_BINDING_CHILD, offsetof(PoserMaintained, child)}};
+
+/*
+ * Finding bindings
+ */
+
+/* Returns the function poser_maintained_by() of this schema; InvalidOid if it has none, as before 1.7. */
+static Oid
+binding_function(Oid nspid)
+{
+	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_maintained_by"),
+						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
+}
+
+/*
+ * Describe the maintained view of this bookkeeping.  What was dropped is InvalidOid.  Returns
+ * false if the relation has no trigger of the function.
+ */
+static bool
+describe_bookkeeping(Oid relid, Oid function, PoserMaintained *result)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	bool found = false;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	memset(result, 0, sizeof(PoserMaintained));
+	result->bookkeeping = relid;
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (form->tgfoid != function)
+			continue;
+		found = true;
+		for (int i = 0; i < lengthof(bindings); i++)
+			if (OidIsValid(form->tgconstrrelid) && strcmp(NameStr(form->tgname), bindings[i].name) == 0)
+				*(Oid *) ((char *) result + bindings[i].offset) = form->tgconstrrelid;
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found;
+}
+
+/*
+ * Returns the tables that have a trigger of the function which depends on this object, as a
+ * sorted list of OIDs.  The object is the function itself, or a relation behind FROM.
+ */
+static List *
+find_bookkeepings(Oid classid, Oid objid, Oid function)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
+	List *result = NIL;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+		ScanKeyData key;
+		SysScanDesc trigger_scan;
+
+		CHECK_FOR_INTERRUPTS();
+		if (dependency->classid != TriggerRelationId)
+			continue;
+		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
+		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+		tuple = systable_getnext(trigger_scan);
+		if (HeapTupleIsValid(tuple))
+		{
+			Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+			if (form->tgfoid == function && (classid != RelationRelationId || form->tgconstrrelid == objid))
+				result = lappend_oid(result, form->tgrelid);
+		}
+		systable_endscan(trigger_scan);
+	}
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	table_close(depend, AccessShareLock);
+	list_sort(result, list_oid_cmp);
+	list_deduplicate_oid(result);
+	return result;
+}
+
+/* Returns a description of each of these bookkeepings, as a list of PoserMaintained. */
+static List *
+describe_all(List *bookkeepings, Oid function)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, bookkeepings)
+	{
+		PoserMaintained *maintained = palloc(sizeof(PoserMaintained));
+
+		if (describe_bookkeeping(lfirst_oid(lc), function, maintained))
+			result = lappend(result, maintained);
+	}
+	list_free(bookkeepings);
+	return result;
+}
+
+/* All maintained views of this schema's extension, as a list of PoserMaintained.  Nothing is locked. */
+List *
+poser_maintained_list(Oid nspid)
+{
+	Oid function = binding_function(nspid);
+
+	if (!OidIsValid(function))
+		return NIL;
+	return describe_all(find_bookkeepings(ProcedureRelationId, function, function), function);
+}
+
+/*
+ * The maintained views that have this table, or a table that it is a partition of, as parent
+ * or as child, as a list of PoserMaintained.  Nothing is locked.
+ */
+List *
+poser_maintained_of_table(Oid relid, Oid nspid)
+{
+	Oid function = binding_function(nspid);
+	List *tables = list_make1_oid(relid);
+	List *result = NIL;
+	ListCell *lc;
+
+	if (!OidIsValid(function))
+		return NIL;
+	if (get_rel_relispartition(relid))
+		tables = list_concat(tables, get_partition_ancestors(relid));
+	foreach(lc, tables)
+	{
+		ListCell *found;
+
+		foreach(found, describe_all(find_bookkeepings(RelationRelationId, lfirst_oid(lc), function), function))
+		{
+			PoserMaintained *maintained = lfirst(found);
+
+			if (maintained->parent == lfirst_oid(lc) || maintained->child == lfirst_oid(lc))
+				result = lappend(result, maintained);
+		}
+	}
+	list_free(tables);
+	return result;
+}
+
+/*
+ * Find the maintained view that a relation belongs to, as the view, its query, the view that
+ * shows the bookkeeping, or the bookkeeping.  Returns false if there is none.
+ */
+bool
+poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
+{
+	Oid function = binding_function(nspid);
+	ListCell *lc;
+
+	if (!OidIsValid(function))
+		return false;
+	if (describe_bookkeeping(relid, function, result))
+		return true;
+	foreach(lc, find_bookkeepings(RelationRelationId, relid, function))
+	{
+		if (describe_bookkeeping(lfirst_oid(lc), function, result) &&
+			(result->view == relid || result->query == relid || result->served == relid))
+			return true;
+	}
+	memset(result, 0, sizeof(PoserMaintained));
+	return false;
+}
+
+/*
+ * Partitions
+ */
+
+/* The first argument of a binding that is made in this database. */
+static char *
+this_database(void)
+{
+	return psprintf(UINT64_FORMAT ".%u", GetSystemIdentifier(), MyDatabaseId);
+}
+
+/* For list_sort(): by name. */
+static int
+compare_names(const ListCell *a, const ListCell *b)
+{
+	return strcmp(lfirst(a), lfirst(b));
+}
+
+/* Returns the arguments that the binding of a table should have, as a list of strings (char *). */
+List *
+poser_maintained_arguments(Oid relid)
+{
+	List *names = NIL;
+	List *oids = NIL;
+	List *result = NIL;
+	ListCell *lc;
+
+	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
+		return NIL;
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (lfirst_oid(lc) == relid)
+			continue;
+		/* it can be dropped at any time unless the caller has locked it */
+		if (get_rel_name(lfirst_oid(lc)) == NULL)
+			continue;
+		oids = lappend(oids, psprintf("%u", lfirst_oid(lc)));
+		names = lappend(names, poser_relation_name(lfirst_oid(lc)));
+	}
+	result = list_make1(this_database());
+	for (int i = 0; i < list_length(oids); i++)
+	{
+		result = lappend(result, list_nth(oids, i));
+		result = lappend(result, list_nth(names, i));
+	}
+	return result;
+}
+
+/* Returns every second argument, beginning with this one, as a sorted list of strings (char *). */
+static List *
+every_second(const List *arguments, int first)
+{
+	List *result = NIL;
+
+	for (int i = first; i < list_length(arguments); i += 2)
+		result = lappend(result, list_nth(arguments, i));
+	list_sort(result, compare_names);
+	return result;
+}
+
+/* Are two lists of strings (char *) equal? */
+static bool
+equal_strings(const List *a, const List *b)
+{
+	ListCell *la;
+	ListCell *lb;
+
+	if (list_length(a) != list_length(b))
+		return false;
+	forboth(la, a, lb, b)
+	{
+		if (strcmp(lfirst(la), lfirst(lb)) != 0)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Do the arguments of a table's binding name the partitions that are there?  "arguments" are
+ * strings (char *).
+ */
+static bool
+arguments_match(List *arguments, Oid relid)
+{
+	List *present = poser_maintained_arguments(relid);
+	int which;
+
+	if (arguments == NIL || present == NIL)
+		return arguments == NIL && present == NIL;
+	which = strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
+	return list_length(arguments) % 2 == 1 && equal_strings(every_second(arguments, which), every_second(present, which));
+}
+
+/* Returns the arguments of a trigger of pg_trigger, as a list of strings (char *). */
+static List *
+trigger_arguments(HeapTuple tuple, TupleDesc desc)
+{
+	bool isnull;
+	bytea *stored = DatumGetByteaPCopy(heap_getattr(tuple, Anum_pg_trigger_tgargs, desc, &isnull));
+	char *argument = VARDATA(stored);
+	List *result = NIL;
+
+	for (int i = 0; i < ((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs; i++)
+	{
+		result = lappend(result, argument);
+		argument += strlen(argument) + 1;
+	}
+	return result;
+}
+
+/*
+ * Has a maintained view counted all partitions that its parent and its child have now?  It is
+ * so, too, if they are not partitioned.  False if a binding is missing.
+ */
+bool
+poser_maintained_partitions_match(const PoserMaintained *maintained)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	int matched = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(maintained->bookkeeping));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+
+		if (OidIsValid(form->tgconstrrelid) &&
+			(strcmp(NameStr(form->tgname), POSER_BINDING_PARENT) == 0 || strcmp(NameStr(form->tgname), POSER_BINDING_CHILD) == 0) &&
+			arguments_match(trigger_arguments(tuple, RelationGetDescr(catalog)), form->tgconstrrelid))
+			matched++;
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return matched == 2;
+}
+
+/*
+ * The trigger
+ */
+
+/*
+ * poser_maintained_by(identity, ...) returns trigger
+ *
+ * Before each row that is written into the bookkeeping, and before its TRUNCATE.  A data-only
+ * restore and a subscription bring rows for which the triggers on the tables have counted
+ * already, so these rows are skipped.  The bindings fire after a row, if the guard is disabled.
+ */
+Datum
+poser_maintained_by(PG_FUNCTION_ARGS)
+{
+	TriggerData *trigdata = poser_check_trigger(fcinfo);
+	Relation rel = trigdata->tg_relation;
+
+	if (!TRIGGER_FIRED_BY_INSERT(trigdata->tg_event) && !IsLogicalWorker())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("counts and sums in table \"%s\" cannot be changed", RelationGetRelationName(rel)),
+				 errdetail("Poser keeps them for a maintained view."),
+				 errhint("poser_recount() makes them right, and poser_unmaintain() removes them.")));
+	return PointerGetDatum(NULL);
+}

@@ -1,0 +1,152 @@
+/*
+ * unmaintain.c
+ *	  poser_unmaintain(): giving a maintained view its query back.
+ *
+ * The function also removes what is left of a maintained view after a part of it was dropped.
+ * So it accepts any relation of the view.  A table's triggers go with the last view that
+ * needs them.
+ */
+#include "postgres.h"
+
+#include "access/relation.h"
+#include "access/table.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_trigger.h"
+#include "miscadmin.h"
+#include "storage/lmgr.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "counts/maintain_internal.h"
+
+PG_FUNCTION_INFO_V1(poser_unmaintain);
+
+/* Raises an error unless the relation is there, and the current user has the rights of its owner. */
+static void
+check_relation(Oid relid)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	poser_check_owner(relid);
+	relation_close(rel, AccessShareLock);
+}
+
+/* Find the maintained view that this relation belongs to.  Raises an error if there is none. */
+static void
+find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
+{
+	Oid *relids;
+
+	check_relation(relid);
+	if (!poser_maintained_find(relid, nspid, maintained))
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("relation \"%s\" is not maintained", get_rel_name(relid)));
+	relids = (Oid[]) {maintained->bookkeeping, maintained->view, maintained->query, maintained->served};
+	for (int i = 0; i < 4; i++)
+		if (OidIsValid(relids[i]))
+			poser_check_owner(relids[i]);
+}
+
+/* Returns the tables that no other view needs, with their partitions, as a list of OIDs. */
+static List *
+tables_to_free(const PoserMaintained *maintained, Oid nspid)
+{
+	const Oid tables[] = {maintained->child, maintained->parent};
+	List *result = NIL;
+
+	for (int i = 0; i < lengthof(tables); i++)
+		if (OidIsValid(tables[i]) && !list_member_oid(result, tables[i]) &&
+			list_length(poser_maintained_of_table(tables[i], nspid)) == 1)
+			result = list_concat(result, find_all_inheritors(tables[i], NoLock, NULL));
+	return result;
+}
+
+/* Lock everything that is dropped or loses its triggers.  Returns the tables that lose them. */
+static List *
+lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
+{
+	for (;;)
+	{
+		List *tables;
+		List *relations;
+		int n = 0;
+		Oid *relids;
+		LOCKMODE *modes;
+		PoserMaintained again;
+		Oid family[4];
+
+		find_view(relid, nspid, maintained);
+		tables = tables_to_free(maintained, nspid);
+		family[0] = maintained->view;
+		family[1] = maintained->query;
+		family[2] = maintained->served;
+		family[3] = maintained->bookkeeping;
+		relations = list_copy(tables);
+		for (int i = 0; i < lengthof(family); i++)
+			if (OidIsValid(family[i]))
+				relations = lappend_oid(relations, family[i]);
+		relids = palloc(list_length(relations) * sizeof(Oid));
+		modes = palloc(list_length(relations) * sizeof(LOCKMODE));
+		for (n = 0; n < list_length(relations); n++)
+		{
+			relids[n] = list_nth_oid(relations, n);
+			modes[n] = AccessExclusiveLock;
+		}
+		poser_lock_together(relids, modes, n);
+
+		/* lock, then look: are these still all? */
+		find_view(relid, nspid, &again);
+		if (memcmp(&again, maintained, sizeof(again)) == 0 && equal(tables, tables_to_free(maintained, nspid)))
+			return tables;
+		for (int i = 0; i < n; i++)
+			UnlockRelationOid(relids[i], modes[i]);
+	}
+}
+
+/* Drop a relation of the view, if it is there. */
+static void
+drop(Oid relid, const char *kind)
+{
+	if (OidIsValid(relid))
+		poser_maintain_run(relid, psprintf("DROP %s %s", kind, poser_relation_name(relid)));
+}
+
+/* End a maintained view.  The relation is any of the view's. */
+void
+poser_unmaintain_view(Oid nspid, Oid relid)
+{
+	PoserMaintained maintained;
+	int level = poser_maintain_begin_settings();
+	List *tables = lock_all(relid, nspid, &maintained);
+
+	if (OidIsValid(maintained.view) && OidIsValid(maintained.query))
+		poser_maintain_replace_query(maintained.view, poser_view_query_sql(maintained.query));
+	drop(maintained.served, "VIEW");
+	drop(maintained.bookkeeping, "TABLE");
+	drop(maintained.query, "VIEW");
+	poser_maintain_drop_triggers(tables, nspid);
+	AtEOXact_GUC(true, level);
+}
+
+/*
+ * poser_unmaintain(view regclass) returns void
+ */
+Datum
+poser_unmaintain(PG_FUNCTION_ARGS)
+{
+	PreventCommandIfReadOnly("poser_unmaintain()");
+	if (PG_ARGISNULL(0))
+		ereport(ERROR,
+				errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+				errmsg("%s must not be null", "view"));
+	poser_unmaintain_view(get_func_namespace(fcinfo->flinfo->fn_oid), PG_GETARG_OID(0));
+	PG_RETURN_VOID();
+}
