@@ -433,21 +433,6 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 	return sql.data;
 }
 
-/* until sum.c is there */
-static char *
-sum_finite_sql(const char *value)
-{
-	return psprintf("COALESCE(sum(%1$s) FILTER (WHERE %1$s NOT IN ('NaN', 'Infinity', '-Infinity')), 0)", value);
-}
-
-static char *
-sum_tally_sql(const char *value)
-{
-	return psprintf("COALESCE(sum(CASE %1$s WHEN '-Infinity' THEN 1 WHEN 'Infinity' THEN 1e18 WHEN 'NaN' THEN 1e36\n"
-					"             ELSE ('1e' || 54 + 18 * least(scale(%1$s), 1000))::numeric END), 0)",
-					value);
-}
-
 /*
  * Returns a query for the keys and amounts that the bookkeeping should have, from the rows of the child
  * alone.  Its columns are those of the bookkeeping without "delta", with names key1,
@@ -495,7 +480,7 @@ poser_view_counted_sql(const PoserViewForm *form)
 				break;
 			case POSER_SUM_NUMERIC:
 				appendStringInfo(&sql, ",\n       %s AS amount%d,\n       %s AS amount%d",
-								 sum_finite_sql(value), amount + 1, sum_tally_sql(value), amount + 2);
+								 poser_sum_finite_sql(value), amount + 1, poser_sum_tally_sql(value), amount + 2);
 				break;
 		}
 		amount += poser_view_amounts(aggregate->kind);
