@@ -1,10 +1,11 @@
 /*
  * count_table.c
- *	  The rows of one table of a count.
+ *	  The rows of a count.
  *
- * Both tables of a count, that of settled counts and that of deltas, have the columns
- * (key, total, active).  The functions here find, insert, update and delete their rows.
- * None of them waits for another transaction.
+ * A count has settled rows and deltas.  They are in two tables with the same columns, or in
+ * one table with the column "delta", see counts_internal.h.  Each of the two kinds is opened
+ * as a CountTable.  The functions here find, insert, update and delete its rows.  None of
+ * them waits for another transaction.
  *
  * Look-ups use SnapshotSelf, which finds the newest version that is committed or is the
  * transaction's own.  It takes no predicate locks, so that SERIALIZABLE writers of one
@@ -21,11 +22,13 @@
 #include "access/tableam.h"
 #include "access/xact.h"
 #include "catalog/index.h"
-#include "catalog/pg_operator_d.h"
+#include "catalog/pg_type_d.h"
+#include "common/pg_prng.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
+#include "utils/typcache.h"
 
 #include "counts/counts_internal.h"
 
@@ -33,7 +36,7 @@
 #define MAX_KNOWN_ROWS 16384
 
 /*
- * Where this session has last put a row, by the table and the hash of the row's key.
+ * Where this session has last put a row, by the table, the kind and the hash of the row's key.
  *
  * An entry is only a hint.  Whatever is found there is used only if it is the newest
  * version of a row and has the key.  So an entry that is wrong costs time only: two
@@ -47,6 +50,7 @@ typedef struct KnownRowKey
 {
 	Oid relid;
 	uint32 hash;
+	uint32 is_delta; /* 0 or 1; of this type so that the key has no unused bytes */
 } KnownRowKey;
 
 typedef struct KnownRow
@@ -59,67 +63,86 @@ typedef struct KnownRow
 
 static HTAB *known_rows = NULL;
 
-/*
- * Open a table of "count" for a writer with this snapshot.  "indexid" is the table's
- * index on the key.  The caller has locked the table, see poser_count_open().
- */
+/* Open a table of a count for writing.  The caller has locked it, see poser_count_open(). */
 void
-poser_count_open_table(CountTable *table, const PoserCount *count, Oid relid, Oid indexid,
-					   Snapshot snapshot)
+poser_count_open_relation(CountRelation *relation, Oid relid)
 {
-	poser_direct_open(&table->direct, relid, NoLock);
-	table->count = count;
+	poser_direct_open(&relation->direct, relid, NoLock);
+	relation->nblocks = RelationGetNumberOfBlocks(relation->direct.rel);
+}
+
+/* Open the settled rows or the deltas of a writer with this snapshot.  They are in "relation". */
+void
+poser_count_open_table(CountTable *table, CountRelation *relation, const CountWriter *writer,
+					   bool is_deltas, Snapshot snapshot)
+{
+	table->relation = relation;
+	table->rel = relation->direct.rel;
+	table->count = writer->count;
+	table->is_deltas = is_deltas;
 	table->snapshot = snapshot;
-	table->relid = relid;
-	table->indexid = indexid;
+	table->context = writer->context;
 	table->index = NULL;
 	table->scan = NULL;
-	table->nblocks = RelationGetNumberOfBlocks(table->direct.rel);
-	table->found = table_slot_create(table->direct.rel, NULL);
+	table->found = table_slot_create(table->rel, NULL);
 	table->formed = NULL;
 }
 
-/* Close the table.  Its lock is kept until the transaction ends. */
+/* Close the settled rows or the deltas. */
 void
 poser_count_close_table(CountTable *table)
 {
 	if (table->scan != NULL)
+	{
 		index_endscan(table->scan);
+		pfree(table->scankeys);
+	}
 	if (table->index != NULL)
 		index_close(table->index, NoLock);
 	ExecDropSingleTupleTableSlot(table->found);
 	if (table->formed != NULL)
 		ExecDropSingleTupleTableSlot(table->formed);
-	poser_direct_close(&table->direct);
 }
 
 /*
  * The row that was found
  */
 
-/* Returns the key of the row that was found.  It is valid until the next row is found. */
-Datum
-poser_count_found_key(CountTable *table)
+/* Returns the keys of the row that was found.  They are valid until the next row is found. */
+const Datum *
+poser_count_found_keys(CountTable *table)
 {
-	bool isnull;
-
-	return slot_getattr(table->found, COUNT_KEY, &isnull);
+	slot_getsomeattrs(table->found, table->count->nkeys);
+	return table->found->tts_values;
 }
 
-/* Returns the numbers of the row that was found.  Null counts as 0; only an owner of the table can write it. */
-Tally
-poser_count_found_tally(CountTable *table)
+/* Returns the value of "delta" in the row that was found.  Null counts as a delta; only an owner of the table can write it. */
+static int64
+found_delta(CountTable *table)
 {
-	Tally result;
 	bool isnull;
+	Datum delta = slot_getattr(table->found, table->count->delta, &isnull);
 
-	result.total = DatumGetInt64(slot_getattr(table->found, COUNT_TOTAL, &isnull));
-	if (isnull)
-		result.total = 0;
-	result.active = DatumGetInt64(slot_getattr(table->found, COUNT_ACTIVE, &isnull));
-	if (isnull)
-		result.active = 0;
-	return result;
+	return isnull ? -1 : DatumGetInt64(delta);
+}
+
+/* Is the row that was found a delta?  Needed where the table has settled rows, too. */
+bool
+poser_count_found_is_delta(CountTable *table)
+{
+	return table->count->delta == 0 ? table->is_deltas : found_delta(table) != 0;
+}
+
+/* Add the amounts of the row that was found.  See poser_amounts_add() for the memory. */
+void
+poser_count_add_found(CountTable *table, PoserAmount *amounts)
+{
+	const PoserCount *count = table->count;
+	AttrNumber first = count->amount - 1;
+
+	slot_getsomeattrs(table->found, first + count->namounts);
+	for (int i = 0; i < count->namounts; i++)
+		poser_amount_add_datum(count, amounts, i, table->found->tts_values[first + i], table->found->tts_isnull[first + i]);
 }
 
 /* Has this transaction, or one of its subtransactions, written the row that was found? */
@@ -141,17 +164,19 @@ bool
 poser_count_found_is_visible(CountTable *table)
 {
 	return poser_count_found_is_own(table) ||
-		   table_tuple_satisfies_snapshot(table->direct.rel, table->found, table->snapshot);
+		   table_tuple_satisfies_snapshot(table->rel, table->found, table->snapshot);
 }
 
-/* Does the row that was found have this key? */
+/* Is the row that was found one of this kind, and with this key? */
 static bool
-found_has_key(CountTable *table, Datum key)
+found_has_keys(CountTable *table, const Datum *keys)
 {
-	bool isnull;
-	Datum found = slot_getattr(table->found, COUNT_KEY, &isnull);
+	const Datum *found = poser_count_found_keys(table);
 
-	return !isnull && equal_count_keys(table->count, found, key);
+	for (int i = 0; i < table->count->nkeys; i++)
+		if (table->found->tts_isnull[i])
+			return false;
+	return poser_count_found_is_delta(table) == table->is_deltas && equal_count_keys(table->count, found, keys);
 }
 
 /*
@@ -162,7 +187,7 @@ found_has_key(CountTable *table, Datum key)
 static KnownRow *
 known_row(CountTable *table, uint32 hash)
 {
-	KnownRowKey key = {table->relid, hash};
+	KnownRowKey key = {RelationGetRelid(table->rel), hash, table->is_deltas};
 
 	return known_rows == NULL ? NULL : hash_search(known_rows, &key, HASH_FIND, NULL);
 }
@@ -178,7 +203,7 @@ poser_count_knows_row(CountTable *table, uint32 hash)
 static void
 remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 {
-	KnownRowKey key = {table->relid, hash};
+	KnownRowKey key = {RelationGetRelid(table->rel), hash, table->is_deltas};
 	KnownRow *row;
 	TransactionId xid = GetCurrentTransactionId();
 	bool found;
@@ -208,18 +233,18 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 	row->newest = *tid;
 
 	/* The new row can have made the table larger. */
-	if (ItemPointerGetBlockNumber(tid) >= table->nblocks)
-		table->nblocks = ItemPointerGetBlockNumber(tid) + 1;
+	if (ItemPointerGetBlockNumber(tid) >= table->relation->nblocks)
+		table->relation->nblocks = ItemPointerGetBlockNumber(tid) + 1;
 }
 
 /* Find the newest version of the key's row, if it is at this place.  Returns whether it is. */
 static bool
-fetch_row(CountTable *table, Datum key, ItemPointer tid)
+fetch_row(CountTable *table, const Datum *keys, ItemPointer tid)
 {
 	return ItemPointerIsValid(tid) &&
-		   ItemPointerGetBlockNumber(tid) < table->nblocks &&
-		   table_tuple_fetch_row_version(table->direct.rel, tid, SnapshotSelf, table->found) &&
-		   found_has_key(table, key);
+		   ItemPointerGetBlockNumber(tid) < table->relation->nblocks &&
+		   table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
+		   found_has_keys(table, keys);
 }
 
 /*
@@ -227,13 +252,13 @@ fetch_row(CountTable *table, Datum key, ItemPointer tid)
  * if the session does not remember the row.
  */
 bool
-poser_count_find_own_row(CountTable *table, Datum key, uint32 hash)
+poser_count_find_own_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
 
 	return row != NULL &&
-		   ((fetch_row(table, key, &row->newest) && poser_count_found_is_own(table)) ||
-			(fetch_row(table, key, &row->before) && poser_count_found_is_own(table)));
+		   ((fetch_row(table, keys, &row->newest) && poser_count_found_is_own(table)) ||
+			(fetch_row(table, keys, &row->before) && poser_count_found_is_own(table)));
 }
 
 /*
@@ -241,7 +266,7 @@ poser_count_find_own_row(CountTable *table, Datum key, uint32 hash)
  * in this way.  It may exist nevertheless.
  */
 bool
-poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)
+poser_count_find_known_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
 	TableScanDesc scan;
@@ -250,42 +275,66 @@ poser_count_find_known_row(CountTable *table, Datum key, uint32 hash)
 	/* Usually the row is where this session has put it. */
 	if (row == NULL)
 		return false;
-	if (fetch_row(table, key, &row->newest) || fetch_row(table, key, &row->before))
+	if (fetch_row(table, keys, &row->newest) || fetch_row(table, keys, &row->before))
 		return true;
-	if (ItemPointerGetBlockNumber(&row->newest) >= table->nblocks)
+	if (ItemPointerGetBlockNumber(&row->newest) >= table->relation->nblocks)
 		return false;
 
 	/* Other sessions may have replaced the row: follow its versions to the newest one. */
 	tid = row->newest;
-	scan = table_beginscan_tid(table->direct.rel, SnapshotSelf);
+	scan = table_beginscan_tid(table->rel, SnapshotSelf);
 	table_tuple_get_latest_tid(scan, &tid);
 	table_endscan(scan);
-	return !ItemPointerEquals(&tid, &row->newest) && fetch_row(table, key, &tid);
+	return !ItemPointerEquals(&tid, &row->newest) && fetch_row(table, keys, &tid);
 }
 
 /*
  * Look-ups by the index
  */
 
+/* Open the index by which a key is looked up. */
+static void
+open_index(CountTable *table)
+{
+	if (table->index == NULL)
+		table->index = index_open(table->is_deltas ? table->count->deltas_index : table->count->counts_index,
+								  RowExclusiveLock);
+}
+
+/* Make the scan, and its scan keys: all keys and, for settled rows in one table with the deltas, delta = 0. */
+static void
+make_scan(CountTable *table, Snapshot snapshot)
+{
+	const PoserCount *count = table->count;
+
+	open_index(table);
+	table->nscankeys = count->nkeys;
+	table->scankeys = palloc((count->nkeys + 1) * sizeof(ScanKeyData));
+	for (int i = 0; i < count->nkeys; i++)
+		ScanKeyEntryInitializeWithInfo(&table->scankeys[i], 0, i + 1, BTEqualStrategyNumber, InvalidOid,
+									   count->keys[i].collation, count->keys[i].equal, (Datum) 0);
+	if (count->delta != 0 && !table->is_deltas)
+		ScanKeyEntryInitializeWithInfo(&table->scankeys[table->nscankeys++], 0, count->delta, BTEqualStrategyNumber,
+									   InvalidOid, InvalidOid,
+									   &lookup_type_cache(INT8OID, TYPECACHE_EQ_OPR_FINFO)->eq_opr_finfo,
+									   Int64GetDatum(0));
+	table->scan = index_beginscan(table->rel, table->index, snapshot, NULL, table->nscankeys, 0, SO_NONE);
+}
+
 /*
  * Begin to look a key up in the table's index.  poser_count_next_row() gives the rows
  * that "snapshot" sees: SnapshotSelf or SnapshotAny.
  */
 void
-poser_count_begin_scan(CountTable *table, Datum key, Snapshot snapshot)
+poser_count_begin_scan(CountTable *table, const Datum *keys, Snapshot snapshot)
 {
-	ScanKeyData scankey;
-
 	/* One scan serves all keys, so that the index is opened once. */
 	if (table->scan == NULL)
-	{
-		table->index = index_open(table->indexid, RowExclusiveLock);
-		table->scan = index_beginscan(table->direct.rel, table->index, snapshot, NULL, 1, 0, SO_NONE);
-	}
+		make_scan(table, snapshot);
 	table->scan->xs_snapshot = snapshot;
-	ScanKeyEntryInitializeWithInfo(&scankey, 0, 1, BTEqualStrategyNumber, InvalidOid,
-								   table->count->keycollation, table->count->key_eq, key);
-	index_rescan(table->scan, &scankey, 1, NULL, 0);
+	for (int i = 0; i < table->count->nkeys; i++)
+		table->scankeys[i].sk_argument = keys[i];
+	index_rescan(table->scan, table->scankeys, table->nscankeys, NULL, 0);
 }
 
 /* Find the next row of the key; returns false if there is none. */
@@ -297,11 +346,11 @@ poser_count_next_row(CountTable *table)
 
 /* Find the newest version of a key's row, in a table that has at most one for each key. */
 bool
-poser_count_find_row(CountTable *table, Datum key, uint32 hash)
+poser_count_find_row(CountTable *table, const Datum *keys, uint32 hash)
 {
-	if (poser_count_find_known_row(table, key, hash))
+	if (poser_count_find_known_row(table, keys, hash))
 		return true;
-	poser_count_begin_scan(table, key, SnapshotSelf);
+	poser_count_begin_scan(table, keys, SnapshotSelf);
 	return poser_count_next_row(table);
 }
 
@@ -309,69 +358,122 @@ poser_count_find_row(CountTable *table, Datum key, uint32 hash)
  * Writing
  */
 
-/* Put a new row into table->formed. */
-static void
-form_row(CountTable *table, Datum key, Tally tally)
+/*
+ * Is it certain that no snapshot sees a delta?  A committed one has left a page in its own
+ * table, or else in the index, which has a first page for itself.
+ */
+bool
+poser_count_has_no_delta(CountTable *deltas)
 {
+	if (deltas->count->delta == 0)
+		return deltas->relation->nblocks == 0;
+	open_index(deltas);
+	return RelationGetNumberOfBlocks(deltas->index) <= 1;
+}
+
+/* Put a new row into table->formed.  "delta" is ignored if the table does not have this column. */
+static void
+form_row(CountTable *table, const Datum *keys, int64 delta, const PoserAmount *amounts)
+{
+	const PoserCount *count = table->count;
+	AttrNumber end = count->amount - 1 + count->namounts;
+	MemoryContext old;
 	TupleTableSlot *slot;
 
 	if (table->formed == NULL)
-		table->formed = MakeSingleTupleTableSlot(RelationGetDescr(table->direct.rel), &TTSOpsVirtual);
+		table->formed = MakeSingleTupleTableSlot(RelationGetDescr(table->rel), &TTSOpsVirtual);
 	slot = table->formed;
 	ExecClearTuple(slot);
-	slot->tts_values[COUNT_KEY - 1] = key;
-	slot->tts_values[COUNT_TOTAL - 1] = Int64GetDatum(tally.total);
-	slot->tts_values[COUNT_ACTIVE - 1] = Int64GetDatum(tally.active);
+	for (int i = 0; i < count->nkeys; i++)
+		slot->tts_values[i] = keys[i];
+	if (count->delta != 0)
+		slot->tts_values[count->delta - 1] = Int64GetDatum(delta);
+	old = MemoryContextSwitchTo(table->context);
+	for (int i = 0; i < count->namounts; i++)
+		slot->tts_values[count->amount - 1 + i] = poser_amount_get_datum(count, amounts, i);
+	MemoryContextSwitchTo(old);
 	/* Any further columns are dropped ones. */
 	for (int i = 0; i < slot->tts_tupleDescriptor->natts; i++)
-		slot->tts_isnull[i] = (i >= COUNT_NATTS);
+		slot->tts_isnull[i] = (i >= end);
 	ExecStoreVirtualTuple(slot);
 }
 
 /*
- * Make the index entry of a new version of a row, without a check that its key is
+ * Make the index entries of a new version of a row, without a check that its key is
  * unique.  The version has the key of the row that it replaces, so the check is not
  * needed.  It would visit all older versions that this transaction has written.
+ *
+ * Returns false, and does nothing, if the table has other indexes than Poser's.
  */
-static void
-insert_index_entry_unchecked(CountTable *table)
+static bool
+insert_index_entries_unchecked(CountTable *table)
 {
-	ResultRelInfo *indexes = table->direct.indexes;
-	Datum values[INDEX_MAX_KEYS];
-	bool isnull[INDEX_MAX_KEYS];
+	const PoserCount *count = table->count;
+	ResultRelInfo *indexes = table->relation->direct.indexes;
+	EState *estate = table->relation->direct.estate;
 
-	FormIndexDatum(indexes->ri_IndexRelationInfo[0], table->formed, table->direct.estate, values, isnull);
-	index_insert(indexes->ri_IndexRelationDescs[0], values, isnull,
-				 &table->formed->tts_tid, table->direct.rel,
-				 UNIQUE_CHECK_NO, true, indexes->ri_IndexRelationInfo[0]);
-	ResetPerTupleExprContext(table->direct.estate);
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+		if (RelationGetRelid(indexes->ri_IndexRelationDescs[i]) != count->counts_index &&
+			RelationGetRelid(indexes->ri_IndexRelationDescs[i]) != count->deltas_index)
+			return false;
+	for (int i = 0; i < indexes->ri_NumIndices; i++)
+	{
+		Relation index = indexes->ri_IndexRelationDescs[i];
+		Datum values[INDEX_MAX_KEYS];
+		bool isnull[INDEX_MAX_KEYS];
+
+		/* in one table with settled rows, the index of the deltas has no entry of these */
+		if (RelationGetRelid(index) == count->deltas_index && !table->is_deltas)
+			continue;
+		FormIndexDatum(indexes->ri_IndexRelationInfo[i], table->formed, estate, values, isnull);
+		index_insert(index, values, isnull, &table->formed->tts_tid, table->rel,
+					 UNIQUE_CHECK_NO, true, indexes->ri_IndexRelationInfo[i]);
+	}
+	ResetPerTupleExprContext(estate);
+	return true;
 }
 
-/*
- * Insert a row, and return true.  In a table with one row for each key there may be a row
- * with the key already, or another transaction may be inserting or deleting one.  Then
- * the new row is deleted again, and the result is false.  Never waits.
- */
-bool
-poser_count_insert_row(CountTable *table, Datum key, uint32 hash, Tally tally)
+/* Delete the row that this command has inserted last. */
+static void
+delete_inserted(CountTable *table)
 {
 	TM_FailureData tmfd;
 
-	form_row(table, key, tally);
-	table_tuple_insert(table->direct.rel, table->formed, GetCurrentCommandId(true), 0, NULL);
-	if (poser_direct_insert_index_entries(&table->direct, table->formed, EIIT_NO_DUPE_ERROR))
-	{
-		remember_row(table, hash, &table->formed->tts_tid);
-		return true;
-	}
-
 	/* Only a later command can delete the row. */
 	CommandCounterIncrement();
-	if (table_tuple_delete(table->direct.rel, &table->formed->tts_tid, GetCurrentCommandId(true), 0,
+	if (table_tuple_delete(table->rel, &table->formed->tts_tid, GetCurrentCommandId(true), 0,
 						   SnapshotSelf, InvalidSnapshot, false, &tmfd) != TM_Ok)
 		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
-			 RelationGetRelationName(table->direct.rel));
-	return false;
+			 RelationGetRelationName(table->rel));
+}
+
+/*
+ * Insert a row, and return true.  There can be a settled row with the key already, or another
+ * transaction can be inserting or deleting one.  Then the new row is deleted again, and the
+ * result is false.  A delta can always be inserted.  Never waits.
+ */
+bool
+poser_count_insert_row(CountTable *table, const Datum *keys, uint32 hash, const PoserAmount *amounts)
+{
+	bool numbered = table->is_deltas && table->count->delta != 0;
+
+	for (;;)
+	{
+		/* a random number, so that deltas of a key do not meet; the greatest is not used, see view_query.c */
+		int64 delta = numbered ? (int64) pg_prng_uint64_range(&pg_global_prng_state, 1, PG_INT64_MAX - 1) : 0;
+
+		CHECK_FOR_INTERRUPTS();
+		form_row(table, keys, delta, amounts);
+		table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
+		if (poser_direct_insert_index_entries(&table->relation->direct, table->formed, EIIT_NO_DUPE_ERROR))
+		{
+			remember_row(table, hash, &table->formed->tts_tid);
+			return true;
+		}
+		delete_inserted(table);
+		if (!numbered)
+			return false;
+	}
 }
 
 /*
@@ -383,18 +485,18 @@ lock_row(CountTable *table, LockTupleMode mode)
 {
 	TM_FailureData tmfd;
 
-	return table_tuple_lock(table->direct.rel, &table->found->tts_tid, table->snapshot, table->found,
+	return table_tuple_lock(table->rel, &table->found->tts_tid, table->snapshot, table->found,
 							GetCurrentCommandId(true), mode, LockWaitSkip, 0, &tmfd) == TM_Ok;
 }
 
 /*
- * Replace the row that was found by one with this tally.  Returns false, and changes
+ * Replace the row that was found by one with these amounts.  Returns false, and changes
  * nothing, if another transaction has replaced or locked the row.  Never waits.
  *
  * After this call the row in table->found is an old version.
  */
 bool
-poser_count_update_row(CountTable *table, uint32 hash, Tally tally)
+poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amounts)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
@@ -410,27 +512,24 @@ poser_count_update_row(CountTable *table, uint32 hash, Tally tally)
 	if (!own && !lock_row(table, LockTupleNoKeyExclusive))
 		return false;
 
-	form_row(table, poser_count_found_key(table), tally);
-	if (table_tuple_update(table->direct.rel, &table->found->tts_tid, table->formed,
+	form_row(table, poser_count_found_keys(table), table->count->delta != 0 ? found_delta(table) : 0, amounts);
+	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
 						   GetCurrentCommandId(true), 0, table->snapshot, InvalidSnapshot,
 						   true, &tmfd, &lockmode, &update_indexes) != TM_Ok)
 		return false;
 	if (!own)
 		poser_count_note_replaced(table->snapshot);
 
-	/* A HOT update needs no index entry.  The usual table has one index, on the key. */
+	/* A HOT update needs no index entry.  Usually there are no other indexes than Poser's. */
 	if (update_indexes != TU_None)
 	{
 		uint32 flags = EIIT_IS_UPDATE;
 
 		if (UPDATES_ONLY_SUMMARIZING(update_indexes))
 			flags |= EIIT_ONLY_SUMMARIZING;
-		poser_direct_open_indexes(&table->direct);
-		if (table->direct.indexes->ri_NumIndices == 1 &&
-			RelationGetRelid(table->direct.indexes->ri_IndexRelationDescs[0]) == table->indexid)
-			insert_index_entry_unchecked(table);
-		else
-			poser_direct_insert_index_entries(&table->direct, table->formed, flags);
+		poser_direct_open_indexes(&table->relation->direct);
+		if (!insert_index_entries_unchecked(table))
+			poser_direct_insert_index_entries(&table->relation->direct, table->formed, flags);
 	}
 	remember_row(table, hash, &table->formed->tts_tid);
 	return true;
@@ -442,7 +541,7 @@ try_delete(CountTable *table, bool wait)
 {
 	TM_FailureData tmfd;
 
-	return table_tuple_delete(table->direct.rel, &table->found->tts_tid, GetCurrentCommandId(true), 0,
+	return table_tuple_delete(table->rel, &table->found->tts_tid, GetCurrentCommandId(true), 0,
 							  table->snapshot, InvalidSnapshot, wait, &tmfd);
 }
 

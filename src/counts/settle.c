@@ -2,11 +2,11 @@
  * settle.c
  *	  Changing a count without blocking other writers.
  *
- * Each parent has one row in the table of settled counts.  A change that cannot be added
- * to this row at once becomes a row in the table of deltas.  The invariant: in every
- * snapshot and for every key
+ * Each parent has one settled row.  A change that cannot be added to this row at once becomes
+ * a row of another kind, a delta.  The invariant: in every snapshot, for every key, and for
+ * each amount such as the number of children
  *
- *		settled + sum(deltas) = number of children
+ *		settled + sum(deltas) = amount of the children
  *
  * This holds whether the parent exists or not.  A settled row that does not exist counts
  * as 0.  A transaction's changes of the children become visible together with its changes
@@ -37,6 +37,16 @@
 
 #include "counts/counts_internal.h"
 
+/* Is it certain that no delta is visible to the writer's snapshot? */
+static bool
+has_no_deltas(CountWriter *writer)
+{
+	if (!writer->deltas_checked)
+		writer->deltas_empty = poser_count_has_no_delta(&writer->deltas);
+	writer->deltas_checked = true;
+	return writer->deltas_empty;
+}
+
 /*
  * Open a count for writing.  The caller holds RowExclusiveLock on both of its tables,
  * and keeps it until the transaction ends.
@@ -53,13 +63,24 @@ poser_count_open(CountWriter *writer, const PoserCount *count)
 	 * snapshot.  Only in an action of a foreign key the active one can be newer.
 	 */
 	Snapshot snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetActiveSnapshot();
+	bool one_table = (count->delta != 0);
 
 	writer->count = count;
-	poser_count_open_table(&writer->settled, count, count->counts, count->counts_index, snapshot);
-	poser_count_open_table(&writer->deltas, count, count->deltas, count->deltas_index, snapshot);
+	writer->context = CurrentMemoryContext;
+	if (count->nnumeric > 0)
+		writer->context = AllocSetContextCreate(CurrentMemoryContext, "poser amounts", ALLOCSET_SMALL_SIZES);
+	writer->sum = poser_amounts_make(count);
+	writer->taken = poser_amounts_make(count);
+	poser_count_open_relation(&writer->relations[0], count->counts);
+	if (!one_table)
+		poser_count_open_relation(&writer->relations[1], count->deltas);
+	poser_count_open_table(&writer->settled, &writer->relations[0], writer, false, snapshot);
+	poser_count_open_table(&writer->deltas, &writer->relations[one_table ? 0 : 1], writer, true, snapshot);
 
-	/* If a snapshot sees a committed row, the table has a page already. */
-	writer->deltas_empty = (writer->deltas.nblocks == 0);
+	/* In a table of their own this is known already. */
+	writer->deltas_checked = false;
+	if (!one_table)
+		(void) has_no_deltas(writer);
 
 	/* Now rows that this command has written before can be replaced. */
 	CommandCounterIncrement();
@@ -71,6 +92,46 @@ poser_count_close(CountWriter *writer)
 {
 	poser_count_close_table(&writer->deltas);
 	poser_count_close_table(&writer->settled);
+	if (writer->count->delta == 0)
+		poser_direct_close(&writer->relations[1].direct);
+	poser_direct_close(&writer->relations[0].direct);
+	pfree(writer->taken);
+	pfree(writer->sum);
+	if (writer->count->nnumeric > 0)
+		MemoryContextDelete(writer->context);
+}
+
+/* Begin to change a key: free the numerics that the work for the last key has left. */
+static void
+begin_key(CountWriter *writer)
+{
+	if (writer->count->nnumeric > 0)
+		MemoryContextReset(writer->context);
+}
+
+/* Returns the amounts of the row that was found, plus a change.  They are in writer->sum. */
+static const PoserAmount *
+found_plus(CountWriter *writer, CountTable *table, const PoserAmount *change)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+
+	poser_amounts_clear(writer->count, writer->sum);
+	poser_count_add_found(table, writer->sum);
+	poser_amounts_add(writer->count, writer->sum, change, 1);
+	MemoryContextSwitchTo(old);
+	return writer->sum;
+}
+
+/* Returns the amounts of the row that was found.  They are in writer->taken. */
+static const PoserAmount *
+found_amounts(CountWriter *writer, CountTable *table)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+
+	poser_amounts_clear(writer->count, writer->taken);
+	poser_count_add_found(table, writer->taken);
+	MemoryContextSwitchTo(old);
+	return writer->taken;
 }
 
 /*
@@ -79,13 +140,13 @@ poser_count_close(CountWriter *writer)
  * the delta.
  */
 static bool
-change_delta(CountTable *deltas, uint32 hash, Tally change)
+change_delta(CountWriter *writer, uint32 hash, const PoserAmount *change)
 {
-	Tally tally = tally_add(poser_count_found_tally(deltas), change);
+	const PoserAmount *sum = found_plus(writer, &writer->deltas, change);
 
-	if (tally_is_zero(tally))
-		return poser_count_delete_row(deltas);
-	return poser_count_update_row(deltas, hash, tally);
+	if (poser_amounts_are_zero(writer->count, sum))
+		return poser_count_delete_row(&writer->deltas);
+	return poser_count_update_row(&writer->deltas, hash, sum);
 }
 
 /*
@@ -94,15 +155,15 @@ change_delta(CountTable *deltas, uint32 hash, Tally change)
  * even if another transaction holds its settled row for a long time.
  */
 void
-poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
+poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
 {
 	CountTable *deltas = &writer->deltas;
 
-	if (tally_is_zero(change))
+	if (poser_amounts_are_zero(writer->count, change))
 		return;
 
 	/* A delta of this transaction can always be replaced. */
-	if (poser_count_find_own_row(deltas, key, hash) && change_delta(deltas, hash, change))
+	if (poser_count_find_own_row(deltas, keys, hash) && change_delta(writer, hash, change))
 		return;
 
 	/*
@@ -112,49 +173,57 @@ poser_count_defer(CountWriter *writer, Datum key, uint32 hash, Tally change)
 	 */
 	if (poser_count_knows_row(deltas, hash))
 	{
-		if (poser_count_find_known_row(deltas, key, hash) &&
-			poser_count_found_is_visible(deltas) && change_delta(deltas, hash, change))
+		if (poser_count_find_known_row(deltas, keys, hash) &&
+			poser_count_found_is_visible(deltas) && change_delta(writer, hash, change))
 			return;
 	}
-	else if (!writer->deltas_empty)
+	else if (!has_no_deltas(writer))
 	{
-		poser_count_begin_scan(deltas, key, SnapshotSelf);
+		poser_count_begin_scan(deltas, keys, SnapshotSelf);
 		while (poser_count_next_row(deltas))
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (poser_count_found_is_visible(deltas) && change_delta(deltas, hash, change))
+			if (poser_count_found_is_visible(deltas) && change_delta(writer, hash, change))
 				return;
 		}
 	}
 
 	/* No delta can be replaced, so insert one. */
-	(void) poser_count_insert_row(deltas, key, hash, change);
+	(void) poser_count_insert_row(deltas, keys, hash, change);
+}
+
+/* As poser_count_take_deltas(), while a key is being changed. */
+static const PoserAmount *
+take_deltas(CountWriter *writer, const Datum *keys)
+{
+	CountTable *deltas = &writer->deltas;
+
+	poser_amounts_clear(writer->count, writer->taken);
+	poser_count_begin_scan(deltas, keys, SnapshotSelf);
+	while (poser_count_next_row(deltas))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (poser_count_found_is_visible(deltas) && poser_count_delete_row(deltas))
+		{
+			MemoryContext old = MemoryContextSwitchTo(writer->context);
+
+			poser_count_add_found(deltas, writer->taken);
+			MemoryContextSwitchTo(old);
+		}
+	}
+	return writer->taken;
 }
 
 /*
  * Delete the deltas of a key that the writer's snapshot sees, except those that other
  * transactions have replaced or locked.  Returns the sum of the deleted ones, which the
- * caller must add to the count.
+ * caller must add to the count.  It is valid until the writer changes another key.
  */
-Tally
-poser_count_take_deltas(CountWriter *writer, Datum key)
+const PoserAmount *
+poser_count_take_deltas(CountWriter *writer, const Datum *keys)
 {
-	CountTable *deltas = &writer->deltas;
-	Tally sum = {0, 0};
-
-	poser_count_begin_scan(deltas, key, SnapshotSelf);
-	while (poser_count_next_row(deltas))
-	{
-		Tally tally;
-
-		CHECK_FOR_INTERRUPTS();
-		if (!poser_count_found_is_visible(deltas))
-			continue;
-		tally = poser_count_found_tally(deltas);
-		if (poser_count_delete_row(deltas))
-			sum = tally_add(sum, tally);
-	}
-	return sum;
+	begin_key(writer);
+	return take_deltas(writer, keys);
 }
 
 /*
@@ -162,20 +231,20 @@ poser_count_take_deltas(CountWriter *writer, Datum key)
  * this command has just replaced.
  */
 static void
-settle_deltas(CountWriter *writer, Datum key, uint32 hash)
+settle_deltas(CountWriter *writer, const Datum *keys, uint32 hash)
 {
 	CountTable *settled = &writer->settled;
-	Tally sum = poser_count_take_deltas(writer, key);
+	const PoserAmount *taken = take_deltas(writer, keys);
 
-	if (tally_is_zero(sum))
+	if (poser_amounts_are_zero(writer->count, taken))
 		return;
 
 	/* Only a later command can replace the row that this one has written. */
 	CommandCounterIncrement();
-	if (!poser_count_find_row(settled, key, hash) ||
-		!poser_count_update_row(settled, hash, tally_add(poser_count_found_tally(settled), sum)))
+	if (!poser_count_find_row(settled, keys, hash) ||
+		!poser_count_update_row(settled, hash, found_plus(writer, settled, taken)))
 		elog(ERROR, "could not replace a row of our own in relation \"%s\"",
-			 RelationGetRelationName(settled->direct.rel));
+			 RelationGetRelationName(settled->rel));
 }
 
 /*
@@ -183,19 +252,20 @@ settle_deltas(CountWriter *writer, Datum key, uint32 hash)
  * key's deltas, or becomes a delta.  Even a change of zero moves deltas to the settled row.
  */
 void
-poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change)
+poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
 {
 	CountTable *settled = &writer->settled;
 
-	if (poser_count_find_row(settled, key, hash) &&
+	begin_key(writer);
+	if (poser_count_find_row(settled, keys, hash) &&
 		poser_count_found_is_visible(settled) &&
-		poser_count_update_row(settled, hash, tally_add(poser_count_found_tally(settled), change)))
+		poser_count_update_row(settled, hash, found_plus(writer, settled, change)))
 	{
-		if (!writer->deltas_empty)
-			settle_deltas(writer, key, hash);
+		if (!has_no_deltas(writer))
+			settle_deltas(writer, keys, hash);
 	}
 	else
-		poser_count_defer(writer, key, hash, change);
+		poser_count_defer(writer, keys, hash, change);
 }
 
 /*
@@ -205,30 +275,30 @@ poser_count_change(CountWriter *writer, Datum key, uint32 hash, Tally change)
  * its deltas.
  */
 bool
-poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally tally)
+poser_count_make_settled_row(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *amounts)
 {
 	CountTable *settled = &writer->settled;
 	bool was_deleted = false;
 	bool sees_deleted = false;
 
 	/* Look for a row, and also for rows that other transactions have deleted. */
-	if (poser_count_find_known_row(settled, key, hash))
+	if (poser_count_find_known_row(settled, keys, hash))
 		return false;
-	poser_count_begin_scan(settled, key, SnapshotAny);
+	poser_count_begin_scan(settled, keys, SnapshotAny);
 	while (poser_count_next_row(settled))
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (table_tuple_satisfies_snapshot(settled->direct.rel, settled->found, SnapshotSelf))
+		if (table_tuple_satisfies_snapshot(settled->rel, settled->found, SnapshotSelf))
 			return false;
 		if (poser_count_found_is_own(settled))
 			continue;
 		was_deleted = true;
 		if (!sees_deleted)
-			sees_deleted = table_tuple_satisfies_snapshot(settled->direct.rel, settled->found,
+			sees_deleted = table_tuple_satisfies_snapshot(settled->rel, settled->found,
 														  settled->snapshot);
 	}
 
-	if (!poser_count_insert_row(settled, key, hash, tally))
+	if (!poser_count_insert_row(settled, keys, hash, amounts))
 		return false;
 
 	/*
@@ -250,23 +320,26 @@ poser_count_make_settled_row(CountWriter *writer, Datum key, uint32 hash, Tally 
  * be one, because poser_count_end() does not delete a row that another transaction holds.
  */
 void
-poser_count_begin(CountWriter *writer, Datum key)
+poser_count_begin(CountWriter *writer, const Datum *keys)
 {
-	uint32 hash = hash_count_key(writer->count, key);
-	Tally tally = {0, 0};
+	uint32 hash = hash_count_keys(writer->count, keys);
+	const PoserAmount *amounts = writer->taken;
 	bool own;
 
 	/*
 	 * One query can insert a parent and its children, and the trigger on the child can
 	 * fire first.  Then the children are in a delta, which becomes the settled row.
 	 */
-	own = poser_count_find_own_row(&writer->deltas, key, hash);
+	begin_key(writer);
+	own = poser_count_find_own_row(&writer->deltas, keys, hash);
 	if (own)
-		tally = poser_count_found_tally(&writer->deltas);
-	if (poser_count_make_settled_row(writer, key, hash, tally) && own &&
+		amounts = found_amounts(writer, &writer->deltas);
+	else
+		poser_amounts_clear(writer->count, writer->taken);
+	if (poser_count_make_settled_row(writer, keys, hash, amounts) && own &&
 		!poser_count_delete_row(&writer->deltas))
 		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
-			 RelationGetRelationName(writer->deltas.direct.rel));
+			 RelationGetRelationName(writer->deltas.rel));
 }
 
 /*
@@ -275,10 +348,13 @@ poser_count_begin(CountWriter *writer, Datum key)
  * queries look for the counts of existing parents only.
  */
 static void
-end_found_count(CountWriter *writer, Datum key, uint32 hash)
+end_found_count(CountWriter *writer, const Datum *keys, uint32 hash)
 {
-	Tally left = poser_count_found_tally(&writer->settled);
 	bool visible = poser_count_found_is_visible(&writer->settled);
+	const PoserAmount *left;
+
+	begin_key(writer);
+	left = found_amounts(writer, &writer->settled);
 
 	if (!poser_count_delete_row(&writer->settled))
 		return;
@@ -291,17 +367,49 @@ end_found_count(CountWriter *writer, Datum key, uint32 hash)
 	 * There can be children left: a cascade deletes them later, or there is no foreign
 	 * key.  A delta counts them.
 	 */
-	poser_count_defer(writer, key, hash, left);
+	poser_count_defer(writer, keys, hash, left);
 }
 
 /* End the count of a deleted parent. */
 void
-poser_count_end(CountWriter *writer, Datum key)
+poser_count_end(CountWriter *writer, const Datum *keys)
 {
-	uint32 hash = hash_count_key(writer->count, key);
+	uint32 hash = hash_count_keys(writer->count, keys);
 
-	if (poser_count_find_row(&writer->settled, key, hash))
-		end_found_count(writer, key, hash);
+	if (poser_count_find_row(&writer->settled, keys, hash))
+		end_found_count(writer, keys, hash);
+}
+
+/* Make the count of the settled row that was found zero.  Returns false if another transaction holds the row. */
+static bool
+reset_found_row(CountWriter *writer)
+{
+	CountTable *settled = &writer->settled;
+
+	begin_key(writer);
+	if (poser_amounts_are_zero(writer->count, found_amounts(writer, settled)))
+		return true;
+	poser_amounts_clear(writer->count, writer->sum);
+	return poser_count_update_row(settled, hash_count_keys(writer->count, poser_count_found_keys(settled)), writer->sum);
+}
+
+/* Make the settled rows of a table zero, and delete its deltas. */
+static void
+reset_table(CountWriter *writer, CountTable *table)
+{
+	TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL, SO_NONE);
+
+	while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (poser_count_found_is_delta(table) ? !poser_count_delete_row(table) : !reset_found_row(writer))
+			ereport(ERROR,
+					(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
+					 errmsg("could not reset the counts in relation \"%s\"",
+							RelationGetRelationName(table->rel)),
+					 errdetail("Another transaction holds one of its rows.")));
+	}
+	table_endscan(scan);
 }
 
 /*
@@ -313,33 +421,10 @@ poser_count_end(CountWriter *writer, Datum key)
 void
 poser_count_reset_all(CountWriter *writer)
 {
-	CountTable *tables[] = {&writer->settled, &writer->deltas};
-
-	for (int i = 0; i < lengthof(tables); i++)
-	{
-		CountTable *table = tables[i];
-		TableScanDesc scan = table_beginscan(table->direct.rel, SnapshotSelf, 0, NULL, SO_NONE);
-
-		while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
-		{
-			bool done;
-
-			CHECK_FOR_INTERRUPTS();
-			if (table == &writer->deltas)
-				done = poser_count_delete_row(table);
-			else
-				done = tally_is_zero(poser_count_found_tally(table)) ||
-					   poser_count_update_row(table, hash_count_key(writer->count, poser_count_found_key(table)),
-											  (Tally) {0, 0});
-			if (!done)
-				ereport(ERROR,
-						(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-						 errmsg("could not reset the counts in relation \"%s\"",
-								RelationGetRelationName(table->direct.rel)),
-						 errdetail("Another transaction holds one of its rows.")));
-		}
-		table_endscan(scan);
-	}
+	/* settled rows first; in one table the first loop finds the deltas, too */
+	reset_table(writer, &writer->settled);
+	if (writer->count->delta == 0)
+		reset_table(writer, &writer->deltas);
 }
 
 /* End the counts of all parents, for TRUNCATE of the parent. */
@@ -347,14 +432,16 @@ void
 poser_count_end_all(CountWriter *writer)
 {
 	CountTable *settled = &writer->settled;
-	TableScanDesc scan = table_beginscan(settled->direct.rel, SnapshotSelf, 0, NULL, SO_NONE);
+	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL, SO_NONE);
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
 	{
-		Datum key = poser_count_found_key(settled);
+		const Datum *keys = poser_count_found_keys(settled);
 
+		/* the table can have deltas, too, and end_found_count() makes more */
 		CHECK_FOR_INTERRUPTS();
-		end_found_count(writer, key, hash_count_key(writer->count, key));
+		if (!poser_count_found_is_delta(settled))
+			end_found_count(writer, keys, hash_count_keys(writer->count, keys));
 	}
 	table_endscan(scan);
 }

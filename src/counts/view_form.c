@@ -156,12 +156,49 @@ is_plain_type(Oid type)
 	return (type < FirstNormalObjectId && type != RECORDOID) || type_is_enum(type);
 }
 
+/* Is it a part of an expression that runs no other code than its functions and that of its type? */
+static bool
+is_plain_node(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_CaseWhen:
+			return true;
+		case T_Var:
+		case T_Const:
+		case T_FuncExpr:
+		case T_NamedArgExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_CollateExpr:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_ArrayExpr:
+		case T_SubscriptingRef:
+			return is_plain_type(exprType(node));
+		default:
+			return false;
+	}
+}
+
 static bool
 is_user_function(Oid function, void *context)
 {
 	return function >= FirstNormalObjectId;
 }
 
+/* Find out what a condition without subqueries uses. */
 static bool
 condition_walker(Node *node, void *context)
 {
@@ -169,9 +206,7 @@ condition_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (!IsA(node, List) && (!is_plain_type(exprType(node)) || IsA(node, CoerceToDomain)))
-		use->runs_code = true;
-	if (check_functions_in_node(node, is_user_function, NULL))
+	if (!is_plain_node(node) || check_functions_in_node(node, is_user_function, NULL))
 		use->runs_code = true;
 	if (IsA(node, Var))
 	{
@@ -245,6 +280,15 @@ is_mutable(ViewReader *reader, Node *node, bool runs_code)
 	return result;
 }
 
+/* Refuse a condition with a subquery. */
+static void
+check_subqueries(ViewReader *reader, Node *node, const char *where)
+{
+	if (checkExprHasSubLink(node))
+		refuse(reader, psprintf("%s has a subquery: %s.", where, expression_text(reader, node)),
+			   "A condition can use the columns of one row only.");
+}
+
 /*
  * Returns a condition of the child's row, as the form has it.  "where" says where it is:
  * "FILTER of output \"orders\"".
@@ -255,9 +299,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	ConditionUse use = {.child = reader->child};
 	int column = -1;
 
-	if (checkExprHasSubLink(node))
-		refuse(reader, psprintf("%s contains a subquery.", where),
-			   "A condition can use the columns of one row only.");
+	check_subqueries(reader, node, where);
 	(void) condition_walker(node, &use);
 	if (use.other)
 		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where,
@@ -396,7 +438,8 @@ read_join(ViewReader *reader)
 
 /*
  * The column of this table that a side of an equality compares, or 0.  *cast is the
- * function of an implicit cast, or InvalidOid.
+ * function of a cast, or InvalidOid.  The cast may be an explicit one, because the server
+ * shows an implicit cast as an explicit one in the text of a view.
  */
 static AttrNumber
 compared_column(Node *node, int varno, Oid *cast)
@@ -408,7 +451,8 @@ compared_column(Node *node, int varno, Oid *cast)
 			node = (Node *) ((RelabelType *) node)->arg;
 		else if (IsA(node, CollateExpr))
 			node = (Node *) ((CollateExpr *) node)->arg;
-		else if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST && !OidIsValid(*cast))
+		else if (IsA(node, FuncExpr) && !OidIsValid(*cast) && list_length(((FuncExpr *) node)->args) == 1 &&
+				 (((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST || ((FuncExpr *) node)->funcformat == COERCE_EXPLICIT_CAST))
 		{
 			*cast = ((FuncExpr *) node)->funcid;
 			node = linitial(((FuncExpr *) node)->args);
@@ -517,8 +561,9 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 		}
 		return condition;
 	}
+	check_subqueries(reader, node, "A condition of ON");
 	(void) condition_walker(node, &use);
-	if (use.other && !checkExprHasSubLink(node))
+	if (use.other)
 	{
 		if (!read_key(reader, node))
 			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.",
@@ -534,6 +579,16 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 /*
  * GROUP BY and the output
  */
+
+/* Is a column of the child one by which the query joins? */
+static bool
+is_child_key(const PoserViewForm *form, AttrNumber column)
+{
+	for (int i = 0; i < form->nkeys; i++)
+		if (form->keys[i].child == column)
+			return true;
+	return false;
+}
 
 /* Check GROUP BY: all columns of the key, and plain columns of the parent. */
 static void
@@ -554,8 +609,8 @@ read_groups(ViewReader *reader)
 		if (!is_column(node, reader->parent))
 			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.",
 									alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
-				   is_column(node, reader->child)
-					   ? psprintf("Group by the key of \"%s\". It is equal to the foreign key where there is one.", alias_of(reader, reader->parent))
+				   is_column(node, reader->child) && is_child_key(reader->form, ((Var *) node)->varattno)
+					   ? psprintf("Group by the key of \"%s\", which has the same values.", alias_of(reader, reader->parent))
 					   : NULL);
 		grouped = bms_add_member(grouped, ((Var *) node)->varattno);
 	}
@@ -678,9 +733,12 @@ read_coalesce(ViewReader *reader, CoalesceExpr *coalesce, PoserViewOutput *outpu
 	if (list_length(coalesce->args) == 2 && IsA(linitial(coalesce->args), Aggref))
 	{
 		constant = lsecond(coalesce->args);
-		(void) condition_walker(constant, &use);
-		if (!use.runs_code && !checkExprHasSubLink(constant))
-			constant = eval_const_expressions(NULL, constant);
+		if (!checkExprHasSubLink(constant))
+		{
+			(void) condition_walker(constant, &use);
+			if (!use.runs_code)
+				constant = eval_const_expressions(NULL, constant);
+		}
 		if (IsA(constant, Const))
 		{
 			output->otherwise = (Const *) constant;
@@ -769,7 +827,8 @@ poser_view_read(Oid view)
 	if (reader.view->rd_rel->relkind != RELKIND_VIEW)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a view", RelationGetRelationName(reader.view))));
+				 errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(reader.view)),
+				 errdetail("It is not a view.")));
 	query = reader.query = copyObject(get_view_query(reader.view));
 	reader.deparse = make_deparse_context(query);
 	reader.form = form;
@@ -830,38 +889,47 @@ is_foreign_key(const PoserViewForm *form, const ForeignKeyCacheInfo *fk)
 	return found == form->nkeys;
 }
 
-/* What is wrong with one of the tables, or NULL. */
-static const char *
-table_problem(Relation rel, Oid owner, const char **hint)
+/* "Table \"orders\"", or "Partition \"orders_1\" of table \"orders\"" */
+static char *
+table_title(Oid relid, Oid root)
 {
-	const char *name = RelationGetRelationName(rel);
-	List *tree;
+	if (relid == root)
+		return psprintf("Table \"%s\"", get_rel_name(relid));
+	return psprintf("Partition \"%s\" of table \"%s\"", get_rel_name(relid), get_rel_name(root));
+}
+
+/* What is wrong with a table or one of its partitions, or NULL. */
+static const char *
+table_problem(Oid root, Oid owner, const char **hint)
+{
+	List *tree = find_all_inheritors(root, NoLock, NULL);
 	ListCell *lc;
 
-	if (RelationGetRelid(rel) < FirstNormalObjectId)
-		return psprintf("Table \"%s\" is a system catalog.", name);
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		return psprintf(rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP ? "Table \"%s\" is temporary." : "Table \"%s\" is unlogged.", name);
-	if (rel->rd_rel->relispartition)
-		return psprintf("Table \"%s\" is a partition.", name);
-	if (rel->rd_rel->relkind == RELKIND_RELATION &&
-		(has_superclass(RelationGetRelid(rel)) || find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL))
-		return psprintf("Table \"%s\" inherits or is inherited.", name);
-	if (rel->rd_rel->relowner != owner)
+	if (root < FirstNormalObjectId)
+		return psprintf("%s is a system catalog.", table_title(root, root));
+	if (get_rel_relispartition(root))
 	{
-		*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
-		return psprintf("Table \"%s\" has owner \"%s\", and the view has owner \"%s\".", name,
-						GetUserNameFromId(rel->rd_rel->relowner, false), GetUserNameFromId(owner, false));
+		*hint = "Use the partitioned table.";
+		return psprintf("%s is a partition.", table_title(root, root));
 	}
-	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return NULL;
-	tree = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
+	if (get_rel_relkind(root) != RELKIND_PARTITIONED_TABLE && (has_superclass(root) || list_length(tree) > 1))
+		return psprintf("%s inherits or is inherited.", table_title(root, root));
 	foreach(lc, tree)
 	{
-		char relkind = get_rel_relkind(lfirst_oid(lc));
+		Oid relid = lfirst_oid(lc);
+		char persistence = get_rel_persistence(relid);
+		Oid relowner = poser_owner_of(relid);
 
-		if (relkind == RELKIND_FOREIGN_TABLE)
-			return psprintf("Partition \"%s\" of table \"%s\" is a foreign table.", get_rel_name(lfirst_oid(lc)), name);
+		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
+			return psprintf("%s is a foreign table.", table_title(relid, root));
+		if (persistence != RELPERSISTENCE_PERMANENT)
+			return psprintf("%s is %s.", table_title(relid, root), persistence == RELPERSISTENCE_TEMP ? "temporary" : "unlogged");
+		if (relowner != owner)
+		{
+			*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
+			return psprintf("%s has owner \"%s\", and the view has owner \"%s\".", table_title(relid, root),
+							GetUserNameFromId(relowner, true), GetUserNameFromId(owner, true));
+		}
 	}
 	return NULL;
 }
@@ -897,7 +965,7 @@ key_problem(const PoserViewForm *form, Relation parent, Relation child, const ch
 		columns[i] = form->keys[i].parent;
 		if (!column_is_not_null(RelationGetDescr(parent), form->keys[i].parent))
 		{
-			*hint = psprintf("ALTER TABLE ... ALTER COLUMN ... SET NOT NULL makes it so.");
+			*hint = "ALTER TABLE ... ALTER COLUMN ... SET NOT NULL changes this.";
 			return psprintf("Column \"%s\" of table \"%s\" can be null.", get_attname(form->parent, form->keys[i].parent, false),
 							RelationGetRelationName(parent));
 		}
@@ -921,9 +989,11 @@ poser_view_tables_problem(const PoserViewForm *form, const char **hint)
 	const char *result;
 
 	*hint = NULL;
-	result = table_problem(parent, form->owner, hint);
+	result = get_rel_persistence(form->view) == RELPERSISTENCE_PERMANENT ? NULL : "The view is temporary.";
 	if (result == NULL)
-		result = table_problem(child, form->owner, hint);
+		result = table_problem(form->parent, form->owner, hint);
+	if (result == NULL)
+		result = table_problem(form->child, form->owner, hint);
 	if (result == NULL)
 		result = key_problem(form, parent, child, hint);
 	relation_close(child, AccessShareLock);
@@ -939,8 +1009,6 @@ poser_view_form(Oid view)
 	const char *hint;
 	const char *problem = poser_view_tables_problem(form, &hint);
 
-	if (get_rel_persistence(view) != RELPERSISTENCE_PERMANENT)
-		problem = "The view is temporary.";
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
