@@ -39,6 +39,14 @@ LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 COMMENT ON FUNCTION @extschema@.poser_live_from(pg_catalog.regclass) IS
 'for maintained views: NULL if the current query may read the bookkeeping, otherwise the least ctid from which on to count the child''s rows';
 
+CREATE FUNCTION @extschema@.poser_tally(value pg_catalog.numeric)
+RETURNS pg_catalog.numeric
+AS 'MODULE_PATHNAME', 'poser_tally'
+LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
+COMMENT ON FUNCTION @extschema@.poser_tally(pg_catalog.numeric) IS
+'for maintained views: the tally of one value, to be added up; poser_sum_of() needs the tally of all values';
+
 CREATE FUNCTION @extschema@.poser_sum_of(sum pg_catalog.numeric, tally pg_catalog.numeric)
 RETURNS pg_catalog.numeric
 AS 'MODULE_PATHNAME', 'poser_sum_of'
@@ -97,10 +105,10 @@ COMMENT ON FUNCTION @extschema@.poser_maintained() IS
 'the rows of poser_views';
 
 CREATE VIEW @extschema@.poser_views AS
-SELECT view, query, bookkeeping, parent, child, served, problem FROM @extschema@.poser_maintained();
+	SELECT m.view, m.query, m.bookkeeping, m.parent, m.child, m.served, m.problem
+	  FROM @extschema@.poser_maintained() AS m;
 
-COMMENT ON VIEW @extschema@.poser_views IS
-'the maintained views';
+COMMENT ON VIEW @extschema@.poser_views IS 'the maintained views';
 COMMENT ON COLUMN @extschema@.poser_views.view IS 'the view; null if it was dropped';
 COMMENT ON COLUMN @extschema@.poser_views.query IS 'the view that holds its query';
 COMMENT ON COLUMN @extschema@.poser_views.bookkeeping IS 'the table of its counts and sums';
@@ -108,6 +116,13 @@ COMMENT ON COLUMN @extschema@.poser_views.parent IS 'the table with a row for ea
 COMMENT ON COLUMN @extschema@.poser_views.child IS 'the table that is counted';
 COMMENT ON COLUMN @extschema@.poser_views.served IS 'whether this query would read the counts; otherwise the view counts';
 COMMENT ON COLUMN @extschema@.poser_views.problem IS 'why it is not maintained, or what must be done';
+
+-- What older functions do for views, too
+
+COMMENT ON FUNCTION @extschema@.poser_follow() IS
+'for an event trigger on ddl_command_end: calls poser_track() for tracked tables that were altered, and mends maintained views';
+COMMENT ON FUNCTION @extschema@.poser_check(pg_catalog.regclass) IS
+'what is wrong, with the whole extension, with one table that has a history, or with one maintained view';
 
 -- Owner and privileges of what is new.  The owner of any view has triggers with the
 -- trigger functions, which a restore makes again, and any reader runs the view's query.
@@ -119,6 +134,7 @@ SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.reg
 		  '@extschema@.poser_maintained_by()',
 		  '@extschema@.poser_serves(pg_catalog.regclass)',
 		  '@extschema@.poser_live_from(pg_catalog.regclass)',
+		  '@extschema@.poser_tally(pg_catalog.numeric)',
 		  '@extschema@.poser_sum_of(pg_catalog.numeric, pg_catalog.numeric)',
 		  '@extschema@.poser_maintain(pg_catalog.regclass, pg_catalog.bool)',
 		  '@extschema@.poser_unmaintain(pg_catalog.regclass)',
@@ -132,6 +148,7 @@ GRANT EXECUTE ON FUNCTION
 	@extschema@.poser_maintained_by(),
 	@extschema@.poser_serves(pg_catalog.regclass),
 	@extschema@.poser_live_from(pg_catalog.regclass),
+	@extschema@.poser_tally(pg_catalog.numeric),
 	@extschema@.poser_sum_of(pg_catalog.numeric, pg_catalog.numeric),
 	@extschema@.poser_maintain(pg_catalog.regclass, pg_catalog.bool),
 	@extschema@.poser_unmaintain(pg_catalog.regclass),

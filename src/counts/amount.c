@@ -180,8 +180,8 @@ poser_amount_add_datum(const PoserCount *count, PoserAmount *amounts, int i, Dat
 }
 
 /* Returns the value of a numeric amount: its own numeric, or a new one in the current memory context. */
-static Numeric
-number_value(const PoserNumber *number)
+Numeric
+poser_number_value(const PoserNumber *number)
 {
 	Numeric units;
 
@@ -197,7 +197,7 @@ number_value(const PoserNumber *number)
 Datum
 poser_amount_get_datum(const PoserCount *count, const PoserAmount *amounts, int i)
 {
-	return count->numeric[i] ? NumericGetDatum(number_value(amounts[i].number)) : Int64GetDatum(amounts[i].integer);
+	return count->numeric[i] ? NumericGetDatum(poser_number_value(amounts[i].number)) : Int64GetDatum(amounts[i].integer);
 }
 
 /* Are two numerics equal? */
@@ -217,7 +217,7 @@ number_is_zero(const PoserNumber *number)
 
 	if (number->numeric == NULL)
 		return number->integer == 0;
-	value = number_value(number);
+	value = poser_number_value(number);
 	zero = int64_to_numeric(0);
 	result = equal_numerics(value, zero);
 	pfree(zero);

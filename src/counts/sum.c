@@ -26,6 +26,7 @@
 
 #include "counts/counts_internal.h"
 
+PG_FUNCTION_INFO_V1(poser_tally);
 PG_FUNCTION_INFO_V1(poser_sum_of);
 
 /* The places of a tally. */
@@ -69,30 +70,18 @@ poser_sum_amounts(Datum value, PoserNumber *sum, PoserNumber *tally)
 }
 
 /*
- * Returns SQL for the sum of the finite values of an expression, to be run with search_path =
- * pg_catalog.  For the column o.total it is
+ * poser_tally(value numeric) returns numeric
  *
- *		COALESCE(sum(o.total) FILTER (WHERE o.total NOT IN ('NaN', 'Infinity', '-Infinity')), 0)
+ * The tally of one value.
  */
-char *
-poser_sum_finite_sql(const char *value)
+Datum
+poser_tally(PG_FUNCTION_ARGS)
 {
-	return psprintf("COALESCE(sum(%1$s) FILTER (WHERE %1$s NOT IN ('NaN', 'Infinity', '-Infinity')), 0)", value);
-}
+	PoserNumber sum;
+	PoserNumber tally;
 
-/*
- * Returns SQL for the tally of the values of an expression, to be run with search_path =
- * pg_catalog.  For the column o.total it is
- *
- *		COALESCE(sum(CASE o.total WHEN '-Infinity' THEN 1 WHEN 'Infinity' THEN 1e18 WHEN 'NaN' THEN 1e36
- *		             ELSE ('1e' || 54 + 18 * least(scale(o.total), 1000))::numeric END), 0)
- */
-char *
-poser_sum_tally_sql(const char *value)
-{
-	return psprintf("COALESCE(sum(CASE %1$s WHEN '-Infinity' THEN 1 WHEN 'Infinity' THEN 1e18 WHEN 'NaN' THEN 1e36\n"
-					"             ELSE ('1e' || 54 + 18 * least(scale(%1$s), 1000))::numeric END), 0)",
-					value);
+	poser_sum_amounts(PG_GETARG_DATUM(0), &sum, &tally);
+	PG_RETURN_NUMERIC(poser_number_value(&tally));
 }
 
 /* Has a tally, written in decimal digits, values at this place? */
