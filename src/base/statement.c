@@ -47,8 +47,8 @@ poser_check_trigger(FunctionCallInfo fcinfo)
 }
 
 /* Returns the event that a trigger fires for, as a bit of tgtype. */
-static int16
-event_type(TriggerEvent event)
+int16
+poser_event_type(TriggerEvent event)
 {
 	if (TRIGGER_FIRED_BY_INSERT(event))
 		return TRIGGER_TYPE_INSERT;
@@ -97,7 +97,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
-	statement->event = event_type(trigdata->tg_event);
+	statement->event = poser_event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
 	statement->subid = GetCurrentSubTransactionId();
@@ -114,7 +114,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 {
-	int16 event = event_type(trigdata->tg_event);
+	int16 event = poser_event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
 		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
