@@ -353,12 +353,20 @@ count_rows(PoserMaintain *maintain)
 		poser_count_note_inconsistent(first_cid);
 }
 
-/* Maintain a view that was not maintained before. */
+/* Give the view the query that reads the bookkeeping. */
 static void
-begin_view(PoserMaintain *maintain)
+switch_view(const PoserMaintain *maintain)
 {
-	if (!poser_maintain_must(maintain, "view \"%s\" is maintained", get_rel_name(maintain->view)))
-		return;
+	poser_maintain_replace_query(maintain->view, poser_view_maintained_sql(maintain->form, maintain->of.query,
+																		   maintain->of.served, maintain->nspid));
+}
+
+/* Make everything for a view that has nothing yet. */
+static void
+make_all(PoserMaintain *maintain)
+{
+	maintain->quiet = true;
+	memset(&maintain->of, 0, sizeof(PoserMaintained));
 	make_query(maintain);
 	make_bookkeeping(maintain);
 	make_served(maintain);
@@ -367,13 +375,21 @@ begin_view(PoserMaintain *maintain)
 		count_rows(maintain);
 	poser_maintain_bindings(maintain);
 	if (maintain->existing)
-		poser_maintain_replace_query(maintain->view, poser_view_maintained_sql(maintain->form, maintain->of.query,
-																			   maintain->of.served, maintain->nspid));
+		switch_view(maintain);
 }
 
 /*
- * The call
+ * What is to be done
  */
+
+typedef enum MaintainTask
+{
+	DO_NOTHING,
+	REPAIR,	   /* triggers and bindings */
+	COUNT,	   /* the view is complete: count, and give it its query */
+	MAKE,	   /* nothing is there */
+	MAKE_AGAIN /* what is there cannot be used */
+} MaintainTask;
 
 /* Raises an error unless this is a view, and the current user has the rights of its owner. */
 static void
@@ -394,63 +410,283 @@ check_view(Oid relid)
 	relation_close(rel, AccessShareLock);
 }
 
-/* Lock the view, and its tables with their partitions, together.  Sets the form and the lists of tables. */
+/* Raises the error for a view that belongs to a maintained view. */
 static void
-lock_all(PoserMaintain *maintain)
+check_is_view_itself(const PoserMaintain *maintain)
 {
-	for (;;)
+	if (maintain->of.view == maintain->view)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			errmsg("cannot maintain view \"%s\"", get_rel_name(maintain->view)),
+			errdetail("It belongs to a maintained view."),
+			OidIsValid(maintain->of.view)
+				? errhint("Call poser_maintain() for view \"%s\".", get_rel_name(maintain->of.view))
+				: errhint("That view was dropped; poser_unmaintain() removes the rest of it."));
+}
+
+/*
+ * Have two views the same query?  Writing a query as text locks its tables.  So this happens
+ * in a subtransaction that is rolled back: whoever holds locks must not wait for others.
+ */
+static bool
+have_same_query(Oid a, Oid b)
+{
+	PoserSavepoint savepoint;
+	bool result = false;
+
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
 	{
-		Oid parent;
-		Oid child;
-		int n = 0;
-		Oid *relids;
-		LOCKMODE *modes;
+		result = strcmp(poser_view_query_sql(a), poser_view_query_sql(b)) == 0;
+		poser_savepoint_rollback(&savepoint);
+	}
+	PG_CATCH();
+	{
+		ReThrowError(poser_savepoint_catch_any(&savepoint));
+	}
+	PG_END_TRY();
+	return result;
+}
 
-		maintain->form = poser_view_form(maintain->view);
-		parent = maintain->form->parent;
-		child = maintain->form->child;
-		maintain->parents = find_all_inheritors(parent, NoLock, NULL);
-		maintain->children = find_all_inheritors(child, NoLock, NULL);
-		relids = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(Oid));
-		modes = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(LOCKMODE));
-		relids[n] = maintain->view;
-		modes[n++] = AccessExclusiveLock;
-		for (int i = 0; i < list_length(maintain->children); i++)
-		{
-			relids[n] = list_nth_oid(maintain->children, i);
-			modes[n++] = ShareRowExclusiveLock;
-		}
-		for (int i = 0; i < list_length(maintain->parents) && parent != child; i++)
-		{
-			relids[n] = list_nth_oid(maintain->parents, i);
-			modes[n++] = ShareRowExclusiveLock;
-		}
-		poser_lock_together(relids, modes, n);
+/* Has the bookkeeping the columns that this form needs? */
+static bool
+bookkeeping_fits(const PoserMaintain *maintain)
+{
+	const PoserViewForm *form = maintain->form;
+	Relation rel = table_open(maintain->of.bookkeeping, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(rel);
+	int column = 0;
+	bool result = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT;
+	int natts = form->nkeys + 1;
 
-		/* lock, then look: is it still the same query over the same tables? */
-		check_view(maintain->view);
-		maintain->form = poser_view_form(maintain->view);
-		if (maintain->form->parent == parent && maintain->form->child == child &&
-			equal(maintain->parents, find_all_inheritors(parent, NoLock, NULL)) &&
-			equal(maintain->children, find_all_inheritors(child, NoLock, NULL)))
-			return;
-		for (int i = 0; i < n; i++)
-			UnlockRelationOid(relids[i], modes[i]);
+	for (int i = 0; i < form->naggregates; i++)
+		natts += poser_view_amounts(form->aggregates[i].kind);
+	result = result && desc->natts == natts;
+	for (int i = 0; result && i < form->nkeys; i++, column++)
+		result = TupleDescAttr(desc, column)->atttypid == form->keys[i].type &&
+				 TupleDescAttr(desc, column)->attcollation == form->keys[i].collation;
+	result = result && TupleDescAttr(desc, column++)->atttypid == INT8OID;
+	for (int i = 0; result && i < form->naggregates; i++)
+		for (int j = 0; result && j < poser_view_amounts(form->aggregates[i].kind); j++)
+			result = TupleDescAttr(desc, column++)->atttypid == poser_view_amount_type(form->aggregates[i].kind, j);
+	table_close(rel, AccessShareLock);
+	return result;
+}
+
+/* Read the form of this view, and find its tables. */
+static void
+find_tables(PoserMaintain *maintain, Oid query)
+{
+	maintain->form = poser_view_form(query);
+	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
+	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	const PoserMaintained *of = &maintain->of;
+	bool is_switched;
+
+	check_view(maintain->view);
+	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
+	{
+		find_tables(maintain, maintain->view);
+		return MAKE;
+	}
+	check_is_view_itself(maintain);
+	is_switched = poser_maintained_is_switched(of);
+	if (!OidIsValid(of->query) || !OidIsValid(of->served) || (!is_switched && !have_same_query(maintain->view, of->query)))
+	{
+		/* the user has replaced the query: the new one is the definition */
+		find_tables(maintain, maintain->view);
+		return MAKE_AGAIN;
+	}
+	find_tables(maintain, of->query);
+	if (!bookkeeping_fits(maintain))
+		return MAKE_AGAIN;
+
+	maintain->looking = true;
+	maintain->todo = maintain->missed = false;
+	poser_maintain_table_triggers(maintain);
+	poser_maintain_bindings(maintain);
+	maintain->looking = false;
+	if (maintain->todo)
+		return (is_switched ? maintain->missed : maintain->existing) ? MAKE_AGAIN : REPAIR;
+	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+}
+
+/*
+ * Locks
+ */
+
+void
+poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode)
+{
+	if (!OidIsValid(relid))
+		return;
+	/* space for a power of two */
+	if (locks->n == 0)
+	{
+		locks->relids = palloc(sizeof(Oid));
+		locks->modes = palloc(sizeof(LOCKMODE));
+	}
+	else if ((locks->n & (locks->n - 1)) == 0)
+	{
+		locks->relids = repalloc(locks->relids, 2 * locks->n * sizeof(Oid));
+		locks->modes = repalloc(locks->modes, 2 * locks->n * sizeof(LOCKMODE));
+	}
+	locks->relids[locks->n] = relid;
+	locks->modes[locks->n++] = mode;
+}
+
+void
+poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode)
+{
+	ListCell *lc;
+
+	foreach(lc, relids)
+	{
+		poser_maintain_add_lock(locks, lfirst_oid(lc), mode);
 	}
 }
+
+void
+poser_maintain_lock(const PoserLocks *locks)
+{
+	poser_lock_together(locks->relids, locks->modes, locks->n);
+}
+
+void
+poser_maintain_unlock(const PoserLocks *locks)
+{
+	for (int i = 0; i < locks->n; i++)
+		UnlockRelationOid(locks->relids[i], locks->modes[i]);
+}
+
+/* Find the locks that a task needs.  Returns the tables that lose their triggers. */
+static List *
+find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
+{
+	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
+	List *freed = NIL;
+
+	memset(locks, 0, sizeof(PoserLocks));
+	switch (task)
+	{
+		case DO_NOTHING:
+		case COUNT:
+			return NIL;
+		case REPAIR:
+			poser_maintain_add_lock(locks, maintain->of.bookkeeping, ShareRowExclusiveLock);
+			break;
+		case MAKE_AGAIN:
+			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			poser_maintain_add_locks(locks, freed, AccessExclusiveLock);
+			/* FALLTHROUGH */
+		case MAKE:
+			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			break;
+	}
+	poser_maintain_add_locks(locks, tables, ShareRowExclusiveLock);
+	return freed;
+}
+
+/* Do two calls need the same locks? */
+static bool
+are_equal_locks(const PoserLocks *a, const PoserLocks *b)
+{
+	return a->n == b->n && (a->n == 0 || (memcmp(a->relids, b->relids, a->n * sizeof(Oid)) == 0 &&
+										  memcmp(a->modes, b->modes, a->n * sizeof(LOCKMODE)) == 0));
+}
+
+/* Find out what is to be done, and lock what it needs.  *freed are the tables that lose their triggers. */
+static MaintainTask
+look_and_lock(PoserMaintain *maintain, List **freed)
+{
+	MaintainTask task = look(maintain);
+	PoserLocks locks;
+
+	*freed = find_locks(maintain, task, &locks);
+	for (;;)
+	{
+		PoserLocks needed;
+
+		poser_maintain_lock(&locks);
+		/* lock, then look: is it still the same that is to be done, with the same relations? */
+		task = look(maintain);
+		*freed = find_locks(maintain, task, &needed);
+		if (are_equal_locks(&locks, &needed))
+			return task;
+		poser_maintain_unlock(&locks);
+		locks = needed;
+	}
+}
+
+/*
+ * Raises an error if the session's own queries use a table.  A statement that is writing it
+ * was begun without the triggers, and its rows would not be counted.
+ */
+static void
+check_not_in_use(const PoserMaintain *maintain)
+{
+	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
+	ListCell *lc;
+
+	foreach(lc, tables)
+	{
+		Relation rel = relation_open(lfirst_oid(lc), NoLock);
+		bool in_use = rel->rd_refcnt > 1;
+
+		relation_close(rel, NoLock);
+		if (in_use)
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_IN_USE),
+					errmsg("cannot maintain view \"%s\" because relation \"%s\" is being used by active queries in this session",
+						   get_rel_name(maintain->view), get_rel_name(lfirst_oid(lc))));
+	}
+}
+
+/*
+ * The call
+ */
 
 /* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
 void
 poser_maintain_view(Oid nspid, Oid view, bool existing)
 {
 	PoserMaintain maintain = {.nspid = nspid, .view = view, .existing = existing};
-	int level;
+	int level = poser_maintain_begin_settings();
+	List *freed;
+	MaintainTask task = look_and_lock(&maintain, &freed);
 
-	check_view(view);
-	level = poser_maintain_begin_settings();
-	maintain.quiet = true;
-	lock_all(&maintain);
-	begin_view(&maintain);
+	if (task == REPAIR || task == MAKE || task == MAKE_AGAIN)
+		check_not_in_use(&maintain);
+	switch (task)
+	{
+		case DO_NOTHING:
+			break;
+		case REPAIR:
+			poser_maintain_table_triggers(&maintain);
+			poser_maintain_bindings(&maintain);
+			break;
+		case COUNT:
+			elog(ERROR, "not reached");
+			break;
+		case MAKE_AGAIN:
+			ereport(NOTICE, errmsg("the counts and sums of view \"%s\" are made again", get_rel_name(view)));
+			poser_unmaintain_drop(&maintain.of, poser_maintained_is_switched(&maintain.of));
+			poser_maintain_drop_triggers(freed, nspid);
+			/* FALLTHROUGH */
+		case MAKE:
+			make_all(&maintain);
+			break;
+	}
 	AtEOXact_GUC(true, level);
 }
 

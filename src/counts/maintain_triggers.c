@@ -367,3 +367,103 @@ poser_maintain_drop_triggers(List *tables, Oid nspid)
 		}
 	}
 }
+
+/*
+ * What the gate asks
+ */
+
+/* Is the trigger in this tuple the one of this kind, and does it fire when it should? */
+static bool
+is_right(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
+{
+	return strcmp(NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname), kind->name) == 0 &&
+		   poser_trigger_tuple_state(kind, tuple, desc, nspid, compare_arguments, arguments, of) == POSER_TRIGGER_RIGHT;
+}
+
+/* Is the trigger in this tuple one of these?  If so, its bit in *found is set. */
+static void
+find_right(const PoserTriggerKind *kinds, int n, HeapTuple tuple, TupleDesc desc, Oid nspid, int *found)
+{
+	for (int i = 0; i < n; i++)
+		if (is_right(&kinds[i], tuple, desc, nspid, true, NIL, InvalidOid))
+			*found |= 1 << i;
+}
+
+/*
+ * Find out which of the triggers of a parent or child, or of a partition, are there and fire
+ * when they should, by one scan.  Nothing is locked.  The lists in the result are allocated in
+ * the current memory context.
+ */
+void
+poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result)
+{
+	Oid function = poser_trigger_function(MAINTAIN_ROWS, nspid);
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(catalog);
+	int found = 0;
+	int found_row = 0;
+	int found_update = 0;
+	int found_parent_update = 0;
+	int found_key = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	memset(result, 0, sizeof(PoserMaintainTriggers));
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
+			continue;
+		result->xids = list_append_unique_oid(result->xids, HeapTupleHeaderGetXmin(tuple->t_data));
+		find_right(table_triggers, lengthof(table_triggers), tuple, desc, nspid, &found);
+		find_right(&row_trigger, 1, tuple, desc, nspid, &found_row);
+		find_right(&update_trigger, 1, tuple, desc, nspid, &found_update);
+		find_right(&parent_update_trigger, 1, tuple, desc, nspid, &found_parent_update);
+		find_right(&key_trigger, 1, tuple, desc, nspid, &found_key);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	if (found != (1 << lengthof(table_triggers)) - 1 || !found_row)
+		return;
+	result->counts_child = (found_update != 0);
+	if (found_parent_update && found_key)
+		result->parent_key = key_trigger_columns(relid);
+}
+
+/*
+ * Are the bindings and the guards of a bookkeeping there, and do the guards fire?  The
+ * transactions that wrote the triggers are added to *xids.  What the bindings say about
+ * partitions is not looked at.  Nothing is locked.
+ */
+bool
+poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids)
+{
+	const Oid relations[] = {maintained->view, maintained->query, maintained->served, maintained->parent, maintained->child};
+	Oid function = poser_trigger_function("poser_maintained_by", nspid);
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(catalog);
+	int found = 0;
+	int found_guards = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(maintained->bookkeeping));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
+			continue;
+		*xids = list_append_unique_oid(*xids, HeapTupleHeaderGetXmin(tuple->t_data));
+		for (int i = 0; i < lengthof(binding_triggers); i++)
+			if (OidIsValid(relations[i]) && is_right(&binding_triggers[i], tuple, desc, nspid, false, NIL, relations[i]))
+				found |= 1 << i;
+		find_right(guard_triggers, lengthof(guard_triggers), tuple, desc, nspid, &found_guards);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found == (1 << lengthof(binding_triggers)) - 1 && found_guards == (1 << lengthof(guard_triggers)) - 1;
+}

@@ -44,9 +44,11 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
+#include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -241,6 +243,36 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	}
 	memset(result, 0, sizeof(PoserMaintained));
 	return false;
+}
+
+/* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
+bool
+poser_maintained_is_switched(const PoserMaintained *maintained)
+{
+	Relation depend;
+	bool result = false;
+	Oid rule;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	if (!OidIsValid(maintained->view) || !OidIsValid(maintained->query) || !OidIsValid(maintained->served))
+		return false;
+	rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(maintained->view),
+						   CStringGetDatum(ViewSelectRuleName));
+	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
+	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+
+		result = dependency->refclassid == RelationRelationId && dependency->refobjid == maintained->served;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return result;
 }
 
 /*

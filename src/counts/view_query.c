@@ -46,6 +46,15 @@ poser_view_amounts(PoserViewKind kind)
 	return kind == POSER_COUNT ? 1 : 2;
 }
 
+/* The type of such a column. */
+Oid
+poser_view_amount_type(PoserViewKind kind, int amount)
+{
+	if (kind == POSER_SUM_NUMERIC || (kind == POSER_SUM_BIGINT && amount == AMOUNT_VALUE))
+		return NUMERICOID;
+	return INT8OID;
+}
+
 /* The position of an amount among the columns of the bookkeeping. */
 static AttrNumber
 amount_column(const PoserViewForm *form, int aggregate, int amount)
