@@ -303,6 +303,8 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_owns_components(Oid nspid);
+extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
 /*
  * Maintained views
@@ -366,23 +368,15 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
-typedef struct PoserMaintained
-{
-	Oid bookkeeping;
-	Oid view;
-	Oid query;
-	Oid served; /* the view that shows the bookkeeping while it may be read */
-	Oid parent;
-	Oid child;
-} PoserMaintained;
-
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
 #define POSER_BINDING_SERVED "poser_maintained_served"
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
+
+/* The trigger on parents and children that the server clones to partitions. */
+#define POSER_ROW_TRIGGER "poser_maintain_row"
 
 /* count_catalog.c */
 extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
@@ -402,12 +396,10 @@ extern char *poser_view_counted_sql(const PoserViewForm *form);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_list(Oid nspid);
-extern List *poser_maintained_of_table(Oid relid, Oid nspid);
-extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
-extern List *poser_maintained_arguments(Oid relid);
+extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */
 typedef struct PoserMaintainTriggers
@@ -424,5 +416,9 @@ extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid
 /* serve_view.c */
 extern void poser_serve_view_init(void);
 extern bool poser_view_is_served(Oid query, Oid nspid);
+
+/* recount_view.c */
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
+extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

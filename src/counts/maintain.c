@@ -474,13 +474,18 @@ bookkeeping_fits(const PoserMaintain *maintain)
 	return result;
 }
 
-/* Read the form of this view, and find its tables. */
+/* Read the form of this view, and find its tables, and what is to be done with their triggers. */
 static void
 find_tables(PoserMaintain *maintain, Oid query)
 {
 	maintain->form = poser_view_form(query);
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
+	maintain->exclusive = NIL;
+	maintain->todo = maintain->missed = false;
+	maintain->looking = true;
+	poser_maintain_table_triggers(maintain);
+	maintain->looking = false;
 }
 
 /* Find out what is to be done.  Keeps no locks. */
@@ -509,8 +514,6 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 
 	maintain->looking = true;
-	maintain->todo = maintain->missed = false;
-	poser_maintain_table_triggers(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
 	if (maintain->todo)
@@ -572,6 +575,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 {
 	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
 	List *freed = NIL;
+	ListCell *lc;
 
 	memset(locks, 0, sizeof(PoserLocks));
 	switch (task)
@@ -580,7 +584,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case COUNT:
 			return NIL;
 		case REPAIR:
-			poser_maintain_add_lock(locks, maintain->of.bookkeeping, ShareRowExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -593,7 +597,11 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
 	}
-	poser_maintain_add_locks(locks, tables, ShareRowExclusiveLock);
+	foreach(lc, tables)
+	{
+		poser_maintain_add_lock(locks, lfirst_oid(lc),
+								list_member_oid(maintain->exclusive, lfirst_oid(lc)) ? AccessExclusiveLock : ShareRowExclusiveLock);
+	}
 	return freed;
 }
 

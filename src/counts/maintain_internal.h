@@ -29,6 +29,7 @@ typedef struct PoserMaintain
 	PoserViewForm *form;
 	List *parents;	/* OIDs of the parent and its partitions, the parent first */
 	List *children; /* the same of the child */
+	List *exclusive; /* tables of both that must be locked exclusively, because a trigger is dropped */
 } PoserMaintain;
 
 /* Relations that are locked together. */

@@ -60,7 +60,7 @@ static const PoserTriggerKind table_triggers[] = {
 
 /* On each table, and cloned to its partitions. */
 static const PoserTriggerKind row_trigger = {
-	"poser_maintain_row", MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	POSER_ROW_TRIGGER, MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
 	"AFTER INSERT OR UPDATE OR DELETE", NULL, NULL, "ROW", TRIGGER_FIRES_ON_REPLICA};
 
 /* For updates: of a child or of a partitioned table. */
@@ -190,6 +190,7 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	const char *relname = get_rel_name(relid);
 	PoserTriggerState state = poser_trigger_state(kind, relid, maintain->nspid, arguments, of);
 	bool is_new = false;
+	bool replaces = false;
 
 	switch (state)
 	{
@@ -202,7 +203,8 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 		case POSER_TRIGGER_WRONG:
 			is_new = poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname);
 			/* if a user's trigger has the name, the server says so when this one is made */
-			if (is_new && poser_trigger_calls_function(relid, kind, maintain->nspid))
+			replaces = poser_trigger_calls_function(relid, kind, maintain->nspid);
+			if (is_new && replaces && OidIsValid(of))
 				drop_trigger(relid, kind->name);
 			break;
 		case POSER_TRIGGER_MISSING:
@@ -211,7 +213,12 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	}
 	if (is_new)
 	{
-		poser_maintain_run(relid, poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of));
+		char *sql = poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of);
+
+		/* unlike DROP TRIGGER this needs no lock that keeps out readers; the server has it not for constraint triggers */
+		if (replaces && !OidIsValid(of))
+			sql = psprintf("CREATE OR REPLACE%s", sql + strlen("CREATE"));
+		poser_maintain_run(relid, sql);
 		if (kind->enabled != TRIGGER_FIRES_ON_ORIGIN)
 			poser_maintain_run(relid, poser_trigger_enable_sql(kind, relid));
 	}
@@ -251,16 +258,14 @@ make_parent_triggers(PoserMaintain *maintain, Oid relid)
 	Bitmapset *present = key_trigger_columns(relid);
 
 	make_table_trigger(maintain, &parent_update_trigger, relid);
-	if (!bms_is_subset(needed, present) && present != NULL)
+	kind.condition = key_condition(relid, bms_union(needed, present));
+	if (present == NULL || bms_is_subset(needed, present))
+		make_table_trigger(maintain, &kind, relid);
+	else if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
 	{
 		/* another view has another key: the condition gets the columns of both */
-		if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
-			drop_trigger(relid, kind.name);
+		poser_maintain_run(relid, psprintf("CREATE OR REPLACE%s", poser_trigger_create_sql(&kind, relid, maintain->nspid, NIL, InvalidOid) + strlen("CREATE")));
 	}
-	kind.condition = key_condition(relid, bms_union(needed, present));
-	if (maintain->looking && !bms_is_subset(needed, present))
-		return;
-	make_table_trigger(maintain, &kind, relid);
 }
 
 /* Make the triggers for updates. */
@@ -284,9 +289,12 @@ make_update_triggers(PoserMaintain *maintain, Oid relid, bool only_parent)
 	}
 	else
 		make_table_trigger(maintain, &update_trigger, relid);
-	if (poser_trigger_calls_function(relid, &key_trigger, maintain->nspid) &&
-		poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is dropped", key_trigger.name, get_rel_name(relid)))
-		drop_trigger(relid, key_trigger.name);
+	if (poser_trigger_calls_function(relid, &key_trigger, maintain->nspid))
+	{
+		maintain->exclusive = list_append_unique_oid(maintain->exclusive, relid);
+		if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is dropped", key_trigger.name, get_rel_name(relid)))
+			drop_trigger(relid, key_trigger.name);
+	}
 }
 
 /* Make the triggers of a table and its partitions. */
@@ -336,10 +344,17 @@ poser_maintain_bindings(PoserMaintain *maintain)
 {
 	const Oid relations[] = {maintain->view, maintain->of.query, maintain->of.served, maintain->form->parent,
 							 maintain->form->child};
+	Oid bookkeeping = maintain->of.bookkeeping;
 
 	for (int i = 0; i < lengthof(binding_triggers); i++)
-		(void) make_trigger(maintain, &binding_triggers[i], maintain->of.bookkeeping,
-							poser_maintained_arguments(relations[i]), relations[i]);
+	{
+		const PoserTriggerKind *kind = &binding_triggers[i];
+		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
+		bool missed = is_table && poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+
+		if (!make_trigger(maintain, kind, bookkeeping, poser_maintained_arguments(bookkeeping, relations[i]), relations[i]) && missed)
+			maintain->missed = true;
+	}
 	for (int i = 0; i < lengthof(guard_triggers); i++)
 		(void) make_trigger(maintain, &guard_triggers[i], maintain->of.bookkeeping, NIL, InvalidOid);
 }
