@@ -394,7 +394,7 @@ extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
-extern char *poser_view_counted_sql(const PoserViewForm *form);
+extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
@@ -420,7 +420,7 @@ extern void poser_serve_view_init(void);
 extern bool poser_view_is_served(Oid query, Oid nspid);
 
 /* recount_view.c */
-extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping);
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid);
 extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

@@ -314,7 +314,7 @@ fill_sql(const PoserMaintain *maintain)
 	}
 	return psprintf("INSERT INTO %s (%s)\nSELECT %s\n  FROM %s AS parent FULL JOIN (%s) AS counted ON %s",
 					poser_relation_name(maintain->of.bookkeeping), into.data, select.data, poser_relation_name(form->parent),
-					poser_view_counted_sql(form), on.data);
+					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
 /* Count, into a bookkeeping that is empty and has no guard yet. */

@@ -84,7 +84,7 @@ append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
  *		    OR sum(deltas) > 0
  */
 char *
-poser_view_comparison(const PoserViewForm *form, Oid bookkeeping)
+poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 {
 	static const char *const sides[] = {"live", "kept"};
 	int namounts = count_amounts(form);
@@ -120,7 +120,7 @@ poser_view_comparison(const PoserViewForm *form, Oid bookkeeping)
 		appendStringInfo(&sql, "counted.amount%d, ", i);
 	append_zeros(&sql, namounts);
 	appendStringInfo(&sql, "0, 0, 0\n          FROM (%s) AS counted\n        UNION ALL\n        SELECT ",
-					 poser_view_counted_sql(form));
+					 poser_view_counted_sql(form, nspid));
 
 	/* what is kept of them */
 	for (int i = 0; i < form->nkeys; i++)
@@ -228,7 +228,7 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 	poser_become_caller(&caller);
 
 	level = poser_maintain_begin_settings();
-	result = poser_count_rebuild(progress, &count, poser_view_comparison(form, maintained.bookkeeping), maintained.view);
+	result = poser_count_rebuild(progress, &count, poser_view_comparison(form, maintained.bookkeeping, nspid), maintained.view);
 	AtEOXact_GUC(true, level);
 	return result;
 }

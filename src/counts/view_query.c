@@ -449,7 +449,7 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
  * search_path = pg_catalog, as the owner of the tables.
  */
 char *
-poser_view_counted_sql(const PoserViewForm *form)
+poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 {
 	StringInfoData sql;
 	int amount = 0;
@@ -479,8 +479,10 @@ poser_view_counted_sql(const PoserViewForm *form)
 								 column, where, amount + 1, column, where, amount + 2);
 				break;
 			case POSER_SUM_NUMERIC:
-				appendStringInfo(&sql, ",\n       %s AS amount%d,\n       %s AS amount%d",
-								 poser_sum_finite_sql(value), amount + 1, poser_sum_tally_sql(value), amount + 2);
+				appendStringInfo(&sql, ",\n       COALESCE(pg_catalog.sum(%1$s) FILTER (WHERE %1$s OPERATOR(pg_catalog.<>) ALL"
+									   " ('{NaN,Infinity,-Infinity}'::pg_catalog.numeric[])), 0) AS amount%2$d,\n"
+									   "       COALESCE(pg_catalog.sum(%4$s.poser_tally(%1$s)), 0) AS amount%3$d",
+								 value, amount + 1, amount + 2, quote_identifier(get_namespace_name(nspid)));
 				break;
 		}
 		amount += poser_view_amounts(aggregate->kind);
