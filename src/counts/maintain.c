@@ -338,6 +338,26 @@ fill_sql(const PoserMaintain *maintain)
 					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
+/* Make right who can read the view that shows the bookkeeping, and its query. */
+static void
+repair_served(PoserMaintain *maintain)
+{
+	Oid served = maintain->of.served;
+	const char *name = get_rel_name(served);
+	Relation rel = relation_open(served, AccessShareLock);
+	bool is_invoker = RelationHasSecurityInvoker(rel);
+
+	relation_close(rel, AccessShareLock);
+	if (!poser_maintained_is_gated(&maintain->of, maintain->nspid) &&
+		poser_maintain_must(maintain, "view \"%s\" gets its query again", name))
+		poser_maintain_replace_query(served, poser_view_served_sql(maintain->form, maintain->of.bookkeeping, maintain->of.query, maintain->nspid));
+	if (is_invoker && poser_maintain_must(maintain, "view \"%s\" reads with the rights of its owner again", name))
+		poser_maintain_run(served, psprintf("ALTER VIEW %s RESET (security_invoker)", poser_relation_name(served)));
+	if (pg_class_aclcheck(served, ACL_ID_PUBLIC, ACL_SELECT) != ACLCHECK_OK &&
+		poser_maintain_must(maintain, "view \"%s\" is granted to PUBLIC again", name))
+		poser_maintain_run(served, psprintf("GRANT SELECT ON TABLE %s TO PUBLIC", poser_relation_name(served)));
+}
+
 /* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
 static void
 fill(PoserMaintain *maintain, PoserProgress *progress)
@@ -603,6 +623,7 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 
 	maintain->looking = true;
+	repair_served(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
 	if (maintain->todo)
@@ -674,6 +695,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			return NIL;
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
 				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
@@ -774,8 +796,10 @@ repair(PoserMaintain *maintain)
 	bool is_switched = poser_maintained_is_switched(&maintain->of);
 	List *others = other_views(maintain);
 
+	repair_served(maintain);
 	poser_maintain_table_triggers(maintain);
 	poser_maintain_bindings(maintain);
+	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
 	if (!is_switched && maintain->existing)
