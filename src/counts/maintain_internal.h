@@ -24,6 +24,10 @@ typedef struct PoserMaintain
 	bool todo;
 	bool missed; /* changes of rows may not have been counted */
 
+	/* called for each trigger that is not as it should be; the name is NULL if a partition has none; or NULL */
+	void (*report)(void *arg, Oid relid, const char *trigger, PoserTriggerState state);
+	void *report_arg;
+
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
 	PoserViewForm *form;
