@@ -66,15 +66,28 @@ is_made_function(Oid function, void *context)
 	return function >= FirstNormalObjectId;
 }
 
-/* Does an expression run code that initdb did not make?  A domain can have a constraint with such code. */
+/*
+ * Does an expression of an index run code that initdb did not make?  A domain can have a
+ * constraint with such code.  A function of the server can call such code for values of a
+ * type that a user has made.
+ */
 static bool
 runs_made_code(Node *node, void *context)
 {
 	if (node == NULL)
 		return false;
-	if (IsA(node, CoerceToDomain) || check_functions_in_node(node, is_made_function, NULL))
+	if (IsA(node, CoerceToDomain) || check_functions_in_node(node, is_made_function, NULL) ||
+		((IsA(node, Var) || IsA(node, Const)) && !poser_is_system_type(exprType(node))))
 		return true;
 	return expression_tree_walker(node, runs_made_code, context);
+}
+
+/* Does the index have expressions or a predicate?  They are not looked at, because that would run functions in them. */
+static bool
+has_expressions(Relation index)
+{
+	return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
+		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 }
 
 /*
@@ -174,7 +187,7 @@ poser_direct_open_plain(PoserDirectTable *table)
 		PoserPlainIndex *index = &table->plain[table->nplain++];
 
 		index->rel = index_open(lfirst_oid(lc), RowExclusiveLock);
-		index->info = has_code(index->rel) ? NULL : BuildIndexInfo(index->rel);
+		index->info = has_expressions(index->rel) ? NULL : BuildIndexInfo(index->rel);
 		all_plain = all_plain && index->info != NULL && is_plain(index->rel, index->info);
 	}
 	list_free(indexes);

@@ -230,6 +230,25 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 }
 
 /*
+ * The statement that keeps the server from collecting statistics about the values in the
+ * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ *
+ *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
+ */
+static char *
+no_statistics_sql(const PoserMaintain *maintain)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
+	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
+		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+	return sql.data;
+}
+
+/*
  * Make the bookkeeping.  A part of each page is left free for the next versions of its rows.
  *
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
@@ -254,6 +273,7 @@ make_bookkeeping(PoserMaintain *maintain)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
 }
 

@@ -32,7 +32,7 @@
 #include "miscadmin.h"
 #include "utils/lsyscache.h"
 
-#include "counts/counts_internal.h"
+#include "counts/rows_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintain_rows);
 

@@ -17,7 +17,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
-#include "counts/counts_internal.h"
+#include "counts/rows_internal.h"
 
 /* Compile the conditions and look up the casts. */
 static void

@@ -34,7 +34,7 @@
 #include "utils/memutils.h"
 #include "utils/syscache.h"
 
-#include "counts/counts_internal.h"
+#include "counts/rows_internal.h"
 
 /* The hash table of descriptions. */
 typedef struct TableEntry

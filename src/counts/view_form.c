@@ -21,12 +21,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/transam.h"
-#include "catalog/catalog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
@@ -51,6 +48,7 @@
 typedef struct ViewReader
 {
 	Relation view;
+	bool mutable_too; /* accept a condition that is not immutable */
 	Query *query;
 	List *deparse; /* context for expressions of the query */
 	int parent;	   /* its number in the query's range table */
@@ -251,16 +249,6 @@ is_virtual(Relation rel, AttrNumber column)
 	return TupleDescAttr(RelationGetDescr(rel), column - 1)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL;
 }
 
-/* The first virtual column of a table, or 0. */
-static AttrNumber
-first_virtual(Relation rel)
-{
-	for (int i = 1; i <= RelationGetNumberOfAttributes(rel); i++)
-		if (is_virtual(rel, i))
-			return i;
-	return 0;
-}
-
 /*
  * Is an expression mutable?  The planner inserts the defaults of arguments and inlines
  * functions before the test, as for the expression of an index.  It may call immutable
@@ -311,10 +299,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 		if (is_virtual(reader->child_rel, column))
 			refuse(reader, psprintf("%s uses a virtual generated column: %s.", where, expression_text(reader, node)),
 				   "Use a stored column, or the column's expression.");
-	if (use.whole_row && first_virtual(reader->child_rel) != 0)
-		refuse(reader, psprintf("%s uses the whole row of a table with a virtual generated column: %s.", where,
-								expression_text(reader, node)), NULL);
-	if (is_mutable(reader, node, use.runs_code))
+	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
@@ -810,15 +795,11 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The output has a set-returning function.", over);
 }
 
-/*
- * Returns what the query of a view says, in the current memory context.  Raises an error
- * unless the query has the form.  It does not look at what can change while the view is
- * maintained, see poser_view_tables_problem().  The caller holds a lock on the view.
- */
-PoserViewForm *
-poser_view_read(Oid view)
+/* Read the query of a view, see poser_view_read(). */
+static PoserViewForm *
+read_view(Oid view, bool mutable_too)
 {
-	ViewReader reader = {.view = relation_open(view, AccessShareLock)};
+	ViewReader reader = {.view = relation_open(view, AccessShareLock), .mutable_too = mutable_too};
 	PoserViewForm *form = palloc0(sizeof(PoserViewForm));
 	Node *on;
 	Query *query;
@@ -845,7 +826,8 @@ poser_view_read(Oid view)
 	form->condition = read_on(&reader, on, NULL);
 	if (form->nkeys == 0)
 		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child),
-								 alias_of(&reader, reader.parent)), NULL);
+								 alias_of(&reader, reader.parent)),
+			   "ON must compare all columns of a foreign key, and no others.");
 	query->targetList = (List *) flatten(&reader, (Node *) query->targetList);
 	read_groups(&reader);
 	form->aggregates = palloc0(Max(list_length(query->targetList), 1) * sizeof(PoserViewAggregate));
@@ -867,145 +849,22 @@ poser_view_read(Oid view)
 }
 
 /*
- * The tables
+ * Returns what the query of a view says, in the current memory context.  Raises an error
+ * unless the query has the form.  It does not look at what can change while the view is
+ * maintained: the tables, and whether functions are immutable.  So a writer of a
+ * maintained view gets no error from it.
  */
-
-/* Is this foreign key the one by which the view joins? */
-static bool
-is_foreign_key(const PoserViewForm *form, const ForeignKeyCacheInfo *fk)
+PoserViewForm *
+poser_view_read(Oid view)
 {
-	int found = 0;
-
-	if (fk->confrelid != form->parent || fk->nkeys != form->nkeys || !fk_is_enforced(fk))
-		return false;
-	for (int i = 0; i < fk->nkeys; i++)
-		for (int j = 0; j < form->nkeys; j++)
-			if (fk->confkey[i] == form->keys[j].parent && fk->conkey[i] == form->keys[j].child &&
-				fk->conpfeqop[i] == form->keys[j].equality)
-			{
-				found++;
-				break;
-			}
-	return found == form->nkeys;
+	return read_view(view, true);
 }
 
-/* "Table \"orders\"", or "Partition \"orders_1\" of table \"orders\"" */
-static char *
-table_title(Oid relid, Oid root)
-{
-	if (relid == root)
-		return psprintf("Table \"%s\"", get_rel_name(relid));
-	return psprintf("Partition \"%s\" of table \"%s\"", get_rel_name(relid), get_rel_name(root));
-}
-
-/* What is wrong with a table or one of its partitions, or NULL. */
-static const char *
-table_problem(Oid root, Oid owner, const char **hint)
-{
-	List *tree = find_all_inheritors(root, NoLock, NULL);
-	ListCell *lc;
-
-	if (root < FirstNormalObjectId)
-		return psprintf("%s is a system catalog.", table_title(root, root));
-	if (get_rel_relispartition(root))
-	{
-		*hint = "Use the partitioned table.";
-		return psprintf("%s is a partition.", table_title(root, root));
-	}
-	if (get_rel_relkind(root) != RELKIND_PARTITIONED_TABLE && (has_superclass(root) || list_length(tree) > 1))
-		return psprintf("%s inherits or is inherited.", table_title(root, root));
-	foreach(lc, tree)
-	{
-		Oid relid = lfirst_oid(lc);
-		char persistence = get_rel_persistence(relid);
-		Oid relowner = poser_owner_of(relid);
-
-		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
-			return psprintf("%s is a foreign table.", table_title(relid, root));
-		if (persistence != RELPERSISTENCE_PERMANENT)
-			return psprintf("%s is %s.", table_title(relid, root), persistence == RELPERSISTENCE_TEMP ? "temporary" : "unlogged");
-		if (relowner != owner)
-		{
-			*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
-			return psprintf("%s has owner \"%s\", and the view has owner \"%s\".", table_title(relid, root),
-							GetUserNameFromId(relowner, true), GetUserNameFromId(owner, true));
-		}
-	}
-	return NULL;
-}
-
-/* What is wrong with the key of the parent and the foreign key, or NULL. */
-static const char *
-key_problem(const PoserViewForm *form, Relation parent, Relation child, const char **hint)
-{
-	AttrNumber columns[INDEX_MAX_KEYS];
-	StringInfoData pairs;
-	bool immediate;
-	ListCell *lc;
-	bool found = false;
-
-	foreach(lc, RelationGetFKeyList(child))
-	{
-		if (is_foreign_key(form, lfirst(lc)))
-			found = true;
-	}
-	if (!found)
-	{
-		initStringInfo(&pairs);
-		for (int i = 0; i < form->nkeys; i++)
-			appendStringInfo(&pairs, "%s%s", i > 0 ? ", " : "", quote_identifier(get_attname(form->child, form->keys[i].child, false)));
-		appendStringInfo(&pairs, ") REFERENCES %s (", quote_identifier(RelationGetRelationName(parent)));
-		for (int i = 0; i < form->nkeys; i++)
-			appendStringInfo(&pairs, "%s%s", i > 0 ? ", " : "", quote_identifier(get_attname(form->parent, form->keys[i].parent, false)));
-		*hint = "ON must compare all columns of a foreign key, and no others.";
-		return psprintf("Table \"%s\" has no FOREIGN KEY (%s).", RelationGetRelationName(child), pairs.data);
-	}
-	for (int i = 0; i < form->nkeys; i++)
-	{
-		columns[i] = form->keys[i].parent;
-		if (!column_is_not_null(RelationGetDescr(parent), form->keys[i].parent))
-		{
-			*hint = "ALTER TABLE ... ALTER COLUMN ... SET NOT NULL changes this.";
-			return psprintf("Column \"%s\" of table \"%s\" can be null.", get_attname(form->parent, form->keys[i].parent, false),
-							RelationGetRelationName(parent));
-		}
-	}
-	if (!OidIsValid(poser_unique_index(parent, form->nkeys, columns, &immediate)))
-		return psprintf("Table \"%s\" has no unique index on the columns of the foreign key.", RelationGetRelationName(parent));
-	if (!immediate)
-		return psprintf("The key of table \"%s\" is deferrable.", RelationGetRelationName(parent));
-	return NULL;
-}
-
-/*
- * Returns what is wrong with the view's tables, as a sentence, or NULL.  It is what can
- * change without an error while the view is maintained.  *hint is a sentence, or NULL.
- */
-const char *
-poser_view_tables_problem(const PoserViewForm *form, const char **hint)
-{
-	Relation parent = relation_open(form->parent, AccessShareLock);
-	Relation child = relation_open(form->child, AccessShareLock);
-	const char *result;
-
-	*hint = NULL;
-	result = get_rel_persistence(form->view) == RELPERSISTENCE_PERMANENT ? NULL : "The view is temporary.";
-	if (result == NULL)
-		result = table_problem(form->parent, form->owner, hint);
-	if (result == NULL)
-		result = table_problem(form->child, form->owner, hint);
-	if (result == NULL)
-		result = key_problem(form, parent, child, hint);
-	relation_close(child, AccessShareLock);
-	relation_close(parent, AccessShareLock);
-	return result;
-}
-
-/* As poser_view_read(), and raises an error if something is wrong with the tables. */
+/* As poser_view_read(), and raises an error if the view cannot be maintained at present. */
 PoserViewForm *
 poser_view_form(Oid view)
 {
-	PoserViewForm *form = poser_view_read(view);
+	PoserViewForm *form = read_view(view, false);
 	const char *hint;
 	const char *problem = poser_view_tables_problem(form, &hint);
 
