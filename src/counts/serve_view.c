@@ -576,9 +576,10 @@ find_view(Oid query, Oid nspid, Snapshot snapshot)
 
 	/* If a relation has changed since the look-up began, the next call looks up again. */
 	looked_up.valid = (started == poser_relation_changes() && !found.locked);
-	view = hash_search(serve_views, &query, HASH_ENTER, NULL);
-	if (view->context != NULL)
+	if (view != NULL)
 		MemoryContextDelete(view->context);
+	else
+		view = hash_search(serve_views, &query, HASH_ENTER, NULL);
 	*view = looked_up;
 	return view;
 }
