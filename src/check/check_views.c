@@ -50,6 +50,9 @@ static const char *const check_leftovers =
 	" WHERE c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') ~ '^Poser: the (query|counts and sums) of a maintained view'\n"
 	"   AND pg_has_role(c.relowner, 'USAGE')\n"
 	"   AND c.oid NOT IN (SELECT bookkeeping FROM binding UNION ALL SELECT relation FROM binding)\n"
+	/* something else uses it: then it is not only left */
+	"   AND NOT EXISTS (SELECT FROM pg_depend AS d\n"
+	"                    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n')\n"
 	"UNION ALL\n"
 	"SELECT format('table %s', c.oid::regclass),\n"
 	"       format('has triggers that count for no maintained view: %s', counting.remedy)\n"
@@ -59,6 +62,11 @@ static const char *const check_leftovers =
 	"                    WHERE name IN ('poser_maintained_parent', 'poser_maintained_child')\n"
 	"                      AND (binding.relation = c.oid\n"
 	"                           OR binding.relation IN (SELECT relid FROM pg_partition_ancestors(c.oid))))\n"
+	/* a maintained view that has lost a binding counts again after poser_maintain() */
+	"   AND NOT EXISTS (SELECT FROM binding JOIN pg_rewrite AS r ON r.ev_class = binding.relation\n"
+	"                               JOIN pg_depend AS d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid\n"
+	"                    WHERE d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'\n"
+	"                      AND (d.refobjid = c.oid OR d.refobjid IN (SELECT relid FROM pg_partition_ancestors(c.oid))))\n"
 	" ORDER BY 1";
 
 /* Report what is left of views that are gone. */

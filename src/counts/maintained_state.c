@@ -275,12 +275,25 @@ look_at_bookkeeping(Looking *looking)
  * The query and its tables
  */
 
+/* The detail of an error, or its message if it has none, without the full stop. */
+static char *
+error_text(const ErrorData *error)
+{
+	char *result = pstrdup(error->detail != NULL ? error->detail : error->message);
+	int length = strlen(result);
+
+	if (length > 0 && result[length - 1] == '.')
+		result[length - 1] = '\0';
+	return result;
+}
+
 /* Read the query, and the columns and indexes of the bookkeeping.  Errors become problems. */
 static void
 read_form(Looking *looking)
 {
 	PoserSavepoint savepoint;
-	const char *of = "its query";
+	/* changed between the call of setjmp() and an error */
+	const char *volatile of = "its query";
 
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
@@ -304,8 +317,7 @@ read_form(Looking *looking)
 		if (poser_is_cancel_request(error))
 			ReThrowError(error);
 		add_problem(looking,
-					psprintf("%s has changed: %s%s%s", of, error->message, error->detail != NULL ? ": " : "",
-							 error->detail != NULL ? error->detail : ""),
+					psprintf("%s has changed: %s", of, error_text(error)),
 					psprintf("poser_unmaintain(%1$s) and poser_maintain(%1$s) make it again",
 							 quote_literal_cstr(poser_relation_name(looking->of->view))));
 		looking->state->described = false;
@@ -397,6 +409,13 @@ add_trigger_problems(Looking *looking, bool partitions_match)
 	}
 }
 
+/* A table and its partitions, as a list of OIDs.  Tables that inherit otherwise are a problem of their own. */
+static List *
+partition_tree(Oid relid)
+{
+	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ? find_all_inheritors(relid, NoLock, NULL) : list_make1_oid(relid);
+}
+
 /* Look at the triggers on the tables and on the bookkeeping. */
 static void
 look_at_triggers(Looking *looking)
@@ -413,8 +432,8 @@ look_at_triggers(Looking *looking)
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
 
-	maintain.parents = find_all_inheritors(looking->form->parent, NoLock, NULL);
-	maintain.children = find_all_inheritors(looking->form->child, NoLock, NULL);
+	maintain.parents = partition_tree(looking->form->parent);
+	maintain.children = partition_tree(looking->form->child);
 	poser_maintain_table_triggers(&maintain);
 	poser_maintain_bindings(&maintain);
 	if (!partitions_match)

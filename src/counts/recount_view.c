@@ -264,11 +264,13 @@ is_whole(const PoserMaintained *maintained)
 /*
  * Lock what a rebuild of a view reads and writes, and find the view again: what was found
  * before the locks may have changed.  The locks are taken together, because other
- * sessions lock tables and views in any order.  Returns false if the view is gone meanwhile.
+ * sessions lock tables and views in any order.  Raises an error if the view is gone meanwhile.
  */
-static bool
+static void
 lock_view(PoserMaintained *maintained, Oid nspid)
 {
+	char *name = get_rel_name(maintained->view);
+
 	for (;;)
 	{
 		List *relations = list_make1_oid(maintained->query);
@@ -293,11 +295,13 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 		poser_lock_together(relids, modes, n + 1);
 
 		if (!poser_maintained_find(maintained->bookkeeping, nspid, &again) || !is_whole(&again))
-			return false;
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_TABLE),
+					errmsg("relation \"%s\" does not exist", name != NULL ? name : "(dropped)"));
 		if (memcmp(&again, maintained, sizeof(again)) == 0 &&
 			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
 			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))
-			return true;
+			return;
 		for (int i = 0; i <= n; i++)
 			UnlockRelationOid(relids[i], modes[i]);
 		*maintained = again;
@@ -321,8 +325,7 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 
 	poser_progress_table(progress, "poser_recount", maintained.view);
 	poser_progress_report(progress, "comparing", 0);
-	if (!lock_view(&maintained, nspid))
-		return 0;
+	lock_view(&maintained, nspid);
 
 	/* it may have another owner since the lock */
 	poser_check_owner(maintained.view);
@@ -407,10 +410,12 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 
 		if (ends_all(error))
 			ReThrowError(error);
-		ereport(WARNING,
-				errcode(error->sqlerrcode),
-				errmsg("view \"%s\" could not be recounted: %s", name, error->message),
-				error->hint != NULL ? errhint("%s", error->hint) : 0);
+		/* nothing is said of a view that was dropped meanwhile */
+		if (get_rel_name(maintained->view) != NULL)
+			ereport(WARNING,
+					errcode(error->sqlerrcode),
+					errmsg("view \"%s\" could not be recounted: %s", name, error->message),
+					error->hint != NULL ? errhint("%s", error->hint) : 0);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
