@@ -285,11 +285,16 @@ find_by_query(Oid view, Oid function, PoserMaintained *result)
 /*
  * Find the maintained view that a relation belongs to, as the view, its query, the view that
  * shows the bookkeeping, or the bookkeeping.  Returns false if there is none.
+ *
+ * Another role that may make triggers for the relation can have bound a table of its own to
+ * it.  So a bookkeeping of the relation's owner comes first.
  */
 bool
 poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 {
+	PoserMaintained candidate;
 	Oid function = binding_function(nspid);
+	bool found = false;
 	ListCell *lc;
 
 	if (!OidIsValid(function))
@@ -298,20 +303,23 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 		return true;
 	foreach(lc, find_bookkeepings(RelationRelationId, relid, function))
 	{
-		if (describe_bookkeeping(lfirst_oid(lc), function, result) &&
-			((result->view == relid && OidIsValid(result->query) && OidIsValid(result->served)) ||
-			 result->query == relid || result->served == relid))
-			return true;
+		if (!describe_bookkeeping(lfirst_oid(lc), function, &candidate) ||
+			(candidate.view != relid && candidate.query != relid && candidate.served != relid))
+			continue;
+		if (!found || (!poser_have_one_owner(result->bookkeeping, relid) && poser_have_one_owner(candidate.bookkeeping, relid)))
+			*result = candidate;
+		found = true;
 	}
-	if (get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, result))
-		return true;
-	foreach(lc, find_bookkeepings(RelationRelationId, relid, function))
+	if (!found)
+		memset(result, 0, sizeof(PoserMaintained));
+	/* somebody can have dropped a binding */
+	if ((!found || (result->view == relid && (!OidIsValid(result->query) || !OidIsValid(result->served)))) &&
+		get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, &candidate))
 	{
-		if (describe_bookkeeping(lfirst_oid(lc), function, result) && result->view == relid)
-			return true;
+		*result = candidate;
+		found = true;
 	}
-	memset(result, 0, sizeof(PoserMaintained));
-	return false;
+	return found;
 }
 
 /* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
