@@ -105,10 +105,10 @@ COMMENT ON FUNCTION @extschema@.poser_maintained() IS
 'the rows of poser_views';
 
 CREATE VIEW @extschema@.poser_views AS
-SELECT view, query, bookkeeping, parent, child, served, problem FROM @extschema@.poser_maintained();
+	SELECT m.view, m.query, m.bookkeeping, m.parent, m.child, m.served, m.problem
+	  FROM @extschema@.poser_maintained() AS m;
 
-COMMENT ON VIEW @extschema@.poser_views IS
-'the maintained views';
+COMMENT ON VIEW @extschema@.poser_views IS 'the maintained views';
 COMMENT ON COLUMN @extschema@.poser_views.view IS 'the view; null if it was dropped';
 COMMENT ON COLUMN @extschema@.poser_views.query IS 'the view that holds its query';
 COMMENT ON COLUMN @extschema@.poser_views.bookkeeping IS 'the table of its counts and sums';
@@ -116,6 +116,13 @@ COMMENT ON COLUMN @extschema@.poser_views.parent IS 'the table with a row for ea
 COMMENT ON COLUMN @extschema@.poser_views.child IS 'the table that is counted';
 COMMENT ON COLUMN @extschema@.poser_views.served IS 'whether this query would read the counts; otherwise the view counts';
 COMMENT ON COLUMN @extschema@.poser_views.problem IS 'why it is not maintained, or what must be done';
+
+-- What older functions do for views, too
+
+COMMENT ON FUNCTION @extschema@.poser_follow() IS
+'for an event trigger on ddl_command_end: calls poser_track() for tracked tables that were altered, and mends maintained views';
+COMMENT ON FUNCTION @extschema@.poser_check(pg_catalog.regclass) IS
+'what is wrong, with the whole extension, with one table that has a history, or with one maintained view';
 
 -- Owner and privileges of what is new.  The owner of any view has triggers with the
 -- trigger functions, which a restore makes again, and any reader runs the view's query.

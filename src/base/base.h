@@ -57,6 +57,9 @@ typedef struct PoserCaller
 	int level; /* of settings; 0 if there are none */
 } PoserCaller;
 
+/* How code of a relation's owner runs, see poser_become_owner().  Needs miscadmin.h. */
+#define POSER_AS_OWNER (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS)
+
 extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
 extern void poser_become_owner(Oid relid, PoserCaller *caller);
 extern void poser_become_caller(PoserCaller *caller);
@@ -123,10 +126,14 @@ typedef struct PoserStatement
 } PoserStatement;
 
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
+extern int16 poser_event_type(TriggerEvent event);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
+extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_register(PoserStatement **list);
+extern void poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg),
+									   const void *arg);
 
 /* One of a statement's transition tables while it is read. */
 typedef struct PoserTransition
@@ -244,6 +251,9 @@ typedef enum PoserTriggerState
 
 extern Oid poser_trigger_function(const char *name, Oid nspid);
 extern List *poser_triggers_of_function(Oid relid, Oid function);
+extern PoserTriggerState poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid,
+												   bool compare_arguments,
+												   const List *arguments, Oid of);
 extern PoserTriggerState poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
 extern bool poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid);
 extern char *poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);

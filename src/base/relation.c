@@ -464,7 +464,7 @@ poser_become_owner(Oid relid, PoserCaller *caller)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 
-	poser_become_role(rel->rd_rel->relowner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
+	poser_become_role(rel->rd_rel->relowner, POSER_AS_OWNER, caller);
 	table_close(rel, NoLock);
 }
 

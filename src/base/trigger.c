@@ -100,35 +100,46 @@ has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
 	return name == NULL ? isnull : !isnull && strcmp(NameStr(*DatumGetName(value)), name) == 0;
 }
 
-/* Look at a trigger of a relation.  "of" is the table of FROM, or InvalidOid.  What a condition says is not compared. */
+/*
+ * Look at a trigger in a tuple of pg_trigger.  "of" is the table of FROM, or InvalidOid.  What
+ * a condition says is not compared, nor are the
+ * arguments without "compare_arguments".
+ */
 PoserTriggerState
-poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
+poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
 {
-	List *tuples = find_triggers(relid, InvalidOid, kind->name);
-	Relation catalog;
-	HeapTuple tuple;
-	Form_pg_trigger form;
+	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 	bool isnull;
-	bool right;
 
-	if (tuples == NIL)
-		return POSER_TRIGGER_MISSING;
-	tuple = linitial(tuples);
-	form = (Form_pg_trigger) GETSTRUCT(tuple);
-	catalog = table_open(TriggerRelationId, AccessShareLock);
-	right = form->tgfoid == poser_trigger_function(kind->function, nspid) && form->tgtype == kind->type &&
-			form->tgattr.dim1 == 0 && form->tgconstrrelid == of &&
-			has_arguments(tuple, RelationGetDescr(catalog), arguments) &&
-			has_transition(tuple, RelationGetDescr(catalog), Anum_pg_trigger_tgoldtable, kind->old_rows) &&
-			has_transition(tuple, RelationGetDescr(catalog), Anum_pg_trigger_tgnewtable, kind->new_rows);
-	(void) heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
-	table_close(catalog, AccessShareLock);
-	if (!right || isnull != (kind->condition == NULL))
+	if (form->tgfoid != poser_trigger_function(kind->function, nspid) || form->tgtype != kind->type ||
+		form->tgattr.dim1 != 0 || form->tgconstrrelid != of ||
+		(compare_arguments && !has_arguments(tuple, desc, arguments)) ||
+		!has_transition(tuple, desc, Anum_pg_trigger_tgoldtable, kind->old_rows) ||
+		!has_transition(tuple, desc, Anum_pg_trigger_tgnewtable, kind->new_rows))
+		return POSER_TRIGGER_WRONG;
+	(void) heap_getattr(tuple, Anum_pg_trigger_tgqual, desc, &isnull);
+	if (isnull != (kind->condition == NULL))
 		return POSER_TRIGGER_WRONG;
 	/* a trigger that fires in replicas, too, is a user's choice */
 	if (form->tgenabled == kind->enabled || form->tgenabled == TRIGGER_FIRES_ALWAYS)
 		return POSER_TRIGGER_RIGHT;
 	return POSER_TRIGGER_NOT_FIRING;
+}
+
+/* Look at a trigger of a relation, see poser_trigger_tuple_state(). */
+PoserTriggerState
+poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
+{
+	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+	Relation catalog;
+	PoserTriggerState result;
+
+	if (tuples == NIL)
+		return POSER_TRIGGER_MISSING;
+	catalog = table_open(TriggerRelationId, AccessShareLock);
+	result = poser_trigger_tuple_state(kind, linitial(tuples), RelationGetDescr(catalog), nspid, true, arguments, of);
+	table_close(catalog, AccessShareLock);
+	return result;
 }
 
 /*

@@ -242,18 +242,22 @@ poser_count_add_change(CountChanges *changes, const Datum *keys, const PoserAmou
 
 /*
  * Lock the count, and open it for writing.  This is done only if there is a change.  So a
- * statement that changes no count takes no lock on the tables of the count.
+ * statement that changes no count takes no lock on the tables of the count.  Returns false if
+ * the count is not kept any more.
  */
-static void
+static bool
 open_locked(CountChanges *changes, CountWriter *writer)
 {
 	const PoserCount *count = changes->lock(changes->lock_arg);
 
+	if (count == NULL)
+		return false;
 	/* the statement's lock on the child does not let this happen */
 	if (count->nkeys != changes->count->nkeys || count->namounts != changes->count->namounts ||
 		memcmp(count->numeric, changes->count->numeric, count->namounts * sizeof(bool)) != 0)
 		elog(ERROR, "a count was changed while it was not locked");
 	poser_count_open(writer, count);
+	return true;
 }
 
 /* Write the first key's change. */
@@ -265,7 +269,8 @@ write_first(CountChanges *changes)
 
 	if (first == NULL || poser_amounts_are_zero(changes->count, first->amounts))
 		return;
-	open_locked(changes, &writer);
+	if (!open_locked(changes, &writer))
+		return;
 	poser_count_change(&writer, first->keys, hash_count_keys(changes->count, first->keys), first->amounts);
 	poser_count_close(&writer);
 }
@@ -285,8 +290,8 @@ write_hash(CountChanges *changes)
 		CHECK_FOR_INTERRUPTS();
 		if (poser_amounts_are_zero(changes->count, change->changed->amounts))
 			continue;
-		if (!opened)
-			open_locked(changes, &writer);
+		if (!opened && !open_locked(changes, &writer))
+			return;
 		opened = true;
 		poser_count_change(&writer, change->keys, change->hash, change->changed->amounts);
 	}

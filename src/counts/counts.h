@@ -9,10 +9,29 @@
 
 /* serve.c */
 extern void poser_count_init(void);
-extern bool poser_count_serves(Oid parent, Oid child, Oid nspid);
+extern bool poser_count_serves(FunctionCallInfo fcinfo, Oid parent, Oid child, Oid nspid);
+
+/* maintain_rows.c */
+extern void poser_maintain_rows_init(void);
 
 /* recount.c */
 extern char *poser_count_comparison(Oid parent, const char *parent_key, Oid child, const char *child_key,
 									const char *flag, Oid counts, Oid deltas);
+
+/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
+typedef struct PoserMaintained
+{
+	Oid bookkeeping;
+	Oid view;
+	Oid query;
+	Oid served; /* the view that shows the bookkeeping while it may be read */
+	Oid parent;
+	Oid child;
+} PoserMaintained;
+
+/* maintained.c */
+extern List *poser_maintained_list(Oid nspid);
+extern List *poser_maintained_of_table(Oid relid, Oid nspid);
+extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 
 #endif /* POSER_COUNTS_H */

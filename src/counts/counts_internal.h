@@ -13,6 +13,15 @@
  *		count_changes.c		what a statement changes
  *		count_trigger.c		the trigger functions of the component counts
  *		recount.c			comparing and rebuilding
+ *
+ * For maintained views:
+ *
+ *		view_form.c			what the query of a view says
+ *		view_query.c		the SQL of a view's queries
+ *		maintained.c		which relations belong to a maintained view
+ *		maintained_table.c	the maintained views of a table
+ *		maintained_row.c	what a row adds to a view
+ *		maintain_rows.c		the trigger function
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -217,7 +226,35 @@ extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid f
 extern const PoserCount *poser_count_locked(void *trigdata);
 extern const PoserCountMaintenance *poser_count_maintenance(Oid parent, Oid child, Oid nspid);
 
+/* A snapshot, and the child table or the query of a maintained view about which something is decided. */
+typedef struct PoserServeKey
+{
+	Oid of;
+	TransactionId xmin;
+	TransactionId xmax;
+	uint32 running;
+	CommandId curcid;
+} PoserServeKey;
+
+/*
+ * A decision for one run of a plan.  It is in the memory context of the plan's state, which
+ * is the one of all function calls of the plan, and it goes with the context.
+ */
+typedef struct PoserRun
+{
+	MemoryContext context;
+	PoserServeKey key;
+	bool serves;
+	MemoryContextCallback callback;
+	struct PoserRun *next;
+} PoserRun;
+
 /* serve.c */
+extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
+extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
+extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
+extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);
 extern void poser_count_note_replaced(Snapshot snapshot);
@@ -267,6 +304,8 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_owns_components(Oid nspid);
+extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
 /*
  * Maintained views
@@ -330,17 +369,6 @@ typedef struct PoserViewForm
 	PoserViewOutput *outputs;
 } PoserViewForm;
 
-/* The relations of a maintained view, see maintained.c.  What was dropped is InvalidOid. */
-typedef struct PoserMaintained
-{
-	Oid bookkeeping;
-	Oid view;
-	Oid query;
-	Oid served; /* the view that shows the bookkeeping while it may be read */
-	Oid parent;
-	Oid child;
-} PoserMaintained;
-
 /* The triggers on the bookkeeping that bind these relations to it. */
 #define POSER_BINDING_VIEW "poser_maintained_view"
 #define POSER_BINDING_QUERY "poser_maintained_query"
@@ -348,16 +376,22 @@ typedef struct PoserMaintained
 #define POSER_BINDING_PARENT "poser_maintained_parent"
 #define POSER_BINDING_CHILD "poser_maintained_child"
 
+/* The trigger on parents and children that the server clones to partitions. */
+#define POSER_ROW_TRIGGER "poser_maintain_row"
+
 /* count_catalog.c */
 extern void poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form);
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
 extern PoserViewForm *poser_view_form(Oid view);
+
+/* view_tables.c */
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
 
 /* view_query.c */
 extern int poser_view_amounts(PoserViewKind kind);
+extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
@@ -365,10 +399,30 @@ extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_maintained_list(Oid nspid);
-extern List *poser_maintained_of_table(Oid relid, Oid nspid);
-extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
-extern List *poser_maintained_arguments(Oid relid);
+extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
+extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_is_untouched(Oid relid);
+extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
+
+/* The triggers of a parent or child, or of a partition. */
+typedef struct PoserMaintainTriggers
+{
+	bool counts_child;	   /* they are those of a child, which serve a parent as well */
+	Bitmapset *parent_key; /* they are those of a parent, for changes of these columns */
+	List *xids;			   /* the transactions that wrote them */
+} PoserMaintainTriggers;
+
+/* maintain_triggers.c */
+extern void poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result);
+extern bool poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids);
+
+/* serve_view.c */
+extern void poser_serve_view_init(void);
+extern bool poser_view_is_served(Oid query, Oid nspid);
+
+/* recount_view.c */
+extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid);
+extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

@@ -230,6 +230,25 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 }
 
 /*
+ * The statement that keeps the server from collecting statistics about the values in the
+ * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ *
+ *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
+ */
+static char *
+no_statistics_sql(const PoserMaintain *maintain)
+{
+	StringInfoData sql;
+
+	initStringInfo(&sql);
+	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
+	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
+		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+	return sql.data;
+}
+
+/*
  * Make the bookkeeping.  A part of each page is left free for the next versions of its rows.
  *
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
@@ -254,6 +273,7 @@ make_bookkeeping(PoserMaintain *maintain)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
 }
 
@@ -317,35 +337,24 @@ fill_sql(const PoserMaintain *maintain)
 					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
-/* Count, into a bookkeeping that is empty and has no guard yet. */
+/* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
 static void
-count_rows(PoserMaintain *maintain)
+fill(PoserMaintain *maintain, PoserProgress *progress)
 {
-	PoserProgress progress;
 	char *sql = fill_sql(maintain);
 	CommandId first_cid = GetCurrentCommandId(true);
+	PoserCaller caller;
+	/* a snapshot that sees all rows that were written before the locks */
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	poser_progress_begin(&progress, "");
-	poser_progress_table(&progress, "poser_maintain", maintain->view);
-	PG_TRY();
-	{
-		PoserCaller caller;
-		/* a snapshot that sees all rows that were written before the locks */
-		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
-
-		poser_progress_report(&progress, "counting", 0);
-		SPI_connect();
-		poser_become_owner(maintain->view, &caller);
-		poser_run(&(PoserQuery) {.sql = sql, .once = true, .snapshot = snapshot, .expected = SPI_OK_INSERT});
-		poser_become_caller(&caller);
-		SPI_finish();
-		UnregisterSnapshot(snapshot);
-	}
-	PG_FINALLY();
-	{
-		poser_progress_end(&progress);
-	}
-	PG_END_TRY();
+	poser_progress_table(progress, "poser_maintain", maintain->view);
+	poser_progress_report(progress, "counting", 0);
+	SPI_connect();
+	poser_become_owner(maintain->view, &caller);
+	poser_run(&(PoserQuery) {.sql = sql, .once = true, .snapshot = snapshot, .expected = SPI_OK_INSERT});
+	poser_become_caller(&caller);
+	SPI_finish();
+	UnregisterSnapshot(snapshot);
 	CommandCounterIncrement();
 
 	/* an older snapshot of this transaction must not be used to read these counts */
@@ -353,27 +362,103 @@ count_rows(PoserMaintain *maintain)
 		poser_count_note_inconsistent(first_cid);
 }
 
-/* Maintain a view that was not maintained before. */
+/*
+ * Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping.
+ * The same is done for other views, a list of PoserMaintained.
+ */
 static void
-begin_view(PoserMaintain *maintain)
+count_rows(PoserMaintain *maintain, bool again, const List *others)
 {
-	if (!poser_maintain_must(maintain, "view \"%s\" is maintained", get_rel_name(maintain->view)))
-		return;
+	PoserProgress progress;
+
+	poser_progress_begin(&progress, "poser_maintain");
+	PG_TRY();
+	{
+		ListCell *lc;
+
+		if (again)
+			(void) poser_recount_view(&progress, &maintain->of, maintain->nspid);
+		else if (maintain->existing)
+			fill(maintain, &progress);
+		foreach(lc, others)
+		{
+			(void) poser_recount_view(&progress, lfirst(lc), maintain->nspid);
+		}
+	}
+	PG_FINALLY();
+	{
+		poser_progress_end(&progress);
+	}
+	PG_END_TRY();
+}
+
+/* Give the view the query that reads the bookkeeping. */
+static void
+switch_view(const PoserMaintain *maintain)
+{
+	poser_maintain_replace_query(maintain->view, poser_view_maintained_sql(maintain->form, maintain->of.query,
+																		   maintain->of.served, maintain->nspid));
+}
+
+/*
+ * Returns the other views of the tables of which changes may have been missed.  Their counts and
+ * sums must be corrected, too, because the triggers are right afterwards, and the views are served.
+ */
+static List *
+other_views(const PoserMaintain *maintain)
+{
+	List *seen = list_make1_oid(maintain->of.bookkeeping);
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, maintain->broken)
+	{
+		ListCell *found;
+
+		foreach(found, poser_maintained_of_table(lfirst_oid(lc), maintain->nspid))
+		{
+			const PoserMaintained *other = lfirst(found);
+
+			if (list_member_oid(seen, other->bookkeeping) || !OidIsValid(other->view) || !OidIsValid(other->query) ||
+				!OidIsValid(other->parent) || !OidIsValid(other->child))
+				continue;
+			seen = lappend_oid(seen, other->bookkeeping);
+			result = lappend(result, (void *) other);
+		}
+	}
+	return result;
+}
+
+/* Make everything for a view that has nothing yet. */
+static void
+make_all(PoserMaintain *maintain)
+{
+	List *others = other_views(maintain);
+
+	maintain->quiet = true;
+	memset(&maintain->of, 0, sizeof(PoserMaintained));
 	make_query(maintain);
 	make_bookkeeping(maintain);
 	make_served(maintain);
 	poser_maintain_table_triggers(maintain);
-	if (maintain->existing)
-		count_rows(maintain);
+	count_rows(maintain, false, others);
 	poser_maintain_bindings(maintain);
 	if (maintain->existing)
-		poser_maintain_replace_query(maintain->view, poser_view_maintained_sql(maintain->form, maintain->of.query,
-																			   maintain->of.served, maintain->nspid));
+		switch_view(maintain);
 }
 
 /*
- * The call
+ * What is to be done
  */
+
+typedef enum MaintainTask
+{
+	DO_NOTHING,
+	REPAIR,	   /* triggers and bindings */
+	COUNT,	   /* the view is complete: count, and give it its query */
+	MAKE,	   /* nothing is there */
+	MAKE_AGAIN /* what is there is about another query, or cannot be used */
+} MaintainTask;
 
 /* Raises an error unless this is a view, and the current user has the rights of its owner. */
 static void
@@ -394,49 +479,310 @@ check_view(Oid relid)
 	relation_close(rel, AccessShareLock);
 }
 
-/* Lock the view, and its tables with their partitions, together.  Sets the form and the lists of tables. */
+/* Raises the error for a view that belongs to a maintained view. */
 static void
-lock_all(PoserMaintain *maintain)
+check_is_view_itself(const PoserMaintain *maintain)
 {
+	if (maintain->of.view == maintain->view)
+		return;
+	ereport(ERROR,
+			errcode(ERRCODE_WRONG_OBJECT_TYPE),
+			errmsg("cannot maintain view \"%s\"", get_rel_name(maintain->view)),
+			errdetail("It belongs to a maintained view."),
+			OidIsValid(maintain->of.view)
+				? errhint("Call poser_maintain() for view \"%s\".", get_rel_name(maintain->of.view))
+				: errhint("That view was dropped; poser_unmaintain() removes the rest of it."));
+}
+
+/*
+ * Have two views the same query?  Writing a query as text locks its tables.  So this happens
+ * in a subtransaction that is rolled back: whoever holds locks must not wait for others.
+ */
+static bool
+have_same_query(Oid a, Oid b)
+{
+	PoserSavepoint savepoint;
+	volatile bool result = false;
+
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		result = strcmp(poser_view_query_sql(a), poser_view_query_sql(b)) == 0;
+		poser_savepoint_rollback(&savepoint);
+	}
+	PG_CATCH();
+	{
+		ReThrowError(poser_savepoint_catch_any(&savepoint));
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/*
+ * Has the bookkeeping the columns and indexes that this form needs?  An error would say what
+ * is missing, so this is in a subtransaction, too.
+ */
+static bool
+bookkeeping_fits(const PoserMaintain *maintain)
+{
+	PoserSavepoint savepoint;
+	PoserCount count;
+	volatile bool result = true;
+
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		poser_maintained_count(&count, &maintain->of, maintain->form);
+		poser_savepoint_rollback(&savepoint);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error = poser_savepoint_catch_any(&savepoint);
+
+		if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
+	return result;
+}
+
+/* Read the form of this view, and find its tables, and what is to be done with their triggers. */
+static void
+find_tables(PoserMaintain *maintain, Oid query)
+{
+	maintain->form = poser_view_form(query);
+	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
+	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
+	maintain->exclusive = maintain->broken = NIL;
+	maintain->todo = maintain->missed = false;
+	maintain->looking = true;
+	poser_maintain_table_triggers(maintain);
+	maintain->looking = false;
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	const PoserMaintained *of = &maintain->of;
+	bool is_switched;
+
+	check_view(maintain->view);
+	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
+	{
+		find_tables(maintain, maintain->view);
+		return MAKE;
+	}
+	check_is_view_itself(maintain);
+	is_switched = poser_maintained_is_switched(of);
+	if (!OidIsValid(of->query) || !OidIsValid(of->served) || (!is_switched && !have_same_query(maintain->view, of->query)))
+	{
+		/* the user has replaced the query: the new one is the definition */
+		find_tables(maintain, maintain->view);
+		return MAKE_AGAIN;
+	}
+	find_tables(maintain, of->query);
+	if (!bookkeeping_fits(maintain))
+		return MAKE_AGAIN;
+
+	maintain->looking = true;
+	poser_maintain_bindings(maintain);
+	maintain->looking = false;
+	if (maintain->todo)
+		return REPAIR;
+	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+}
+
+/*
+ * Locks
+ */
+
+void
+poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode)
+{
+	if (!OidIsValid(relid))
+		return;
+	/* space for a power of two */
+	if (locks->n == 0)
+	{
+		locks->relids = palloc(sizeof(Oid));
+		locks->modes = palloc(sizeof(LOCKMODE));
+	}
+	else if ((locks->n & (locks->n - 1)) == 0)
+	{
+		locks->relids = repalloc(locks->relids, 2 * locks->n * sizeof(Oid));
+		locks->modes = repalloc(locks->modes, 2 * locks->n * sizeof(LOCKMODE));
+	}
+	locks->relids[locks->n] = relid;
+	locks->modes[locks->n++] = mode;
+}
+
+void
+poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode)
+{
+	ListCell *lc;
+
+	foreach(lc, relids)
+	{
+		poser_maintain_add_lock(locks, lfirst_oid(lc), mode);
+	}
+}
+
+void
+poser_maintain_lock(const PoserLocks *locks)
+{
+	poser_lock_together(locks->relids, locks->modes, locks->n);
+}
+
+void
+poser_maintain_unlock(const PoserLocks *locks)
+{
+	for (int i = 0; i < locks->n; i++)
+		UnlockRelationOid(locks->relids[i], locks->modes[i]);
+}
+
+/* Find the locks that a task needs.  Returns the tables that lose their triggers. */
+static List *
+find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
+{
+	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
+	List *freed = NIL;
+	ListCell *lc;
+
+	memset(locks, 0, sizeof(PoserLocks));
+	switch (task)
+	{
+		case DO_NOTHING:
+		case COUNT:
+			return NIL;
+		case REPAIR:
+			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
+				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			break;
+		case MAKE_AGAIN:
+			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			poser_maintain_add_locks(locks, freed, AccessExclusiveLock);
+			/* FALLTHROUGH */
+		case MAKE:
+			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			break;
+	}
+	foreach(lc, other_views(maintain))
+	{
+		const PoserMaintained *other = lfirst(lc);
+
+		/* those that poser_recount_view() takes */
+		poser_maintain_add_lock(locks, other->bookkeeping, ShareUpdateExclusiveLock);
+		poser_maintain_add_lock(locks, other->query, AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->child, NoLock, NULL), AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->parent, NoLock, NULL), AccessShareLock);
+	}
+	foreach(lc, tables)
+	{
+		poser_maintain_add_lock(locks, lfirst_oid(lc),
+								list_member_oid(maintain->exclusive, lfirst_oid(lc)) ? AccessExclusiveLock : ShareRowExclusiveLock);
+	}
+	return freed;
+}
+
+/* Do two calls need the same locks? */
+static bool
+are_equal_locks(const PoserLocks *a, const PoserLocks *b)
+{
+	return a->n == b->n && (a->n == 0 || (memcmp(a->relids, b->relids, a->n * sizeof(Oid)) == 0 &&
+										  memcmp(a->modes, b->modes, a->n * sizeof(LOCKMODE)) == 0));
+}
+
+/* Find out what is to be done, and lock what it needs.  *freed are the tables that lose their triggers. */
+static MaintainTask
+look_and_lock(PoserMaintain *maintain, List **freed)
+{
+	MaintainTask task = look(maintain);
+	PoserLocks locks;
+
+	*freed = find_locks(maintain, task, &locks);
 	for (;;)
 	{
-		Oid parent;
-		Oid child;
-		int n = 0;
-		Oid *relids;
-		LOCKMODE *modes;
+		PoserLocks needed;
 
-		maintain->form = poser_view_form(maintain->view);
-		parent = maintain->form->parent;
-		child = maintain->form->child;
-		maintain->parents = find_all_inheritors(parent, NoLock, NULL);
-		maintain->children = find_all_inheritors(child, NoLock, NULL);
-		relids = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(Oid));
-		modes = palloc((1 + list_length(maintain->parents) + list_length(maintain->children)) * sizeof(LOCKMODE));
-		relids[n] = maintain->view;
-		modes[n++] = AccessExclusiveLock;
-		for (int i = 0; i < list_length(maintain->children); i++)
-		{
-			relids[n] = list_nth_oid(maintain->children, i);
-			modes[n++] = ShareRowExclusiveLock;
-		}
-		for (int i = 0; i < list_length(maintain->parents) && parent != child; i++)
-		{
-			relids[n] = list_nth_oid(maintain->parents, i);
-			modes[n++] = ShareRowExclusiveLock;
-		}
-		poser_lock_together(relids, modes, n);
-
-		/* lock, then look: is it still the same query over the same tables? */
-		check_view(maintain->view);
-		maintain->form = poser_view_form(maintain->view);
-		if (maintain->form->parent == parent && maintain->form->child == child &&
-			equal(maintain->parents, find_all_inheritors(parent, NoLock, NULL)) &&
-			equal(maintain->children, find_all_inheritors(child, NoLock, NULL)))
-			return;
-		for (int i = 0; i < n; i++)
-			UnlockRelationOid(relids[i], modes[i]);
+		poser_maintain_lock(&locks);
+		/* lock, then look: is it still the same that is to be done, with the same relations? */
+		task = look(maintain);
+		*freed = find_locks(maintain, task, &needed);
+		if (are_equal_locks(&locks, &needed))
+			return task;
+		poser_maintain_unlock(&locks);
+		locks = needed;
 	}
+}
+
+/*
+ * Raises an error if the session's own queries use a table.  A statement that is writing it
+ * was begun without the triggers, and its rows would not be counted.
+ */
+static void
+check_not_in_use(const PoserMaintain *maintain)
+{
+	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
+	ListCell *lc;
+
+	foreach(lc, tables)
+	{
+		Relation rel = relation_open(lfirst_oid(lc), NoLock);
+		bool in_use = rel->rd_refcnt > 1;
+
+		relation_close(rel, NoLock);
+		if (in_use)
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_IN_USE),
+					errmsg("cannot maintain view \"%s\" because relation \"%s\" is being used by active queries in this session",
+						   get_rel_name(maintain->view), get_rel_name(lfirst_oid(lc))));
+	}
+}
+
+/*
+ * The call
+ */
+
+/* Make triggers and bindings right.  Counts again if changes may have been missed, while the tables are locked. */
+static void
+repair(PoserMaintain *maintain)
+{
+	bool is_switched = poser_maintained_is_switched(&maintain->of);
+	List *others = other_views(maintain);
+
+	poser_maintain_table_triggers(maintain);
+	poser_maintain_bindings(maintain);
+	if (is_switched ? maintain->missed : maintain->existing)
+		count_rows(maintain, true, others);
+	if (!is_switched && maintain->existing)
+		switch_view(maintain);
+}
+
+/*
+ * Count while others write: the triggers are there already.  Then give the view the query that
+ * reads the counts.
+ */
+static void
+count_and_switch(PoserMaintain *maintain)
+{
+	PoserMaintained of = maintain->of;
+
+	count_rows(maintain, true, NIL);
+	LockRelationOid(maintain->view, AccessExclusiveLock);
+	/* lock, then look: was something changed while this counted? */
+	if (look(maintain) != COUNT || memcmp(&of, &maintain->of, sizeof(of)) != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("view \"%s\" or its tables were changed while they were counted", get_rel_name(maintain->view)),
+				errhint("Call poser_maintain() again."));
+	switch_view(maintain);
 }
 
 /* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
@@ -444,13 +790,31 @@ void
 poser_maintain_view(Oid nspid, Oid view, bool existing)
 {
 	PoserMaintain maintain = {.nspid = nspid, .view = view, .existing = existing};
-	int level;
+	int level = poser_maintain_begin_settings();
+	List *freed;
+	MaintainTask task = look_and_lock(&maintain, &freed);
 
-	check_view(view);
-	level = poser_maintain_begin_settings();
-	maintain.quiet = true;
-	lock_all(&maintain);
-	begin_view(&maintain);
+	if (task != DO_NOTHING && task != COUNT)
+		check_not_in_use(&maintain);
+	switch (task)
+	{
+		case DO_NOTHING:
+			break;
+		case REPAIR:
+			repair(&maintain);
+			break;
+		case COUNT:
+			count_and_switch(&maintain);
+			break;
+		case MAKE_AGAIN:
+			ereport(NOTICE, errmsg("the counts and sums of view \"%s\" are made again", get_rel_name(view)));
+			poser_unmaintain_drop(&maintain.of, poser_maintained_is_switched(&maintain.of));
+			poser_maintain_drop_triggers(freed, nspid);
+			/* FALLTHROUGH */
+		case MAKE:
+			make_all(&maintain);
+			break;
+	}
 	AtEOXact_GUC(true, level);
 }
 

@@ -8,8 +8,8 @@
 #include "counts/counts_internal.h"
 
 /*
- * A call of poser_maintain().  It runs twice: first it looks whether there is something to
- * do, with the weakest locks, and then it does it.
+ * A call of poser_maintain().  First it only looks, with the weakest locks, what is to be
+ * done; then it looks again under locks, and does it.
  */
 typedef struct PoserMaintain
 {
@@ -19,23 +19,37 @@ typedef struct PoserMaintain
 	bool existing;
 
 	/* what it does */
-	bool looking; /* do nothing, only set "todo" */
+	bool looking; /* do nothing, only set "todo" and "missed" */
+	bool quiet;	  /* the view was not maintained before, so no NOTICE is needed */
 	bool todo;
-	bool quiet;	 /* the view was not maintained before, so no NOTICE is needed */
-	bool missed; /* changes of rows may not have been counted */
+	bool missed;  /* changes of rows may not have been counted */
+	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
 
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
 	PoserViewForm *form;
 	List *parents;	/* OIDs of the parent and its partitions, the parent first */
 	List *children; /* the same of the child */
+	List *exclusive; /* tables of both that must be locked exclusively, because a trigger is dropped */
 } PoserMaintain;
+
+/* Relations that are locked together. */
+typedef struct PoserLocks
+{
+	int n;
+	Oid *relids;
+	LOCKMODE *modes;
+} PoserLocks;
 
 /* maintain.c */
 extern bool poser_maintain_must(PoserMaintain *maintain, const char *format, ...) pg_attribute_printf(2, 3);
 extern void poser_maintain_run(Oid relid, const char *sql);
 extern int poser_maintain_begin_settings(void);
 extern void poser_maintain_replace_query(Oid view, const char *query);
+extern void poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode);
+extern void poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode);
+extern void poser_maintain_lock(const PoserLocks *locks);
+extern void poser_maintain_unlock(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
 
 /* maintain_triggers.c */
@@ -44,6 +58,8 @@ extern void poser_maintain_bindings(PoserMaintain *maintain);
 extern void poser_maintain_drop_triggers(List *tables, Oid nspid);
 
 /* unmaintain.c */
+extern List *poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List *needed);
+extern void poser_unmaintain_drop(const PoserMaintained *maintained, bool is_switched);
 extern void poser_unmaintain_view(Oid nspid, Oid relid);
 
 #endif /* POSER_MAINTAIN_INTERNAL_H */

@@ -60,7 +60,7 @@ static const PoserTriggerKind table_triggers[] = {
 
 /* On each table, and cloned to its partitions. */
 static const PoserTriggerKind row_trigger = {
-	"poser_maintain_row", MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
+	POSER_ROW_TRIGGER, MAINTAIN_ROWS, TRIGGER_TYPE_ROW | TRIGGER_TYPE_INSERT | TRIGGER_TYPE_UPDATE | TRIGGER_TYPE_DELETE,
 	"AFTER INSERT OR UPDATE OR DELETE", NULL, NULL, "ROW", TRIGGER_FIRES_ON_REPLICA};
 
 /* For updates: of a child or of a partitioned table. */
@@ -190,6 +190,7 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	const char *relname = get_rel_name(relid);
 	PoserTriggerState state = poser_trigger_state(kind, relid, maintain->nspid, arguments, of);
 	bool is_new = false;
+	bool replaces = false;
 
 	switch (state)
 	{
@@ -202,7 +203,8 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 		case POSER_TRIGGER_WRONG:
 			is_new = poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind->name, relname);
 			/* if a user's trigger has the name, the server says so when this one is made */
-			if (is_new && poser_trigger_calls_function(relid, kind, maintain->nspid))
+			replaces = poser_trigger_calls_function(relid, kind, maintain->nspid);
+			if (is_new && replaces && OidIsValid(of))
 				drop_trigger(relid, kind->name);
 			break;
 		case POSER_TRIGGER_MISSING:
@@ -211,11 +213,29 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	}
 	if (is_new)
 	{
-		poser_maintain_run(relid, poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of));
+		char *sql = poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of);
+
+		/* unlike DROP TRIGGER this needs no lock that keeps out readers; the server has it not for constraint triggers */
+		if (replaces && !OidIsValid(of))
+			sql = psprintf("CREATE OR REPLACE%s", sql + strlen("CREATE"));
+		poser_maintain_run(relid, sql);
 		if (kind->enabled != TRIGGER_FIRES_ON_ORIGIN)
 			poser_maintain_run(relid, poser_trigger_enable_sql(kind, relid));
 	}
 	return false;
+}
+
+/*
+ * Note that changes of a table's rows may have been missed.  Nothing was missed if nothing was
+ * ever written into it, as into a new partition.
+ */
+static void
+note_missed(PoserMaintain *maintain, Oid relid)
+{
+	if (list_member_oid(maintain->broken, relid) || poser_maintained_is_untouched(relid))
+		return;
+	maintain->missed = true;
+	maintain->broken = lappend_oid(maintain->broken, relid);
 }
 
 /* Make a trigger of a table right, and note if changes of its rows may have been missed. */
@@ -223,7 +243,7 @@ static void
 make_table_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid)
 {
 	if (!make_trigger(maintain, kind, relid, NIL, InvalidOid))
-		maintain->missed = true;
+		note_missed(maintain, relid);
 }
 
 /* Is a table the child of any maintained view? */
@@ -251,16 +271,14 @@ make_parent_triggers(PoserMaintain *maintain, Oid relid)
 	Bitmapset *present = key_trigger_columns(relid);
 
 	make_table_trigger(maintain, &parent_update_trigger, relid);
-	if (!bms_is_subset(needed, present) && present != NULL)
+	kind.condition = key_condition(relid, bms_union(needed, present));
+	if (present == NULL || bms_is_subset(needed, present))
+		make_table_trigger(maintain, &kind, relid);
+	else if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
 	{
 		/* another view has another key: the condition gets the columns of both */
-		if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
-			drop_trigger(relid, kind.name);
+		poser_maintain_run(relid, psprintf("CREATE OR REPLACE%s", poser_trigger_create_sql(&kind, relid, maintain->nspid, NIL, InvalidOid) + strlen("CREATE")));
 	}
-	kind.condition = key_condition(relid, bms_union(needed, present));
-	if (maintain->looking && !bms_is_subset(needed, present))
-		return;
-	make_table_trigger(maintain, &kind, relid);
 }
 
 /* Make the triggers for updates. */
@@ -276,17 +294,17 @@ make_update_triggers(PoserMaintain *maintain, Oid relid, bool only_parent)
 	if (poser_trigger_state(&parent_update_trigger, relid, maintain->nspid, NIL, InvalidOid) == POSER_TRIGGER_RIGHT &&
 		poser_trigger_calls_function(relid, &key_trigger, maintain->nspid))
 	{
-		bool missed = maintain->missed;
-
 		/* the table becomes a child: nothing was missed */
-		make_table_trigger(maintain, &update_trigger, relid);
-		maintain->missed = missed;
+		(void) make_trigger(maintain, &update_trigger, relid, NIL, InvalidOid);
 	}
 	else
 		make_table_trigger(maintain, &update_trigger, relid);
-	if (poser_trigger_calls_function(relid, &key_trigger, maintain->nspid) &&
-		poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is dropped", key_trigger.name, get_rel_name(relid)))
-		drop_trigger(relid, key_trigger.name);
+	if (poser_trigger_calls_function(relid, &key_trigger, maintain->nspid))
+	{
+		maintain->exclusive = list_append_unique_oid(maintain->exclusive, relid);
+		if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is dropped", key_trigger.name, get_rel_name(relid)))
+			drop_trigger(relid, key_trigger.name);
+	}
 }
 
 /* Make the triggers of a table and its partitions. */
@@ -309,7 +327,10 @@ make_tree_triggers(PoserMaintain *maintain, List *tree)
 		if (!quiet && !poser_trigger_calls_function(relid, &table_triggers[0], maintain->nspid))
 		{
 			if (!poser_maintain_must(maintain, "triggers of relation \"%s\" are made", get_rel_name(relid)))
+			{
+				note_missed(maintain, relid);
 				continue;
+			}
 			maintain->quiet = true;
 		}
 		for (int i = 0; i < lengthof(table_triggers); i++)
@@ -336,10 +357,17 @@ poser_maintain_bindings(PoserMaintain *maintain)
 {
 	const Oid relations[] = {maintain->view, maintain->of.query, maintain->of.served, maintain->form->parent,
 							 maintain->form->child};
+	Oid bookkeeping = maintain->of.bookkeeping;
 
 	for (int i = 0; i < lengthof(binding_triggers); i++)
-		(void) make_trigger(maintain, &binding_triggers[i], maintain->of.bookkeeping,
-							poser_maintained_arguments(relations[i]), relations[i]);
+	{
+		const PoserTriggerKind *kind = &binding_triggers[i];
+		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
+		bool missed = is_table && poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+
+		if (!make_trigger(maintain, kind, bookkeeping, poser_maintained_arguments(bookkeeping, relations[i]), relations[i]) && missed)
+			maintain->missed = true;
+	}
 	for (int i = 0; i < lengthof(guard_triggers); i++)
 		(void) make_trigger(maintain, &guard_triggers[i], maintain->of.bookkeeping, NIL, InvalidOid);
 }
@@ -366,4 +394,104 @@ poser_maintain_drop_triggers(List *tables, Oid nspid)
 				drop_trigger(lfirst_oid(lc), NameStr(form->tgname));
 		}
 	}
+}
+
+/*
+ * What the gate asks
+ */
+
+/* Is the trigger in this tuple the one of this kind, and does it fire when it should? */
+static bool
+is_right(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
+{
+	return strcmp(NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname), kind->name) == 0 &&
+		   poser_trigger_tuple_state(kind, tuple, desc, nspid, compare_arguments, arguments, of) == POSER_TRIGGER_RIGHT;
+}
+
+/* Is the trigger in this tuple one of these?  If so, its bit in *found is set. */
+static void
+find_right(const PoserTriggerKind *kinds, int n, HeapTuple tuple, TupleDesc desc, Oid nspid, int *found)
+{
+	for (int i = 0; i < n; i++)
+		if (is_right(&kinds[i], tuple, desc, nspid, true, NIL, InvalidOid))
+			*found |= 1 << i;
+}
+
+/*
+ * Find out which of the triggers of a parent or child, or of a partition, are there and fire
+ * when they should, by one scan.  Nothing is locked.  The lists in the result are allocated in
+ * the current memory context.
+ */
+void
+poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result)
+{
+	Oid function = poser_trigger_function(MAINTAIN_ROWS, nspid);
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(catalog);
+	int found = 0;
+	int found_row = 0;
+	int found_update = 0;
+	int found_parent_update = 0;
+	int found_key = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	memset(result, 0, sizeof(PoserMaintainTriggers));
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
+			continue;
+		result->xids = list_append_unique_oid(result->xids, HeapTupleHeaderGetXmin(tuple->t_data));
+		find_right(table_triggers, lengthof(table_triggers), tuple, desc, nspid, &found);
+		find_right(&row_trigger, 1, tuple, desc, nspid, &found_row);
+		find_right(&update_trigger, 1, tuple, desc, nspid, &found_update);
+		find_right(&parent_update_trigger, 1, tuple, desc, nspid, &found_parent_update);
+		find_right(&key_trigger, 1, tuple, desc, nspid, &found_key);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+
+	if (found != (1 << lengthof(table_triggers)) - 1 || !found_row)
+		return;
+	result->counts_child = (found_update != 0);
+	if (found_parent_update && found_key)
+		result->parent_key = key_trigger_columns(relid);
+}
+
+/*
+ * Are the bindings and the guards of a bookkeeping there, and do the guards fire?  The
+ * transactions that wrote the triggers are added to *xids.  What the bindings say about
+ * partitions is not looked at.  Nothing is locked.
+ */
+bool
+poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids)
+{
+	const Oid relations[] = {maintained->view, maintained->query, maintained->served, maintained->parent, maintained->child};
+	Oid function = poser_trigger_function("poser_maintained_by", nspid);
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	TupleDesc desc = RelationGetDescr(catalog);
+	int found = 0;
+	int found_guards = 0;
+	ScanKeyData key;
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(maintained->bookkeeping));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
+			continue;
+		*xids = list_append_unique_oid(*xids, HeapTupleHeaderGetXmin(tuple->t_data));
+		for (int i = 0; i < lengthof(binding_triggers); i++)
+			if (OidIsValid(relations[i]) && is_right(&binding_triggers[i], tuple, desc, nspid, false, NIL, relations[i]))
+				found |= 1 << i;
+		find_right(guard_triggers, lengthof(guard_triggers), tuple, desc, nspid, &found_guards);
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return found == (1 << lengthof(binding_triggers)) - 1 && found_guards == (1 << lengthof(guard_triggers)) - 1;
 }

@@ -16,14 +16,16 @@
  *
  * The binding of a partitioned table has arguments:
  *
- *	[0]  what identifies the cluster and the database
- *	and for each partition, of all levels, in the order of their names:
- *	[1 + 2n]  its OID
+ *	[0]  what identifies the cluster, the database, the bookkeeping and the table
+ *	and for each partition, of all levels:
+ *	[1 + 2n]  the OID of its trigger poser_maintain_row
  *	[2 + 2n]  its qualified name
  *
- * In the same database the OIDs must be those of the partitions that are there; in another
- * one, after a restore or pg_upgrade, the names.  Otherwise a partition can have rows that
- * were never counted.
+ * The server makes that trigger when a partition is made or attached, and drops it when the
+ * partition is detached.  So in the database where the binding was made, the OIDs show that
+ * all partitions are those that were counted, and that none was detached in between.  Elsewhere,
+ * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
+ * that were never counted, and the view counts.
  *
  * A binding needs no consent of the table's owner beyond the one that the server asks for:
  * the role that makes it needs the privilege TRIGGER on the table behind FROM, as for a
@@ -36,6 +38,7 @@
 
 #include "access/genam.h"
 #include "access/htup_details.h"
+#include "access/relation.h"
 #include "access/table.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
@@ -44,9 +47,12 @@
 #include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
+#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
+#include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -243,15 +249,66 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	return false;
 }
 
+/* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
+bool
+poser_maintained_is_switched(const PoserMaintained *maintained)
+{
+	Relation depend;
+	bool result = false;
+	Oid rule;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	if (!OidIsValid(maintained->view) || !OidIsValid(maintained->query) || !OidIsValid(maintained->served))
+		return false;
+	rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(maintained->view),
+						   CStringGetDatum(ViewSelectRuleName));
+	depend = table_open(DependRelationId, AccessShareLock);
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
+	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
+	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+
+		result = dependency->refclassid == RelationRelationId && dependency->refobjid == maintained->served;
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return result;
+}
+
 /*
  * Partitions
  */
 
-/* The first argument of a binding that is made in this database. */
+/* The first argument of a binding of this table that is made in this database. */
 static char *
-this_database(void)
+binding_identity(Oid bookkeeping, Oid relid)
 {
-	return psprintf(UINT64_FORMAT ".%u", GetSystemIdentifier(), MyDatabaseId);
+	return psprintf(UINT64_FORMAT ".%u.%u.%u", GetSystemIdentifier(), MyDatabaseId, bookkeeping, relid);
+}
+
+/* Returns the trigger for rows that the server has cloned to a partition; InvalidOid if there is none. */
+static Oid
+cloned_trigger(Oid relid)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	Oid result = InvalidOid;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(POSER_ROW_TRIGGER));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple) && OidIsValid(((Form_pg_trigger) GETSTRUCT(tuple))->tgparentid))
+		result = ((Form_pg_trigger) GETSTRUCT(tuple))->oid;
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
 }
 
 /* For list_sort(): by name. */
@@ -261,32 +318,29 @@ compare_names(const ListCell *a, const ListCell *b)
 	return strcmp(lfirst(a), lfirst(b));
 }
 
-/* Returns the arguments that the binding of a table should have, as a list of strings (char *). */
+/*
+ * Returns the arguments that the binding of a relation should have, as a list of strings
+ * (char *).  Without a lock on the relation and its partitions they can be out of date.
+ */
 List *
-poser_maintained_arguments(Oid relid)
+poser_maintained_arguments(Oid bookkeeping, Oid relid)
 {
-	List *names = NIL;
-	List *oids = NIL;
-	List *result = NIL;
+	List *result;
 	ListCell *lc;
 
 	if (get_rel_relkind(relid) != RELKIND_PARTITIONED_TABLE)
 		return NIL;
+	result = list_make1(binding_identity(bookkeeping, relid));
 	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
 	{
-		if (lfirst_oid(lc) == relid)
-			continue;
+		Oid partition = lfirst_oid(lc);
+		char *name = get_rel_name(partition);
+
 		/* it can be dropped at any time unless the caller has locked it */
-		if (get_rel_name(lfirst_oid(lc)) == NULL)
+		if (partition == relid || name == NULL)
 			continue;
-		oids = lappend(oids, psprintf("%u", lfirst_oid(lc)));
-		names = lappend(names, poser_relation_name(lfirst_oid(lc)));
-	}
-	result = list_make1(this_database());
-	for (int i = 0; i < list_length(oids); i++)
-	{
-		result = lappend(result, list_nth(oids, i));
-		result = lappend(result, list_nth(names, i));
+		result = lappend(result, psprintf("%u", cloned_trigger(partition)));
+		result = lappend(result, quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(partition)), name));
 	}
 	return result;
 }
@@ -321,19 +375,109 @@ equal_strings(const List *a, const List *b)
 }
 
 /*
- * Do the arguments of a table's binding name the partitions that are there?  "arguments" are
- * strings (char *).
+ * Which of the arguments of a binding are compared: 1 the OIDs, 2 the names, 0 if they are not
+ * those of a partitioned table.  "arguments" and "present" are lists of strings (char *).
+ */
+static int
+compared_arguments(const List *arguments, const List *present)
+{
+	if (arguments == NIL || present == NIL || list_length(arguments) % 2 == 0)
+		return 0;
+	return strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
+}
+
+/* Do the arguments of a table's binding name the partitions that are there? */
+static bool
+arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
+{
+	List *present = poser_maintained_arguments(bookkeeping, relid);
+	int which = compared_arguments(arguments, present);
+
+	if (which == 0)
+		return arguments == NIL && present == NIL;
+	return equal_strings(every_second(arguments, which), every_second(present, which));
+}
+
+/* Is a string (char *) in a list of such? */
+static bool
+has_string(const List *list, const char *string)
+{
+	ListCell *lc;
+
+	foreach(lc, list)
+	{
+		if (strcmp(lfirst(lc), string) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Was nothing ever written into a table? */
+static bool
+has_new_file(Oid relid)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+	bool result;
+
+	if (rel == NULL)
+		return true;
+	/* TRUNCATE gives a table another file, and without it pages are not taken away where no row was */
+	result = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
+			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid);
+	relation_close(rel, AccessShareLock);
+	return result;
+}
+
+/*
+ * Was nothing ever written into a table and its partitions?  Then no change of it was missed.
+ * The answer can be out of date unless the caller has locked them against writers.
+ */
+bool
+poser_maintained_is_untouched(Oid relid)
+{
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (!has_new_file(lfirst_oid(lc)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * The partitions of a table are others than those that its binding names.  Can they have
+ * rows that were not counted, or lack rows that were?  "arguments" are those of the binding.
  */
 static bool
-arguments_match(List *arguments, Oid relid)
+arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
 {
-	List *present = poser_maintained_arguments(relid);
-	int which;
+	List *present = poser_maintained_arguments(bookkeeping, relid);
+	List *tree = find_all_inheritors(relid, NoLock, NULL);
+	int which = compared_arguments(arguments, present);
+	ListCell *lc;
 
-	if (arguments == NIL || present == NIL)
-		return arguments == NIL && present == NIL;
-	which = strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
-	return list_length(arguments) % 2 == 1 && equal_strings(every_second(arguments, which), every_second(present, which));
+	if (which == 0)
+		return true;
+	foreach(lc, every_second(arguments, which))
+	{
+		if (!has_string(every_second(present, which), lfirst(lc)))
+			return true;
+	}
+	foreach(lc, tree)
+	{
+		Oid partition = lfirst_oid(lc);
+		char *name = get_rel_name(partition);
+		char *what;
+
+		if (partition == relid || name == NULL)
+			continue;
+		what = which == 1 ? psprintf("%u", cloned_trigger(partition))
+						  : quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(partition)), name);
+		if (!has_string(every_second(arguments, which), what) && !poser_maintained_is_untouched(partition))
+			return true;
+	}
+	return false;
 }
 
 /* Returns the arguments of a trigger of pg_trigger, as a list of strings (char *). */
@@ -353,6 +497,31 @@ trigger_arguments(HeapTuple tuple, TupleDesc desc)
 	return result;
 }
 
+/* Find the binding of this name.  Returns the relation behind FROM, or InvalidOid if there is no binding, and its arguments. */
+static Oid
+find_binding(Oid bookkeeping, const char *name, List **arguments)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	Oid result = InvalidOid;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	*arguments = NIL;
+	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(bookkeeping));
+	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(name));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
+	tuple = systable_getnext(scan);
+	if (HeapTupleIsValid(tuple))
+	{
+		result = ((Form_pg_trigger) GETSTRUCT(tuple))->tgconstrrelid;
+		*arguments = trigger_arguments(tuple, RelationGetDescr(catalog));
+	}
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return result;
+}
+
 /*
  * Has a maintained view counted all partitions that its parent and its child have now?  It is
  * so, too, if they are not partitioned.  False if a binding is missing.
@@ -360,26 +529,31 @@ trigger_arguments(HeapTuple tuple, TupleDesc desc)
 bool
 poser_maintained_partitions_match(const PoserMaintained *maintained)
 {
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	int matched = 0;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
+	const char *const names[] = {POSER_BINDING_PARENT, POSER_BINDING_CHILD};
 
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(maintained->bookkeeping));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	for (int i = 0; i < lengthof(names); i++)
 	{
-		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		List *arguments;
+		Oid relid = find_binding(maintained->bookkeeping, names[i], &arguments);
 
-		if (OidIsValid(form->tgconstrrelid) &&
-			(strcmp(NameStr(form->tgname), POSER_BINDING_PARENT) == 0 || strcmp(NameStr(form->tgname), POSER_BINDING_CHILD) == 0) &&
-			arguments_match(trigger_arguments(tuple, RelationGetDescr(catalog)), form->tgconstrrelid))
-			matched++;
+		if (!OidIsValid(relid) || !arguments_match(arguments, maintained->bookkeeping, relid))
+			return false;
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return matched == 2;
+	return true;
+}
+
+/*
+ * A binding of a bookkeeping is not as it should be.  Can changes of the rows of this table
+ * have been missed?  The table and its partitions are locked against writers, or the answer
+ * can be out of date.
+ */
+bool
+poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid)
+{
+	List *arguments;
+
+	return find_binding(bookkeeping, binding, &arguments) != relid ||
+		   (!arguments_match(arguments, bookkeeping, relid) && arguments_missed(arguments, bookkeeping, relid));
 }
 
 /*

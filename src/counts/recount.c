@@ -2,7 +2,7 @@
  * recount.c
  *	  Comparing the counts with the rows, and rebuilding them.
  *
- * poser_recount() works while other sessions write.  A writer changes the count and the
+ * A rebuild works while other sessions write.  A writer changes the count and the
  * number of children by the same number, see settle.c.  So a count that is wrong in one
  * snapshot is wrong by the same number in all later ones, until a rebuild corrects it.  A
  * rebuild finds the differences under one snapshot, and adds them to the counts as any
@@ -23,8 +23,6 @@
 #include "utils/syscache.h"
 
 #include "counts/counts_internal.h"
-
-PG_FUNCTION_INFO_V1(poser_recount);
 
 /* Rows of the comparison that are fetched at a time. */
 #define REBUILD_BATCH 1000
@@ -331,22 +329,26 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 static const char *const recounted_tables[] = {
 	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 
-/*
- * poser_recount() returns bigint
- *
- * Corrects all counts of components.  The result is the number of widgets with a wrong
- * count.
- */
-Datum
-poser_recount(PG_FUNCTION_ARGS)
+/* Has the current user the rights of the owners of the tables of the component counts? */
+bool
+poser_recount_owns_components(Oid nspid)
 {
-	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid relids[lengthof(recounted_tables)];
-	PoserProgress progress;
-	PoserCaller caller;
-	int64 result = 0;
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+		if (!poser_is_owner(poser_relation_by_name(recounted_tables[i], nspid), GetUserId()))
+			return false;
+	return true;
+}
 
-	PreventCommandIfReadOnly("poser_recount()");
+/*
+ * Correct all counts of components.  Returns the number of widgets with a wrong count.  Raises an
+ * error unless the current user has the rights of the tables' owners.
+ */
+int64
+poser_recount_components(PoserProgress *progress, Oid nspid)
+{
+	Oid relids[lengthof(recounted_tables)];
+	PoserCaller caller;
+
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 	{
 		relids[i] = poser_relation_by_name(recounted_tables[i], nspid);
@@ -358,16 +360,5 @@ poser_recount(PG_FUNCTION_ARGS)
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 		poser_check_readable(relids[1], relids[i]);
 	poser_become_caller(&caller);
-
-	poser_progress_begin(&progress, "poser_recount");
-	PG_TRY();
-	{
-		result = rebuild(&progress, relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]);
-	}
-	PG_FINALLY();
-	{
-		poser_progress_end(&progress);
-	}
-	PG_END_TRY();
-	PG_RETURN_INT64(result);
+	return rebuild(progress, relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]);
 }

@@ -55,17 +55,23 @@ find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 			poser_check_owner(relids[i]);
 }
 
-/* Returns the tables that no other view needs, with their partitions, as a list of OIDs. */
-static List *
-tables_to_free(const PoserMaintained *maintained, Oid nspid)
+/*
+ * Returns the tables that need no triggers without this view, with their partitions, as a
+ * list of OIDs.  Tables of the list "needed" keep them.
+ */
+List *
+poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List *needed)
 {
 	const Oid tables[] = {maintained->child, maintained->parent};
 	List *result = NIL;
 
 	for (int i = 0; i < lengthof(tables); i++)
-		if (OidIsValid(tables[i]) && !list_member_oid(result, tables[i]) &&
-			list_length(poser_maintained_of_table(tables[i], nspid)) == 1)
-			result = list_concat(result, find_all_inheritors(tables[i], NoLock, NULL));
+	{
+		if (!OidIsValid(tables[i]) || list_member_oid(needed, tables[i]) ||
+			list_length(poser_maintained_of_table(tables[i], nspid)) > 1)
+			continue;
+		result = list_concat_unique_oid(result, find_all_inheritors(tables[i], NoLock, NULL));
+	}
 	return result;
 }
 
@@ -73,41 +79,25 @@ tables_to_free(const PoserMaintained *maintained, Oid nspid)
 static List *
 lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 {
+	find_view(relid, nspid, maintained);
 	for (;;)
 	{
-		List *tables;
-		List *relations;
-		int n = 0;
-		Oid *relids;
-		LOCKMODE *modes;
-		PoserMaintained again;
-		Oid family[4];
+		List *tables = poser_unmaintain_tables(maintained, nspid, NIL);
+		PoserLocks locks = {0};
+		PoserMaintained before = *maintained;
 
-		find_view(relid, nspid, maintained);
-		tables = tables_to_free(maintained, nspid);
-		family[0] = maintained->view;
-		family[1] = maintained->query;
-		family[2] = maintained->served;
-		family[3] = maintained->bookkeeping;
-		relations = list_copy(tables);
-		for (int i = 0; i < lengthof(family); i++)
-			if (OidIsValid(family[i]))
-				relations = lappend_oid(relations, family[i]);
-		relids = palloc(list_length(relations) * sizeof(Oid));
-		modes = palloc(list_length(relations) * sizeof(LOCKMODE));
-		for (n = 0; n < list_length(relations); n++)
-		{
-			relids[n] = list_nth_oid(relations, n);
-			modes[n] = AccessExclusiveLock;
-		}
-		poser_lock_together(relids, modes, n);
+		poser_maintain_add_lock(&locks, maintained->view, AccessExclusiveLock);
+		poser_maintain_add_lock(&locks, maintained->query, AccessExclusiveLock);
+		poser_maintain_add_lock(&locks, maintained->served, AccessExclusiveLock);
+		poser_maintain_add_lock(&locks, maintained->bookkeeping, AccessExclusiveLock);
+		poser_maintain_add_locks(&locks, tables, AccessExclusiveLock);
+		poser_maintain_lock(&locks);
 
 		/* lock, then look: are these still all? */
-		find_view(relid, nspid, &again);
-		if (memcmp(&again, maintained, sizeof(again)) == 0 && equal(tables, tables_to_free(maintained, nspid)))
+		find_view(relid, nspid, maintained);
+		if (memcmp(&before, maintained, sizeof(before)) == 0 && equal(tables, poser_unmaintain_tables(maintained, nspid, NIL)))
 			return tables;
-		for (int i = 0; i < n; i++)
-			UnlockRelationOid(relids[i], modes[i]);
+		poser_maintain_unlock(&locks);
 	}
 }
 
@@ -119,6 +109,17 @@ drop(Oid relid, const char *kind)
 		poser_maintain_run(relid, psprintf("DROP %s %s", kind, poser_relation_name(relid)));
 }
 
+/* Drop the relations that belong to a view.  If the view reads them, it gets its query back. */
+void
+poser_unmaintain_drop(const PoserMaintained *maintained, bool is_switched)
+{
+	if (is_switched)
+		poser_maintain_replace_query(maintained->view, poser_view_query_sql(maintained->query));
+	drop(maintained->served, "VIEW");
+	drop(maintained->bookkeeping, "TABLE");
+	drop(maintained->query, "VIEW");
+}
+
 /* End a maintained view.  The relation is any of the view's. */
 void
 poser_unmaintain_view(Oid nspid, Oid relid)
@@ -127,11 +128,7 @@ poser_unmaintain_view(Oid nspid, Oid relid)
 	int level = poser_maintain_begin_settings();
 	List *tables = lock_all(relid, nspid, &maintained);
 
-	if (OidIsValid(maintained.view) && OidIsValid(maintained.query))
-		poser_maintain_replace_query(maintained.view, poser_view_query_sql(maintained.query));
-	drop(maintained.served, "VIEW");
-	drop(maintained.bookkeeping, "TABLE");
-	drop(maintained.query, "VIEW");
+	poser_unmaintain_drop(&maintained, poser_maintained_is_switched(&maintained));
 	poser_maintain_drop_triggers(tables, nspid);
 	AtEOXact_GUC(true, level);
 }

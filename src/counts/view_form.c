@@ -21,12 +21,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/table.h"
 #include "access/transam.h"
-#include "catalog/catalog.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_collation.h"
-#include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
@@ -51,6 +48,7 @@
 typedef struct ViewReader
 {
 	Relation view;
+	bool mutable_too; /* accept a condition that is not immutable */
 	Query *query;
 	List *deparse; /* context for expressions of the query */
 	int parent;	   /* its number in the query's range table */
@@ -156,12 +154,49 @@ is_plain_type(Oid type)
 	return (type < FirstNormalObjectId && type != RECORDOID) || type_is_enum(type);
 }
 
+/* Is it a part of an expression that runs no other code than its functions and that of its type? */
+static bool
+is_plain_node(Node *node)
+{
+	switch (nodeTag(node))
+	{
+		case T_List:
+		case T_CaseWhen:
+			return true;
+		case T_Var:
+		case T_Const:
+		case T_FuncExpr:
+		case T_NamedArgExpr:
+		case T_OpExpr:
+		case T_DistinctExpr:
+		case T_NullIfExpr:
+		case T_ScalarArrayOpExpr:
+		case T_BoolExpr:
+		case T_NullTest:
+		case T_BooleanTest:
+		case T_RelabelType:
+		case T_CoerceViaIO:
+		case T_ArrayCoerceExpr:
+		case T_CollateExpr:
+		case T_CaseExpr:
+		case T_CaseTestExpr:
+		case T_CoalesceExpr:
+		case T_MinMaxExpr:
+		case T_ArrayExpr:
+		case T_SubscriptingRef:
+			return is_plain_type(exprType(node));
+		default:
+			return false;
+	}
+}
+
 static bool
 is_user_function(Oid function, void *context)
 {
 	return function >= FirstNormalObjectId;
 }
 
+/* Find out what a condition without subqueries uses. */
 static bool
 condition_walker(Node *node, void *context)
 {
@@ -169,9 +204,7 @@ condition_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (!IsA(node, List) && (!is_plain_type(exprType(node)) || IsA(node, CoerceToDomain)))
-		use->runs_code = true;
-	if (check_functions_in_node(node, is_user_function, NULL))
+	if (!is_plain_node(node) || check_functions_in_node(node, is_user_function, NULL))
 		use->runs_code = true;
 	if (IsA(node, Var))
 	{
@@ -216,16 +249,6 @@ is_virtual(Relation rel, AttrNumber column)
 	return TupleDescAttr(RelationGetDescr(rel), column - 1)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL;
 }
 
-/* The first virtual column of a table, or 0. */
-static AttrNumber
-first_virtual(Relation rel)
-{
-	for (int i = 1; i <= RelationGetNumberOfAttributes(rel); i++)
-		if (is_virtual(rel, i))
-			return i;
-	return 0;
-}
-
 /*
  * Is an expression mutable?  The planner inserts the defaults of arguments and inlines
  * functions before the test, as for the expression of an index.  It may call immutable
@@ -245,6 +268,15 @@ is_mutable(ViewReader *reader, Node *node, bool runs_code)
 	return result;
 }
 
+/* Refuse a condition with a subquery. */
+static void
+check_subqueries(ViewReader *reader, Node *node, const char *where)
+{
+	if (checkExprHasSubLink(node))
+		refuse(reader, psprintf("%s has a subquery: %s.", where, expression_text(reader, node)),
+			   "A condition can use the columns of one row only.");
+}
+
 /*
  * Returns a condition of the child's row, as the form has it.  "where" says where it is:
  * "FILTER of output \"orders\"".
@@ -255,9 +287,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	ConditionUse use = {.child = reader->child};
 	int column = -1;
 
-	if (checkExprHasSubLink(node))
-		refuse(reader, psprintf("%s contains a subquery.", where),
-			   "A condition can use the columns of one row only.");
+	check_subqueries(reader, node, where);
 	(void) condition_walker(node, &use);
 	if (use.other)
 		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where,
@@ -269,10 +299,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 		if (is_virtual(reader->child_rel, column))
 			refuse(reader, psprintf("%s uses a virtual generated column: %s.", where, expression_text(reader, node)),
 				   "Use a stored column, or the column's expression.");
-	if (use.whole_row && first_virtual(reader->child_rel) != 0)
-		refuse(reader, psprintf("%s uses the whole row of a table with a virtual generated column: %s.", where,
-								expression_text(reader, node)), NULL);
-	if (is_mutable(reader, node, use.runs_code))
+	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
 				 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
@@ -396,7 +423,8 @@ read_join(ViewReader *reader)
 
 /*
  * The column of this table that a side of an equality compares, or 0.  *cast is the
- * function of an implicit cast, or InvalidOid.
+ * function of a cast, or InvalidOid.  The cast may be an explicit one, because the server
+ * shows an implicit cast as an explicit one in the text of a view.
  */
 static AttrNumber
 compared_column(Node *node, int varno, Oid *cast)
@@ -408,7 +436,8 @@ compared_column(Node *node, int varno, Oid *cast)
 			node = (Node *) ((RelabelType *) node)->arg;
 		else if (IsA(node, CollateExpr))
 			node = (Node *) ((CollateExpr *) node)->arg;
-		else if (IsA(node, FuncExpr) && ((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST && !OidIsValid(*cast))
+		else if (IsA(node, FuncExpr) && !OidIsValid(*cast) && list_length(((FuncExpr *) node)->args) == 1 &&
+				 (((FuncExpr *) node)->funcformat == COERCE_IMPLICIT_CAST || ((FuncExpr *) node)->funcformat == COERCE_EXPLICIT_CAST))
 		{
 			*cast = ((FuncExpr *) node)->funcid;
 			node = linitial(((FuncExpr *) node)->args);
@@ -517,8 +546,9 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 		}
 		return condition;
 	}
+	check_subqueries(reader, node, "A condition of ON");
 	(void) condition_walker(node, &use);
-	if (use.other && !checkExprHasSubLink(node))
+	if (use.other)
 	{
 		if (!read_key(reader, node))
 			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.",
@@ -534,6 +564,16 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 /*
  * GROUP BY and the output
  */
+
+/* Is a column of the child one by which the query joins? */
+static bool
+is_child_key(const PoserViewForm *form, AttrNumber column)
+{
+	for (int i = 0; i < form->nkeys; i++)
+		if (form->keys[i].child == column)
+			return true;
+	return false;
+}
 
 /* Check GROUP BY: all columns of the key, and plain columns of the parent. */
 static void
@@ -554,8 +594,8 @@ read_groups(ViewReader *reader)
 		if (!is_column(node, reader->parent))
 			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.",
 									alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
-				   is_column(node, reader->child)
-					   ? psprintf("Group by the key of \"%s\". It is equal to the foreign key where there is one.", alias_of(reader, reader->parent))
+				   is_column(node, reader->child) && is_child_key(reader->form, ((Var *) node)->varattno)
+					   ? psprintf("Group by the key of \"%s\", which has the same values.", alias_of(reader, reader->parent))
 					   : NULL);
 		grouped = bms_add_member(grouped, ((Var *) node)->varattno);
 	}
@@ -678,9 +718,12 @@ read_coalesce(ViewReader *reader, CoalesceExpr *coalesce, PoserViewOutput *outpu
 	if (list_length(coalesce->args) == 2 && IsA(linitial(coalesce->args), Aggref))
 	{
 		constant = lsecond(coalesce->args);
-		(void) condition_walker(constant, &use);
-		if (!use.runs_code && !checkExprHasSubLink(constant))
-			constant = eval_const_expressions(NULL, constant);
+		if (!checkExprHasSubLink(constant))
+		{
+			(void) condition_walker(constant, &use);
+			if (!use.runs_code)
+				constant = eval_const_expressions(NULL, constant);
+		}
 		if (IsA(constant, Const))
 		{
 			output->otherwise = (Const *) constant;
@@ -752,15 +795,11 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The output has a set-returning function.", over);
 }
 
-/*
- * Returns what the query of a view says, in the current memory context.  Raises an error
- * unless the query has the form.  It does not look at what can change while the view is
- * maintained, see poser_view_tables_problem().  The caller holds a lock on the view.
- */
-PoserViewForm *
-poser_view_read(Oid view)
+/* Read the query of a view, see poser_view_read(). */
+static PoserViewForm *
+read_view(Oid view, bool mutable_too)
 {
-	ViewReader reader = {.view = relation_open(view, AccessShareLock)};
+	ViewReader reader = {.view = relation_open(view, AccessShareLock), .mutable_too = mutable_too};
 	PoserViewForm *form = palloc0(sizeof(PoserViewForm));
 	Node *on;
 	Query *query;
@@ -769,7 +808,8 @@ poser_view_read(Oid view)
 	if (reader.view->rd_rel->relkind != RELKIND_VIEW)
 		ereport(ERROR,
 				(errcode(ERRCODE_WRONG_OBJECT_TYPE),
-				 errmsg("\"%s\" is not a view", RelationGetRelationName(reader.view))));
+				 errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(reader.view)),
+				 errdetail("It is not a view.")));
 	query = reader.query = copyObject(get_view_query(reader.view));
 	reader.deparse = make_deparse_context(query);
 	reader.form = form;
@@ -786,7 +826,8 @@ poser_view_read(Oid view)
 	form->condition = read_on(&reader, on, NULL);
 	if (form->nkeys == 0)
 		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child),
-								 alias_of(&reader, reader.parent)), NULL);
+								 alias_of(&reader, reader.parent)),
+			   "ON must compare all columns of a foreign key, and no others.");
 	query->targetList = (List *) flatten(&reader, (Node *) query->targetList);
 	read_groups(&reader);
 	form->aggregates = palloc0(Max(list_length(query->targetList), 1) * sizeof(PoserViewAggregate));
@@ -808,139 +849,25 @@ poser_view_read(Oid view)
 }
 
 /*
- * The tables
+ * Returns what the query of a view says, in the current memory context.  Raises an error
+ * unless the query has the form.  It does not look at what can change while the view is
+ * maintained: the tables, and whether functions are immutable.  So a writer of a
+ * maintained view gets no error from it.
  */
-
-/* Is this foreign key the one by which the view joins? */
-static bool
-is_foreign_key(const PoserViewForm *form, const ForeignKeyCacheInfo *fk)
+PoserViewForm *
+poser_view_read(Oid view)
 {
-	int found = 0;
-
-	if (fk->confrelid != form->parent || fk->nkeys != form->nkeys || !fk_is_enforced(fk))
-		return false;
-	for (int i = 0; i < fk->nkeys; i++)
-		for (int j = 0; j < form->nkeys; j++)
-			if (fk->confkey[i] == form->keys[j].parent && fk->conkey[i] == form->keys[j].child &&
-				fk->conpfeqop[i] == form->keys[j].equality)
-			{
-				found++;
-				break;
-			}
-	return found == form->nkeys;
+	return read_view(view, true);
 }
 
-/* What is wrong with one of the tables, or NULL. */
-static const char *
-table_problem(Relation rel, Oid owner, const char **hint)
-{
-	const char *name = RelationGetRelationName(rel);
-	List *tree;
-	ListCell *lc;
-
-	if (RelationGetRelid(rel) < FirstNormalObjectId)
-		return psprintf("Table \"%s\" is a system catalog.", name);
-	if (rel->rd_rel->relpersistence != RELPERSISTENCE_PERMANENT)
-		return psprintf(rel->rd_rel->relpersistence == RELPERSISTENCE_TEMP ? "Table \"%s\" is temporary." : "Table \"%s\" is unlogged.", name);
-	if (rel->rd_rel->relispartition)
-		return psprintf("Table \"%s\" is a partition.", name);
-	if (rel->rd_rel->relkind == RELKIND_RELATION &&
-		(has_superclass(RelationGetRelid(rel)) || find_inheritance_children(RelationGetRelid(rel), NoLock) != NIL))
-		return psprintf("Table \"%s\" inherits or is inherited.", name);
-	if (rel->rd_rel->relowner != owner)
-	{
-		*hint = "ALTER TABLE ... OWNER TO and ALTER VIEW ... OWNER TO change the owner.";
-		return psprintf("Table \"%s\" has owner \"%s\", and the view has owner \"%s\".", name,
-						GetUserNameFromId(rel->rd_rel->relowner, false), GetUserNameFromId(owner, false));
-	}
-	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
-		return NULL;
-	tree = find_all_inheritors(RelationGetRelid(rel), NoLock, NULL);
-	foreach(lc, tree)
-	{
-		char relkind = get_rel_relkind(lfirst_oid(lc));
-
-		if (relkind == RELKIND_FOREIGN_TABLE)
-			return psprintf("Partition \"%s\" of table \"%s\" is a foreign table.", get_rel_name(lfirst_oid(lc)), name);
-	}
-	return NULL;
-}
-
-/* What is wrong with the key of the parent and the foreign key, or NULL. */
-static const char *
-key_problem(const PoserViewForm *form, Relation parent, Relation child, const char **hint)
-{
-	AttrNumber columns[INDEX_MAX_KEYS];
-	StringInfoData pairs;
-	bool immediate;
-	ListCell *lc;
-	bool found = false;
-
-	foreach(lc, RelationGetFKeyList(child))
-	{
-		if (is_foreign_key(form, lfirst(lc)))
-			found = true;
-	}
-	if (!found)
-	{
-		initStringInfo(&pairs);
-		for (int i = 0; i < form->nkeys; i++)
-			appendStringInfo(&pairs, "%s%s", i > 0 ? ", " : "", quote_identifier(get_attname(form->child, form->keys[i].child, false)));
-		appendStringInfo(&pairs, ") REFERENCES %s (", quote_identifier(RelationGetRelationName(parent)));
-		for (int i = 0; i < form->nkeys; i++)
-			appendStringInfo(&pairs, "%s%s", i > 0 ? ", " : "", quote_identifier(get_attname(form->parent, form->keys[i].parent, false)));
-		*hint = "ON must compare all columns of a foreign key, and no others.";
-		return psprintf("Table \"%s\" has no FOREIGN KEY (%s).", RelationGetRelationName(child), pairs.data);
-	}
-	for (int i = 0; i < form->nkeys; i++)
-	{
-		columns[i] = form->keys[i].parent;
-		if (!column_is_not_null(RelationGetDescr(parent), form->keys[i].parent))
-		{
-			*hint = psprintf("ALTER TABLE ... ALTER COLUMN ... SET NOT NULL makes it so.");
-			return psprintf("Column \"%s\" of table \"%s\" can be null.", get_attname(form->parent, form->keys[i].parent, false),
-							RelationGetRelationName(parent));
-		}
-	}
-	if (!OidIsValid(poser_unique_index(parent, form->nkeys, columns, &immediate)))
-		return psprintf("Table \"%s\" has no unique index on the columns of the foreign key.", RelationGetRelationName(parent));
-	if (!immediate)
-		return psprintf("The key of table \"%s\" is deferrable.", RelationGetRelationName(parent));
-	return NULL;
-}
-
-/*
- * Returns what is wrong with the view's tables, as a sentence, or NULL.  It is what can
- * change without an error while the view is maintained.  *hint is a sentence, or NULL.
- */
-const char *
-poser_view_tables_problem(const PoserViewForm *form, const char **hint)
-{
-	Relation parent = relation_open(form->parent, AccessShareLock);
-	Relation child = relation_open(form->child, AccessShareLock);
-	const char *result;
-
-	*hint = NULL;
-	result = table_problem(parent, form->owner, hint);
-	if (result == NULL)
-		result = table_problem(child, form->owner, hint);
-	if (result == NULL)
-		result = key_problem(form, parent, child, hint);
-	relation_close(child, AccessShareLock);
-	relation_close(parent, AccessShareLock);
-	return result;
-}
-
-/* As poser_view_read(), and raises an error if something is wrong with the tables. */
+/* As poser_view_read(), and raises an error if the view cannot be maintained at present. */
 PoserViewForm *
 poser_view_form(Oid view)
 {
-	PoserViewForm *form = poser_view_read(view);
+	PoserViewForm *form = read_view(view, false);
 	const char *hint;
 	const char *problem = poser_view_tables_problem(form, &hint);
 
-	if (get_rel_persistence(view) != RELPERSISTENCE_PERMANENT)
-		problem = "The view is temporary.";
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

@@ -46,6 +46,15 @@ poser_view_amounts(PoserViewKind kind)
 	return kind == POSER_COUNT ? 1 : 2;
 }
 
+/* The type of such a column. */
+Oid
+poser_view_amount_type(PoserViewKind kind, int amount)
+{
+	if (kind == POSER_SUM_NUMERIC || (kind == POSER_SUM_BIGINT && amount == AMOUNT_VALUE))
+		return NUMERICOID;
+	return INT8OID;
+}
+
 /* The position of an amount among the columns of the bookkeeping. */
 static AttrNumber
 amount_column(const PoserViewForm *form, int aggregate, int amount)
@@ -354,13 +363,17 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 		appendStringInfoString(&sql, i == 0 ? "SELECT " : ",\n       ");
 		if (output->parent != 0)
 		{
-			const char *column = column_name(form->parent, output->parent);
+			const char *column = psprintf("parent.%s", column_name(form->parent, output->parent));
+			Oid type;
+			int32 typmod;
+			Oid collation;
 
-			if (get_atttype(form->parent, output->parent) != output->type)
-				appendStringInfo(&sql, "CAST(parent.%s AS %s)", column,
-								 format_type_extended(output->type, output->typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
-			else
-				appendStringInfo(&sql, "parent.%s", column);
+			get_atttypetypmodcoll(form->parent, output->parent, &type, &typmod, &collation);
+			if (type != output->type || typmod != output->typmod)
+				column = psprintf("CAST(%s AS %s)", column, format_type_extended(output->type, output->typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+			if (collation != output->collation && OidIsValid(output->collation))
+				column = psprintf("%s COLLATE %s", column, collation_name(output->collation));
+			appendStringInfoString(&sql, column);
 		}
 		else if (output->otherwise != NULL)
 		{
@@ -425,13 +438,15 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
  * alone.  Its columns are those of the bookkeeping without "delta", with names key1,
  * amount1 and so on:
  *
- *		SELECT CAST(child.customer_id AS pg_catalog.int8) AS key1,
+ *		SELECT CAST(child.customer_id AS bigint) AS key1,
  *		       count(child.id) AS amount1,
- *		       COALESCE(sum(child.total) FILTER (WHERE child.total NOT IN ('NaN', 'Infinity', '-Infinity')), 0) AS amount2,
- *		       COALESCE(sum(public.poser_tally(child.total)), 0) AS amount3
+ *		       COALESCE(sum(child.qty), 0) AS amount2, count(child.qty) AS amount3
  *		  FROM public.orders AS child
  *		 WHERE child.customer_id IS NOT NULL
  *		 GROUP BY 1
+ *
+ * For a sum of numeric values, amounts are as sum.c has them.  The query must be run with
+ * search_path = pg_catalog, as the owner of the tables.
  */
 char *
 poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
@@ -448,8 +463,9 @@ poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 	{
 		const PoserViewAggregate *aggregate = &form->aggregates[i];
 		char *column = psprintf("child.%s", column_name(form->child, aggregate->column));
-		char *filter = aggregate->filter == NULL ? "" : child_expression(form, aggregate->filter);
-		char *where = aggregate->filter == NULL ? "" : psprintf(" FILTER (WHERE %s)", filter);
+		char *filter = aggregate->filter == NULL ? NULL : child_expression(form, aggregate->filter);
+		char *where = filter == NULL ? "" : psprintf(" FILTER (WHERE %s)", filter);
+		char *value = filter == NULL ? column : psprintf("CASE WHEN %s THEN %s END", filter, column);
 
 		switch (aggregate->kind)
 		{
@@ -463,12 +479,10 @@ poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 								 column, where, amount + 1, column, where, amount + 2);
 				break;
 			case POSER_SUM_NUMERIC:
-				appendStringInfo(&sql, ",\n       COALESCE(pg_catalog.sum(%s) FILTER (WHERE %s%s%s"
-									   "%s OPERATOR(pg_catalog.<>) ALL ('{NaN,Infinity,-Infinity}'::pg_catalog.numeric[])), 0) AS amount%d,\n"
-									   "       COALESCE(pg_catalog.sum(%s.poser_tally(%s))%s, 0) AS amount%d",
-								 column, aggregate->filter == NULL ? "" : "(", filter, aggregate->filter == NULL ? "" : ") AND ",
-								 column, amount + 1,
-								 quote_identifier(get_namespace_name(nspid)), column, where, amount + 2);
+				appendStringInfo(&sql, ",\n       COALESCE(pg_catalog.sum(%1$s) FILTER (WHERE %1$s OPERATOR(pg_catalog.<>) ALL"
+									   " ('{NaN,Infinity,-Infinity}'::pg_catalog.numeric[])), 0) AS amount%2$d,\n"
+									   "       COALESCE(pg_catalog.sum(%4$s.poser_tally(%1$s)), 0) AS amount%3$d",
+								 value, amount + 1, amount + 2, quote_identifier(get_namespace_name(nspid)));
 				break;
 		}
 		amount += poser_view_amounts(aggregate->kind);

@@ -167,6 +167,7 @@ extern void poser_transaction_init(void);
 extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
 extern int poser_transaction_changed_tables(const Oid **relids);
+extern bool poser_transaction_has_written(int64 id);
 extern bool poser_transaction_is_writing(void);
 
 /* change_id.c */

@@ -215,8 +215,13 @@ foreach my $role ('postgres', 'owner')
 	my $parallel = dumped($source, $role, 'parallel', '-Fd', '-j4');
 	my $schema = dumped($source, $role, 'schema', '--schema-only');
 	my $only_data = dumped($source, $role, 'data', '--data-only');
-	# only a dump of data knows that a table has to come after those that it refers to
 	my $parallel_data = dumped($source, $role, 'data in parallel', '-Fd', '-j4', '--data-only');
+
+	# pg_restore -j4 does not heed foreign keys: zebra refers to customer, and is left for a second call
+	my $without_zebra = "$directory/data of $source without zebra";
+	IPC::Run::run([ 'pg_restore', '-l', $parallel_data ], '>', \my $list) or die;
+	$list =~ s/^.* TABLE DATA public zebra .*\n//m or die;
+	append_to_file($without_zebra, $list);
 
 	my $test = sub {
 		my ($way, @restores) = @_;
@@ -232,7 +237,8 @@ foreach my $role ('postgres', 'owner')
 	$test->('plain', [ $plain, \@psql ]);
 	$test->('parallel', [ $parallel, \@pg_restore, '-j4' ]);
 	$test->('definitions, then data', [ $schema, \@psql ], [ $only_data, \@psql ]);
-	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel_data, \@pg_restore, '-j4' ]);
+	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel_data, \@pg_restore, '-j4', '-L', $without_zebra ],
+		[ $parallel_data, \@pg_restore, '-t', 'zebra' ]);
 	next if !$all;
 
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';

@@ -188,7 +188,9 @@ foreach (
 	[ 'public', 'postgres', '1.4' ],
 	[ 'Stock Room', 'owner', '1.4' ],
 	[ 'public', 'postgres', '1.5' ],
-	[ 'Stock Room', 'owner', '1.5' ])
+	[ 'Stock Room', 'owner', '1.5' ],
+	[ 'public', 'owner', '1.6' ],
+	[ 'Stock Room', 'postgres', '1.6' ])
 {
 	my ($schema, $role, $version) = @$_;
 	my $about = "from $version, schema $schema, by $role";
@@ -221,7 +223,7 @@ EOF
 	$before = lines_as($node, $updated, $role, $contents);
 
 	# Each version on the way has the same catalogs as a new database.
-	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3', '1.4', '1.5') : ())
+	foreach my $between ($version eq '1.0' ? ('1.1', '1.2', '1.3', '1.4', '1.5', '1.6') : ())
 	{
 		my $between_fresh = "fresh_$between" =~ tr/./_/r;
 		create_database($node, $between_fresh, schema => $schema, owner => $role, version => $between);

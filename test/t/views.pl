@@ -1,0 +1,346 @@
+# Maintained views in dumps and restores: in all ways that pg_dump, pg_restore and psql
+# offer, by superuser and by an owner.  At each moment a view has the rows of its query.
+# Afterwards it reads its counts without a further step, writes keep them right, and
+# poser_check() finds nothing.  Then a part of the tables, renamed partitions, a copy of the
+# database, loads that bypass ordinary triggers, and DROP EXTENSION.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib $FindBin::RealBin;
+use IPC::Run;
+use PostgreSQL::Test::Utils;
+use PoserTest;
+use PoserViews;
+use Test::More;
+
+my $node = new_node('views');
+my $directory = PostgreSQL::Test::Utils::tempdir();
+my @psql = ('psql', '-Xq', '-v', 'ON_ERROR_STOP=1');
+my @pg_restore = ('pg_restore', '--exit-on-error');
+$node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE other LOGIN');
+
+# Makes a dump of a database with these options, and returns its name.
+sub dumped
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($dbname, $role, $name, @options) = @_;
+	my $file = "$directory/$dbname." . $name =~ tr/ /_/r;
+
+	command_ok([ 'pg_dump', @options, '-f', $file, $node->connstr($dbname) . " user=$role" ], "$dbname: pg_dump @options");
+	return $file;
+}
+
+sub new_database
+{
+	my ($dbname, $role) = @_;
+
+	$node->safe_psql('postgres', "DROP DATABASE IF EXISTS $dbname");
+	$node->safe_psql('postgres', "CREATE DATABASE $dbname OWNER $role TEMPLATE template0");
+	return;
+}
+
+# A test: restores a file.  Returns whether it is restored.
+sub restored
+{
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my ($dbname, $role, $name, $file, $program, @options) = @_;
+	my $connstr = $node->connstr($dbname) . " user=$role";
+	my @command = (@$program, @options, '-d', $connstr, $program->[0] eq 'psql' ? '-f' : (), $file);
+	my $done = IPC::Run::run(\@command, '<', \undef, '>', '/dev/null', '2>', \my $errors);
+
+	ok($done, "$name: $program->[0] @options") or diag(substr($errors, 0, 1000));
+	return $done;
+}
+
+# The definitions of the views and of what belongs to them.
+sub definition_of
+{
+	my ($dbname) = @_;
+
+	return $node->safe_psql($dbname, <<'SQL');
+SELECT c.oid::regclass, relkind, relowner::regrole, reloptions, relacl, CASE WHEN relkind = 'v' THEN pg_get_viewdef(c.oid) END
+FROM pg_class c WHERE relkind IN ('v', 'r', 'p') AND relnamespace::regnamespace::text !~ '^pg_|information_schema'
+	AND relname !~ '^poser_' ORDER BY c.oid::regclass::text COLLATE "C";
+SELECT tgrelid::regclass, tgname, tgenabled, tgtype, tgnargs, obj_description(oid, 'pg_trigger') FROM pg_trigger
+WHERE NOT tgisinternal AND tgname ~ 'maintain' ORDER BY tgrelid::regclass::text COLLATE "C", tgname;
+SQL
+}
+
+#
+# All ways
+#
+
+foreach my $role ('postgres', 'owner')
+{
+	my $all = $role eq 'postgres';
+	my $source = "source_of_$role";
+
+	create_database($node, $source, owner => $role);
+	lines_as($node, $source, $role, VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS);
+	lines_as($node, $source, $role, q{COMMENT ON VIEW customer_orders IS 'a comment'});
+	# a transaction that is open at the time of the dump, so that another one leaves deltas
+	$node->safe_psql($source, <<'SQL');
+BEGIN; INSERT INTO orders (id, customer_id, total) SELECT 10000 + n, n, 1.5 FROM generate_series(1, 5) n; PREPARE TRANSACTION 'open';
+INSERT INTO orders (id, customer_id, total) SELECT 20000 + n, n, 'NaN' FROM generate_series(1, 5) n;
+SQL
+	cmp_ok($node->safe_psql($source, 'SELECT count(*) FROM customer_orders_maintained WHERE delta <> 0'), '>', 0, "$source: there are deltas");
+	views_exact($node, $source, $source);
+	my $rows = view_rows_of($node, $source);
+	my $definition = definition_of($source);
+	my $plain = dumped($source, $role, 'plain');
+	my $custom = dumped($source, $role, 'custom', '-Fc');
+	my $parallel = dumped($source, $role, 'parallel', '-Fd', '-j4');
+	my $schema = dumped($source, $role, 'schema', '--schema-only');
+	my $only_data = dumped($source, $role, 'data', '--data-only');
+	my $parallel_data = dumped($source, $role, 'data in parallel', '-Fd', '-j4', '--data-only');
+	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
+
+	# Tests of a way: restores one file after the other into a new database.
+	my $test = sub {
+		my ($way, @restores) = @_;
+		my $by = $way =~ /no-owner/ ? 'other' : $role;
+
+		new_database('target', $by);
+		foreach (@restores)
+		{
+			restored('target', $by, "$source: $way", @$_) or return;
+			views_right($node, 'target', "$source: $way, on the way");
+		}
+		same_contents(view_rows_of($node, 'target'), $rows, "$source: $way: all rows are equal");
+		same_contents(definition_of('target'), $definition, "$source: $way: views and triggers are equal") unless $way =~ /no-|triggers/;
+		lines_as($node, 'target', $by, 'GRANT SELECT ON customer, orders, customer_orders, open_orders, customer_orders_query, open_orders_query TO reader')
+		  if $way =~ /no-privileges/;
+		is( lines_as($node, 'target', 'reader', 'SELECT sum(orders) FROM customer_orders; SELECT sum(n) FROM open_orders'),
+			$node->safe_psql('target', 'SELECT sum(orders) FROM customer_orders_query; SELECT sum(n) FROM open_orders_query'),
+			"$source: $way: a reader reads");
+		views_exact($node, 'target', "$source: $way");
+		views_go_on($node, 'target', "$source: $way", role => $by);
+		return;
+	};
+
+	$test->('plain', [ $plain, \@psql ]);
+	$test->('parallel', [ $parallel, \@pg_restore, '-j4' ]);
+	$test->('definitions, then data', [ $schema, \@psql ], [ $only_data, \@psql ]);
+	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel_data, \@pg_restore, '-j4' ]);
+	$test->('by sections', map { [ $custom, \@pg_restore, $_ ] } @sections);
+	if (!$all)
+	{
+		$node->safe_psql($source, q{ROLLBACK PREPARED 'open'});
+		next;
+	}
+
+	$test->('plain, one transaction', [ $plain, \@psql, '--single-transaction' ]);
+	$test->('plain, INSERTs', [ dumped($source, $role, 'inserts', '--inserts'), \@psql ]);
+	$test->('plain, row security', [ dumped($source, $role, 'rls', '--enable-row-security'), \@psql ]);
+	$test->('plain, no-comments', [ dumped($source, $role, 'no comments', '--no-comments'), \@psql ]);
+	$test->('custom, no-owner', [ $custom, \@pg_restore, '--no-owner' ]);
+	$test->('custom, no-privileges', [ $custom, \@pg_restore, '--no-privileges' ]);
+	$test->('custom, one transaction', [ $custom, \@pg_restore, '--single-transaction' ]);
+	$test->('pre-data, post-data, then data', map { [ $custom, \@pg_restore, $_ ] } @sections[ 0, 2, 1 ]);
+	$test->('pre-data, post-data, then data in parallel', map { [ $custom, \@pg_restore, '-j4', $_ ] } @sections[ 0, 2, 1 ]);
+	$test->('definitions, then data in one transaction', [ $schema, \@psql ], [ $only_data, \@psql, '--single-transaction' ]);
+	$test->('definitions, then INSERTs', [ $schema, \@psql ], [ dumped($source, $role, 'data inserts', '--data-only', '--rows-per-insert=7'), \@psql ]);
+	$test->('definitions, then data with row security', [ $schema, \@psql ],
+		[ dumped($source, $role, 'data rls', '--data-only', '--enable-row-security'), \@psql ]);
+	$test->('definitions, then data without triggers', [ $schema, \@psql ],
+		[ dumped($source, $role, 'data disable', '--data-only', '--disable-triggers'), \@psql ]);
+	$test->('definitions, then data without triggers, by pg_restore', [ $schema, \@psql ], [ $custom, \@pg_restore, '--data-only', '--disable-triggers' ]);
+	$test->('definitions, then data by roots', [ $schema, \@psql ],
+		[ dumped($source, $role, 'data roots', '--data-only', '--load-via-partition-root'), \@psql ]);
+
+	# over what is there
+	my $clean = dumped($source, $role, 'clean', '--clean', '--if-exists');
+	$test->('plain, --clean', [ $plain, \@psql ], [ $clean, \@psql ]);
+	$test->('custom, --clean', [ $custom, \@pg_restore ], [ $custom, \@pg_restore, '--clean' ]);
+
+	# entry by entry
+	IPC::Run::run([ 'pg_restore', '-l', $custom ], '>', \my $list) or die;
+	new_database('target', $role);
+	my $n = 0;
+	foreach my $entry (grep { /^\d/ } split /\n/, $list)
+	{
+		my $done;
+
+		append_to_file("$directory/entry" . ++$n, "$entry\n");
+		$done = IPC::Run::run([ @pg_restore, '-L', "$directory/entry$n", '-d', $node->connstr('target') . ' user=postgres', $custom ], '2>', \my $errors);
+		if (!$done)
+		{
+			fail("entry by entry: $entry: $errors");
+			last;
+		}
+		views_right($node, 'target', "entry by entry, after $entry") if $entry =~ / (?:VIEW|TRIGGER|TABLE DATA|CONSTRAINT|INDEX) .*(?:orders|customer)/;
+	}
+	views_exact($node, 'target', 'entry by entry');
+	views_go_on($node, 'target', 'entry by entry');
+
+	# each table's data alone, in several orders
+	my @parts = ('orders', 'customer', 'customer_orders_maintained', 'open_orders_maintained', 'order_tree_maintained', 'depot_lots_maintained',
+		'Sums "%_maintained', 'depot_n', 'depot_s', 'lot_0', 'lot_1', 'Bill "%', 'Line "n', 'line_s', 'customer_id_seq');
+	foreach ([ 'bookkeeping first', @parts[ 2 .. 6, 1, 0, 7 .. 14 ] ], [ 'bookkeeping last', @parts[ 1, 0, 7 .. 14, 2 .. 6 ] ])
+	{
+		my ($order, @of) = @$_;
+
+		IPC::Run::run([ 'pg_restore', '-l', '--data-only', $custom ], '>', \my $contents_list) or die;
+		my $of_order = '';
+		foreach my $part (@of)
+		{
+			my @lines = grep { /(?:TABLE DATA|SEQUENCE SET) (?:.* )?\Q$part\E \w+$/ } split /\n/, $contents_list;
+			die "$part: " . @lines if @lines != 1;
+			$of_order .= "$lines[0]\n";
+		}
+		append_to_file("$directory/list of $order", $of_order);
+		$test->("data, $order", [ $schema, \@psql ], [ $custom, \@pg_restore, '--data-only', '-L', "$directory/list of $order" ]);
+	}
+
+	# a dump of what was restored
+	new_database('once', $role);
+	restored('once', $role, 'once', $plain, \@psql);
+	$test->('a dump of a restored database', [ dumped('once', $role, 'twice', '-Fc'), \@pg_restore, '-j4' ]);
+	$node->safe_psql($source, q{ROLLBACK PREPARED 'open'});
+}
+
+#
+# Other databases
+#
+
+# CREATE DATABASE ... TEMPLATE
+$node->safe_psql('postgres', 'CREATE DATABASE copied OWNER owner TEMPLATE source_of_owner');
+views_exact($node, 'copied', 'a copy of the database');
+views_go_on($node, 'copied', 'a copy of the database', role => 'owner');
+
+# A part of the tables.  What is missing is said, and reads are right.
+my $difference = <<'SQL';
+SELECT * FROM ((TABLE open_orders EXCEPT ALL TABLE open_orders_query) UNION ALL (TABLE open_orders_query EXCEPT ALL TABLE open_orders)) d
+SQL
+my $write = <<'SQL';
+INSERT INTO customer (id, name) VALUES (7000, 'new');
+INSERT INTO orders (id, customer_id, status, total) VALUES (7000, 7000, 'open', 7), (7001, 7000, 'open', 8), (7002, 7000, 'closed', 9);
+DELETE FROM orders WHERE id = 7001;
+SQL
+foreach my $extension ('with the extension', 'where the extension is')
+{
+	my @extension = $extension =~ /^with/ ? ('-e', 'poser') : ();
+
+	foreach (
+		[ 'the whole family', 'customer', 'orders', 'open_orders*' ],
+		[ 'without the bookkeeping', 'customer', 'orders', 'open_orders', 'open_orders_query', 'open_orders_served' ],
+		[ 'without the query', 'customer', 'orders', 'open_orders', 'open_orders_served', 'open_orders_maintained' ],
+		[ 'without the view', 'customer', 'orders', 'open_orders_query', 'open_orders_served', 'open_orders_maintained' ],
+		[ 'only the tables', 'customer', 'orders' ],
+		[ 'only the child', 'orders' ])
+	{
+		my ($what, @names) = @$_;
+		my $whole = $what =~ /whole/;
+		my $name = "-t, $what, $extension";
+
+		new_database('target', 'postgres');
+		$node->safe_psql('target', 'CREATE EXTENSION poser') if !@extension;
+		my $file = dumped('source_of_postgres', 'postgres', $name, @extension, map { ('-t', $_) } @names);
+		# what refers to relations that are not there is not made
+		IPC::Run::run([ 'psql', '-Xq', '-d', $node->connstr('target') . ' user=postgres', '-f', $file ], '>', '/dev/null', '2>', \my $errors);
+		is($errors =~ s/^.*money_amount.*\n//mgr, '', "$name: restored") if $whole;
+		is($node->safe_psql('target', q{SELECT poser_serves('open_orders_query')}), 't', "$name: the view reads its counts") if $whole;
+		$node->safe_psql('target', $what =~ /child/ ? q{INSERT INTO orders (id, customer_id) VALUES (7000, 7000); DELETE FROM orders WHERE id < 10} : $write);
+		is($node->safe_psql('target', $difference), '', "$name: the view has the rows of its query after a write") if $whole;
+		is($node->safe_psql('target', q{SELECT total FROM open_orders WHERE id = 7000}), 7, "$name: the view after a write")
+		  if $node->safe_psql('target', q{SELECT to_regclass('open_orders') IS NOT NULL}) eq 't';
+		my $problems = $node->safe_psql('target', 'SELECT * FROM poser_check()');
+		$whole ? is($problems, '', "$name: poser_check() finds nothing") : note("$name: poser_check() says: $problems");
+	}
+}
+
+# Partitions that were renamed before the dump are found by their OIDs until then.
+create_database($node, 'renamed');
+$node->safe_psql('renamed', VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS . <<'SQL');
+ALTER TABLE lot_0 RENAME TO lot_first;
+ALTER TABLE line_s RENAME TO line_south;
+SQL
+is($node->safe_psql('renamed', q{SELECT poser_serves('depot_lots_query')}), 't', 'renamed partitions: the view reads its counts');
+my $said = $node->safe_psql('renamed', 'SELECT * FROM poser_check()');
+like($said, qr/depot_lots.*restore|restore.*depot_lots/s, 'renamed partitions: poser_check() says it before the dump');
+new_database('target', 'postgres');
+restored('target', 'postgres', 'renamed partitions', dumped('renamed', 'postgres', 'renamed'), \@psql);
+views_right($node, 'target', 'renamed partitions');
+is($node->safe_psql('target', q{SELECT poser_serves('depot_lots_query')}), 'f', 'renamed partitions: the view reads live');
+$node->safe_psql('target', q{INSERT INTO lot VALUES (9000, 'n', 2, 5), (9001, 'n', 2, 6); DELETE FROM lot_first WHERE id % 3 = 0});
+views_right($node, 'target', 'renamed partitions, written');
+$node->safe_psql('target', MAINTAIN_VIEWS);
+views_exact($node, 'target', 'renamed partitions, maintained again');
+
+# Columns that were renamed before the dump: the query knows them.
+create_database($node, 'columns');
+$node->safe_psql('columns', VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS . <<'SQL');
+ALTER TABLE orders RENAME status TO state;
+ALTER TABLE orders RENAME customer_id TO buyer;
+ALTER TABLE customer RENAME id TO number;
+ALTER TABLE depot RENAME region TO area;
+SQL
+views_exact($node, 'columns', 'renamed columns');
+new_database('target', 'postgres');
+restored('target', 'postgres', 'renamed columns', dumped('columns', 'postgres', 'columns', '-Fc'), \@pg_restore, '-j2');
+views_exact($node, 'target', 'renamed columns, restored');
+$node->safe_psql('target', q{INSERT INTO customer (number) VALUES (8000); INSERT INTO orders (id, buyer, state, total) SELECT 8000 + n, 8000, 'open', n FROM generate_series(1, 5) n;
+	UPDATE orders SET state = 'closed' WHERE id = 8001; UPDATE customer SET number = 8001 WHERE number = 8000});
+views_exact($node, 'target', 'renamed columns, restored and written');
+
+#
+# Loads that bypass ordinary triggers
+#
+
+create_database($node, 'load');
+$node->safe_psql('load', VIEW_TABLES . MAINTAIN_VIEWS);
+# foreign keys do nothing in this role
+$node->safe_psql('load', "SET session_replication_role = replica;\n" . VIEW_ROWS);
+views_exact($node, 'load', 'session_replication_role = replica');
+$node->safe_psql('load', <<'SQL');
+BEGIN;
+SET LOCAL session_replication_role = replica;
+UPDATE orders SET total = 7, status = 'open' WHERE id % 10 = 0;
+UPDATE customer SET id = 500 WHERE id = 5;
+DELETE FROM lot WHERE id % 7 = 0;
+UPDATE "Odd %s ""x"."Line ""%" SET region = 'n' WHERE id % 9 = 0;
+SAVEPOINT s;
+DELETE FROM orders;
+ROLLBACK TO s;
+SET LOCAL session_replication_role = origin;
+UPDATE orders SET customer_id = 1 WHERE id % 13 = 0;
+COMMIT;
+SQL
+views_exact($node, 'load', 'replica and origin in one transaction');
+views_go_on($node, 'load', 'after replica');
+my $file = "$directory/frozen";
+append_to_file($file, join '', map { "$_\t1\topen\t1.5\n" } 1 .. 1000);
+foreach my $role ('origin', 'replica')
+{
+	$node->safe_psql('load', <<"SQL");
+INSERT INTO customer (id) VALUES (1) ON CONFLICT DO NOTHING;
+BEGIN;
+SET LOCAL session_replication_role = $role;
+TRUNCATE orders;
+COPY orders (id, customer_id, status, total) FROM '$file' (FREEZE);
+COMMIT;
+SQL
+	views_exact($node, 'load', "COPY FREEZE, $role");
+	is($node->safe_psql('load', 'SELECT revenue FROM customer_orders WHERE customer_id = 1'), '1500.0', "COPY FREEZE, $role: the sum");
+}
+$node->safe_psql('load', 'SET session_replication_role = replica; TRUNCATE customer CASCADE; TRUNCATE lot, depot');
+views_exact($node, 'load', 'TRUNCATE in replica');
+views_go_on($node, 'load', 'TRUNCATE in replica');
+
+#
+# DROP EXTENSION
+#
+
+fails_as($node, 'load', 'postgres', '2BP01', 'DROP EXTENSION poser', 'DROP EXTENSION beside a maintained view');
+my $query = $node->safe_psql('load', 'SELECT * FROM customer_orders_query ORDER BY 1');
+is( $node->safe_psql('load', <<'SQL'), "$query\n0", 'DROP EXTENSION ... CASCADE leaves the query');
+SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+SELECT * FROM customer_orders_query ORDER BY 1;
+SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal;
+SQL
+$node->safe_psql('load', q{INSERT INTO customer (id) VALUES (99); INSERT INTO orders (id, customer_id) VALUES (99999, 99)});
+
+done_testing();
