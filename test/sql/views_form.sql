@@ -319,3 +319,12 @@ END $$;
 SELECT count(*) FROM forms;
 SELECT relname FROM pg_class WHERE relname ~ '_(query|served|maintained)$' AND relnamespace <> 'pg_catalog'::regnamespace;
 SELECT DISTINCT tgname FROM pg_trigger WHERE tgname ~ '^poser_maintain';
+
+DROP EXTENSION poser;
+DROP TABLE forms, customer, orders, tenant_customer, tenant_order, product, stock, tree, parted_parent, parted_child, number_parent, number_child,
+	text_parent, text_child, domain_parent, domain_child, day_parent, day_child, any_case_parent, any_case_child, c_parent, posix_child,
+	delta, live, moment_parent, moment CASCADE;
+DROP SCHEMA "Odd Schema" CASCADE;
+DROP FUNCTION beside, maintain, differences;
+DROP DOMAIN number, amount;
+DROP COLLATION any_case;

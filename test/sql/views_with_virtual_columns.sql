@@ -74,3 +74,7 @@ SELECT poser_maintain('room_guests');
 CREATE VIEW room_guests_within AS
 SELECT r.id, r.during, sum(b.guests) AS guests FROM room r LEFT JOIN booking b ON b.room = r.id AND b.during <@ r.during GROUP BY r.id, r.during;
 SELECT poser_maintain('room_guests_within');
+
+SELECT poser_unmaintain('counts');
+DROP EXTENSION poser;
+DROP TABLE customer, orders, parent, child, room, booking CASCADE;
