@@ -51,7 +51,8 @@ ALTER TABLE orders ALTER CONSTRAINT orders_customer_id_fkey NOT ENFORCED;
 SELECT poser_maintain('customer_orders');
 ALTER TABLE orders ALTER CONSTRAINT orders_customer_id_fkey ENFORCED;
 SELECT poser_maintain('customer_orders');
-DROP VIEW customer_orders CASCADE;
+SELECT poser_unmaintain('customer_orders');
+DROP VIEW customer_orders;
 
 -- NOT NULL that is not validated lets rows with NULL be there.
 CREATE TABLE parent (code text UNIQUE);
