@@ -129,8 +129,11 @@ extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
 extern int16 poser_event_type(TriggerEvent event);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
+extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_register(PoserStatement **list);
+extern void poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg),
+									   const void *arg);
 
 /* One of a statement's transition tables while it is read. */
 typedef struct PoserTransition

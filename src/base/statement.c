@@ -107,6 +107,22 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
+ * Is this statement in the list already?  All parts of a query have one command ID, and the
+ * server fires the triggers of one event once for all of them.
+ */
+bool
+poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
+{
+	int16 event = poser_event_type(trigdata->tg_event);
+	CommandId cid = GetActiveSnapshot()->curcid;
+
+	for (; list != NULL; list = list->outer)
+		if (list->relid == RelationGetRelid(trigdata->tg_relation) && list->event == event && list->cid == cid)
+			return true;
+	return false;
+}
+
+/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
  * the caller frees.  It is the innermost statement with this table and event.  Returns
  * NULL if there is none, for instance because the BEFORE trigger is missing.
@@ -203,6 +219,70 @@ poser_statement_register(PoserStatement **list)
 	}
 	lists = lappend(lists, list);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Rows that MERGE moves
+ */
+
+/* Returns the trigger with this function that fires after each statement with this event; NULL if there is none. */
+static Trigger *
+after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
+{
+	int16 type = TRIGGER_TYPE_AFTER | poser_event_type(event);
+
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+
+		if (tg->tgfoid == function && tg->tgtype == type && tg->tgqual == NULL && poser_trigger_is_enabled(tg))
+			return tg;
+	}
+	return NULL;
+}
+
+/*
+ * After an UPDATE of a partitioned table, fire the AFTER triggers of DELETE and INSERT with the
+ * function of this BEFORE trigger, too.
+ *
+ * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
+ * partition, the server puts the row into the transition tables of DELETE and INSERT.  But
+ * it fires the triggers of DELETE and INSERT only if the MERGE has such actions.  A trigger
+ * cannot see whether its statement is a MERGE, so this is done for each UPDATE.  All parts
+ * of a query have the same transition tables.  If the query has a DELETE or INSERT on the
+ * table, then either it is in the list already, or the server later queues the trigger
+ * again, and cancels the one that is queued here.
+ *
+ * "begin" puts the statement of an event into the caller's list, and returns false if it is
+ * there already.
+ */
+void
+poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
+{
+	static const TriggerEvent events[] = {TRIGGER_EVENT_DELETE, TRIGGER_EVENT_INSERT};
+	Relation rel = trigdata->tg_relation;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	for (int i = 0; i < lengthof(events); i++)
+	{
+		TriggerEvent event = events[i];
+		TriggerData moves = *trigdata;
+		TriggerDesc desc = {.numtriggers = 1};
+		ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
+		TransitionCaptureState *capture;
+
+		/* only Poser's trigger fires: the description of the table's triggers has no other */
+		desc.triggers = after_trigger(rel->trigdesc, trigdata->tg_trigger->tgfoid, event);
+		moves.tg_event = event;
+		if (desc.triggers == NULL || !begin(&moves, arg))
+			continue;
+		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
+		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
+		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);
+		ExecASDeleteTriggers(NULL, &info, capture);
+		ExecASInsertTriggers(NULL, &info, capture);
+	}
 }
 
 /*

@@ -337,40 +337,59 @@ fill_sql(const PoserMaintain *maintain)
 					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
-/* Count, into a bookkeeping that is empty and has no guard yet. */
+/* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
 static void
-count_rows(PoserMaintain *maintain)
+fill(PoserMaintain *maintain, PoserProgress *progress)
 {
-	PoserProgress progress;
 	char *sql = fill_sql(maintain);
 	CommandId first_cid = GetCurrentCommandId(true);
+	PoserCaller caller;
+	/* a snapshot that sees all rows that were written before the locks */
+	Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
 
-	poser_progress_begin(&progress, "");
-	poser_progress_table(&progress, "poser_maintain", maintain->view);
+	poser_progress_table(progress, "poser_maintain", maintain->view);
+	poser_progress_report(progress, "counting", 0);
+	SPI_connect();
+	poser_become_owner(maintain->view, &caller);
+	poser_run(&(PoserQuery) {.sql = sql, .once = true, .snapshot = snapshot, .expected = SPI_OK_INSERT});
+	poser_become_caller(&caller);
+	SPI_finish();
+	UnregisterSnapshot(snapshot);
+	CommandCounterIncrement();
+
+	/* an older snapshot of this transaction must not be used to read these counts */
+	if (IsolationUsesXactSnapshot())
+		poser_count_note_inconsistent(first_cid);
+}
+
+/*
+ * Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping.
+ * The same is done for other views, a list of PoserMaintained.
+ */
+static void
+count_rows(PoserMaintain *maintain, bool again, const List *others)
+{
+	PoserProgress progress;
+
+	poser_progress_begin(&progress, "poser_maintain");
 	PG_TRY();
 	{
-		PoserCaller caller;
-		/* a snapshot that sees all rows that were written before the locks */
-		Snapshot snapshot = RegisterSnapshot(GetLatestSnapshot());
+		ListCell *lc;
 
-		poser_progress_report(&progress, "counting", 0);
-		SPI_connect();
-		poser_become_owner(maintain->view, &caller);
-		poser_run(&(PoserQuery) {.sql = sql, .once = true, .snapshot = snapshot, .expected = SPI_OK_INSERT});
-		poser_become_caller(&caller);
-		SPI_finish();
-		UnregisterSnapshot(snapshot);
+		if (again)
+			(void) poser_recount_view(&progress, &maintain->of, maintain->nspid);
+		else if (maintain->existing)
+			fill(maintain, &progress);
+		foreach(lc, others)
+		{
+			(void) poser_recount_view(&progress, lfirst(lc), maintain->nspid);
+		}
 	}
 	PG_FINALLY();
 	{
 		poser_progress_end(&progress);
 	}
 	PG_END_TRY();
-	CommandCounterIncrement();
-
-	/* an older snapshot of this transaction must not be used to read these counts */
-	if (IsolationUsesXactSnapshot())
-		poser_count_note_inconsistent(first_cid);
 }
 
 /* Give the view the query that reads the bookkeeping. */
@@ -381,18 +400,48 @@ switch_view(const PoserMaintain *maintain)
 																		   maintain->of.served, maintain->nspid));
 }
 
+/*
+ * Returns the other views of the tables of which changes may have been missed.  Their counts and
+ * sums must be corrected, too, because the triggers are right afterwards, and the views are served.
+ */
+static List *
+other_views(const PoserMaintain *maintain)
+{
+	List *seen = list_make1_oid(maintain->of.bookkeeping);
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, maintain->broken)
+	{
+		ListCell *found;
+
+		foreach(found, poser_maintained_of_table(lfirst_oid(lc), maintain->nspid))
+		{
+			const PoserMaintained *other = lfirst(found);
+
+			if (list_member_oid(seen, other->bookkeeping) || !OidIsValid(other->view) || !OidIsValid(other->query) ||
+				!OidIsValid(other->parent) || !OidIsValid(other->child))
+				continue;
+			seen = lappend_oid(seen, other->bookkeeping);
+			result = lappend(result, (void *) other);
+		}
+	}
+	return result;
+}
+
 /* Make everything for a view that has nothing yet. */
 static void
 make_all(PoserMaintain *maintain)
 {
+	List *others = other_views(maintain);
+
 	maintain->quiet = true;
 	memset(&maintain->of, 0, sizeof(PoserMaintained));
 	make_query(maintain);
 	make_bookkeeping(maintain);
 	make_served(maintain);
 	poser_maintain_table_triggers(maintain);
-	if (maintain->existing)
-		count_rows(maintain);
+	count_rows(maintain, false, others);
 	poser_maintain_bindings(maintain);
 	if (maintain->existing)
 		switch_view(maintain);
@@ -408,7 +457,7 @@ typedef enum MaintainTask
 	REPAIR,	   /* triggers and bindings */
 	COUNT,	   /* the view is complete: count, and give it its query */
 	MAKE,	   /* nothing is there */
-	MAKE_AGAIN /* what is there cannot be used */
+	MAKE_AGAIN /* what is there is about another query, or cannot be used */
 } MaintainTask;
 
 /* Raises an error unless this is a view, and the current user has the rights of its owner. */
@@ -453,7 +502,7 @@ static bool
 have_same_query(Oid a, Oid b)
 {
 	PoserSavepoint savepoint;
-	bool result = false;
+	volatile bool result = false;
 
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
@@ -469,28 +518,33 @@ have_same_query(Oid a, Oid b)
 	return result;
 }
 
-/* Has the bookkeeping the columns that this form needs? */
+/*
+ * Has the bookkeeping the columns and indexes that this form needs?  An error would say what
+ * is missing, so this is in a subtransaction, too.
+ */
 static bool
 bookkeeping_fits(const PoserMaintain *maintain)
 {
-	const PoserViewForm *form = maintain->form;
-	Relation rel = table_open(maintain->of.bookkeeping, AccessShareLock);
-	TupleDesc desc = RelationGetDescr(rel);
-	int column = 0;
-	bool result = rel->rd_rel->relkind == RELKIND_RELATION && rel->rd_rel->relpersistence == RELPERSISTENCE_PERMANENT;
-	int natts = form->nkeys + 1;
+	PoserSavepoint savepoint;
+	PoserCount count;
+	volatile bool result = true;
 
-	for (int i = 0; i < form->naggregates; i++)
-		natts += poser_view_amounts(form->aggregates[i].kind);
-	result = result && desc->natts == natts;
-	for (int i = 0; result && i < form->nkeys; i++, column++)
-		result = TupleDescAttr(desc, column)->atttypid == form->keys[i].type &&
-				 TupleDescAttr(desc, column)->attcollation == form->keys[i].collation;
-	result = result && TupleDescAttr(desc, column++)->atttypid == INT8OID;
-	for (int i = 0; result && i < form->naggregates; i++)
-		for (int j = 0; result && j < poser_view_amounts(form->aggregates[i].kind); j++)
-			result = TupleDescAttr(desc, column++)->atttypid == poser_view_amount_type(form->aggregates[i].kind, j);
-	table_close(rel, AccessShareLock);
+	poser_savepoint_set(&savepoint);
+	PG_TRY();
+	{
+		poser_maintained_count(&count, &maintain->of, maintain->form);
+		poser_savepoint_rollback(&savepoint);
+	}
+	PG_CATCH();
+	{
+		ErrorData *error = poser_savepoint_catch_any(&savepoint);
+
+		if (error->sqlerrcode != ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE)
+			ReThrowError(error);
+		FreeErrorData(error);
+		result = false;
+	}
+	PG_END_TRY();
 	return result;
 }
 
@@ -501,7 +555,7 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->form = poser_view_form(query);
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
-	maintain->exclusive = NIL;
+	maintain->exclusive = maintain->broken = NIL;
 	maintain->todo = maintain->missed = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
@@ -537,7 +591,7 @@ look(PoserMaintain *maintain)
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
 	if (maintain->todo)
-		return (is_switched ? maintain->missed : maintain->existing) ? MAKE_AGAIN : REPAIR;
+		return REPAIR;
 	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
 }
 
@@ -605,6 +659,8 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			return NIL;
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
+				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -616,6 +672,16 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case MAKE:
 			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
+	}
+	foreach(lc, other_views(maintain))
+	{
+		const PoserMaintained *other = lfirst(lc);
+
+		/* those that poser_recount_view() takes */
+		poser_maintain_add_lock(locks, other->bookkeeping, ShareUpdateExclusiveLock);
+		poser_maintain_add_lock(locks, other->query, AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->child, NoLock, NULL), AccessShareLock);
+		poser_maintain_add_locks(locks, find_all_inheritors(other->parent, NoLock, NULL), AccessShareLock);
 	}
 	foreach(lc, tables)
 	{
@@ -684,6 +750,41 @@ check_not_in_use(const PoserMaintain *maintain)
  * The call
  */
 
+/* Make triggers and bindings right.  Counts again if changes may have been missed, while the tables are locked. */
+static void
+repair(PoserMaintain *maintain)
+{
+	bool is_switched = poser_maintained_is_switched(&maintain->of);
+	List *others = other_views(maintain);
+
+	poser_maintain_table_triggers(maintain);
+	poser_maintain_bindings(maintain);
+	if (is_switched ? maintain->missed : maintain->existing)
+		count_rows(maintain, true, others);
+	if (!is_switched && maintain->existing)
+		switch_view(maintain);
+}
+
+/*
+ * Count while others write: the triggers are there already.  Then give the view the query that
+ * reads the counts.
+ */
+static void
+count_and_switch(PoserMaintain *maintain)
+{
+	PoserMaintained of = maintain->of;
+
+	count_rows(maintain, true, NIL);
+	LockRelationOid(maintain->view, AccessExclusiveLock);
+	/* lock, then look: was something changed while this counted? */
+	if (look(maintain) != COUNT || memcmp(&of, &maintain->of, sizeof(of)) != 0)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("view \"%s\" or its tables were changed while they were counted", get_rel_name(maintain->view)),
+				errhint("Call poser_maintain() again."));
+	switch_view(maintain);
+}
+
 /* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
 void
 poser_maintain_view(Oid nspid, Oid view, bool existing)
@@ -693,18 +794,17 @@ poser_maintain_view(Oid nspid, Oid view, bool existing)
 	List *freed;
 	MaintainTask task = look_and_lock(&maintain, &freed);
 
-	if (task == REPAIR || task == MAKE || task == MAKE_AGAIN)
+	if (task != DO_NOTHING && task != COUNT)
 		check_not_in_use(&maintain);
 	switch (task)
 	{
 		case DO_NOTHING:
 			break;
 		case REPAIR:
-			poser_maintain_table_triggers(&maintain);
-			poser_maintain_bindings(&maintain);
+			repair(&maintain);
 			break;
 		case COUNT:
-			elog(ERROR, "not reached");
+			count_and_switch(&maintain);
 			break;
 		case MAKE_AGAIN:
 			ereport(NOTICE, errmsg("the counts and sums of view \"%s\" are made again", get_rel_name(view)));

@@ -22,7 +22,8 @@ typedef struct PoserMaintain
 	bool looking; /* do nothing, only set "todo" and "missed" */
 	bool quiet;	  /* the view was not maintained before, so no NOTICE is needed */
 	bool todo;
-	bool missed; /* changes of rows may not have been counted */
+	bool missed;  /* changes of rows may not have been counted */
+	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
 
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */

@@ -225,12 +225,25 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	return false;
 }
 
+/*
+ * Note that changes of a table's rows may have been missed.  Nothing was missed if nothing was
+ * ever written into it, as into a new partition.
+ */
+static void
+note_missed(PoserMaintain *maintain, Oid relid)
+{
+	if (list_member_oid(maintain->broken, relid) || poser_maintained_is_untouched(relid))
+		return;
+	maintain->missed = true;
+	maintain->broken = lappend_oid(maintain->broken, relid);
+}
+
 /* Make a trigger of a table right, and note if changes of its rows may have been missed. */
 static void
 make_table_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid)
 {
 	if (!make_trigger(maintain, kind, relid, NIL, InvalidOid))
-		maintain->missed = true;
+		note_missed(maintain, relid);
 }
 
 /* Is a table the child of any maintained view? */
@@ -281,11 +294,8 @@ make_update_triggers(PoserMaintain *maintain, Oid relid, bool only_parent)
 	if (poser_trigger_state(&parent_update_trigger, relid, maintain->nspid, NIL, InvalidOid) == POSER_TRIGGER_RIGHT &&
 		poser_trigger_calls_function(relid, &key_trigger, maintain->nspid))
 	{
-		bool missed = maintain->missed;
-
 		/* the table becomes a child: nothing was missed */
-		make_table_trigger(maintain, &update_trigger, relid);
-		maintain->missed = missed;
+		(void) make_trigger(maintain, &update_trigger, relid, NIL, InvalidOid);
 	}
 	else
 		make_table_trigger(maintain, &update_trigger, relid);
@@ -317,7 +327,10 @@ make_tree_triggers(PoserMaintain *maintain, List *tree)
 		if (!quiet && !poser_trigger_calls_function(relid, &table_triggers[0], maintain->nspid))
 		{
 			if (!poser_maintain_must(maintain, "triggers of relation \"%s\" are made", get_rel_name(relid)))
+			{
+				note_missed(maintain, relid);
 				continue;
+			}
 			maintain->quiet = true;
 		}
 		for (int i = 0; i < lengthof(table_triggers); i++)

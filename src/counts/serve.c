@@ -136,11 +136,23 @@ static PoserRun *runs = NULL;
  * What the transaction remembers
  */
 
+/* Put a statement that can change counts into the list.  Returns false if it is there already. */
+static bool
+begin_statement(TriggerData *trigdata, const void *arg)
+{
+	if (poser_statement_is_listed(statements, trigdata))
+		return false;
+	poser_statement_begin(&statements, trigdata);
+	return true;
+}
+
 /* A statement that can change counts has begun: its BEFORE trigger has fired. */
 void
 poser_count_begin_statement(TriggerData *trigdata)
 {
-	poser_statement_begin(&statements, trigdata);
+	(void) begin_statement(trigdata, NULL);
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		poser_statement_fire_moves(trigdata, begin_statement, NULL);
 }
 
 /* Add commands to the set of a table. */

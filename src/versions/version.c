@@ -11,9 +11,6 @@
  * query.  So the BEFORE trigger puts its statement into a list, see statement.c.  If the
  * list shows that statements overlap, they are recorded by reconcile.c, which is slower.
  *
- * If a MERGE moves rows of a partitioned table, the server does not fire all triggers.  So
- * record_moves() lets those of Poser fire.
- *
  * The invariant: when no statement is in the list, the last version of each row has the
  * values of the row.
  */
@@ -69,79 +66,27 @@ poser_version_is_busy(void)
 
 /*
  * Put the statement of a BEFORE trigger into the list.  Returns false if it is there
- * already: record_moves() puts statements there before the triggers of MERGE fire for them.
+ * already: poser_statement_fire_moves() begins statements before the triggers of MERGE fire for them.
  *
  * It overlaps with the statements on the same table that are in the list already.  Parts
  * of the same query have the same command ID and do not count as overlapping here, see
  * comes_too_early().
  */
 static bool
-begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
+begin_statement(TriggerData *trigdata, const void *arg)
 {
-	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
+	const PoserVersioned *versioned = arg;
+	PoserStatement *statement;
 
-	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
-		if (outer->relid == statement->relid && outer->event == statement->event && outer->cid == statement->cid)
-		{
-			unrecorded = statement->outer;
-			pfree(statement);
-			return false;
-		}
+	if (poser_statement_is_listed(unrecorded, trigdata))
+		return false;
+	statement = poser_statement_begin(&unrecorded, trigdata);
 	statement->tracked = versioned->relid;
 	statement->since = poser_version_last_change(versioned);
 	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
 		if (outer->tracked == statement->tracked && outer->cid != statement->cid)
 			outer->overlapped = statement->overlapped = true;
 	return true;
-}
-
-/* Returns the trigger with this function that fires after each statement with this event; NULL if there is none. */
-static Trigger *
-after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
-{
-	int16 type = TRIGGER_TYPE_AFTER | poser_event_type(event);
-
-	for (int i = 0; i < desc->numtriggers; i++)
-	{
-		Trigger *tg = &desc->triggers[i];
-
-		if (tg->tgfoid == function && tg->tgtype == type && tg->tgqual == NULL && poser_trigger_is_enabled(tg))
-			return tg;
-	}
-	return NULL;
-}
-
-/*
- * After an UPDATE of a partitioned table, fire the AFTER trigger of this event, too, which is
- * DELETE or INSERT.
- *
- * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
- * partition, the server puts the row into the transition tables of DELETE and INSERT.  But
- * it fires the triggers of DELETE and INSERT only if the MERGE has such actions.  A trigger
- * cannot see whether its statement is a MERGE, so this is done for each UPDATE.  All parts
- * of a query have the same transition tables.  If the query has a DELETE or INSERT on the
- * table, then either it is in the list already, or the server later queues the trigger
- * again, and cancels the one that is queued here.
- */
-static void
-record_moves(TriggerData *trigdata, const PoserVersioned *versioned, TriggerEvent event)
-{
-	Relation rel = trigdata->tg_relation;
-	TriggerData moves = *trigdata;
-	TriggerDesc desc = {.numtriggers = 1};
-	ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
-	TransitionCaptureState *capture;
-
-	/* only Poser's trigger fires: the description of the table's triggers has no other */
-	desc.triggers = after_trigger(rel->trigdesc, trigdata->tg_trigger->tgfoid, event);
-	moves.tg_event = event;
-	if (desc.triggers == NULL || !begin_statement(&moves, versioned))
-		return;
-	desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
-	desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
-	capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);
-	ExecASDeleteTriggers(NULL, &info, capture);
-	ExecASInsertTriggers(NULL, &info, capture);
 }
 
 /*
@@ -665,11 +610,8 @@ poser_version(PG_FUNCTION_ARGS)
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
 			record_truncate(rel, versioned, fcinfo->flinfo->fn_oid);
 		(void) begin_statement(trigdata, versioned);
-		if (TRIGGER_FIRED_BY_UPDATE(event) && rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
-		{
-			record_moves(trigdata, versioned, TRIGGER_EVENT_DELETE);
-			record_moves(trigdata, versioned, TRIGGER_EVENT_INSERT);
-		}
+		if (TRIGGER_FIRED_BY_UPDATE(event))
+			poser_statement_fire_moves(trigdata, begin_statement, versioned);
 		return PointerGetDatum(NULL);
 	}
 
