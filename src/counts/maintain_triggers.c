@@ -375,7 +375,8 @@ poser_maintain_bindings(PoserMaintain *maintain)
 	{
 		const PoserTriggerKind *kind = &binding_triggers[i];
 		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
-		bool missed = is_table && poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+		/* without a binding nothing was counted, unless it was only made for other partitions */
+		bool missed = !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
 		if (!make_trigger(maintain, kind, bookkeeping, poser_maintained_arguments(bookkeeping, relations[i]), relations[i]) && missed)
 			maintain->missed = true;
