@@ -399,6 +399,7 @@ extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
+extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_is_untouched(Oid relid);
