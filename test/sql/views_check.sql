@@ -61,7 +61,9 @@ DECLARE
 	problem record;
 BEGIN
 	BEGIN
+		SET LOCAL client_min_messages = warning;
 		EXECUTE statements;
+		SET LOCAL client_min_messages = notice;
 		FOR problem IN SELECT * FROM poser_check() LOOP
 			RAISE NOTICE '% | %', problem.object, regexp_replace(problem.problem, 'OID \d+', 'OID ...');
 		END LOOP;
@@ -71,7 +73,6 @@ BEGIN
 	END;
 END
 $$;
-SET client_min_messages = notice;
 \set SHOW_CONTEXT never
 
 -- triggers on the tables
