@@ -30,6 +30,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -465,6 +466,7 @@ static void
 check_view(Oid relid)
 {
 	Relation rel = try_relation_open(relid, AccessShareLock);
+	Oid extension = getExtensionOfObject(RelationRelationId, relid);
 
 	if (rel == NULL)
 		ereport(ERROR,
@@ -476,6 +478,11 @@ check_view(Oid relid)
 				errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(rel)),
 				errdetail("It is not a view."));
+	if (OidIsValid(extension))
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("cannot maintain view \"%s\"", RelationGetRelationName(rel)),
+				errdetail("It belongs to extension \"%s\".", get_extension_name(extension)));
 	relation_close(rel, AccessShareLock);
 }
 
@@ -724,33 +731,35 @@ look_and_lock(PoserMaintain *maintain, List **freed)
 		task = look(maintain);
 		*freed = find_locks(maintain, task, &needed);
 		if (are_equal_locks(&locks, &needed))
+		{
+			poser_maintain_check_not_in_use(&locks);
 			return task;
+		}
 		poser_maintain_unlock(&locks);
 		locks = needed;
 	}
 }
 
 /*
- * Raises an error if the session's own queries use a table.  A statement that is writing it
- * was begun without the triggers, and its rows would not be counted.
+ * Raises an error if the session's own queries use a relation, which is locked.  A statement
+ * that is writing a table was begun without the triggers, and its rows would not be counted.
  */
-static void
-check_not_in_use(const PoserMaintain *maintain)
+void
+poser_maintain_check_not_in_use(const PoserLocks *locks)
 {
-	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
-	ListCell *lc;
-
-	foreach(lc, tables)
+	for (int i = 0; i < locks->n; i++)
 	{
-		Relation rel = relation_open(lfirst_oid(lc), NoLock);
-		bool in_use = rel->rd_refcnt > 1;
+		Relation rel = try_relation_open(locks->relids[i], NoLock);
+		bool in_use;
 
+		if (rel == NULL)
+			continue;
+		in_use = rel->rd_refcnt > 1;
 		relation_close(rel, NoLock);
 		if (in_use)
 			ereport(ERROR,
 					errcode(ERRCODE_OBJECT_IN_USE),
-					errmsg("cannot maintain view \"%s\" because relation \"%s\" is being used by active queries in this session",
-						   get_rel_name(maintain->view), get_rel_name(lfirst_oid(lc))));
+					errmsg("relation \"%s\" is being used by active queries in this session", get_rel_name(locks->relids[i])));
 	}
 }
 
@@ -801,8 +810,6 @@ maintain_view(Oid nspid, Oid view, bool existing)
 	List *freed;
 	MaintainTask task = look_and_lock(&maintain, &freed);
 
-	if (task != DO_NOTHING && task != COUNT)
-		check_not_in_use(&maintain);
 	switch (task)
 	{
 		case DO_NOTHING:

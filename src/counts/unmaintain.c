@@ -96,7 +96,10 @@ lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 		/* lock, then look: are these still all? */
 		find_view(relid, nspid, maintained);
 		if (memcmp(&before, maintained, sizeof(before)) == 0 && equal(tables, poser_unmaintain_tables(maintained, nspid, NIL)))
+		{
+			poser_maintain_check_not_in_use(&locks);
 			return tables;
+		}
 		poser_maintain_unlock(&locks);
 	}
 }
