@@ -402,6 +402,7 @@ extern char *poser_view_query_sql(Oid query);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 

@@ -553,6 +553,19 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 }
 
 /*
+ * Was the binding of this name made in another database, or in another cluster?  Then the
+ * partitions are found by their names, and it is as it should be if these match.
+ */
+bool
+poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding)
+{
+	List *arguments;
+	Oid relid = find_binding(bookkeeping, binding, &arguments);
+
+	return compared_arguments(arguments, poser_maintained_arguments(bookkeeping, relid)) == 2;
+}
+
+/*
  * A binding of a bookkeeping is not as it should be.  Can changes of the rows of this table
  * have been missed?  The table and its partitions are locked against writers, or the answer
  * can be out of date.

@@ -395,8 +395,12 @@ add_trigger_problems(Looking *looking, bool partitions_match)
 				break;
 			case POSER_TRIGGER_WRONG:
 				/* the arguments of a binding name partitions */
-				if (reported->relid != looking->of->bookkeeping || partitions_match)
+				if (reported->relid != looking->of->bookkeeping ||
+					(strcmp(reported->name, POSER_BINDING_PARENT) != 0 && strcmp(reported->name, POSER_BINDING_CHILD) != 0))
 					what = psprintf("trigger %s of %s has been changed", reported->name, relation);
+				else if (partitions_match && !poser_maintained_bound_elsewhere(reported->relid, reported->name))
+					what = psprintf("trigger %s of %s does not have the present names of partitions, so that the view would count after a restore",
+									reported->name, relation);
 				break;
 			case POSER_TRIGGER_NOT_FIRING:
 				what = psprintf("trigger %s of %s is disabled, or fires in other sessions than it should", reported->name, relation);
