@@ -228,11 +228,15 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 /*
  * Find the maintained view that a relation belongs to, as the view, its query, the view that
  * shows the bookkeeping, or the bookkeeping.  Returns false if there is none.
+ *
+ * Another role that may make triggers for the relation can have bound a table of its own to
+ * it.  So a bookkeeping of the relation's owner comes first.
  */
 bool
 poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 {
 	Oid function = binding_function(nspid);
+	bool found = false;
 	ListCell *lc;
 
 	if (!OidIsValid(function))
@@ -241,12 +245,18 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 		return true;
 	foreach(lc, find_bookkeepings(RelationRelationId, relid, function))
 	{
-		if (describe_bookkeeping(lfirst_oid(lc), function, result) &&
-			(result->view == relid || result->query == relid || result->served == relid))
-			return true;
+		PoserMaintained candidate;
+
+		if (!describe_bookkeeping(lfirst_oid(lc), function, &candidate) ||
+			(candidate.view != relid && candidate.query != relid && candidate.served != relid))
+			continue;
+		if (!found || (!poser_have_one_owner(result->bookkeeping, relid) && poser_have_one_owner(candidate.bookkeeping, relid)))
+			*result = candidate;
+		found = true;
 	}
-	memset(result, 0, sizeof(PoserMaintained));
-	return false;
+	if (!found)
+		memset(result, 0, sizeof(PoserMaintained));
+	return found;
 }
 
 /* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
