@@ -14,6 +14,9 @@ extern bool poser_count_serves(FunctionCallInfo fcinfo, Oid parent, Oid child, O
 /* maintain_rows.c */
 extern void poser_maintain_rows_init(void);
 
+/* maintain_follow.c */
+extern void poser_maintain_follow_init(void);
+
 /* recount.c */
 extern char *poser_count_comparison(Oid parent, const char *parent_key, Oid child, const char *child_key,
 									const char *flag, Oid counts, Oid deltas);

@@ -562,6 +562,14 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->looking = false;
 }
 
+/* Is a view complete, but was never given the query that reads the counts? */
+bool
+poser_maintained_is_prepared(const PoserMaintained *maintained)
+{
+	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->served) &&
+		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
+}
+
 /* Find out what is to be done.  Keeps no locks. */
 static MaintainTask
 look(PoserMaintain *maintain)
@@ -577,7 +585,7 @@ look(PoserMaintain *maintain)
 	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
-	if (!OidIsValid(of->query) || !OidIsValid(of->served) || (!is_switched && !have_same_query(maintain->view, of->query)))
+	if (!is_switched && !poser_maintained_is_prepared(of))
 	{
 		/* the user has replaced the query: the new one is the definition */
 		find_tables(maintain, maintain->view);
@@ -785,12 +793,11 @@ count_and_switch(PoserMaintain *maintain)
 	switch_view(maintain);
 }
 
-/* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
-void
-poser_maintain_view(Oid nspid, Oid view, bool existing)
+/* As poser_maintain_view(), under the settings that it needs. */
+static void
+maintain_view(Oid nspid, Oid view, bool existing)
 {
 	PoserMaintain maintain = {.nspid = nspid, .view = view, .existing = existing};
-	int level = poser_maintain_begin_settings();
 	List *freed;
 	MaintainTask task = look_and_lock(&maintain, &freed);
 
@@ -815,6 +822,24 @@ poser_maintain_view(Oid nspid, Oid view, bool existing)
 			make_all(&maintain);
 			break;
 	}
+}
+
+/* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
+void
+poser_maintain_view(Oid nspid, Oid view, bool existing)
+{
+	int level = poser_maintain_begin_settings();
+
+	poser_maintain_set_running(true);
+	PG_TRY();
+	{
+		maintain_view(nspid, view, existing);
+	}
+	PG_FINALLY();
+	{
+		poser_maintain_set_running(false);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, level);
 }
 

@@ -52,6 +52,11 @@ extern void poser_maintain_lock(const PoserLocks *locks);
 extern void poser_maintain_unlock(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
 
+extern bool poser_maintained_is_prepared(const PoserMaintained *maintained);
+
+/* maintain_follow.c */
+extern void poser_maintain_set_running(bool running);
+
 /* maintain_triggers.c */
 extern void poser_maintain_table_triggers(PoserMaintain *maintain);
 extern void poser_maintain_bindings(PoserMaintain *maintain);

@@ -124,12 +124,22 @@ poser_unmaintain_drop(const PoserMaintained *maintained, bool is_switched)
 void
 poser_unmaintain_view(Oid nspid, Oid relid)
 {
-	PoserMaintained maintained;
 	int level = poser_maintain_begin_settings();
-	List *tables = lock_all(relid, nspid, &maintained);
 
-	poser_unmaintain_drop(&maintained, poser_maintained_is_switched(&maintained));
-	poser_maintain_drop_triggers(tables, nspid);
+	poser_maintain_set_running(true);
+	PG_TRY();
+	{
+		PoserMaintained maintained;
+		List *tables = lock_all(relid, nspid, &maintained);
+
+		poser_unmaintain_drop(&maintained, poser_maintained_is_switched(&maintained));
+		poser_maintain_drop_triggers(tables, nspid);
+	}
+	PG_FINALLY();
+	{
+		poser_maintain_set_running(false);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, level);
 }
 
