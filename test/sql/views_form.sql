@@ -49,7 +49,7 @@ SELECT c.id AS customer_id, count(o.id) AS orders, count(o.id) FILTER (WHERE o.s
   FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id;
 SELECT maintain('customer_orders');
 SELECT pg_get_viewdef('customer_orders');
-SELECT pg_get_viewdef('customer_orders_served');
+SELECT replace(pg_get_viewdef('customer_orders_served'), 'customer_orders_maintained.', '');
 SELECT a.attname, format_type(atttypid, atttypmod), attnotnull, pg_get_expr(adbin, adrelid)
   FROM pg_attribute a LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
  WHERE attrelid = 'customer_orders_maintained'::regclass AND attnum > 0 ORDER BY attnum;
