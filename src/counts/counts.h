@@ -37,4 +37,20 @@ extern List *poser_maintained_list(Oid nspid);
 extern List *poser_maintained_of_table(Oid relid, Oid nspid);
 extern bool poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result);
 
+/* What is wrong with a maintained view, see maintained_state.c. */
+typedef struct PoserMaintainedState
+{
+	List *problems; /* texts (char *) */
+	bool locked;	/* another transaction has locked a relation, so nothing else is known */
+	bool described; /* its counts and sums can be compared with the rows */
+} PoserMaintainedState;
+
+/* recount_view.c */
+extern char *poser_view_check_sql(const PoserMaintained *maintained, Oid nspid);
+
+/* maintained_state.c */
+extern List *poser_maintained_relations(const PoserMaintained *maintained);
+extern bool poser_maintained_state(PoserMaintainedState *state, const PoserMaintained *maintained, Oid nspid);
+extern char *poser_maintained_problem(const PoserMaintainedState *state);
+
 #endif /* POSER_COUNTS_H */

@@ -25,6 +25,10 @@ typedef struct PoserMaintain
 	bool missed;  /* changes of rows may not have been counted */
 	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
 
+	/* called for each trigger that is not as it should be; the name is NULL if a partition has none; or NULL */
+	void (*report)(void *arg, Oid relid, const char *trigger, PoserTriggerState state);
+	void *report_arg;
+
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
 	PoserViewForm *form;

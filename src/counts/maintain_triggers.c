@@ -180,6 +180,14 @@ drop_trigger(Oid relid, const char *name)
 	poser_maintain_run(relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
 }
 
+/* Report a trigger that is not as it should be, if the caller wants to know. */
+static void
+report(const PoserMaintain *maintain, Oid relid, const char *trigger, PoserTriggerState state)
+{
+	if (maintain->report != NULL && state != POSER_TRIGGER_RIGHT)
+		maintain->report(maintain->report_arg, relid, trigger, state);
+}
+
 /*
  * Make a trigger right.  "of" is the relation of FROM, for a binding.  Returns whether it was
  * right before.
@@ -192,6 +200,7 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	bool is_new = false;
 	bool replaces = false;
 
+	report(maintain, relid, kind->name, state);
 	switch (state)
 	{
 		case POSER_TRIGGER_RIGHT:
@@ -274,8 +283,11 @@ make_parent_triggers(PoserMaintain *maintain, Oid relid)
 	kind.condition = key_condition(relid, bms_union(needed, present));
 	if (present == NULL || bms_is_subset(needed, present))
 		make_table_trigger(maintain, &kind, relid);
-	else if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
+	else
 	{
+		report(maintain, relid, kind.name, POSER_TRIGGER_WRONG);
+		if (!poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
+			return;
 		/* another view has another key: the condition gets the columns of both */
 		poser_maintain_run(relid, psprintf("CREATE OR REPLACE%s", poser_trigger_create_sql(&kind, relid, maintain->nspid, NIL, InvalidOid) + strlen("CREATE")));
 	}

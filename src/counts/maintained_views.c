@@ -23,17 +23,23 @@ static void
 put_view(ReturnSetInfo *rsinfo, const PoserMaintained *maintained, Oid nspid)
 {
 	const Oid relids[] = {maintained->view, maintained->query, maintained->bookkeeping, maintained->parent, maintained->child};
+	PoserMaintainedState state;
 	Datum values[7];
 	bool nulls[7] = {false};
+	char *problem;
 
+	/* it can be dropped at any time */
+	if (!poser_maintained_state(&state, maintained, nspid))
+		return;
+	problem = poser_maintained_problem(&state);
 	for (int i = 0; i < lengthof(relids); i++)
 	{
 		values[i] = ObjectIdGetDatum(relids[i]);
 		nulls[i] = !OidIsValid(relids[i]);
 	}
 	values[5] = BoolGetDatum(OidIsValid(maintained->query) && poser_view_is_served(maintained->query, nspid));
-	values[6] = (Datum) 0;
-	nulls[6] = true;
+	values[6] = problem == NULL ? (Datum) 0 : CStringGetTextDatum(problem);
+	nulls[6] = problem == NULL;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
 }
 
