@@ -54,6 +54,7 @@ extern void poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode)
 extern void poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode);
 extern void poser_maintain_lock(const PoserLocks *locks);
 extern void poser_maintain_unlock(const PoserLocks *locks);
+extern void poser_maintain_check_not_in_use(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
 
 extern bool poser_maintained_is_prepared(const PoserMaintained *maintained);

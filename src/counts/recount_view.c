@@ -103,8 +103,7 @@ poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 	appendStringInfo(&sql, "SELECT %s", keys.data);
 	for (int side = 0; side < lengthof(sides); side++)
 		for (int i = 1; i <= namounts; i++)
-			appendStringInfo(&sql, get_atttype(bookkeeping, form->nkeys + 1 + i) == INT8OID ? ",\n       sum(%1$s%2$d)::bigint AS %1$s%2$d"
-																							: ",\n       sum(%1$s%2$d) AS %1$s%2$d",
+			appendStringInfo(&sql, get_atttype(bookkeeping, form->nkeys + 1 + i) == INT8OID ? ",\n       sum(%1$s%2$d)::bigint AS %1$s%2$d" : ",\n       sum(%1$s%2$d) AS %1$s%2$d",
 							 sides[side], i);
 	appendStringInfoString(&sql, ",\n       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n  FROM (SELECT ");
 
