@@ -5,12 +5,14 @@
 -- make the keys of them, so that the same statements write all types of keys.
 --
 -- Variables: schema; key: names of the key's columns; parent_columns, child_columns: their
--- definitions; parent_set, child_set: what makes a key of NEW.n and NEW.p.
+-- definitions; parent_set, child_set: what makes a key of NEW.n and NEW.p; action: of the
+-- foreign key; partition: of the child; more: what else the tables get.
 CREATE SCHEMA :schema;
-SET search_path = :schema, public;
+SET search_path = :schema, regress_views, public;
 CREATE TABLE parent (n integer, name text, :parent_columns, PRIMARY KEY (:key));
 CREATE TABLE child (id integer PRIMARY KEY, p integer, :child_columns, status text, active boolean NOT NULL DEFAULT true,
-	small smallint, whole integer, large bigint, amount numeric, FOREIGN KEY (:key) REFERENCES parent (:key) :action);
+	small smallint, whole integer, large bigint, amount numeric, FOREIGN KEY (:key) REFERENCES parent (:key) :action) :partition;
+:more
 CREATE INDEX ON child (:key);
 SELECT format('CREATE FUNCTION set_parent() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN %s RETURN NEW; END $body$', :'parent_set'),
        format('CREATE FUNCTION set_child() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN %s RETURN NEW; END $body$', :'child_set')
@@ -41,7 +43,7 @@ SELECT :parent_key, COALESCE(count(child.id), 0) AS open, COALESCE(sum(child.who
 CREATE FUNCTION is_even(number integer) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
 	'BEGIN RETURN number % 2 = 0; END';
 CREATE VIEW even_only AS
-SELECT count(child.id) FILTER (WHERE is_even(child.id)) AS even, :parent_key
+SELECT count(child.whole) FILTER (WHERE is_even(child.id)) AS even, :parent_key
   FROM parent LEFT JOIN child ON :same_key AND is_even(child.whole)
  GROUP BY :parent_key;
 SELECT poser_maintain('everything'), poser_maintain('open_only'), poser_maintain('even_only') \g /dev/null
