@@ -28,6 +28,7 @@ _PG_init(void)
 	poser_arrival_init();
 	poser_count_init();
 	poser_maintain_rows_init();
+	poser_maintain_follow_init();
 	poser_batch_init();
 	poser_pending_init();
 	poser_notify_init();

@@ -30,6 +30,7 @@
 #include "access/relation.h"
 #include "access/table.h"
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
@@ -232,7 +233,9 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 /*
  * The statement that keeps the server from collecting statistics about the values in the
  * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
+ * all rows have a 0.
  *
  *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
  */
@@ -244,7 +247,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
 	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
-		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+		if (i != maintain->form->nkeys + 1)
+			appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
 	return sql.data;
 }
 
@@ -254,6 +258,11 @@ no_statistics_sql(const PoserMaintain *maintain)
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
  *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
+ *	CREATE UNIQUE INDEX ON public.customer_orders_maintained (id) WHERE delta = 0
+ *
+ * The primary key identifies rows, for writers and for logical replication.  The last index
+ * tells the planner that a key has one settled row, so that it plans as for a table with
+ * the key as its primary key.
  */
 static void
 make_bookkeeping(PoserMaintain *maintain)
@@ -272,6 +281,8 @@ make_bookkeeping(PoserMaintain *maintain)
 	for (int i = 1; i <= maintain->form->nkeys; i++)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
+									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, psprintf("CREATE UNIQUE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.=) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
 	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
@@ -335,6 +346,26 @@ fill_sql(const PoserMaintain *maintain)
 	return psprintf("INSERT INTO %s (%s)\nSELECT %s\n  FROM %s AS parent FULL JOIN (%s) AS counted ON %s",
 					poser_relation_name(maintain->of.bookkeeping), into.data, select.data, poser_relation_name(form->parent),
 					poser_view_counted_sql(form, maintain->nspid), on.data);
+}
+
+/* Make right who can read the view that shows the bookkeeping, and its query. */
+static void
+repair_served(PoserMaintain *maintain)
+{
+	Oid served = maintain->of.served;
+	const char *name = get_rel_name(served);
+	Relation rel = relation_open(served, AccessShareLock);
+	bool is_invoker = RelationHasSecurityInvoker(rel);
+
+	relation_close(rel, AccessShareLock);
+	if (!poser_maintained_is_gated(&maintain->of, maintain->nspid) &&
+		poser_maintain_must(maintain, "view \"%s\" gets its query again", name))
+		poser_maintain_replace_query(served, poser_view_served_sql(maintain->form, maintain->of.bookkeeping, maintain->of.query, maintain->nspid));
+	if (is_invoker && poser_maintain_must(maintain, "view \"%s\" reads with the rights of its owner again", name))
+		poser_maintain_run(served, psprintf("ALTER VIEW %s RESET (security_invoker)", poser_relation_name(served)));
+	if (pg_class_aclcheck(served, ACL_ID_PUBLIC, ACL_SELECT) != ACLCHECK_OK &&
+		poser_maintain_must(maintain, "view \"%s\" is granted to PUBLIC again", name))
+		poser_maintain_run(served, psprintf("GRANT SELECT ON TABLE %s TO PUBLIC", poser_relation_name(served)));
 }
 
 /* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
@@ -465,6 +496,7 @@ static void
 check_view(Oid relid)
 {
 	Relation rel = try_relation_open(relid, AccessShareLock);
+	Oid extension = getExtensionOfObject(RelationRelationId, relid);
 
 	if (rel == NULL)
 		ereport(ERROR,
@@ -476,6 +508,11 @@ check_view(Oid relid)
 				errcode(ERRCODE_WRONG_OBJECT_TYPE),
 				errmsg("cannot maintain relation \"%s\"", RelationGetRelationName(rel)),
 				errdetail("It is not a view."));
+	if (OidIsValid(extension))
+		ereport(ERROR,
+				errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				errmsg("cannot maintain view \"%s\"", RelationGetRelationName(rel)),
+				errdetail("It belongs to extension \"%s\".", get_extension_name(extension)));
 	relation_close(rel, AccessShareLock);
 }
 
@@ -562,6 +599,14 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->looking = false;
 }
 
+/* Is a view complete, but was never given the query that reads the counts? */
+bool
+poser_maintained_is_prepared(const PoserMaintained *maintained)
+{
+	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->served) &&
+		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
+}
+
 /* Find out what is to be done.  Keeps no locks. */
 static MaintainTask
 look(PoserMaintain *maintain)
@@ -577,7 +622,7 @@ look(PoserMaintain *maintain)
 	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
-	if (!OidIsValid(of->query) || !OidIsValid(of->served) || (!is_switched && !have_same_query(maintain->view, of->query)))
+	if (!is_switched && !poser_maintained_is_prepared(of))
 	{
 		/* the user has replaced the query: the new one is the definition */
 		find_tables(maintain, maintain->view);
@@ -588,6 +633,7 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 
 	maintain->looking = true;
+	repair_served(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
 	if (maintain->todo)
@@ -659,6 +705,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			return NIL;
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
 				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
@@ -716,33 +763,35 @@ look_and_lock(PoserMaintain *maintain, List **freed)
 		task = look(maintain);
 		*freed = find_locks(maintain, task, &needed);
 		if (are_equal_locks(&locks, &needed))
+		{
+			poser_maintain_check_not_in_use(&locks);
 			return task;
+		}
 		poser_maintain_unlock(&locks);
 		locks = needed;
 	}
 }
 
 /*
- * Raises an error if the session's own queries use a table.  A statement that is writing it
- * was begun without the triggers, and its rows would not be counted.
+ * Raises an error if the session's own queries use a relation, which is locked.  A statement
+ * that is writing a table was begun without the triggers, and its rows would not be counted.
  */
-static void
-check_not_in_use(const PoserMaintain *maintain)
+void
+poser_maintain_check_not_in_use(const PoserLocks *locks)
 {
-	List *tables = list_concat_unique_oid(list_copy(maintain->children), maintain->parents);
-	ListCell *lc;
-
-	foreach(lc, tables)
+	for (int i = 0; i < locks->n; i++)
 	{
-		Relation rel = relation_open(lfirst_oid(lc), NoLock);
-		bool in_use = rel->rd_refcnt > 1;
+		Relation rel = try_relation_open(locks->relids[i], NoLock);
+		bool in_use;
 
+		if (rel == NULL)
+			continue;
+		in_use = rel->rd_refcnt > 1;
 		relation_close(rel, NoLock);
 		if (in_use)
 			ereport(ERROR,
 					errcode(ERRCODE_OBJECT_IN_USE),
-					errmsg("cannot maintain view \"%s\" because relation \"%s\" is being used by active queries in this session",
-						   get_rel_name(maintain->view), get_rel_name(lfirst_oid(lc))));
+					errmsg("relation \"%s\" is being used by active queries in this session", get_rel_name(locks->relids[i])));
 	}
 }
 
@@ -757,8 +806,10 @@ repair(PoserMaintain *maintain)
 	bool is_switched = poser_maintained_is_switched(&maintain->of);
 	List *others = other_views(maintain);
 
+	repair_served(maintain);
 	poser_maintain_table_triggers(maintain);
 	poser_maintain_bindings(maintain);
+	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
 	if (!is_switched && maintain->existing)
@@ -785,17 +836,14 @@ count_and_switch(PoserMaintain *maintain)
 	switch_view(maintain);
 }
 
-/* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
-void
-poser_maintain_view(Oid nspid, Oid view, bool existing)
+/* As poser_maintain_view(), under the settings that it needs. */
+static void
+maintain_view(Oid nspid, Oid view, bool existing)
 {
 	PoserMaintain maintain = {.nspid = nspid, .view = view, .existing = existing};
-	int level = poser_maintain_begin_settings();
 	List *freed;
 	MaintainTask task = look_and_lock(&maintain, &freed);
 
-	if (task != DO_NOTHING && task != COUNT)
-		check_not_in_use(&maintain);
 	switch (task)
 	{
 		case DO_NOTHING:
@@ -815,6 +863,24 @@ poser_maintain_view(Oid nspid, Oid view, bool existing)
 			make_all(&maintain);
 			break;
 	}
+}
+
+/* Maintain a view.  Raises an error unless the current user has the rights of its owner. */
+void
+poser_maintain_view(Oid nspid, Oid view, bool existing)
+{
+	int level = poser_maintain_begin_settings();
+
+	poser_maintain_set_running(true);
+	PG_TRY();
+	{
+		maintain_view(nspid, view, existing);
+	}
+	PG_FINALLY();
+	{
+		poser_maintain_set_running(false);
+	}
+	PG_END_TRY();
 	AtEOXact_GUC(true, level);
 }
 

@@ -25,6 +25,10 @@ typedef struct PoserMaintain
 	bool missed;  /* changes of rows may not have been counted */
 	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
 
+	/* called for each trigger that is not as it should be; the name is NULL if a partition has none; or NULL */
+	void (*report)(void *arg, Oid relid, const char *trigger, PoserTriggerState state);
+	void *report_arg;
+
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
 	PoserViewForm *form;
@@ -50,7 +54,13 @@ extern void poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode)
 extern void poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode);
 extern void poser_maintain_lock(const PoserLocks *locks);
 extern void poser_maintain_unlock(const PoserLocks *locks);
+extern void poser_maintain_check_not_in_use(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
+
+extern bool poser_maintained_is_prepared(const PoserMaintained *maintained);
+
+/* maintain_follow.c */
+extern void poser_maintain_set_running(bool running);
 
 /* maintain_triggers.c */
 extern void poser_maintain_table_triggers(PoserMaintain *maintain);

@@ -180,6 +180,14 @@ drop_trigger(Oid relid, const char *name)
 	poser_maintain_run(relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
 }
 
+/* Report a trigger that is not as it should be, if the caller wants to know. */
+static void
+report(const PoserMaintain *maintain, Oid relid, const char *trigger, PoserTriggerState state)
+{
+	if (maintain->report != NULL && state != POSER_TRIGGER_RIGHT)
+		maintain->report(maintain->report_arg, relid, trigger, state);
+}
+
 /*
  * Make a trigger right.  "of" is the relation of FROM, for a binding.  Returns whether it was
  * right before.
@@ -192,6 +200,7 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	bool is_new = false;
 	bool replaces = false;
 
+	report(maintain, relid, kind->name, state);
 	switch (state)
 	{
 		case POSER_TRIGGER_RIGHT:
@@ -274,8 +283,11 @@ make_parent_triggers(PoserMaintain *maintain, Oid relid)
 	kind.condition = key_condition(relid, bms_union(needed, present));
 	if (present == NULL || bms_is_subset(needed, present))
 		make_table_trigger(maintain, &kind, relid);
-	else if (poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
+	else
 	{
+		report(maintain, relid, kind.name, POSER_TRIGGER_WRONG);
+		if (!poser_maintain_must(maintain, "trigger \"%s\" of relation \"%s\" is made again", kind.name, get_rel_name(relid)))
+			return;
 		/* another view has another key: the condition gets the columns of both */
 		poser_maintain_run(relid, psprintf("CREATE OR REPLACE%s", poser_trigger_create_sql(&kind, relid, maintain->nspid, NIL, InvalidOid) + strlen("CREATE")));
 	}
@@ -363,9 +375,17 @@ poser_maintain_bindings(PoserMaintain *maintain)
 	{
 		const PoserTriggerKind *kind = &binding_triggers[i];
 		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
-		bool missed = is_table && poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+		bool is_of_row = relations[i] == maintain->of.query && maintain->form->whole_row;
+		List *arguments = is_of_row ? poser_maintained_row_arguments(bookkeeping, maintain->form->child)
+									: poser_maintained_arguments(bookkeeping, relations[i]);
+		/* without a binding nothing was counted, unless it was only made for other partitions, or elsewhere */
+		bool missed = is_of_row ? !poser_maintained_row_matches(&maintain->of)
+								: !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
-		if (!make_trigger(maintain, kind, bookkeeping, poser_maintained_arguments(bookkeeping, relations[i]), relations[i]) && missed)
+		/* the arguments that came with a restore are no problem as long as they say what is there */
+		if (maintain->report != NULL && !missed)
+			arguments = poser_maintained_present_arguments(bookkeeping, kind->name);
+		if (!make_trigger(maintain, kind, bookkeeping, arguments, relations[i]) && missed)
 			maintain->missed = true;
 	}
 	for (int i = 0; i < lengthof(guard_triggers); i++)

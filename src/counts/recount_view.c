@@ -32,6 +32,10 @@
 
 PG_FUNCTION_INFO_V1(poser_recount);
 
+/*
+ * Comparing
+ */
+
 /* The number of amounts that the bookkeeping of this view has. */
 static int
 count_amounts(const PoserViewForm *form)
@@ -99,8 +103,7 @@ poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 	appendStringInfo(&sql, "SELECT %s", keys.data);
 	for (int side = 0; side < lengthof(sides); side++)
 		for (int i = 1; i <= namounts; i++)
-			appendStringInfo(&sql, get_atttype(bookkeeping, form->nkeys + 1 + i) == INT8OID ? ",\n       sum(%1$s%2$d)::bigint AS %1$s%2$d"
-																							: ",\n       sum(%1$s%2$d) AS %1$s%2$d",
+			appendStringInfo(&sql, get_atttype(bookkeeping, form->nkeys + 1 + i) == INT8OID ? ",\n       sum(%1$s%2$d)::bigint AS %1$s%2$d" : ",\n       sum(%1$s%2$d) AS %1$s%2$d",
 							 sides[side], i);
 	appendStringInfoString(&sql, ",\n       sum(parents) AS parents, sum(settled) AS settled, sum(deltas) AS deltas\n  FROM (SELECT ");
 
@@ -141,6 +144,114 @@ poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 	return sql.data;
 }
 
+/*
+ * What poser_check() says
+ */
+
+/* The first output that shows an aggregate, as a literal. */
+static char *
+output_literal(const PoserViewForm *form, int aggregate)
+{
+	for (int i = 0; i < form->noutputs; i++)
+		if (form->outputs[i].parent == 0 && form->outputs[i].aggregate == aggregate)
+			return quote_literal_cstr(form->outputs[i].name);
+	elog(ERROR, "aggregate %d has no output", aggregate);
+}
+
+/* The name by which the view shows a key column, or the parent's name of it, as a literal. */
+static char *
+key_literal(const PoserViewForm *form, AttrNumber column)
+{
+	for (int i = 0; i < form->noutputs; i++)
+		if (form->outputs[i].parent == column)
+			return quote_literal_cstr(form->outputs[i].name);
+	return quote_literal_cstr(get_attname(form->parent, column, false));
+}
+
+/* The value of an aggregate as text, from its amounts in the comparison: "side" is live or kept, "amount" the number of the first. */
+static char *
+value_text(PoserViewKind kind, const char *side, int amount, const char *nsp)
+{
+	switch (kind)
+	{
+		case POSER_COUNT:
+			break;
+		case POSER_SUM_INTEGER:
+		case POSER_SUM_BIGINT:
+			return psprintf("CASE WHEN %1$s%3$d <> 0 THEN %1$s%2$d::text ELSE 'NULL' END", side, amount, amount + 1);
+		case POSER_SUM_NUMERIC:
+			/* what a user has written there may be no tally */
+			return psprintf("CASE WHEN %1$s%3$d < 0 OR %1$s%3$d <> trunc(%1$s%3$d) THEN 'impossible'\n"
+							"                  ELSE COALESCE(%4$s.poser_sum_of(%1$s%2$d, %1$s%3$d)::text, 'NULL') END",
+							side, amount, amount + 1, nsp);
+	}
+	return psprintf("%s%d::text", side, amount);
+}
+
+/*
+ * Returns a query for the keys with wrong counts and sums, as poser_check() says it.  It must be
+ * run with search_path = pg_catalog, as the owner of the view, and raises an error if the view
+ * cannot be read any more.  For a view with one count it is, with the comparison above,
+ *
+ *		SELECT format('%s %s', 'public.customer_orders', jsonb_build_object('customer_id', key1)),
+ *		       array_to_string(ARRAY[
+ *		           CASE WHEN live1 <> kept1
+ *		                THEN format('%s is %s instead of %s', 'orders', kept1::text, live1::text) END,
+ *		           CASE WHEN parents > settled THEN 'the settled row is missing' END], ', ')
+ *		       || ': poser_recount(''public.customer_orders'') corrects it'
+ *		  FROM (...) AS compared
+ *		 WHERE live1 <> kept1 OR parents > settled
+ *		 ORDER BY key1
+ */
+char *
+poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
+{
+	PoserViewForm *form = poser_view_read(maintained->query);
+	const char *nsp = quote_identifier(get_namespace_name(nspid));
+	const char *view = quote_literal_cstr(poser_relation_name(maintained->view));
+	int level = poser_maintain_begin_settings();
+	StringInfoData sql;
+	StringInfoData where;
+	int amount = 1;
+
+	initStringInfo(&sql);
+	initStringInfo(&where);
+	appendStringInfo(&sql, "SELECT format('%%s %%s', %s, jsonb_build_object(", view);
+	for (int i = 0; i < form->nkeys; i++)
+		appendStringInfo(&sql, "%s%s, key%d", i > 0 ? ", " : "", key_literal(form, form->keys[i].parent), i + 1);
+	appendStringInfoString(&sql, ")),\n       array_to_string(ARRAY[");
+	for (int i = 0; i < form->naggregates; i++)
+	{
+		PoserViewKind kind = form->aggregates[i].kind;
+		char *differs = psprintf("live%1$d <> kept%1$d", amount);
+		char *kept = value_text(kind, "kept", amount, nsp);
+		char *live = value_text(kind, "live", amount, nsp);
+		char *output = output_literal(form, i);
+
+		if (poser_view_amounts(kind) > 1)
+			differs = psprintf("%1$s OR live%2$d <> kept%2$d", differs, amount + 1);
+		appendStringInfo(&sql, "\n           CASE WHEN NOT (%s) THEN NULL\n"
+							   "                WHEN %s <> %s\n"
+							   "                THEN format('%%s is %%s instead of %%s', %s, %s, %s)\n"
+							   "                ELSE format('the number of rows in %%s is wrong', %s) END,",
+						 differs, kept, live, output, kept, live, output);
+		appendStringInfo(&where, "%s OR ", differs);
+		amount += poser_view_amounts(kind);
+	}
+	appendStringInfo(&sql, "\n           CASE WHEN parents > settled THEN 'the settled row is missing' END], ', ')\n"
+						   "       || %s\n  FROM (%s) AS compared\n WHERE %sparents > settled\n ORDER BY ",
+					 quote_literal_cstr(psprintf(": poser_recount(%s) corrects it", view)),
+					 poser_view_comparison(form, maintained->bookkeeping, nspid), where.data);
+	for (int i = 1; i <= form->nkeys; i++)
+		appendStringInfo(&sql, "%skey%d", i > 1 ? ", " : "", i);
+	AtEOXact_GUC(true, level);
+	return sql.data;
+}
+
+/*
+ * Rebuilding
+ */
+
 /* Is the view there, with all that a rebuild needs?  For a view that was dropped writers do not count. */
 static bool
 is_whole(const PoserMaintained *maintained)
@@ -152,11 +263,13 @@ is_whole(const PoserMaintained *maintained)
 /*
  * Lock what a rebuild of a view reads and writes, and find the view again: what was found
  * before the locks may have changed.  The locks are taken together, because other
- * sessions lock tables and views in any order.  Returns false if the view is gone meanwhile.
+ * sessions lock tables and views in any order.  Raises an error if the view is gone meanwhile.
  */
-static bool
+static void
 lock_view(PoserMaintained *maintained, Oid nspid)
 {
+	char *name = get_rel_name(maintained->view);
+
 	for (;;)
 	{
 		List *relations = list_make1_oid(maintained->query);
@@ -181,11 +294,13 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 		poser_lock_together(relids, modes, n + 1);
 
 		if (!poser_maintained_find(maintained->bookkeeping, nspid, &again) || !is_whole(&again))
-			return false;
+			ereport(ERROR,
+					errcode(ERRCODE_UNDEFINED_TABLE),
+					errmsg("relation \"%s\" does not exist", name != NULL ? name : "(dropped)"));
 		if (memcmp(&again, maintained, sizeof(again)) == 0 &&
 			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
 			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))
-			return true;
+			return;
 		for (int i = 0; i <= n; i++)
 			UnlockRelationOid(relids[i], modes[i]);
 		*maintained = again;
@@ -209,8 +324,7 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 
 	poser_progress_table(progress, "poser_recount", maintained.view);
 	poser_progress_report(progress, "comparing", 0);
-	if (!lock_view(&maintained, nspid))
-		return 0;
+	lock_view(&maintained, nspid);
 
 	/* it may have another owner since the lock */
 	poser_check_owner(maintained.view);
@@ -295,10 +409,12 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 
 		if (ends_all(error))
 			ReThrowError(error);
-		ereport(WARNING,
-				errcode(error->sqlerrcode),
-				errmsg("view \"%s\" could not be recounted: %s", name, error->message),
-				error->hint != NULL ? errhint("%s", error->hint) : 0);
+		/* nothing is said of a view that was dropped meanwhile */
+		if (get_rel_name(maintained->view) != NULL)
+			ereport(WARNING,
+					errcode(error->sqlerrcode),
+					errmsg("view \"%s\" could not be recounted: %s", name, error->message),
+					error->hint != NULL ? errhint("%s", error->hint) : 0);
 		FreeErrorData(error);
 	}
 	PG_END_TRY();

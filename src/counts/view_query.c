@@ -19,6 +19,7 @@
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/ruleutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 #include "utils/typcache.h"
 
@@ -506,8 +507,14 @@ char *
 poser_view_query_sql(Oid query)
 {
 	int level = begin_text();
-	char *result = TextDatumGetCString(DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(query)));
-	int length = strlen(result);
+	char *result;
+	int length;
+
+	/* the server reads the rule with the active snapshot, which can be older than the view's present query */
+	PushActiveSnapshot(GetLatestSnapshot());
+	result = TextDatumGetCString(DirectFunctionCall1(pg_get_viewdef, ObjectIdGetDatum(query)));
+	PopActiveSnapshot();
+	length = strlen(result);
 
 	AtEOXact_GUC(true, level);
 	if (length > 0 && result[length - 1] == ';')

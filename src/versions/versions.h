@@ -158,6 +158,16 @@ extern void poser_binding_init(void);
  */
 extern void (*poser_untrack_hook)(const PoserTracked *tracked, Oid nspid);
 
+/* follow.c */
+
+/*
+ * Functions by which poser_follow() mends maintained views: the views that a relation
+ * concerns, as a list of OIDs, and the call of poser_maintain() for one.  counts sets them when
+ * the module is loaded.
+ */
+extern List *(*poser_followed_views_hook)(Oid relid, Oid nspid);
+extern void (*poser_follow_view_hook)(Oid nspid, Oid view);
+
 /* transaction.c */
 
 /* The name of the consumer of datasync while the session runs its handler, otherwise NULL. */
