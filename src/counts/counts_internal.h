@@ -22,6 +22,8 @@
  *		maintained_table.c	the maintained views of a table
  *		maintained_row.c	what a row adds to a view
  *		maintain_rows.c		the trigger function
+ *		maintain_triggers.c	the triggers of views, and whether they are there
+ *		serve_view.c		whether a query may read the bookkeeping of a view
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
