@@ -136,8 +136,8 @@ typedef struct CountTable
 	IndexScanDesc scan;	   /* NULL until it is needed */
 	ScanKey scankeys;	   /* of "scan" */
 	int nscankeys;
-	TupleTableSlot *found;	/* the row that a function has found */
-	TupleTableSlot *formed; /* the row to be written */
+	TupleTableSlot *found;	/* the row that a function has found; NULL until it is needed */
+	TupleTableSlot *formed; /* the row to be written; NULL until it is needed */
 } CountTable;
 
 /* A count, opened for writing. */
@@ -265,6 +265,7 @@ extern void poser_count_open_relation(CountRelation *relation, Oid relid);
 extern void poser_count_open_table(CountTable *table, CountRelation *relation, const CountWriter *writer,
 								   bool is_deltas, Snapshot snapshot);
 extern void poser_count_close_table(CountTable *table);
+extern TupleTableSlot *poser_count_found_slot(CountTable *table);
 extern const Datum *poser_count_found_keys(CountTable *table);
 extern bool poser_count_found_is_delta(CountTable *table);
 extern void poser_count_add_found(CountTable *table, PoserAmount *amounts);
@@ -403,6 +404,9 @@ extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nsp
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_is_untouched(Oid relid);
+extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
+extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

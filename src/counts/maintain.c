@@ -233,7 +233,9 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 /*
  * The statement that keeps the server from collecting statistics about the values in the
  * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
+ * all rows have a 0.
  *
  *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
  */
@@ -245,7 +247,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
 	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
-		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+		if (i != maintain->form->nkeys + 1)
+			appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
 	return sql.data;
 }
 
@@ -255,6 +258,11 @@ no_statistics_sql(const PoserMaintain *maintain)
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
  *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
+ *	CREATE UNIQUE INDEX ON public.customer_orders_maintained (id) WHERE delta = 0
+ *
+ * The primary key identifies rows, for writers and for logical replication.  The last index
+ * tells the planner that a key has one settled row, so that it plans as for a table with
+ * the key as its primary key.
  */
 static void
 make_bookkeeping(PoserMaintain *maintain)
@@ -273,6 +281,8 @@ make_bookkeeping(PoserMaintain *maintain)
 	for (int i = 1; i <= maintain->form->nkeys; i++)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
+									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, psprintf("CREATE UNIQUE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.=) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
 	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));

@@ -35,7 +35,7 @@ END
 $$;
 CREATE VIEW differences AS SELECT * FROM differences_now() AS difference;
 CREATE VIEW live AS SELECT view FROM all_views WHERE NOT poser_serves(query) ORDER BY view::text;
-CREATE TEMPORARY TABLE checked (served integer, views integer);
+CREATE TEMPORARY TABLE checked (step text, isolation text, served integer, views integer);
 CREATE PROCEDURE check_step(step text) LANGUAGE plpgsql AS $$
 DECLARE
 	found text;
@@ -44,7 +44,7 @@ BEGIN
 	IF found IS NOT NULL THEN
 		RAISE EXCEPTION E'after %\n%', step, found;
 	END IF;
-	INSERT INTO checked SELECT count(*) FILTER (WHERE poser_serves(query)), count(*) FROM all_views;
+	INSERT INTO checked SELECT step, current_setting('transaction_isolation'), count(*) FILTER (WHERE poser_serves(query)), count(*) FROM all_views;
 END
 $$;
 \set ECHO all

@@ -209,17 +209,22 @@ INSERT INTO steps (statement) VALUES
 \set schema of_deferred
 \set action 'DEFERRABLE INITIALLY DEFERRED'
 \i :tables
+\set ECHO none
+\set QUIET on
+TRUNCATE checked;
 BEGIN;
 SELECT statement, format('CALL check_step(%L)', statement) FROM steps ORDER BY step \gexec
 COMMIT;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT statement, format('CALL check_step(%L)', statement) FROM steps ORDER BY step \gexec
 COMMIT;
+\set QUIET off
+\set ECHO all
+SELECT sum(served) AS read_from_what_is_kept, sum(views) AS read FROM checked;
 SELECT k, delta, children, open_amount FROM everything_maintained ORDER BY k;
+DROP SCHEMA of_deferred CASCADE;
 TRUNCATE steps;
 INSERT INTO steps (statement) SELECT statement FROM ordinary_steps ORDER BY step;
-\i :run
-DROP SCHEMA of_deferred CASCADE;
 
 --
 -- Partitions of the child.  One has another layout, and one is partitioned itself.
