@@ -400,10 +400,14 @@ extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
+extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
-extern bool poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding);
+extern bool poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding, Oid table);
 extern bool poser_maintained_is_untouched(Oid relid);
+extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
+extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

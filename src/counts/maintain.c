@@ -233,7 +233,9 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 /*
  * The statement that keeps the server from collecting statistics about the values in the
  * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
+ * all rows have a 0.
  *
  *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
  */
@@ -245,7 +247,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
 	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
-		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+		if (i != maintain->form->nkeys + 1)
+			appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
 	return sql.data;
 }
 
@@ -255,6 +258,11 @@ no_statistics_sql(const PoserMaintain *maintain)
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
  *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
+ *	CREATE UNIQUE INDEX ON public.customer_orders_maintained (id) WHERE delta = 0
+ *
+ * The primary key identifies rows, for writers and for logical replication.  The last index
+ * tells the planner that a key has one settled row, so that it plans as for a table with
+ * the key as its primary key.
  */
 static void
 make_bookkeeping(PoserMaintain *maintain)
@@ -273,6 +281,8 @@ make_bookkeeping(PoserMaintain *maintain)
 	for (int i = 1; i <= maintain->form->nkeys; i++)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
+									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, psprintf("CREATE UNIQUE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.=) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
 	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
@@ -336,6 +346,26 @@ fill_sql(const PoserMaintain *maintain)
 	return psprintf("INSERT INTO %s (%s)\nSELECT %s\n  FROM %s AS parent FULL JOIN (%s) AS counted ON %s",
 					poser_relation_name(maintain->of.bookkeeping), into.data, select.data, poser_relation_name(form->parent),
 					poser_view_counted_sql(form, maintain->nspid), on.data);
+}
+
+/* Make right who can read the view that shows the bookkeeping, and its query. */
+static void
+repair_served(PoserMaintain *maintain)
+{
+	Oid served = maintain->of.served;
+	const char *name = get_rel_name(served);
+	Relation rel = relation_open(served, AccessShareLock);
+	bool is_invoker = RelationHasSecurityInvoker(rel);
+
+	relation_close(rel, AccessShareLock);
+	if (!poser_maintained_is_gated(&maintain->of, maintain->nspid) &&
+		poser_maintain_must(maintain, "view \"%s\" gets its query again", name))
+		poser_maintain_replace_query(served, poser_view_served_sql(maintain->form, maintain->of.bookkeeping, maintain->of.query, maintain->nspid));
+	if (is_invoker && poser_maintain_must(maintain, "view \"%s\" reads with the rights of its owner again", name))
+		poser_maintain_run(served, psprintf("ALTER VIEW %s RESET (security_invoker)", poser_relation_name(served)));
+	if (pg_class_aclcheck(served, ACL_ID_PUBLIC, ACL_SELECT) != ACLCHECK_OK &&
+		poser_maintain_must(maintain, "view \"%s\" is granted to PUBLIC again", name))
+		poser_maintain_run(served, psprintf("GRANT SELECT ON TABLE %s TO PUBLIC", poser_relation_name(served)));
 }
 
 /* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
@@ -603,6 +633,7 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 
 	maintain->looking = true;
+	repair_served(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
 	if (maintain->todo)
@@ -674,6 +705,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			return NIL;
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
 				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
@@ -774,8 +806,10 @@ repair(PoserMaintain *maintain)
 	bool is_switched = poser_maintained_is_switched(&maintain->of);
 	List *others = other_views(maintain);
 
+	repair_served(maintain);
 	poser_maintain_table_triggers(maintain);
 	poser_maintain_bindings(maintain);
+	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
 	if (!is_switched && maintain->existing)

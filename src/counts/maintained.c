@@ -27,6 +27,16 @@
  * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
  * that were never counted, and the view counts.
  *
+ * If a condition uses the child's row as a whole, what it says can change with the columns.  Then
+ * the binding of the query has arguments:
+ *
+ *	[0]  what identifies the cluster, the database, the bookkeeping and the child
+ *	and for each column of the child:
+ *	[1 + 2n]  the transaction that last changed the column's definition
+ *	[2 + 2n]  its name and type
+ *
+ * They are compared in the same way.
+ *
  * A binding needs no consent of the table's owner beyond the one that the server asks for:
  * the role that makes it needs the privilege TRIGGER on the table behind FROM, as for a
  * trigger of its own on that table.
@@ -49,6 +59,7 @@
 #include "catalog/pg_proc.h"
 #include "catalog/pg_rewrite.h"
 #include "catalog/pg_trigger.h"
+#include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
@@ -225,6 +236,62 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
+/* Returns the objects of a catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
+static List *
+query_uses(Oid view, Oid classid)
+{
+	Oid rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	List *result = NIL;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
+	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
+	while (OidIsValid(rule) && HeapTupleIsValid(tuple = systable_getnext(scan)))
+	{
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+
+		if (dependency->refclassid == classid && dependency->refobjid != view)
+			result = list_append_unique_oid(result, dependency->refobjid);
+	}
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return result;
+}
+
+/*
+ * Find the relations of a maintained view by its query, and not by bindings, which somebody may
+ * have dropped.  Returns false if the view does not read a bookkeeping.
+ */
+static bool
+find_by_query(Oid view, Oid function, PoserMaintained *result)
+{
+	ListCell *lc;
+
+	foreach(lc, query_uses(view, RelationRelationId))
+	{
+		Oid served = lfirst_oid(lc);
+		List *relations = get_rel_relkind(served) == RELKIND_VIEW ? query_uses(served, RelationRelationId) : NIL;
+
+		if (list_length(relations) != 2)
+			continue;
+		for (int i = 0; i < 2; i++)
+		{
+			if (get_rel_relkind(list_nth_oid(relations, 1 - i)) != RELKIND_VIEW ||
+				!describe_bookkeeping(list_nth_oid(relations, i), function, result))
+				continue;
+			result->view = view;
+			result->served = served;
+			result->query = list_nth_oid(relations, 1 - i);
+			return true;
+		}
+	}
+	return false;
+}
+
 /*
  * Find the maintained view that a relation belongs to, as the view, its query, the view that
  * shows the bookkeeping, or the bookkeeping.  Returns false if there is none.
@@ -235,6 +302,7 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 bool
 poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 {
+	PoserMaintained candidate;
 	Oid function = binding_function(nspid);
 	bool found = false;
 	ListCell *lc;
@@ -245,8 +313,6 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 		return true;
 	foreach(lc, find_bookkeepings(RelationRelationId, relid, function))
 	{
-		PoserMaintained candidate;
-
 		if (!describe_bookkeeping(lfirst_oid(lc), function, &candidate) ||
 			(candidate.view != relid && candidate.query != relid && candidate.served != relid))
 			continue;
@@ -256,6 +322,13 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	}
 	if (!found)
 		memset(result, 0, sizeof(PoserMaintained));
+	/* somebody can have dropped a binding */
+	if ((!found || (result->view == relid && (!OidIsValid(result->query) || !OidIsValid(result->served)))) &&
+		get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, &candidate))
+	{
+		*result = candidate;
+		found = true;
+	}
 	return found;
 }
 
@@ -263,30 +336,22 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
-	Relation depend;
-	bool result = false;
-	Oid rule;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->served) &&
+		   list_member_oid(query_uses(maintained->view, RelationRelationId), maintained->served);
+}
 
-	if (!OidIsValid(maintained->view) || !OidIsValid(maintained->query) || !OidIsValid(maintained->served))
-		return false;
-	rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(maintained->view),
-						   CStringGetDatum(ViewSelectRuleName));
-	depend = table_open(DependRelationId, AccessShareLock);
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
-	while (!result && HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+/* Has the view that shows the bookkeeping the query that Poser gives it?  It is enough to look at what the query uses. */
+bool
+poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid)
+{
+	List *relations = query_uses(maintained->served, RelationRelationId);
+	List *functions = query_uses(maintained->served, ProcedureRelationId);
+	Oid argument = REGCLASSOID;
+	Oid serves = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_serves"),
+								 PointerGetDatum(buildoidvector(&argument, 1)), ObjectIdGetDatum(nspid));
 
-		result = dependency->refclassid == RelationRelationId && dependency->refobjid == maintained->served;
-	}
-	systable_endscan(scan);
-	table_close(depend, AccessShareLock);
-	return result;
+	return list_length(relations) == 2 && list_member_oid(relations, maintained->bookkeeping) &&
+		   list_member_oid(relations, maintained->query) && list_length(functions) == 1 && linitial_oid(functions) == serves;
 }
 
 /*
@@ -396,16 +461,22 @@ compared_arguments(const List *arguments, const List *present)
 	return strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
 }
 
-/* Do the arguments of a table's binding name the partitions that are there? */
+/* Do the arguments of a binding say what is there? */
 static bool
-arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
+says_what_is_there(const List *arguments, const List *present)
 {
-	List *present = poser_maintained_arguments(bookkeeping, relid);
 	int which = compared_arguments(arguments, present);
 
 	if (which == 0)
 		return arguments == NIL && present == NIL;
 	return equal_strings(every_second(arguments, which), every_second(present, which));
+}
+
+/* Do the arguments of a table's binding name the partitions that are there? */
+static bool
+arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
+{
+	return says_what_is_there(arguments, poser_maintained_arguments(bookkeeping, relid));
 }
 
 /* Is a string (char *) in a list of such? */
@@ -553,16 +624,79 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 }
 
 /*
- * Was the binding of this name made in another database, or in another cluster?  Then the
- * partitions are found by their names, and it is as it should be if these match.
+ * Returns the arguments that the binding of the query should have, if a condition uses the
+ * child's row as a whole.  Without a lock on the child they can be out of date.
+ */
+List *
+poser_maintained_row_arguments(Oid bookkeeping, Oid child)
+{
+	List *result = list_make1(binding_identity(bookkeeping, child));
+	HeapTuple relation = SearchSysCache1(RELOID, ObjectIdGetDatum(child));
+	int ncolumns = 0;
+
+	/* it can be dropped at any time unless the caller has locked it */
+	if (HeapTupleIsValid(relation))
+	{
+		ncolumns = ((Form_pg_class) GETSTRUCT(relation))->relnatts;
+		ReleaseSysCache(relation);
+	}
+	for (int i = 1; i <= ncolumns; i++)
+	{
+		HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(child), Int16GetDatum(i));
+		Form_pg_attribute form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!form->attisdropped)
+		{
+			result = lappend(result, psprintf("%u", HeapTupleHeaderGetRawXmin(tuple->t_data)));
+			result = lappend(result, psprintf("%s %s", quote_identifier(NameStr(form->attname)),
+											  format_type_extended(form->atttypid, form->atttypmod,
+																   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY)));
+		}
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
+ * Does a maintained view whose conditions use the child's row as a whole have counted rows
+ * with the columns of now?  It is so, too, if no condition does.  False if the binding is missing.
  */
 bool
-poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding)
+poser_maintained_row_matches(const PoserMaintained *maintained)
 {
 	List *arguments;
-	Oid relid = find_binding(bookkeeping, binding, &arguments);
 
-	return compared_arguments(arguments, poser_maintained_arguments(bookkeeping, relid)) == 2;
+	if (find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments) != maintained->query ||
+		!OidIsValid(maintained->query))
+		return false;
+	return arguments == NIL ||
+		   says_what_is_there(arguments, poser_maintained_row_arguments(maintained->bookkeeping, maintained->child));
+}
+
+/*
+ * Was a binding made in another database, or in another cluster?  "table" is the table that its
+ * arguments are about.  Then it is as it should be if the names match.
+ */
+bool
+poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding, Oid table)
+{
+	List *arguments;
+
+	(void) find_binding(bookkeeping, binding, &arguments);
+	return arguments != NIL && strcmp(linitial(arguments), binding_identity(bookkeeping, table)) != 0;
+}
+
+/* Returns the arguments that a binding has, NIL if it is missing. */
+List *
+poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
+{
+	List *result;
+
+	(void) find_binding(bookkeeping, binding, &result);
+	return result;
 }
 
 /*

@@ -369,9 +369,27 @@ count_missing(const Looking *looking, Oid relid)
 	return result;
 }
 
+/* Is a trigger a binding whose arguments name partitions or columns? */
+static bool
+is_binding_with_arguments(const Looking *looking, const ReportedTrigger *reported)
+{
+	return reported->relid == looking->of->bookkeeping &&
+		   (strcmp(reported->name, POSER_BINDING_PARENT) == 0 || strcmp(reported->name, POSER_BINDING_CHILD) == 0 ||
+			strcmp(reported->name, POSER_BINDING_QUERY) == 0);
+}
+
+/* Was a binding with arguments made in another database?  Then their names are what matters. */
+static bool
+is_bound_elsewhere(const Looking *looking, const char *binding)
+{
+	Oid table = strcmp(binding, POSER_BINDING_PARENT) == 0 ? looking->of->parent : looking->of->child;
+
+	return poser_maintained_bound_elsewhere(looking->of->bookkeeping, binding, table);
+}
+
 /* Add a problem for each trigger that is not as it should be. */
 static void
-add_trigger_problems(Looking *looking, bool partitions_match)
+add_trigger_problems(Looking *looking, bool bindings_match)
 {
 	Oid without = InvalidOid; /* the last relation without triggers */
 	ListCell *lc;
@@ -394,12 +412,10 @@ add_trigger_problems(Looking *looking, bool partitions_match)
 					without = reported->relid;
 				break;
 			case POSER_TRIGGER_WRONG:
-				/* the arguments of a binding name partitions */
-				if (reported->relid != looking->of->bookkeeping ||
-					(strcmp(reported->name, POSER_BINDING_PARENT) != 0 && strcmp(reported->name, POSER_BINDING_CHILD) != 0))
+				if (!is_binding_with_arguments(looking, reported))
 					what = psprintf("trigger %s of %s has been changed", reported->name, relation);
-				else if (partitions_match && !poser_maintained_bound_elsewhere(reported->relid, reported->name))
-					what = psprintf("trigger %s of %s does not have the present names of partitions, so that the view would count after a restore",
+				else if (bindings_match && !is_bound_elsewhere(looking, reported->name))
+					what = psprintf("trigger %s of %s has names that were changed since, and the view would count after a restore",
 									reported->name, relation);
 				break;
 			case POSER_TRIGGER_NOT_FIRING:
@@ -435,6 +451,7 @@ look_at_triggers(Looking *looking)
 							  .of = *looking->of,
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
+	bool row_matches = poser_maintained_row_matches(looking->of);
 
 	maintain.parents = partition_tree(looking->form->parent);
 	maintain.children = partition_tree(looking->form->child);
@@ -442,7 +459,9 @@ look_at_triggers(Looking *looking)
 	poser_maintain_bindings(&maintain);
 	if (!partitions_match)
 		add_problem(looking, "its tables have other partitions than those that were counted", maintain_remedy(looking));
-	add_trigger_problems(looking, partitions_match);
+	if (!row_matches)
+		add_problem(looking, "a condition uses whole rows, and the columns of these have changed", maintain_remedy(looking));
+	add_trigger_problems(looking, partitions_match && row_matches);
 }
 
 /*

@@ -511,7 +511,8 @@ look(ServeLook *look, ServeView *view)
 	if (of->parent != of->child)
 		result = look_at_tree(look, of->parent, view->nspid, key) && result;
 	look->relids = list_concat(look->relids, look->tables);
-	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of);
+	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of) &&
+		   poser_maintained_row_matches(of);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */

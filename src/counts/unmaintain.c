@@ -3,8 +3,8 @@
  *	  poser_unmaintain(): giving a maintained view its query back.
  *
  * The function also removes what is left of a maintained view after a part of it was dropped.
- * So it accepts any relation of the view.  A table's triggers go with the last view that
- * needs them.
+ * So it accepts any relation of the view, and also a table with triggers that no view needs
+ * any more.  A table's triggers go with the last view that needs them.
  */
 #include "postgres.h"
 
@@ -75,6 +75,56 @@ poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List
 	return result;
 }
 
+/* Returns the table and its partitions if they have triggers that no maintained view needs any more, otherwise NIL. */
+static List *
+idle_tables(Oid relid, Oid nspid)
+{
+	Oid function = poser_trigger_function("poser_maintain_rows", nspid);
+	char relkind = get_rel_relkind(relid);
+	List *tree;
+	ListCell *lc;
+
+	if ((relkind != RELKIND_RELATION && relkind != RELKIND_PARTITIONED_TABLE) || poser_maintained_of_table(relid, nspid) != NIL)
+		return NIL;
+	tree = find_all_inheritors(relid, NoLock, NULL);
+	foreach(lc, tree)
+	{
+		if (poser_triggers_of_function(lfirst_oid(lc), function) != NIL)
+			return tree;
+	}
+	return NIL;
+}
+
+/*
+ * Lock such a table and its partitions, and drop the triggers.  They are left if the bookkeeping was
+ * dropped, or after DETACH PARTITION.  Returns false if there are none.
+ */
+static bool
+free_idle_table(Oid relid, Oid nspid)
+{
+	List *tables = idle_tables(relid, nspid);
+
+	while (tables != NIL)
+	{
+		PoserLocks locks = {0};
+		List *before = tables;
+
+		poser_maintain_add_locks(&locks, tables, AccessExclusiveLock);
+		poser_maintain_lock(&locks);
+		/* lock, then look */
+		check_relation(relid);
+		tables = idle_tables(relid, nspid);
+		if (equal(tables, before))
+		{
+			poser_maintain_check_not_in_use(&locks);
+			poser_maintain_drop_triggers(tables, nspid);
+			return true;
+		}
+		poser_maintain_unlock(&locks);
+	}
+	return false;
+}
+
 /* Lock everything that is dropped or loses its triggers.  Returns the tables that lose them. */
 static List *
 lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
@@ -132,11 +182,15 @@ poser_unmaintain_view(Oid nspid, Oid relid)
 	poser_maintain_set_running(true);
 	PG_TRY();
 	{
-		PoserMaintained maintained;
-		List *tables = lock_all(relid, nspid, &maintained);
+		check_relation(relid);
+		if (!free_idle_table(relid, nspid))
+		{
+			PoserMaintained maintained;
+			List *tables = lock_all(relid, nspid, &maintained);
 
-		poser_unmaintain_drop(&maintained, poser_maintained_is_switched(&maintained));
-		poser_maintain_drop_triggers(tables, nspid);
+			poser_unmaintain_drop(&maintained, poser_maintained_is_switched(&maintained));
+			poser_maintain_drop_triggers(tables, nspid);
+		}
 	}
 	PG_FINALLY();
 	{
