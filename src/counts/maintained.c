@@ -676,19 +676,6 @@ poser_maintained_row_matches(const PoserMaintained *maintained)
 		   says_what_is_there(arguments, poser_maintained_row_arguments(maintained->bookkeeping, maintained->child));
 }
 
-/*
- * Was a binding made in another database, or in another cluster?  "table" is the table that its
- * arguments are about.  Then it is as it should be if the names match.
- */
-bool
-poser_maintained_bound_elsewhere(Oid bookkeeping, const char *binding, Oid table)
-{
-	List *arguments;
-
-	(void) find_binding(bookkeeping, binding, &arguments);
-	return arguments != NIL && strcmp(linitial(arguments), binding_identity(bookkeeping, table)) != 0;
-}
-
 /* Returns the arguments that a binding has, NIL if it is missing. */
 List *
 poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
@@ -697,6 +684,22 @@ poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
 
 	(void) find_binding(bookkeeping, binding, &result);
 	return result;
+}
+
+/*
+ * Was the binding of this name made in another database, or in another cluster?  Then what its
+ * arguments say is found by names, and the binding is as it should be if these match.
+ */
+bool
+poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)
+{
+	List *arguments;
+	Oid relid = find_binding(maintained->bookkeeping, binding, &arguments);
+
+	/* that of the query has arguments about the child */
+	if (strcmp(binding, POSER_BINDING_QUERY) == 0)
+		relid = maintained->child;
+	return arguments != NIL && strcmp(linitial(arguments), binding_identity(maintained->bookkeeping, relid)) != 0;
 }
 
 /*

@@ -369,24 +369,6 @@ count_missing(const Looking *looking, Oid relid)
 	return result;
 }
 
-/* Is a trigger a binding whose arguments name partitions or columns? */
-static bool
-is_binding_with_arguments(const Looking *looking, const ReportedTrigger *reported)
-{
-	return reported->relid == looking->of->bookkeeping &&
-		   (strcmp(reported->name, POSER_BINDING_PARENT) == 0 || strcmp(reported->name, POSER_BINDING_CHILD) == 0 ||
-			strcmp(reported->name, POSER_BINDING_QUERY) == 0);
-}
-
-/* Was a binding with arguments made in another database?  Then their names are what matters. */
-static bool
-is_bound_elsewhere(const Looking *looking, const char *binding)
-{
-	Oid table = strcmp(binding, POSER_BINDING_PARENT) == 0 ? looking->of->parent : looking->of->child;
-
-	return poser_maintained_bound_elsewhere(looking->of->bookkeeping, binding, table);
-}
-
 /* Add a problem for each trigger that is not as it should be. */
 static void
 add_trigger_problems(Looking *looking, bool bindings_match)
@@ -412,10 +394,13 @@ add_trigger_problems(Looking *looking, bool bindings_match)
 					without = reported->relid;
 				break;
 			case POSER_TRIGGER_WRONG:
-				if (!is_binding_with_arguments(looking, reported))
+				/* the arguments of these bindings name partitions or columns */
+				if (reported->relid != looking->of->bookkeeping ||
+					(strcmp(reported->name, POSER_BINDING_PARENT) != 0 && strcmp(reported->name, POSER_BINDING_CHILD) != 0 &&
+					 strcmp(reported->name, POSER_BINDING_QUERY) != 0))
 					what = psprintf("trigger %s of %s has been changed", reported->name, relation);
-				else if (bindings_match && !is_bound_elsewhere(looking, reported->name))
-					what = psprintf("trigger %s of %s has names that were changed since, and the view would count after a restore",
+				else if (bindings_match && !poser_maintained_bound_elsewhere(looking->of, reported->name))
+					what = psprintf("trigger %s of %s does not have the present names, so that the view would count after a restore",
 									reported->name, relation);
 				break;
 			case POSER_TRIGGER_NOT_FIRING:

@@ -281,4 +281,4 @@ TABLE differences;
 TABLE live;
 
 DROP EXTENSION poser CASCADE;
-DROP TABLE author, book, review, prize CASCADE;
+DROP SCHEMA regress_views CASCADE;

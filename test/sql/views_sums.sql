@@ -123,5 +123,4 @@ TABLE differences;
 TABLE live;
 
 DROP EXTENSION poser CASCADE;
-DROP TABLE account, entry CASCADE;
-DROP DOMAIN price;
+DROP SCHEMA regress_views CASCADE;

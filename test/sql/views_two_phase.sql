@@ -84,4 +84,4 @@ TABLE differences;
 TABLE live;
 
 DROP EXTENSION poser CASCADE;
-DROP TABLE customer, orders CASCADE;
+DROP SCHEMA regress_views CASCADE;
