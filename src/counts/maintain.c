@@ -715,7 +715,8 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_locks(locks, freed, AccessExclusiveLock);
-			/* FALLTHROUGH */
+			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			break;
 		case MAKE:
 			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
@@ -858,7 +859,8 @@ maintain_view(Oid nspid, Oid view, bool existing)
 			ereport(NOTICE, errmsg("the counts and sums of view \"%s\" are made again", get_rel_name(view)));
 			poser_unmaintain_drop(&maintain.of, poser_maintained_is_switched(&maintain.of));
 			poser_maintain_drop_triggers(freed, nspid);
-			/* FALLTHROUGH */
+			make_all(&maintain);
+			break;
 		case MAKE:
 			make_all(&maintain);
 			break;

@@ -401,8 +401,7 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 			AttrNumber column = amount_column(form, i, j);
 			const char *name = column_name(served, column);
 
-			appendStringInfo(&sql, get_atttype(served, column) == INT8OID ? ", CAST(pg_catalog.sum(%s) AS pg_catalog.int8) AS %s"
-																		  : ", pg_catalog.sum(%s) AS %s",
+			appendStringInfo(&sql, get_atttype(served, column) == INT8OID ? ", CAST(pg_catalog.sum(%s) AS pg_catalog.int8) AS %s" : ", pg_catalog.sum(%s) AS %s",
 							 name, name);
 		}
 	appendStringInfo(&sql, "\n                    FROM %s\n"
