@@ -55,6 +55,11 @@ poser_amounts_make(const PoserCount *count)
 void
 poser_amounts_clear(const PoserCount *count, PoserAmount *amounts)
 {
+	if (count->nnumeric == 0)
+	{
+		memset(amounts, 0, count->namounts * sizeof(PoserAmount));
+		return;
+	}
 	for (int i = 0; i < count->namounts; i++)
 	{
 		if (count->numeric[i])

@@ -49,8 +49,7 @@
 typedef struct KnownRowKey
 {
 	Oid relid;
-	uint32 hash;
-	uint32 is_delta; /* 0 or 1; of this type so that the key has no unused bytes */
+	uint32 hash; /* inverted for deltas, which can be in the same table as settled rows */
 } KnownRowKey;
 
 typedef struct KnownRow
@@ -84,7 +83,7 @@ poser_count_open_table(CountTable *table, CountRelation *relation, const CountWr
 	table->context = writer->context;
 	table->index = NULL;
 	table->scan = NULL;
-	table->found = table_slot_create(table->rel, NULL);
+	table->found = NULL;
 	table->formed = NULL;
 }
 
@@ -99,7 +98,8 @@ poser_count_close_table(CountTable *table)
 	}
 	if (table->index != NULL)
 		index_close(table->index, NoLock);
-	ExecDropSingleTupleTableSlot(table->found);
+	if (table->found != NULL)
+		ExecDropSingleTupleTableSlot(table->found);
 	if (table->formed != NULL)
 		ExecDropSingleTupleTableSlot(table->formed);
 }
@@ -107,6 +107,15 @@ poser_count_close_table(CountTable *table)
 /*
  * The row that was found
  */
+
+/* Returns the slot for a row to be found.  It is made here, because often no delta is searched. */
+TupleTableSlot *
+poser_count_found_slot(CountTable *table)
+{
+	if (table->found == NULL)
+		table->found = table_slot_create(table->rel, NULL);
+	return table->found;
+}
 
 /* Returns the keys of the row that was found.  They are valid until the next row is found. */
 const Datum *
@@ -187,7 +196,7 @@ found_has_keys(CountTable *table, const Datum *keys)
 static KnownRow *
 known_row(CountTable *table, uint32 hash)
 {
-	KnownRowKey key = {RelationGetRelid(table->rel), hash, table->is_deltas};
+	KnownRowKey key = {RelationGetRelid(table->rel), table->is_deltas ? ~hash : hash};
 
 	return known_rows == NULL ? NULL : hash_search(known_rows, &key, HASH_FIND, NULL);
 }
@@ -203,7 +212,7 @@ poser_count_knows_row(CountTable *table, uint32 hash)
 static void
 remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 {
-	KnownRowKey key = {RelationGetRelid(table->rel), hash, table->is_deltas};
+	KnownRowKey key = {RelationGetRelid(table->rel), table->is_deltas ? ~hash : hash};
 	KnownRow *row;
 	TransactionId xid = GetCurrentTransactionId();
 	bool found;
@@ -243,7 +252,7 @@ fetch_row(CountTable *table, const Datum *keys, ItemPointer tid)
 {
 	return ItemPointerIsValid(tid) &&
 		   ItemPointerGetBlockNumber(tid) < table->relation->nblocks &&
-		   table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, table->found) &&
+		   table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, poser_count_found_slot(table)) &&
 		   found_has_keys(table, keys);
 }
 
@@ -341,7 +350,7 @@ poser_count_begin_scan(CountTable *table, const Datum *keys, Snapshot snapshot)
 bool
 poser_count_next_row(CountTable *table)
 {
-	return index_getnext_slot(table->scan, ForwardScanDirection, table->found);
+	return index_getnext_slot(table->scan, ForwardScanDirection, poser_count_found_slot(table));
 }
 
 /* Find the newest version of a key's row, in a table that has at most one for each key. */

@@ -22,6 +22,10 @@
  *		maintained_table.c	the maintained views of a table
  *		maintained_row.c	what a row adds to a view
  *		maintain_rows.c		the trigger function
+ *		maintain_triggers.c	the triggers of views, and whether they are there
+ *		serve_view.c		whether a query may read the bookkeeping of a view
+ *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
+ *		maintained_state.c	what is wrong with a view
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -136,8 +140,8 @@ typedef struct CountTable
 	IndexScanDesc scan;	   /* NULL until it is needed */
 	ScanKey scankeys;	   /* of "scan" */
 	int nscankeys;
-	TupleTableSlot *found;	/* the row that a function has found */
-	TupleTableSlot *formed; /* the row to be written */
+	TupleTableSlot *found;	/* the row that a function has found; NULL until it is needed */
+	TupleTableSlot *formed; /* the row to be written; NULL until it is needed */
 } CountTable;
 
 /* A count, opened for writing. */
@@ -265,6 +269,7 @@ extern void poser_count_open_relation(CountRelation *relation, Oid relid);
 extern void poser_count_open_table(CountTable *table, CountRelation *relation, const CountWriter *writer,
 								   bool is_deltas, Snapshot snapshot);
 extern void poser_count_close_table(CountTable *table);
+extern TupleTableSlot *poser_count_found_slot(CountTable *table);
 extern const Datum *poser_count_found_keys(CountTable *table);
 extern bool poser_count_found_is_delta(CountTable *table);
 extern void poser_count_add_found(CountTable *table, PoserAmount *amounts);
@@ -303,6 +308,7 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_is_components(Oid relid, Oid nspid);
 extern bool poser_recount_owns_components(Oid nspid);
 extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 
@@ -402,7 +408,11 @@ extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
+extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
+extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

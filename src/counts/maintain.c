@@ -233,7 +233,9 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 /*
  * The statement that keeps the server from collecting statistics about the values in the
  * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN:
+ * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
+ * all rows have a 0.
  *
  *	ALTER TABLE public.customer_orders_maintained ALTER COLUMN id SET STATISTICS 0, ...
  */
@@ -245,7 +247,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 	initStringInfo(&sql);
 	appendStringInfo(&sql, "ALTER TABLE %s", poser_relation_name(maintain->of.bookkeeping));
 	for (int i = 1; get_attname(maintain->of.bookkeeping, i, true) != NULL; i++)
-		appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
+		if (i != maintain->form->nkeys + 1)
+			appendStringInfo(&sql, "%s ALTER COLUMN %s SET STATISTICS 0", i > 1 ? "," : "", bookkeeping_column(maintain, i));
 	return sql.data;
 }
 
@@ -255,6 +258,11 @@ no_statistics_sql(const PoserMaintain *maintain)
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
  *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
+ *	CREATE UNIQUE INDEX ON public.customer_orders_maintained (id) WHERE delta = 0
+ *
+ * The primary key identifies rows, for writers and for logical replication.  The last index
+ * tells the planner that a key has one settled row, so that it plans as for a table with
+ * the key as its primary key.
  */
 static void
 make_bookkeeping(PoserMaintain *maintain)
@@ -273,6 +281,8 @@ make_bookkeeping(PoserMaintain *maintain)
 	for (int i = 1; i <= maintain->form->nkeys; i++)
 		appendStringInfo(&key, "%s%s", i > 1 ? ", " : "", bookkeeping_column(maintain, i));
 	poser_maintain_run(view, psprintf("CREATE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.>) 0", qualified, key.data,
+									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
+	poser_maintain_run(view, psprintf("CREATE UNIQUE INDEX ON %s (%s) WHERE %s OPERATOR(pg_catalog.=) 0", qualified, key.data,
 									  bookkeeping_column(maintain, maintain->form->nkeys + 1)));
 	poser_maintain_run(view, no_statistics_sql(maintain));
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
@@ -299,7 +309,7 @@ make_served(PoserMaintain *maintain)
  * without a parent, which a foreign key lets in while it is not checked, become a delta:
  *
  *	INSERT INTO public.customer_orders_maintained (id, delta, orders)
- *	SELECT COALESCE(parent.id, counted.key1), CASE WHEN parent.id IS NULL THEN 1 ELSE 0 END, COALESCE(counted.amount1, 0)
+ *	SELECT COALESCE(parent.id, counted.key1), CASE WHEN parent.id IS NOT DISTINCT FROM NULL THEN 1 ELSE 0 END, COALESCE(counted.amount1, 0)
  *	  FROM public.customer AS parent FULL JOIN (SELECT ...) AS counted ON counted.key1 = parent.id
  */
 static char *
@@ -324,7 +334,7 @@ fill_sql(const PoserMaintain *maintain)
 						 poser_equality(form->keys[i].type), parent);
 	}
 	appendStringInfoString(&into, bookkeeping_column(maintain, form->nkeys + 1));
-	appendStringInfo(&select, "CASE WHEN parent.%s IS NULL THEN 1 ELSE 0 END",
+	appendStringInfo(&select, "CASE WHEN parent.%s IS NOT DISTINCT FROM NULL THEN 1 ELSE 0 END",
 					 quote_identifier(get_attname(form->parent, form->keys[0].parent, false)));
 	for (int i = 0; i < form->naggregates; i++)
 		amounts += poser_view_amounts(form->aggregates[i].kind);
@@ -705,7 +715,8 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_locks(locks, freed, AccessExclusiveLock);
-			/* FALLTHROUGH */
+			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			break;
 		case MAKE:
 			poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
 			break;
@@ -848,7 +859,8 @@ maintain_view(Oid nspid, Oid view, bool existing)
 			ereport(NOTICE, errmsg("the counts and sums of view \"%s\" are made again", get_rel_name(view)));
 			poser_unmaintain_drop(&maintain.of, poser_maintained_is_switched(&maintain.of));
 			poser_maintain_drop_triggers(freed, nspid);
-			/* FALLTHROUGH */
+			make_all(&maintain);
+			break;
 		case MAKE:
 			make_all(&maintain);
 			break;

@@ -558,13 +558,17 @@ truncate_parents(Call *call)
  * TRUNCATE of partitions
  */
 
-/* Before TRUNCATE of a partitioned table or of a partition: put it into the list. */
+/*
+ * Before TRUNCATE of a partitioned table or of a partition: put it into the list.  A partition
+ * of a whole table that is being truncated is not needed there.
+ */
 static void
 begin_truncate(TriggerData *trigdata)
 {
 	Relation rel = trigdata->tg_relation;
 
-	if (rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE || rel->rd_rel->relispartition)
+	if (rel->rd_rel->relispartition ? !is_truncated(llast_oid(get_partition_ancestors(RelationGetRelid(rel))))
+									: rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE)
 		(void) poser_statement_begin(&truncates, trigdata);
 }
 

@@ -27,6 +27,16 @@
  * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
  * that were never counted, and the view counts.
  *
+ * If a condition uses the child's row as a whole, what it says can change with the columns.  Then
+ * the binding of the query has arguments:
+ *
+ *	[0]  what identifies the cluster, the database, the bookkeeping and the child
+ *	and for each column of the child:
+ *	[1 + 2n]  the transaction that last changed the column's definition
+ *	[2 + 2n]  its name and type
+ *
+ * They are compared in the same way.
+ *
  * A binding needs no consent of the table's owner beyond the one that the server asks for:
  * the role that makes it needs the privilege TRIGGER on the table behind FROM, as for a
  * trigger of its own on that table.
@@ -451,16 +461,22 @@ compared_arguments(const List *arguments, const List *present)
 	return strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
 }
 
-/* Do the arguments of a table's binding name the partitions that are there? */
+/* Do the arguments of a binding say what is there? */
 static bool
-arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
+says_what_is_there(const List *arguments, const List *present)
 {
-	List *present = poser_maintained_arguments(bookkeeping, relid);
 	int which = compared_arguments(arguments, present);
 
 	if (which == 0)
 		return arguments == NIL && present == NIL;
 	return equal_strings(every_second(arguments, which), every_second(present, which));
+}
+
+/* Do the arguments of a table's binding name the partitions that are there? */
+static bool
+arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
+{
+	return says_what_is_there(arguments, poser_maintained_arguments(bookkeeping, relid));
 }
 
 /* Is a string (char *) in a list of such? */
@@ -605,6 +621,85 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Returns the arguments that the binding of the query should have, if a condition uses the
+ * child's row as a whole.  Without a lock on the child they can be out of date.
+ */
+List *
+poser_maintained_row_arguments(Oid bookkeeping, Oid child)
+{
+	List *result = list_make1(binding_identity(bookkeeping, child));
+	HeapTuple relation = SearchSysCache1(RELOID, ObjectIdGetDatum(child));
+	int ncolumns = 0;
+
+	/* it can be dropped at any time unless the caller has locked it */
+	if (HeapTupleIsValid(relation))
+	{
+		ncolumns = ((Form_pg_class) GETSTRUCT(relation))->relnatts;
+		ReleaseSysCache(relation);
+	}
+	for (int i = 1; i <= ncolumns; i++)
+	{
+		HeapTuple tuple = SearchSysCache2(ATTNUM, ObjectIdGetDatum(child), Int16GetDatum(i));
+		Form_pg_attribute form;
+
+		if (!HeapTupleIsValid(tuple))
+			continue;
+		form = (Form_pg_attribute) GETSTRUCT(tuple);
+		if (!form->attisdropped)
+		{
+			result = lappend(result, psprintf("%u", HeapTupleHeaderGetRawXmin(tuple->t_data)));
+			result = lappend(result, psprintf("%s %s", quote_identifier(NameStr(form->attname)),
+											  format_type_extended(form->atttypid, form->atttypmod,
+																   FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY)));
+		}
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
+/*
+ * Does a maintained view whose conditions use the child's row as a whole have counted rows
+ * with the columns of now?  It is so, too, if no condition does.  False if the binding is missing.
+ */
+bool
+poser_maintained_row_matches(const PoserMaintained *maintained)
+{
+	List *arguments;
+
+	if (find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments) != maintained->query ||
+		!OidIsValid(maintained->query))
+		return false;
+	return arguments == NIL ||
+		   says_what_is_there(arguments, poser_maintained_row_arguments(maintained->bookkeeping, maintained->child));
+}
+
+/* Returns the arguments that a binding has, NIL if it is missing. */
+List *
+poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
+{
+	List *result;
+
+	(void) find_binding(bookkeeping, binding, &result);
+	return result;
+}
+
+/*
+ * Was the binding of this name made in another database, or in another cluster?  Then what its
+ * arguments say is found by names, and the binding is as it should be if these match.
+ */
+bool
+poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)
+{
+	List *arguments;
+	Oid relid = find_binding(maintained->bookkeeping, binding, &arguments);
+
+	/* that of the query has arguments about the child */
+	if (strcmp(binding, POSER_BINDING_QUERY) == 0)
+		relid = maintained->child;
+	return arguments != NIL && strcmp(linitial(arguments), binding_identity(maintained->bookkeeping, relid)) != 0;
 }
 
 /*

@@ -371,7 +371,7 @@ count_missing(const Looking *looking, Oid relid)
 
 /* Add a problem for each trigger that is not as it should be. */
 static void
-add_trigger_problems(Looking *looking, bool partitions_match)
+add_trigger_problems(Looking *looking, bool bindings_match)
 {
 	Oid without = InvalidOid; /* the last relation without triggers */
 	ListCell *lc;
@@ -394,9 +394,14 @@ add_trigger_problems(Looking *looking, bool partitions_match)
 					without = reported->relid;
 				break;
 			case POSER_TRIGGER_WRONG:
-				/* the arguments of a binding name partitions */
-				if (reported->relid != looking->of->bookkeeping || partitions_match)
+				/* the arguments of these bindings name partitions or columns */
+				if (reported->relid != looking->of->bookkeeping ||
+					(strcmp(reported->name, POSER_BINDING_PARENT) != 0 && strcmp(reported->name, POSER_BINDING_CHILD) != 0 &&
+					 strcmp(reported->name, POSER_BINDING_QUERY) != 0))
 					what = psprintf("trigger %s of %s has been changed", reported->name, relation);
+				else if (bindings_match && !poser_maintained_bound_elsewhere(looking->of, reported->name))
+					what = psprintf("trigger %s of %s does not have the present names, so that the view would count after a restore",
+									reported->name, relation);
 				break;
 			case POSER_TRIGGER_NOT_FIRING:
 				what = psprintf("trigger %s of %s is disabled, or fires in other sessions than it should", reported->name, relation);
@@ -431,6 +436,7 @@ look_at_triggers(Looking *looking)
 							  .of = *looking->of,
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
+	bool row_matches = poser_maintained_row_matches(looking->of);
 
 	maintain.parents = partition_tree(looking->form->parent);
 	maintain.children = partition_tree(looking->form->child);
@@ -438,7 +444,9 @@ look_at_triggers(Looking *looking)
 	poser_maintain_bindings(&maintain);
 	if (!partitions_match)
 		add_problem(looking, "its tables have other partitions than those that were counted", maintain_remedy(looking));
-	add_trigger_problems(looking, partitions_match);
+	if (!row_matches)
+		add_problem(looking, "a condition uses whole rows, and the columns of these have changed", maintain_remedy(looking));
+	add_trigger_problems(looking, partitions_match && row_matches);
 }
 
 /*

@@ -113,7 +113,7 @@ typedef struct ServeLook
 	List *tables;
 	List *xids;
 	List *files;
-	bool locked; /* a relation is locked, so nothing is kept */
+	bool transient; /* a relation is locked, or is inherited, so nothing is kept */
 } ServeLook;
 
 static HTAB *serve_tables = NULL;
@@ -222,8 +222,12 @@ find_table(Oid relid, Oid nspid)
 	if (look_at_class(&looked_up))
 		look_at_triggers(&looked_up);
 
-	/* If a relation has changed since the look-up began, the next call looks up again. */
-	looked_up.valid = (started == poser_relation_changes());
+	/*
+	 * If a relation has changed since the look-up began, the next call looks up again.  It
+	 * also does so for a table that is inherited, because there is no invalidation for it
+	 * when it no longer is.
+	 */
+	looked_up.valid = (started == poser_relation_changes() && !looked_up.inherits);
 	if (table == NULL)
 		table = hash_search(serve_tables, &relid, HASH_ENTER, NULL);
 	else
@@ -258,6 +262,7 @@ look_at_tree(ServeLook *look, Oid root, Oid nspid, const Bitmapset *key)
 
 		CHECK_FOR_INTERRUPTS();
 		add_table_xids(look, table);
+		look->transient |= table->inherits;
 		/* for the child, the rows of an older file matter; a parent that is not seen has no row in the view */
 		if (key == NULL && table->relkind == RELKIND_RELATION)
 			look->files = list_append_unique_oid(look->files, table->file_xid);
@@ -283,7 +288,7 @@ open_unless_locked(ServeLook *look, Oid relid)
 
 	if (!ConditionalLockRelationOid(relid, AccessShareLock))
 	{
-		look->locked = true;
+		look->transient = true;
 		return NULL;
 	}
 	rel = try_relation_open(relid, NoLock);
@@ -482,6 +487,7 @@ look_at_bookkeeping(ServeLook *look, Oid relid, Oid nspid)
 	has_policies = ((Form_pg_class) GETSTRUCT(tuple))->relrowsecurity;
 	ReleaseSysCache(tuple);
 	look->files = list_append_unique_oid(look->files, table->file_xid);
+	look->transient |= table->inherits;
 	return table->relkind == RELKIND_RELATION && table->is_permanent && !table->is_partition && !table->inherits && !has_policies;
 }
 
@@ -511,7 +517,8 @@ look(ServeLook *look, ServeView *view)
 	if (of->parent != of->child)
 		result = look_at_tree(look, of->parent, view->nspid, key) && result;
 	look->relids = list_concat(look->relids, look->tables);
-	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of);
+	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of) &&
+		   poser_maintained_row_matches(of);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */
@@ -575,7 +582,7 @@ find_view(Oid query, Oid nspid, Snapshot snapshot)
 	MemoryContextDelete(context);
 
 	/* If a relation has changed since the look-up began, the next call looks up again. */
-	looked_up.valid = (started == poser_relation_changes() && !found.locked);
+	looked_up.valid = (started == poser_relation_changes() && !found.transient);
 	if (view != NULL)
 		MemoryContextDelete(view->context);
 	else

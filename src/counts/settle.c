@@ -399,7 +399,7 @@ reset_table(CountWriter *writer, CountTable *table)
 {
 	TableScanDesc scan = table_beginscan(table->rel, SnapshotSelf, 0, NULL, SO_NONE);
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, table->found))
+	while (table_scan_getnextslot(scan, ForwardScanDirection, poser_count_found_slot(table)))
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (poser_count_found_is_delta(table) ? !poser_count_delete_row(table) : !reset_found_row(writer))
@@ -434,7 +434,7 @@ poser_count_end_all(CountWriter *writer)
 	CountTable *settled = &writer->settled;
 	TableScanDesc scan = table_beginscan(settled->rel, SnapshotSelf, 0, NULL, SO_NONE);
 
-	while (table_scan_getnextslot(scan, ForwardScanDirection, settled->found))
+	while (table_scan_getnextslot(scan, ForwardScanDirection, poser_count_found_slot(settled)))
 	{
 		const Datum *keys = poser_count_found_keys(settled);
 

@@ -25,7 +25,7 @@ is_foreign_key(const PoserViewForm *form, const ForeignKeyCacheInfo *fk)
 {
 	int found = 0;
 
-	if (fk->confrelid != form->parent || fk->nkeys != form->nkeys || !fk_is_enforced(fk))
+	if (fk->confrelid != form->parent || fk->nkeys != form->nkeys)
 		return false;
 	for (int i = 0; i < fk->nkeys; i++)
 		for (int j = 0; j < form->nkeys; j++)
@@ -104,14 +104,16 @@ key_problem(const PoserViewForm *form, Relation parent, Relation child, const ch
 {
 	StringInfoData pairs;
 	ListCell *lc;
-	bool found = false;
+	ForeignKeyCacheInfo *found = NULL;
 
 	foreach(lc, RelationGetFKeyList(child))
 	{
-		if (is_foreign_key(form, lfirst(lc)))
-			found = true;
+		ForeignKeyCacheInfo *fk = lfirst(lc);
+
+		if (is_foreign_key(form, fk) && (found == NULL || fk_is_enforced(fk)))
+			found = fk;
 	}
-	if (!found)
+	if (found == NULL)
 	{
 		initStringInfo(&pairs);
 		for (int i = 0; i < form->nkeys; i++)
@@ -122,6 +124,9 @@ key_problem(const PoserViewForm *form, Relation parent, Relation child, const ch
 		*hint = "ON must compare all columns of a foreign key, and no others.";
 		return psprintf("Table \"%s\" has no FOREIGN KEY (%s).", RelationGetRelationName(child), pairs.data);
 	}
+	if (!fk_is_enforced(found))
+		return psprintf("Foreign key \"%s\" of table \"%s\" is not enforced.", get_constraint_name(found->conoid),
+						RelationGetRelationName(child));
 	for (int i = 0; i < form->nkeys; i++)
 		if (!column_is_not_null(RelationGetDescr(parent), form->keys[i].parent))
 		{

@@ -1,5 +1,6 @@
 \set ECHO none
--- For tests of maintained views.
+-- For tests of maintained views.  All is in a schema that the test drops at its end, because
+-- the extension leaves the tables of the counts.
 --
 -- all_views: the maintained views, by the names of the views with their queries.
 -- differences: rows that a maintained view and its query do not have in common, as values
@@ -7,6 +8,10 @@
 -- live: maintained views that do not read what is kept.
 -- check_step(): raises an error if there is a difference, and notes how many views have
 -- been read from what is kept.
+\set QUIET on
+CREATE SCHEMA regress_views;
+GRANT USAGE ON SCHEMA regress_views TO PUBLIC;
+SET search_path = regress_views, public;
 CREATE VIEW all_views AS
 SELECT view.oid::regclass AS view, query.oid::regclass AS query,
        (quote_ident(nspname) || '.' || quote_ident(view.relname || '_maintained'))::regclass AS bookkeeping
@@ -35,7 +40,7 @@ END
 $$;
 CREATE VIEW differences AS SELECT * FROM differences_now() AS difference;
 CREATE VIEW live AS SELECT view FROM all_views WHERE NOT poser_serves(query) ORDER BY view::text;
-CREATE TEMPORARY TABLE checked (served integer, views integer);
+CREATE TEMPORARY TABLE checked (step text, isolation text, served integer, views integer);
 CREATE PROCEDURE check_step(step text) LANGUAGE plpgsql AS $$
 DECLARE
 	found text;
@@ -44,7 +49,8 @@ BEGIN
 	IF found IS NOT NULL THEN
 		RAISE EXCEPTION E'after %\n%', step, found;
 	END IF;
-	INSERT INTO checked SELECT count(*) FILTER (WHERE poser_serves(query)), count(*) FROM all_views;
+	INSERT INTO checked SELECT step, current_setting('transaction_isolation'), count(*) FILTER (WHERE poser_serves(query)), count(*) FROM all_views;
 END
 $$;
+\set QUIET off
 \set ECHO all

@@ -8,7 +8,7 @@
 -- definitions; parent_set, child_set: what makes a key of NEW.n and NEW.p; action: of the
 -- foreign key; partition: of the child; more: what else the tables get.
 CREATE SCHEMA :schema;
-SET search_path = :schema, public;
+SET search_path = :schema, regress_views, public;
 CREATE TABLE parent (n integer, name text, :parent_columns, PRIMARY KEY (:key));
 CREATE TABLE child (id integer PRIMARY KEY, p integer, :child_columns, status text, active boolean NOT NULL DEFAULT true,
 	small smallint, whole integer, large bigint, amount numeric, FOREIGN KEY (:key) REFERENCES parent (:key) :action) :partition;

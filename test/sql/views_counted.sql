@@ -131,10 +131,10 @@ DROP SCHEMA of_numeric CASCADE;
 \i :run
 DROP SCHEMA of_two_integers CASCADE;
 
-CREATE DOMAIN public.positive AS integer CHECK (VALUE > 0);
+CREATE DOMAIN regress_views.positive AS integer CHECK (VALUE > 0);
 \set schema of_domain
-\set parent_columns 'k public.positive'
-\set child_columns 'k public.positive'
+\set parent_columns 'k regress_views.positive'
+\set child_columns 'k regress_views.positive'
 \i :tables
 \i :run
 DROP SCHEMA of_domain CASCADE;
@@ -209,17 +209,22 @@ INSERT INTO steps (statement) VALUES
 \set schema of_deferred
 \set action 'DEFERRABLE INITIALLY DEFERRED'
 \i :tables
+\set ECHO none
+\set QUIET on
+TRUNCATE checked;
 BEGIN;
 SELECT statement, format('CALL check_step(%L)', statement) FROM steps ORDER BY step \gexec
 COMMIT;
 BEGIN ISOLATION LEVEL REPEATABLE READ;
 SELECT statement, format('CALL check_step(%L)', statement) FROM steps ORDER BY step \gexec
 COMMIT;
+\set QUIET off
+\set ECHO all
+SELECT sum(served) AS read_from_what_is_kept, sum(views) AS read FROM checked;
 SELECT k, delta, children, open_amount FROM everything_maintained ORDER BY k;
+DROP SCHEMA of_deferred CASCADE;
 TRUNCATE steps;
 INSERT INTO steps (statement) SELECT statement FROM ordinary_steps ORDER BY step;
-\i :run
-DROP SCHEMA of_deferred CASCADE;
 
 --
 -- Partitions of the child.  One has another layout, and one is partitioned itself.
@@ -240,7 +245,8 @@ DROP SCHEMA of_partitions CASCADE;
 \set more 'SELECT poser_track(\'parent\'), poser_track(\'child\') \\g /dev/null'
 \i :tables
 \i :run
-SELECT * FROM poser_check() WHERE problem NOT LIKE '%without its first version%';
+SELECT * FROM poser_check();
 DROP SCHEMA of_tracked CASCADE;
 
 DROP EXTENSION poser CASCADE;
+DROP SCHEMA regress_views CASCADE;

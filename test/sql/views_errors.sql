@@ -286,3 +286,7 @@ DROP TABLE customer, orders;
 DROP SERVER nowhere;
 DROP FOREIGN DATA WRAPPER nowhere;
 DROP ROLE regress_poser_shop;
+DROP TABLE temporary_parent, temporary_child;
+DROP FUNCTION refusal, refusal_of, is_recent, is_open, whoami;
+DROP COLLATION any_case;
+DROP EXTENSION poser;

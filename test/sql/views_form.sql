@@ -243,8 +243,6 @@ SET extra_float_digits = 0;
 SET intervalstyle = 'sql_standard';
 SET bytea_output = 'escape';
 SET timezone = 'America/New_York';
-SET standard_conforming_strings = off;
-SET escape_string_warning = off;
 SET array_nulls = off;
 SET transform_null_equals = on;
 SET quote_all_identifiers = on;
@@ -268,7 +266,8 @@ SET client_min_messages = warning;
 UPDATE forms SET definition = pg_get_viewdef(beside(view, 'query')) WHERE view = 'moments'::regclass;
 
 -- All views show the rows of their queries: when they read the counts and sums, and when they count.
-SELECT view, problem FROM poser_views WHERE NOT served;
+SELECT view, served, problem FROM poser_views WHERE served IS NOT TRUE;
+SELECT count(*) FROM poser_views;
 SELECT view, differences(view) FROM forms WHERE differences(view) <> 0;
 SET session_replication_role = replica;
 SELECT view, differences(view) FROM forms WHERE differences(view) <> 0;
@@ -300,7 +299,8 @@ UPDATE "Odd Schema"."User" SET "Order" = 1, "Group" = "Group" + 1, "a""b" = 2 WH
 DELETE FROM "Odd Schema"."User" WHERE "Group" = 3;
 INSERT INTO live SELECT 2, i FROM generate_series(1, 5) AS i;
 UPDATE moment SET ts = ts + '1 day', f = 0.1, t = E'a\\b';
-SELECT view, problem FROM poser_views WHERE NOT served;
+SELECT view, served, problem FROM poser_views WHERE served IS NOT TRUE;
+SELECT count(*) FROM poser_views;
 SELECT view, differences(view) FROM forms WHERE differences(view) <> 0;
 SELECT view, poser_recount(view) FROM forms WHERE poser_recount(view) <> 0;
 
@@ -319,3 +319,12 @@ END $$;
 SELECT count(*) FROM forms;
 SELECT relname FROM pg_class WHERE relname ~ '_(query|served|maintained)$' AND relnamespace <> 'pg_catalog'::regnamespace;
 SELECT DISTINCT tgname FROM pg_trigger WHERE tgname ~ '^poser_maintain';
+
+DROP EXTENSION poser;
+DROP TABLE forms, customer, orders, tenant_customer, tenant_order, product, stock, tree, parted_parent, parted_child, number_parent, number_child,
+	text_parent, text_child, domain_parent, domain_child, day_parent, day_child, any_case_parent, any_case_child, c_parent, posix_child,
+	delta, live, moment_parent, moment CASCADE;
+DROP SCHEMA "Odd Schema" CASCADE;
+DROP FUNCTION beside, maintain, differences;
+DROP DOMAIN number, amount;
+DROP COLLATION any_case;

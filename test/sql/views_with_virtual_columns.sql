@@ -51,7 +51,8 @@ ALTER TABLE orders ALTER CONSTRAINT orders_customer_id_fkey NOT ENFORCED;
 SELECT poser_maintain('customer_orders');
 ALTER TABLE orders ALTER CONSTRAINT orders_customer_id_fkey ENFORCED;
 SELECT poser_maintain('customer_orders');
-DROP VIEW customer_orders CASCADE;
+SELECT poser_unmaintain('customer_orders');
+DROP VIEW customer_orders;
 
 -- NOT NULL that is not validated lets rows with NULL be there.
 CREATE TABLE parent (code text UNIQUE);
@@ -74,3 +75,7 @@ SELECT poser_maintain('room_guests');
 CREATE VIEW room_guests_within AS
 SELECT r.id, r.during, sum(b.guests) AS guests FROM room r LEFT JOIN booking b ON b.room = r.id AND b.during <@ r.during GROUP BY r.id, r.during;
 SELECT poser_maintain('room_guests_within');
+
+SELECT poser_unmaintain('counts');
+DROP EXTENSION poser;
+DROP TABLE customer, orders, parent, child, room, booking CASCADE;

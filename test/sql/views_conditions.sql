@@ -1,0 +1,131 @@
+-- Conditions of maintained views: they run as the view's owner, restricted, when rows are
+-- written; their errors; and what changes them.
+
+\set VERBOSITY terse
+SET client_min_messages = warning;
+CREATE EXTENSION poser;
+\getenv test PG_ABS_SRCDIR
+\set tools :test '/include/views.sql'
+\i :tools
+CREATE ROLE regress_poser_owner;
+CREATE ROLE regress_poser_writer;
+CREATE SCHEMA shop AUTHORIZATION regress_poser_owner;
+SET ROLE regress_poser_owner;
+SET search_path = shop, regress_views, public;
+CREATE TYPE state AS ENUM ('open', 'closed');
+CREATE TABLE customer (id integer PRIMARY KEY);
+CREATE TABLE orders (id integer PRIMARY KEY, customer_id integer REFERENCES customer, state state, total numeric, tags text[]);
+-- the function notes the role and the settings that it runs with
+CREATE FUNCTION is_large(total numeric) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	RAISE NOTICE 'is_large(%) runs as % with search_path %', total, current_user, current_setting('search_path');
+	RETURN total > 10;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION is_large FROM PUBLIC;
+CREATE VIEW large_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE is_large(total)) AS large, count(orders.id) AS orders
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id AND orders.state IS DISTINCT FROM 'closed'
+ GROUP BY customer.id;
+CREATE VIEW row_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE orders = ROW(1, 1, 'open', 5, '{a}')::orders) AS the_row,
+       count(orders.id) FILTER (WHERE orders IS NOT NULL) AS complete, count(orders.id) FILTER (WHERE tags[1] = 'a' OR 'b' = ANY (tags)) AS tagged
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+INSERT INTO customer VALUES (1), (2);
+SELECT poser_maintain('large_orders'), poser_maintain('row_orders');
+GRANT USAGE ON SCHEMA shop TO regress_poser_writer;
+GRANT SELECT, INSERT, UPDATE, DELETE ON customer, orders TO regress_poser_writer;
+
+-- A writer with no privilege on the function or the view writes.
+SET ROLE regress_poser_writer;
+SET client_min_messages = notice;
+INSERT INTO shop.orders VALUES (1, 1, 'open', 5, '{a}'), (2, 1, 'open', 50, NULL), (3, 1, 'closed', 500, '{b}'), (4, NULL, 'open', 5000, NULL);
+UPDATE shop.orders SET total = 20, state = 'open' WHERE id IN (1, 3);
+SET client_min_messages = warning;
+SELECT current_user, current_setting('search_path');
+UPDATE shop.orders SET total = 5 WHERE id = 1;
+RESET ROLE;
+SELECT * FROM large_orders ORDER BY id;
+SELECT * FROM row_orders ORDER BY id;
+TABLE differences;
+TABLE live;
+
+-- An error in a condition fails the write, and changes nothing.
+SET ROLE regress_poser_owner;
+CREATE VIEW ratio_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE 100 / total > 10) AS small
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+SELECT poser_maintain('ratio_orders');
+SET ROLE regress_poser_writer;
+INSERT INTO shop.orders VALUES (5, 1, 'open', 1, NULL), (6, 1, 'open', 0, NULL);
+BEGIN;
+SAVEPOINT a;
+UPDATE shop.orders SET total = 0 WHERE id = 1;
+ROLLBACK TO a;
+SELECT current_user;
+INSERT INTO shop.orders VALUES (5, 1, 'open', 1, NULL);
+COMMIT;
+-- a row without a parent is not looked at
+INSERT INTO shop.orders VALUES (6, NULL, 'open', 0, NULL);
+RESET ROLE;
+SELECT * FROM ratio_orders ORDER BY id;
+TABLE differences;
+SET ROLE regress_poser_owner;
+SELECT poser_unmaintain('ratio_orders');
+DROP VIEW ratio_orders;
+
+-- The owner loses the privilege for a function.
+RESET ROLE;
+CREATE FUNCTION shop.is_small(total numeric) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN total < 10;
+SET ROLE regress_poser_owner;
+CREATE VIEW small_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE is_small(total)) AS small
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+SELECT poser_maintain('small_orders');
+INSERT INTO orders VALUES (7, 2, 'open', 7, NULL);
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION shop.is_small FROM PUBLIC;
+INSERT INTO orders VALUES (8, 2, 'open', 8, NULL);
+GRANT EXECUTE ON FUNCTION shop.is_small TO regress_poser_owner;
+SET ROLE regress_poser_writer;
+INSERT INTO shop.orders VALUES (8, 2, 'open', 8, NULL);
+RESET ROLE;
+SELECT * FROM small_orders ORDER BY id;
+TABLE differences;
+-- The planner puts the function's body into the condition.  If it is replaced, the next write
+-- uses the new one; a recount makes the old counts right.
+CREATE OR REPLACE FUNCTION shop.is_small(total numeric) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN total < 8;
+INSERT INTO orders VALUES (9, 2, 'open', 9, NULL), (10, 2, 'open', 1, NULL);
+SELECT * FROM small_orders ORDER BY id;
+SELECT * FROM small_orders_query ORDER BY id;
+SELECT poser_recount('small_orders');
+TABLE differences;
+
+-- Names change: of columns, tables, functions, types.
+ALTER TABLE orders RENAME COLUMN total TO amount;
+ALTER TABLE orders RENAME TO purchase;
+ALTER TABLE customer RENAME COLUMN id TO number;
+ALTER FUNCTION is_large RENAME TO is_big;
+ALTER TYPE state RENAME TO status;
+ALTER TYPE status RENAME VALUE 'closed' TO 'done';
+ALTER SCHEMA shop RENAME TO store;
+SET search_path = store, regress_views, public;
+INSERT INTO customer VALUES (3);
+INSERT INTO purchase VALUES (11, 3, 'open', 11, '{b}'), (12, 3, 'done', 12, NULL);
+UPDATE customer SET number = 4 WHERE number = 2 AND false;
+SELECT * FROM large_orders ORDER BY id;
+SELECT poser_unmaintain('row_orders');
+DROP VIEW row_orders;
+-- A column is added, one that is not used is dropped, and one in front of the others.
+ALTER TABLE purchase ADD COLUMN remark text DEFAULT 'none';
+ALTER TABLE purchase ADD COLUMN other integer;
+INSERT INTO purchase VALUES (13, 3, 'open', 13, '{b}', 'x', 1);
+ALTER TABLE purchase DROP COLUMN other;
+INSERT INTO purchase VALUES (14, 3, 'open', 14, '{c}', 'x');
+SELECT * FROM large_orders ORDER BY id;
+TABLE differences;
+TABLE live;
+
+DROP EXTENSION poser CASCADE;
+DROP SCHEMA store, regress_views CASCADE;
+DROP ROLE regress_poser_owner, regress_poser_writer;
