@@ -306,3 +306,8 @@ SELECT poser_maintain('summary');
 DROP TABLE summary_maintained;
 SELECT poser_maintain('summary');
 TABLE summary;
+SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+DROP SCHEMA elsewhere;
+DROP TABLE customer, orders, client, visit, summary_maintained CASCADE;
+DROP FUNCTION compare(regclass), nothing();

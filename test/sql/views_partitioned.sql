@@ -188,3 +188,8 @@ SELECT view, served FROM poser_views ORDER BY view::text;
 SELECT poser_unmaintain('sales');
 DROP EVENT TRIGGER follow;
 SELECT * FROM triggers;
+SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+DROP TABLE customer, orders, orders_5, log, owner, whole, logs_maintained CASCADE;
+DROP FOREIGN DATA WRAPPER dummy CASCADE;
+DROP FUNCTION compare(regclass);
