@@ -291,3 +291,8 @@ SELECT * FROM compare('customer_orders');
 
 DROP OWNED BY regress_views_reader;
 DROP ROLE regress_views_reader;
+SET client_min_messages = warning;
+DROP EXTENSION poser CASCADE;
+DROP SCHEMA "Odd ""schema""" CASCADE;
+DROP TABLE customer, orders, item, person, region, customer_orders_maintained, before, had CASCADE;
+DROP FUNCTION compare(regclass), about(regclass), instead();
