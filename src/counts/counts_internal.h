@@ -405,6 +405,7 @@ extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
 extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
