@@ -459,7 +459,7 @@ poser_recount(PG_FUNCTION_ARGS)
 {
 	Recount recount = {.nspid = get_func_namespace(fcinfo->flinfo->fn_oid)};
 	Oid target = PG_NARGS() > 0 && !PG_ARGISNULL(0) ? PG_GETARG_OID(0) : InvalidOid;
-	bool components = (OidIsValid(target) && target == get_relname_relid("poser_widget_summary", recount.nspid));
+	bool components = poser_recount_is_components(target, recount.nspid);
 	PoserMaintained maintained;
 
 	PreventCommandIfReadOnly("poser_recount()");

@@ -1,6 +1,7 @@
 -- Maintained views of tables that are written by imports, batches and reverts, and that have
 -- a history.
 
+\set SHOW_CONTEXT never
 CREATE EXTENSION poser;
 CREATE TABLE customer (id int PRIMARY KEY, name varchar(10));
 CREATE TABLE orders (id int PRIMARY KEY, customer_id int REFERENCES customer, status text, total numeric);
