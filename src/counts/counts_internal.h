@@ -22,6 +22,8 @@
  *		maintained_table.c	the maintained views of a table
  *		maintained_row.c	what a row adds to a view
  *		maintain_rows.c		the trigger function
+ *		maintain_triggers.c	the triggers of views, and whether they are there
+ *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
  */
@@ -406,6 +408,7 @@ extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
 extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);

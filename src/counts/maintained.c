@@ -687,6 +687,22 @@ poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
 }
 
 /*
+ * Was the binding of this name made in another database, or in another cluster?  Then what its
+ * arguments say is found by names, and the binding is as it should be if these match.
+ */
+bool
+poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)
+{
+	List *arguments;
+	Oid relid = find_binding(maintained->bookkeeping, binding, &arguments);
+
+	/* that of the query has arguments about the child */
+	if (strcmp(binding, POSER_BINDING_QUERY) == 0)
+		relid = maintained->child;
+	return arguments != NIL && strcmp(linitial(arguments), binding_identity(maintained->bookkeeping, relid)) != 0;
+}
+
+/*
  * A binding of a bookkeeping is not as it should be.  Can changes of the rows of this table
  * have been missed?  The table and its partitions are locked against writers, or the answer
  * can be out of date.

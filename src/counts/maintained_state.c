@@ -394,9 +394,14 @@ add_trigger_problems(Looking *looking, bool bindings_match)
 					without = reported->relid;
 				break;
 			case POSER_TRIGGER_WRONG:
-				/* the arguments of a binding name partitions or columns */
-				if (reported->relid != looking->of->bookkeeping || bindings_match)
+				/* the arguments of these bindings name partitions or columns */
+				if (reported->relid != looking->of->bookkeeping ||
+					(strcmp(reported->name, POSER_BINDING_PARENT) != 0 && strcmp(reported->name, POSER_BINDING_CHILD) != 0 &&
+					 strcmp(reported->name, POSER_BINDING_QUERY) != 0))
 					what = psprintf("trigger %s of %s has been changed", reported->name, relation);
+				else if (bindings_match && !poser_maintained_bound_elsewhere(looking->of, reported->name))
+					what = psprintf("trigger %s of %s does not have the present names, so that the view would count after a restore",
+									reported->name, relation);
 				break;
 			case POSER_TRIGGER_NOT_FIRING:
 				what = psprintf("trigger %s of %s is disabled, or fires in other sessions than it should", reported->name, relation);

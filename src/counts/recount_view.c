@@ -77,7 +77,7 @@ append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
  *		        UNION ALL
  *		        SELECT counted.key1, counted.amount1, 0, 0, 0, 0
  *		          FROM (SELECT child.customer_id AS key1, count(child.id) AS amount1
- *		                  FROM public.orders AS child WHERE child.customer_id IS NOT NULL GROUP BY 1) AS counted
+ *		                  FROM public.orders AS child WHERE child.customer_id IS DISTINCT FROM NULL GROUP BY 1) AS counted
  *		        UNION ALL
  *		        SELECT kept.id, 0, kept.orders, 0, (kept.delta = 0)::int, (kept.delta <> 0)::int
  *		          FROM public.customer_orders_maintained AS kept) AS compared

@@ -290,8 +290,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	check_subqueries(reader, node, where);
 	(void) condition_walker(node, &use);
 	if (use.other)
-		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where,
-								alias_of(reader, reader->child), expression_text(reader, node)),
+		refuse(reader, psprintf("%s uses columns of another table than \"%s\": %s.", where, alias_of(reader, reader->child), expression_text(reader, node)),
 			   psprintf("A condition can use columns of \"%s\" only.", alias_of(reader, reader->child)));
 	if (use.system_column != 0)
 		refuse(reader, psprintf("%s uses a system column: %s.", where, expression_text(reader, node)), NULL);
@@ -409,13 +408,11 @@ read_join(ViewReader *reader)
 			reader->child = left;
 			break;
 		case JOIN_INNER:
-			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by an inner join.", alias_of(reader, left),
-									alias_of(reader, right)),
+			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by an inner join.", alias_of(reader, left), alias_of(reader, right)),
 				   "Use LEFT JOIN. A query over the view can leave out rows whose count is 0.");
 			break;
 		default:
-			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by FULL JOIN.", alias_of(reader, left),
-									alias_of(reader, right)),
+			refuse(reader, psprintf("\"%s\" and \"%s\" are joined by FULL JOIN.", alias_of(reader, left), alias_of(reader, right)),
 				   "Use LEFT JOIN.");
 	}
 	return flatten(reader, join->quals);
@@ -501,13 +498,9 @@ read_key(ViewReader *reader, Node *node)
 	if (!OidIsValid(type->btree_opf) || get_op_opfamily_strategy(key.equality, type->btree_opf) != BTEqualStrategyNumber)
 		return false;
 	if (!OidIsValid(type->eq_opr) || !OidIsValid(type->hash_proc))
-		refuse(reader, psprintf("Column \"%s\" of table \"%s\" has type %s, which has no hash function.",
-								NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel),
-								format_type_be(parent_att->atttypid)), NULL);
+		refuse(reader, psprintf("Column \"%s\" of table \"%s\" has type %s, which has no hash function.", NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel), format_type_be(parent_att->atttypid)), NULL);
 	if (OidIsValid(key.collation) && !same_equality(op->inputcollid, key.collation))
-		refuse(reader, psprintf("ON compares under another collation than that of column \"%s\" of table \"%s\": %s.",
-								NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel),
-								expression_text(reader, node)), NULL);
+		refuse(reader, psprintf("ON compares under another collation than that of column \"%s\" of table \"%s\": %s.", NameStr(parent_att->attname), RelationGetRelationName(reader->parent_rel), expression_text(reader, node)), NULL);
 
 	/* a child's value becomes one of the parent's type, as it does in the comparison */
 	child_type = getBaseType(TupleDescAttr(RelationGetDescr(reader->child_rel), key.child - 1)->atttypid);
@@ -517,8 +510,7 @@ read_key(ViewReader *reader, Node *node)
 	if ((path != COERCION_PATH_RELABELTYPE && path != COERCION_PATH_FUNC) ||
 		(OidIsValid(cast) && cast != key.cast) ||
 		(OidIsValid(key.cast) && (key.cast >= FirstNormalObjectId || get_func_nargs(key.cast) != 1 || func_volatile(key.cast) != PROVOLATILE_IMMUTABLE)))
-		refuse(reader, psprintf("ON compares type %s with type %s: %s.", format_type_be(child_type),
-								format_type_be(key.type), expression_text(reader, node)),
+		refuse(reader, psprintf("ON compares type %s with type %s: %s.", format_type_be(child_type), format_type_be(key.type), expression_text(reader, node)),
 			   "Give both columns the same type.");
 
 	for (int i = 0; i < form->nkeys; i++)
@@ -551,8 +543,7 @@ read_on(ViewReader *reader, Node *node, Node *condition)
 	if (use.other)
 	{
 		if (!read_key(reader, node))
-			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.",
-									expression_text(reader, node)),
+			refuse(reader, psprintf("ON has a condition that does not compare the columns of a foreign key: %s.", expression_text(reader, node)),
 				   psprintf("ON can compare the columns of a foreign key with the key of \"%s\", and have conditions of the row of \"%s\".",
 							alias_of(reader, reader->parent), alias_of(reader, reader->child)));
 		return condition;
@@ -592,8 +583,7 @@ read_groups(ViewReader *reader)
 		Node *node = strip_relabel((Node *) entry->expr);
 
 		if (!is_column(node, reader->parent))
-			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.",
-									alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
+			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.", alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
 				   is_column(node, reader->child) && is_child_key(reader->form, ((Var *) node)->varattno)
 					   ? psprintf("Group by the key of \"%s\", which has the same values.", alias_of(reader, reader->parent))
 					   : NULL);
@@ -601,9 +591,7 @@ read_groups(ViewReader *reader)
 	}
 	for (int i = 0; i < reader->form->nkeys; i++)
 		if (!bms_is_member(reader->form->keys[i].parent, grouped))
-			refuse(reader, psprintf("GROUP BY lacks column \"%s\" of \"%s\", by which ON joins.",
-									get_attname(reader->form->parent, reader->form->keys[i].parent, false),
-									alias_of(reader, reader->parent)),
+			refuse(reader, psprintf("GROUP BY lacks column \"%s\" of \"%s\", by which ON joins.", get_attname(reader->form->parent, reader->form->keys[i].parent, false), alias_of(reader, reader->parent)),
 				   "Group by all columns of the key.");
 }
 
@@ -641,25 +629,21 @@ aggregate_kind(ViewReader *reader, Aggref *aggref, const char *output)
 		case F_SUM_NUMERIC:
 			return POSER_SUM_NUMERIC;
 		case F_COUNT_:
-			refuse(reader, psprintf("Output \"%s\" is count(*). It is 1 for a row of \"%s\" without rows of \"%s\".", output,
-									alias_of(reader, reader->parent), alias_of(reader, reader->child)),
+			refuse(reader, psprintf("Output \"%s\" is count(*). It is 1 for a row of \"%s\" without rows of \"%s\".", output, alias_of(reader, reader->parent), alias_of(reader, reader->child)),
 				   psprintf("Count a column of \"%s\" that is not null.", alias_of(reader, reader->child)));
 			break;
 		case F_SUM_FLOAT4:
 		case F_SUM_FLOAT8:
-			refuse(reader, psprintf("Output \"%s\" is a sum of floating-point numbers: %s. It depends on their order.",
-									output, expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" is a sum of floating-point numbers: %s. It depends on their order.", output, expression_text(reader, (Node *) aggref)),
 				   "Give the column type numeric.");
 			break;
 		case F_SUM_MONEY:
 		case F_SUM_INTERVAL:
-			refuse(reader, psprintf("Output \"%s\" is a sum of type %s: %s.", output, format_type_be(aggref->aggtype),
-									expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" is a sum of type %s: %s.", output, format_type_be(aggref->aggtype), expression_text(reader, (Node *) aggref)),
 				   "sum can be of smallint, integer, bigint and numeric columns.");
 			break;
 		default:
-			refuse(reader, psprintf("Output \"%s\" has an aggregate that cannot be kept: %s.", output,
-									expression_text(reader, (Node *) aggref)),
+			refuse(reader, psprintf("Output \"%s\" has an aggregate that cannot be kept: %s.", output, expression_text(reader, (Node *) aggref)),
 				   aggregate_hint(reader, aggref));
 	}
 	return POSER_COUNT; /* not reached */
@@ -674,28 +658,22 @@ read_aggregate(ViewReader *reader, Aggref *aggref, const char *output)
 	Node *argument;
 
 	if (aggref->aggdistinct != NIL)
-		refuse(reader, psprintf("Output \"%s\" has an aggregate with DISTINCT: %s.", output,
-								expression_text(reader, (Node *) aggref)), NULL);
+		refuse(reader, psprintf("Output \"%s\" has an aggregate with DISTINCT: %s.", output, expression_text(reader, (Node *) aggref)), NULL);
 	if (aggref->aggorder != NIL)
-		refuse(reader, psprintf("Output \"%s\" has an aggregate with ORDER BY: %s.", output,
-								expression_text(reader, (Node *) aggref)),
+		refuse(reader, psprintf("Output \"%s\" has an aggregate with ORDER BY: %s.", output, expression_text(reader, (Node *) aggref)),
 			   "Remove ORDER BY: it changes nothing.");
 	argument = strip_relabel((Node *) linitial_node(TargetEntry, aggref->args)->expr);
 	if (!is_column(argument, reader->child))
 	{
 		bool one = aggregate.kind == POSER_COUNT && (IsA(argument, Const) || is_column(argument, reader->parent));
 
-		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"."
-									: "Output \"%s\" has an aggregate of something else than a column: %s.",
-								output, expression_text(reader, (Node *) aggref),
-								alias_of(reader, reader->parent), alias_of(reader, reader->child)),
+		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"." : "Output \"%s\" has an aggregate of something else than a column: %s.", output, expression_text(reader, (Node *) aggref), alias_of(reader, reader->parent), alias_of(reader, reader->child)),
 			   one ? psprintf("Count a column of \"%s\" that is not null.", alias_of(reader, reader->child))
 				   : psprintf("Use a plain column of \"%s\"; it can be a stored generated column.", alias_of(reader, reader->child)));
 	}
 	aggregate.column = ((Var *) argument)->varattno;
 	if (is_virtual(reader->child_rel, aggregate.column))
-		refuse(reader, psprintf("Output \"%s\" has an aggregate of a virtual generated column: %s.", output,
-								expression_text(reader, (Node *) aggref)),
+		refuse(reader, psprintf("Output \"%s\" has an aggregate of a virtual generated column: %s.", output, expression_text(reader, (Node *) aggref)),
 			   "Use a stored column.");
 	if (aggref->aggfilter != NULL)
 		aggregate.filter = read_condition(reader, (Node *) aggref->aggfilter, psprintf("FILTER of output \"%s\"", output));
@@ -730,8 +708,7 @@ read_coalesce(ViewReader *reader, CoalesceExpr *coalesce, PoserViewOutput *outpu
 			return read_aggregate(reader, linitial(coalesce->args), output->name);
 		}
 	}
-	refuse(reader, psprintf("Output \"%s\" is not COALESCE of an aggregate and a constant of its type: %s.", output->name,
-							expression_text(reader, (Node *) coalesce)),
+	refuse(reader, psprintf("Output \"%s\" is not COALESCE of an aggregate and a constant of its type: %s.", output->name, expression_text(reader, (Node *) coalesce)),
 		   "Compute further expressions in a query over the view.");
 	return 0; /* not reached */
 }
@@ -756,8 +733,7 @@ read_output(ViewReader *reader, TargetEntry *entry)
 	else if (IsA(node, CoalesceExpr) && contain_agg_clause(node))
 		output->aggregate = read_coalesce(reader, (CoalesceExpr *) node, output);
 	else
-		refuse(reader, psprintf("Output \"%s\" is neither a column of \"%s\" nor count or sum: %s.", output->name,
-								alias_of(reader, reader->parent), expression_text(reader, node)),
+		refuse(reader, psprintf("Output \"%s\" is neither a column of \"%s\" nor count or sum: %s.", output->name, alias_of(reader, reader->parent), expression_text(reader, node)),
 			   contain_agg_clause(node)
 				   ? "Compute it in a query over the view, from the counts and sums."
 				   : "Compute it in a query over the view.");
@@ -825,8 +801,7 @@ read_view(Oid view, bool mutable_too)
 
 	form->condition = read_on(&reader, on, NULL);
 	if (form->nkeys == 0)
-		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child),
-								 alias_of(&reader, reader.parent)),
+		refuse(&reader, psprintf("ON does not compare a foreign key of \"%s\" with the key of \"%s\".", alias_of(&reader, reader.child), alias_of(&reader, reader.parent)),
 			   "ON must compare all columns of a foreign key, and no others.");
 	query->targetList = (List *) flatten(&reader, (Node *) query->targetList);
 	read_groups(&reader);

@@ -94,7 +94,6 @@ SQL
 	my $parallel = dumped($source, $role, 'parallel', '-Fd', '-j4');
 	my $schema = dumped($source, $role, 'schema', '--schema-only');
 	my $only_data = dumped($source, $role, 'data', '--data-only');
-	my $parallel_data = dumped($source, $role, 'data in parallel', '-Fd', '-j4', '--data-only');
 	my @sections = map { "--section=$_" } 'pre-data', 'data', 'post-data';
 
 	# Tests of a way: restores one file after the other into a new database.
@@ -110,8 +109,20 @@ SQL
 		}
 		same_contents(view_rows_of($node, 'target'), $rows, "$source: $way: all rows are equal");
 		same_contents(definition_of('target'), $definition, "$source: $way: views and triggers are equal") unless $way =~ /no-|triggers/;
-		lines_as($node, 'target', $by, 'GRANT SELECT ON customer, orders, customer_orders, open_orders, customer_orders_query, open_orders_query TO reader')
-		  if $way =~ /no-privileges/;
+		if ($way =~ /no-privileges/)
+		{
+			# a view that reads as its reader needs the privilege that poser_maintain() has granted
+			lines_as($node, 'target', $by, 'GRANT SELECT ON customer, orders, customer_orders, open_orders, customer_orders_query, open_orders_query TO reader');
+			my @remedies = $node->safe_psql('target', 'SELECT * FROM poser_check()') =~ /: (GRANT SELECT ON .*_served.* TO PUBLIC)$/mg;
+			is(scalar @remedies, 5, "$source: $way: poser_check() says which grants are missing");
+			lines_as($node, 'target', $by, join ';', @remedies);
+		}
+		if ($way =~ /without triggers/)
+		{
+			# each trigger is enabled in the ordinary way afterwards, which does not fire in all sessions
+			like($node->safe_psql('target', 'SELECT * FROM poser_check()'), qr/fires in other sessions than it should/, "$source: $way: poser_check() says it");
+			lines_as($node, 'target', $by, MAINTAIN_VIEWS);
+		}
 		is( lines_as($node, 'target', 'reader', 'SELECT sum(orders) FROM customer_orders; SELECT sum(n) FROM open_orders'),
 			$node->safe_psql('target', 'SELECT sum(orders) FROM customer_orders_query; SELECT sum(n) FROM open_orders_query'),
 			"$source: $way: a reader reads");
@@ -123,7 +134,6 @@ SQL
 	$test->('plain', [ $plain, \@psql ]);
 	$test->('parallel', [ $parallel, \@pg_restore, '-j4' ]);
 	$test->('definitions, then data', [ $schema, \@psql ], [ $only_data, \@psql ]);
-	$test->('definitions, then data in parallel', [ $schema, \@psql ], [ $parallel_data, \@pg_restore, '-j4' ]);
 	$test->('by sections', map { [ $custom, \@pg_restore, $_ ] } @sections);
 	if (!$all)
 	{
@@ -139,21 +149,28 @@ SQL
 	$test->('custom, no-privileges', [ $custom, \@pg_restore, '--no-privileges' ]);
 	$test->('custom, one transaction', [ $custom, \@pg_restore, '--single-transaction' ]);
 	$test->('pre-data, post-data, then data', map { [ $custom, \@pg_restore, $_ ] } @sections[ 0, 2, 1 ]);
-	$test->('pre-data, post-data, then data in parallel', map { [ $custom, \@pg_restore, '-j4', $_ ] } @sections[ 0, 2, 1 ]);
 	$test->('definitions, then data in one transaction', [ $schema, \@psql ], [ $only_data, \@psql, '--single-transaction' ]);
-	$test->('definitions, then INSERTs', [ $schema, \@psql ], [ dumped($source, $role, 'data inserts', '--data-only', '--rows-per-insert=7'), \@psql ]);
+	$test->('definitions, then INSERTs', [ $schema, \@psql ], [ dumped($source, $role, 'data inserts', '--data-only', '--rows-per-insert=1000'), \@psql ]);
 	$test->('definitions, then data with row security', [ $schema, \@psql ],
 		[ dumped($source, $role, 'data rls', '--data-only', '--enable-row-security'), \@psql ]);
-	$test->('definitions, then data without triggers', [ $schema, \@psql ],
-		[ dumped($source, $role, 'data disable', '--data-only', '--disable-triggers'), \@psql ]);
-	$test->('definitions, then data without triggers, by pg_restore', [ $schema, \@psql ], [ $custom, \@pg_restore, '--data-only', '--disable-triggers' ]);
+	# without the extension's own tables, whose triggers it would enable in the ordinary way, too
+	my @disable = ('--data-only', '--disable-triggers', '--exclude-table-data=poser_*');
+	my $disabled = dumped($source, $role, 'disabled', '-Fd', @disable);
+	$test->('definitions, then data without triggers', [ $schema, \@psql ], [ dumped($source, $role, 'data disable', @disable), \@psql ]);
+	$test->('definitions, then data without triggers, by pg_restore', [ $schema, \@psql ], [ $disabled, \@pg_restore, @disable[ 0, 1 ] ]);
+	$test->('definitions, then data without triggers, in parallel', [ $schema, \@psql ], [ $disabled, \@pg_restore, '-j4', @disable[ 0, 1 ] ]);
 	$test->('definitions, then data by roots', [ $schema, \@psql ],
 		[ dumped($source, $role, 'data roots', '--data-only', '--load-via-partition-root'), \@psql ]);
 
-	# over what is there
+	# over what is there; PostgreSQL itself fails to drop constraints of partitions
 	my $clean = dumped($source, $role, 'clean', '--clean', '--if-exists');
-	$test->('plain, --clean', [ $plain, \@psql ], [ $clean, \@psql ]);
-	$test->('custom, --clean', [ $custom, \@pg_restore ], [ $custom, \@pg_restore, '--clean' ]);
+	new_database('target', $role);
+	restored('target', $role, '--clean', $plain, \@psql);
+	IPC::Run::run([ 'psql', '-Xq', '-d', $node->connstr('target'), '-f', $clean ], '>', '/dev/null', '2>', \my $said);
+	is($said =~ s/^.*ERROR:  cannot drop inherited constraint .*\n//mgr, '', '--clean: restored');
+	same_contents(view_rows_of($node, 'target'), $rows, '--clean: all rows are equal');
+	views_exact($node, 'target', '--clean');
+	views_go_on($node, 'target', '--clean');
 
 	# entry by entry
 	IPC::Run::run([ 'pg_restore', '-l', $custom ], '>', \my $list) or die;
@@ -236,11 +253,11 @@ foreach my $extension ('with the extension', 'where the extension is')
 		my $name = "-t, $what, $extension";
 
 		new_database('target', 'postgres');
-		$node->safe_psql('target', 'CREATE EXTENSION poser') if !@extension;
+		$node->safe_psql('target', 'CREATE DOMAIN money_amount AS numeric(20,4);' . (@extension ? '' : 'CREATE EXTENSION poser'));
 		my $file = dumped('source_of_postgres', 'postgres', $name, @extension, map { ('-t', $_) } @names);
 		# what refers to relations that are not there is not made
 		IPC::Run::run([ 'psql', '-Xq', '-d', $node->connstr('target') . ' user=postgres', '-f', $file ], '>', '/dev/null', '2>', \my $errors);
-		is($errors =~ s/^.*money_amount.*\n//mgr, '', "$name: restored") if $whole;
+		is($errors, '', "$name: restored") if $whole;
 		is($node->safe_psql('target', q{SELECT poser_serves('open_orders_query')}), 't', "$name: the view reads its counts") if $whole;
 		$node->safe_psql('target', $what =~ /child/ ? q{INSERT INTO orders (id, customer_id) VALUES (7000, 7000); DELETE FROM orders WHERE id < 10} : $write);
 		is($node->safe_psql('target', $difference), '', "$name: the view has the rows of its query after a write") if $whole;
