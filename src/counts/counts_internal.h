@@ -22,6 +22,10 @@
  *		maintained_table.c	the maintained views of a table
  *		maintained_row.c	what a row adds to a view
  *		maintain_rows.c		the trigger function
+ *		maintain_triggers.c	the triggers of views, and whether they are there
+ *		serve_view.c		whether a query may read the bookkeeping of a view
+ *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
+ *		maintained_state.c	what is wrong with a view
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -304,6 +308,7 @@ extern void poser_count_apply_changes(CountChanges *changes);
 /* recount.c */
 extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
+extern bool poser_recount_is_components(Oid relid, Oid nspid);
 extern bool poser_recount_owns_components(Oid nspid);
 extern int64 poser_recount_components(PoserProgress *progress, Oid nspid);
 

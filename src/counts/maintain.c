@@ -309,7 +309,7 @@ make_served(PoserMaintain *maintain)
  * without a parent, which a foreign key lets in while it is not checked, become a delta:
  *
  *	INSERT INTO public.customer_orders_maintained (id, delta, orders)
- *	SELECT COALESCE(parent.id, counted.key1), CASE WHEN parent.id IS NULL THEN 1 ELSE 0 END, COALESCE(counted.amount1, 0)
+ *	SELECT COALESCE(parent.id, counted.key1), CASE WHEN parent.id IS NOT DISTINCT FROM NULL THEN 1 ELSE 0 END, COALESCE(counted.amount1, 0)
  *	  FROM public.customer AS parent FULL JOIN (SELECT ...) AS counted ON counted.key1 = parent.id
  */
 static char *
@@ -334,7 +334,7 @@ fill_sql(const PoserMaintain *maintain)
 						 poser_equality(form->keys[i].type), parent);
 	}
 	appendStringInfoString(&into, bookkeeping_column(maintain, form->nkeys + 1));
-	appendStringInfo(&select, "CASE WHEN parent.%s IS NULL THEN 1 ELSE 0 END",
+	appendStringInfo(&select, "CASE WHEN parent.%s IS NOT DISTINCT FROM NULL THEN 1 ELSE 0 END",
 					 quote_identifier(get_attname(form->parent, form->keys[0].parent, false)));
 	for (int i = 0; i < form->naggregates; i++)
 		amounts += poser_view_amounts(form->aggregates[i].kind);

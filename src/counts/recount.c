@@ -329,6 +329,13 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 static const char *const recounted_tables[] = {
 	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 
+/* Is this the view that shows the component counts? */
+bool
+poser_recount_is_components(Oid relid, Oid nspid)
+{
+	return OidIsValid(relid) && relid == get_relname_relid("poser_widget_summary", nspid);
+}
+
 /* Has the current user the rights of the owners of the tables of the component counts? */
 bool
 poser_recount_owns_components(Oid nspid)

@@ -77,7 +77,7 @@ append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
  *		        UNION ALL
  *		        SELECT counted.key1, counted.amount1, 0, 0, 0, 0
  *		          FROM (SELECT child.customer_id AS key1, count(child.id) AS amount1
- *		                  FROM public.orders AS child WHERE child.customer_id IS NOT NULL GROUP BY 1) AS counted
+ *		                  FROM public.orders AS child WHERE child.customer_id IS DISTINCT FROM NULL GROUP BY 1) AS counted
  *		        UNION ALL
  *		        SELECT kept.id, 0, kept.orders, 0, (kept.delta = 0)::int, (kept.delta <> 0)::int
  *		          FROM public.customer_orders_maintained AS kept) AS compared
@@ -459,7 +459,7 @@ poser_recount(PG_FUNCTION_ARGS)
 {
 	Recount recount = {.nspid = get_func_namespace(fcinfo->flinfo->fn_oid)};
 	Oid target = PG_NARGS() > 0 && !PG_ARGISNULL(0) ? PG_GETARG_OID(0) : InvalidOid;
-	bool components = (OidIsValid(target) && target == get_relname_relid("poser_widget_summary", recount.nspid));
+	bool components = poser_recount_is_components(target, recount.nspid);
 	PoserMaintained maintained;
 
 	PreventCommandIfReadOnly("poser_recount()");

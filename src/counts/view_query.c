@@ -442,10 +442,11 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
  *		       count(child.id) AS amount1,
  *		       COALESCE(sum(child.qty), 0) AS amount2, count(child.qty) AS amount3
  *		  FROM public.orders AS child
- *		 WHERE child.customer_id IS NOT NULL
+ *		 WHERE child.customer_id IS DISTINCT FROM NULL
  *		 GROUP BY 1
  *
- * For a sum of numeric values, amounts are as sum.c has them.  The query must be run with
+ * A row with a null in it IS NOT NULL only if it has no null, so a key of a composite type needs
+ * the other words.  For a sum of numeric values, amounts are as sum.c has them.  The query must be run with
  * search_path = pg_catalog, as the owner of the tables.
  */
 char *
@@ -489,7 +490,7 @@ poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 	}
 	appendStringInfo(&sql, "\n  FROM %s AS child", poser_relation_name(form->child));
 	for (int i = 0; i < form->nkeys; i++)
-		appendStringInfo(&sql, "%schild.%s IS NOT NULL", i == 0 ? "\n WHERE " : " AND ", column_name(form->child, form->keys[i].child));
+		appendStringInfo(&sql, "%schild.%s IS DISTINCT FROM NULL", i == 0 ? "\n WHERE " : " AND ", column_name(form->child, form->keys[i].child));
 	if (form->condition != NULL)
 		appendStringInfo(&sql, " AND (%s)", child_expression(form, form->condition));
 	for (int i = 0; i < form->nkeys; i++)
