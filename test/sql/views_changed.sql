@@ -186,7 +186,7 @@ ALTER VIEW summary_served SET (security_invoker);
 SELECT * FROM compare('summary');
 SELECT poser_maintain('summary');
 SELECT * FROM compare('summary');
-CREATE OR REPLACE VIEW summary_served AS SELECT * FROM counts_of_summary;
+CREATE OR REPLACE VIEW summary_served AS SELECT id, change AS delta, orders, total, total_tally FROM counts_of_summary;
 SELECT * FROM compare('summary');
 SELECT poser_maintain('summary');
 SELECT * FROM compare('summary');
@@ -289,6 +289,7 @@ SELECT poser_unmaintain('summary');
 DROP VIEW on_query;
 
 -- the extension
+DROP VIEW triggers;
 DROP EXTENSION poser;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;

@@ -1,0 +1,190 @@
+-- Maintained views of partitioned tables: partitions of all levels, new ones, and such that
+-- are detached, attached or dropped.
+SET client_min_messages = warning;
+CREATE EXTENSION poser;
+RESET client_min_messages;
+CREATE FUNCTION compare(maintained regclass, OUT served boolean, OUT problem text, OUT differences bigint)
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+	query regclass;
+BEGIN
+	SELECT v.query, v.served, v.problem INTO query, served, problem FROM poser_views AS v WHERE v.view = maintained;
+	EXECUTE format('SELECT count(*) FROM (TABLE %1$s EXCEPT TABLE %2$s UNION ALL (TABLE %2$s EXCEPT TABLE %1$s)) AS d',
+				   maintained, query) INTO differences;
+END $$;
+CREATE VIEW triggers AS
+SELECT tgrelid::regclass::text AS relation, string_agg(substr(tgname, 16) || CASE WHEN tgparentid <> 0 THEN ' (cloned)' ELSE '' END || CASE tgenabled WHEN 'O' THEN '' ELSE ' ' || tgenabled::text END, ', ' ORDER BY tgname) AS triggers
+  FROM pg_trigger WHERE tgfoid = 'poser_maintain_rows'::regproc GROUP BY 1 ORDER BY 1;
+
+CREATE TABLE customer (region int, id bigint, PRIMARY KEY (region, id)) PARTITION BY LIST (region);
+CREATE TABLE customer_1 PARTITION OF customer FOR VALUES IN (1);
+CREATE TABLE customer_2 PARTITION OF customer FOR VALUES IN (2) PARTITION BY RANGE (id);
+CREATE TABLE customer_2_low PARTITION OF customer_2 FOR VALUES FROM (0) TO (100);
+CREATE TABLE orders (id bigint, region int, customer_id bigint, at date NOT NULL, total int,
+	FOREIGN KEY (region, customer_id) REFERENCES customer ON DELETE CASCADE) PARTITION BY RANGE (at);
+CREATE TABLE orders_1 PARTITION OF orders FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+-- a partition with its columns in another order
+CREATE TABLE orders_2 (total int, at date NOT NULL, dropped int, customer_id bigint, region int, id bigint) PARTITION BY LIST (region);
+ALTER TABLE orders_2 DROP COLUMN dropped;
+CREATE TABLE orders_2_1 PARTITION OF orders_2 FOR VALUES IN (1);
+ALTER TABLE orders ATTACH PARTITION orders_2 FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+INSERT INTO customer SELECT i % 2 + 1, i FROM generate_series(1, 6) AS i;
+INSERT INTO orders SELECT i, 1, 2 + 2 * (i % 2), '2026-01-20'::date + i, i FROM generate_series(1, 20) AS i;
+CREATE VIEW sales AS
+SELECT c.region, c.id, count(o.id) AS orders, sum(o.total) FILTER (WHERE o.total > 3) AS total
+  FROM customer AS c LEFT JOIN orders AS o ON o.region = c.region AND o.customer_id = c.id GROUP BY c.region, c.id;
+
+SELECT poser_maintain('sales');
+SELECT * FROM triggers;
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+TABLE sales ORDER BY region, id;
+-- writes through the root, a partition, and one of its partitions; rows that move
+INSERT INTO orders VALUES (30, 1, 2, '2026-02-03', 100);
+INSERT INTO orders_2 (id, region, customer_id, at, total) VALUES (31, 1, 2, '2026-02-04', 200);
+INSERT INTO orders_2_1 (id, region, customer_id, at, total) VALUES (32, 1, 4, '2026-02-05', 300);
+UPDATE orders SET at = '2026-01-05' WHERE id = 31;
+UPDATE orders SET total = total + 1, customer_id = 6 WHERE id IN (3, 20);
+DELETE FROM orders_2_1 WHERE id = 19;
+SELECT * FROM compare('sales');
+INSERT INTO customer_2_low VALUES (2, 50);
+INSERT INTO customer_2 VALUES (2, 52);
+UPDATE customer SET region = 1 WHERE id = 52;
+DELETE FROM customer_1 WHERE id = 4;
+SELECT * FROM compare('sales');
+TABLE sales ORDER BY region, id;
+TRUNCATE orders_2_1;
+SELECT * FROM compare('sales');
+
+-- a new partition: the view counts until poser_maintain() is called; nothing is counted again if
+-- nothing was written into it
+CREATE TABLE orders_3 PARTITION OF orders FOR VALUES FROM ('2026-03-01') TO ('2026-04-01');
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+INSERT INTO orders_3 VALUES (40, 1, 2, '2026-03-03', 11);
+SELECT * FROM compare('sales');
+-- one of all levels, and one of the parent
+CREATE TABLE orders_4 PARTITION OF orders FOR VALUES FROM ('2026-04-01') TO ('2026-05-01') PARTITION BY LIST (region);
+CREATE TABLE orders_4_1 PARTITION OF orders_4 FOR VALUES IN (1);
+CREATE TABLE customer_3 PARTITION OF customer FOR VALUES IN (3);
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+INSERT INTO orders_4 VALUES (41, 1, 2, '2026-04-03', 11);
+INSERT INTO customer_3 VALUES (3, 3);
+SELECT * FROM compare('sales');
+-- rows that were written into it meanwhile
+CREATE TABLE orders_5 PARTITION OF orders FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+INSERT INTO orders_5 VALUES (50, 1, 2, '2026-05-03', 11);
+INSERT INTO orders VALUES (51, 1, 2, '2026-05-04', 12);
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+-- rows that are gone again
+CREATE TABLE orders_6 PARTITION OF orders FOR VALUES FROM ('2026-06-01') TO ('2026-07-01');
+INSERT INTO orders VALUES (60, 1, 2, '2026-06-03', 13);
+TRUNCATE orders_6;
+SELECT count(*) FROM orders_6;
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+
+-- a partition is detached
+ALTER TABLE orders DETACH PARTITION orders_5;
+SELECT * FROM compare('sales');
+UPDATE orders_5 SET total = 1000;
+-- and attached: what was written meanwhile was not counted
+ALTER TABLE orders ATTACH PARTITION orders_5 FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+ALTER TABLE orders DETACH PARTITION orders_5;
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+-- the detached table keeps triggers that do nothing
+INSERT INTO orders_5 VALUES (52, 1, 2, '2026-05-05', 13);
+SELECT * FROM triggers WHERE relation = 'orders_5';
+SELECT * FROM compare('sales');
+SELECT poser_unmaintain('orders_5');
+SELECT * FROM triggers WHERE relation = 'orders_5';
+SELECT poser_unmaintain('orders_5');
+SELECT poser_unmaintain('orders_4');
+-- one is dropped
+DROP TABLE orders_3;
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+-- one is renamed
+ALTER TABLE orders_4_1 RENAME TO orders_of_april;
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+
+-- triggers of partitions
+ALTER TABLE orders_1 DISABLE TRIGGER poser_maintain_insert;
+ALTER TABLE customer_2_low DISABLE TRIGGER poser_maintain_row;
+INSERT INTO orders_1 VALUES (70, 1, 2, '2026-01-04', 12);
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+DROP TRIGGER poser_maintain_before ON orders_2_1;
+SELECT poser_maintain('sales');
+DROP TRIGGER poser_maintain_row ON orders;
+SELECT served FROM compare('sales');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+SELECT * FROM triggers WHERE relation LIKE 'orders%';
+
+-- a partition that cannot be watched
+CREATE FOREIGN DATA WRAPPER dummy;
+CREATE SERVER dummy FOREIGN DATA WRAPPER dummy;
+CREATE TABLE log (id int, customer_id int, a int) PARTITION BY LIST (a);
+CREATE TABLE owner (id int PRIMARY KEY);
+CREATE UNLOGGED TABLE log_1 PARTITION OF log FOR VALUES IN (1);
+ALTER TABLE log ADD FOREIGN KEY (customer_id) REFERENCES owner;
+CREATE VIEW logs AS SELECT o.id, count(l.id) AS n FROM owner AS o LEFT JOIN log AS l ON l.customer_id = o.id GROUP BY o.id;
+SELECT poser_maintain('logs');
+DROP TABLE log_1;
+SELECT poser_maintain('logs');
+CREATE UNLOGGED TABLE log_2 PARTITION OF log FOR VALUES IN (2);
+SELECT * FROM compare('logs');
+SELECT poser_maintain('logs');
+DROP TABLE log_2;
+SELECT poser_maintain('logs');
+-- a table that becomes a partition
+CREATE TABLE whole (id int, customer_id int, a int) PARTITION BY LIST (a);
+ALTER TABLE whole ATTACH PARTITION log FOR VALUES IN (1, 2);
+INSERT INTO owner VALUES (1);
+CREATE TABLE log_3 PARTITION OF log FOR VALUES IN (1);
+INSERT INTO whole VALUES (1, 1, 1);
+SELECT * FROM compare('logs');
+SELECT poser_maintain('logs');
+ALTER TABLE whole DETACH PARTITION log;
+SELECT poser_maintain('logs');
+SELECT * FROM compare('logs');
+SELECT poser_unmaintain('logs');
+
+-- poser_follow()
+CREATE EVENT TRIGGER follow ON ddl_command_end WHEN TAG IN ('ALTER TABLE', 'CREATE TABLE', 'CREATE VIEW')
+	EXECUTE FUNCTION poser_follow();
+CREATE TABLE orders_7 PARTITION OF orders FOR VALUES FROM ('2026-07-01') TO ('2026-08-01');
+CREATE TABLE customer_4 PARTITION OF customer FOR VALUES IN (4);
+SELECT * FROM compare('sales');
+ALTER TABLE orders ATTACH PARTITION orders_5 FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+SELECT * FROM compare('sales');
+ALTER TABLE orders DETACH PARTITION orders_5;
+SELECT * FROM compare('sales');
+SELECT poser_maintain('sales');
+ALTER TABLE orders_1 DISABLE TRIGGER poser_maintain_insert;
+CREATE UNLOGGED TABLE orders_8 PARTITION OF orders FOR VALUES FROM ('2026-08-01') TO ('2026-09-01');
+DROP TABLE orders_8;
+CREATE OR REPLACE VIEW sales AS
+SELECT c.region, c.id, count(o.total) AS orders, sum(o.total) FILTER (WHERE o.total > 3) AS total
+  FROM customer AS c LEFT JOIN orders AS o ON o.region = c.region AND o.customer_id = c.id GROUP BY c.region, c.id;
+SELECT * FROM compare('sales');
+CREATE VIEW logs_too AS TABLE logs;
+SELECT poser_maintain('logs', existing => false);
+ALTER TABLE log ADD COLUMN b int;
+SELECT view, served FROM poser_views ORDER BY view::text;
+SELECT poser_unmaintain('sales');
+DROP EVENT TRIGGER follow;
+SELECT * FROM triggers;
