@@ -28,7 +28,6 @@
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
-#include "optimizer/clauses.h"
 #include "optimizer/optimizer.h"
 #include "parser/parse_coerce.h"
 #include "optimizer/tlist.h"
@@ -730,11 +729,11 @@ read_output(ViewReader *reader, TargetEntry *entry)
 		output->parent = ((Var *) strip_relabel(node))->varattno;
 	else if (IsA(node, Aggref))
 		output->aggregate = read_aggregate(reader, (Aggref *) node, output->name);
-	else if (IsA(node, CoalesceExpr) && contain_agg_clause(node))
+	else if (IsA(node, CoalesceExpr) && contain_aggs_of_level(node, 0))
 		output->aggregate = read_coalesce(reader, (CoalesceExpr *) node, output);
 	else
 		refuse(reader, psprintf("Output \"%s\" is neither a column of \"%s\" nor count or sum: %s.", output->name, alias_of(reader, reader->parent), expression_text(reader, node)),
-			   contain_agg_clause(node)
+			   contain_aggs_of_level(node, 0)
 				   ? "Compute it in a query over the view, from the counts and sums."
 				   : "Compute it in a query over the view.");
 }

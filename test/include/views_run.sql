@@ -18,10 +18,6 @@ COMMIT;
 CALL check_step('COMMIT');
 BEGIN ISOLATION LEVEL SERIALIZABLE;
 TABLE steps_and_checks \gexec
-ROLLBACK;
-CALL check_step('ROLLBACK');
-BEGIN ISOLATION LEVEL SERIALIZABLE;
-TABLE steps_and_checks \gexec
 COMMIT;
 CALL check_step('COMMIT');
 DROP VIEW steps_and_checks;
