@@ -173,7 +173,8 @@ sub random_child
 	my ($name, @parents) = @_;
 	my $partitioned = one_of('', '', 'hash', 'list');
 	my %child = (name => $name, partitioned => $partitioned, tree => $partitioned ne 'list' && maybe(0.6),
-		generated => maybe(0.5));
+		# PostgreSQL does not give triggers those of partitions
+		generated => !$partitioned && maybe(0.5));
 
 	$child{links} = [ map { {
 			parent => $_,
