@@ -171,7 +171,7 @@ typedef struct CountChanges
 	PoserCountLock lock; /* called with "lock_arg" before the first change is written */
 	void *lock_arg;
 	MemoryContext home;		   /* the caller's when it began */
-	struct Changed *first;	   /* the first key and its change; used until there is a hash table */
+	Datum *first;			   /* the first key and its change; used until there is a hash table */
 	MemoryContext context;	   /* of the hash table, its keys and its amounts */
 	struct changes_hash *hash; /* NULL until there is a second key */
 	Size limit;				   /* of the context's memory */
