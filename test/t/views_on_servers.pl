@@ -35,7 +35,7 @@ sub start_writers
 
 	return IPC::Run::start(
 		[
-			'pgbench', '--no-vacuum', '-c', 4, '-t', $transactions, '--file', pgbench_file('writers', <<'SQL'), $node->connstr('db')
+			'pgbench', '--no-vacuum', '-c', 4, '-t', $transactions, '--file', pgbench_file('writers', <<'SQL'), $node->connstr('db') . ' application_name=load'
 \set id :client_id * 100 + random(1, 100)
 \set c random(10, 20)
 BEGIN;
@@ -162,7 +162,7 @@ foreach my $round (1 .. 3)
 {
 	my $load = start_writers(100000);
 
-	$node->poll_query_until('db', q{SELECT count(*) > 2 FROM pg_stat_activity WHERE application_name = 'pgbench' AND state <> 'idle'}) or die 'no load';
+	$node->poll_query_until('db', q{SELECT count(*) > 2 FROM pg_stat_activity WHERE application_name = 'load' AND state <> 'idle'}) or die 'no load';
 	$node->safe_psql('db', qq{BEGIN; UPDATE orders SET customer_id = 12, total = $round WHERE id BETWEEN 10 AND 20;
 		INSERT INTO lot VALUES (-$round, 'n', 6, $round); PREPARE TRANSACTION 'crash'});
 	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
