@@ -10,7 +10,7 @@
  * Without an argument, poser_recount() goes through the components and all maintained views
  * of the caller.  Each view is rebuilt in a subtransaction.  A view that cannot be rebuilt
  * becomes a WARNING, because the others shall be right although the owner of one of them has
- * changed something.  An error after which the transaction should be tried again is not
+ * changed or locked something.  An error after which the transaction should be tried again is not
  * caught, and neither is a request to cancel.
  *
  * The invariant: a view that is gone is not rebuilt, because writers no longer count for it.
@@ -401,7 +401,10 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
+		int level = poser_begin_impatience(maintained->bookkeeping);
+
 		recount->wrong += poser_recount_view(&recount->progress, maintained, recount->nspid);
+		AtEOXact_GUC(true, level);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
