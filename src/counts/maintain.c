@@ -253,10 +253,11 @@ no_statistics_sql(const PoserMaintain *maintain)
 }
 
 /*
- * Make the bookkeeping.  A part of each page is left free for the next versions of its rows.
+ * Make the bookkeeping.  A half of each page is left free, so that a statement can replace all rows of
+ * a page once without new entries in the indexes.
  *
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
- *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 70)
+ *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 50)
  *	CREATE INDEX ON public.customer_orders_maintained (id) WHERE delta > 0
  *	CREATE UNIQUE INDEX ON public.customer_orders_maintained (id) WHERE delta = 0
  *
@@ -272,7 +273,7 @@ make_bookkeeping(PoserMaintain *maintain)
 	char *qualified = qualified_name(view, name);
 	StringInfoData key;
 
-	poser_maintain_run(view, psprintf("CREATE TABLE %s (%s) USING heap WITH (fillfactor = 70)", qualified,
+	poser_maintain_run(view, psprintf("CREATE TABLE %s (%s) USING heap WITH (fillfactor = 50)", qualified,
 									  poser_view_columns_sql(maintain->form)));
 	maintain->of.bookkeeping = made_relation(view, name);
 	LockRelationOid(maintain->of.bookkeeping, AccessExclusiveLock);

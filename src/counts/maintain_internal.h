@@ -32,8 +32,8 @@ typedef struct PoserMaintain
 	/* what it has found */
 	PoserMaintained of; /* the view's relations; InvalidOid for those that are not made yet */
 	PoserViewForm *form;
-	List *parents;	/* OIDs of the parent and its partitions, the parent first */
-	List *children; /* the same of the child */
+	List *parents;	 /* OIDs of the parent and its partitions, the parent first */
+	List *children;	 /* the same of the child */
 	List *exclusive; /* tables of both that must be locked exclusively, because a trigger is dropped */
 } PoserMaintain;
 

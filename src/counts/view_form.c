@@ -254,6 +254,17 @@ is_virtual(Relation rel, AttrNumber column)
 }
 
 /*
+ * Is it a generated column of a partitioned table?  The server computes it after it has kept
+ * the row for transition tables, if the row comes through the partitioned table and the columns
+ * of the partition have other numbers.
+ */
+static bool
+is_generated_in_partitions(Relation rel, AttrNumber column)
+{
+	return rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE && TupleDescAttr(RelationGetDescr(rel), column - 1)->attgenerated != '\0';
+}
+
+/*
  * Is an expression mutable?  The planner inserts the defaults of arguments and inlines
  * functions before the test, as for the expression of an index.  It may call immutable
  * functions, so it does this as the view's owner if users have made them.
@@ -299,9 +310,14 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	if (use.system_column != 0)
 		refuse(reader, psprintf("%s uses a system column: %s.", where, expression_text(reader, node)), NULL);
 	while ((column = bms_next_member(use.columns, column)) >= 0)
+	{
 		if (is_virtual(reader->child_rel, column))
 			refuse(reader, psprintf("%s uses a virtual generated column: %s.", where, expression_text(reader, node)),
 				   "Use a stored column, or the column's expression.");
+		if (is_generated_in_partitions(reader->child_rel, column))
+			refuse(reader, psprintf("%s uses a generated column of a partitioned table: %s.", where, expression_text(reader, node)),
+				   "Use the column's expression.");
+	}
 	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
@@ -679,6 +695,9 @@ read_aggregate(ViewReader *reader, Aggref *aggref, const char *output)
 	if (is_virtual(reader->child_rel, aggregate.column))
 		refuse(reader, psprintf("Output \"%s\" has an aggregate of a virtual generated column: %s.", output, expression_text(reader, (Node *) aggref)),
 			   "Use a stored column.");
+	if (is_generated_in_partitions(reader->child_rel, aggregate.column))
+		refuse(reader, psprintf("Output \"%s\" has an aggregate of a generated column of a partitioned table: %s.", output, expression_text(reader, (Node *) aggref)),
+			   "Use an ordinary column.");
 	if (aggref->aggfilter != NULL)
 		aggregate.filter = read_condition(reader, (Node *) aggref->aggfilter, psprintf("FILTER of output \"%s\"", output));
 

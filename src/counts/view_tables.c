@@ -85,13 +85,21 @@ table_problem(Oid root, Oid owner, const char **hint)
 	return NULL;
 }
 
-/* Has a table a column that is computed when it is read?  A condition of the whole row would not see its value. */
+/*
+ * Has a table a column that a condition of the whole row would not see: one that is computed
+ * when it is read, or a generated one of a partitioned table?
+ */
 static bool
-has_virtual_column(Relation rel)
+has_unseen_column(Relation rel)
 {
 	for (int i = 0; i < RelationGetNumberOfAttributes(rel); i++)
-		if (TupleDescAttr(RelationGetDescr(rel), i)->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+	{
+		char generated = TupleDescAttr(RelationGetDescr(rel), i)->attgenerated;
+
+		if (generated == ATTRIBUTE_GENERATED_VIRTUAL ||
+			(generated != '\0' && rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE))
 			return true;
+	}
 	return false;
 }
 
@@ -156,8 +164,8 @@ poser_view_tables_problem(const PoserViewForm *form, const char **hint)
 		result = table_problem(form->child, form->owner, hint);
 	if (result == NULL)
 		result = key_problem(form, parent, child, hint);
-	if (result == NULL && form->whole_row && has_virtual_column(child))
-		result = psprintf("A condition uses the whole row of table \"%s\", which has a virtual generated column.",
+	if (result == NULL && form->whole_row && has_unseen_column(child))
+		result = psprintf("A condition uses the whole row of table \"%s\", which has a generated column that triggers do not see.",
 						  RelationGetRelationName(child));
 	relation_close(child, AccessShareLock);
 	relation_close(parent, AccessShareLock);

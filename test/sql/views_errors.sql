@@ -229,6 +229,12 @@ CREATE TABLE foreign_parted (id int, n int) PARTITION BY LIST (n);
 CREATE FOREIGN TABLE foreign_parted_1 PARTITION OF foreign_parted FOR VALUES IN (1) SERVER nowhere;
 SELECT refusal_of('parent', 'foreign_parted');
 DROP TABLE foreign_parted;
+-- PostgreSQL does not give triggers the generated columns of all rows of partitions
+CREATE TABLE parted_generated (id int REFERENCES parent, n int, twice bigint GENERATED ALWAYS AS (n * 2) STORED) PARTITION BY LIST (n);
+SELECT refusal('SELECT p.id, sum(g.twice) AS x FROM parent p LEFT JOIN parted_generated g ON g.id = p.id GROUP BY p.id');
+SELECT refusal('SELECT p.id, count(g.id) FILTER (WHERE g.twice > 3) AS x FROM parent p LEFT JOIN parted_generated g ON g.id = p.id GROUP BY p.id');
+SELECT refusal('SELECT p.id, count(g.id) FILTER (WHERE g IS NOT NULL) AS x FROM parent p LEFT JOIN parted_generated g ON g.id = p.id GROUP BY p.id');
+DROP TABLE parted_generated;
 -- owners
 CREATE ROLE regress_poser_shop;
 ALTER TABLE child OWNER TO regress_poser_shop;
