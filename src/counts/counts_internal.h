@@ -404,8 +404,11 @@ extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
+extern List *poser_view_uses(Oid view, Oid classid);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
+extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);
+extern void poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
