@@ -256,8 +256,7 @@ typedef struct PoserRun
 /* serve.c */
 extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
 extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
-extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
-extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern bool poser_serve_is_consistent(Snapshot snapshot, const Oid *relids, int n);
 extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);

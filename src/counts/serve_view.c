@@ -663,17 +663,13 @@ poser_view_is_served(Oid query, Oid nspid)
 {
 	Snapshot snapshot = GetActiveSnapshot();
 	const ServeView *view;
-	int decision;
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return false;
 	view = find_view(query, nspid, snapshot);
 	if (view == NULL || !view->complete || !may_see_counts(view))
 		return false;
-	decision = poser_serve_decision(query, snapshot, view->tables, view->num_tables);
-	if (decision < 0)
-		decision = poser_serve_decided(query, snapshot, sees_counted(view, snapshot));
-	return decision > 0;
+	return poser_serve_is_consistent(snapshot, view->tables, view->num_tables) && sees_counted(view, snapshot);
 }
 
 /* The decision for the calling function, the same in all parts of a plan. */
