@@ -61,9 +61,10 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteSupport.h"
+#include "storage/bufmgr.h"
+#include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -493,7 +494,11 @@ has_string(const List *list, const char *string)
 	return false;
 }
 
-/* Was nothing ever written into a table? */
+/*
+ * Was nothing ever written into a table?  Then it has its first file, which is empty.  TRUNCATE
+ * gives it another one.  VACUUM can make the first one empty again, but it leaves a visibility map
+ * and the number of rows.
+ */
 static bool
 has_new_file(Oid relid)
 {
@@ -502,9 +507,9 @@ has_new_file(Oid relid)
 
 	if (rel == NULL)
 		return true;
-	/* TRUNCATE gives a table another file, and without it pages are not taken away where no row was */
 	result = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
-			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid);
+			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid &&
+			  rel->rd_rel->reltuples < 0 && !smgrexists(RelationGetSmgr(rel), VISIBILITYMAP_FORKNUM));
 	relation_close(rel, AccessShareLock);
 	return result;
 }
