@@ -237,7 +237,7 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
-/* Returns the objects of a catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
+/* Returns the objects of this catalog that the query of a view uses, without the view itself, as a list of OIDs. */
 static List *
 query_uses(Oid view, Oid classid)
 {
@@ -264,8 +264,8 @@ query_uses(Oid view, Oid classid)
 }
 
 /*
- * Find the relations of a maintained view by its query, and not by bindings, which somebody may
- * have dropped.  Returns false if the view does not read a bookkeeping.
+ * Find the relations of a maintained view by its query, not by its bindings, which can have been
+ * dropped.  Returns false if the view does not read a bookkeeping.
  */
 static bool
 find_by_query(Oid view, Oid function, PoserMaintained *result)
@@ -323,7 +323,7 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	}
 	if (!found)
 		memset(result, 0, sizeof(PoserMaintained));
-	/* somebody can have dropped a binding */
+	/* a binding can have been dropped */
 	if ((!found || (result->view == relid && (!OidIsValid(result->query) || !OidIsValid(result->served)))) &&
 		get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, &candidate))
 	{
@@ -333,7 +333,7 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	return found;
 }
 
-/* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
+/* Does the view read the bookkeeping?  If not, it was never given the query that does, or a user has replaced it. */
 bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
@@ -341,7 +341,7 @@ poser_maintained_is_switched(const PoserMaintained *maintained)
 		   list_member_oid(query_uses(maintained->view, RelationRelationId), maintained->served);
 }
 
-/* Has the view that shows the bookkeeping the query that Poser gives it?  It is enough to look at what the query uses. */
+/* Does the view that shows the bookkeeping use what the query that Poser gave it uses, and nothing else? */
 bool
 poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid)
 {
@@ -532,8 +532,8 @@ poser_maintained_is_untouched(Oid relid)
 }
 
 /*
- * The partitions of a table are others than those that its binding names.  Can they have
- * rows that were not counted, or lack rows that were?  "arguments" are those of the binding.
+ * The partitions of a table are not those that its binding names.  Can they have rows that were
+ * not counted, or lack rows that were?  "arguments" are those of the binding.
  */
 static bool
 arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
@@ -583,7 +583,7 @@ trigger_arguments(HeapTuple tuple, TupleDesc desc)
 	return result;
 }
 
-/* Find the binding of this name.  Returns the relation behind FROM, or InvalidOid if there is no binding, and its arguments. */
+/* Find a binding.  Returns the relation behind FROM, or InvalidOid if there is no binding.  *arguments gets its arguments. */
 static Oid
 find_binding(Oid bookkeeping, const char *name, List **arguments)
 {
@@ -609,8 +609,8 @@ find_binding(Oid bookkeeping, const char *name, List **arguments)
 }
 
 /*
- * Has a maintained view counted all partitions that its parent and its child have now?  It is
- * so, too, if they are not partitioned.  False if a binding is missing.
+ * Are the partitions that the parent and the child of a maintained view have now those that were
+ * counted?  True if the tables are not partitioned.  False if a binding is missing.
  */
 bool
 poser_maintained_partitions_match(const PoserMaintained *maintained)
@@ -666,8 +666,8 @@ poser_maintained_row_arguments(Oid bookkeeping, Oid child)
 }
 
 /*
- * Does a maintained view whose conditions use the child's row as a whole have counted rows
- * with the columns of now?  It is so, too, if no condition does.  False if the binding is missing.
+ * Were the rows of a maintained view counted with the columns that the child has now?  The answer
+ * is true if no condition uses the child's row as a whole.  False if the binding is missing.
  */
 bool
 poser_maintained_row_matches(const PoserMaintained *maintained)
@@ -692,8 +692,8 @@ poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
 }
 
 /*
- * Was the binding of this name made in another database, or in another cluster?  Then what its
- * arguments say is found by names, and the binding is as it should be if these match.
+ * Was the binding of this name made in another database, or in another cluster?  Then only the
+ * names in its arguments are compared, and the binding is as it should be if they match.
  */
 bool
 poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)

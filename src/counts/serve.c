@@ -46,9 +46,9 @@
 
 /*
  * How much a transaction remembers: command IDs (8 MB for each table of the list below),
- * snapshots (3 MB) and decisions (16 MB).  Nothing is forgotten before the transaction ends, because older snapshots may
- * still be used.  When one of these limits is reached, queries with newer snapshots count
- * the rows.
+ * snapshots (3 MB) and decisions (16 MB).  Nothing is forgotten before the transaction ends,
+ * because older snapshots may still be used.  When one of these limits is reached, queries
+ * with newer snapshots count the rows.
  */
 #define MAX_COMMANDS (64 * 1024 * 1024)
 #define MAX_REPLACEMENTS (256 * 1024)
@@ -499,7 +499,7 @@ poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
 		run->key = key;
 		run->serves = false; /* if deciding raises an error */
 
-		/* a session that holds all locks it needs does not hear of changes otherwise */
+		/* without this, a session that holds all the locks that it needs would not notice changes */
 		AcceptInvalidationMessages();
 	}
 	fcinfo->flinfo->fn_extra = run;
