@@ -66,7 +66,7 @@ DROP TABLE customer;
 DROP VIEW summary_query;
 DROP VIEW summary_served;
 DROP TABLE summary_maintained;
--- the rest goes through
+-- other changes go through
 ALTER TABLE orders DROP COLUMN note, ADD COLUMN vat int DEFAULT 3, ALTER n TYPE bigint;
 ALTER TABLE orders ALTER n SET NOT NULL, ADD CHECK (n > 0), SET (fillfactor = 90);
 ALTER TABLE customer DROP COLUMN name, ADD COLUMN label text;
