@@ -743,6 +743,6 @@ poser_maintained_by(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("counts and sums in table \"%s\" cannot be changed", RelationGetRelationName(rel)),
 				 errdetail("Poser keeps them for a maintained view."),
-				 errhint("poser_recount() makes them right, and poser_unmaintain() removes them.")));
+				 errhint("poser_recount() corrects them, and poser_unmaintain() removes them.")));
 	return PointerGetDatum(NULL);
 }

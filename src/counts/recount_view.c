@@ -415,7 +415,7 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 		if (get_rel_name(maintained->view) != NULL)
 			ereport(WARNING,
 					errcode(error->sqlerrcode),
-					errmsg("view \"%s\" could not be recounted: %s", name, error->message),
+					errmsg("could not recount view \"%s\": %s", name, error->message),
 					error->hint != NULL ? errhint("%s", error->hint) : 0);
 		FreeErrorData(error);
 	}

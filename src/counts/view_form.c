@@ -74,7 +74,7 @@ refuse(ViewReader *reader, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
+			 errmsg("cannot maintain view \"%s\"", RelationGetRelationName(reader->view)),
 			 errdetail_internal("%s", detail),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
@@ -316,7 +316,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
+				 errmsg("cannot maintain view \"%s\"", RelationGetRelationName(reader->view)),
 				 errdetail("%s is not immutable: %s.", where, expression_text(reader, node)),
 				 errhint("A condition must say the same about a row at all times, for all sessions.")));
 	reader->form->runs_code |= use.runs_code;
@@ -864,7 +864,7 @@ poser_view_form(Oid view)
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("view \"%s\" cannot be maintained", get_rel_name(view)),
+				 errmsg("cannot maintain view \"%s\"", get_rel_name(view)),
 				 errdetail_internal("%s", problem),
 				 hint != NULL ? errhint("%s", hint) : 0));
 	return form;
