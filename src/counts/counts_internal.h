@@ -392,7 +392,7 @@ extern void poser_maintained_count(PoserCount *count, const PoserMaintained *mai
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
-extern PoserViewForm *poser_view_form(Oid view);
+extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);

@@ -591,7 +591,7 @@ bookkeeping_fits(const PoserMaintain *maintain)
 static void
 find_tables(PoserMaintain *maintain, Oid query)
 {
-	maintain->form = poser_view_form(query);
+	maintain->form = poser_view_form(query, maintain->view);
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
 	maintain->exclusive = maintain->broken = NIL;
