@@ -608,19 +608,45 @@ poser_maintained_is_prepared(const PoserMaintained *maintained)
 		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
 }
 
-/* Find out what is to be done.  Keeps no locks. */
+/*
+ * Find the relations of the view, and lock them with the weakest lock, so that they are not dropped
+ * while this looks at them.  Returns false if the view is not maintained.  The locks are
+ * added to *locks.
+ */
+static bool
+find_family(PoserMaintain *maintain, PoserLocks *locks)
+{
+	PoserMaintained *of = &maintain->of;
+
+	for (;;)
+	{
+		PoserMaintained before;
+
+		memset(locks, 0, sizeof(PoserLocks));
+		if (!poser_maintained_find(maintain->view, maintain->nspid, of))
+			return false;
+		before = *of;
+		poser_maintain_add_lock(locks, of->view, AccessShareLock);
+		poser_maintain_add_lock(locks, of->query, AccessShareLock);
+		poser_maintain_add_lock(locks, of->served, AccessShareLock);
+		poser_maintain_add_lock(locks, of->bookkeeping, AccessShareLock);
+		poser_maintain_add_lock(locks, of->parent, AccessShareLock);
+		poser_maintain_add_lock(locks, of->child, AccessShareLock);
+		poser_maintain_lock(locks);
+		/* lock, then look */
+		if (poser_maintained_find(maintain->view, maintain->nspid, of) && memcmp(&before, of, sizeof(before)) == 0)
+			return true;
+		poser_maintain_unlock(locks);
+	}
+}
+
+/* Find out what is to be done with a view that is maintained already. */
 static MaintainTask
-look(PoserMaintain *maintain)
+look_at_maintained(PoserMaintain *maintain)
 {
 	const PoserMaintained *of = &maintain->of;
 	bool is_switched;
 
-	check_view(maintain->view);
-	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
-	{
-		find_tables(maintain, maintain->view);
-		return MAKE;
-	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
 	if (!is_switched && !poser_maintained_is_prepared(of))
@@ -640,6 +666,22 @@ look(PoserMaintain *maintain)
 	if (maintain->todo)
 		return REPAIR;
 	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	PoserLocks locks;
+	MaintainTask task = MAKE;
+
+	check_view(maintain->view);
+	if (find_family(maintain, &locks))
+		task = look_at_maintained(maintain);
+	else
+		find_tables(maintain, maintain->view);
+	poser_maintain_unlock(&locks);
+	return task;
 }
 
 /*
@@ -707,8 +749,9 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
-			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
-				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessShareLock);
+			poser_maintain_add_lock(locks, maintain->view,
+									maintain->existing && !poser_maintained_is_switched(&maintain->of) ? AccessExclusiveLock : AccessShareLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
