@@ -594,7 +594,7 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
 	maintain->exclusive = maintain->broken = NIL;
-	maintain->todo = maintain->missed = false;
+	maintain->todo = maintain->missed = maintain->replaced = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
 	maintain->looking = false;
@@ -732,6 +732,13 @@ poser_maintain_unlock(const PoserLocks *locks)
 		UnlockRelationOid(locks->relids[i], locks->modes[i]);
 }
 
+/* Does a repair give the view its query anew? */
+static bool
+switches(const PoserMaintain *maintain, bool is_switched)
+{
+	return is_switched ? maintain->replaced : maintain->existing;
+}
+
 /* Find the locks that a task needs.  Returns the tables that lose their triggers. */
 static List *
 find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
@@ -751,7 +758,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.query, AccessShareLock);
 			poser_maintain_add_lock(locks, maintain->view,
-									maintain->existing && !poser_maintained_is_switched(&maintain->of) ? AccessExclusiveLock : AccessShareLock);
+									switches(maintain, poser_maintained_is_switched(&maintain->of)) ? AccessExclusiveLock : AccessShareLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -857,7 +864,7 @@ repair(PoserMaintain *maintain)
 	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
-	if (!is_switched && maintain->existing)
+	if (switches(maintain, is_switched))
 		switch_view(maintain);
 }
 

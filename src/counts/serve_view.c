@@ -518,7 +518,7 @@ look(ServeLook *look, ServeView *view)
 		result = look_at_tree(look, of->parent, view->nspid, key) && result;
 	look->relids = list_concat(look->relids, look->tables);
 	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of) &&
-		   poser_maintained_row_matches(of);
+		   poser_maintained_query_matches(of);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */
