@@ -608,19 +608,41 @@ poser_maintained_is_prepared(const PoserMaintained *maintained)
 		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
 }
 
-/* Find out what is to be done.  Keeps no locks. */
+/*
+ * Find what belongs to the view, and lock its query, if there is one.  While that is locked,
+ * no other session can drop what was found.  Returns false, without a lock, if the view is not
+ * maintained.
+ */
+static bool
+find_and_lock_query(PoserMaintain *maintain)
+{
+	PoserMaintained *of = &maintain->of;
+
+	check_view(maintain->view);
+	while (poser_maintained_find(maintain->view, maintain->nspid, of))
+	{
+		PoserMaintained found = *of;
+
+		if (!OidIsValid(found.query))
+			return true;
+
+		/* lock, then look: is it still there? */
+		LockRelationOid(found.query, AccessShareLock);
+		if (poser_maintained_find(maintain->view, maintain->nspid, of) && of->query == found.query)
+			return true;
+		UnlockRelationOid(found.query, AccessShareLock);
+		check_view(maintain->view);
+	}
+	return false;
+}
+
+/* As look(), for a view whose query is locked. */
 static MaintainTask
-look(PoserMaintain *maintain)
+look_at_maintained(PoserMaintain *maintain)
 {
 	const PoserMaintained *of = &maintain->of;
 	bool is_switched;
 
-	check_view(maintain->view);
-	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
-	{
-		find_tables(maintain, maintain->view);
-		return MAKE;
-	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
 	if (!is_switched && !poser_maintained_is_prepared(of))
@@ -640,6 +662,25 @@ look(PoserMaintain *maintain)
 	if (maintain->todo)
 		return REPAIR;
 	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	MaintainTask task;
+	Oid query;
+
+	if (!find_and_lock_query(maintain))
+	{
+		find_tables(maintain, maintain->view);
+		return MAKE;
+	}
+	query = maintain->of.query;
+	task = look_at_maintained(maintain);
+	if (OidIsValid(query))
+		UnlockRelationOid(query, AccessShareLock);
+	return task;
 }
 
 /*
