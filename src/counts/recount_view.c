@@ -208,7 +208,7 @@ value_text(PoserViewKind kind, const char *side, int amount, const char *nsp)
 char *
 poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
 {
-	PoserViewForm *form = poser_view_read(maintained->query);
+	PoserViewForm *form = poser_maintained_read(maintained);
 	const char *nsp = quote_identifier(get_namespace_name(nspid));
 	const char *view = quote_literal_cstr(poser_relation_name(maintained->view));
 	int level = poser_maintain_begin_settings();
@@ -331,7 +331,8 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 	/* it may have another owner since the lock */
 	poser_check_owner(maintained.view);
 	poser_check_owner(maintained.bookkeeping);
-	form = poser_view_read(maintained.query);
+	poser_maintained_check_owners(&maintained, true);
+	form = poser_maintained_read(&maintained);
 	poser_maintained_count(&count, &maintained, form);
 
 	/* the comparison runs with the rights of the view's owner, which must see all rows */
@@ -402,7 +403,10 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
+		int level = poser_begin_impatience(maintained->bookkeeping);
+
 		recount->wrong += poser_recount_view(&recount->progress, maintained, recount->nspid);
+		AtEOXact_GUC(true, level);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();

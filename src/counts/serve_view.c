@@ -21,7 +21,9 @@
  *
  * All roles can read customer_orders_served.  So the answer must be false for each user that
  * may not read the same in the view or the tables.  The owner can give the view another query,
- * which shows less.  So the answer is false if the query is not the one that Poser made.
+ * which shows less.  So the answer is false if the query is not the one that Poser made.  A view
+ * can also leave out the key, or a count that the owner has taken out of it.  Then the answer is
+ * false for users that may only read the view.
  *
  * The invariant: while the answer is true for a snapshot, the counts and sums in the
  * bookkeeping that this snapshot sees are those of the rows that it sees.
@@ -91,6 +93,7 @@ typedef struct ServeView
 	bool valid;
 	bool complete; /* the counts are right for a snapshot that sees "xids" and "files" */
 	bool is_invoker;
+	bool shows_all; /* the view shows the key and all that is kept */
 	Oid nspid;
 	Oid owner; /* of the view */
 	PoserMaintained of;
@@ -379,14 +382,17 @@ read_on(Node *on, int parent, Bitmapset **key)
  *	SELECT parent.id, COALESCE(live.orders, settled.orders ...)
  *	  FROM parent LEFT JOIN served AS settled ON ... LEFT JOIN (...) AS unsettled ON ... LEFT JOIN (...) AS live ON ...
  *
- * *key gets the columns of the parent's key.
+ * *key gets the columns of the parent's key.  *shows_all says whether the output has all of these,
+ * and uses all columns of "served" that follow the key and "delta".
  */
 static bool
-is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **key)
+is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **key, bool *shows_all)
 {
 	Node *node;
-	bool has_served = false;
+	int served = 0;
 	int parent;
+	Bitmapset *shown = NULL; /* columns of the parent in the output */
+	Bitmapset *used = NULL;	 /* columns of "served", offset by FirstLowInvalidHeapAttributeNumber */
 	ListCell *lc;
 
 	if (query->commandType != CMD_SELECT || query->hasAggs || query->hasWindowFuncs || query->hasTargetSRFs ||
@@ -417,8 +423,10 @@ is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **k
 			return false;
 		rte = rt_fetch(((RangeTblRef *) join->rarg)->rtindex, query->rtable);
 		if (rte->rtekind == RTE_RELATION && rte->relid == of->served)
-			has_served = true;
+			served = ((RangeTblRef *) join->rarg)->rtindex;
 	}
+	if (served == 0 || *key == NULL)
+		return false;
 
 	/* an output is about the parent or about the counts, not about both */
 	foreach(lc, query->targetList)
@@ -427,8 +435,15 @@ is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **k
 
 		if (bms_is_member(parent, pull_varnos(NULL, expr)) && bms_membership(pull_varnos(NULL, expr)) == BMS_MULTIPLE)
 			return false;
+		if (plain_var(expr) != NULL && plain_var(expr)->varno == parent && plain_var(expr)->varattno > 0)
+			shown = bms_add_member(shown, plain_var(expr)->varattno);
+		pull_varattnos(expr, served, &used);
 	}
-	return has_served && *key != NULL;
+
+	*shows_all = bms_is_subset(*key, shown);
+	for (int i = bms_num_members(*key) + 2; *shows_all && i <= list_length(rt_fetch(served, query->rtable)->eref->colnames); i++)
+		*shows_all = bms_is_member(i - FirstLowInvalidHeapAttributeNumber, used);
+	return true;
 }
 
 /* Look at the view itself.  *key gets the columns of the parent's key. */
@@ -445,7 +460,7 @@ look_at_view(ServeLook *look, ServeView *view, Bitmapset **key)
 	if (result)
 	{
 		view->is_invoker = RelationHasSecurityInvoker(rel);
-		result = is_maintained_query(get_view_query(rel), &view->of, key);
+		result = is_maintained_query(get_view_query(rel), &view->of, key, &view->shows_all);
 	}
 	relation_close(rel, AccessShareLock);
 	add_rule_xids(look, view->of.view);
@@ -637,7 +652,8 @@ may_see_counts(const ServeView *view)
 	if (view->is_invoker)
 		return may_see_tables(view, GetUserId());
 	return may_see_tables(view, view->owner) &&
-		   (pg_class_aclcheck(view->of.view, GetUserId(), ACL_SELECT) == ACLCHECK_OK || may_see_tables(view, GetUserId()));
+		   ((view->shows_all && pg_class_aclcheck(view->of.view, GetUserId(), ACL_SELECT) == ACLCHECK_OK) ||
+			may_see_tables(view, GetUserId()));
 }
 
 /*
@@ -650,17 +666,13 @@ poser_view_is_served(Oid query, Oid nspid)
 {
 	Snapshot snapshot = GetActiveSnapshot();
 	const ServeView *view;
-	int decision;
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return false;
 	view = find_view(query, nspid, snapshot);
 	if (view == NULL || !view->complete || !may_see_counts(view))
 		return false;
-	decision = poser_serve_decision(query, snapshot, view->tables, view->num_tables);
-	if (decision < 0)
-		decision = poser_serve_decided(query, snapshot, sees_counted(view, snapshot));
-	return decision > 0;
+	return poser_serve_is_consistent(snapshot, view->tables, view->num_tables) && sees_counted(view, snapshot);
 }
 
 /* The decision for the calling function, the same in all parts of a plan. */
