@@ -415,9 +415,10 @@ extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
-extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

@@ -595,7 +595,7 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
 	maintain->exclusive = maintain->broken = NIL;
-	maintain->todo = maintain->missed = false;
+	maintain->todo = maintain->missed = maintain->replaced = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
 	maintain->looking = false;
@@ -609,19 +609,45 @@ poser_maintained_is_prepared(const PoserMaintained *maintained)
 		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
 }
 
-/* Find out what is to be done.  Keeps no locks. */
+/*
+ * Find the relations of the view, and lock them with the weakest lock, so that they are not dropped
+ * while this looks at them.  Returns false if the view is not maintained.  The locks are
+ * added to *locks.
+ */
+static bool
+find_family(PoserMaintain *maintain, PoserLocks *locks)
+{
+	PoserMaintained *of = &maintain->of;
+
+	for (;;)
+	{
+		PoserMaintained before;
+
+		memset(locks, 0, sizeof(PoserLocks));
+		if (!poser_maintained_find(maintain->view, maintain->nspid, of))
+			return false;
+		before = *of;
+		poser_maintain_add_lock(locks, of->view, AccessShareLock);
+		poser_maintain_add_lock(locks, of->query, AccessShareLock);
+		poser_maintain_add_lock(locks, of->served, AccessShareLock);
+		poser_maintain_add_lock(locks, of->bookkeeping, AccessShareLock);
+		poser_maintain_add_lock(locks, of->parent, AccessShareLock);
+		poser_maintain_add_lock(locks, of->child, AccessShareLock);
+		poser_maintain_lock(locks);
+		/* lock, then look */
+		if (poser_maintained_find(maintain->view, maintain->nspid, of) && memcmp(&before, of, sizeof(before)) == 0)
+			return true;
+		poser_maintain_unlock(locks);
+	}
+}
+
+/* Find out what is to be done with a view that is maintained already. */
 static MaintainTask
-look(PoserMaintain *maintain)
+look_at_maintained(PoserMaintain *maintain)
 {
 	const PoserMaintained *of = &maintain->of;
 	bool is_switched;
 
-	check_view(maintain->view);
-	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
-	{
-		find_tables(maintain, maintain->view);
-		return MAKE;
-	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
 	if (!is_switched && !poser_have_one_owner(of->bookkeeping, maintain->view))
@@ -653,6 +679,22 @@ look(PoserMaintain *maintain)
 		return DO_NOTHING;
 	poser_maintained_check_owners(of, true);
 	return maintain->todo ? REPAIR : COUNT;
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	PoserLocks locks;
+	MaintainTask task = MAKE;
+
+	check_view(maintain->view);
+	if (find_family(maintain, &locks))
+		task = look_at_maintained(maintain);
+	else
+		find_tables(maintain, maintain->view);
+	poser_maintain_unlock(&locks);
+	return task;
 }
 
 /*
@@ -703,6 +745,13 @@ poser_maintain_unlock(const PoserLocks *locks)
 		UnlockRelationOid(locks->relids[i], locks->modes[i]);
 }
 
+/* Does a repair give the view its query anew? */
+static bool
+switches(const PoserMaintain *maintain, bool is_switched)
+{
+	return is_switched ? maintain->replaced : maintain->existing;
+}
+
 /* Find the locks that a task needs.  Returns the tables that lose their triggers. */
 static List *
 find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
@@ -720,8 +769,9 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
-			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
-				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessShareLock);
+			poser_maintain_add_lock(locks, maintain->view,
+									switches(maintain, poser_maintained_is_switched(&maintain->of)) ? AccessExclusiveLock : AccessShareLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -827,7 +877,7 @@ repair(PoserMaintain *maintain)
 	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
-	if (!is_switched && maintain->existing)
+	if (switches(maintain, is_switched))
 		switch_view(maintain);
 }
 

@@ -375,12 +375,12 @@ poser_maintain_bindings(PoserMaintain *maintain)
 	{
 		const PoserTriggerKind *kind = &binding_triggers[i];
 		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
-		bool is_of_row = relations[i] == maintain->of.query && maintain->form->whole_row;
-		List *arguments = is_of_row ? poser_maintained_row_arguments(bookkeeping, maintain->form->child)
-									: poser_maintained_arguments(bookkeeping, relations[i]);
+		bool is_query = relations[i] == maintain->of.query;
+		List *arguments = is_query ? poser_maintained_query_arguments(&maintain->of, maintain->form->child, maintain->form->whole_row)
+								   : poser_maintained_arguments(bookkeeping, relations[i]);
 		/* without a binding nothing was counted; a binding can also be one for other partitions, or made elsewhere */
-		bool missed = is_of_row ? !poser_maintained_row_matches(&maintain->of)
-								: !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+		bool missed = is_query ? !poser_maintained_query_matches(&maintain->of)
+							   : !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
 		/*
 		 * The arguments that came with a restore are no problem as long as they say what is
@@ -389,7 +389,10 @@ poser_maintain_bindings(PoserMaintain *maintain)
 		if (maintain->report != NULL && !missed && poser_maintained_bound_elsewhere(&maintain->of, kind->name))
 			arguments = poser_maintained_present_arguments(bookkeeping, kind->name);
 		if (!make_trigger(maintain, kind, bookkeeping, arguments, relations[i]) && missed)
+		{
 			maintain->missed = true;
+			maintain->replaced |= is_query;
+		}
 	}
 	for (int i = 0; i < lengthof(guard_triggers); i++)
 		(void) make_trigger(maintain, &guard_triggers[i], maintain->of.bookkeeping, NIL, InvalidOid);

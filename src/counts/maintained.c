@@ -27,11 +27,13 @@
  * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
  * that were never counted, and the view counts.
  *
- * If a condition uses the child's row as a whole, what it says can change with the columns.  Then
- * the binding of the query has arguments:
+ * The owner can replace the query, and if a condition uses the child's row as a whole, what it
+ * says can change with the columns.  So the binding of the query has arguments:
  *
  *	[0]  what identifies the cluster, the database, the bookkeeping and the child
- *	and for each column of the child:
+ *	[1]  the transaction that wrote the query
+ *	[2]  "query"
+ *	and for each column of the child, if a condition uses whole rows:
  *	[1 + 2n]  the transaction that last changed the column's definition
  *	[2 + 2n]  its name and type
  *
@@ -73,6 +75,9 @@
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintained_by);
+
+/* What the binding of the query has as the name of the query itself.  It is the same wherever the query is restored. */
+#define QUERY_ARGUMENT "query"
 
 /* What the bindings are called, and where PoserMaintained has their relations. */
 static const struct
@@ -670,21 +675,38 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 	return true;
 }
 
+/* Returns the transaction that wrote the query of a view; invalid if the view is gone. */
+static TransactionId
+rule_xid(Oid view)
+{
+	HeapTuple tuple = SearchSysCache2(RULERELNAME, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
+	TransactionId result = InvalidTransactionId;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = HeapTupleHeaderGetRawXmin(tuple->t_data);
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 /*
- * Returns the arguments that the binding of the query should have, if a condition uses the
- * child's row as a whole.  Without a lock on the child they can be out of date.
+ * Returns the arguments that the binding of the query should have.  "whole_row" says whether a
+ * condition uses the child's row as a whole.  Without a lock on the query and the child they
+ * can be out of date.
  */
 List *
-poser_maintained_row_arguments(Oid bookkeeping, Oid child)
+poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row)
 {
-	List *result = list_make1(binding_identity(bookkeeping, child));
+	List *result = list_make3(binding_identity(maintained->bookkeeping, child), psprintf("%u", rule_xid(maintained->query)),
+							  QUERY_ARGUMENT);
 	HeapTuple relation = SearchSysCache1(RELOID, ObjectIdGetDatum(child));
 	int ncolumns = 0;
 
 	/* it can be dropped at any time unless the caller has locked it */
 	if (HeapTupleIsValid(relation))
 	{
-		ncolumns = ((Form_pg_class) GETSTRUCT(relation))->relnatts;
+		ncolumns = whole_row ? ((Form_pg_class) GETSTRUCT(relation))->relnatts : 0;
 		ReleaseSysCache(relation);
 	}
 	for (int i = 1; i <= ncolumns; i++)
@@ -708,19 +730,33 @@ poser_maintained_row_arguments(Oid bookkeeping, Oid child)
 }
 
 /*
- * Were the rows of a maintained view counted with the columns that the child has now?  The answer
- * is true if no condition uses the child's row as a whole.  False if the binding is missing.
+ * Has a maintained view counted what its query says now?  It has not if the query was replaced, or
+ * if a condition uses the child's row as a whole and the columns have changed.  False if the
+ * binding is missing.
  */
 bool
-poser_maintained_row_matches(const PoserMaintained *maintained)
+poser_maintained_query_matches(const PoserMaintained *maintained)
 {
 	List *arguments;
 
 	if (find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments) != maintained->query ||
 		!OidIsValid(maintained->query))
 		return false;
-	return arguments == NIL ||
-		   says_what_is_there(arguments, poser_maintained_row_arguments(maintained->bookkeeping, maintained->child));
+	return says_what_is_there(arguments, poser_maintained_query_arguments(maintained, maintained->child, list_length(arguments) > 3));
+}
+
+/* Was the query replaced since its binding was made?  Then the view is not served, and writers need not count. */
+bool
+poser_maintained_query_is_replaced(const PoserMaintained *maintained)
+{
+	List *arguments;
+	List *present;
+
+	(void) find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments);
+	if (list_length(arguments) < 3)
+		return true;
+	present = poser_maintained_query_arguments(maintained, maintained->child, false);
+	return compared_arguments(arguments, present) == 1 && strcmp(lsecond(arguments), lsecond(present)) != 0;
 }
 
 /* Returns the arguments that a binding has, NIL if it is missing. */

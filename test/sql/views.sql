@@ -37,7 +37,9 @@ CREATE TABLE before AS SELECT pg_get_viewdef('customer_orders') AS definition;
 -- a view, and what belongs to it
 SELECT poser_maintain('customer_orders');
 TABLE customer_orders ORDER BY customer_id;
-\d customer_orders_maintained
+SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute WHERE attrelid = 'customer_orders_maintained'::regclass AND attnum > 0 ORDER BY attnum;
+SELECT pg_get_indexdef(indexrelid), indisprimary FROM pg_index WHERE indrelid = 'customer_orders_maintained'::regclass ORDER BY indexrelid::regclass::text;
+SELECT tgenabled, regexp_replace(pg_get_triggerdef(oid), '[0-9.]{2,}', '...', 'g') FROM pg_trigger WHERE tgrelid = 'customer_orders_maintained'::regclass ORDER BY tgname;
 SELECT pg_get_viewdef('customer_orders_query');
 SELECT pg_get_viewdef('customer_orders_served');
 SELECT * FROM triggers WHERE relation <> 'customer_orders_maintained';
