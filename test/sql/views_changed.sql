@@ -234,6 +234,15 @@ CREATE OR REPLACE VIEW summary AS
 SELECT c.id, c.code, count(o.id) AS orders, sum(o.total) AS total FROM customer AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id, c.code;
 SELECT poser_maintain('summary');
 
+-- a binding is for another kind of relation
+DROP TRIGGER poser_maintained_served ON summary_maintained;
+CREATE CONSTRAINT TRIGGER poser_maintained_served AFTER UPDATE OR DELETE ON summary_maintained FROM orders FOR EACH ROW EXECUTE FUNCTION poser_maintained_by();
+DROP TRIGGER poser_maintained_child ON summary_maintained;
+CREATE CONSTRAINT TRIGGER poser_maintained_child AFTER UPDATE OR DELETE ON summary_maintained FROM summary_query FOR EACH ROW EXECUTE FUNCTION poser_maintained_by();
+SELECT * FROM compare('summary');
+SELECT poser_maintain('summary', existing => false);
+SELECT * FROM compare('summary');
+
 -- the bookkeeping is altered: writes say so, and it is made again
 ALTER TABLE summary_maintained ADD COLUMN remark text;
 SELECT * FROM compare('summary');
