@@ -698,6 +698,7 @@ check_repeated_keys(const ServeView *view)
 {
 	PoserMaintained of = view->of;
 	Bitmapset *key = NULL;
+	bool shows_all;
 	StringInfoData columns;
 	int column = -1;
 	int level;
@@ -705,7 +706,7 @@ check_repeated_keys(const ServeView *view)
 	PoserCaller caller;
 	Relation rel = relation_open(of.view, AccessShareLock);
 
-	(void) is_maintained_query(get_view_query(rel), &of, &key);
+	(void) is_maintained_query(get_view_query(rel), &of, &key, &shows_all);
 	relation_close(rel, NoLock);
 	initStringInfo(&columns);
 	while ((column = bms_next_member(key, column)) >= 0)
