@@ -151,7 +151,9 @@ lock_and_check(const PoserCheck *check, Oid bookkeeping, const char *label, bool
 		{
 			poser_check_add(check, label, lfirst(lc));
 		}
-		if (state.described)
+		/* the query's conditions must not run as another role than its owner */
+		if (state.described && poser_have_one_owner(maintained.view, maintained.query) &&
+			poser_have_one_owner(maintained.view, maintained.bookkeeping))
 			check_rows(check, &maintained, label);
 	}
 	SPI_finish();

@@ -171,7 +171,7 @@ typedef struct CountChanges
 	PoserCountLock lock; /* called with "lock_arg" before the first change is written */
 	void *lock_arg;
 	MemoryContext home;		   /* the caller's when it began */
-	struct Changed *first;	   /* the first key and its change; used until there is a hash table */
+	Datum *first;			   /* the first key and its change; used until there is a hash table */
 	MemoryContext context;	   /* of the hash table, its keys and its amounts */
 	struct changes_hash *hash; /* NULL until there is a second key */
 	Size limit;				   /* of the context's memory */
@@ -256,8 +256,7 @@ typedef struct PoserRun
 /* serve.c */
 extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
 extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
-extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
-extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern bool poser_serve_is_consistent(Snapshot snapshot, const Oid *relids, int n);
 extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);
@@ -404,8 +403,11 @@ extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
+extern List *poser_view_uses(Oid view, Oid classid);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
+extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);
+extern void poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);

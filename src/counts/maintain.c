@@ -649,23 +649,35 @@ look_at_maintained(PoserMaintain *maintain)
 
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
+	if (!is_switched && !poser_have_one_owner(of->bookkeeping, maintain->view))
+	{
+		/* another role has bound a table of its own to the view */
+		find_tables(maintain, maintain->view);
+		memset(&maintain->of, 0, sizeof(PoserMaintained));
+		return MAKE;
+	}
 	if (!is_switched && !poser_maintained_is_prepared(of))
 	{
 		/* the user has replaced the query: the new one is the definition */
+		poser_maintained_check_owners(of, true);
 		find_tables(maintain, maintain->view);
 		return MAKE_AGAIN;
 	}
 	find_tables(maintain, of->query);
 	if (!bookkeeping_fits(maintain))
+	{
+		poser_maintained_check_owners(of, true);
 		return MAKE_AGAIN;
+	}
 
 	maintain->looking = true;
 	repair_served(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
-	if (maintain->todo)
-		return REPAIR;
-	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+	if (!maintain->todo && (is_switched || !maintain->existing))
+		return DO_NOTHING;
+	poser_maintained_check_owners(of, true);
+	return maintain->todo ? REPAIR : COUNT;
 }
 
 /* Find out what is to be done.  Keeps no locks. */

@@ -382,8 +382,11 @@ poser_maintain_bindings(PoserMaintain *maintain)
 		bool missed = is_query ? !poser_maintained_query_matches(&maintain->of)
 							   : !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
-		/* the arguments that came with a restore are no problem as long as they say what is there */
-		if (maintain->report != NULL && !missed)
+		/*
+		 * The arguments that came with a restore are no problem as long as they say what is
+		 * there.  Here a renamed partition is one, because the next restore compares names.
+		 */
+		if (maintain->report != NULL && !missed && poser_maintained_bound_elsewhere(&maintain->of, kind->name))
 			arguments = poser_maintained_present_arguments(bookkeeping, kind->name);
 		if (!make_trigger(maintain, kind, bookkeeping, arguments, relations[i]) && missed)
 		{

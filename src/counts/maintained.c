@@ -242,8 +242,8 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 }
 
 /* Returns the objects of a catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
-static List *
-query_uses(Oid view, Oid classid)
+List *
+poser_view_uses(Oid view, Oid classid)
 {
 	Oid rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
 	Relation depend = table_open(DependRelationId, AccessShareLock);
@@ -276,16 +276,19 @@ find_by_query(Oid view, Oid function, PoserMaintained *result)
 {
 	ListCell *lc;
 
-	foreach(lc, query_uses(view, RelationRelationId))
+	foreach(lc, poser_view_uses(view, RelationRelationId))
 	{
 		Oid served = lfirst_oid(lc);
-		List *relations = get_rel_relkind(served) == RELKIND_VIEW ? query_uses(served, RelationRelationId) : NIL;
+		List *relations = get_rel_relkind(served) == RELKIND_VIEW ? poser_view_uses(served, RelationRelationId) : NIL;
 
 		if (list_length(relations) != 2)
 			continue;
 		for (int i = 0; i < 2; i++)
 		{
-			if (get_rel_relkind(list_nth_oid(relations, 1 - i)) != RELKIND_VIEW ||
+			/* a view can read relations of any owner */
+			if (get_rel_relkind(list_nth_oid(relations, 1 - i)) != RELKIND_VIEW || !poser_have_one_owner(view, served) ||
+				!poser_have_one_owner(view, list_nth_oid(relations, i)) ||
+				!poser_have_one_owner(view, list_nth_oid(relations, 1 - i)) ||
 				!describe_bookkeeping(list_nth_oid(relations, i), function, result))
 				continue;
 			result->view = view;
@@ -342,21 +345,60 @@ bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
 	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->served) &&
-		   list_member_oid(query_uses(maintained->view, RelationRelationId), maintained->served);
+		   list_member_oid(poser_view_uses(maintained->view, RelationRelationId), maintained->served);
 }
 
 /* Has the view that shows the bookkeeping the query that Poser gives it?  It is enough to look at what the query uses. */
 bool
 poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid)
 {
-	List *relations = query_uses(maintained->served, RelationRelationId);
-	List *functions = query_uses(maintained->served, ProcedureRelationId);
+	List *relations = poser_view_uses(maintained->served, RelationRelationId);
+	List *functions = poser_view_uses(maintained->served, ProcedureRelationId);
 	Oid argument = REGCLASSOID;
 	Oid serves = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_serves"),
 								 PointerGetDatum(buildoidvector(&argument, 1)), ObjectIdGetDatum(nspid));
 
 	return list_length(relations) == 2 && list_member_oid(relations, maintained->bookkeeping) &&
 		   list_member_oid(relations, maintained->query) && list_length(functions) == 1 && linitial_oid(functions) == serves;
+}
+
+/*
+ * Returns what the query of a maintained view says, as poser_view_read() does.  Raises an error
+ * if its tables are not those that the bindings name: the triggers are on these, and rows of
+ * another table have other columns.
+ */
+PoserViewForm *
+poser_maintained_read(const PoserMaintained *maintained)
+{
+	PoserViewForm *form = poser_view_read(maintained->query);
+
+	if (form->parent != maintained->parent || form->child != maintained->child)
+		ereport(ERROR,
+				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				errmsg("view \"%s\" has other tables", get_rel_name(maintained->query)),
+				errhint("poser_check() says what was changed."));
+	return form;
+}
+
+/*
+ * Raises an error unless the relations of a maintained view have one owner.  A role can bind
+ * relations of another role to its own ones: it needs only the privilege TRIGGER for it.
+ * What Poser does with a relation it does as the relation's owner.  So whoever has the rights
+ * of one owner must not make it do something as another one.
+ */
+void
+poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view)
+{
+	const Oid relids[] = {maintained->query, maintained->served, of_view ? maintained->view : InvalidOid};
+
+	for (int i = 0; i < lengthof(relids); i++)
+		if (OidIsValid(relids[i]) && !poser_have_one_owner(relids[i], maintained->bookkeeping))
+			ereport(ERROR,
+					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+					errmsg("view \"%s\" and table \"%s\" have different owners", get_rel_name(relids[i]),
+						   get_rel_name(maintained->bookkeeping)),
+					errdetail("All relations of a maintained view must have one owner."),
+					errhint("ALTER VIEW ... OWNER TO and ALTER TABLE ... OWNER TO change the owner."));
 }
 
 /*

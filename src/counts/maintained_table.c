@@ -160,7 +160,7 @@ describe_view(PoserTableView *view, Relation rel, const PoserMaintained *maintai
 	PoserViewForm *form;
 
 	MemoryContextSwitchTo(scratch);
-	form = poser_view_read(maintained->query);
+	form = poser_maintained_read(maintained);
 	MemoryContextSwitchTo(context);
 
 	view->relations = *maintained;

@@ -10,7 +10,7 @@
  * Without an argument, poser_recount() goes through the components and all maintained views
  * of the caller.  Each view is rebuilt in a subtransaction.  A view that cannot be rebuilt
  * becomes a WARNING, because the others shall be right although the owner of one of them has
- * changed something.  An error after which the transaction should be tried again is not
+ * changed or locked something.  An error after which the transaction should be tried again is not
  * caught, and neither is a request to cancel.
  *
  * The invariant: a view that is gone is not rebuilt, because writers no longer count for it.
@@ -206,7 +206,7 @@ value_text(PoserViewKind kind, const char *side, int amount, const char *nsp)
 char *
 poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
 {
-	PoserViewForm *form = poser_view_read(maintained->query);
+	PoserViewForm *form = poser_maintained_read(maintained);
 	const char *nsp = quote_identifier(get_namespace_name(nspid));
 	const char *view = quote_literal_cstr(poser_relation_name(maintained->view));
 	int level = poser_maintain_begin_settings();
@@ -329,7 +329,8 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 	/* it may have another owner since the lock */
 	poser_check_owner(maintained.view);
 	poser_check_owner(maintained.bookkeeping);
-	form = poser_view_read(maintained.query);
+	poser_maintained_check_owners(&maintained, true);
+	form = poser_maintained_read(&maintained);
 	poser_maintained_count(&count, &maintained, form);
 
 	/* the comparison runs with the rights of the view's owner, which must see all rows */
@@ -400,7 +401,10 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
+		int level = poser_begin_impatience(maintained->bookkeeping);
+
 		recount->wrong += poser_recount_view(&recount->progress, maintained, recount->nspid);
+		AtEOXact_GUC(true, level);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();

@@ -22,6 +22,8 @@
  * All roles can read customer_orders_served.  So the answer must be false for each user that
  * cannot learn the same from the view or the tables.  A role that owns the view can give
  * it another query, which shows less.  So a query that is not Poser's own gets no counts.
+ * And a view need not show the key, or its owner can have taken a count out of it.  Then users
+ * that may only read the view get no counts, either.
  *
  * If it is false, the view counts, and is right as long as the parent's key is unique.  If it
  * is not any more, and two rows do have the same key, reading raises an error.
@@ -96,6 +98,7 @@ typedef struct ServeView
 	bool complete; /* the counts are right for all who see "xids" and "files" */
 	bool repeats;  /* the view has Poser's query, but two rows of the parent can have the same key */
 	bool is_invoker;
+	bool shows_all; /* the view shows the key and all that is kept */
 	Oid nspid;
 	Oid owner; /* of the view */
 	PoserMaintained of;
@@ -383,14 +386,17 @@ read_on(Node *on, int parent, Bitmapset **key)
  *	SELECT parent.id, COALESCE(live.orders, settled.orders ...)
  *	  FROM parent LEFT JOIN served AS settled ON ... LEFT JOIN (...) AS unsettled ON ... LEFT JOIN (...) AS live ON ...
  *
- * *key gets the columns of the parent's key.
+ * *key gets the columns of the parent's key.  *shows_all says whether the output has all of these,
+ * and uses all columns of "served" that follow the key and "delta".
  */
 static bool
-is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **key)
+is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **key, bool *shows_all)
 {
 	Node *node;
-	bool has_served = false;
+	int served = 0;
 	int parent;
+	Bitmapset *shown = NULL; /* columns of the parent in the output */
+	Bitmapset *used = NULL;	 /* columns of "served", offset by FirstLowInvalidHeapAttributeNumber */
 	ListCell *lc;
 
 	if (query->commandType != CMD_SELECT || query->hasAggs || query->hasWindowFuncs || query->hasTargetSRFs ||
@@ -421,8 +427,10 @@ is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **k
 			return false;
 		rte = rt_fetch(((RangeTblRef *) join->rarg)->rtindex, query->rtable);
 		if (rte->rtekind == RTE_RELATION && rte->relid == of->served)
-			has_served = true;
+			served = ((RangeTblRef *) join->rarg)->rtindex;
 	}
+	if (served == 0 || *key == NULL)
+		return false;
 
 	/* an output is about the parent or about the counts, not about both */
 	foreach(lc, query->targetList)
@@ -431,8 +439,15 @@ is_maintained_query(const Query *query, const PoserMaintained *of, Bitmapset **k
 
 		if (bms_is_member(parent, pull_varnos(NULL, expr)) && bms_membership(pull_varnos(NULL, expr)) == BMS_MULTIPLE)
 			return false;
+		if (plain_var(expr) != NULL && plain_var(expr)->varno == parent && plain_var(expr)->varattno > 0)
+			shown = bms_add_member(shown, plain_var(expr)->varattno);
+		pull_varattnos(expr, served, &used);
 	}
-	return has_served && *key != NULL;
+
+	*shows_all = bms_is_subset(*key, shown);
+	for (int i = bms_num_members(*key) + 2; *shows_all && i <= list_length(rt_fetch(served, query->rtable)->eref->colnames); i++)
+		*shows_all = bms_is_member(i - FirstLowInvalidHeapAttributeNumber, used);
+	return true;
 }
 
 /* Look at the view itself.  *key gets the columns of the parent's key. */
@@ -449,7 +464,7 @@ look_at_view(ServeLook *look, ServeView *view, Bitmapset **key)
 	if (result)
 	{
 		view->is_invoker = RelationHasSecurityInvoker(rel);
-		result = is_maintained_query(get_view_query(rel), &view->of, key);
+		result = is_maintained_query(get_view_query(rel), &view->of, key, &view->shows_all);
 	}
 	relation_close(rel, AccessShareLock);
 	add_rule_xids(look, view->of.view);
@@ -644,7 +659,8 @@ may_see_counts(const ServeView *view)
 	if (view->is_invoker)
 		return may_see_tables(view, GetUserId());
 	return may_see_tables(view, view->owner) &&
-		   (pg_class_aclcheck(view->of.view, GetUserId(), ACL_SELECT) == ACLCHECK_OK || may_see_tables(view, GetUserId()));
+		   ((view->shows_all && pg_class_aclcheck(view->of.view, GetUserId(), ACL_SELECT) == ACLCHECK_OK) ||
+			may_see_tables(view, GetUserId()));
 }
 
 /*
@@ -657,17 +673,13 @@ poser_view_is_served(Oid query, Oid nspid)
 {
 	Snapshot snapshot = GetActiveSnapshot();
 	const ServeView *view;
-	int decision;
 
 	if (SessionReplicationRole == SESSION_REPLICATION_ROLE_REPLICA)
 		return false;
 	view = find_view(query, nspid, snapshot);
 	if (view == NULL || !view->complete || !may_see_counts(view))
 		return false;
-	decision = poser_serve_decision(query, snapshot, view->tables, view->num_tables);
-	if (decision < 0)
-		decision = poser_serve_decided(query, snapshot, sees_counted(view, snapshot));
-	return decision > 0;
+	return poser_serve_is_consistent(snapshot, view->tables, view->num_tables) && sees_counted(view, snapshot);
 }
 
 /*
@@ -684,12 +696,13 @@ check_repeated_keys(const ServeView *view)
 	Bitmapset *key = NULL;
 	StringInfoData columns;
 	int column = -1;
+	bool shows_all;
 	int level;
 	uint64 found;
 	PoserCaller caller;
 	Relation rel = relation_open(of.view, AccessShareLock);
 
-	(void) is_maintained_query(get_view_query(rel), &of, &key);
+	(void) is_maintained_query(get_view_query(rel), &of, &key, &shows_all);
 	relation_close(rel, NoLock);
 	initStringInfo(&columns);
 	while ((column = bms_next_member(key, column)) >= 0)

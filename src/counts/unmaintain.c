@@ -53,11 +53,13 @@ find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 	for (int i = 0; i < 4; i++)
 		if (OidIsValid(relids[i]))
 			poser_check_owner(relids[i]);
+	poser_maintained_check_owners(maintained, false);
 }
 
 /*
  * Returns the tables that need no triggers without this view, with their partitions, as a
- * list of OIDs.  Tables of the list "needed" keep them.
+ * list of OIDs.  Tables of the list "needed" keep them.  So does a table of which the current
+ * user has not the rights of the owner: it was given to another role.
  */
 List *
 poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List *needed)
@@ -68,7 +70,7 @@ poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		if (!OidIsValid(tables[i]) || list_member_oid(needed, tables[i]) ||
-			list_length(poser_maintained_of_table(tables[i], nspid)) > 1)
+			!poser_is_owner(tables[i], GetUserId()) || list_length(poser_maintained_of_table(tables[i], nspid)) > 1)
 			continue;
 		result = list_concat_unique_oid(result, find_all_inheritors(tables[i], NoLock, NULL));
 	}

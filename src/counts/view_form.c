@@ -189,10 +189,15 @@ is_plain_node(Node *node)
 	}
 }
 
+/*
+ * For check_functions_in_node(): can a function run code that users have made?  One of the server
+ * that is not immutable can have it in its argument, as query_to_xml() does.  poser_maintain()
+ * refuses it, but the owner can put it into the query later.
+ */
 static bool
-is_user_function(Oid function, void *context)
+can_run_code(Oid function, void *context)
 {
-	return function >= FirstNormalObjectId;
+	return function >= FirstNormalObjectId || func_volatile(function) != PROVOLATILE_IMMUTABLE;
 }
 
 /* Find out what a condition without subqueries uses. */
@@ -203,7 +208,7 @@ condition_walker(Node *node, void *context)
 
 	if (node == NULL)
 		return false;
-	if (!is_plain_node(node) || check_functions_in_node(node, is_user_function, NULL))
+	if (!is_plain_node(node) || check_functions_in_node(node, can_run_code, NULL))
 		use->runs_code = true;
 	if (IsA(node, Var))
 	{

@@ -40,6 +40,12 @@ UPDATE orders SET region = CASE region WHEN 'north' THEN 'south' ELSE 'north' EN
 TABLE customer_orders ORDER BY id, region;
 SELECT differences();
 
+-- a sum that numeric cannot hold is an error of the write
+INSERT INTO orders VALUES (7, 1, 'north', 1, 1, 9e131071);
+INSERT INTO orders VALUES (8, 1, 'north', 1, 1, 9e131071);
+DELETE FROM orders WHERE id = 7;
+SELECT differences();
+
 -- Children without a parent are in a delta.  It is replaced by each statement, also where its
 -- page is full, and both indexes find its new version.
 BEGIN;

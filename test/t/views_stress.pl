@@ -688,7 +688,8 @@ sub alter
 	my $all = "INSERT INTO $parent->{name} ($keys, name) VALUES "
 	  . join(', ', map { '(' . join(', ', value_of_parent($parent, $_)) . ", 'again')" } 0 .. SHARED - 1)
 	  . " ON CONFLICT DO NOTHING;\n";
-	my $few = statement($slot) . "\n$check";
+	# ALTER TABLE does not wait for deferred triggers
+	my $few = statement($slot) . "\nSET CONSTRAINTS ALL IMMEDIATE;\n$check";
 	my $partition = one_of($name, @{ $child->{partitions} });
 	my $each = sub { my ($function) = @_; return join '', map { "SELECT $function(" . quoted(ident($_->{name})) . ") \\g /dev/null\n" } @views; };
 	my @triggers = some(map { "poser_maintain_$_" } 'before', 'insert', 'update', 'delete', 'truncate');
@@ -725,6 +726,7 @@ SQL
 			$plain ? () : (
 				[ 'disables triggers', '1, 2', <<"SQL" ],
 BEGIN;
+SET CONSTRAINTS ALL IMMEDIATE;
 $disable$check$few$enable@{[ $each->('poser_maintain') ]}@{[ $each->('poser_recount') ]}$check$few$end;
 $check
 SQL
