@@ -16,6 +16,7 @@
  *
  * For maintained views:
  *
+ *		view_tables.c		whether the tables of a view are as they must be
  *		view_form.c			what the query of a view says
  *		view_query.c		the SQL of a view's queries
  *		maintained.c		which relations belong to a maintained view
@@ -26,6 +27,8 @@
  *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
+ *
+ * The files of poser_maintain() and poser_unmaintain() share maintain_internal.h as well.
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -388,7 +391,7 @@ extern void poser_maintained_count(PoserCount *count, const PoserMaintained *mai
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
-extern PoserViewForm *poser_view_form(Oid view);
+extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);

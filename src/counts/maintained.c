@@ -63,9 +63,10 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteSupport.h"
+#include "storage/bufmgr.h"
+#include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -241,7 +242,7 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
-/* Returns the objects of a catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
+/* Returns the objects of this catalog that the query of a view uses, without the view itself, as a list of OIDs. */
 List *
 poser_view_uses(Oid view, Oid classid)
 {
@@ -268,8 +269,8 @@ poser_view_uses(Oid view, Oid classid)
 }
 
 /*
- * Find the relations of a maintained view by its query, and not by bindings, which somebody may
- * have dropped.  Returns false if the view does not read a bookkeeping.
+ * Find the relations of a maintained view by its query, not by its bindings, which can have been
+ * dropped.  Returns false if the view does not read a bookkeeping.
  */
 static bool
 find_by_query(Oid view, Oid function, PoserMaintained *result)
@@ -330,7 +331,7 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	}
 	if (!found)
 		memset(result, 0, sizeof(PoserMaintained));
-	/* somebody can have dropped a binding */
+	/* a binding can have been dropped */
 	if ((!found || (result->view == relid && (!OidIsValid(result->query) || !OidIsValid(result->served)))) &&
 		get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, &candidate))
 	{
@@ -340,7 +341,7 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	return found;
 }
 
-/* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
+/* Does the view read the bookkeeping?  If not, it was never given the query that does, or a user has replaced it. */
 bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
@@ -348,7 +349,7 @@ poser_maintained_is_switched(const PoserMaintained *maintained)
 		   list_member_oid(poser_view_uses(maintained->view, RelationRelationId), maintained->served);
 }
 
-/* Has the view that shows the bookkeeping the query that Poser gives it?  It is enough to look at what the query uses. */
+/* Does the view that shows the bookkeeping use what the query that Poser gave it uses, and nothing else? */
 bool
 poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid)
 {
@@ -540,7 +541,11 @@ has_string(const List *list, const char *string)
 	return false;
 }
 
-/* Was nothing ever written into a table? */
+/*
+ * Was nothing ever written into a table?  Then it has its first file, which is empty.  TRUNCATE
+ * gives it another one.  VACUUM can make the first one empty again, but it leaves a visibility map
+ * and the number of rows.
+ */
 static bool
 has_new_file(Oid relid)
 {
@@ -549,9 +554,9 @@ has_new_file(Oid relid)
 
 	if (rel == NULL)
 		return true;
-	/* TRUNCATE gives a table another file, and without it pages are not taken away where no row was */
 	result = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
-			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid);
+			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid &&
+			  rel->rd_rel->reltuples < 0 && !smgrexists(RelationGetSmgr(rel), VISIBILITYMAP_FORKNUM));
 	relation_close(rel, AccessShareLock);
 	return result;
 }
@@ -574,8 +579,8 @@ poser_maintained_is_untouched(Oid relid)
 }
 
 /*
- * The partitions of a table are others than those that its binding names.  Can they have
- * rows that were not counted, or lack rows that were?  "arguments" are those of the binding.
+ * The partitions of a table are not those that its binding names.  Can they have rows that were
+ * not counted, or lack rows that were?  "arguments" are those of the binding.
  */
 static bool
 arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
@@ -625,7 +630,7 @@ trigger_arguments(HeapTuple tuple, TupleDesc desc)
 	return result;
 }
 
-/* Find the binding of this name.  Returns the relation behind FROM, or InvalidOid if there is no binding, and its arguments. */
+/* Find a binding.  Returns the relation behind FROM, or InvalidOid if there is no binding.  *arguments gets its arguments. */
 static Oid
 find_binding(Oid bookkeeping, const char *name, List **arguments)
 {
@@ -651,8 +656,8 @@ find_binding(Oid bookkeeping, const char *name, List **arguments)
 }
 
 /*
- * Has a maintained view counted all partitions that its parent and its child have now?  It is
- * so, too, if they are not partitioned.  False if a binding is missing.
+ * Are the partitions that the parent and the child of a maintained view have now those that were
+ * counted?  True if the tables are not partitioned.  False if a binding is missing.
  */
 bool
 poser_maintained_partitions_match(const PoserMaintained *maintained)
@@ -765,8 +770,8 @@ poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
 }
 
 /*
- * Was the binding of this name made in another database, or in another cluster?  Then what its
- * arguments say is found by names, and the binding is as it should be if these match.
+ * Was the binding of this name made in another database, or in another cluster?  Then only the
+ * names in its arguments are compared, and the binding is as it should be if they match.
  */
 bool
 poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)
@@ -816,6 +821,6 @@ poser_maintained_by(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("counts and sums in table \"%s\" cannot be changed", RelationGetRelationName(rel)),
 				 errdetail("Poser keeps them for a maintained view."),
-				 errhint("poser_recount() makes them right, and poser_unmaintain() removes them.")));
+				 errhint("poser_recount() corrects them, and poser_unmaintain() removes them.")));
 	return PointerGetDatum(NULL);
 }

@@ -270,7 +270,7 @@ describe_table(Relation rel, Oid nspid)
 		result->nviews++;
 		result->has_child = result->has_child || view->is_child;
 	}
-	/* one that was not described now can be later, so its relations count as well */
+	/* a view that was not described now can be described later, so its relations are watched as well */
 	foreach(lc, found)
 	{
 		PoserMaintained *maintained = lfirst(lc);

@@ -16,14 +16,14 @@
  *
  * Everything that is found in the catalogs is kept until a relcache invalidation of one of the
  * relations.  It is kept for each view, and for each table: a change of one partition does not make
- * the session look at all others again.  A session finds out nothing here that it would wait
- * for: where a relation is locked, the answer is false.
+ * the session look at all others again.  Nothing here waits for a lock: if another transaction
+ * has locked a relation, the answer is false.
  *
  * All roles can read customer_orders_served.  So the answer must be false for each user that
- * cannot learn the same from the view or the tables.  A role that owns the view can give
- * it another query, which shows less.  So a query that is not Poser's own gets no counts.
- * And a view need not show the key, or its owner can have taken a count out of it.  Then users
- * that may only read the view get no counts, either.
+ * may not read the same in the view or the tables.  The owner can give the view another query,
+ * which shows less.  So the answer is false if the query is not the one that Poser made.  A view
+ * need not show the key, or all that is kept.  Then the answer is false for users that may read
+ * only the view.
  *
  * If it is false, the view counts, and is right as long as the parent's key is unique.  If it
  * is not any more, and two rows do have the same key, reading raises an error.
@@ -67,7 +67,7 @@
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
 
-/* More transactions than this have not written the triggers of one table. */
+/* At most so many transactions have written the triggers of one table. */
 #define MAX_TABLE_XIDS 8
 
 /* A description is not used any more after so many transactions, because transaction IDs begin anew. */
@@ -95,7 +95,7 @@ typedef struct ServeView
 {
 	Oid query; /* hash key */
 	bool valid;
-	bool complete; /* the counts are right for all who see "xids" and "files" */
+	bool complete; /* the counts are right for a snapshot that sees "xids" and "files" */
 	bool repeats;  /* the view has Poser's query, but two rows of the parent can have the same key */
 	bool is_invoker;
 	bool shows_all; /* the view shows the key and all that is kept */
@@ -273,7 +273,10 @@ look_at_tree(ServeLook *look, Oid root, Oid nspid, const Bitmapset *key)
 		add_table_xids(look, table);
 		look->transient |= table->inherits;
 		look->inherits |= table->inherits;
-		/* for the child, the rows of an older file matter; a parent that is not seen has no row in the view */
+		/*
+		 * A snapshot that is older than the child's file may see counts, but not the rows in the file.
+		 * A parent that it does not see has no row in the view.
+		 */
 		if (key == NULL && table->relkind == RELKIND_RELATION)
 			look->files = list_append_unique_oid(look->files, table->file_xid);
 		if (!table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
@@ -515,7 +518,7 @@ look_at_bookkeeping(ServeLook *look, Oid relid, Oid nspid)
 
 /*
  * Look at everything that the counts of a view depend on, except snapshot and user.  The
- * relations are added to the list in each case, so that the session hears of their changes.
+ * relations are always added to the list, so that the session notices their changes.
  */
 static bool
 look(ServeLook *look, ServeView *view)
@@ -559,7 +562,7 @@ array_of(const List *list, int *n)
 	return result;
 }
 
-/* Can what was found about a view still be used?  Transaction IDs in it must be comparable with those of the snapshot. */
+/* Can a description still be used?  Its transaction IDs must be comparable with those of the snapshot. */
 static bool
 is_current(const ServeView *view, Oid nspid, Snapshot snapshot)
 {

@@ -77,7 +77,7 @@ poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List
 	return result;
 }
 
-/* Returns the table and its partitions if they have triggers that no maintained view needs any more, otherwise NIL. */
+/* Returns the table and its partitions if they have triggers that no maintained view needs; otherwise NIL. */
 static List *
 idle_tables(Oid relid, Oid nspid)
 {

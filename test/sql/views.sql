@@ -61,7 +61,7 @@ UPDATE orders SET customer_id = 4 WHERE id IN (1, 3);
 TABLE customer_orders ORDER BY customer_id;
 SELECT * FROM compare('customer_orders');
 
--- nobody writes into the bookkeeping; a row that is inserted, as a restore does, is left out
+-- the bookkeeping cannot be changed; a row that is inserted, as in a restore, is left out
 INSERT INTO customer_orders_maintained (id) VALUES (77);
 UPDATE customer_orders_maintained SET orders = 7;
 DELETE FROM customer_orders_maintained;
