@@ -701,7 +701,6 @@ check_repeated_keys(const ServeView *view)
 	bool shows_all;
 	StringInfoData columns;
 	int column = -1;
-	bool shows_all;
 	int level;
 	uint64 found;
 	PoserCaller caller;
