@@ -16,6 +16,7 @@
  *
  * For maintained views:
  *
+ *		view_tables.c		whether the tables of a view are as they must be
  *		view_form.c			what the query of a view says
  *		view_query.c		the SQL of a view's queries
  *		maintained.c		which relations belong to a maintained view
@@ -26,6 +27,8 @@
  *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
+ *
+ * The files of poser_maintain() and poser_unmaintain() share maintain_internal.h as well.
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -171,7 +174,7 @@ typedef struct CountChanges
 	PoserCountLock lock; /* called with "lock_arg" before the first change is written */
 	void *lock_arg;
 	MemoryContext home;		   /* the caller's when it began */
-	struct Changed *first;	   /* the first key and its change; used until there is a hash table */
+	Datum *first;			   /* the first key and its change; used until there is a hash table */
 	MemoryContext context;	   /* of the hash table, its keys and its amounts */
 	struct changes_hash *hash; /* NULL until there is a second key */
 	Size limit;				   /* of the context's memory */
@@ -256,8 +259,7 @@ typedef struct PoserRun
 /* serve.c */
 extern bool poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot);
 extern bool poser_serve_may_see_all(Oid relid, Oid roleid);
-extern int poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n);
-extern bool poser_serve_decided(Oid of, Snapshot snapshot, bool sees);
+extern bool poser_serve_is_consistent(Snapshot snapshot, const Oid *relids, int n);
 extern PoserRun *poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new);
 extern void poser_count_begin_statement(TriggerData *trigdata);
 extern void poser_count_end_statement(TriggerData *trigdata);
@@ -389,7 +391,7 @@ extern void poser_maintained_count(PoserCount *count, const PoserMaintained *mai
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
-extern PoserViewForm *poser_view_form(Oid view);
+extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
@@ -413,9 +415,10 @@ extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
-extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

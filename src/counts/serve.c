@@ -21,17 +21,16 @@
  * poser_count_note_replaced() and poser_count_note_inconsistent().
  *
  * Maintained views ask in the same way, see serve_view.c.  All parts of a query must get the
- * same answer, and a user that has lost its privileges must not get an earlier one.  So
- * there are two kinds of memory.  What a snapshot sees stays the same, so a decision about
- * it is kept until the transaction ends.  A decision for a user is kept for one run of a
- * plan, as long as the plan's state exists: see poser_serve_run().
+ * same answer.  A later query with the same snapshot can get another one: the user may have
+ * lost a privilege, or a table may have been truncated after ROLLBACK TO SAVEPOINT has
+ * released the lock on it.  So a decision is kept for one run of a plan, as long as the
+ * plan's state exists: see poser_serve_run().
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "utils/acl.h"
@@ -45,14 +44,13 @@
 #include "counts/counts_internal.h"
 
 /*
- * How much a transaction remembers: command IDs (8 MB for each table of the list below),
- * snapshots (3 MB) and decisions (16 MB).  Nothing is forgotten before the transaction ends, because older snapshots may
- * still be used.  When one of these limits is reached, queries with newer snapshots count
- * the rows.
+ * How much a transaction remembers: command IDs (8 MB for each table of the list below) and
+ * snapshots (3 MB).  Nothing is forgotten before the transaction ends, because older
+ * snapshots may still be used.  When one of these limits is reached, queries with newer
+ * snapshots count the rows.
  */
 #define MAX_COMMANDS (64 * 1024 * 1024)
 #define MAX_REPLACEMENTS (256 * 1024)
-#define MAX_DECISIONS (256 * 1024)
 #define MAX_MID_STATEMENT_TABLES 8
 
 /*
@@ -104,30 +102,6 @@ static int max_replacements = 0;
  * snapshots of this transaction.
  */
 static CommandId inconsistent_from = InvalidCommandId;
-
-/* What was decided about snapshots in this transaction.  The hash table is in TopMemoryContext. */
-typedef struct Decision
-{
-	PoserServeKey key;
-	bool sees;
-	char status;
-} Decision;
-
-#define SH_PREFIX decisions
-#define SH_ELEMENT_TYPE Decision
-#define SH_KEY_TYPE PoserServeKey
-#define SH_KEY key
-#define SH_HASH_KEY(tb, key) hash_bytes((unsigned char *) &(key), sizeof(PoserServeKey))
-#define SH_EQUAL(tb, a, b) (memcmp(&(a), &(b), sizeof(PoserServeKey)) == 0)
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* The size with which the hash table of decisions begins. */
-#define FEW_DECISIONS 64
-
-static decisions_hash *decisions = NULL;
 
 /* The decisions for all runs; the last run is the first in the list. */
 static PoserRun *runs = NULL;
@@ -263,21 +237,6 @@ poser_count_note_replaced(Snapshot snapshot)
 	last->cid = GetCurrentCommandId(false);
 }
 
-/* Forget all decisions.  A hash table that has become large is freed. */
-static void
-forget_decisions(void)
-{
-	if (decisions == NULL || decisions->members == 0)
-		return;
-	if (decisions->size > 16 * FEW_DECISIONS)
-	{
-		decisions_destroy(decisions);
-		decisions = NULL;
-	}
-	else
-		decisions_reset(decisions);
-}
-
 /*
  * Transaction callback: forget all at its end.  The end of a subtransaction needs no
  * callback here: base/statement.c takes care of the list of statements.  Other entries of a
@@ -299,7 +258,6 @@ end_transaction(XactEvent event, void *arg)
 			replacements = NULL;
 			num_replacements = 0;
 			inconsistent_from = InvalidCommandId;
-			forget_decisions();
 			break;
 		default:
 			break;
@@ -416,39 +374,13 @@ decision_key(Oid of, Snapshot snapshot)
 }
 
 /*
- * What was decided about a snapshot: 1 if the counts agree with the rows that the snapshot
- * sees, 0 if they do not, or if no more decisions can be kept.  Returns -1 if nothing was
- * decided, and the caller must decide and call poser_serve_decided().  "relids" are the
- * tables of the count, sorted by OID.
- */
-int
-poser_serve_decision(Oid of, Snapshot snapshot, const Oid *relids, int n)
-{
-	Decision *decision;
-
-	if (sees_uncounted(snapshot, relids, n))
-		return 0;
-	if (decisions == NULL)
-		decisions = decisions_create(TopMemoryContext, FEW_DECISIONS, NULL);
-	decision = decisions_lookup(decisions, decision_key(of, snapshot));
-	if (decision != NULL)
-		return decision->sees;
-	if (decisions->members >= MAX_DECISIONS || !sees_folded_changes(snapshot))
-		return 0;
-	return -1;
-}
-
-/*
- * Keep a decision about a snapshot.  It stays right, because the rows that a snapshot sees
- * stay the same.
+ * Does the snapshot see no row of this transaction without its count, and no count without
+ * the rows that are counted in it?  "relids" are the tables of the count, sorted by OID.
  */
 bool
-poser_serve_decided(Oid of, Snapshot snapshot, bool sees)
+poser_serve_is_consistent(Snapshot snapshot, const Oid *relids, int n)
 {
-	bool found;
-
-	decisions_insert(decisions, decision_key(of, snapshot), &found)->sees = sees;
-	return sees;
+	return !sees_uncounted(snapshot, relids, n) && sees_folded_changes(snapshot);
 }
 
 /* Memory context callback: the state of a plan is freed. */
@@ -466,7 +398,7 @@ end_run(void *arg)
 /*
  * Returns the decision for the run that the calling function is part of.  If *is_new is true,
  * nothing was decided for the active snapshot, and the caller decides and sets "serves".  "of"
- * is as for poser_serve_decision().
+ * is the child table or the query of a maintained view.
  *
  * A run of a plan is known by the memory context of the functions that it calls.  The
  * snapshot is compared, because PL/pgSQL evaluates simple expressions of several statements
@@ -499,7 +431,7 @@ poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
 		run->key = key;
 		run->serves = false; /* if deciding raises an error */
 
-		/* a session that holds all locks it needs does not hear of changes otherwise */
+		/* without this, a session that holds all the locks that it needs would not notice changes */
 		AcceptInvalidationMessages();
 	}
 	fcinfo->flinfo->fn_extra = run;
@@ -530,7 +462,6 @@ poser_count_serves(FunctionCallInfo fcinfo, Oid parent, Oid child, Oid nspid)
 	PoserRun *run;
 	Snapshot snapshot;
 	bool is_new;
-	int decision;
 
 	if (!ActiveSnapshotSet())
 		return false;
@@ -542,9 +473,7 @@ poser_count_serves(FunctionCallInfo fcinfo, Oid parent, Oid child, Oid nspid)
 	if (!poser_serve_may_see_all(parent, GetUserId()) || !poser_serve_may_see_all(child, GetUserId()))
 		return false;
 	snapshot = GetActiveSnapshot();
-	decision = poser_serve_decision(child, snapshot, relids, lengthof(relids));
-	if (decision < 0)
-		decision = poser_serve_decided(child, snapshot, sees_maintained(parent, child, nspid, snapshot));
-	run->serves = decision > 0;
+	run->serves = poser_serve_is_consistent(snapshot, relids, lengthof(relids)) &&
+				  sees_maintained(parent, child, nspid, snapshot);
 	return run->serves;
 }

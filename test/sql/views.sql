@@ -37,7 +37,9 @@ CREATE TABLE before AS SELECT pg_get_viewdef('customer_orders') AS definition;
 -- a view, and what belongs to it
 SELECT poser_maintain('customer_orders');
 TABLE customer_orders ORDER BY customer_id;
-\d customer_orders_maintained
+SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute WHERE attrelid = 'customer_orders_maintained'::regclass AND attnum > 0 ORDER BY attnum;
+SELECT pg_get_indexdef(indexrelid), indisprimary FROM pg_index WHERE indrelid = 'customer_orders_maintained'::regclass ORDER BY indexrelid::regclass::text;
+SELECT tgenabled, regexp_replace(pg_get_triggerdef(oid), '[0-9.]{2,}', '...', 'g') FROM pg_trigger WHERE tgrelid = 'customer_orders_maintained'::regclass ORDER BY tgname;
 SELECT pg_get_viewdef('customer_orders_query');
 SELECT pg_get_viewdef('customer_orders_served');
 SELECT * FROM triggers WHERE relation <> 'customer_orders_maintained';
@@ -59,7 +61,7 @@ UPDATE orders SET customer_id = 4 WHERE id IN (1, 3);
 TABLE customer_orders ORDER BY customer_id;
 SELECT * FROM compare('customer_orders');
 
--- nobody writes into the bookkeeping; a row that is inserted, as a restore does, is left out
+-- the bookkeeping cannot be changed; a row that is inserted, as in a restore, is left out
 INSERT INTO customer_orders_maintained (id) VALUES (77);
 UPDATE customer_orders_maintained SET orders = 7;
 DELETE FROM customer_orders_maintained;

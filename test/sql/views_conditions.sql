@@ -65,7 +65,7 @@ ROLLBACK TO a;
 SELECT current_user;
 INSERT INTO shop.orders VALUES (5, 1, 'open', 1, NULL);
 COMMIT;
--- a row without a parent is not looked at
+-- a condition is not evaluated for a row with a null in its foreign key
 INSERT INTO shop.orders VALUES (6, NULL, 'open', 0, NULL);
 RESET ROLE;
 SELECT * FROM ratio_orders ORDER BY id;
