@@ -101,7 +101,8 @@ SELECT * FROM small_orders_query ORDER BY id;
 SELECT poser_recount('small_orders');
 TABLE differences;
 
--- The owner can put a function of the server that runs SQL into the query.  It runs as the owner, too.
+-- The owner can put a function of the server that runs SQL into the query.  No other role runs it:
+-- the query is not the one that was counted.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION tell(what text) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
