@@ -32,7 +32,10 @@ poser_trigger_function(const char *name, Oid nspid)
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
 }
 
-/* Returns the triggers of a relation that call this function, as a list of copies of tuples of pg_trigger.  With InvalidOid all triggers. */
+/*
+ * Returns the triggers of a relation that have this name or, if the name is NULL, that call this
+ * function.  The result is a list of copies of tuples of pg_trigger.
+ */
 static List *
 find_triggers(Oid relid, Oid function, const char *name)
 {
@@ -101,9 +104,8 @@ has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
 }
 
 /*
- * Look at a trigger in a tuple of pg_trigger.  "of" is the table of FROM, or InvalidOid.  What
- * a condition says is not compared, nor are the
- * arguments without "compare_arguments".
+ * Look at a trigger in a tuple of pg_trigger.  "of" is the table of FROM, or InvalidOid.  The
+ * text of a condition is not compared.  Arguments are compared only with "compare_arguments".
  */
 PoserTriggerState
 poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)

@@ -25,6 +25,7 @@
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "counts/counts_internal.h"
@@ -75,13 +76,16 @@ poser_count_catalog_init(void)
 
 /*
  * Is the index's predicate "delta > 0", whatever the type of the 0?  The index was made by
- * Poser.  An owner can have made another one.
+ * Poser.  An owner can have made another one.  So the predicate is read as it is stored:
+ * RelationGetIndexPredicate() evaluates what is constant in it, and that would run the
+ * owner's functions as any user.
  */
 static bool
 is_index_of_deltas(Relation index, AttrNumber delta)
 {
-	List *predicate = RelationGetIndexPredicate(index);
-	OpExpr *opr = list_length(predicate) == 1 ? linitial(predicate) : NULL;
+	bool isnull;
+	Datum predicate = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &isnull);
+	OpExpr *opr = isnull ? NULL : stringToNode(TextDatumGetCString(predicate));
 	Var *var;
 	Const *zero;
 
@@ -177,7 +181,7 @@ check_columns(Relation rel, const PoserCount *count)
 		poser_structure_error(rel);
 }
 
-/* Returns the entry of a type in the type cache, with its functions for equality and for hash values, if it has them. */
+/* Returns the type cache's entry of a type, with the functions for equality and for hash values, if it has them. */
 static TypeCacheEntry *
 key_type(Oid type)
 {

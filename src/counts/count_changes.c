@@ -30,18 +30,13 @@
 /* The columns of the sort: the hash value, then the keys, then the amounts. */
 #define SORT_HASH 1
 
-/* The change of one key.  The values of keys that are passed by reference follow the amounts. */
-typedef struct Changed
-{
-	PoserAmount *amounts;
-	Datum keys[FLEXIBLE_ARRAY_MEMBER];
-} Changed;
-
-/* An entry of the hash table. */
+/*
+ * An entry of the hash table.  Its keys are the beginning of a change, see make_change(),
+ * except while the table looks them up.
+ */
 typedef struct Change
 {
-	const Datum *keys; /* those of "changed", or those that are looked up */
-	Changed *changed;
+	const Datum *keys;
 	uint32 hash;
 	char status;
 } Change;
@@ -82,32 +77,44 @@ clear_hash(CountChanges *changes)
 	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
 }
 
-/* Returns a change of zero, with a copy of the keys, in the current memory context. */
-static Changed *
+/* Returns the amounts of a change that make_change() has made. */
+static inline PoserAmount *
+amounts_of(const PoserCount *count, const Datum *change)
+{
+	return (PoserAmount *) ((char *) change + MAXALIGN(count->nkeys * sizeof(Datum)));
+}
+
+/*
+ * Returns a change of zero, with a copy of the keys, in the current memory context.  It is
+ * one piece of memory, because there can be very many: the keys, then the amounts, then the
+ * values of keys that are passed by reference.
+ */
+static Datum *
 make_change(const PoserCount *count, const Datum *keys)
 {
-	Size start = MAXALIGN(offsetof(Changed, keys) + count->nkeys * sizeof(Datum));
-	Size size = start + MAXALIGN(poser_amounts_size(count));
-	Changed *result;
+	Size start = MAXALIGN(count->nkeys * sizeof(Datum)) + MAXALIGN(poser_amounts_size(count));
+	Size size = start;
+	Datum *result;
 	char *end;
 
 	for (int i = 0; i < count->nkeys; i++)
 		if (!count->keys[i].byvalue)
-			size += MAXALIGN(datumGetSize(keys[i], false, count->keys[i].length));
+			size = MAXALIGN(size) + datumGetSize(keys[i], false, count->keys[i].length);
 	result = palloc(size);
-	result->amounts = poser_amounts_place(count, (char *) result + start);
-	end = (char *) result + start + MAXALIGN(poser_amounts_size(count));
+	(void) poser_amounts_place(count, amounts_of(count, result));
+	end = (char *) result + start;
 	for (int i = 0; i < count->nkeys; i++)
 	{
 		Size length;
 
-		result->keys[i] = keys[i];
+		result[i] = keys[i];
 		if (count->keys[i].byvalue)
 			continue;
 		length = datumGetSize(keys[i], false, count->keys[i].length);
+		end = (char *) MAXALIGN(end);
 		memcpy(end, DatumGetPointer(keys[i]), length);
-		result->keys[i] = PointerGetDatum(end);
-		end += MAXALIGN(length);
+		result[i] = PointerGetDatum(end);
+		end += length;
 	}
 	return result;
 }
@@ -121,11 +128,8 @@ add_to_hash(CountChanges *changes, const Datum *keys, const PoserAmount *amounts
 	Change *change = changes_insert(changes->hash, keys, &found);
 
 	if (!found)
-	{
-		change->changed = make_change(changes->count, keys);
-		change->keys = change->changed->keys;
-	}
-	poser_amounts_add(changes->count, change->changed->amounts, amounts, sign);
+		change->keys = make_change(changes->count, keys);
+	poser_amounts_add(changes->count, amounts_of(changes->count, change->keys), amounts, sign);
 	MemoryContextSwitchTo(old);
 }
 
@@ -176,14 +180,14 @@ move_to_sort(CountChanges *changes)
 		Datum *values = slot->tts_values;
 
 		CHECK_FOR_INTERRUPTS();
-		if (poser_amounts_are_zero(count, change->changed->amounts))
+		if (poser_amounts_are_zero(count, amounts_of(count, change->keys)))
 			continue;
 		ExecClearTuple(slot);
 		*values++ = Int32GetDatum((int32) change->hash);
 		for (int i = 0; i < count->nkeys; i++)
 			*values++ = change->keys[i];
 		for (int i = 0; i < count->namounts; i++)
-			*values++ = poser_amount_get_datum(count, change->changed->amounts, i);
+			*values++ = poser_amount_get_datum(count, amounts_of(count, change->keys), i);
 		ExecStoreVirtualTuple(slot);
 		tuplesort_puttupleslot(changes->sort, slot);
 		MemoryContextReset(changes->reading);
@@ -200,7 +204,7 @@ begin_hash(CountChanges *changes)
 	changes->context = AllocSetContextCreate(changes->home, "poser changes", ALLOCSET_DEFAULT_SIZES);
 	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
 	changes->limit = get_hash_memory_limit();
-	add_to_hash(changes, changes->first->keys, changes->first->amounts, 1);
+	add_to_hash(changes, changes->first, amounts_of(changes->count, changes->first), 1);
 }
 
 /* Add a change of one key that is not in the hash table.  Returns false, and does nothing, if it needs that table. */
@@ -209,12 +213,12 @@ add_to_first(CountChanges *changes, const Datum *keys, const PoserAmount *amount
 {
 	MemoryContext old;
 
-	if (changes->first != NULL && !equal_count_keys(changes->count, changes->first->keys, keys))
+	if (changes->first != NULL && !equal_count_keys(changes->count, changes->first, keys))
 		return false;
 	old = MemoryContextSwitchTo(changes->home);
 	if (changes->first == NULL)
 		changes->first = make_change(changes->count, keys);
-	poser_amounts_add(changes->count, changes->first->amounts, amounts, sign);
+	poser_amounts_add(changes->count, amounts_of(changes->count, changes->first), amounts, sign);
 	MemoryContextSwitchTo(old);
 	return true;
 }
@@ -264,14 +268,14 @@ open_locked(CountChanges *changes, CountWriter *writer)
 static void
 write_first(CountChanges *changes)
 {
-	Changed *first = changes->first;
+	const Datum *first = changes->first;
 	CountWriter writer;
 
-	if (first == NULL || poser_amounts_are_zero(changes->count, first->amounts))
+	if (first == NULL || poser_amounts_are_zero(changes->count, amounts_of(changes->count, first)))
 		return;
 	if (!open_locked(changes, &writer))
 		return;
-	poser_count_change(&writer, first->keys, hash_count_keys(changes->count, first->keys), first->amounts);
+	poser_count_change(&writer, first, hash_count_keys(changes->count, first), amounts_of(changes->count, first));
 	poser_count_close(&writer);
 }
 
@@ -288,12 +292,12 @@ write_hash(CountChanges *changes)
 	while ((change = changes_iterate(changes->hash, &it)) != NULL)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (poser_amounts_are_zero(changes->count, change->changed->amounts))
+		if (poser_amounts_are_zero(changes->count, amounts_of(changes->count, change->keys)))
 			continue;
 		if (!opened && !open_locked(changes, &writer))
 			return;
 		opened = true;
-		poser_count_change(&writer, change->keys, change->hash, change->changed->amounts);
+		poser_count_change(&writer, change->keys, change->hash, amounts_of(changes->count, change->keys));
 	}
 	if (opened)
 		poser_count_close(&writer);

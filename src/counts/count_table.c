@@ -25,6 +25,7 @@
 #include "catalog/pg_type_d.h"
 #include "common/pg_prng.h"
 #include "executor/executor.h"
+#include "optimizer/optimizer.h"
 #include "storage/bufmgr.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
@@ -125,7 +126,7 @@ poser_count_found_keys(CountTable *table)
 	return table->found->tts_values;
 }
 
-/* Returns the value of "delta" in the row that was found.  Null counts as a delta; only an owner of the table can write it. */
+/* Returns "delta" of the row that was found.  Null is the mark of a delta, too; only an owner of the table can write it. */
 static int64
 found_delta(CountTable *table)
 {
@@ -408,37 +409,66 @@ form_row(CountTable *table, const Datum *keys, int64 delta, const PoserAmount *a
 }
 
 /*
- * Make the index entries of a new version of a row, without a check that its key is
- * unique.  The version has the key of the row that it replaces, so the check is not
- * needed.  It would visit all older versions that this transaction has written.
- *
- * Returns false, and does nothing, if the table has other indexes than Poser's.
+ * Has an index none of the amounts, but only keys and "delta"?  Then a new version of a row has
+ * the same values in it as the version that it replaces.
+ */
+static bool
+has_no_amounts(const PoserCount *count, const IndexInfo *info)
+{
+	Bitmapset *columns = NULL;
+	int column = -1;
+
+	if (info->ii_Expressions != NIL)
+		return false;
+	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
+		if (info->ii_IndexAttrNumbers[i] >= count->amount)
+			return false;
+	pull_varattnos((Node *) info->ii_Predicate, 1, &columns);
+	while ((column = bms_next_member(columns, column)) >= 0)
+		if (column + FirstLowInvalidHeapAttributeNumber >= count->amount)
+			return false;
+	return true;
+}
+
+/*
+ * Make the index entries of a new version of a row, without a check that its key is unique.
+ * The version has the key of the row that it replaces, so the check is not needed.  It would
+ * visit all older versions that this transaction has written.  Returns false, and does
+ * nothing, if the owner has added an index with amounts or with code.
  */
 static bool
 insert_index_entries_unchecked(CountTable *table)
 {
-	const PoserCount *count = table->count;
-	ResultRelInfo *indexes = table->relation->direct.indexes;
-	EState *estate = table->relation->direct.estate;
+	PoserDirectTable *direct = &table->relation->direct;
+	ResultRelInfo *indexes = direct->indexes;
+	ExprContext *context = GetPerTupleExprContext(direct->estate);
 
+	if (direct->runs_code)
+		return false;
 	for (int i = 0; i < indexes->ri_NumIndices; i++)
-		if (RelationGetRelid(indexes->ri_IndexRelationDescs[i]) != count->counts_index &&
-			RelationGetRelid(indexes->ri_IndexRelationDescs[i]) != count->deltas_index)
+		if (!has_no_amounts(table->count, indexes->ri_IndexRelationInfo[i]))
 			return false;
+	context->ecxt_scantuple = table->formed;
 	for (int i = 0; i < indexes->ri_NumIndices; i++)
 	{
-		Relation index = indexes->ri_IndexRelationDescs[i];
+		IndexInfo *info = indexes->ri_IndexRelationInfo[i];
 		Datum values[INDEX_MAX_KEYS];
 		bool isnull[INDEX_MAX_KEYS];
 
-		/* in one table with settled rows, the index of the deltas has no entry of these */
-		if (RelationGetRelid(index) == count->deltas_index && !table->is_deltas)
+		if (!info->ii_ReadyForInserts)
 			continue;
-		FormIndexDatum(indexes->ri_IndexRelationInfo[i], table->formed, estate, values, isnull);
-		index_insert(index, values, isnull, &table->formed->tts_tid, table->rel,
-					 UNIQUE_CHECK_NO, true, indexes->ri_IndexRelationInfo[i]);
+		if (info->ii_Predicate != NIL)
+		{
+			if (info->ii_PredicateState == NULL)
+				info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, direct->estate);
+			if (!ExecQual(info->ii_PredicateState, context))
+				continue;
+		}
+		FormIndexDatum(info, table->formed, direct->estate, values, isnull);
+		index_insert(indexes->ri_IndexRelationDescs[i], values, isnull, &table->formed->tts_tid, table->rel,
+					 UNIQUE_CHECK_NO, true, info);
 	}
-	ResetPerTupleExprContext(estate);
+	ResetPerTupleExprContext(direct->estate);
 	return true;
 }
 
@@ -537,7 +567,7 @@ poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amount
 		if (UPDATES_ONLY_SUMMARIZING(update_indexes))
 			flags |= EIIT_ONLY_SUMMARIZING;
 		poser_direct_open_indexes(&table->relation->direct);
-		if (!insert_index_entries_unchecked(table))
+		if (UPDATES_ONLY_SUMMARIZING(update_indexes) || !insert_index_entries_unchecked(table))
 			poser_direct_insert_index_entries(&table->relation->direct, table->formed, flags);
 	}
 	remember_row(table, hash, &table->formed->tts_tid);

@@ -16,6 +16,7 @@
  *
  * For maintained views:
  *
+ *		view_tables.c		whether the tables of a view are as they must be
  *		view_form.c			what the query of a view says
  *		view_query.c		the SQL of a view's queries
  *		maintained.c		which relations belong to a maintained view
@@ -26,6 +27,8 @@
  *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
+ *
+ * The files of poser_maintain() and poser_unmaintain() share maintain_internal.h as well.
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -171,7 +174,7 @@ typedef struct CountChanges
 	PoserCountLock lock; /* called with "lock_arg" before the first change is written */
 	void *lock_arg;
 	MemoryContext home;		   /* the caller's when it began */
-	struct Changed *first;	   /* the first key and its change; used until there is a hash table */
+	Datum *first;			   /* the first key and its change; used until there is a hash table */
 	MemoryContext context;	   /* of the hash table, its keys and its amounts */
 	struct changes_hash *hash; /* NULL until there is a second key */
 	Size limit;				   /* of the context's memory */
@@ -388,7 +391,7 @@ extern void poser_maintained_count(PoserCount *count, const PoserMaintained *mai
 
 /* view_form.c */
 extern PoserViewForm *poser_view_read(Oid view);
-extern PoserViewForm *poser_view_form(Oid view);
+extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
@@ -403,15 +406,19 @@ extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
+extern List *poser_view_uses(Oid view, Oid classid);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
+extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);
+extern void poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
-extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

@@ -2,7 +2,7 @@
  * maintain.c
  *	  poser_maintain(): keeping the counts and sums of a view.
  *
- * The function compares what is there with what should be there, and makes the difference.
+ * The function compares what is there with what should be there, and changes what differs.
  * So it can be called again at any time.  It compares twice: first it only looks, with the
  * weakest locks.  If something is to be done, it locks all tables together against writers,
  * looks again, and does it.
@@ -56,9 +56,9 @@ PG_FUNCTION_INFO_V1(poser_maintain);
  */
 
 /*
- * Must this be done, which the message describes?  In the first pass the answer is no,
- * and the call is noted.  In the second one it is yes, and there is a NOTICE, unless the
- * view was not maintained before.
+ * Returns whether to take the step that the message describes.  In the first pass the result is
+ * false, and maintain->todo is set.  In the second one it is true, and the message is a NOTICE
+ * unless the view was not maintained before.
  */
 bool
 poser_maintain_must(PoserMaintain *maintain, const char *format, ...)
@@ -98,8 +98,8 @@ poser_maintain_run(Oid relid, const char *sql)
 }
 
 /*
- * Begin settings under which the text of a query means what the query means: names are
- * found only with their schema, and constants are written and read alike.  Returns a level, as
+ * Begin settings under which a query that is written as text keeps its meaning: names are found
+ * only with their schema, and constants are written and read alike.  Returns a level, as
  * poser_begin_settings() does.
  */
 int
@@ -232,8 +232,8 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 
 /*
  * The statement that keeps the server from collecting statistics about the values in the
- * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * bookkeeping.  Each role can plan a query over the view that shows it.  It could learn values
+ * by EXPLAIN, or by an operator of its own, which the planner applies to statistics.
  * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
  * all rows have a 0.
  *
@@ -253,8 +253,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 }
 
 /*
- * Make the bookkeeping.  A half of each page is left free, so that a statement can replace all rows of
- * a page once without new entries in the indexes.
+ * Make the bookkeeping.  A half of each page is left free, so that a statement can replace all
+ * rows of a page once without new entries in the indexes.
  *
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 50)
@@ -289,7 +289,7 @@ make_bookkeeping(PoserMaintain *maintain)
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
 }
 
-/* Make the view that shows the bookkeeping.  Each reader of the maintained view reads it, and it decides itself what it shows. */
+/* Make the view that shows the bookkeeping.  Each role can read it, and its condition decides whether it has rows. */
 static void
 make_served(PoserMaintain *maintain)
 {
@@ -349,7 +349,7 @@ fill_sql(const PoserMaintain *maintain)
 					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
-/* Make right who can read the view that shows the bookkeeping, and its query. */
+/* Repair the query, the options and the privileges of the view that shows the bookkeeping. */
 static void
 repair_served(PoserMaintain *maintain)
 {
@@ -369,7 +369,7 @@ repair_served(PoserMaintain *maintain)
 		poser_maintain_run(served, psprintf("GRANT SELECT ON TABLE %s TO PUBLIC", poser_relation_name(served)));
 }
 
-/* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
+/* Fill a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
 static void
 fill(PoserMaintain *maintain, PoserProgress *progress)
 {
@@ -395,8 +395,9 @@ fill(PoserMaintain *maintain, PoserProgress *progress)
 }
 
 /*
- * Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping.
- * The same is done for other views, a list of PoserMaintained.
+ * Count the rows, and show progress in pg_stat_activity.  "again": correct what is in the
+ * bookkeeping, which is not empty.  The bookkeepings of other views, a list of PoserMaintained,
+ * are corrected, too.
  */
 static void
 count_rows(PoserMaintain *maintain, bool again, const List *others)
@@ -517,7 +518,7 @@ check_view(Oid relid)
 	relation_close(rel, AccessShareLock);
 }
 
-/* Raises the error for a view that belongs to a maintained view. */
+/* Raises an error if the view is not the maintained view itself, but belongs to one. */
 static void
 check_is_view_itself(const PoserMaintain *maintain)
 {
@@ -534,7 +535,7 @@ check_is_view_itself(const PoserMaintain *maintain)
 
 /*
  * Have two views the same query?  Writing a query as text locks its tables.  So this happens
- * in a subtransaction that is rolled back: whoever holds locks must not wait for others.
+ * in a subtransaction that is rolled back: a session that holds locks must not wait for others.
  */
 static bool
 have_same_query(Oid a, Oid b)
@@ -590,11 +591,11 @@ bookkeeping_fits(const PoserMaintain *maintain)
 static void
 find_tables(PoserMaintain *maintain, Oid query)
 {
-	maintain->form = poser_view_form(query);
+	maintain->form = poser_view_form(query, maintain->view);
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
 	maintain->exclusive = maintain->broken = NIL;
-	maintain->todo = maintain->missed = false;
+	maintain->todo = maintain->missed = maintain->replaced = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
 	maintain->looking = false;
@@ -609,34 +610,38 @@ poser_maintained_is_prepared(const PoserMaintained *maintained)
 }
 
 /*
- * Find what belongs to the view, and lock its query, if there is one.  While that is locked,
- * no other session can drop what was found.  Returns false, without a lock, if the view is not
- * maintained.
+ * Find the relations of the view, and lock them with the weakest lock, so that they are not dropped
+ * while this looks at them.  Returns false if the view is not maintained.  The locks are
+ * added to *locks.
  */
 static bool
-find_and_lock_query(PoserMaintain *maintain)
+find_family(PoserMaintain *maintain, PoserLocks *locks)
 {
 	PoserMaintained *of = &maintain->of;
 
-	check_view(maintain->view);
-	while (poser_maintained_find(maintain->view, maintain->nspid, of))
+	for (;;)
 	{
-		PoserMaintained found = *of;
+		PoserMaintained before;
 
-		if (!OidIsValid(found.query))
+		memset(locks, 0, sizeof(PoserLocks));
+		if (!poser_maintained_find(maintain->view, maintain->nspid, of))
+			return false;
+		before = *of;
+		poser_maintain_add_lock(locks, of->view, AccessShareLock);
+		poser_maintain_add_lock(locks, of->query, AccessShareLock);
+		poser_maintain_add_lock(locks, of->served, AccessShareLock);
+		poser_maintain_add_lock(locks, of->bookkeeping, AccessShareLock);
+		poser_maintain_add_lock(locks, of->parent, AccessShareLock);
+		poser_maintain_add_lock(locks, of->child, AccessShareLock);
+		poser_maintain_lock(locks);
+		/* lock, then look */
+		if (poser_maintained_find(maintain->view, maintain->nspid, of) && memcmp(&before, of, sizeof(before)) == 0)
 			return true;
-
-		/* lock, then look: is it still there? */
-		LockRelationOid(found.query, AccessShareLock);
-		if (poser_maintained_find(maintain->view, maintain->nspid, of) && of->query == found.query)
-			return true;
-		UnlockRelationOid(found.query, AccessShareLock);
-		check_view(maintain->view);
+		poser_maintain_unlock(locks);
 	}
-	return false;
 }
 
-/* As look(), for a view whose query is locked. */
+/* Find out what is to be done with a view that is maintained already. */
 static MaintainTask
 look_at_maintained(PoserMaintain *maintain)
 {
@@ -645,41 +650,50 @@ look_at_maintained(PoserMaintain *maintain)
 
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
+	if (!is_switched && !poser_have_one_owner(of->bookkeeping, maintain->view))
+	{
+		/* another role has bound a table of its own to the view */
+		find_tables(maintain, maintain->view);
+		memset(&maintain->of, 0, sizeof(PoserMaintained));
+		return MAKE;
+	}
 	if (!is_switched && !poser_maintained_is_prepared(of))
 	{
 		/* the user has replaced the query: the new one is the definition */
+		poser_maintained_check_owners(of, true);
 		find_tables(maintain, maintain->view);
 		return MAKE_AGAIN;
 	}
 	find_tables(maintain, of->query);
 	if (!bookkeeping_fits(maintain))
+	{
+		poser_maintained_check_owners(of, true);
 		return MAKE_AGAIN;
+	}
 
 	maintain->looking = true;
 	repair_served(maintain);
 	poser_maintain_bindings(maintain);
 	maintain->looking = false;
-	if (maintain->todo)
-		return REPAIR;
-	return !is_switched && maintain->existing ? COUNT : DO_NOTHING;
+	if (!maintain->todo && (is_switched || !maintain->existing))
+		return DO_NOTHING;
+	poser_maintained_check_owners(of, true);
+	return maintain->todo ? REPAIR : COUNT;
 }
 
 /* Find out what is to be done.  Keeps no locks. */
 static MaintainTask
 look(PoserMaintain *maintain)
 {
-	MaintainTask task;
-	Oid query;
+	PoserLocks locks;
+	MaintainTask task = MAKE;
 
-	if (!find_and_lock_query(maintain))
-	{
+	check_view(maintain->view);
+	if (find_family(maintain, &locks))
+		task = look_at_maintained(maintain);
+	else
 		find_tables(maintain, maintain->view);
-		return MAKE;
-	}
-	query = maintain->of.query;
-	task = look_at_maintained(maintain);
-	if (OidIsValid(query))
-		UnlockRelationOid(query, AccessShareLock);
+	poser_maintain_unlock(&locks);
 	return task;
 }
 
@@ -731,6 +745,13 @@ poser_maintain_unlock(const PoserLocks *locks)
 		UnlockRelationOid(locks->relids[i], locks->modes[i]);
 }
 
+/* Does a repair give the view its query anew? */
+static bool
+switches(const PoserMaintain *maintain, bool is_switched)
+{
+	return is_switched ? maintain->replaced : maintain->existing;
+}
+
 /* Find the locks that a task needs.  Returns the tables that lose their triggers. */
 static List *
 find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
@@ -748,8 +769,9 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
-			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
-				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessShareLock);
+			poser_maintain_add_lock(locks, maintain->view,
+									switches(maintain, poser_maintained_is_switched(&maintain->of)) ? AccessExclusiveLock : AccessShareLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -781,7 +803,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 	return freed;
 }
 
-/* Do two calls need the same locks? */
+/* Are these the same locks? */
 static bool
 are_equal_locks(const PoserLocks *a, const PoserLocks *b)
 {
@@ -855,7 +877,7 @@ repair(PoserMaintain *maintain)
 	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
-	if (!is_switched && maintain->existing)
+	if (switches(maintain, is_switched))
 		switch_view(maintain);
 }
 

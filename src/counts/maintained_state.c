@@ -65,7 +65,16 @@ maintain_remedy(const Looking *looking)
 static const char *
 kind_word(Oid relid)
 {
-	return get_rel_relkind(relid) == RELKIND_VIEW ? "view" : "table";
+	switch (get_rel_relkind(relid))
+	{
+		case RELKIND_VIEW:
+			return "view";
+		case RELKIND_INDEX:
+		case RELKIND_PARTITIONED_INDEX:
+			return "index";
+		default:
+			return "table";
+	}
 }
 
 /* The name of a relation's owner, quoted. */
@@ -98,8 +107,31 @@ poser_maintained_relations(const PoserMaintained *maintained)
 	return result;
 }
 
+/* Returns the relations that are opened for a view: its own, what its query reads, and the indexes of its bookkeeping and of its parent. */
+static List *
+opened_relations(const PoserMaintained *maintained)
+{
+	const Oid indexed[] = {maintained->bookkeeping, maintained->parent};
+	List *result = poser_maintained_relations(maintained);
+
+	if (OidIsValid(maintained->query))
+		result = list_concat_unique_oid(result, poser_view_uses(maintained->query, RelationRelationId));
+	for (int i = 0; i < lengthof(indexed); i++)
+	{
+		Relation rel = OidIsValid(indexed[i]) && ConditionalLockRelationOid(indexed[i], AccessShareLock)
+						   ? try_relation_open(indexed[i], NoLock)
+						   : NULL;
+
+		if (rel == NULL)
+			continue;
+		result = list_concat_unique_oid(result, RelationGetIndexList(rel));
+		relation_close(rel, AccessShareLock);
+	}
+	return result;
+}
+
 /*
- * Lock all relations of the view, without waiting.  Returns those that are locked.  If another transaction
+ * Lock all these relations, without waiting.  Returns those that are locked.  If another transaction
  * has locked one, this is a problem, and state->locked is set.
  */
 static List *
@@ -108,7 +140,7 @@ lock_relations(Looking *looking)
 	List *locked = NIL;
 	ListCell *lc;
 
-	foreach(lc, poser_maintained_relations(looking->of))
+	foreach(lc, opened_relations(looking->of))
 	{
 		Oid relid = lfirst_oid(lc);
 
@@ -298,14 +330,10 @@ read_form(Looking *looking)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
-		PoserViewForm *form = poser_view_read(looking->of->query);
+		PoserViewForm *form = poser_maintained_read(looking->of);
 		PoserCount count;
 
 		looking->form = form;
-		if (form->parent != looking->of->parent || form->child != looking->of->child)
-			ereport(ERROR,
-					errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-					errmsg("view \"%s\" has other tables", get_rel_name(looking->of->query)));
 		of = "its table of counts and sums";
 		poser_maintained_count(&count, looking->of, form);
 		poser_savepoint_rollback(&savepoint);
@@ -436,7 +464,7 @@ look_at_triggers(Looking *looking)
 							  .of = *looking->of,
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
-	bool row_matches = poser_maintained_row_matches(looking->of);
+	bool query_matches = poser_maintained_query_matches(looking->of);
 
 	maintain.parents = partition_tree(looking->form->parent);
 	maintain.children = partition_tree(looking->form->child);
@@ -444,9 +472,13 @@ look_at_triggers(Looking *looking)
 	poser_maintain_bindings(&maintain);
 	if (!partitions_match)
 		add_problem(looking, "its tables have other partitions than those that were counted", maintain_remedy(looking));
-	if (!row_matches)
-		add_problem(looking, "a condition uses whole rows, and the columns of these have changed", maintain_remedy(looking));
-	add_trigger_problems(looking, partitions_match && row_matches);
+	if (!query_matches)
+		add_problem(looking,
+					poser_maintained_query_is_replaced(looking->of)
+						? psprintf("view %s has another query than the one that was counted", poser_relation_name(looking->of->query))
+						: "a condition uses whole rows, and the columns of these have changed",
+					maintain_remedy(looking));
+	add_trigger_problems(looking, partitions_match && query_matches);
 }
 
 /*

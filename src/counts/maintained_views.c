@@ -37,7 +37,7 @@ put_view(ReturnSetInfo *rsinfo, const PoserMaintained *maintained, Oid nspid)
 		values[i] = ObjectIdGetDatum(relids[i]);
 		nulls[i] = !OidIsValid(relids[i]);
 	}
-	values[5] = BoolGetDatum(OidIsValid(maintained->query) && poser_view_is_served(maintained->query, nspid));
+	values[5] = BoolGetDatum(!state.locked && OidIsValid(maintained->query) && poser_view_is_served(maintained->query, nspid));
 	values[6] = problem == NULL ? (Datum) 0 : CStringGetTextDatum(problem);
 	nulls[6] = problem == NULL;
 	tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);

@@ -53,11 +53,13 @@ find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 	for (int i = 0; i < 4; i++)
 		if (OidIsValid(relids[i]))
 			poser_check_owner(relids[i]);
+	poser_maintained_check_owners(maintained, false);
 }
 
 /*
  * Returns the tables that need no triggers without this view, with their partitions, as a
- * list of OIDs.  Tables of the list "needed" keep them.
+ * list of OIDs.  Tables of the list "needed" keep them.  So does a table of which the current
+ * user has not the rights of the owner: it was given to another role.
  */
 List *
 poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List *needed)
@@ -68,14 +70,14 @@ poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List
 	for (int i = 0; i < lengthof(tables); i++)
 	{
 		if (!OidIsValid(tables[i]) || list_member_oid(needed, tables[i]) ||
-			list_length(poser_maintained_of_table(tables[i], nspid)) > 1)
+			!poser_is_owner(tables[i], GetUserId()) || list_length(poser_maintained_of_table(tables[i], nspid)) > 1)
 			continue;
 		result = list_concat_unique_oid(result, find_all_inheritors(tables[i], NoLock, NULL));
 	}
 	return result;
 }
 
-/* Returns the table and its partitions if they have triggers that no maintained view needs any more, otherwise NIL. */
+/* Returns the table and its partitions if they have triggers that no maintained view needs; otherwise NIL. */
 static List *
 idle_tables(Oid relid, Oid nspid)
 {
@@ -133,6 +135,7 @@ lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 	for (;;)
 	{
 		List *tables = poser_unmaintain_tables(maintained, nspid, NIL);
+		const Oid bound[] = {maintained->child, maintained->parent};
 		PoserLocks locks = {0};
 		PoserMaintained before = *maintained;
 
@@ -141,6 +144,10 @@ lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 		poser_maintain_add_lock(&locks, maintained->served, AccessExclusiveLock);
 		poser_maintain_add_lock(&locks, maintained->bookkeeping, AccessExclusiveLock);
 		poser_maintain_add_locks(&locks, tables, AccessExclusiveLock);
+		/* the query that the view gets back is parsed, which locks its tables: not while others wait for the locks above */
+		for (int i = 0; i < lengthof(bound); i++)
+			if (!list_member_oid(tables, bound[i]))
+				poser_maintain_add_lock(&locks, bound[i], AccessShareLock);
 		poser_maintain_lock(&locks);
 
 		/* lock, then look: are these still all? */

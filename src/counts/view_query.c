@@ -29,7 +29,10 @@
 #define AMOUNT_VALUE 0 /* the count, or the sum of the finite values */
 #define AMOUNT_ROWS 1  /* of a sum: its rows, or their tally */
 
-/* Begin to write SQL text, until AtEOXact_GUC(true, level): expressions are qualified, and constants keep their values. */
+/*
+ * Begin to write SQL text, until AtEOXact_GUC(true, level): names in expressions are qualified, and
+ * constants keep their values.
+ */
 static int
 begin_text(void)
 {
@@ -434,8 +437,8 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 }
 
 /*
- * Returns a query for the keys and amounts that the bookkeeping should have, from the rows of the child
- * alone.  Its columns are those of the bookkeeping without "delta", with names key1,
+ * Returns a query for the keys and amounts that the bookkeeping should have, from the rows of the
+ * child alone.  Its columns are those of the bookkeeping without "delta", with the names key1,
  * amount1 and so on:
  *
  *		SELECT CAST(child.customer_id AS bigint) AS key1,
@@ -445,8 +448,8 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
  *		 WHERE child.customer_id IS DISTINCT FROM NULL
  *		 GROUP BY 1
  *
- * A row with a null in it IS NOT NULL only if it has no null, so a key of a composite type needs
- * the other words.  For a sum of numeric values, amounts are as sum.c has them.  The query must be run with
+ * IS NOT NULL is false for a composite value with a null in it, so the query has IS DISTINCT FROM
+ * NULL.  For a sum of numeric values the amounts are those of sum.c.  The query must be run with
  * search_path = pg_catalog, as the owner of the tables.
  */
 char *

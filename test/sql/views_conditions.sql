@@ -65,7 +65,7 @@ ROLLBACK TO a;
 SELECT current_user;
 INSERT INTO shop.orders VALUES (5, 1, 'open', 1, NULL);
 COMMIT;
--- a row without a parent is not looked at
+-- a condition is not evaluated for a row with a null in its foreign key
 INSERT INTO shop.orders VALUES (6, NULL, 'open', 0, NULL);
 RESET ROLE;
 SELECT * FROM ratio_orders ORDER BY id;
@@ -101,6 +101,29 @@ SELECT * FROM small_orders_query ORDER BY id;
 SELECT poser_recount('small_orders');
 TABLE differences;
 
+-- The owner can put a function of the server that runs SQL into the query.  It runs as the owner, too.
+SET ROLE regress_poser_owner;
+CREATE FUNCTION tell(what text) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	RAISE WARNING '% runs as %', what, current_user;
+	RETURN 0;
+END
+$$;
+CREATE VIEW told_orders AS
+SELECT customer.id, count(orders.id) AS orders FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+SELECT poser_maintain('told_orders');
+CREATE OR REPLACE VIEW told_orders_query AS
+SELECT customer.id, count(orders.id) FILTER (WHERE ts_rewrite('a'::tsquery, $$SELECT 'a'::tsquery, 'b'::tsquery FROM shop.tell('the query')$$) IS NOT NULL) AS orders
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+RESET ROLE;
+INSERT INTO orders VALUES (11, 2, 'open', 1, NULL);
+SET ROLE regress_poser_writer;
+DELETE FROM shop.orders WHERE id = 11;
+SET ROLE regress_poser_owner;
+SELECT poser_unmaintain('told_orders');
+DROP VIEW told_orders;
+RESET ROLE;
+
 -- Names change: of columns, tables, functions, types.
 ALTER TABLE orders RENAME COLUMN total TO amount;
 ALTER TABLE orders RENAME TO purchase;
@@ -125,6 +148,39 @@ INSERT INTO purchase VALUES (14, 3, 'open', 14, '{c}', 'x');
 SELECT * FROM large_orders ORDER BY id;
 TABLE differences;
 TABLE live;
+
+-- The predicate of an index on the bookkeeping is the owner's code as well.  No other role
+-- that asks about the view runs it.
+SET ROLE regress_poser_owner;
+CREATE VIEW told_orders AS
+SELECT number AS id, count(purchase.id) AS orders FROM customer LEFT JOIN purchase ON customer_id = number GROUP BY number;
+SELECT poser_maintain('told_orders');
+SET client_min_messages = error;
+DROP INDEX told_orders_maintained_number_idx;
+CREATE INDEX ON told_orders_maintained (number) WHERE delta > tell('the predicate');
+-- a session that does not know the index
+\set QUIET on
+\connect -
+\set QUIET off
+SET search_path = store, regress_views, public;
+SET client_min_messages = warning;
+SELECT problem FROM poser_views WHERE view = 'told_orders'::regclass;
+SELECT * FROM poser_check('told_orders');
+INSERT INTO purchase VALUES (15, 3, 'open', 15, NULL);
+SELECT poser_maintain('told_orders');
+INSERT INTO purchase VALUES (15, 3, 'open', 15, NULL);
+SELECT problem FROM poser_views WHERE view = 'told_orders'::regclass;
+-- nor beside the index of Poser
+SET ROLE regress_poser_owner;
+SET client_min_messages = error;
+CREATE INDEX told_orders_first ON told_orders_maintained (number) WHERE delta > tell('the predicate');
+\set QUIET on
+\connect -
+\set QUIET off
+SET search_path = store, regress_views, public;
+SET client_min_messages = warning;
+SELECT problem FROM poser_views WHERE view = 'told_orders'::regclass;
+INSERT INTO purchase VALUES (16, 3, 'open', 16, NULL);
 
 DROP EXTENSION poser CASCADE;
 DROP SCHEMA store, regress_views CASCADE;

@@ -97,7 +97,7 @@ SELECT count(*) FROM customer_orders_served AS a JOIN customer_orders_served AS 
 SELECT pg_temp.tell(v.id, s.orders) FROM (VALUES (1), (2)) AS v(id) LEFT JOIN customer_orders_served AS s USING (id);
 SELECT pg_temp.tell(id, orders) FROM customer_orders_served UNION ALL SELECT NULL WHERE false;
 SELECT v.id, (SELECT s.orders FROM customer_orders_served AS s WHERE s.id = v.id AND pg_temp.tell(s.id, s.orders)) FROM (VALUES (1), (2)) AS v(id);
--- at no place: in a function's SQL, in a view of its own, in a CTE, with a cursor
+-- nowhere: not in a function's SQL, in a view of its own, in a CTE, or with a cursor
 CREATE FUNCTION pg_temp.kept() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM regress_poser.customer_orders_served';
 SELECT pg_temp.kept();
 CREATE TEMPORARY VIEW mine AS TABLE customer_orders_served;
@@ -309,7 +309,7 @@ ALTER TABLE orders NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE orders DISABLE ROW LEVEL SECURITY;
 ALTER TABLE customer DISABLE ROW LEVEL SECURITY;
 TABLE seen;
--- policies on the bookkeeping are the owner's idea, and the view counts
+-- if the owner makes policies on the bookkeeping, the view counts
 ALTER TABLE customer_orders_maintained ENABLE ROW LEVEL SECURITY;
 ALTER TABLE customer_orders_maintained FORCE ROW LEVEL SECURITY;
 TABLE seen;
@@ -399,7 +399,92 @@ SET ROLE regress_poser_owner;
 TABLE seen;
 TABLE customer_orders ORDER BY 1;
 
-DROP VIEW seen, counted, owners;
+--
+-- Another role binds relations of the owner to a view of its own, and gets no rights by that
+--
+-- It needs the privilege TRIGGER for a binding.
+CREATE TABLE precious (id integer);
+CREATE VIEW report AS SELECT 1 AS id;
+GRANT ALL ON precious, report TO regress_poser_other;
+SET ROLE regress_poser_other;
+CREATE TABLE parent (id integer PRIMARY KEY);
+CREATE TABLE child (id integer PRIMARY KEY, parent integer REFERENCES parent);
+CREATE VIEW by_bookkeeping AS SELECT parent.id, count(child.id) FROM parent LEFT JOIN child ON child.parent = parent.id GROUP BY parent.id;
+CREATE VIEW by_query AS TABLE by_bookkeeping;
+CREATE OR REPLACE VIEW by_query AS SELECT parent.id, count(child.id) FROM parent LEFT JOIN child ON child.parent = parent.id GROUP BY parent.id;
+CREATE TABLE bound (id integer);
+CREATE CONSTRAINT TRIGGER poser_maintained_view AFTER UPDATE OR DELETE ON precious FROM by_bookkeeping FOR EACH ROW EXECUTE FUNCTION poser_maintained_by();
+CREATE CONSTRAINT TRIGGER poser_maintained_view AFTER UPDATE OR DELETE ON bound FROM by_query FOR EACH ROW EXECUTE FUNCTION poser_maintained_by();
+CREATE CONSTRAINT TRIGGER poser_maintained_query AFTER UPDATE OR DELETE ON bound FROM report FOR EACH ROW EXECUTE FUNCTION poser_maintained_by();
+SELECT poser_unmaintain('by_bookkeeping');
+SELECT poser_unmaintain('by_query');
+SELECT poser_recount('by_query');
+-- a bookkeeping of another role is none
+SELECT poser_maintain('by_bookkeeping');
+SELECT poser_maintain('by_query');
+RESET ROLE;
+SET search_path = regress_poser;
+SELECT poser_maintain('by_query');
+SELECT poser_unmaintain('by_query');
+SELECT poser_recount();
+SELECT to_regclass('precious') IS NOT NULL AS precious, to_regclass('report') IS NOT NULL AS report, to_regclass('by_query') IS NOT NULL AS by_query;
+-- It needs no privilege to use them in a query.
+SET ROLE regress_poser_other;
+SET search_path = regress_poser;
+CREATE TABLE used (id integer);
+CREATE TRIGGER used BEFORE INSERT ON used EXECUTE FUNCTION poser_maintained_by();
+CREATE VIEW used_served AS SELECT used.id FROM used, customer_orders_query;
+CREATE VIEW by_use AS TABLE used_served;
+RESET ROLE;
+SELECT poser_maintain('by_use');
+SELECT poser_unmaintain('by_use');
+DROP VIEW by_use, used_served;
+DROP TABLE used, bound, precious;
+DROP VIEW by_query, report;
+
+--
+-- A reader of the view alone gets nothing that the view does not show
+--
+REVOKE SELECT ON customer, orders FROM regress_poser_view;
+TABLE seen;
+SET ROLE regress_poser_view;
+TABLE seen;
+-- a count that the owner has taken out
+SET ROLE regress_poser_owner;
+SELECT regexp_replace(rtrim(pg_get_viewdef('customer_orders'), ';'), 'COALESCE\(live\.orders.*?AS orders', 'NULL::bigint AS orders') AS definition \gset
+CREATE OR REPLACE VIEW customer_orders AS :definition;
+TABLE seen;
+SET ROLE regress_poser_view;
+TABLE seen;
+SELECT customer_id, orders FROM customer_orders ORDER BY 1;
+-- the key
+SET ROLE regress_poser_owner;
+CREATE VIEW name_orders AS
+SELECT customer.name, count(orders.id) AS orders
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id
+ GROUP BY customer.id, customer.name;
+SELECT poser_maintain('name_orders');
+GRANT SELECT ON name_orders TO regress_poser_view;
+SELECT count(*) FROM name_orders_served;
+SET ROLE regress_poser_view;
+SELECT count(*) FROM name_orders_served;
+SELECT * FROM name_orders ORDER BY name;
+
+RESET ROLE;
+--
+-- A table that was given to another role is not locked, and its triggers are not dropped
+--
+ALTER TABLE orders OWNER TO regress_poser_other;
+DROP VIEW mine, seen, counted, readers, owners;
+SET ROLE regress_poser_owner;
+BEGIN;
+SELECT poser_unmaintain('name_orders'), poser_unmaintain('customer_orders');
+SELECT mode FROM pg_locks WHERE relation = 'orders'::regclass AND mode = 'AccessExclusiveLock';
+COMMIT;
+SET ROLE regress_poser_other;
+SELECT poser_unmaintain('orders');
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'orders'::regclass AND NOT tgisinternal;
+
 RESET ROLE;
 DROP OWNED BY regress_poser_owner, regress_poser_view, regress_poser_tables, regress_poser_none, regress_poser_other, regress_poser_bypass CASCADE;
 DROP ROLE regress_poser_owner, regress_poser_view, regress_poser_tables, regress_poser_none, regress_poser_other, regress_poser_bypass;

@@ -1,5 +1,5 @@
-# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches, consumers and
-# tracked tables, and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
+# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches, consumers,
+# tracked tables and maintained views, and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
 # newest one next to the tested one is taken.  The extension must be installed there,
 # too.
 
@@ -12,6 +12,7 @@ use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PoserTest;
+use PoserViews;
 use Test::More;
 
 sub pg_config
@@ -37,8 +38,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.5--1.6.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.6: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.6--1.7.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.7: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
@@ -52,7 +53,7 @@ $old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
 # continue the old cluster's
 command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transaction ids');
 $old->start;
-$old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');
+$old->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 my @databases = ([ 'db', 'public', 'postgres' ], [ 'owned', 'Stock Room', 'owner' ]);
 my $changes = q{SELECT * FROM poser_datasync_changes('polled', 3)};
 my %before;
@@ -78,6 +79,14 @@ ALTER TABLE poser_component ADD COLUMN price numeric(10,2) DEFAULT 1, ADD CHECK 
 ALTER TABLE poser_batch DISABLE TRIGGER poser_batch_guard;
 EOF
 my $local_changes = $old->safe_psql('changed', 'SELECT * FROM poser_local_changes()');
+
+# maintained views, with deltas, and one whose partition was renamed
+create_database($old, 'views', owner => 'owner');
+lines_as($old, 'views', 'owner', VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS);
+lines_as($old, 'views', 'owner', 'ALTER TABLE lot_1 RENAME TO lot_second');
+$old->safe_psql('views', q{BEGIN; UPDATE orders SET total = 1 WHERE id < 50; PREPARE TRANSACTION 'open'});
+$old->safe_psql('views', q{UPDATE orders SET customer_id = 11, total = 5.25 WHERE id BETWEEN 50 AND 90; ROLLBACK PREPARED 'open'});
+my $view_rows = view_rows_of($old, 'views');
 
 # tracked tables: their partitions, an excluded column, columns that were dropped, a
 # type of a user's, and a column that was renamed and not followed
@@ -141,6 +150,13 @@ INSERT INTO renamed (id, b, a) VALUES (2, 'A', 'B');
 SELECT operation_type, id, b FROM renamed_version ORDER BY change_id DESC LIMIT 1;
 SELECT * FROM poser_check();
 EOF
+same_contents(view_rows_of($new, 'views'), $view_rows, 'maintained views show the same rows');
+views_right($new, 'views', 'upgraded');
+is($new->safe_psql('views', q{SELECT view FROM poser_views WHERE served ORDER BY view::text COLLATE "C"}),
+	qq{"Odd %s ""x"."Sums ""%"\ncustomer_orders\nopen_orders\norder_tree}, 'all but the one with a renamed partition read their counts');
+lines_as($new, 'views', 'owner', q{SELECT poser_maintain('depot_lots')});
+views_exact($new, 'views', 'upgraded');
+views_go_on($new, 'views', 'upgraded', role => 'owner');
 foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;
