@@ -47,6 +47,7 @@
 typedef struct ViewReader
 {
 	Relation view;
+	const char *name; /* of the view, for errors */
 	bool mutable_too; /* accept a condition that is not immutable */
 	Query *query;
 	List *deparse; /* context for expressions of the query */
@@ -74,7 +75,7 @@ refuse(ViewReader *reader, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
+			 errmsg("view \"%s\" cannot be maintained", reader->name),
 			 errdetail_internal("%s", detail),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
@@ -321,7 +322,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("view \"%s\" cannot be maintained", RelationGetRelationName(reader->view)),
+				 errmsg("view \"%s\" cannot be maintained", reader->name),
 				 errdetail("%s is not immutable: %s.", where, expression_text(reader, node)),
 				 errhint("A condition must say the same about a row at all times, for all sessions.")));
 	reader->form->runs_code |= use.runs_code;
@@ -794,11 +795,11 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The output has a set-returning function.", over);
 }
 
-/* Read the query of a view, see poser_view_read(). */
+/* Read the query of a view, see poser_view_read().  Errors name the view "named". */
 static PoserViewForm *
-read_view(Oid view, bool mutable_too)
+read_view(Oid view, Oid named, bool mutable_too)
 {
-	ViewReader reader = {.view = relation_open(view, AccessShareLock), .mutable_too = mutable_too};
+	ViewReader reader = {.view = relation_open(view, AccessShareLock), .name = get_rel_name(named), .mutable_too = mutable_too};
 	PoserViewForm *form = palloc0(sizeof(PoserViewForm));
 	Node *on;
 	Query *query;
@@ -855,14 +856,17 @@ read_view(Oid view, bool mutable_too)
 PoserViewForm *
 poser_view_read(Oid view)
 {
-	return read_view(view, true);
+	return read_view(view, view, true);
 }
 
-/* As poser_view_read(), and raises an error if the view cannot be maintained at present. */
+/*
+ * As poser_view_read(), and raises an error if a view with this query cannot be maintained at
+ * present.  "view" is that view itself, which the error names.
+ */
 PoserViewForm *
-poser_view_form(Oid view)
+poser_view_form(Oid query, Oid view)
 {
-	PoserViewForm *form = read_view(view, false);
+	PoserViewForm *form = read_view(query, view, false);
 	const char *hint;
 	const char *problem = poser_view_tables_problem(form, &hint);
 
