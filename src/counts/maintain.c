@@ -255,6 +255,14 @@ bookkeeping_fits(const PoserMaintain *maintain)
 	return result;
 }
 
+/* Does the query join other tables than those that are bound?  Then the view, which counts if it must, reads those. */
+static bool
+has_other_tables(const PoserMaintain *maintain)
+{
+	return (OidIsValid(maintain->of.parent) && maintain->of.parent != maintain->form->parent) ||
+		   (OidIsValid(maintain->of.child) && maintain->of.child != maintain->form->child);
+}
+
 /* Read the form of this view, and find its tables, and what is to be done with their triggers. */
 static void
 find_tables(PoserMaintain *maintain, Oid query)
@@ -307,7 +315,7 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 	}
 	find_tables(maintain, of->query);
-	if (!bookkeeping_fits(maintain))
+	if (!bookkeeping_fits(maintain) || has_other_tables(maintain))
 	{
 		poser_maintained_check_owners(of, true);
 		return MAKE_AGAIN;

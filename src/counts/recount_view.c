@@ -332,7 +332,12 @@ typedef struct Recount
 static void
 find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 {
-	poser_maintained_check_owner(relid);
+	/* without a lock: lock_view() takes all locks together */
+	if (get_rel_name(relid) == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	poser_check_owner(relid);
 	if (!poser_maintained_find(relid, nspid, maintained))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
