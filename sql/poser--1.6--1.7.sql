@@ -19,7 +19,7 @@ AS 'MODULE_PATHNAME', 'poser_maintained_by'
 LANGUAGE C;
 
 COMMENT ON FUNCTION @extschema@.poser_maintained_by() IS
-'binds the bookkeeping of a maintained view to its view and tables, and lets only Poser change it; poser_maintain() makes its arguments';
+'binds the bookkeeping of a maintained view to the view and its tables, and lets only Poser change it; poser_maintain() makes its arguments';
 
 -- Reading
 
@@ -37,7 +37,7 @@ AS 'MODULE_PATHNAME', 'poser_live_from'
 LANGUAGE C STABLE STRICT PARALLEL RESTRICTED;
 
 COMMENT ON FUNCTION @extschema@.poser_live_from(pg_catalog.regclass) IS
-'for maintained views: NULL if the current query may read the bookkeeping, otherwise the least ctid from which on to count the child''s rows';
+'for maintained views: NULL if the current query may read the bookkeeping, otherwise the ctid from which the child''s rows are to be counted';
 
 CREATE FUNCTION @extschema@.poser_tally(value pg_catalog.numeric)
 RETURNS pg_catalog.numeric
@@ -86,7 +86,7 @@ SELECT @extschema@.poser_carry_grants(
 DROP FUNCTION @extschema@.poser_recount();
 
 COMMENT ON FUNCTION @extschema@.poser_recount(pg_catalog.regclass) IS
-'makes all counts of a maintained view right, or of all views and of the components, while others write; returns how many were wrong';
+'corrects the counts and sums of a maintained view, or of the components and all maintained views, while others write; returns how many keys were wrong';
 
 CREATE FUNCTION @extschema@.poser_maintained()
 RETURNS TABLE (
@@ -114,7 +114,7 @@ COMMENT ON COLUMN @extschema@.poser_views.query IS 'the view that holds its quer
 COMMENT ON COLUMN @extschema@.poser_views.bookkeeping IS 'the table of its counts and sums';
 COMMENT ON COLUMN @extschema@.poser_views.parent IS 'the table with a row for each row of the view';
 COMMENT ON COLUMN @extschema@.poser_views.child IS 'the table that is counted';
-COMMENT ON COLUMN @extschema@.poser_views.served IS 'whether this query would read the counts; otherwise the view counts';
+COMMENT ON COLUMN @extschema@.poser_views.served IS 'whether a query with the present snapshot and rights reads the counts; otherwise the view counts the rows';
 COMMENT ON COLUMN @extschema@.poser_views.problem IS 'why it is not maintained, or what must be done';
 
 -- What older functions do for views, too
@@ -122,10 +122,11 @@ COMMENT ON COLUMN @extschema@.poser_views.problem IS 'why it is not maintained, 
 COMMENT ON FUNCTION @extschema@.poser_follow() IS
 'for an event trigger on ddl_command_end: calls poser_track() for tracked tables that were altered, and mends maintained views';
 COMMENT ON FUNCTION @extschema@.poser_check(pg_catalog.regclass) IS
-'what is wrong, with the whole extension, with one table that has a history, or with one maintained view';
+'what is wrong with the whole extension, with one table, or with one maintained view';
 
--- Owner and privileges of what is new.  The owner of any view has triggers with the
--- trigger functions, which a restore makes again, and any reader runs the view's query.
+-- Owner and privileges of what is new.  Any role can own a maintained view and read one.  Its
+-- owner makes triggers with the trigger functions, also in a restore.  The view's query, which
+-- runs as its reader, calls the other functions.
 
 SELECT @extschema@.poser_set_owner('@extschema@.poser_component'::pg_catalog.regclass,
 	ARRAY['@extschema@.poser_views'

@@ -82,7 +82,7 @@ typedef struct JsonbInState
 
 #if PG_VERSION_NUM < 180000
 
-/* 18 keeps the expressions of GROUP BY apart.  Columns can be virtual, constraints can be not enforced or not valid. */
+/* 18 has separate expressions for GROUP BY, virtual columns, and constraints that are not enforced or not valid. */
 #define flatten_group_exprs(root, query, node) (node)
 #define ATTRIBUTE_GENERATED_VIRTUAL 'v'
 #define fk_is_enforced(fk) true

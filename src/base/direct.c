@@ -59,7 +59,7 @@ poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode)
 	table->runs_code = false;
 }
 
-/* For check_functions_in_node(): is it a function that initdb did not make? */
+/* For check_functions_in_node(): is this a function that initdb did not make? */
 static bool
 is_made_function(Oid function, void *context)
 {
@@ -91,8 +91,8 @@ has_expressions(Relation index)
 }
 
 /*
- * Does the index have expressions, or a predicate that runs code of the table's owner?
- * Neither is evaluated here, nor what is constant in it, because that would run functions.
+ * Does the index have expressions, or a predicate that runs code of the table's owner?  Neither
+ * is evaluated or simplified here, because that would run functions.
  */
 static bool
 has_code(Relation index)

@@ -352,7 +352,10 @@ poser_run(const PoserQuery *query)
 	return SPI_processed;
 }
 
-/* Run a utility statement as the current user, and let the next command see what it has done.  Unlike the others it connects to SPI itself. */
+/*
+ * Run a utility statement as the current user, and let the next command see what it has done.
+ * Unlike the other functions, this one connects to SPI itself.
+ */
 void
 poser_run_utility(const char *sql)
 {

@@ -154,8 +154,8 @@ has_transition(HeapTuple tuple, AttrNumber column, const char *name)
 }
 
 /*
- * Look at a trigger in a tuple of pg_trigger.  "of" is the table of FROM, or InvalidOid.  What
- * a condition says is not compared, nor are the arguments without "compare_arguments".
+ * Look at a trigger in a tuple of pg_trigger.  "of" is the table of FROM, or InvalidOid.  The
+ * text of a condition is not compared.  Arguments are compared only with "compare_arguments".
  */
 PoserTriggerState
 poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, Oid nspid, bool compare_arguments,

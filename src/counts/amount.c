@@ -51,7 +51,10 @@ poser_amounts_make(const PoserCount *count)
 	return poser_amounts_place(count, palloc(poser_amounts_size(count)));
 }
 
-/* Make all amounts zero.  Their numerics are not freed: they may be of a row, or of a memory context that was reset. */
+/*
+ * Make all amounts zero.  Their numerics are not freed, because their memory may belong to a row,
+ * or to a memory context that was reset.
+ */
 void
 poser_amounts_clear(const PoserCount *count, PoserAmount *amounts)
 {
@@ -101,7 +104,10 @@ add_numeric(PoserNumber *number, Numeric other, int sign)
 		pfree(old);
 }
 
-/* Add an integer of the number's own unit, or take it away.  Returns false, and does nothing, if the result does not fit. */
+/*
+ * Add an integer of the number's own unit, or take it away.  Returns false, and does nothing, if
+ * the result does not fit.
+ */
 static bool
 add_own_units(PoserNumber *number, int64 integer, int sign)
 {

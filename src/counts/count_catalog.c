@@ -181,7 +181,7 @@ check_columns(Relation rel, const PoserCount *count)
 		poser_structure_error(rel);
 }
 
-/* Returns the entry of a type in the type cache, with its functions for equality and for hash values, if it has them. */
+/* Returns the type cache's entry of a type, with the functions for equality and for hash values, if it has them. */
 static TypeCacheEntry *
 key_type(Oid type)
 {

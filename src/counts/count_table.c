@@ -126,7 +126,7 @@ poser_count_found_keys(CountTable *table)
 	return table->found->tts_values;
 }
 
-/* Returns the value of "delta" in the row that was found.  Null counts as a delta; only an owner of the table can write it. */
+/* Returns "delta" of the row that was found.  Null is the mark of a delta, too; only an owner of the table can write it. */
 static int64
 found_delta(CountTable *table)
 {

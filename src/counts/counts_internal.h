@@ -16,6 +16,7 @@
  *
  * For maintained views:
  *
+ *		view_tables.c		whether the tables of a view are as they must be
  *		view_form.c			what the query of a view says
  *		view_query.c		the SQL of a view's queries
  *		maintained.c		which relations belong to a maintained view
@@ -27,6 +28,8 @@
  *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
+ *
+ * The files of poser_maintain() and poser_unmaintain() share maintain_internal.h as well.
  */
 #ifndef POSER_COUNTS_INTERNAL_H
 #define POSER_COUNTS_INTERNAL_H
@@ -416,9 +419,10 @@ extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
-extern List *poser_maintained_row_arguments(Oid bookkeeping, Oid child);
+extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_row_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
 /* The triggers of a parent or child, or of a partition. */

@@ -2,7 +2,7 @@
  * maintain.c
  *	  poser_maintain(): keeping the counts and sums of a view.
  *
- * The function compares what is there with what should be there, and makes the difference.
+ * The function compares what is there with what should be there, and changes what differs.
  * So it can be called again at any time.  It compares twice: first it only looks, with the
  * weakest locks.  If something is to be done, it locks all tables together against writers,
  * looks again, and does it.
@@ -35,9 +35,9 @@ PG_FUNCTION_INFO_V1(poser_maintain);
  */
 
 /*
- * Must this be done, which the message describes?  In the first pass the answer is no,
- * and the call is noted.  In the second one it is yes, and there is a NOTICE, unless the
- * view was not maintained before.
+ * Returns whether to take the step that the message describes.  In the first pass the result is
+ * false, and maintain->todo is set.  In the second one it is true, and the message is a NOTICE
+ * unless the view was not maintained before.
  */
 bool
 poser_maintain_must(PoserMaintain *maintain, const char *format, ...)
@@ -81,8 +81,9 @@ poser_maintain_run(Oid relid, const char *sql)
  */
 
 /*
- * Count, and show in pg_stat_activity that it lasts.  "again" corrects what is in the bookkeeping.
- * The same is done for other views, a list of PoserMaintained.
+ * Count the rows, and show progress in pg_stat_activity.  "again": correct what is in the
+ * bookkeeping, which is not empty.  The bookkeepings of other views, a list of PoserMaintained,
+ * are corrected, too.
  */
 static void
 count_rows(PoserMaintain *maintain, bool again, const List *others)
@@ -186,7 +187,7 @@ check_view(Oid relid)
 				errdetail("It belongs to extension \"%s\".", get_extension_name(extension)));
 }
 
-/* Raises the error for a view that belongs to a maintained view. */
+/* Raises an error if the view is not the maintained view itself, but belongs to one. */
 static void
 check_is_view_itself(const PoserMaintain *maintain)
 {
@@ -203,7 +204,7 @@ check_is_view_itself(const PoserMaintain *maintain)
 
 /*
  * Have two views the same query?  Writing a query as text locks its tables.  So this happens
- * in a subtransaction that is rolled back: whoever holds locks must not wait for others.
+ * in a subtransaction that is rolled back: a session that holds locks must not wait for others.
  */
 static bool
 have_same_query(Oid a, Oid b)
@@ -255,14 +256,6 @@ bookkeeping_fits(const PoserMaintain *maintain)
 	return result;
 }
 
-/* Does the query join other tables than those that are bound?  Then the view, which counts if it must, reads those. */
-static bool
-has_other_tables(const PoserMaintain *maintain)
-{
-	return (OidIsValid(maintain->of.parent) && maintain->of.parent != maintain->form->parent) ||
-		   (OidIsValid(maintain->of.child) && maintain->of.child != maintain->form->child);
-}
-
 /* Read the form of this view, and find its tables, and what is to be done with their triggers. */
 static void
 find_tables(PoserMaintain *maintain, Oid query)
@@ -271,7 +264,7 @@ find_tables(PoserMaintain *maintain, Oid query)
 	maintain->parents = find_all_inheritors(maintain->form->parent, NoLock, NULL);
 	maintain->children = find_all_inheritors(maintain->form->child, NoLock, NULL);
 	maintain->exclusive = maintain->broken = NIL;
-	maintain->todo = maintain->missed = false;
+	maintain->todo = maintain->missed = maintain->replaced = false;
 	maintain->looking = true;
 	poser_maintain_table_triggers(maintain);
 	maintain->looking = false;
@@ -285,19 +278,45 @@ poser_maintained_is_prepared(const PoserMaintained *maintained)
 		   !poser_maintained_is_switched(maintained) && have_same_query(maintained->view, maintained->query);
 }
 
-/* Find out what is to be done.  Keeps no locks. */
+/*
+ * Find the relations of the view, and lock them with the weakest lock, so that they are not dropped
+ * while this looks at them.  Returns false if the view is not maintained.  The locks are
+ * added to *locks.
+ */
+static bool
+find_family(PoserMaintain *maintain, PoserLocks *locks)
+{
+	PoserMaintained *of = &maintain->of;
+
+	for (;;)
+	{
+		PoserMaintained before;
+
+		memset(locks, 0, sizeof(PoserLocks));
+		if (!poser_maintained_find(maintain->view, maintain->nspid, of))
+			return false;
+		before = *of;
+		poser_maintain_add_lock(locks, of->view, AccessShareLock);
+		poser_maintain_add_lock(locks, of->query, AccessShareLock);
+		poser_maintain_add_lock(locks, of->served, AccessShareLock);
+		poser_maintain_add_lock(locks, of->bookkeeping, AccessShareLock);
+		poser_maintain_add_lock(locks, of->parent, AccessShareLock);
+		poser_maintain_add_lock(locks, of->child, AccessShareLock);
+		poser_maintain_lock(locks);
+		/* lock, then look */
+		if (poser_maintained_find(maintain->view, maintain->nspid, of) && memcmp(&before, of, sizeof(before)) == 0)
+			return true;
+		poser_maintain_unlock(locks);
+	}
+}
+
+/* Find out what is to be done with a view that is maintained already. */
 static MaintainTask
-look(PoserMaintain *maintain)
+look_at_maintained(PoserMaintain *maintain)
 {
 	const PoserMaintained *of = &maintain->of;
 	bool is_switched;
 
-	check_view(maintain->view);
-	if (!poser_maintained_find(maintain->view, maintain->nspid, &maintain->of))
-	{
-		find_tables(maintain, maintain->view);
-		return MAKE;
-	}
 	check_is_view_itself(maintain);
 	is_switched = poser_maintained_is_switched(of);
 	if (!is_switched && !poser_have_one_owner(of->bookkeeping, maintain->view))
@@ -315,7 +334,7 @@ look(PoserMaintain *maintain)
 		return MAKE_AGAIN;
 	}
 	find_tables(maintain, of->query);
-	if (!bookkeeping_fits(maintain) || has_other_tables(maintain))
+	if (!bookkeeping_fits(maintain))
 	{
 		poser_maintained_check_owners(of, true);
 		return MAKE_AGAIN;
@@ -329,6 +348,22 @@ look(PoserMaintain *maintain)
 		return DO_NOTHING;
 	poser_maintained_check_owners(of, true);
 	return maintain->todo ? REPAIR : COUNT;
+}
+
+/* Find out what is to be done.  Keeps no locks. */
+static MaintainTask
+look(PoserMaintain *maintain)
+{
+	PoserLocks locks;
+	MaintainTask task = MAKE;
+
+	check_view(maintain->view);
+	if (find_family(maintain, &locks))
+		task = look_at_maintained(maintain);
+	else
+		find_tables(maintain, maintain->view);
+	poser_maintain_unlock(&locks);
+	return task;
 }
 
 /*
@@ -379,6 +414,13 @@ poser_maintain_unlock(const PoserLocks *locks)
 		UnlockRelationOid(locks->relids[i], locks->modes[i]);
 }
 
+/* Does a repair give the view its query anew? */
+static bool
+switches(const PoserMaintain *maintain, bool is_switched)
+{
+	return is_switched ? maintain->replaced : maintain->existing;
+}
+
 /* Find the locks that a task needs.  Returns the tables that lose their triggers. */
 static List *
 find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
@@ -396,8 +438,9 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 		case REPAIR:
 			poser_maintain_add_lock(locks, maintain->of.bookkeeping, AccessExclusiveLock);
 			poser_maintain_add_lock(locks, maintain->of.served, AccessExclusiveLock);
-			if (maintain->existing && !poser_maintained_is_switched(&maintain->of))
-				poser_maintain_add_lock(locks, maintain->view, AccessExclusiveLock);
+			poser_maintain_add_lock(locks, maintain->of.query, AccessShareLock);
+			poser_maintain_add_lock(locks, maintain->view,
+									switches(maintain, poser_maintained_is_switched(&maintain->of)) ? AccessExclusiveLock : AccessShareLock);
 			break;
 		case MAKE_AGAIN:
 			freed = poser_unmaintain_tables(&maintain->of, maintain->nspid, tables);
@@ -429,7 +472,7 @@ find_locks(const PoserMaintain *maintain, MaintainTask task, PoserLocks *locks)
 	return freed;
 }
 
-/* Do two calls need the same locks? */
+/* Are these the same locks? */
 static bool
 are_equal_locks(const PoserLocks *a, const PoserLocks *b)
 {
@@ -503,7 +546,7 @@ repair(PoserMaintain *maintain)
 	(void) poser_maintained_find(maintain->view, maintain->nspid, &maintain->of);
 	if (is_switched ? maintain->missed : maintain->existing)
 		count_rows(maintain, true, others);
-	if (!is_switched && maintain->existing)
+	if (switches(maintain, is_switched))
 		poser_maintain_switch_view(maintain);
 }
 

@@ -23,6 +23,7 @@ typedef struct PoserMaintain
 	bool quiet;	  /* the view was not maintained before, so no NOTICE is needed */
 	bool todo;
 	bool missed;  /* changes of rows may not have been counted */
+	bool replaced; /* the query may have been replaced, so the view needs its own query anew */
 	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
 
 	/* called for each trigger that is not as it should be; the name is NULL if a partition has none; or NULL */

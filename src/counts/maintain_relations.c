@@ -158,8 +158,8 @@ bookkeeping_column(const PoserMaintain *maintain, AttrNumber column)
 
 /*
  * The statement that keeps the server from collecting statistics about the values in the
- * bookkeeping.  Each user can plan a query of the view that shows it, and could find out
- * values by operators of its own, which the planner applies to statistics, or by EXPLAIN.
+ * bookkeeping.  Each role can plan a query over the view that shows it.  It could learn values
+ * by EXPLAIN, or by an operator of its own, which the planner applies to statistics.
  * Only "delta" has statistics: it is 0 or random, and the planner must know that nearly
  * all rows have a 0.
  *
@@ -179,8 +179,8 @@ no_statistics_sql(const PoserMaintain *maintain)
 }
 
 /*
- * Make the bookkeeping.  A half of each page is left free, so that a statement can replace all rows of
- * a page once without new entries in the indexes.
+ * Make the bookkeeping.  A half of each page is left free, so that a statement can replace all
+ * rows of a page once without new entries in the indexes.
  *
  *	CREATE TABLE public.customer_orders_maintained (id bigint NOT NULL, delta bigint DEFAULT 0 NOT NULL,
  *		orders bigint DEFAULT 0 NOT NULL, PRIMARY KEY (id, delta)) USING heap WITH (fillfactor = 50)
@@ -215,7 +215,7 @@ make_bookkeeping(PoserMaintain *maintain)
 	poser_maintain_run(view, psprintf("COMMENT ON TABLE %s IS 'Poser: the counts and sums of a maintained view'", qualified));
 }
 
-/* Make the view that shows the bookkeeping.  Each reader of the maintained view reads it, and it decides itself what it shows. */
+/* Make the view that shows the bookkeeping.  Each role can read it, and its condition decides whether it has rows. */
 static void
 make_served(PoserMaintain *maintain)
 {
@@ -240,7 +240,7 @@ poser_maintain_make_relations(PoserMaintain *maintain)
 	make_served(maintain);
 }
 
-/* Make right who can read the view that shows the bookkeeping, and its query. */
+/* Repair the query, the options and the privileges of the view that shows the bookkeeping. */
 void
 poser_maintain_repair_served(PoserMaintain *maintain)
 {
@@ -305,7 +305,7 @@ fill_sql(const PoserMaintain *maintain)
 					poser_view_counted_sql(form, maintain->nspid), on.data);
 }
 
-/* Count, into a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
+/* Fill a bookkeeping that is empty and has no guard yet.  The tables are locked against writers. */
 void
 poser_maintain_fill(PoserMaintain *maintain, PoserProgress *progress)
 {

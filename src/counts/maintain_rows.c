@@ -10,13 +10,13 @@
  * Each view is maintained on its own: the statement's rows are read once for each, and
  * added up by key in its own CountChanges.  So the memory for one view is in use at a time.
  *
- * In a session with session_replication_role = replica, statements count nothing, but each
- * row does.  That is how a subscription writes: its rows fire no statement triggers.  Such a
- * session, and the rest of the transaction, reads live, because nothing says where a
- * statement begins and ends.
+ * In a session with session_replication_role = replica the triggers for statements count
+ * nothing, and the trigger for rows counts each row.  A subscription writes in this way: its rows
+ * fire no statement triggers.  The rest of such a transaction reads live, because no trigger says
+ * where a statement begins and ends.
  *
- * TRUNCATE of a partition takes the partition's rows away before they are gone.  TRUNCATE of
- * the whole table fires the triggers of the partitions, too.  These then do nothing.
+ * Before TRUNCATE of a partition, the rows of the partition are taken away from the counts.
+ * TRUNCATE of the whole table fires the triggers of the partitions, too.  These then do nothing.
  *
  * The invariant is the one of settle.c.  It holds for a row from the moment when its
  * statement is counted.
@@ -46,8 +46,8 @@ typedef struct Call
 } Call;
 
 /*
- * TRUNCATEs of partitions, and of partitioned tables, that have not truncated yet or whose
- * triggers have not all fired.
+ * TRUNCATEs of partitions and of partitioned tables that are in progress: not all of their triggers
+ * have fired.
  */
 static PoserStatement *truncates = NULL;
 
@@ -192,7 +192,10 @@ count_row(Call *call)
 	poser_count_apply_changes(&changes);
 }
 
-/* Add all rows of some tables to the counts, or take them away.  The tables are the trigger's table, or "whole" and its partitions. */
+/*
+ * Add all rows of some tables to the counts, or take them away.  The tables are the trigger's
+ * table, or "whole" and its partitions.
+ */
 static void
 count_tables(Call *call, List *relids, Relation whole, int sign)
 {
@@ -586,7 +589,10 @@ note_written(Relation rel)
 			statement->overlapped = true;
 }
 
-/* After TRUNCATE: take it out of the list.  Raises an error if triggers have written a partition that was truncated alone. */
+/*
+ * After TRUNCATE: take it out of the list.  Raises an error if triggers have written a partition
+ * that was truncated alone.
+ */
 static void
 end_truncate(TriggerData *trigdata, const PoserTableViews *views)
 {
@@ -608,7 +614,7 @@ end_truncate(TriggerData *trigdata, const PoserTableViews *views)
 			ereport(ERROR,
 					(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
 					 errmsg("cannot truncate partition \"%s\" while a trigger writes its table", RelationGetRelationName(rel)),
-					 errdetail("The view \"%s\" is maintained. It cannot tell the rows that the trigger has written from those that were there before.",
+					 errdetail("View \"%s\" is maintained, and Poser cannot tell rows that the trigger has written from those that were there before.",
 							   get_rel_name(relations->view)),
 					 errhint("Use DELETE, or truncate the whole table.")));
 	}
@@ -703,7 +709,7 @@ poser_maintain_rows(PG_FUNCTION_ARGS)
 	check_kind(trigdata);
 	views = poser_table_views(trigdata->tg_relation, call.nspid, call.context);
 
-	/* in such a session, and in the rest of its transaction, everything is read live */
+	/* the rest of such a transaction reads live */
 	if (is_replica && views->nviews > 0)
 		poser_count_note_inconsistent(FirstCommandId);
 

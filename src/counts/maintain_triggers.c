@@ -12,12 +12,12 @@
  *	poser_maintain_update
  *	poser_maintain_delete
  *	poser_maintain_truncate  AFTER TRUNCATE
- *	poser_maintain_row       AFTER each row, where session_replication_role is replica: there the
- *							 server fires no statement triggers for rows that come from elsewhere;
- *							 the server itself clones this trigger to partitions
+ *	poser_maintain_row       AFTER each row, where session_replication_role is replica: for rows of a
+ *							 subscription the server fires no statement triggers; the server itself
+ *							 clones this trigger to partitions
  *
- * A parent that is not partitioned, and no child of another view, needs an update's rows only
- * if the update changes a key.  Its set is
+ * A parent that is not partitioned and is not the child of another view needs the rows of an
+ * update only if the update changes a key.  Its set has
  *
  *	poser_maintain_update    AFTER UPDATE, without rows
  *	poser_maintain_key       AFTER UPDATE of each row with another key
@@ -166,7 +166,7 @@ drop_trigger(Oid relid, const char *name)
 	poser_maintain_run(relid, psprintf("DROP TRIGGER %s ON %s", pstrdup(quote_identifier(name)), poser_relation_name(relid)));
 }
 
-/* Report a trigger that is not as it should be, if the caller wants to know. */
+/* Report a trigger that is not as it should be, if the caller asks for it. */
 static void
 report(const PoserMaintain *maintain, Oid relid, const char *trigger, PoserTriggerState state)
 {
@@ -210,7 +210,7 @@ make_trigger(PoserMaintain *maintain, const PoserTriggerKind *kind, Oid relid, L
 	{
 		char *sql = poser_trigger_create_sql(kind, relid, maintain->nspid, arguments, of);
 
-		/* unlike DROP TRIGGER this needs no lock that keeps out readers; the server has it not for constraint triggers */
+		/* unlike DROP TRIGGER this lets readers go on; the server does not do it for constraint triggers */
 		if (replaces && !OidIsValid(of))
 			sql = psprintf("CREATE OR REPLACE%s", sql + strlen("CREATE"));
 		poser_maintain_run(relid, sql);
@@ -361,12 +361,12 @@ poser_maintain_bindings(PoserMaintain *maintain)
 	{
 		const PoserTriggerKind *kind = &binding_triggers[i];
 		bool is_table = relations[i] == maintain->form->parent || relations[i] == maintain->form->child;
-		bool is_of_row = relations[i] == maintain->of.query && maintain->form->whole_row;
-		List *arguments = is_of_row ? poser_maintained_row_arguments(bookkeeping, maintain->form->child)
-									: poser_maintained_arguments(bookkeeping, relations[i]);
-		/* without a binding nothing was counted, unless it was only made for other partitions, or elsewhere */
-		bool missed = is_of_row ? !poser_maintained_row_matches(&maintain->of)
-								: !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
+		bool is_query = relations[i] == maintain->of.query;
+		List *arguments = is_query ? poser_maintained_query_arguments(&maintain->of, maintain->form->child, maintain->form->whole_row)
+								   : poser_maintained_arguments(bookkeeping, relations[i]);
+		/* without a binding nothing was counted; a binding can also be one for other partitions, or made elsewhere */
+		bool missed = is_query ? !poser_maintained_query_matches(&maintain->of)
+							   : !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
 		/*
 		 * The arguments that came with a restore are no problem as long as they say what is
@@ -375,7 +375,10 @@ poser_maintain_bindings(PoserMaintain *maintain)
 		if (maintain->report != NULL && !missed && poser_maintained_bound_elsewhere(&maintain->of, kind->name))
 			arguments = poser_maintained_present_arguments(bookkeeping, kind->name);
 		if (!make_trigger(maintain, kind, bookkeeping, arguments, relations[i]) && missed)
+		{
 			maintain->missed = true;
+			maintain->replaced |= is_query;
+		}
 	}
 	for (int i = 0; i < lengthof(guard_triggers); i++)
 		(void) make_trigger(maintain, &guard_triggers[i], maintain->of.bookkeeping, NIL, InvalidOid);

@@ -27,11 +27,13 @@
  * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
  * that were never counted, and the view counts.
  *
- * If a condition uses the child's row as a whole, what it says can change with the columns.  Then
- * the binding of the query has arguments:
+ * The owner can replace the query, and if a condition uses the child's row as a whole, what it
+ * says can change with the columns.  So the binding of the query has arguments:
  *
  *	[0]  what identifies the cluster, the database, the bookkeeping and the child
- *	and for each column of the child:
+ *	[1]  the transaction that wrote the query
+ *	[2]  "query"
+ *	and for each column of the child, if a condition uses whole rows:
  *	[1 + 2n]  the transaction that last changed the column's definition
  *	[2 + 2n]  its name and type
  *
@@ -66,6 +68,8 @@
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
+#include "storage/bufmgr.h"
+#include "storage/smgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -74,6 +78,9 @@
 #include "counts/counts_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_maintained_by);
+
+/* What the binding of the query has as the name of the query itself.  It is the same wherever the query is restored. */
+#define QUERY_ARGUMENT "query"
 
 /* What the bindings are called, and where PoserMaintained has their relations. */
 static const struct
@@ -223,8 +230,8 @@ poser_view_uses(Oid view)
 }
 
 /*
- * Find the relations of a maintained view by its query, and not by bindings, which somebody may
- * have dropped.  Returns false if the view does not read a bookkeeping.
+ * Find the relations of a maintained view by its query, not by its bindings, which can have been
+ * dropped.  Returns false if the view does not read a bookkeeping.
  */
 static bool
 find_by_query(Oid view, Oid function, PoserMaintained *result)
@@ -285,7 +292,7 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	}
 	if (!found)
 		memset(result, 0, sizeof(PoserMaintained));
-	/* somebody can have dropped a binding */
+	/* a binding can have been dropped */
 	if ((!found || (result->view == relid && (!OidIsValid(result->query) || !OidIsValid(result->served)))) &&
 		get_rel_relkind(relid) == RELKIND_VIEW && find_by_query(relid, function, &candidate))
 	{
@@ -317,7 +324,7 @@ poser_maintained_is_whole(const PoserMaintained *maintained)
 		   OidIsValid(maintained->child);
 }
 
-/* Does the view read the bookkeeping?  Otherwise it was not given the query that does, or the user has replaced it. */
+/* Does the view read the bookkeeping?  If not, it was never given the query that does, or a user has replaced it. */
 bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
@@ -555,7 +562,11 @@ has_string(const List *list, const char *string)
 	return false;
 }
 
-/* Was nothing ever written into a table? */
+/*
+ * Was nothing ever written into a table?  Then it has its first file, which is empty.  TRUNCATE
+ * gives it another one.  VACUUM can make the first one empty again, but it leaves a visibility map
+ * and the number of rows.
+ */
 static bool
 has_new_file(Oid relid)
 {
@@ -564,9 +575,9 @@ has_new_file(Oid relid)
 
 	if (rel == NULL)
 		return true;
-	/* TRUNCATE gives a table another file, and without it pages are not taken away where no row was */
 	result = rel->rd_rel->relkind == RELKIND_PARTITIONED_TABLE ||
-			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid);
+			 (rel->rd_rel->relkind == RELKIND_RELATION && RelationGetNumberOfBlocks(rel) == 0 && relation_file(rel) == relid &&
+			  rel->rd_rel->reltuples < 0 && !smgrexists(RelationGetSmgr(rel), VISIBILITYMAP_FORKNUM));
 	relation_close(rel, AccessShareLock);
 	return result;
 }
@@ -589,8 +600,8 @@ poser_maintained_is_untouched(Oid relid)
 }
 
 /*
- * The partitions of a table are others than those that its binding names.  Can they have
- * rows that were not counted, or lack rows that were?  "arguments" are those of the binding.
+ * The partitions of a table are not those that its binding names.  Can they have rows that were
+ * not counted, or lack rows that were?  "arguments" are those of the binding.
  */
 static bool
 arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
@@ -623,7 +634,7 @@ arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
 	return false;
 }
 
-/* Find the binding of this name.  Returns the relation behind FROM, or InvalidOid if there is no binding, and its arguments. */
+/* Find a binding.  Returns the relation behind FROM, or InvalidOid if there is no binding.  *arguments gets its arguments. */
 static Oid
 find_binding(Oid bookkeeping, const char *name, List **arguments)
 {
@@ -646,8 +657,8 @@ find_binding(Oid bookkeeping, const char *name, List **arguments)
 }
 
 /*
- * Has a maintained view counted all partitions that its parent and its child have now?  It is
- * so, too, if they are not partitioned.  False if a binding is missing.
+ * Are the partitions that the parent and the child of a maintained view have now those that were
+ * counted?  True if the tables are not partitioned.  False if a binding is missing.
  */
 bool
 poser_maintained_partitions_match(const PoserMaintained *maintained)
@@ -665,21 +676,38 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 	return true;
 }
 
+/* Returns the transaction that wrote the query of a view; invalid if the view is gone. */
+static TransactionId
+rule_xid(Oid view)
+{
+	HeapTuple tuple = SearchSysCache2(RULERELNAME, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
+	TransactionId result = InvalidTransactionId;
+
+	if (HeapTupleIsValid(tuple))
+	{
+		result = HeapTupleHeaderGetRawXmin(tuple->t_data);
+		ReleaseSysCache(tuple);
+	}
+	return result;
+}
+
 /*
- * Returns the arguments that the binding of the query should have, if a condition uses the
- * child's row as a whole.  Without a lock on the child they can be out of date.
+ * Returns the arguments that the binding of the query should have.  "whole_row" says whether a
+ * condition uses the child's row as a whole.  Without a lock on the query and the child they
+ * can be out of date.
  */
 List *
-poser_maintained_row_arguments(Oid bookkeeping, Oid child)
+poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row)
 {
-	List *result = list_make1(binding_identity(bookkeeping, child));
+	List *result = list_make3(binding_identity(maintained->bookkeeping, child), psprintf("%u", rule_xid(maintained->query)),
+							  QUERY_ARGUMENT);
 	HeapTuple relation = SearchSysCache1(RELOID, ObjectIdGetDatum(child));
 	int ncolumns = 0;
 
 	/* it can be dropped at any time unless the caller has locked it */
 	if (HeapTupleIsValid(relation))
 	{
-		ncolumns = ((Form_pg_class) GETSTRUCT(relation))->relnatts;
+		ncolumns = whole_row ? ((Form_pg_class) GETSTRUCT(relation))->relnatts : 0;
 		ReleaseSysCache(relation);
 	}
 	for (int i = 1; i <= ncolumns; i++)
@@ -703,19 +731,33 @@ poser_maintained_row_arguments(Oid bookkeeping, Oid child)
 }
 
 /*
- * Does a maintained view whose conditions use the child's row as a whole have counted rows
- * with the columns of now?  It is so, too, if no condition does.  False if the binding is missing.
+ * Has a maintained view counted what its query says now?  It has not if the query was replaced, or
+ * if a condition uses the child's row as a whole and the columns have changed.  False if the
+ * binding is missing.
  */
 bool
-poser_maintained_row_matches(const PoserMaintained *maintained)
+poser_maintained_query_matches(const PoserMaintained *maintained)
 {
 	List *arguments;
 
 	if (find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments) != maintained->query ||
 		!OidIsValid(maintained->query))
 		return false;
-	return arguments == NIL ||
-		   says_what_is_there(arguments, poser_maintained_row_arguments(maintained->bookkeeping, maintained->child));
+	return says_what_is_there(arguments, poser_maintained_query_arguments(maintained, maintained->child, list_length(arguments) > 3));
+}
+
+/* Was the query replaced since its binding was made?  Then the view is not served, and writers need not count. */
+bool
+poser_maintained_query_is_replaced(const PoserMaintained *maintained)
+{
+	List *arguments;
+	List *present;
+
+	(void) find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments);
+	if (list_length(arguments) < 3)
+		return true;
+	present = poser_maintained_query_arguments(maintained, maintained->child, false);
+	return compared_arguments(arguments, present) == 1 && strcmp(lsecond(arguments), lsecond(present)) != 0;
 }
 
 /* Returns the arguments that a binding has, NIL if it is missing. */
@@ -729,8 +771,8 @@ poser_maintained_present_arguments(Oid bookkeeping, const char *binding)
 }
 
 /*
- * Was the binding of this name made in another database, or in another cluster?  Then what its
- * arguments say is found by names, and the binding is as it should be if these match.
+ * Was the binding of this name made in another database, or in another cluster?  Then only the
+ * names in its arguments are compared, and the binding is as it should be if they match.
  */
 bool
 poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding)
@@ -780,6 +822,6 @@ poser_maintained_by(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				 errmsg("counts and sums in table \"%s\" cannot be changed", RelationGetRelationName(rel)),
 				 errdetail("Poser keeps them for a maintained view."),
-				 errhint("poser_recount() makes them right, and poser_unmaintain() removes them.")));
+				 errhint("poser_recount() corrects them, and poser_unmaintain() removes them.")));
 	return PointerGetDatum(NULL);
 }

@@ -2,10 +2,10 @@
  * maintained_row.c
  *	  What one row of a child adds to a maintained view: its key and its amounts.
  *
- * The conditions of a view can contain code of users.  Such code runs as the owner of the view, in a restricted context, whichever role writes.  To change
- * the role takes longer than to read a row, so this is done once for all rows of a
- * statement, and only if there is such code.  An error in a condition fails the write, as
- * one in an index expression does.
+ * The conditions of a view can contain code of users.  Such code runs as the owner of the view,
+ * in a restricted context, whichever role writes.  To change the role takes longer than to read
+ * a row.  So the role is changed once for all rows of a statement, and only if there is such
+ * code.  An error in a condition fails the write, as one in an index expression does.
  *
  * The conditions are compiled for each statement.  So privileges on functions, and the
  * constraints of domains, are those of the moment.
@@ -68,7 +68,7 @@ poser_row_reader_open(PoserRowReader *reader, const PoserTableView *view)
 	}
 }
 
-/* The current user is the former one again. */
+/* End reading.  The current user is the former one again. */
 void
 poser_row_reader_close(PoserRowReader *reader)
 {
@@ -95,7 +95,7 @@ poser_row_reset(PoserRowReader *reader)
 	ResetExprContext(reader->context);
 }
 
-/* Read the key of a child's row.  Returns false if it has no parent. */
+/* Read the key of a child's row.  Returns false if a column of it is null: then the row has no parent. */
 static bool
 read_child_keys(PoserRowReader *reader, TupleTableSlot *slot, Datum *keys)
 {

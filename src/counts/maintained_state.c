@@ -412,7 +412,7 @@ look_at_triggers(Looking *looking)
 							  .of = *looking->of,
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
-	bool row_matches = poser_maintained_row_matches(looking->of);
+	bool query_matches = poser_maintained_query_matches(looking->of);
 
 	maintain.parents = partition_tree(looking->form->parent);
 	maintain.children = partition_tree(looking->form->child);
@@ -420,9 +420,13 @@ look_at_triggers(Looking *looking)
 	poser_maintain_bindings(&maintain);
 	if (!partitions_match)
 		add_problem(looking, "its tables have other partitions than those that were counted", maintain_remedy(looking));
-	if (!row_matches)
-		add_problem(looking, "a condition uses whole rows, and the columns of these have changed", maintain_remedy(looking));
-	add_trigger_problems(looking, partitions_match && row_matches);
+	if (!query_matches)
+		add_problem(looking,
+					poser_maintained_query_is_replaced(looking->of)
+						? psprintf("view %s has another query than the one that was counted", poser_relation_name(looking->of->query))
+						: "a condition uses whole rows, and the columns of these have changed",
+					maintain_remedy(looking));
+	add_trigger_problems(looking, partitions_match && query_matches);
 }
 
 /*

@@ -209,7 +209,9 @@ compare_bookkeepings(const ListCell *a, const ListCell *b)
 
 /*
  * Lock the query and the bookkeeping of a view, so that they stay while the view is
- * described.  Returns false, and has locked nothing, if the view or one of them was dropped.
+ * described.  Returns false, and has locked nothing, if the view or one of them was dropped, or
+ * if the query was replaced: the new one may have any form, and nothing reads the counts
+ * until poser_maintain() has made them again.
  */
 static bool
 lock_view(PoserMaintained *maintained, Oid nspid)
@@ -222,7 +224,7 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 	LockRelationOid(maintained->query, AccessShareLock);
 	LockRelationOid(maintained->bookkeeping, AccessShareLock);
 	if (poser_maintained_find(maintained->bookkeeping, nspid, &found) &&
-		memcmp(maintained, &found, sizeof(PoserMaintained)) == 0)
+		memcmp(maintained, &found, sizeof(PoserMaintained)) == 0 && !poser_maintained_query_is_replaced(maintained))
 		return true;
 	UnlockRelationOid(maintained->bookkeeping, AccessShareLock);
 	UnlockRelationOid(maintained->query, AccessShareLock);
@@ -268,7 +270,7 @@ describe_table(Relation rel, Oid nspid)
 		result->nviews++;
 		result->has_child = result->has_child || view->is_child;
 	}
-	/* one that was not described now can be later, so its relations count as well */
+	/* a view that was not described now can be described later, so its relations are watched as well */
 	foreach(lc, found)
 	{
 		PoserMaintained *maintained = lfirst(lc);

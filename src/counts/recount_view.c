@@ -8,10 +8,9 @@
  * conditions of the view are the owner's code.
  *
  * Without an argument, poser_recount() goes through the components and all maintained views
- * of the caller.  Each view is rebuilt in a subtransaction.  A view that cannot be rebuilt
- * becomes a WARNING, because the others shall be right although the owner of one of them has
- * changed or locked something.  An error after which the transaction should be tried again is not
- * caught, and neither is a request to cancel.
+ * of the caller.  Each view is rebuilt in a subtransaction.  If a view cannot be rebuilt, its
+ * error becomes a WARNING, and the others are rebuilt.  An error after which the transaction
+ * should be tried again is not caught, and neither is a request to cancel.
  *
  * The invariant: a view that is gone is not rebuilt, because writers no longer count for it.
  */
@@ -42,7 +41,7 @@ append_zeros(StringInfo sql, int namounts)
 		appendStringInfoString(sql, "0, ");
 }
 
-/* Append a key column of one of the three parts, with the type of the key.  All parts have the key's collation. */
+/* Append a key column of one of the three parts, with the type of the key.  Its collation is the key's in all parts. */
 static void
 append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
 {
@@ -155,7 +154,10 @@ key_literal(const PoserViewForm *form, AttrNumber column)
 	return quote_literal_cstr(get_attname(form->parent, column, false));
 }
 
-/* The value of an aggregate as text, from its amounts in the comparison: "side" is live or kept, "amount" the number of the first. */
+/*
+ * The value of an aggregate as text, from its amounts in the comparison.  "side" is live or kept,
+ * "amount" is the number of the first amount.
+ */
 static char *
 value_text(PoserViewKind kind, const char *side, int amount, const char *nsp)
 {
@@ -167,7 +169,7 @@ value_text(PoserViewKind kind, const char *side, int amount, const char *nsp)
 		case POSER_SUM_BIGINT:
 			return psprintf("CASE WHEN %1$s%3$d <> 0 THEN %1$s%2$d::text ELSE 'NULL' END", side, amount, amount + 1);
 		case POSER_SUM_NUMERIC:
-			/* what a user has written there may be no tally */
+			/* the owner can have written something that is no tally */
 			return psprintf("CASE WHEN %1$s%3$d < 0 OR %1$s%3$d <> trunc(%1$s%3$d) THEN 'impossible'\n"
 							"                  ELSE COALESCE(%4$s.poser_sum_of(%1$s%2$d, %1$s%3$d)::text, 'NULL') END",
 							side, amount, amount + 1, nsp);
@@ -386,7 +388,7 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 		if (get_rel_name(maintained->view) != NULL)
 			ereport(WARNING,
 					errcode(error->sqlerrcode),
-					errmsg("view \"%s\" could not be recounted: %s", name, error->message),
+					errmsg("could not recount view \"%s\": %s", name, error->message),
 					error->hint != NULL ? errhint("%s", error->hint) : 0);
 		FreeErrorData(error);
 	}
@@ -394,9 +396,9 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 }
 
 /*
- * Recount everything that the caller may: the components, if the caller has the rights of
- * the owners of their tables, and all views with an owner whose rights it has.  Raises an error if
- * this is nothing.
+ * Recount everything that the caller may recount: the components, if the caller has the rights
+ * of the owners of their tables, and each view, if the caller has the rights of its owner.
+ * Raises an error if there is nothing.
  */
 static void
 recount_all(Recount *recount)

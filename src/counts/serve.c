@@ -431,7 +431,7 @@ poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
 		run->key = key;
 		run->serves = false; /* if deciding raises an error */
 
-		/* a session that holds all locks it needs does not hear of changes otherwise */
+		/* without this, a session that holds all the locks that it needs would not notice changes */
 		AcceptInvalidationMessages();
 	}
 	fcinfo->flinfo->fn_extra = run;

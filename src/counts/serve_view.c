@@ -16,14 +16,18 @@
  *
  * Everything that is found in the catalogs is kept until a relcache invalidation of one of the
  * relations.  It is kept for each view, and for each table: a change of one partition does not make
- * the session look at all others again.  A session finds out nothing here that it would wait
- * for: where a relation is locked, the answer is false.
+ * the session look at all others again.  Nothing here waits for a lock: if another transaction
+ * has locked a relation, the answer is false.
  *
  * All roles can read customer_orders_served.  So the answer must be false for each user that
- * cannot learn the same from the view or the tables.  A role that owns the view can give
- * it another query, which shows less.  So a query that is not Poser's own gets no counts.
- * And a view need not show the key, or its owner can have taken a count out of it.  Then users
- * that may only read the view get no counts, either.
+ * may not read the same in the view or the tables.  The owner can give the view another query,
+ * which shows less.  So the answer is false if the query is not the one that Poser made.  A view
+ * need not show the key, or all that is kept.  Then the answer is false for users that may read
+ * only the view.
+ *
+ * If the answer is false, the view counts.  The result is right while the parent's key is unique.
+ * If two rows of the parent have the same key, because its constraint is gone, reading raises an
+ * error.
  *
  * The invariant: while the answer is true for a snapshot, the counts and sums in the
  * bookkeeping that this snapshot sees are those of the rows that it sees.
@@ -41,6 +45,7 @@
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_rewrite.h"
 #include "commands/trigger.h"
+#include "executor/spi.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
@@ -63,7 +68,7 @@
 PG_FUNCTION_INFO_V1(poser_serves);
 PG_FUNCTION_INFO_V1(poser_live_from);
 
-/* More transactions than this have not written the triggers of one table. */
+/* At most so many transactions have written the triggers of one table. */
 #define MAX_TABLE_XIDS 8
 
 /* A description is not used any more after so many transactions, because transaction IDs begin anew. */
@@ -91,7 +96,8 @@ typedef struct ServeView
 {
 	Oid query; /* hash key */
 	bool valid;
-	bool complete; /* the counts are right for all who see "xids" and "files" */
+	bool complete; /* the counts are right for a snapshot that sees "xids" and "files" */
+	bool repeats;  /* the view has Poser's query, but two rows of the parent can have the same key */
 	bool is_invoker;
 	bool shows_all; /* the view shows the key and all that is kept */
 	Oid nspid;
@@ -117,6 +123,7 @@ typedef struct ServeLook
 	List *xids;
 	List *files;
 	bool transient; /* a relation is locked, or is inherited, so nothing is kept */
+	bool inherits;	/* a table of the trees has parents or children that are not partitions */
 } ServeLook;
 
 static HTAB *serve_tables = NULL;
@@ -266,7 +273,11 @@ look_at_tree(ServeLook *look, Oid root, Oid nspid, const Bitmapset *key)
 		CHECK_FOR_INTERRUPTS();
 		add_table_xids(look, table);
 		look->transient |= table->inherits;
-		/* for the child, the rows of an older file matter; a parent that is not seen has no row in the view */
+		look->inherits |= table->inherits;
+		/*
+		 * A snapshot that is older than the child's file may see counts, but not the rows in the file.
+		 * A parent that it does not see has no row in the view.
+		 */
 		if (key == NULL && table->relkind == RELKIND_RELATION)
 			look->files = list_append_unique_oid(look->files, table->file_xid);
 		if (!table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
@@ -508,13 +519,14 @@ look_at_bookkeeping(ServeLook *look, Oid relid, Oid nspid)
 
 /*
  * Look at everything that the counts of a view depend on, except snapshot and user.  The
- * relations are added to the list in each case, so that the session hears of their changes.
+ * relations are always added to the list, so that the session notices their changes.
  */
 static bool
 look(ServeLook *look, ServeView *view)
 {
 	const PoserMaintained *of = &view->of;
 	Bitmapset *key = NULL;
+	bool has_query;
 	bool result;
 
 	look->relids = list_make3_oid(of->view, of->query, of->served);
@@ -525,15 +537,17 @@ look(ServeLook *look, ServeView *view)
 	/* another role can have bound a table of its own to the query, if it may make triggers for it */
 	result = poser_have_one_owner(of->bookkeeping, of->query) && poser_have_one_owner(of->bookkeeping, of->served);
 
-	result = look_at_view(look, view, &key) && result;
+	has_query = look_at_view(look, view, &key);
+	result = has_query && result;
 	result = poser_maintain_is_bound(of, view->nspid, &look->xids) && result;
 	result = look_at_bookkeeping(look, of->bookkeeping, view->nspid) && result;
 	result = look_at_tree(look, of->child, view->nspid, NULL) && result;
 	if (of->parent != of->child)
 		result = look_at_tree(look, of->parent, view->nspid, key) && result;
 	look->relids = list_concat(look->relids, look->tables);
-	return result && is_key(look, of->parent, key) && poser_maintained_partitions_match(of) &&
-		   poser_maintained_row_matches(of);
+	view->repeats = has_query && (look->inherits || !is_key(look, of->parent, key));
+	return result && !view->repeats && poser_maintained_partitions_match(of) &&
+		   poser_maintained_query_matches(of);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */
@@ -549,7 +563,7 @@ array_of(const List *list, int *n)
 	return result;
 }
 
-/* Can what was found about a view still be used?  Transaction IDs in it must be comparable with those of the snapshot. */
+/* Can a description still be used?  Its transaction IDs must be comparable with those of the snapshot. */
 static bool
 is_current(const ServeView *view, Oid nspid, Snapshot snapshot)
 {
@@ -672,6 +686,52 @@ poser_view_is_served(Oid query, Oid nspid)
 	return poser_serve_is_consistent(snapshot, view->tables, view->num_tables) && sees_counted(view, snapshot);
 }
 
+/*
+ * Raise an error if rows of the parent have the same key.  The user's query has one row for all of
+ * them, with the children of each, and the view's own query one for each.  Without a unique
+ * key, and if the parent is inherited, this must be looked up:
+ *
+ *	SELECT FROM public.customer GROUP BY id HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1
+ */
+static void
+check_repeated_keys(const ServeView *view)
+{
+	PoserMaintained of = view->of;
+	Bitmapset *key = NULL;
+	bool shows_all;
+	StringInfoData columns;
+	int column = -1;
+	int level;
+	uint64 found;
+	PoserCaller caller;
+	Relation rel = relation_open(of.view, AccessShareLock);
+
+	(void) is_maintained_query(get_view_query(rel), &of, &key, &shows_all);
+	relation_close(rel, NoLock);
+	initStringInfo(&columns);
+	while ((column = bms_next_member(key, column)) >= 0)
+		appendStringInfo(&columns, "%s%s", columns.len > 0 ? ", " : "", quote_identifier(get_attname(of.parent, column, false)));
+
+	level = poser_begin_text_settings();
+	SPI_connect();
+	poser_become_owner(of.view, &caller);
+	found = poser_run(&(PoserQuery) {.sql = psprintf("SELECT FROM %s GROUP BY %s HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 1",
+													 poser_relation_name(of.parent), columns.data),
+									 .read_only = true,
+									 .once = true,
+									 .expected = SPI_OK_SELECT,
+									 .limit = 1});
+	poser_become_caller(&caller);
+	SPI_finish();
+	AtEOXact_GUC(true, level);
+	if (found > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("maintained view \"%s\" cannot be read", get_rel_name(of.view)),
+				 errdetail("Rows of table \"%s\" have the same key, which is not unique any more.", get_rel_name(of.parent)),
+				 errhint("Make the key unique again, or call poser_unmaintain(), which gives the view its query back.")));
+}
+
 /* The decision for the calling function, the same in all parts of a plan. */
 static bool
 serves(FunctionCallInfo fcinfo)
@@ -683,7 +743,15 @@ serves(FunctionCallInfo fcinfo)
 		return false;
 	run = poser_serve_run(fcinfo, PG_GETARG_OID(0), &is_new);
 	if (is_new)
-		run->serves = poser_view_is_served(PG_GETARG_OID(0), get_func_namespace(fcinfo->flinfo->fn_oid));
+	{
+		Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
+		const ServeView *view;
+
+		run->serves = poser_view_is_served(PG_GETARG_OID(0), nspid);
+		view = run->serves ? NULL : find_view(PG_GETARG_OID(0), nspid, GetActiveSnapshot());
+		if (view != NULL && view->repeats)
+			check_repeated_keys(view);
+	}
 	return run->serves;
 }
 

@@ -2,11 +2,11 @@
  * sum.c
  *	  Sums of numeric values.
  *
- * sum(numeric) of some rows cannot be had from their sum alone.  It is null if there is no
- * value, it is NaN or infinite if a value is, and it shows as many digits after the point as
- * the value that has most of them.  When such a value is taken away, the sum has to be as it
- * was before.  So a maintained view keeps two numbers for it: the sum of the finite values,
- * and a tally of all values.
+ * What sum(numeric) returns does not follow from the sum of the finite values alone.  The result
+ * is null if there is no value.  It is NaN or infinite if a value is.  It has as many digits
+ * after the point as the value with the most of them.  When such a value is taken away, the
+ * result must be as it was before.  So a maintained view keeps two numbers: the sum of the
+ * finite values, and a tally of all values.
  *
  * The tally is a whole number.  Its digits to the base 10^18 say how many values of a kind
  * there are.  The digit at place 0 is of -Infinity, at place 1 of Infinity, at place 2 of NaN,
@@ -84,7 +84,7 @@ poser_tally(PG_FUNCTION_ARGS)
 	PG_RETURN_NUMERIC(poser_number_value(&tally));
 }
 
-/* Has a tally, written in decimal digits, values at this place? */
+/* Does a tally, written in decimal digits, have values at this place? */
 static bool
 has_values(const char *digits, int length, int place)
 {
@@ -114,11 +114,11 @@ tally_digits(Datum tally, int *length)
 				 errmsg("invalid tally of a sum"),
 				 errdetail("A tally is a whole number from 0 to 10^%d - 1.",
 						   TALLY_DIGITS * (TALLY_FINITE + TALLY_MAX_SCALE + 1)),
-				 errhint("If it is that of a maintained view, poser_recount() corrects it.")));
+				 errhint("If the tally belongs to a maintained view, poser_recount() corrects it.")));
 	return result;
 }
 
-/* Returns a numeric by what one writes for it. */
+/* Returns the numeric that this string denotes. */
 static Datum
 numeric_constant(const char *string)
 {

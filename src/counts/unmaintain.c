@@ -58,7 +58,7 @@ poser_unmaintain_tables(const PoserMaintained *maintained, Oid nspid, const List
 	return result;
 }
 
-/* Returns the table and its partitions if they have triggers that no maintained view needs any more, otherwise NIL. */
+/* Returns the table and its partitions if they have triggers that no maintained view needs; otherwise NIL. */
 static List *
 idle_tables(Oid relid, Oid nspid)
 {
@@ -116,6 +116,7 @@ lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 	for (;;)
 	{
 		List *tables = poser_unmaintain_tables(maintained, nspid, NIL);
+		const Oid bound[] = {maintained->child, maintained->parent};
 		PoserLocks locks = {0};
 		PoserMaintained before = *maintained;
 
@@ -124,6 +125,10 @@ lock_all(Oid relid, Oid nspid, PoserMaintained *maintained)
 		poser_maintain_add_lock(&locks, maintained->served, AccessExclusiveLock);
 		poser_maintain_add_lock(&locks, maintained->bookkeeping, AccessExclusiveLock);
 		poser_maintain_add_locks(&locks, tables, AccessExclusiveLock);
+		/* the query that the view gets back is parsed, which locks its tables: not while others wait for the locks above */
+		for (int i = 0; i < lengthof(bound); i++)
+			if (!list_member_oid(tables, bound[i]))
+				poser_maintain_add_lock(&locks, bound[i], AccessShareLock);
 		poser_maintain_lock(&locks);
 
 		/* lock, then look: are these still all? */

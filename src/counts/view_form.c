@@ -15,8 +15,8 @@
  * immutable.  So a writer of the child knows from the row alone what changes.
  *
  * The form is read from the rule of the view, as PostgreSQL stores it.  There columns have
- * numbers, so it follows a rename.  Each part of the query that has another form is
- * an error, which says the part in the names that the query uses.
+ * numbers, so it follows a rename.  If a part of the query has another form, an error quotes
+ * this part, in the names that the query uses.
  */
 #include "postgres.h"
 
@@ -47,7 +47,7 @@
 typedef struct ViewReader
 {
 	Relation view;
-	const char *name; /* of the view, for errors */
+	const char *name; /* of the maintained view, for errors */
 	bool mutable_too; /* accept a condition that is not immutable */
 	Query *query;
 	List *deparse; /* context for expressions of the query */
@@ -75,7 +75,7 @@ refuse(ViewReader *reader, const char *detail, const char *hint)
 {
 	ereport(ERROR,
 			(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-			 errmsg("view \"%s\" cannot be maintained", reader->name),
+			 errmsg("cannot maintain view \"%s\"", reader->name),
 			 errdetail_internal("%s", detail),
 			 hint != NULL ? errhint("%s", hint) : 0));
 }
@@ -113,7 +113,7 @@ alias_of(ViewReader *reader, int varno)
 	return rt_fetch(varno, reader->query->rtable)->eref->aliasname;
 }
 
-/* Without the joins' names for columns, and without those of GROUP BY. */
+/* Returns an expression with plain columns instead of the columns of joins and of GROUP BY. */
 static Node *
 flatten(ViewReader *reader, Node *node)
 {
@@ -128,7 +128,7 @@ is_column(Node *node, int varno)
 		   ((Var *) node)->varlevelsup == 0 && ((Var *) node)->varattno > 0;
 }
 
-/* Without casts that do not change the value, such as from varchar to text or from a domain. */
+/* Returns an expression without casts that do not change the value, such as from varchar to text or from a domain. */
 static Node *
 strip_relabel(Node *node)
 {
@@ -141,7 +141,7 @@ strip_relabel(Node *node)
  * Conditions
  */
 
-/* Does the server itself have all code for the type's values?  For enums it has, too. */
+/* Is all code for the type's values part of the server?  This holds for enums, too. */
 static bool
 is_plain_type(Oid type)
 {
@@ -154,7 +154,7 @@ is_plain_type(Oid type)
 	return (type < FirstNormalObjectId && type != RECORDOID) || type_is_enum(type);
 }
 
-/* Is it a part of an expression that runs no other code than its functions and that of its type? */
+/* Does this node of an expression run no code but its functions and the code of its type? */
 static bool
 is_plain_node(Node *node)
 {
@@ -322,7 +322,7 @@ read_condition(ViewReader *reader, Node *node, const char *where)
 	if (!reader->mutable_too && is_mutable(reader, node, use.runs_code))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_OBJECT_DEFINITION),
-				 errmsg("view \"%s\" cannot be maintained", reader->name),
+				 errmsg("cannot maintain view \"%s\"", reader->name),
 				 errdetail("%s is not immutable: %s.", where, expression_text(reader, node)),
 				 errhint("A condition must say the same about a row at all times, for all sessions.")));
 	reader->form->runs_code |= use.runs_code;
@@ -604,7 +604,7 @@ read_groups(ViewReader *reader)
 		Node *node = strip_relabel((Node *) entry->expr);
 
 		if (!is_column(node, reader->parent))
-			refuse(reader, psprintf("GROUP BY has something else than a column of \"%s\": %s.", alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
+			refuse(reader, psprintf("GROUP BY has something other than a column of \"%s\": %s.", alias_of(reader, reader->parent), expression_text(reader, (Node *) entry->expr)),
 				   is_column(node, reader->child) && is_child_key(reader->form, ((Var *) node)->varattno)
 					   ? psprintf("Group by the key of \"%s\", which has the same values.", alias_of(reader, reader->parent))
 					   : NULL);
@@ -688,7 +688,7 @@ read_aggregate(ViewReader *reader, Aggref *aggref, const char *output)
 	{
 		bool one = aggregate.kind == POSER_COUNT && (IsA(argument, Const) || is_column(argument, reader->parent));
 
-		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"." : "Output \"%s\" has an aggregate of something else than a column: %s.", output, expression_text(reader, (Node *) aggref), alias_of(reader, reader->parent), alias_of(reader, reader->child)),
+		refuse(reader, psprintf(one ? "Output \"%s\" is %s. It is 1 for a row of \"%s\" without rows of \"%s\"." : "Output \"%s\" has an aggregate of something other than a column: %s.", output, expression_text(reader, (Node *) aggref), alias_of(reader, reader->parent), alias_of(reader, reader->child)),
 			   one ? psprintf("Count a column of \"%s\" that is not null.", alias_of(reader, reader->child))
 				   : psprintf("Use a plain column of \"%s\"; it can be a stored generated column.", alias_of(reader, reader->child)));
 	}
@@ -860,8 +860,8 @@ poser_view_read(Oid view)
 }
 
 /*
- * As poser_view_read(), and raises an error if a view with this query cannot be maintained at
- * present.  "view" is that view itself, which the error names.
+ * As poser_view_read(), and raises an error if the view cannot be maintained at present.  "view" is
+ * the view that the user knows: "query" itself, or the maintained view with this query.
  */
 PoserViewForm *
 poser_view_form(Oid query, Oid view)
@@ -873,7 +873,7 @@ poser_view_form(Oid query, Oid view)
 	if (problem != NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("view \"%s\" cannot be maintained", get_rel_name(view)),
+				 errmsg("cannot maintain view \"%s\"", get_rel_name(view)),
 				 errdetail_internal("%s", problem),
 				 hint != NULL ? errhint("%s", hint) : 0));
 	return form;

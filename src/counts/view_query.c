@@ -30,8 +30,8 @@
 #define AMOUNT_ROWS 1  /* of a sum: its rows, or their tally */
 
 /*
- * Begin settings under which the text of a query means what the query means: names are
- * found only with their schema, and constants are written and read alike.  Returns a level, as
+ * Begin settings under which a query that is written as text keeps its meaning: names are found
+ * only with their schema, and constants are written and read alike.  Returns a level, as
  * poser_begin_settings() does.
  */
 int
@@ -442,8 +442,8 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 }
 
 /*
- * Returns a query for the keys and amounts that the bookkeeping should have, from the rows of the child
- * alone.  Its columns are those of the bookkeeping without "delta", with names key1,
+ * Returns a query for the keys and amounts that the bookkeeping should have, from the rows of the
+ * child alone.  Its columns are those of the bookkeeping without "delta", with the names key1,
  * amount1 and so on:
  *
  *		SELECT CAST(child.customer_id AS bigint) AS key1,
@@ -453,8 +453,8 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
  *		 WHERE child.customer_id IS DISTINCT FROM NULL
  *		 GROUP BY 1
  *
- * A row with a null in it IS NOT NULL only if it has no null, so a key of a composite type needs
- * the other words.  For a sum of numeric values, amounts are as sum.c has them.  The query must be run with
+ * IS NOT NULL is false for a composite value with a null in it, so the query has IS DISTINCT FROM
+ * NULL.  For a sum of numeric values the amounts are those of sum.c.  The query must be run with
  * search_path = pg_catalog, as the owner of the tables.
  */
 char *

@@ -4,7 +4,7 @@
  *
  * A view depends on the columns that its query names.  So these keep their types, and
  * cannot be dropped.  Everything else about the tables can change, without an error, while
- * the view is maintained.  This file looks at it.
+ * the view is maintained.  This file checks it.
  */
 #include "postgres.h"
 

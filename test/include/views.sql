@@ -1,5 +1,5 @@
 \set ECHO none
--- For tests of maintained views.  All is in a schema that the test drops at its end, because
+-- For tests of maintained views.  All objects are in a schema that the test drops at its end, because
 -- the extension leaves the tables of the counts.
 --
 -- all_views: the maintained views, by the names of the views with their queries.

@@ -6,7 +6,7 @@ CREATE TYPE mood AS ENUM ('sad', 'ok', 'happy');
 CREATE TYPE pair AS (x int, y text);
 CREATE DOMAIN numbers AS int[];
 
--- Maintains a view of tables with such a key, writes, and says whether the view is as its query.
+-- Maintains a view of tables with such a key, writes, and says whether the view equals its query.
 CREATE PROCEDURE look(type text, keys text[]) LANGUAGE plpgsql AS $$
 DECLARE
 	served boolean;

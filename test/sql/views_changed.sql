@@ -59,14 +59,16 @@ SELECT poser_maintain('summary');
 -- what the query needs is guarded by the server
 ALTER TABLE orders DROP COLUMN total;
 ALTER TABLE orders DROP COLUMN customer_id;
+\set VERBOSITY terse
 ALTER TABLE orders ALTER total TYPE float8;
+\set VERBOSITY default
 ALTER TABLE customer DROP COLUMN id;
 DROP TABLE orders;
 DROP TABLE customer;
 DROP VIEW summary_query;
 DROP VIEW summary_served;
 DROP TABLE summary_maintained;
--- the rest goes through
+-- other changes go through
 ALTER TABLE orders DROP COLUMN note, ADD COLUMN vat int DEFAULT 3, ALTER n TYPE bigint;
 ALTER TABLE orders ALTER n SET NOT NULL, ADD CHECK (n > 0), SET (fillfactor = 90);
 ALTER TABLE customer DROP COLUMN name, ADD COLUMN label text;
@@ -89,6 +91,35 @@ BEGIN;
 ALTER TABLE orders DROP CONSTRAINT orders_customer_id_fkey;
 ALTER TABLE customer DROP CONSTRAINT customer_pkey CASCADE;
 ROLLBACK;
+-- two rows of the parent get the same key: the query has one row for both, and the view cannot be read
+CREATE VIEW keyed AS SELECT c.id, count(o.n) AS orders FROM customer AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id;
+SELECT poser_maintain('keyed');
+BEGIN;
+ALTER TABLE customer DROP CONSTRAINT customer_pkey CASCADE;
+SELECT served, differences FROM compare('keyed');
+INSERT INTO customer (id, code) SELECT id, 'again' FROM customer WHERE id = 1;
+SAVEPOINT s;
+TABLE keyed;
+ROLLBACK TO s;
+EXPLAIN TABLE keyed;
+ROLLBACK TO s;
+SELECT poser_unmaintain('keyed');
+TABLE keyed ORDER BY id;
+ROLLBACK TO s;
+DELETE FROM customer WHERE id = 1;
+SELECT served, differences FROM compare('keyed');
+ALTER TABLE customer ALTER id DROP NOT NULL;
+INSERT INTO customer (code) VALUES ('null 1'), ('null 2');
+TABLE keyed;
+ROLLBACK;
+BEGIN;
+CREATE TABLE heir () INHERITS (customer);
+SELECT served, differences FROM compare('keyed');
+INSERT INTO heir (id, code) SELECT id, code FROM customer WHERE id = 1;
+TABLE keyed;
+ROLLBACK;
+SELECT poser_unmaintain('keyed');
+DROP VIEW keyed;
 ALTER TABLE customer DROP CONSTRAINT customer_code_key;
 ALTER TABLE customer ALTER code DROP NOT NULL;
 ALTER TABLE customer ADD UNIQUE (code);
@@ -116,6 +147,22 @@ CREATE OR REPLACE TRIGGER poser_maintain_update AFTER UPDATE OF total ON orders 
 SELECT * FROM compare('summary');
 SELECT poser_maintain('summary');
 SELECT * FROM compare('summary');
+-- a table that VACUUM has made empty was written before
+CREATE TABLE box (id int PRIMARY KEY);
+CREATE TABLE item (id int PRIMARY KEY, box int REFERENCES box);
+CREATE VIEW items AS SELECT b.id, count(i.id) AS n FROM box AS b LEFT JOIN item AS i ON i.box = b.id GROUP BY b.id;
+SELECT poser_maintain('items');
+INSERT INTO box VALUES (1);
+INSERT INTO item VALUES (1, 1), (2, 1);
+ALTER TABLE item DISABLE TRIGGER ALL;
+DELETE FROM item;
+VACUUM item;
+ALTER TABLE item ENABLE TRIGGER ALL;
+SELECT poser_maintain('items');
+SELECT * FROM compare('items');
+SELECT poser_unmaintain('items');
+DROP VIEW items;
+DROP TABLE item, box;
 -- all views of the table are mended
 CREATE VIEW second AS SELECT c.id, count(o.n) AS n FROM customer AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id;
 SELECT poser_maintain('second');
@@ -138,6 +185,28 @@ CREATE TRIGGER poser_maintain_row AFTER INSERT ON orders FOR EACH ROW EXECUTE FU
 SELECT poser_maintain('summary');
 DROP TRIGGER poser_maintain_row ON orders;
 SELECT poser_maintain('summary');
+
+-- the owner replaces the query behind the view: the view counts as before, and writers go on
+BEGIN;
+CREATE OR REPLACE VIEW summary_query AS
+SELECT c.id, c.code, count(o.note2) AS orders, sum(o.total) AS total FROM customer AS c LEFT JOIN (SELECT *, n AS note2 FROM orders) AS o ON o.customer_id = c.id GROUP BY c.id, c.code;
+INSERT INTO orders (id, customer_id, total, n) VALUES (20, 3, 4.25, 1);
+UPDATE customer SET id = 30, code = 'c30' WHERE id = 40;
+SELECT served, problem FROM compare('summary');
+SELECT poser_maintain('summary');
+ROLLBACK;
+BEGIN;
+CREATE OR REPLACE VIEW summary_query AS
+SELECT c.id, c.code, count(o.id) FILTER (WHERE o.n > 1) AS orders, sum(o.total) AS total FROM customer AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id, c.code;
+INSERT INTO orders (id, customer_id, total, n) VALUES (20, 3, 4.25, 1);
+SELECT served, problem FROM compare('summary');
+TABLE summary ORDER BY id;
+SELECT poser_maintain('summary');
+SELECT * FROM compare('summary');
+ALTER TABLE orders DISABLE TRIGGER ALL;
+SELECT * FROM compare('summary');
+ROLLBACK;
+SELECT * FROM compare('summary');
 
 -- bindings and guards
 DROP TRIGGER poser_maintained_child ON summary_maintained;
@@ -192,7 +261,7 @@ SELECT poser_maintain('summary');
 SELECT * FROM compare('summary');
 REVOKE SELECT ON summary_served FROM PUBLIC;
 SELECT poser_maintain('summary');
-SELECT relacl FROM pg_class WHERE relname = 'summary_served';
+SELECT replace(relacl::text, 'Dxtm/', 'Dxt/') AS relacl FROM pg_class WHERE relname = 'summary_served';
 
 -- the query is replaced by one over another table, with other types in its columns
 CREATE TABLE returns (id int PRIMARY KEY, customer_id int REFERENCES customer, total numeric(12,2), n numeric);

@@ -65,7 +65,7 @@ ROLLBACK TO a;
 SELECT current_user;
 INSERT INTO shop.orders VALUES (5, 1, 'open', 1, NULL);
 COMMIT;
--- a row without a parent is not looked at
+-- a condition is not evaluated for a row with a null in its foreign key
 INSERT INTO shop.orders VALUES (6, NULL, 'open', 0, NULL);
 RESET ROLE;
 SELECT * FROM ratio_orders ORDER BY id;
@@ -154,7 +154,6 @@ TABLE live;
 SET ROLE regress_poser_owner;
 CREATE VIEW told_orders AS
 SELECT number AS id, count(purchase.id) AS orders FROM customer LEFT JOIN purchase ON customer_id = number GROUP BY number;
-SELECT poser_maintain('told_orders');
 SET client_min_messages = error;
 DROP INDEX told_orders_maintained_number_idx;
 CREATE INDEX ON told_orders_maintained (number) WHERE delta > tell('the predicate');
@@ -167,7 +166,6 @@ SET client_min_messages = warning;
 SELECT problem FROM poser_views WHERE view = 'told_orders'::regclass;
 SELECT * FROM poser_check('told_orders');
 INSERT INTO purchase VALUES (15, 3, 'open', 15, NULL);
-SELECT poser_maintain('told_orders');
 INSERT INTO purchase VALUES (15, 3, 'open', 15, NULL);
 SELECT problem FROM poser_views WHERE view = 'told_orders'::regclass;
 -- nor beside the index of Poser

@@ -252,7 +252,7 @@ CREATE TABLE parent (id bit varying PRIMARY KEY, day timestamptz UNIQUE NOT NULL
 CREATE TABLE child (id bit varying REFERENCES parent, day date REFERENCES parent (day), small bigint REFERENCES parent (small), name text COLLATE "POSIX" REFERENCES parent (name), n int);
 -- it has no hash function
 SELECT refusal_of('parent', 'child');
--- which time a date is depends on the time zone
+-- the time that a date stands for depends on the time zone
 SELECT refusal('SELECT p.day, count(c.n) AS n FROM parent p LEFT JOIN child c ON c.day = p.day GROUP BY p.day');
 -- a value may not fit into the parent's type
 SELECT refusal('SELECT p.small, count(c.n) AS n FROM parent p LEFT JOIN child c ON c.small = p.small GROUP BY p.small');

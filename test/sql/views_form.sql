@@ -133,8 +133,8 @@ CREATE VIEW parted AS
 SELECT p.id, count(c.id) AS n, sum(c.kind) AS kinds FROM parted_parent p LEFT JOIN parted_child c ON c.parent = p.id AND c.kind <> 2 GROUP BY p.id;
 SELECT maintain('parted');
 
--- A child's key of another type than the parent's.  It is grouped by as it is, if a comparison of both types
--- is the same as of the parent's type.
+-- A child's key of another type than the parent's.  The query casts it only if two of its values
+-- can be equal as values of the parent's type.
 CREATE TABLE number_parent (id bigint PRIMARY KEY, numeric_id numeric UNIQUE NOT NULL, float_id double precision UNIQUE NOT NULL);
 CREATE TABLE number_child (small smallint REFERENCES number_parent, int int REFERENCES number_parent, as_numeric int REFERENCES number_parent (numeric_id),
 	as_float bigint REFERENCES number_parent (float_id), as_double real REFERENCES number_parent (float_id), n int);

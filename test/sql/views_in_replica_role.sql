@@ -52,7 +52,7 @@ DELETE FROM node WHERE id = 3;
 TABLE live;
 TABLE differences;
 RESET session_replication_role;
--- now what was counted meanwhile
+-- now the counts are read, which were changed meanwhile
 TABLE live;
 TABLE differences;
 SELECT * FROM customer_orders ORDER BY id;
@@ -104,7 +104,7 @@ INSERT INTO node VALUES (1, 1, 1), (2, 1, 1);
 SELECT id, orders, open, total FROM customer_orders_maintained ORDER BY id, delta;
 SELECT id, children, size FROM node_children_maintained ORDER BY id, delta;
 
--- The function is a trigger's, and not that of any trigger.
+-- The function can be called by triggers only, and only by those of certain kinds.
 CREATE TRIGGER wrong BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION poser_maintain_rows();
 INSERT INTO customer VALUES (9);
 DROP TRIGGER wrong ON customer;

@@ -1,5 +1,5 @@
--- Maintained views of partitioned tables: partitions of all levels, new ones, and such that
--- are detached, attached or dropped.
+-- Maintained views of partitioned tables: partitions of all levels, which are added, detached,
+-- attached and dropped.
 SET client_min_messages = warning;
 CREATE EXTENSION poser;
 RESET client_min_messages;

@@ -154,7 +154,7 @@ CALL uncounted('parcel_2', 'UPDATE parcel_2 SET country = ''fr'', lost = id % 7 
 CALL uncounted('node', 'UPDATE node SET size = 1 WHERE id = 3; DELETE FROM node WHERE id = 20; INSERT INTO node VALUES (21, 10, 5)');
 SELECT * FROM poser_check('place_parcels');
 SELECT * FROM poser_check('"Nodes below"');
--- all views of the owner, who does not own the extension
+-- all views of the owner, which does not own the extension
 SELECT poser_recount();
 CALL compare('place_parcels');
 CALL compare('"Nodes below"');

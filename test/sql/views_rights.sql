@@ -97,7 +97,7 @@ SELECT count(*) FROM customer_orders_served AS a JOIN customer_orders_served AS 
 SELECT pg_temp.tell(v.id, s.orders) FROM (VALUES (1), (2)) AS v(id) LEFT JOIN customer_orders_served AS s USING (id);
 SELECT pg_temp.tell(id, orders) FROM customer_orders_served UNION ALL SELECT NULL WHERE false;
 SELECT v.id, (SELECT s.orders FROM customer_orders_served AS s WHERE s.id = v.id AND pg_temp.tell(s.id, s.orders)) FROM (VALUES (1), (2)) AS v(id);
--- at no place: in a function's SQL, in a view of its own, in a CTE, with a cursor
+-- nowhere: not in a function's SQL, in a view of its own, in a CTE, or with a cursor
 CREATE FUNCTION pg_temp.kept() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM regress_poser.customer_orders_served';
 SELECT pg_temp.kept();
 CREATE TEMPORARY VIEW mine AS TABLE customer_orders_served;
@@ -309,7 +309,7 @@ ALTER TABLE orders NO FORCE ROW LEVEL SECURITY;
 ALTER TABLE orders DISABLE ROW LEVEL SECURITY;
 ALTER TABLE customer DISABLE ROW LEVEL SECURITY;
 TABLE seen;
--- policies on the bookkeeping are the owner's idea, and the view counts
+-- if the owner makes policies on the bookkeeping, the view counts
 ALTER TABLE customer_orders_maintained ENABLE ROW LEVEL SECURITY;
 ALTER TABLE customer_orders_maintained FORCE ROW LEVEL SECURITY;
 TABLE seen;

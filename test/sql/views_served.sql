@@ -121,7 +121,7 @@ ALTER TABLE renamed DISABLE TRIGGER poser_maintain_delete;
 TABLE seen;
 ALTER TABLE renamed ENABLE TRIGGER poser_maintain_delete;
 TABLE seen;
--- ENABLE TRIGGER ALL does not know that a trigger is for replicas, so Poser knows that all were disabled
+-- ENABLE TRIGGER ALL makes the trigger for replicas an ordinary one, so Poser sees that all were disabled
 ALTER TABLE renamed DISABLE TRIGGER ALL;
 INSERT INTO orders VALUES (110, 1, 5);
 ALTER TABLE renamed ENABLE TRIGGER ALL;

@@ -84,7 +84,7 @@ SELECT id, amount, amount_tally FROM account_sums_maintained WHERE id = 4;
 TABLE differences;
 TABLE live;
 
--- A value that is equal and is written otherwise changes the sum's digits.
+-- A value that is equal, but has other digits, changes the digits of the sum.
 UPDATE entry SET amount = 3.500 WHERE id = 22;
 SELECT amount FROM account_sums WHERE id = 4;
 TABLE differences;
