@@ -87,15 +87,25 @@ static const struct
 {
 	const char *name;
 	size_t offset;
-} bindings[] = {{POSER_BINDING_VIEW, offsetof(PoserMaintained, view)},
-				{POSER_BINDING_QUERY, offsetof(PoserMaintained, query)},
-				{POSER_BINDING_SERVED, offsetof(PoserMaintained, served)},
-				{POSER_BINDING_PARENT, offsetof(PoserMaintained, parent)},
-				{POSER_BINDING_CHILD, offsetof(PoserMaintained, child)}};
+	bool is_view;
+} bindings[] = {{POSER_BINDING_VIEW, offsetof(PoserMaintained, view), true},
+				{POSER_BINDING_QUERY, offsetof(PoserMaintained, query), true},
+				{POSER_BINDING_SERVED, offsetof(PoserMaintained, served), true},
+				{POSER_BINDING_PARENT, offsetof(PoserMaintained, parent), false},
+				{POSER_BINDING_CHILD, offsetof(PoserMaintained, child), false}};
 
 /*
  * Finding bindings
  */
+
+/* A user can make a binding for any relation.  Is this one of the kind that the binding is for? */
+static bool
+is_of_kind(Oid relid, bool is_view)
+{
+	char relkind = get_rel_relkind(relid);
+
+	return is_view ? relkind == RELKIND_VIEW : relkind == RELKIND_RELATION || relkind == RELKIND_PARTITIONED_TABLE;
+}
 
 /*
  * Describe the maintained view of this bookkeeping.  What was dropped is InvalidOid.  Returns
@@ -114,7 +124,8 @@ describe_bookkeeping(Oid relid, Oid function, PoserMaintained *result)
 		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
 		for (int i = 0; i < lengthof(bindings); i++)
-			if (OidIsValid(form->tgconstrrelid) && strcmp(NameStr(form->tgname), bindings[i].name) == 0)
+			if (OidIsValid(form->tgconstrrelid) && strcmp(NameStr(form->tgname), bindings[i].name) == 0 &&
+				is_of_kind(form->tgconstrrelid, bindings[i].is_view))
 				*(Oid *) ((char *) result + bindings[i].offset) = form->tgconstrrelid;
 	}
 	return triggers != NIL;

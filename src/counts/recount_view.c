@@ -264,10 +264,17 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 		poser_maintain_add_lock(&locks, maintained->bookkeeping, ShareUpdateExclusiveLock);
 		poser_maintain_lock(&locks);
 
-		if (!poser_maintained_find(maintained->bookkeeping, nspid, &again) || !poser_maintained_is_whole(&again))
+		if (!poser_maintained_find(maintained->view, nspid, &again) || !poser_maintained_is_whole(&again))
+		{
+			if (get_rel_name(maintained->view) != NULL)
+				ereport(ERROR,
+						errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("relation \"%s\" is not maintained", get_rel_name(maintained->view)),
+						errhint("poser_maintain() maintains a view."));
 			ereport(ERROR,
 					errcode(ERRCODE_UNDEFINED_TABLE),
 					errmsg("relation \"%s\" does not exist", name != NULL ? name : "(dropped)"));
+		}
 		if (memcmp(&again, maintained, sizeof(again)) == 0 &&
 			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
 			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))
