@@ -251,9 +251,11 @@ typedef enum PoserTriggerState
 
 extern Oid poser_trigger_function(const char *name, Oid nspid);
 extern List *poser_triggers_of_function(Oid relid, Oid function);
-extern PoserTriggerState poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid,
-												   bool compare_arguments,
-												   const List *arguments, Oid of);
+extern HeapTuple poser_trigger_of_name(Oid relid, const char *name);
+extern List *poser_triggers_depending_on(Oid classid, Oid objid, Oid function);
+extern Datum poser_trigger_attribute(HeapTuple tuple, AttrNumber column, bool *isnull);
+extern PoserTriggerState poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, Oid nspid,
+												   bool compare_arguments, const List *arguments, Oid of);
 extern PoserTriggerState poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
 extern bool poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid);
 extern char *poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);

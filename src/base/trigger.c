@@ -11,8 +11,10 @@
 #include "access/htup_details.h"
 #include "access/table.h"
 #include "catalog/indexing.h"
+#include "catalog/pg_depend.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
@@ -32,12 +34,9 @@ poser_trigger_function(const char *name, Oid nspid)
 						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
 }
 
-/*
- * Returns the triggers of a relation that have this name or, if the name is NULL, that call this
- * function.  The result is a list of copies of tuples of pg_trigger.
- */
-static List *
-find_triggers(Oid relid, Oid function, const char *name)
+/* Returns the triggers of a relation that call this function, as a list of copies of tuples of pg_trigger. */
+List *
+poser_triggers_of_function(Oid relid, Oid function)
 {
 	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
 	List *result = NIL;
@@ -48,37 +47,88 @@ find_triggers(Oid relid, Oid function, const char *name)
 	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
 	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
 	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
-	{
-		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
-
-		if (name != NULL ? strcmp(NameStr(form->tgname), name) == 0 : form->tgfoid == function)
+		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == function)
 			result = lappend(result, heap_copytuple(tuple));
-	}
 	systable_endscan(scan);
 	table_close(catalog, AccessShareLock);
 	return result;
 }
 
-/* Returns the triggers of a relation that call this function, as a list of Form_pg_trigger. */
-List *
-poser_triggers_of_function(Oid relid, Oid function)
+/* Returns the trigger of a relation that has this name, as a copy of its tuple of pg_trigger; NULL if there is none. */
+HeapTuple
+poser_trigger_of_name(Oid relid, const char *name)
 {
-	List *tuples = find_triggers(relid, function, NULL);
-	ListCell *lc;
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
 
-	foreach(lc, tuples)
+	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
+	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(name));
+	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
+	tuple = heap_copytuple(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(catalog, AccessShareLock);
+	return tuple;
+}
+
+/*
+ * Returns the triggers that call this function and depend on an object, as a list of copies of
+ * tuples of pg_trigger.  The object is the function itself, or a relation: one with the triggers, or
+ * one behind FROM.
+ */
+List *
+poser_triggers_depending_on(Oid classid, Oid objid, Oid function)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
+	List *result = NIL;
+	ScanKeyData keys[2];
+	SysScanDesc scan;
+	HeapTuple tuple;
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
+	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
+	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
+	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
-		lfirst(lc) = GETSTRUCT((HeapTuple) lfirst(lc));
+		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
+		ScanKeyData key;
+		SysScanDesc trigger_scan;
+
+		CHECK_FOR_INTERRUPTS();
+		if (dependency->classid != TriggerRelationId)
+			continue;
+		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
+		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
+		tuple = systable_getnext(trigger_scan);
+		if (HeapTupleIsValid(tuple) && ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == function)
+			result = lappend(result, heap_copytuple(tuple));
+		systable_endscan(trigger_scan);
 	}
-	return tuples;
+	systable_endscan(scan);
+	table_close(triggers, AccessShareLock);
+	table_close(depend, AccessShareLock);
+	return result;
+}
+
+/* Returns a column of a trigger that can be NULL, from its tuple of pg_trigger. */
+Datum
+poser_trigger_attribute(HeapTuple tuple, AttrNumber column, bool *isnull)
+{
+	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	Datum result = heap_getattr(tuple, column, RelationGetDescr(catalog), isnull);
+
+	table_close(catalog, AccessShareLock);
+	return result;
 }
 
 /* Are the arguments of a trigger these strings (char *)? */
 static bool
-has_arguments(HeapTuple tuple, TupleDesc desc, const List *arguments)
+has_arguments(HeapTuple tuple, const List *arguments)
 {
 	bool isnull;
-	bytea *stored = DatumGetByteaPP(heap_getattr(tuple, Anum_pg_trigger_tgargs, desc, &isnull));
+	bytea *stored = DatumGetByteaPP(poser_trigger_attribute(tuple, Anum_pg_trigger_tgargs, &isnull));
 	const char *argument = VARDATA_ANY(stored);
 	ListCell *lc;
 
@@ -95,10 +145,10 @@ has_arguments(HeapTuple tuple, TupleDesc desc, const List *arguments)
 
 /* Has a trigger this transition table, or none if the name is NULL? */
 static bool
-has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
+has_transition(HeapTuple tuple, AttrNumber column, const char *name)
 {
 	bool isnull;
-	Datum value = heap_getattr(tuple, column, desc, &isnull);
+	Datum value = poser_trigger_attribute(tuple, column, &isnull);
 
 	return name == NULL ? isnull : !isnull && strcmp(NameStr(*DatumGetName(value)), name) == 0;
 }
@@ -108,18 +158,19 @@ has_transition(HeapTuple tuple, TupleDesc desc, int column, const char *name)
  * text of a condition is not compared.  Arguments are compared only with "compare_arguments".
  */
 PoserTriggerState
-poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
+poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, Oid nspid, bool compare_arguments,
+						  const List *arguments, Oid of)
 {
 	Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
 	bool isnull;
 
 	if (form->tgfoid != poser_trigger_function(kind->function, nspid) || form->tgtype != kind->type ||
 		form->tgattr.dim1 != 0 || form->tgconstrrelid != of ||
-		(compare_arguments && !has_arguments(tuple, desc, arguments)) ||
-		!has_transition(tuple, desc, Anum_pg_trigger_tgoldtable, kind->old_rows) ||
-		!has_transition(tuple, desc, Anum_pg_trigger_tgnewtable, kind->new_rows))
+		(compare_arguments && !has_arguments(tuple, arguments)) ||
+		!has_transition(tuple, Anum_pg_trigger_tgoldtable, kind->old_rows) ||
+		!has_transition(tuple, Anum_pg_trigger_tgnewtable, kind->new_rows))
 		return POSER_TRIGGER_WRONG;
-	(void) heap_getattr(tuple, Anum_pg_trigger_tgqual, desc, &isnull);
+	(void) poser_trigger_attribute(tuple, Anum_pg_trigger_tgqual, &isnull);
 	if (isnull != (kind->condition == NULL))
 		return POSER_TRIGGER_WRONG;
 	/* a trigger that fires in replicas, too, is a user's choice */
@@ -132,16 +183,9 @@ poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, TupleDe
 PoserTriggerState
 poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of)
 {
-	List *tuples = find_triggers(relid, InvalidOid, kind->name);
-	Relation catalog;
-	PoserTriggerState result;
+	HeapTuple tuple = poser_trigger_of_name(relid, kind->name);
 
-	if (tuples == NIL)
-		return POSER_TRIGGER_MISSING;
-	catalog = table_open(TriggerRelationId, AccessShareLock);
-	result = poser_trigger_tuple_state(kind, linitial(tuples), RelationGetDescr(catalog), nspid, true, arguments, of);
-	table_close(catalog, AccessShareLock);
-	return result;
+	return HeapTupleIsValid(tuple) ? poser_trigger_tuple_state(kind, tuple, nspid, true, arguments, of) : POSER_TRIGGER_MISSING;
 }
 
 /*
@@ -210,8 +254,8 @@ poser_trigger_enable_sql(const PoserTriggerKind *kind, Oid relid)
 bool
 poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid)
 {
-	List *tuples = find_triggers(relid, InvalidOid, kind->name);
+	HeapTuple tuple = poser_trigger_of_name(relid, kind->name);
 
-	return tuples != NIL &&
-		   ((Form_pg_trigger) GETSTRUCT((HeapTuple) linitial(tuples)))->tgfoid == poser_trigger_function(kind->function, nspid);
+	return HeapTupleIsValid(tuple) &&
+		   ((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid == poser_trigger_function(kind->function, nspid);
 }

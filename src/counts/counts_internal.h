@@ -24,6 +24,7 @@
  *		maintained_row.c	what a row adds to a view
  *		maintain_rows.c		the trigger function
  *		maintain_triggers.c	the triggers of views, and whether they are there
+ *		maintain_relations.c	the relations of a view: making and filling them
  *		serve_view.c		whether a query may read the bookkeeping of a view
  *		recount_view.c		comparing and rebuilding the counts and sums of views, poser_recount()
  *		maintained_state.c	what is wrong with a view
@@ -397,8 +398,9 @@ extern PoserViewForm *poser_view_form(Oid query, Oid view);
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
 
 /* view_query.c */
+extern int poser_view_begin_text(void);
 extern int poser_view_amounts(PoserViewKind kind);
-extern Oid poser_view_amount_type(PoserViewKind kind, int amount);
+extern int poser_view_all_amounts(const PoserViewForm *form);
 extern char *poser_view_columns_sql(const PoserViewForm *form);
 extern char *poser_view_served_sql(const PoserViewForm *form, Oid bookkeeping, Oid query, Oid nspid);
 extern char *poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid nspid);
@@ -406,7 +408,9 @@ extern char *poser_view_counted_sql(const PoserViewForm *form, Oid nspid);
 extern char *poser_view_query_sql(Oid query);
 
 /* maintained.c */
-extern List *poser_view_uses(Oid view, Oid classid);
+extern List *poser_view_uses(Oid view);
+extern void poser_maintained_check_owner(Oid relid);
+extern bool poser_maintained_is_whole(const PoserMaintained *maintained);
 extern bool poser_maintained_is_switched(const PoserMaintained *maintained);
 extern bool poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid);
 extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);

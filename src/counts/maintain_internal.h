@@ -49,16 +49,20 @@ typedef struct PoserLocks
 /* maintain.c */
 extern bool poser_maintain_must(PoserMaintain *maintain, const char *format, ...) pg_attribute_printf(2, 3);
 extern void poser_maintain_run(Oid relid, const char *sql);
-extern int poser_maintain_begin_settings(void);
-extern void poser_maintain_replace_query(Oid view, const char *query);
 extern void poser_maintain_add_lock(PoserLocks *locks, Oid relid, LOCKMODE mode);
 extern void poser_maintain_add_locks(PoserLocks *locks, const List *relids, LOCKMODE mode);
 extern void poser_maintain_lock(const PoserLocks *locks);
 extern void poser_maintain_unlock(const PoserLocks *locks);
 extern void poser_maintain_check_not_in_use(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
-
 extern bool poser_maintained_is_prepared(const PoserMaintained *maintained);
+
+/* maintain_relations.c */
+extern void poser_maintain_replace_query(Oid view, const char *query);
+extern void poser_maintain_switch_view(const PoserMaintain *maintain);
+extern void poser_maintain_make_relations(PoserMaintain *maintain);
+extern void poser_maintain_repair_served(PoserMaintain *maintain);
+extern void poser_maintain_fill(PoserMaintain *maintain, PoserProgress *progress);
 
 /* maintain_follow.c */
 extern void poser_maintain_set_running(bool running);

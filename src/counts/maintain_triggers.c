@@ -26,10 +26,7 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
@@ -38,9 +35,7 @@
 #include "nodes/primnodes.h"
 #include "optimizer/optimizer.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "counts/maintain_internal.h"
 
@@ -104,33 +99,24 @@ static const PoserTriggerKind guard_triggers[] = {
 static Bitmapset *
 key_trigger_columns(Oid relid)
 {
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
+	HeapTuple tuple = poser_trigger_of_name(relid, key_trigger.name);
 	Bitmapset *result = NULL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	bool isnull;
+	Datum condition;
+	ListCell *lc;
 
-	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(key_trigger.name));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
+	if (!HeapTupleIsValid(tuple))
+		return NULL;
+	condition = poser_trigger_attribute(tuple, Anum_pg_trigger_tgqual, &isnull);
+	if (isnull)
+		return NULL;
+	foreach(lc, pull_var_clause(stringToNode(TextDatumGetCString(condition)), 0))
 	{
-		bool isnull;
-		Datum qual = heap_getattr(tuple, Anum_pg_trigger_tgqual, RelationGetDescr(catalog), &isnull);
-		List *vars = isnull ? NIL : pull_var_clause(stringToNode(TextDatumGetCString(qual)), 0);
-		ListCell *lc;
+		AttrNumber attnum = lfirst_node(Var, lc)->varattno;
 
-		foreach(lc, vars)
-		{
-			AttrNumber attnum = lfirst_node(Var, lc)->varattno;
-
-			if (attnum > 0)
-				result = bms_add_member(result, attnum);
-		}
+		if (attnum > 0)
+			result = bms_add_member(result, attnum);
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
 	return result;
 }
 
@@ -413,7 +399,7 @@ poser_maintain_drop_triggers(List *tables, Oid nspid)
 		CHECK_FOR_INTERRUPTS();
 		foreach(trigger, triggers)
 		{
-			Form_pg_trigger form = lfirst(trigger);
+			Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(trigger));
 
 			/* a partition's row trigger goes with that of the table above it */
 			if (!OidIsValid(form->tgparentid))
@@ -428,18 +414,18 @@ poser_maintain_drop_triggers(List *tables, Oid nspid)
 
 /* Is the trigger in this tuple the one of this kind, and does it fire when it should? */
 static bool
-is_right(const PoserTriggerKind *kind, HeapTuple tuple, TupleDesc desc, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
+is_right(const PoserTriggerKind *kind, HeapTuple tuple, Oid nspid, bool compare_arguments, const List *arguments, Oid of)
 {
 	return strcmp(NameStr(((Form_pg_trigger) GETSTRUCT(tuple))->tgname), kind->name) == 0 &&
-		   poser_trigger_tuple_state(kind, tuple, desc, nspid, compare_arguments, arguments, of) == POSER_TRIGGER_RIGHT;
+		   poser_trigger_tuple_state(kind, tuple, nspid, compare_arguments, arguments, of) == POSER_TRIGGER_RIGHT;
 }
 
 /* Is the trigger in this tuple one of these?  If so, its bit in *found is set. */
 static void
-find_right(const PoserTriggerKind *kinds, int n, HeapTuple tuple, TupleDesc desc, Oid nspid, int *found)
+find_right(const PoserTriggerKind *kinds, int n, HeapTuple tuple, Oid nspid, int *found)
 {
 	for (int i = 0; i < n; i++)
-		if (is_right(&kinds[i], tuple, desc, nspid, true, NIL, InvalidOid))
+		if (is_right(&kinds[i], tuple, nspid, true, NIL, InvalidOid))
 			*found |= 1 << i;
 }
 
@@ -451,35 +437,27 @@ find_right(const PoserTriggerKind *kinds, int n, HeapTuple tuple, TupleDesc desc
 void
 poser_maintain_look_at_triggers(Oid relid, Oid nspid, PoserMaintainTriggers *result)
 {
-	Oid function = poser_trigger_function(MAINTAIN_ROWS, nspid);
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	TupleDesc desc = RelationGetDescr(catalog);
+	List *triggers = poser_triggers_of_function(relid, poser_trigger_function(MAINTAIN_ROWS, nspid));
+	ListCell *lc;
 	int found = 0;
 	int found_row = 0;
 	int found_update = 0;
 	int found_parent_update = 0;
 	int found_key = 0;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
 
 	memset(result, 0, sizeof(PoserMaintainTriggers));
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, triggers)
 	{
-		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
-			continue;
-		result->xids = list_append_unique_oid(result->xids, HeapTupleHeaderGetXmin(tuple->t_data));
-		find_right(table_triggers, lengthof(table_triggers), tuple, desc, nspid, &found);
-		find_right(&row_trigger, 1, tuple, desc, nspid, &found_row);
-		find_right(&update_trigger, 1, tuple, desc, nspid, &found_update);
-		find_right(&parent_update_trigger, 1, tuple, desc, nspid, &found_parent_update);
-		find_right(&key_trigger, 1, tuple, desc, nspid, &found_key);
-	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
+		HeapTuple tuple = lfirst(lc);
 
+		result->xids = list_append_unique_oid(result->xids, HeapTupleHeaderGetXmin(tuple->t_data));
+		find_right(table_triggers, lengthof(table_triggers), tuple, nspid, &found);
+		find_right(&row_trigger, 1, tuple, nspid, &found_row);
+		find_right(&update_trigger, 1, tuple, nspid, &found_update);
+		find_right(&parent_update_trigger, 1, tuple, nspid, &found_parent_update);
+		find_right(&key_trigger, 1, tuple, nspid, &found_key);
+	}
+	list_free_deep(triggers);
 	if (found != (1 << lengthof(table_triggers)) - 1 || !found_row)
 		return;
 	result->counts_child = (found_update != 0);
@@ -496,28 +474,20 @@ bool
 poser_maintain_is_bound(const PoserMaintained *maintained, Oid nspid, List **xids)
 {
 	const Oid relations[] = {maintained->view, maintained->query, maintained->served, maintained->parent, maintained->child};
-	Oid function = poser_trigger_function("poser_maintained_by", nspid);
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	TupleDesc desc = RelationGetDescr(catalog);
+	List *triggers = poser_triggers_of_function(maintained->bookkeeping, poser_trigger_function("poser_maintained_by", nspid));
+	ListCell *lc;
 	int found = 0;
 	int found_guards = 0;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
 
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(maintained->bookkeeping));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, triggers)
 	{
-		if (((Form_pg_trigger) GETSTRUCT(tuple))->tgfoid != function)
-			continue;
+		HeapTuple tuple = lfirst(lc);
+
 		*xids = list_append_unique_oid(*xids, HeapTupleHeaderGetXmin(tuple->t_data));
 		for (int i = 0; i < lengthof(binding_triggers); i++)
-			if (OidIsValid(relations[i]) && is_right(&binding_triggers[i], tuple, desc, nspid, false, NIL, relations[i]))
+			if (OidIsValid(relations[i]) && is_right(&binding_triggers[i], tuple, nspid, false, NIL, relations[i]))
 				found |= 1 << i;
-		find_right(guard_triggers, lengthof(guard_triggers), tuple, desc, nspid, &found_guards);
+		find_right(guard_triggers, lengthof(guard_triggers), tuple, nspid, &found_guards);
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
 	return found == (1 << lengthof(binding_triggers)) - 1 && found_guards == (1 << lengthof(guard_triggers)) - 1;
 }

@@ -63,7 +63,10 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
+#include "parser/parsetree.h"
+#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
+#include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
 #include "storage/bufmgr.h"
 #include "storage/smgr.h"
@@ -95,14 +98,6 @@ static const struct
  * Finding bindings
  */
 
-/* Returns the function poser_maintained_by() of this schema; InvalidOid if it has none, as before 1.7. */
-static Oid
-binding_function(Oid nspid)
-{
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_maintained_by"),
-						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
-}
-
 /* A user can make a binding for any relation.  Is this one of the kind that the binding is for? */
 static bool
 is_of_kind(Oid relid, bool is_view)
@@ -119,31 +114,21 @@ is_of_kind(Oid relid, bool is_view)
 static bool
 describe_bookkeeping(Oid relid, Oid function, PoserMaintained *result)
 {
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	bool found = false;
-	ScanKeyData key;
-	SysScanDesc scan;
-	HeapTuple tuple;
+	List *triggers = poser_triggers_of_function(relid, function);
+	ListCell *lc;
 
 	memset(result, 0, sizeof(PoserMaintained));
 	result->bookkeeping = relid;
-	ScanKeyInit(&key, Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, 1, &key);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, triggers)
 	{
-		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
-		if (form->tgfoid != function)
-			continue;
-		found = true;
 		for (int i = 0; i < lengthof(bindings); i++)
 			if (OidIsValid(form->tgconstrrelid) && strcmp(NameStr(form->tgname), bindings[i].name) == 0 &&
 				is_of_kind(form->tgconstrrelid, bindings[i].is_view))
 				*(Oid *) ((char *) result + bindings[i].offset) = form->tgconstrrelid;
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return found;
+	return triggers != NIL;
 }
 
 /*
@@ -153,40 +138,16 @@ describe_bookkeeping(Oid relid, Oid function, PoserMaintained *result)
 static List *
 find_bookkeepings(Oid classid, Oid objid, Oid function)
 {
-	Relation depend = table_open(DependRelationId, AccessShareLock);
-	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
 	List *result = NIL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	ListCell *lc;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
-	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, poser_triggers_depending_on(classid, objid, function))
 	{
-		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
-		ScanKeyData key;
-		SysScanDesc trigger_scan;
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
-		CHECK_FOR_INTERRUPTS();
-		if (dependency->classid != TriggerRelationId)
-			continue;
-		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
-		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
-		tuple = systable_getnext(trigger_scan);
-		if (HeapTupleIsValid(tuple))
-		{
-			Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(tuple);
-
-			if (form->tgfoid == function && (classid != RelationRelationId || form->tgconstrrelid == objid))
-				result = lappend_oid(result, form->tgrelid);
-		}
-		systable_endscan(trigger_scan);
+		if (classid != RelationRelationId || form->tgconstrrelid == objid)
+			result = lappend_oid(result, form->tgrelid);
 	}
-	systable_endscan(scan);
-	table_close(triggers, AccessShareLock);
-	table_close(depend, AccessShareLock);
 	list_sort(result, list_oid_cmp);
 	list_deduplicate_oid(result);
 	return result;
@@ -214,7 +175,7 @@ describe_all(List *bookkeepings, Oid function)
 List *
 poser_maintained_list(Oid nspid)
 {
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_maintained_by", nspid);
 
 	if (!OidIsValid(function))
 		return NIL;
@@ -228,7 +189,7 @@ poser_maintained_list(Oid nspid)
 List *
 poser_maintained_of_table(Oid relid, Oid nspid)
 {
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_maintained_by", nspid);
 	List *tables = list_make1_oid(relid);
 	List *result = NIL;
 	ListCell *lc;
@@ -253,9 +214,9 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
-/* Returns the objects of this catalog that the query of a view uses, without the view itself, as a list of OIDs. */
+/* Returns the relations that the query of a view uses, as a list of OIDs.  The view itself is left out. */
 List *
-poser_view_uses(Oid view, Oid classid)
+poser_view_uses(Oid view)
 {
 	Oid rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
 	Relation depend = table_open(DependRelationId, AccessShareLock);
@@ -271,7 +232,7 @@ poser_view_uses(Oid view, Oid classid)
 	{
 		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
 
-		if (dependency->refclassid == classid && dependency->refobjid != view)
+		if (dependency->refclassid == RelationRelationId && dependency->refobjid != view)
 			result = list_append_unique_oid(result, dependency->refobjid);
 	}
 	systable_endscan(scan);
@@ -288,10 +249,10 @@ find_by_query(Oid view, Oid function, PoserMaintained *result)
 {
 	ListCell *lc;
 
-	foreach(lc, poser_view_uses(view, RelationRelationId))
+	foreach(lc, poser_view_uses(view))
 	{
 		Oid served = lfirst_oid(lc);
-		List *relations = get_rel_relkind(served) == RELKIND_VIEW ? poser_view_uses(served, RelationRelationId) : NIL;
+		List *relations = get_rel_relkind(served) == RELKIND_VIEW ? poser_view_uses(served) : NIL;
 
 		if (list_length(relations) != 2)
 			continue;
@@ -323,7 +284,7 @@ bool
 poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 {
 	PoserMaintained candidate;
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_maintained_by", nspid);
 	bool found = false;
 	ListCell *lc;
 
@@ -352,26 +313,94 @@ poser_maintained_find(Oid relid, Oid nspid, PoserMaintained *result)
 	return found;
 }
 
+/* Raises an error unless the relation is there, and the current user has the rights of its owner. */
+void
+poser_maintained_check_owner(Oid relid)
+{
+	Relation rel = try_relation_open(relid, AccessShareLock);
+
+	if (rel == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", relid));
+	poser_check_owner(relid);
+	relation_close(rel, AccessShareLock);
+}
+
+/* Is the view there, with all that counting its rows needs?  Writers do not count for a view that was dropped. */
+bool
+poser_maintained_is_whole(const PoserMaintained *maintained)
+{
+	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->parent) &&
+		   OidIsValid(maintained->child);
+}
+
 /* Does the view read the bookkeeping?  If not, it was never given the query that does, or a user has replaced it. */
 bool
 poser_maintained_is_switched(const PoserMaintained *maintained)
 {
 	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->served) &&
-		   list_member_oid(poser_view_uses(maintained->view, RelationRelationId), maintained->served);
+		   list_member_oid(poser_view_uses(maintained->view), maintained->served);
 }
 
-/* Does the view that shows the bookkeeping use what the query that Poser gave it uses, and nothing else? */
+/*
+ * Has the view that shows the bookkeeping the query that Poser gives it?
+ *
+ *	SELECT all columns FROM bookkeeping WHERE poser_serves(query)
+ */
+static bool
+is_gate(Query *query, int ncolumns, const PoserMaintained *maintained, Oid nspid)
+{
+	RangeTblEntry *rte;
+	FuncExpr *call;
+	Const *argument;
+	int index;
+	int column = 0;
+	ListCell *lc;
+
+	/* one table, with one condition and nothing else */
+	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef) ||
+		query->hasAggs || query->hasWindowFuncs || query->hasTargetSRFs || query->hasSubLinks || query->cteList != NIL ||
+		query->groupClause != NIL || query->groupingSets != NIL || query->distinctClause != NIL || query->limitCount != NULL ||
+		query->limitOffset != NULL || query->setOperations != NULL)
+		return false;
+	index = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
+	rte = rt_fetch(index, query->rtable);
+	if (rte->rtekind != RTE_RELATION || rte->relid != maintained->bookkeeping || rte->tablesample != NULL)
+		return false;
+
+	/* the condition; a query without one has NULL */
+	call = (FuncExpr *) query->jointree->quals;
+	if (call == NULL || !IsA(call, FuncExpr) || list_length(call->args) != 1)
+		return false;
+	argument = linitial(call->args);
+	if (!IsA(argument, Const) || argument->constisnull || DatumGetObjectId(argument->constvalue) != maintained->query ||
+		get_func_namespace(call->funcid) != nspid || strcmp(get_func_name(call->funcid), "poser_serves") != 0)
+		return false;
+
+	/* the columns */
+	foreach(lc, query->targetList)
+	{
+		TargetEntry *entry = lfirst_node(TargetEntry, lc);
+		Var *var = (Var *) entry->expr;
+
+		column++;
+		if (entry->resjunk || !IsA(var, Var) || var->varno != index || var->varattno != column)
+			return false;
+	}
+	return column == ncolumns;
+}
+
+/* As is_gate(), of the view itself. */
 bool
 poser_maintained_is_gated(const PoserMaintained *maintained, Oid nspid)
 {
-	List *relations = poser_view_uses(maintained->served, RelationRelationId);
-	List *functions = poser_view_uses(maintained->served, ProcedureRelationId);
-	Oid argument = REGCLASSOID;
-	Oid serves = GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_serves"),
-								 PointerGetDatum(buildoidvector(&argument, 1)), ObjectIdGetDatum(nspid));
+	Relation served = relation_open(maintained->served, AccessShareLock);
+	bool result = served->rd_rel->relkind == RELKIND_VIEW &&
+				  is_gate(get_view_query(served), RelationGetNumberOfAttributes(served), maintained, nspid);
 
-	return list_length(relations) == 2 && list_member_oid(relations, maintained->bookkeeping) &&
-		   list_member_oid(relations, maintained->query) && list_length(functions) == 1 && linitial_oid(functions) == serves;
+	relation_close(served, AccessShareLock);
+	return result;
 }
 
 /*
@@ -428,21 +457,13 @@ binding_identity(Oid bookkeeping, Oid relid)
 static Oid
 cloned_trigger(Oid relid)
 {
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	Oid result = InvalidOid;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	HeapTuple tuple = poser_trigger_of_name(relid, POSER_ROW_TRIGGER);
+	Form_pg_trigger form;
 
-	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(relid));
-	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(POSER_ROW_TRIGGER));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple) && OidIsValid(((Form_pg_trigger) GETSTRUCT(tuple))->tgparentid))
-		result = ((Form_pg_trigger) GETSTRUCT(tuple))->oid;
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	form = (Form_pg_trigger) GETSTRUCT(tuple);
+	return OidIsValid(form->tgparentid) ? form->oid : InvalidOid;
 }
 
 /* For list_sort(): by name. */
@@ -624,46 +645,26 @@ arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
 	return false;
 }
 
-/* Returns the arguments of a trigger of pg_trigger, as a list of strings (char *). */
-static List *
-trigger_arguments(HeapTuple tuple, TupleDesc desc)
-{
-	bool isnull;
-	bytea *stored = DatumGetByteaPCopy(heap_getattr(tuple, Anum_pg_trigger_tgargs, desc, &isnull));
-	char *argument = VARDATA(stored);
-	List *result = NIL;
-
-	for (int i = 0; i < ((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs; i++)
-	{
-		result = lappend(result, argument);
-		argument += strlen(argument) + 1;
-	}
-	return result;
-}
-
 /* Find a binding.  Returns the relation behind FROM, or InvalidOid if there is no binding.  *arguments gets its arguments. */
 static Oid
 find_binding(Oid bookkeeping, const char *name, List **arguments)
 {
-	Relation catalog = table_open(TriggerRelationId, AccessShareLock);
-	Oid result = InvalidOid;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	HeapTuple tuple = poser_trigger_of_name(bookkeeping, name);
+	Form_pg_trigger form;
+	bool isnull;
+	char *argument;
 
 	*arguments = NIL;
-	ScanKeyInit(&keys[0], Anum_pg_trigger_tgrelid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(bookkeeping));
-	ScanKeyInit(&keys[1], Anum_pg_trigger_tgname, BTEqualStrategyNumber, F_NAMEEQ, CStringGetDatum(name));
-	scan = systable_beginscan(catalog, TriggerRelidNameIndexId, true, NULL, lengthof(keys), keys);
-	tuple = systable_getnext(scan);
-	if (HeapTupleIsValid(tuple))
+	if (!HeapTupleIsValid(tuple))
+		return InvalidOid;
+	form = (Form_pg_trigger) GETSTRUCT(tuple);
+	argument = VARDATA(DatumGetByteaPCopy(poser_trigger_attribute(tuple, Anum_pg_trigger_tgargs, &isnull)));
+	for (int i = 0; i < form->tgnargs; i++)
 	{
-		result = ((Form_pg_trigger) GETSTRUCT(tuple))->tgconstrrelid;
-		*arguments = trigger_arguments(tuple, RelationGetDescr(catalog));
+		*arguments = lappend(*arguments, argument);
+		argument += strlen(argument) + 1;
 	}
-	systable_endscan(scan);
-	table_close(catalog, AccessShareLock);
-	return result;
+	return form->tgconstrrelid;
 }
 
 /*

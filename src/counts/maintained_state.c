@@ -12,12 +12,9 @@
 #include "postgres.h"
 
 #include "access/relation.h"
-#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "miscadmin.h"
-#include "parser/parsetree.h"
-#include "rewrite/rewriteHandler.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -115,7 +112,7 @@ opened_relations(const PoserMaintained *maintained)
 	List *result = poser_maintained_relations(maintained);
 
 	if (OidIsValid(maintained->query))
-		result = list_concat_unique_oid(result, poser_view_uses(maintained->query, RelationRelationId));
+		result = list_concat_unique_oid(result, poser_view_uses(maintained->query));
 	for (int i = 0; i < lengthof(indexed); i++)
 	{
 		Relation rel = OidIsValid(indexed[i]) && ConditionalLockRelationOid(indexed[i], AccessShareLock)
@@ -209,55 +206,6 @@ look_at_owners(Looking *looking)
 	}
 }
 
-/*
- * Is the query of this view the gate?  It is
- *
- *		SELECT all columns FROM bookkeeping WHERE poser_serves(query)
- */
-static bool
-is_gate(Relation served, const Looking *looking)
-{
-	Query *query = get_view_query(served);
-	RangeTblEntry *rte;
-	FuncExpr *call;
-	Const *argument;
-	int index;
-	int column = 0;
-	ListCell *lc;
-
-	/* one table, with one condition and nothing else */
-	if (list_length(query->jointree->fromlist) != 1 || !IsA(linitial(query->jointree->fromlist), RangeTblRef) ||
-		query->hasAggs || query->hasWindowFuncs || query->hasTargetSRFs || query->hasSubLinks || query->cteList != NIL ||
-		query->groupClause != NIL || query->groupingSets != NIL || query->distinctClause != NIL || query->limitCount != NULL ||
-		query->limitOffset != NULL || query->setOperations != NULL)
-		return false;
-	index = linitial_node(RangeTblRef, query->jointree->fromlist)->rtindex;
-	rte = rt_fetch(index, query->rtable);
-	if (rte->rtekind != RTE_RELATION || rte->relid != looking->of->bookkeeping || rte->tablesample != NULL)
-		return false;
-
-	/* the condition; a query without one has NULL */
-	call = (FuncExpr *) query->jointree->quals;
-	if (call == NULL || !IsA(call, FuncExpr) || list_length(call->args) != 1)
-		return false;
-	argument = linitial(call->args);
-	if (!IsA(argument, Const) || argument->constisnull || DatumGetObjectId(argument->constvalue) != looking->of->query ||
-		get_func_namespace(call->funcid) != looking->nspid || strcmp(get_func_name(call->funcid), "poser_serves") != 0)
-		return false;
-
-	/* the columns */
-	foreach(lc, query->targetList)
-	{
-		TargetEntry *entry = lfirst_node(TargetEntry, lc);
-		Var *var = (Var *) entry->expr;
-
-		column++;
-		if (entry->resjunk || !IsA(var, Var) || var->varno != index || var->varattno != column)
-			return false;
-	}
-	return column == RelationGetDescr(served)->natts;
-}
-
 /* Look at the view that shows the bookkeeping. */
 static void
 look_at_served(Looking *looking)
@@ -266,10 +214,8 @@ look_at_served(Looking *looking)
 	const char *name = poser_relation_name(served);
 	Relation rel = relation_open(served, NoLock);
 
-	if (rel->rd_rel->relkind != RELKIND_VIEW || !is_gate(rel, looking))
-		add_problem(looking, psprintf("view %s does not have the query that Poser has given it", name),
-					psprintf("poser_unmaintain(%1$s) and poser_maintain(%1$s) make it again",
-							 quote_literal_cstr(poser_relation_name(looking->of->view))));
+	if (!poser_maintained_is_gated(looking->of, looking->nspid))
+		add_problem(looking, psprintf("view %s does not have the query that Poser has given it", name), maintain_remedy(looking));
 	else if (RelationHasSecurityInvoker(rel))
 		add_problem(looking, psprintf("view %s reads with the rights of its user", name),
 					psprintf("ALTER VIEW %s RESET (security_invoker)", name));
@@ -344,10 +290,12 @@ read_form(Looking *looking)
 
 		if (poser_is_cancel_request(error))
 			ReThrowError(error);
-		add_problem(looking,
-					psprintf("%s has changed: %s", of, error_text(error)),
-					psprintf("poser_unmaintain(%1$s) and poser_maintain(%1$s) make it again",
-							 quote_literal_cstr(poser_relation_name(looking->of->view))));
+		/* a query that does not have the form stays as it is */
+		add_problem(looking, psprintf("%s has changed: %s", of, error_text(error)),
+					error->sqlerrcode == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+						? maintain_remedy(looking)
+						: psprintf("poser_unmaintain(%s) gives the view this query",
+								   quote_literal_cstr(poser_relation_name(looking->of->view))));
 		looking->state->described = false;
 	}
 	PG_END_TRY();

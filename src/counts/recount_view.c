@@ -21,12 +21,10 @@
 #include "catalog/pg_type.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 
-#include "counts/counts_internal.h"
 #include "counts/maintain_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_recount);
@@ -34,17 +32,6 @@ PG_FUNCTION_INFO_V1(poser_recount);
 /*
  * Comparing
  */
-
-/* The number of amounts that the bookkeeping of this view has. */
-static int
-count_amounts(const PoserViewForm *form)
-{
-	int result = 0;
-
-	for (int i = 0; i < form->naggregates; i++)
-		result += poser_view_amounts(form->aggregates[i].kind);
-	return result;
-}
 
 /* Append "0, 0, " for each amount. */
 static void
@@ -90,7 +77,7 @@ char *
 poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 {
 	static const char *const sides[] = {"live", "kept"};
-	int namounts = count_amounts(form);
+	int namounts = poser_view_all_amounts(form);
 	const char *delta = quote_identifier(get_attname(bookkeeping, form->nkeys + 1, false));
 	StringInfoData keys;
 	StringInfoData sql;
@@ -211,7 +198,7 @@ poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
 	PoserViewForm *form = poser_maintained_read(maintained);
 	const char *nsp = quote_identifier(get_namespace_name(nspid));
 	const char *view = quote_literal_cstr(poser_relation_name(maintained->view));
-	int level = poser_maintain_begin_settings();
+	int level = poser_view_begin_text();
 	StringInfoData sql;
 	StringInfoData where;
 	int amount = 1;
@@ -254,14 +241,6 @@ poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
  * Rebuilding
  */
 
-/* Is the view there, with all that a rebuild needs?  For a view that was dropped writers do not count. */
-static bool
-is_whole(const PoserMaintained *maintained)
-{
-	return OidIsValid(maintained->view) && OidIsValid(maintained->query) && OidIsValid(maintained->parent) &&
-		   OidIsValid(maintained->child);
-}
-
 /*
  * Lock what a rebuild of a view reads and writes, and find the view again: what was found
  * before the locks may have changed.  The locks are taken together, because other
@@ -274,28 +253,18 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 
 	for (;;)
 	{
-		List *relations = list_make1_oid(maintained->query);
 		List *children = find_all_inheritors(maintained->child, NoLock, NULL);
 		List *parents = find_all_inheritors(maintained->parent, NoLock, NULL);
 		PoserMaintained again;
-		Oid *relids;
-		LOCKMODE *modes;
-		int n;
+		PoserLocks locks = {0};
 
-		relations = list_concat_unique_oid(list_concat(relations, children), parents);
-		n = list_length(relations);
-		relids = palloc((n + 1) * sizeof(Oid));
-		modes = palloc((n + 1) * sizeof(LOCKMODE));
-		for (int i = 0; i < n; i++)
-		{
-			relids[i] = list_nth_oid(relations, i);
-			modes[i] = AccessShareLock;
-		}
-		relids[n] = maintained->bookkeeping;
-		modes[n] = ShareUpdateExclusiveLock;
-		poser_lock_together(relids, modes, n + 1);
+		poser_maintain_add_lock(&locks, maintained->query, AccessShareLock);
+		poser_maintain_add_locks(&locks, children, AccessShareLock);
+		poser_maintain_add_locks(&locks, parents, AccessShareLock);
+		poser_maintain_add_lock(&locks, maintained->bookkeeping, ShareUpdateExclusiveLock);
+		poser_maintain_lock(&locks);
 
-		if (!poser_maintained_find(maintained->view, nspid, &again) || !is_whole(&again))
+		if (!poser_maintained_find(maintained->view, nspid, &again) || !poser_maintained_is_whole(&again))
 		{
 			if (get_rel_name(maintained->view) != NULL)
 				ereport(ERROR,
@@ -310,8 +279,7 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
 			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))
 			return;
-		for (int i = 0; i <= n; i++)
-			UnlockRelationOid(relids[i], modes[i]);
+		poser_maintain_unlock(&locks);
 		*maintained = again;
 	}
 }
@@ -351,7 +319,7 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 		poser_check_readable(maintained.view, relids[i]);
 	poser_become_caller(&caller);
 
-	level = poser_maintain_begin_settings();
+	level = poser_view_begin_text();
 	result = poser_count_rebuild(progress, &count, poser_view_comparison(form, maintained.bookkeeping, nspid), maintained.view);
 	AtEOXact_GUC(true, level);
 	return result;
@@ -373,6 +341,7 @@ typedef struct Recount
 static void
 find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 {
+	/* without a lock: lock_view() takes all locks together */
 	if (get_rel_name(relid) == NULL)
 		ereport(ERROR,
 				errcode(ERRCODE_UNDEFINED_TABLE),
@@ -383,7 +352,7 @@ find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("relation \"%s\" is not maintained", get_rel_name(relid)),
 				errhint("poser_maintain() maintains a view."));
-	if (!is_whole(maintained))
+	if (!poser_maintained_is_whole(maintained))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
 				errmsg("relation \"%s\" is what is left of a maintained view", get_rel_name(relid)),
@@ -448,7 +417,7 @@ recount_all(Recount *recount)
 	{
 		PoserMaintained *maintained = lfirst(lc);
 
-		if (is_whole(maintained) && poser_is_owner(maintained->view, GetUserId()))
+		if (poser_maintained_is_whole(maintained) && poser_is_owner(maintained->view, GetUserId()))
 			views = lappend(views, maintained);
 	}
 	if (views == NIL || poser_recount_owns_components(recount->nspid))

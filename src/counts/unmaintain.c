@@ -8,35 +8,16 @@
  */
 #include "postgres.h"
 
-#include "access/relation.h"
-#include "access/table.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "catalog/pg_trigger.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "counts/maintain_internal.h"
 
 PG_FUNCTION_INFO_V1(poser_unmaintain);
-
-/* Raises an error unless the relation is there, and the current user has the rights of its owner. */
-static void
-check_relation(Oid relid)
-{
-	Relation rel = try_relation_open(relid, AccessShareLock);
-
-	if (rel == NULL)
-		ereport(ERROR,
-				errcode(ERRCODE_UNDEFINED_TABLE),
-				errmsg("relation with OID %u does not exist", relid));
-	poser_check_owner(relid);
-	relation_close(rel, AccessShareLock);
-}
 
 /* Find the maintained view that this relation belongs to.  Raises an error if there is none. */
 static void
@@ -44,7 +25,7 @@ find_view(Oid relid, Oid nspid, PoserMaintained *maintained)
 {
 	Oid *relids;
 
-	check_relation(relid);
+	poser_maintained_check_owner(relid);
 	if (!poser_maintained_find(relid, nspid, maintained))
 		ereport(ERROR,
 				errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
@@ -114,7 +95,7 @@ free_idle_table(Oid relid, Oid nspid)
 		poser_maintain_add_locks(&locks, tables, AccessExclusiveLock);
 		poser_maintain_lock(&locks);
 		/* lock, then look */
-		check_relation(relid);
+		poser_maintained_check_owner(relid);
 		tables = idle_tables(relid, nspid);
 		if (equal(tables, before))
 		{
@@ -184,12 +165,12 @@ poser_unmaintain_drop(const PoserMaintained *maintained, bool is_switched)
 void
 poser_unmaintain_view(Oid nspid, Oid relid)
 {
-	int level = poser_maintain_begin_settings();
+	int level = poser_view_begin_text();
 
 	poser_maintain_set_running(true);
 	PG_TRY();
 	{
-		check_relation(relid);
+		poser_maintained_check_owner(relid);
 		if (!free_idle_table(relid, nspid))
 		{
 			PoserMaintained maintained;

@@ -30,13 +30,16 @@
 #define AMOUNT_ROWS 1  /* of a sum: its rows, or their tally */
 
 /*
- * Begin to write SQL text, until AtEOXact_GUC(true, level): names in expressions are qualified, and
- * constants keep their values.
+ * Begin settings under which a query that is written as text keeps its meaning: names are found
+ * only with their schema, and constants are written and read alike.  Returns a level, as
+ * poser_begin_settings() does.
  */
-static int
-begin_text(void)
+int
+poser_view_begin_text(void)
 {
-	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"}};
+	static const PoserSetting settings[] = {{"search_path", "pg_catalog, pg_temp"},
+											{"array_nulls", "on"},
+											{"transform_null_equals", "off"}};
 	int level = poser_begin_text_settings();
 
 	(void) poser_begin_settings(settings, lengthof(settings));
@@ -50,13 +53,15 @@ poser_view_amounts(PoserViewKind kind)
 	return kind == POSER_COUNT ? 1 : 2;
 }
 
-/* The type of such a column. */
-Oid
-poser_view_amount_type(PoserViewKind kind, int amount)
+/* The number of columns that it has for all aggregates. */
+int
+poser_view_all_amounts(const PoserViewForm *form)
 {
-	if (kind == POSER_SUM_NUMERIC || (kind == POSER_SUM_BIGINT && amount == AMOUNT_VALUE))
-		return NUMERICOID;
-	return INT8OID;
+	int result = 0;
+
+	for (int i = 0; i < form->naggregates; i++)
+		result += poser_view_amounts(form->aggregates[i].kind);
+	return result;
 }
 
 /* The position of an amount among the columns of the bookkeeping. */
@@ -355,7 +360,7 @@ poser_view_maintained_sql(const PoserViewForm *form, Oid query, Oid served, Oid 
 	const char *delta = column_name(served, form->nkeys + 1);
 	StringInfoData keys;
 	StringInfoData sql;
-	int level = begin_text();
+	int level = poser_view_begin_text();
 
 	initStringInfo(&sql);
 	initStringInfo(&keys);
@@ -457,7 +462,7 @@ poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 {
 	StringInfoData sql;
 	int amount = 0;
-	int level = begin_text();
+	int level = poser_view_begin_text();
 
 	initStringInfo(&sql);
 	for (int i = 0; i < form->nkeys; i++)
@@ -509,7 +514,7 @@ poser_view_counted_sql(const PoserViewForm *form, Oid nspid)
 char *
 poser_view_query_sql(Oid query)
 {
-	int level = begin_text();
+	int level = poser_view_begin_text();
 	char *result;
 	int length;
 

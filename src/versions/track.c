@@ -406,7 +406,7 @@ bound_to(Oid versions, Oid nspid)
 
 	foreach(lc, triggers)
 	{
-		Form_pg_trigger form = lfirst(lc);
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
 		if (OidIsValid(form->tgconstrrelid))
 			return form->tgconstrrelid;

@@ -248,7 +248,7 @@ poser_track_drop_triggers(const PoserTrack *track, Oid relid, const char *functi
 
 	foreach(lc, triggers)
 	{
-		Form_pg_trigger form = lfirst(lc);
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
 		/* a partition's trigger goes with that of the table above it */
 		if (!OidIsValid(form->tgparentid))

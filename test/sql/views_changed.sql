@@ -283,6 +283,12 @@ TRUNCATE orders;
 ROLLBACK;
 SELECT problem FROM poser_views;
 SELECT poser_recount('summary');
+BEGIN;
+SELECT poser_maintain('summary');
+INSERT INTO returns SELECT id, id, 1.5, 2 FROM customer;
+SELECT * FROM compare('summary');
+SELECT count(*) FROM summary WHERE orders = 1;
+ROLLBACK;
 CREATE OR REPLACE VIEW summary_query AS
 SELECT c.id, c.code, count(o.id) AS orders, sum(o.total) AS total FROM customer AS c LEFT JOIN orders AS o ON o.customer_id = c.id GROUP BY c.id;
 DROP TABLE returns;

@@ -15,6 +15,7 @@ CREATE EXTENSION poser;
 --
 -- Types of keys
 --
+\set all_levels on
 \set schema of_integer
 \set key k
 \set action ''
@@ -90,6 +91,7 @@ TABLE differences;
 TRUNCATE child, parent;
 INSERT INTO parent (n) VALUES (101), (102);
 \i :run
+\set all_levels off
 DROP SCHEMA of_integer CASCADE;
 
 \set schema of_uuid
@@ -173,12 +175,14 @@ INSERT INTO cascades (statement) VALUES
 ('DELETE FROM parent'),
 ('DELETE FROM child');
 
+\set all_levels on
 \set schema of_cascade
 \set action 'ON DELETE CASCADE ON UPDATE CASCADE'
 INSERT INTO steps (statement) SELECT statement FROM cascades ORDER BY n;
 INSERT INTO steps (statement) SELECT statement FROM ordinary_steps ORDER BY step OFFSET (SELECT count(*) - 2 FROM ordinary_steps);
 \i :tables
 \i :run
+\set all_levels off
 SELECT k, delta, children FROM everything_maintained ORDER BY k;
 DROP SCHEMA of_cascade CASCADE;
 
@@ -229,12 +233,14 @@ INSERT INTO steps (statement) SELECT statement FROM ordinary_steps ORDER BY step
 --
 -- Partitions of the child.  One has another layout, and one is partitioned itself.
 --
+\set all_levels on
 \set schema of_partitions
 \set action ''
 \set partition 'PARTITION BY RANGE (id)'
 \set more 'CREATE TABLE child_1 PARTITION OF child FOR VALUES FROM (0) TO (50); CREATE TABLE child_2 (whole integer, dropped integer, status text, k integer, id integer NOT NULL, p integer, amount numeric, active boolean NOT NULL DEFAULT true, small smallint, large bigint); ALTER TABLE child_2 DROP COLUMN dropped; ALTER TABLE child ATTACH PARTITION child_2 FOR VALUES FROM (50) TO (1000); CREATE TABLE child_3 PARTITION OF child DEFAULT PARTITION BY RANGE (id); CREATE TABLE child_3_1 PARTITION OF child_3 FOR VALUES FROM (1000) TO (6000); CREATE TABLE child_3_2 PARTITION OF child_3 DEFAULT;'
 \i :tables
 \i :run
+\set all_levels off
 DROP SCHEMA of_partitions CASCADE;
 
 --

@@ -26,17 +26,17 @@ SELECT count(*) AS parents, sum(children) AS children, sum(flagged) AS flagged, 
 SET work_mem = '64kB';
 SET hash_mem_multiplier = 1;
 
-INSERT INTO parent SELECT 'a' || i % 100, i FROM generate_series(1, 5000) AS i;
+INSERT INTO parent SELECT 'a' || i % 100, i FROM generate_series(1, 2000) AS i;
 -- each parent occurs again and again, far apart
-INSERT INTO child SELECT i, 'a' || (1 + i % 5000) % 100, 1 + i % 5000, i % 3 = 0, i * 1000000007::bigint, i / 7.0
-  FROM generate_series(1, 20000) AS i;
+INSERT INTO child SELECT i, 'a' || (1 + i % 2000) % 100, 1 + i % 2000, i % 3 = 0, i * 1000000007::bigint, i / 7.0
+  FROM generate_series(1, 8000) AS i;
 TABLE totals;
 SELECT count(*) FROM differences;
 -- half of the rows change, all of them move to the next parent, a quarter goes
 UPDATE child SET flag = NOT flag, amount = CASE WHEN id % 10 = 0 THEN 'NaN' ELSE amount * 1.10 END WHERE id % 2 = 0;
 TABLE totals;
 SELECT count(*) FROM differences;
-UPDATE child SET b = b % 5000 + 1, a = 'a' || (b % 5000 + 1) % 100;
+UPDATE child SET b = b % 2000 + 1, a = 'a' || (b % 2000 + 1) % 100;
 TABLE totals;
 SELECT count(*) FROM differences;
 DELETE FROM child WHERE id % 4 = 0;
@@ -57,7 +57,7 @@ TABLE totals;
 SELECT count(*) FROM differences;
 
 -- One transaction changes each key many times, and more keys than a session remembers.
-INSERT INTO parent SELECT 'x', i FROM generate_series(1, 12000) AS i;
+INSERT INTO parent SELECT 'x', i FROM generate_series(1, 9000) AS i;
 BEGIN;
 INSERT INTO child SELECT 200000 + b, a, b, true, b, b FROM parent WHERE a = 'x';
 UPDATE child SET flag = NOT flag;
@@ -70,7 +70,7 @@ SELECT count(*) FROM differences;
 
 -- parents and children in one query, and both again
 WITH made AS (
-	INSERT INTO parent SELECT 'y', i FROM generate_series(1, 3000) AS i RETURNING a, b)
+	INSERT INTO parent SELECT 'y', i FROM generate_series(1, 2000) AS i RETURNING a, b)
 INSERT INTO child SELECT 300000 + b * 2 + i, a, b, i = 1, 1, 1 FROM made, generate_series(0, 1) AS i;
 TABLE totals;
 SELECT count(*) FROM differences;
