@@ -50,9 +50,10 @@ static const char *const check_leftovers =
 	" WHERE c.relkind IN ('r', 'v') AND obj_description(c.oid, 'pg_class') ~ '^Poser: the (query|counts and sums) of a maintained view'\n"
 	"   AND pg_has_role(c.relowner, 'USAGE')\n"
 	"   AND c.oid NOT IN (SELECT bookkeeping FROM binding UNION ALL SELECT relation FROM binding)\n"
-	/* another view uses it, so it may still be needed */
+	/* another view uses it, so it may still be needed; before 16 the rule of a view depends on the view itself */
 	"   AND NOT EXISTS (SELECT FROM pg_depend AS d\n"
-	"                    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n')\n"
+	"                    WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'\n"
+	"                      AND d.objid NOT IN (SELECT r.oid FROM pg_rewrite AS r WHERE r.ev_class = c.oid))\n"
 	"UNION ALL\n"
 	"SELECT format('table %s', c.oid::regclass),\n"
 	"       format('has triggers that count for no maintained view: %s', counting.remedy)\n"

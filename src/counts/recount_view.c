@@ -295,10 +295,17 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 		modes[n] = ShareUpdateExclusiveLock;
 		poser_lock_together(relids, modes, n + 1);
 
-		if (!poser_maintained_find(maintained->bookkeeping, nspid, &again) || !is_whole(&again))
+		if (!poser_maintained_find(maintained->view, nspid, &again) || !is_whole(&again))
+		{
+			if (get_rel_name(maintained->view) != NULL)
+				ereport(ERROR,
+						errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+						errmsg("relation \"%s\" is not maintained", get_rel_name(maintained->view)),
+						errhint("poser_maintain() maintains a view."));
 			ereport(ERROR,
 					errcode(ERRCODE_UNDEFINED_TABLE),
 					errmsg("relation \"%s\" does not exist", name != NULL ? name : "(dropped)"));
+		}
 		if (memcmp(&again, maintained, sizeof(again)) == 0 &&
 			equal(children, find_all_inheritors(maintained->child, NoLock, NULL)) &&
 			equal(parents, find_all_inheritors(maintained->parent, NoLock, NULL)))

@@ -25,8 +25,9 @@
  * need not show the key, or all that is kept.  Then the answer is false for users that may read
  * only the view.
  *
- * If it is false, the view counts, and is right as long as the parent's key is unique.  If it
- * is not any more, and two rows do have the same key, reading raises an error.
+ * If the answer is false, the view counts.  The result is right while the parent's key is unique.
+ * If two rows of the parent have the same key, because its constraint is gone, reading raises an
+ * error.
  *
  * The invariant: while the answer is true for a snapshot, the counts and sums in the
  * bookkeeping that this snapshot sees are those of the rows that it sees.

@@ -41,7 +41,7 @@ SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute W
 SELECT pg_get_indexdef(indexrelid), indisprimary FROM pg_index WHERE indrelid = 'customer_orders_maintained'::regclass ORDER BY indexrelid::regclass::text;
 SELECT tgenabled, regexp_replace(pg_get_triggerdef(oid), '[0-9.]{2,}', '...', 'g') FROM pg_trigger WHERE tgrelid = 'customer_orders_maintained'::regclass ORDER BY tgname;
 SELECT pg_get_viewdef('customer_orders_query');
-SELECT pg_get_viewdef('customer_orders_served');
+SELECT replace(pg_get_viewdef('customer_orders_served'), 'customer_orders_maintained.', '') AS pg_get_viewdef;
 SELECT * FROM triggers WHERE relation <> 'customer_orders_maintained';
 SELECT c.relname, obj_description(c.oid, 'pg_class') AS comment, c.relacl IS NOT NULL AS granted, has_table_privilege('public', c.oid, 'SELECT') AS public
   FROM pg_class AS c WHERE relname LIKE 'customer\_orders%' AND relkind IN ('r', 'v') ORDER BY 1;
@@ -179,7 +179,7 @@ CREATE RULE no_delete AS ON DELETE TO customer_orders DO INSTEAD NOTHING;
 CREATE VIEW above AS SELECT customer_id, orders + 1 AS more FROM customer_orders;
 CREATE FUNCTION about(v regclass) RETURNS TABLE (what text, of text) LANGUAGE sql AS $$
 	SELECT 'options', reloptions::text FROM pg_class WHERE oid = v
-	UNION ALL SELECT 'grants', relacl::text FROM pg_class WHERE oid = v
+	UNION ALL SELECT 'grants', replace(relacl::text, 'Dxtm/', 'Dxt/') FROM pg_class WHERE oid = v
 	UNION ALL SELECT 'grants ' || attname, attacl::text FROM pg_attribute WHERE attrelid = v AND attacl IS NOT NULL
 	UNION ALL SELECT 'comment', obj_description(v, 'pg_class')
 	UNION ALL SELECT 'comment ' || attname, col_description(v, attnum) FROM pg_attribute WHERE attrelid = v AND col_description(v, attnum) IS NOT NULL
@@ -217,7 +217,7 @@ DROP TRIGGER instead ON customer_orders;
 -- default privileges give nothing away
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO regress_views_reader;
 SELECT poser_maintain('customer_orders');
-SELECT relname, relacl FROM pg_class WHERE relname LIKE 'customer\_orders\_%' AND relkind IN ('r', 'v') ORDER BY relname;
+SELECT relname, replace(relacl::text, 'Dxtm/', 'Dxt/') AS relacl FROM pg_class WHERE relname LIKE 'customer\_orders\_%' AND relkind IN ('r', 'v') ORDER BY relname;
 SELECT poser_unmaintain('customer_orders');
 ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM regress_views_reader;
 

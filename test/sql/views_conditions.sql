@@ -101,8 +101,8 @@ SELECT * FROM small_orders_query ORDER BY id;
 SELECT poser_recount('small_orders');
 TABLE differences;
 
--- The owner can put a function of the server that runs SQL into the query.  No other role runs it:
--- the query is not the one that was counted.
+-- The owner can put a function of the server that runs SQL into the query.  Nothing runs it until
+-- poser_maintain() makes it the definition, and that is refused.
 SET ROLE regress_poser_owner;
 CREATE FUNCTION tell(what text) RETURNS integer LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
@@ -121,6 +121,7 @@ INSERT INTO orders VALUES (11, 2, 'open', 1, NULL);
 SET ROLE regress_poser_writer;
 DELETE FROM shop.orders WHERE id = 11;
 SET ROLE regress_poser_owner;
+SELECT poser_maintain('told_orders');
 SELECT poser_unmaintain('told_orders');
 DROP VIEW told_orders;
 RESET ROLE;

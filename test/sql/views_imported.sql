@@ -66,7 +66,9 @@ CREATE TABLE forged AS SELECT id, delta, orders + 1 AS orders FROM customer_orde
 SELECT * FROM poser_import('forged', 'customer_orders_maintained');
 
 -- The type of a column that the view uses is PostgreSQL's own error.
+\set VERBOSITY terse
 SELECT poser_alter_type('customer', 'name', 'text');
+\set VERBOSITY default
 
 -- The extension's own tables have maintained views as others do.
 CREATE VIEW widget_parts AS
