@@ -40,7 +40,14 @@
 static char *
 free_name(Oid view, const char *suffix)
 {
-	char *name = makeObjectName(get_rel_name(view), NULL, suffix);
+	char *view_name = get_rel_name(view);
+	char *name;
+
+	if (view_name == NULL)
+		ereport(ERROR,
+				errcode(ERRCODE_UNDEFINED_TABLE),
+				errmsg("relation with OID %u does not exist", view));
+	name = makeObjectName(view_name, NULL, suffix);
 
 	if (OidIsValid(get_relname_relid(name, get_rel_namespace(view))))
 		ereport(ERROR,

@@ -128,6 +128,15 @@ describe_bookkeeping(Oid relid, Oid function, PoserMaintained *result)
 				is_of_kind(form->tgconstrrelid, bindings[i].is_view))
 				*(Oid *) ((char *) result + bindings[i].offset) = form->tgconstrrelid;
 	}
+	/* nor is one relation two of these: to drop one of them would drop the other */
+	if (result->query == result->view)
+		result->query = InvalidOid;
+	if (result->served == result->view || result->served == result->query)
+		result->served = InvalidOid;
+	if (result->parent == relid)
+		result->parent = InvalidOid;
+	if (result->child == relid)
+		result->child = InvalidOid;
 	return triggers != NIL;
 }
 
