@@ -620,6 +620,20 @@ poser_maintain_view(Oid nspid, Oid view, bool existing)
 }
 
 /*
+ * Mend the triggers and bindings of a view that reads its counts, if they are not as they
+ * should be.  A view with another query than Poser's is left alone.
+ */
+void
+poser_maintain_mend(Oid nspid, Oid view)
+{
+	PoserMaintained maintained;
+
+	if (poser_maintained_find(view, nspid, &maintained) && poser_maintained_is_switched(&maintained) &&
+		poser_maintained_query_matches(&maintained))
+		poser_maintain_view(nspid, maintained.view, true);
+}
+
+/*
  * poser_maintain(view regclass, existing boolean) returns void
  */
 Datum

@@ -22,9 +22,9 @@ typedef struct PoserMaintain
 	bool looking; /* do nothing, only set "todo" and "missed" */
 	bool quiet;	  /* the view was not maintained before, so no NOTICE is needed */
 	bool todo;
-	bool missed;  /* changes of rows may not have been counted */
+	bool missed;   /* changes of rows may not have been counted */
 	bool replaced; /* the query may have been replaced, so the view needs its own query anew */
-	List *broken; /* OIDs of the tables of which this is so, for each view that has them */
+	List *broken;  /* OIDs of the tables of which this is so, for each view that has them */
 
 	/* called for each trigger that is not as it should be; the name is NULL if a partition has none; or NULL */
 	void (*report)(void *arg, Oid relid, const char *trigger, PoserTriggerState state);
@@ -55,6 +55,7 @@ extern void poser_maintain_lock(const PoserLocks *locks);
 extern void poser_maintain_unlock(const PoserLocks *locks);
 extern void poser_maintain_check_not_in_use(const PoserLocks *locks);
 extern void poser_maintain_view(Oid nspid, Oid view, bool existing);
+extern void poser_maintain_mend(Oid nspid, Oid view);
 extern bool poser_maintained_is_prepared(const PoserMaintained *maintained);
 
 /* maintain_relations.c */

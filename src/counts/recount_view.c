@@ -12,6 +12,9 @@
  * error becomes a WARNING, and the others are rebuilt.  An error after which the transaction
  * should be tried again is not caught, and neither is a request to cancel.
  *
+ * If triggers are not as they should be, for instance after DISABLE and ENABLE TRIGGER ALL, they
+ * are mended as well, as poser_maintain() does it.
+ *
  * The invariant: a view that is gone is not rebuilt, because writers no longer count for it.
  */
 #include "postgres.h"
@@ -382,6 +385,7 @@ recount_one_of_many(Recount *recount, const PoserMaintained *maintained)
 		int level = poser_begin_impatience(maintained->bookkeeping);
 
 		recount->wrong += poser_recount_view(&recount->progress, maintained, recount->nspid);
+		poser_maintain_mend(recount->nspid, maintained->view);
 		AtEOXact_GUC(true, level);
 		poser_savepoint_release(&savepoint);
 	}
@@ -454,7 +458,10 @@ poser_recount(PG_FUNCTION_ARGS)
 		if (components)
 			recount.wrong = poser_recount_components(&recount.progress, recount.nspid);
 		else if (OidIsValid(target))
+		{
 			recount.wrong = poser_recount_view(&recount.progress, &maintained, recount.nspid);
+			poser_maintain_mend(recount.nspid, maintained.view);
+		}
 		else
 			recount_all(&recount);
 	}

@@ -234,6 +234,17 @@ SELECT * FROM poser_check();
 UPDATE poser_component_count SET total = 1 WHERE widget_uuid = 'w1';
 SELECT poser_recount('poser_widget_summary');
 SELECT poser_recount('poser_widget_summary');
+
+-- ENABLE TRIGGER USER enables all triggers in the ordinary way.  The view counts until they are
+-- as they were, and poser_recount() does this, too.
+SET client_min_messages = notice;
+ALTER TABLE parcel DISABLE TRIGGER USER;
+DELETE FROM parcel WHERE (tableoid, ctid) = (SELECT tableoid, ctid FROM parcel WHERE parcel IS NOT NULL LIMIT 1);
+ALTER TABLE parcel ENABLE TRIGGER USER;
+SELECT served FROM poser_views WHERE view = 'place_parcels'::regclass;
+SELECT poser_recount('place_parcels');
+SELECT served, problem FROM poser_views WHERE view = 'place_parcels'::regclass;
+SELECT poser_recount('place_parcels');
 RESET client_min_messages;
 
 -- The user has replaced the view: its former query is still counted.  After DROP VIEW nothing is.
