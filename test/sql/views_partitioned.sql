@@ -187,9 +187,36 @@ ALTER TABLE log ADD COLUMN b int;
 SELECT view, served FROM poser_views ORDER BY view::text;
 SELECT poser_unmaintain('sales');
 DROP EVENT TRIGGER follow;
+
+-- MERGE moves rows to other partitions.  The server does not fire the triggers of DELETE and
+-- INSERT for this, unless the MERGE has such actions as well.
+CREATE TABLE part (id int, bin int, owner int REFERENCES owner, size int, PRIMARY KEY (id, bin)) PARTITION BY RANGE (bin);
+CREATE TABLE part_1 PARTITION OF part FOR VALUES FROM (0) TO (10);
+CREATE TABLE part_2 PARTITION OF part FOR VALUES FROM (10) TO (20);
+INSERT INTO owner SELECT n FROM generate_series(1001, 1003) AS n;
+CREATE VIEW parts AS
+SELECT w.id, count(p.id) AS parts, sum(p.size) AS size FROM owner AS w LEFT JOIN part AS p ON p.owner = w.id GROUP BY w.id;
+SELECT poser_maintain('parts');
+INSERT INTO part SELECT n, n % 20, 1001 + n % 3, n FROM generate_series(1, 60) AS n;
+MERGE INTO part USING (VALUES (1), (2), (3)) AS s (id) ON part.id = s.id WHEN MATCHED THEN UPDATE SET bin = 15, size = 100, owner = 1001;
+SELECT * FROM compare('parts');
+MERGE INTO part USING (VALUES (1), (2), (3), (1001)) AS s (id) ON part.id = s.id
+ WHEN MATCHED AND s.id = 1 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET bin = 3, size = 7, owner = 1002
+ WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1, 1001, 5);
+SELECT * FROM compare('parts');
+WITH gone AS (DELETE FROM part WHERE id = 20 RETURNING *),
+     moved AS (UPDATE part SET bin = 19 - bin WHERE id BETWEEN 30 AND 40 RETURNING *)
+INSERT INTO part SELECT id + 5000, bin, owner, size FROM gone;
+SELECT * FROM compare('parts');
+UPDATE part SET bin = 19 - bin, owner = 1003;
+SELECT * FROM compare('parts');
+SELECT * FROM parts WHERE id > 1000 ORDER BY id;
+SELECT poser_unmaintain('parts');
+
 SELECT * FROM triggers;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
-DROP TABLE customer, orders, orders_5, log, owner, whole, logs_maintained CASCADE;
+DROP TABLE customer, orders, orders_5, log, part, owner, whole, logs_maintained CASCADE;
 DROP FOREIGN DATA WRAPPER dummy CASCADE;
 DROP FUNCTION compare(regclass);
