@@ -117,6 +117,7 @@ typedef struct PoserStatement
 	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
 	int16 event;	 /* a bit of tgtype */
 	bool must_end;	 /* an AFTER trigger must still fire for it */
+	bool moves;		 /* it is there for rows that a MERGE may move, see poser_statement_fire_moves() */
 	bool overlapped; /* another statement wrote the same table before this one was processed */
 	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;

@@ -123,6 +123,28 @@ poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 }
 
 /*
+ * Take statements that are there for rows that MERGE may move out of a list, or out of its
+ * rest.  Actions of foreign keys are several statements with one AFTER trigger, which
+ * has the rows of all of them.
+ */
+static void
+end_moves(PoserStatement **link, Oid relid, int16 event)
+{
+	while (*link != NULL)
+	{
+		PoserStatement *statement = *link;
+
+		if (statement->moves && statement->relid == relid && statement->event == event)
+		{
+			*link = statement->outer;
+			pfree(statement);
+		}
+		else
+			link = &statement->outer;
+	}
+}
+
+/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
  * the caller frees.  It is the innermost statement with this table and event.  Returns
  * NULL if there is none, for instance because the BEFORE trigger is missing.
@@ -138,6 +160,7 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 			PoserStatement *statement = *link;
 
 			*link = statement->outer;
+			end_moves(link, statement->relid, event);
 			return statement;
 		}
 	return NULL;
@@ -277,6 +300,7 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 		moves.tg_event = event;
 		if (desc.triggers == NULL || !begin(&moves, arg))
 			continue;
+		/* the server can cancel the trigger, so nothing must wait for it */
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
 		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);

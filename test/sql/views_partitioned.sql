@@ -212,11 +212,26 @@ SELECT * FROM compare('parts');
 UPDATE part SET bin = 19 - bin, owner = 1003;
 SELECT * FROM compare('parts');
 SELECT * FROM parts WHERE id > 1000 ORDER BY id;
+-- The actions of foreign keys are several statements with one AFTER trigger.
+CREATE TABLE box (id int PRIMARY KEY);
+ALTER TABLE part ADD COLUMN box int REFERENCES box ON DELETE SET NULL, DROP CONSTRAINT part_owner_fkey,
+	ADD FOREIGN KEY (owner) REFERENCES owner ON DELETE CASCADE ON UPDATE CASCADE;
+INSERT INTO box SELECT generate_series(1, 3);
+SELECT poser_track('part');
+UPDATE part SET box = 1 + id % 3, owner = 1001 + id % 3;
+DELETE FROM box WHERE id < 3;
+UPDATE owner SET id = id + 1000 WHERE id > 1000;
+DELETE FROM owner WHERE id = 2001;
+WITH gone AS (DELETE FROM part WHERE id = 40 RETURNING *), changed AS (UPDATE part SET size = 0 WHERE id = 41 RETURNING *)
+SELECT count(*) FROM gone, changed;
+SELECT * FROM compare('parts');
+SELECT problem FROM poser_check('part');
+SELECT poser_untrack('part');
 SELECT poser_unmaintain('parts');
 
 SELECT * FROM triggers;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
-DROP TABLE customer, orders, orders_5, log, part, owner, whole, logs_maintained CASCADE;
+DROP TABLE customer, orders, orders_5, log, part, part_version, box, owner, whole, logs_maintained CASCADE;
 DROP FOREIGN DATA WRAPPER dummy CASCADE;
 DROP FUNCTION compare(regclass);
