@@ -74,14 +74,22 @@ poser_count_catalog_init(void)
  * The tables of a count
  */
 
+/* The indexes of a count, see counts_internal.h. */
+typedef enum KeyIndex
+{
+	INDEX_OF_COUNTS,
+	INDEX_OF_DELTAS,
+	INDEX_OF_SETTLED
+} KeyIndex;
+
 /*
- * Is the index's predicate "delta > 0", whatever the type of the 0?  The index was made by
- * Poser.  An owner can have made another one.  So the predicate is read as it is stored:
- * RelationGetIndexPredicate() evaluates what is constant in it, and that would run the
- * owner's functions as any user.
+ * Is the index's predicate a comparison of "delta" with 0 by one of these two functions?  They
+ * are for the two types that the 0 can have.  The index was made by Poser.  An owner can have
+ * made another one.  So the predicate is read as it is stored: RelationGetIndexPredicate()
+ * evaluates what is constant in it, and that would run the owner's functions as any user.
  */
 static bool
-is_index_of_deltas(Relation index, AttrNumber delta)
+compares_delta(Relation index, AttrNumber delta, Oid with_int8, Oid with_int4)
 {
 	bool isnull;
 	Datum predicate = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &isnull);
@@ -94,9 +102,20 @@ is_index_of_deltas(Relation index, AttrNumber delta)
 	set_opfuncid(opr);
 	var = linitial(opr->args);
 	zero = lsecond(opr->args);
-	return (opr->opfuncid == F_INT8GT || opr->opfuncid == F_INT84GT) &&
+	return (opr->opfuncid == with_int8 || opr->opfuncid == with_int4) &&
 		   IsA(var, Var) && var->varattno == delta && IsA(zero, Const) && !zero->constisnull &&
-		   (opr->opfuncid == F_INT8GT ? DatumGetInt64(zero->constvalue) : DatumGetInt32(zero->constvalue)) == 0;
+		   (opr->opfuncid == with_int8 ? DatumGetInt64(zero->constvalue) : DatumGetInt32(zero->constvalue)) == 0;
+}
+
+/* Has the index the predicate, or none, of this index of a count? */
+static bool
+has_right_predicate(Relation index, const PoserCount *count, KeyIndex which)
+{
+	if (count->delta == 0 || which == INDEX_OF_COUNTS)
+		return heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+	if (which == INDEX_OF_DELTAS)
+		return compares_delta(index, count->delta, F_INT8GT, F_INT84GT);
+	return compares_delta(index, count->delta, F_INT8EQ, F_INT84EQ);
 }
 
 /* Is it a valid B-tree index on exactly the first columns of a count's table, by the keys' own equality? */
@@ -105,7 +124,8 @@ is_key_index(Relation index, const PoserCount *count, int natts)
 {
 	Form_pg_index form = index->rd_index;
 
-	if (!form->indisvalid || form->indnatts != natts || index->rd_rel->relam != BTREE_AM_OID)
+	if (!form->indisvalid || form->indnatts != natts || form->indnkeyatts != natts || form->indisexclusion ||
+		index->rd_rel->relam != BTREE_AM_OID)
 		return false;
 	for (int i = 0; i < natts; i++)
 	{
@@ -119,15 +139,11 @@ is_key_index(Relation index, const PoserCount *count, int natts)
 	return true;
 }
 
-/*
- * Returns the index by which settled rows or deltas are looked up, see counts_internal.h.
- * Raises an error if there is none.
- */
+/* Returns an index of a count, see counts_internal.h; InvalidOid if there is none. */
 static Oid
-find_key_index(Relation rel, const PoserCount *count, bool of_deltas)
+find_index(Relation rel, const PoserCount *count, KeyIndex which)
 {
-	bool one_table = (count->delta != 0);
-	int natts = count->nkeys + (one_table && !of_deltas ? 1 : 0);
+	int natts = count->nkeys + (count->delta != 0 && which == INDEX_OF_COUNTS ? 1 : 0);
 	Oid result = InvalidOid;
 	List *indexes = RelationGetIndexList(rel);
 	ListCell *lc;
@@ -135,17 +151,23 @@ find_key_index(Relation rel, const PoserCount *count, bool of_deltas)
 	foreach(lc, indexes)
 	{
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
-		bool is_partial = !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
 
-		if (is_key_index(index, count, natts) &&
-			(of_deltas && one_table ? is_partial && is_index_of_deltas(index, count->delta) : !is_partial) &&
-			(of_deltas || (index->rd_index->indisunique && index->rd_index->indimmediate)))
+		if (is_key_index(index, count, natts) && has_right_predicate(index, count, which) &&
+			(which == INDEX_OF_DELTAS || (index->rd_index->indisunique && index->rd_index->indimmediate)))
 			result = RelationGetRelid(index);
 		index_close(index, AccessShareLock);
 		if (OidIsValid(result))
 			break;
 	}
 	list_free(indexes);
+	return result;
+}
+
+/* The same for an index by which rows are looked up.  Raises an error if there is none. */
+static Oid
+find_key_index(Relation rel, const PoserCount *count, KeyIndex which)
+{
+	Oid result = find_index(rel, count, which);
 
 	if (!OidIsValid(result))
 		ereport(ERROR,
@@ -244,13 +266,13 @@ poser_count_describe(PoserCount *count, PoserCountKey *key, Oid counts, Oid delt
 	*key = (PoserCountKey) {.type = att->atttypid, .collation = att->attcollation};
 	check_columns(rel, count);
 	describe_key(key, att->atttypid, att->attcollation);
-	count->counts_index = find_key_index(rel, count, false);
+	count->counts_index = find_key_index(rel, count, INDEX_OF_COUNTS);
 	table_close(rel, AccessShareLock);
 
 	/* The deltas have the same columns, but a key can have several rows. */
 	rel = table_open(deltas, AccessShareLock);
 	check_columns(rel, count);
-	count->deltas_index = find_key_index(rel, count, true);
+	count->deltas_index = find_key_index(rel, count, INDEX_OF_DELTAS);
 	table_close(rel, AccessShareLock);
 }
 
@@ -289,8 +311,9 @@ poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, con
 		count->nnumeric += numeric[i];
 
 	check_columns(rel, count);
-	count->counts_index = find_key_index(rel, count, false);
-	count->deltas_index = find_key_index(rel, count, true);
+	count->counts_index = find_key_index(rel, count, INDEX_OF_COUNTS);
+	count->deltas_index = find_key_index(rel, count, INDEX_OF_DELTAS);
+	count->settled_index = find_index(rel, count, INDEX_OF_SETTLED);
 	table_close(rel, AccessShareLock);
 }
 

@@ -21,11 +21,9 @@
 #include "access/genam.h"
 #include "access/tableam.h"
 #include "access/xact.h"
-#include "catalog/index.h"
 #include "catalog/pg_type_d.h"
 #include "common/pg_prng.h"
 #include "executor/executor.h"
-#include "optimizer/optimizer.h"
 #include "storage/bufmgr.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
@@ -69,6 +67,21 @@ poser_count_open_relation(CountRelation *relation, Oid relid)
 {
 	poser_direct_open(&relation->direct, relid, NoLock);
 	relation->nblocks = RelationGetNumberOfBlocks(relation->direct.rel);
+	relation->counts_index = NULL;
+	relation->deltas_index = NULL;
+	relation->settled_index = NULL;
+}
+
+/* Close a table of a count, and its indexes.  All locks are kept until the transaction ends. */
+void
+poser_count_close_relation(CountRelation *relation)
+{
+	Relation indexes[] = {relation->counts_index, relation->deltas_index, relation->settled_index};
+
+	for (int i = 0; i < lengthof(indexes); i++)
+		if (indexes[i] != NULL)
+			index_close(indexes[i], NoLock);
+	poser_direct_close(&relation->direct);
 }
 
 /* Open the settled rows or the deltas of a writer with this snapshot.  They are in "relation". */
@@ -82,7 +95,6 @@ poser_count_open_table(CountTable *table, CountRelation *relation, const CountWr
 	table->is_deltas = is_deltas;
 	table->snapshot = snapshot;
 	table->context = writer->context;
-	table->index = NULL;
 	table->scan = NULL;
 	table->found = NULL;
 	table->formed = NULL;
@@ -97,8 +109,6 @@ poser_count_close_table(CountTable *table)
 		index_endscan(table->scan);
 		pfree(table->scankeys);
 	}
-	if (table->index != NULL)
-		index_close(table->index, NoLock);
 	if (table->found != NULL)
 		ExecDropSingleTupleTableSlot(table->found);
 	if (table->formed != NULL)
@@ -302,13 +312,22 @@ poser_count_find_known_row(CountTable *table, const Datum *keys, uint32 hash)
  * Look-ups by the index
  */
 
-/* Open the index by which a key is looked up. */
-static void
-open_index(CountTable *table)
+/* Returns an index of the count that has "place" in the relation, where it stays open. */
+static Relation
+open_index(Relation *place, Oid indexid)
 {
-	if (table->index == NULL)
-		table->index = index_open(table->is_deltas ? table->count->deltas_index : table->count->counts_index,
-								  RowExclusiveLock);
+	if (*place == NULL)
+		*place = index_open(indexid, RowExclusiveLock);
+	return *place;
+}
+
+/* Returns the index by which keys are looked up. */
+static Relation
+open_key_index(CountTable *table)
+{
+	if (table->is_deltas)
+		return open_index(&table->relation->deltas_index, table->count->deltas_index);
+	return open_index(&table->relation->counts_index, table->count->counts_index);
 }
 
 /* Make the scan, and its scan keys: all keys and, for settled rows in one table with the deltas, delta = 0. */
@@ -317,7 +336,6 @@ make_scan(CountTable *table, Snapshot snapshot)
 {
 	const PoserCount *count = table->count;
 
-	open_index(table);
 	table->nscankeys = count->nkeys;
 	table->scankeys = palloc((count->nkeys + 1) * sizeof(ScanKeyData));
 	for (int i = 0; i < count->nkeys; i++)
@@ -328,7 +346,7 @@ make_scan(CountTable *table, Snapshot snapshot)
 									   InvalidOid, InvalidOid,
 									   &lookup_type_cache(INT8OID, TYPECACHE_EQ_OPR_FINFO)->eq_opr_finfo,
 									   Int64GetDatum(0));
-	table->scan = index_beginscan(table->rel, table->index, snapshot, NULL, table->nscankeys, 0, SO_NONE);
+	table->scan = index_beginscan(table->rel, open_key_index(table), snapshot, NULL, table->nscankeys, 0, SO_NONE);
 }
 
 /*
@@ -377,8 +395,7 @@ poser_count_has_no_delta(CountTable *deltas)
 {
 	if (deltas->count->delta == 0)
 		return deltas->relation->nblocks == 0;
-	open_index(deltas);
-	return RelationGetNumberOfBlocks(deltas->index) <= 1;
+	return RelationGetNumberOfBlocks(open_key_index(deltas)) <= 1;
 }
 
 /* Put a new row into table->formed.  "delta" is ignored if the table does not have this column. */
@@ -409,67 +426,71 @@ form_row(CountTable *table, const Datum *keys, int64 delta, const PoserAmount *a
 }
 
 /*
- * Has an index none of the amounts, but only keys and "delta"?  Then a new version of a row has
- * the same values in it as the version that it replaces.
+ * Does the table have no other indexes than those of the count?  An owner can have added some.
+ * The lock on the table keeps the description of the count's own indexes true; see
+ * count_catalog.c.
  */
 static bool
-has_no_amounts(const PoserCount *count, const IndexInfo *info)
+has_own_indexes_only(CountTable *table)
 {
-	Bitmapset *columns = NULL;
-	int column = -1;
+	const PoserCount *count = table->count;
+	List *indexes = RelationGetIndexList(table->rel);
+	ListCell *lc;
+	bool result = true;
 
-	if (info->ii_Expressions != NIL)
-		return false;
-	for (int i = 0; i < info->ii_NumIndexAttrs; i++)
-		if (info->ii_IndexAttrNumbers[i] >= count->amount)
-			return false;
-	pull_varattnos((Node *) info->ii_Predicate, 1, &columns);
-	while ((column = bms_next_member(columns, column)) >= 0)
-		if (column + FirstLowInvalidHeapAttributeNumber >= count->amount)
-			return false;
-	return true;
+	foreach(lc, indexes)
+	{
+		Oid index = lfirst_oid(lc);
+
+		result = result && (index == count->counts_index || index == count->deltas_index || index == count->settled_index);
+	}
+	list_free(indexes);
+	return result;
 }
 
 /*
- * Make the index entries of a new version of a row, without a check that its key is unique.
- * The version has the key of the row that it replaces, so the check is not needed.  It would
- * visit all older versions that this transaction has written.  Returns false, and does
- * nothing, if the owner has added an index with amounts or with code.
+ * Make the entry of table->formed in one of the count's own indexes.  Its columns are the first
+ * ones of the table.  Returns false if the index is unique, and there can be another row with
+ * the key.  This is not checked for a new version of a row, which has the key of the row that it
+ * replaces.
  */
 static bool
-insert_index_entries_unchecked(CountTable *table)
+insert_own_entry(CountTable *table, Relation index, bool is_update)
 {
-	PoserDirectTable *direct = &table->relation->direct;
-	ResultRelInfo *indexes = direct->indexes;
-	ExprContext *context = GetPerTupleExprContext(direct->estate);
+	TupleTableSlot *row = table->formed;
+	bool is_checked = !is_update && index->rd_index->indisunique;
+	IndexInfo info = {.type = T_IndexInfo}; /* nothing in it matters to a B-tree without expressions */
+	bool is_unique = index_insert(index, row->tts_values, row->tts_isnull, &row->tts_tid, table->rel,
+								  is_checked ? UNIQUE_CHECK_PARTIAL : UNIQUE_CHECK_NO, is_update, &info);
 
-	if (direct->runs_code)
-		return false;
-	for (int i = 0; i < indexes->ri_NumIndices; i++)
-		if (!has_no_amounts(table->count, indexes->ri_IndexRelationInfo[i]))
-			return false;
-	context->ecxt_scantuple = table->formed;
-	for (int i = 0; i < indexes->ri_NumIndices; i++)
-	{
-		IndexInfo *info = indexes->ri_IndexRelationInfo[i];
-		Datum values[INDEX_MAX_KEYS];
-		bool isnull[INDEX_MAX_KEYS];
+	return is_unique || !is_checked;
+}
 
-		if (!info->ii_ReadyForInserts)
-			continue;
-		if (info->ii_Predicate != NIL)
-		{
-			if (info->ii_PredicateState == NULL)
-				info->ii_PredicateState = ExecPrepareQual(info->ii_Predicate, direct->estate);
-			if (!ExecQual(info->ii_PredicateState, context))
-				continue;
-		}
-		FormIndexDatum(info, table->formed, direct->estate, values, isnull);
-		index_insert(indexes->ri_IndexRelationDescs[i], values, isnull, &table->formed->tts_tid, table->rel,
-					 UNIQUE_CHECK_NO, true, info);
-	}
-	ResetPerTupleExprContext(direct->estate);
-	return true;
+/*
+ * Make the index entries of table->formed, a new row or, if "is_update" is true, a new version
+ * of one.  Returns false if there can be another row with the key.  Never waits.
+ *
+ * Usually there are no other indexes than the count's own ones.  Then the entries are made without the
+ * executor: its state would cost more than the entries of a row.  And a new version of a row
+ * needs no check that its key is unique, which would visit all older versions that this
+ * transaction has written.
+ */
+static bool
+insert_index_entries(CountTable *table, bool is_update, uint32 flags)
+{
+	CountRelation *relation = table->relation;
+	const PoserCount *count = table->count;
+	bool result = true;
+
+	if (!has_own_indexes_only(table))
+		return poser_direct_insert_index_entries(&relation->direct, table->formed, flags);
+	if (count->delta != 0 || !table->is_deltas)
+		result = insert_own_entry(table, open_index(&relation->counts_index, count->counts_index), is_update);
+	if (table->is_deltas)
+		result = insert_own_entry(table, open_index(&relation->deltas_index, count->deltas_index), is_update) && result;
+	else if (OidIsValid(count->settled_index))
+		result = insert_own_entry(table, open_index(&relation->settled_index, count->settled_index), is_update) && result;
+	return result;
 }
 
 /* Delete the row that this command has inserted last. */
@@ -504,7 +525,7 @@ poser_count_insert_row(CountTable *table, const Datum *keys, uint32 hash, const 
 		CHECK_FOR_INTERRUPTS();
 		form_row(table, keys, delta, amounts);
 		table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
-		if (poser_direct_insert_index_entries(&table->relation->direct, table->formed, EIIT_NO_DUPE_ERROR))
+		if (insert_index_entries(table, false, EIIT_NO_DUPE_ERROR))
 		{
 			remember_row(table, hash, &table->formed->tts_tid);
 			return true;
@@ -529,48 +550,57 @@ lock_row(CountTable *table, LockTupleMode mode)
 }
 
 /*
- * Replace the row that was found by one with these amounts.  Returns false, and changes
- * nothing, if another transaction has replaced or locked the row.  Never waits.
+ * Make sure that poser_count_replace_row() can replace the row that was found.  Returns false,
+ * and changes nothing, if another transaction has replaced or locked the row.  Never waits.
+ *
+ * table_tuple_update() has no option not to wait.  So the row is locked first, with the lock of
+ * an update that does not change the key.  A row of our own needs no lock, because no other
+ * transaction sees it.  It must not get one either: newer versions of a row inherit its locks,
+ * and the locks of many subtransactions would accumulate.
+ */
+bool
+poser_count_lock_row(CountTable *table)
+{
+	return poser_count_found_is_own(table) || lock_row(table, LockTupleNoKeyExclusive);
+}
+
+/*
+ * Replace the row that was found, after poser_count_lock_row(), by one with these amounts.
  *
  * After this call the row in table->found is an old version.
  */
-bool
-poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amounts)
+void
+poser_count_replace_row(CountTable *table, uint32 hash, const PoserAmount *amounts)
 {
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	TU_UpdateIndexes update_indexes;
-	bool own = poser_count_found_is_own(table);
-
-	/*
-	 * table_tuple_update() has no option not to wait.  So lock the row first, with the
-	 * lock of an update that does not change the key.  A row of our own needs no lock,
-	 * because no other transaction sees it.  It must not get one either: newer versions of
-	 * a row inherit its locks, and the locks of many subtransactions would accumulate.
-	 */
-	if (!own && !lock_row(table, LockTupleNoKeyExclusive))
-		return false;
 
 	form_row(table, poser_count_found_keys(table), table->count->delta != 0 ? found_delta(table) : 0, amounts);
 	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
 						   GetCurrentCommandId(true), 0, table->snapshot, InvalidSnapshot,
 						   true, &tmfd, &lockmode, &update_indexes) != TM_Ok)
-		return false;
-	if (!own)
+		elog(ERROR, "could not replace a locked row in relation \"%s\"", RelationGetRelationName(table->rel));
+	if (!poser_count_found_is_own(table))
 		poser_count_note_replaced(table->snapshot);
 
-	/* A HOT update needs no index entry.  Usually there are no other indexes than Poser's. */
+	/* A HOT update needs no index entry. */
 	if (update_indexes != TU_None)
-	{
-		uint32 flags = EIIT_IS_UPDATE;
-
-		if (UPDATES_ONLY_SUMMARIZING(update_indexes))
-			flags |= EIIT_ONLY_SUMMARIZING;
-		poser_direct_open_indexes(&table->relation->direct);
-		if (UPDATES_ONLY_SUMMARIZING(update_indexes) || !insert_index_entries_unchecked(table))
-			poser_direct_insert_index_entries(&table->relation->direct, table->formed, flags);
-	}
+		(void) insert_index_entries(table, true,
+									EIIT_IS_UPDATE | (UPDATES_ONLY_SUMMARIZING(update_indexes) ? EIIT_ONLY_SUMMARIZING : 0));
 	remember_row(table, hash, &table->formed->tts_tid);
+}
+
+/*
+ * Replace the row that was found by one with these amounts.  Returns false, and changes
+ * nothing, if another transaction has replaced or locked the row.  Never waits.
+ */
+bool
+poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amounts)
+{
+	if (!poser_count_lock_row(table))
+		return false;
+	poser_count_replace_row(table, hash, amounts);
 	return true;
 }
 

@@ -67,10 +67,11 @@ typedef struct PoserCountKey
  */
 typedef struct PoserCount
 {
-	Oid counts;		  /* one settled row for each parent */
-	Oid counts_index; /* its unique index on the keys, and "delta" if there is one */
-	Oid deltas;		  /* changes that are not settled yet; may be the same table */
-	Oid deltas_index; /* its index on the keys, in one table only of the deltas */
+	Oid counts;		   /* one settled row for each parent */
+	Oid counts_index;  /* its unique index on the keys, and "delta" if there is one */
+	Oid deltas;		   /* changes that are not settled yet; may be the same table */
+	Oid deltas_index;  /* its index on the keys, in one table only of the deltas */
+	Oid settled_index; /* in one table: the unique index on the keys of settled rows, for the planner; or InvalidOid */
 	int nkeys;
 	PoserCountKey *keys; /* of the columns from 1 on */
 	AttrNumber delta;	 /* the column "delta"; 0 if there are two tables */
@@ -128,7 +129,10 @@ typedef struct PoserCountMaintenance
 typedef struct CountRelation
 {
 	PoserDirectTable direct;
-	BlockNumber nblocks; /* the table's size; a remembered place beyond it is out of date */
+	BlockNumber nblocks;   /* the table's size; a remembered place beyond it is out of date */
+	Relation counts_index; /* the count's own indexes; NULL until they are needed */
+	Relation deltas_index;
+	Relation settled_index;
 } CountRelation;
 
 /* The settled rows or the deltas of a count, opened for writing. */
@@ -140,8 +144,7 @@ typedef struct CountTable
 	bool is_deltas;
 	Snapshot snapshot;	   /* of the writer */
 	MemoryContext context; /* of numerics in the row to be written */
-	Relation index;		   /* by which a key is looked up; NULL until it is needed */
-	IndexScanDesc scan;	   /* NULL until it is needed */
+	IndexScanDesc scan;	   /* by the index of keys; NULL until it is needed */
 	ScanKey scankeys;	   /* of "scan" */
 	int nscankeys;
 	TupleTableSlot *found;	/* the row that a function has found; NULL until it is needed */
@@ -269,6 +272,7 @@ extern void poser_count_note_inconsistent(CommandId from);
 
 /* count_table.c */
 extern void poser_count_open_relation(CountRelation *relation, Oid relid);
+extern void poser_count_close_relation(CountRelation *relation);
 extern void poser_count_open_table(CountTable *table, CountRelation *relation, const CountWriter *writer,
 								   bool is_deltas, Snapshot snapshot);
 extern void poser_count_close_table(CountTable *table);
@@ -286,6 +290,8 @@ extern void poser_count_begin_scan(CountTable *table, const Datum *keys, Snapsho
 extern bool poser_count_next_row(CountTable *table);
 extern bool poser_count_has_no_delta(CountTable *deltas);
 extern bool poser_count_insert_row(CountTable *table, const Datum *keys, uint32 hash, const PoserAmount *amounts);
+extern bool poser_count_lock_row(CountTable *table);
+extern void poser_count_replace_row(CountTable *table, uint32 hash, const PoserAmount *amounts);
 extern bool poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amounts);
 extern bool poser_count_delete_row(CountTable *table);
 

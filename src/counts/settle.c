@@ -93,8 +93,8 @@ poser_count_close(CountWriter *writer)
 	poser_count_close_table(&writer->deltas);
 	poser_count_close_table(&writer->settled);
 	if (writer->count->delta == 0)
-		poser_direct_close(&writer->relations[1].direct);
-	poser_direct_close(&writer->relations[0].direct);
+		poser_count_close_relation(&writer->relations[1]);
+	poser_count_close_relation(&writer->relations[0]);
 	pfree(writer->taken);
 	pfree(writer->sum);
 	if (writer->count->nnumeric > 0)
@@ -109,6 +109,17 @@ begin_key(CountWriter *writer)
 		MemoryContextReset(writer->context);
 }
 
+/* Add a change to writer->sum, and return it. */
+static const PoserAmount *
+sum_plus(CountWriter *writer, const PoserAmount *change)
+{
+	MemoryContext old = MemoryContextSwitchTo(writer->context);
+
+	poser_amounts_add(writer->count, writer->sum, change, 1);
+	MemoryContextSwitchTo(old);
+	return writer->sum;
+}
+
 /* Returns the amounts of the row that was found, plus a change.  They are in writer->sum. */
 static const PoserAmount *
 found_plus(CountWriter *writer, CountTable *table, const PoserAmount *change)
@@ -117,9 +128,8 @@ found_plus(CountWriter *writer, CountTable *table, const PoserAmount *change)
 
 	poser_amounts_clear(writer->count, writer->sum);
 	poser_count_add_found(table, writer->sum);
-	poser_amounts_add(writer->count, writer->sum, change, 1);
 	MemoryContextSwitchTo(old);
-	return writer->sum;
+	return sum_plus(writer, change);
 }
 
 /* Returns the amounts of the row that was found.  They are in writer->taken. */
@@ -227,29 +237,11 @@ poser_count_take_deltas(CountWriter *writer, const Datum *keys)
 }
 
 /*
- * Move the deltas of a key that the writer's snapshot sees to the key's settled row, which
- * this command has just replaced.
- */
-static void
-settle_deltas(CountWriter *writer, const Datum *keys, uint32 hash)
-{
-	CountTable *settled = &writer->settled;
-	const PoserAmount *taken = take_deltas(writer, keys);
-
-	if (poser_amounts_are_zero(writer->count, taken))
-		return;
-
-	/* Only a later command can replace the row that this one has written. */
-	CommandCounterIncrement();
-	if (!poser_count_find_row(settled, keys, hash) ||
-		!poser_count_update_row(settled, hash, found_plus(writer, settled, taken)))
-		elog(ERROR, "could not replace a row of our own in relation \"%s\"",
-			 RelationGetRelationName(settled->rel));
-}
-
-/*
  * Add a change to the count of a key.  It goes to the key's settled row, together with the
  * key's deltas, or becomes a delta.  Even a change of zero moves deltas to the settled row.
+ *
+ * The settled row is locked before the deltas are taken, so it can be replaced afterwards,
+ * once for both.
  */
 void
 poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
@@ -259,10 +251,13 @@ poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const Po
 	begin_key(writer);
 	if (poser_count_find_row(settled, keys, hash) &&
 		poser_count_found_is_visible(settled) &&
-		poser_count_update_row(settled, hash, found_plus(writer, settled, change)))
+		poser_count_lock_row(settled))
 	{
+		const PoserAmount *sum = found_plus(writer, settled, change);
+
 		if (!has_no_deltas(writer))
-			settle_deltas(writer, keys, hash);
+			sum = sum_plus(writer, take_deltas(writer, keys));
+		poser_count_replace_row(settled, hash, sum);
 	}
 	else
 		poser_count_defer(writer, keys, hash, change);
