@@ -38,6 +38,8 @@
 #define SO_NONE 0
 #define table_beginscan(rel, snapshot, nkeys, keys, flags) \
 	table_beginscan(rel, snapshot, nkeys, keys)
+#define table_index_fetch_begin(rel, flags) \
+	table_index_fetch_begin(rel)
 #define table_beginscan_tidrange(rel, snapshot, first, last, flags) \
 	table_beginscan_tidrange(rel, snapshot, first, last)
 #define table_tuple_update(rel, tid, slot, cid, options, snapshot, crosscheck, wait, tmfd, lockmode, indexes) \

@@ -19,6 +19,7 @@
 #include "common/int.h"
 #include "utils/datum.h"
 #include "utils/fmgrprotos.h"
+#include "utils/memutils.h"
 
 #include "counts/counts_internal.h"
 
@@ -72,17 +73,35 @@ poser_amounts_clear(const PoserCount *count, PoserAmount *amounts)
 	}
 }
 
-/* Returns integer * 10^(18 * place). */
+/*
+ * Returns integer * 10^(18 * place), in the current memory context.  Each row of sum(numeric) adds
+ * such a unit to a tally, mostly the same one.  So the last one is kept, because to make it
+ * takes much longer than to copy it.
+ */
 static Numeric
 units_to_numeric(int64 integer, int place)
 {
+	static int64 kept_integer;
+	static int kept_place;
+	static Numeric kept = NULL;
 	char string[64];
+	Numeric result;
 
 	if (place == 0)
 		return int64_to_numeric(integer);
+	if (kept != NULL && kept_integer == integer && kept_place == place)
+		return DatumGetNumeric(datumCopy(NumericGetDatum(kept), false, -1));
 	snprintf(string, sizeof(string), INT64_FORMAT "e%d", integer, 18 * place);
-	return DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(string),
-											   ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	result = DatumGetNumeric(DirectFunctionCall3(numeric_in, CStringGetDatum(string),
+												 ObjectIdGetDatum(InvalidOid), Int32GetDatum(-1)));
+	if (kept != NULL)
+		pfree(kept);
+	kept = NULL;
+	kept = MemoryContextAlloc(TopMemoryContext, VARSIZE(result));
+	memcpy(kept, result, VARSIZE(result));
+	kept_integer = integer;
+	kept_place = place;
+	return result;
 }
 
 /* Add a numeric, or take it away.  The result is new, and the old one is freed. */

@@ -20,11 +20,13 @@
 
 #include "access/genam.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/xact.h"
 #include "catalog/pg_type_d.h"
 #include "common/pg_prng.h"
 #include "executor/executor.h"
 #include "storage/bufmgr.h"
+#include "storage/procarray.h"
 #include "utils/hsearch.h"
 #include "utils/snapmgr.h"
 #include "utils/typcache.h"
@@ -42,8 +44,9 @@
  * keys may have the same hash, another session may have replaced the row, or the space
  * may have been used again.
  *
- * "before" is the row's place before the (sub)transaction "xid" replaced the row.  After a
- * rollback the newest version is there again.
+ * "root" is where the row's entries in the indexes point to.  A HOT update leaves them as they
+ * are.  So the newest version is found from there, too, after other sessions have replaced the
+ * row, or after a rollback.
  */
 typedef struct KnownRowKey
 {
@@ -55,8 +58,8 @@ typedef struct KnownRow
 {
 	KnownRowKey key;
 	ItemPointerData newest;
-	ItemPointerData before;
-	TransactionId xid;
+	ItemPointerData root; /* invalid if it is not known */
+	TransactionId xid;	  /* the (sub)transaction that has put the row there */
 } KnownRow;
 
 static HTAB *known_rows = NULL;
@@ -96,6 +99,7 @@ poser_count_open_table(CountTable *table, CountRelation *relation, const CountWr
 	table->snapshot = snapshot;
 	table->context = writer->context;
 	table->scan = NULL;
+	ItemPointerSetInvalid(&table->root);
 	table->found = NULL;
 	table->formed = NULL;
 }
@@ -219,14 +223,12 @@ poser_count_knows_row(CountTable *table, uint32 hash)
 	return known_row(table, hash) != NULL;
 }
 
-/* Remember that the row of a key with this hash is now at "tid". */
+/* Remember that the row of a key with this hash is now at "tid", and its entries in the indexes point to "root". */
 static void
-remember_row(CountTable *table, uint32 hash, ItemPointer tid)
+remember_row(CountTable *table, uint32 hash, ItemPointer tid, ItemPointer root)
 {
 	KnownRowKey key = {RelationGetRelid(table->rel), table->is_deltas ? ~hash : hash};
 	KnownRow *row;
-	TransactionId xid = GetCurrentTransactionId();
-	bool found;
 
 	/* Make the hash table, or empty it when it is full. */
 	if (known_rows != NULL && hash_get_num_entries(known_rows) >= MAX_KNOWN_ROWS)
@@ -243,28 +245,49 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid)
 		known_rows = hash_create("poser known rows", 64, &ctl, HASH_ELEM | HASH_BLOBS);
 	}
 
-	/* Within one (sub)transaction "before" stays the place that the row had when it began. */
-	row = hash_search(known_rows, &key, HASH_ENTER, &found);
-	if (!found)
-		ItemPointerSetInvalid(&row->before);
-	else if (row->xid != xid)
-		row->before = row->newest;
-	row->xid = xid;
+	row = hash_search(known_rows, &key, HASH_ENTER, NULL);
+	row->xid = GetCurrentTransactionId();
 	row->newest = *tid;
+	row->root = *root;
 
 	/* The new row can have made the table larger. */
 	if (ItemPointerGetBlockNumber(tid) >= table->relation->nblocks)
 		table->relation->nblocks = ItemPointerGetBlockNumber(tid) + 1;
 }
 
-/* Find the newest version of the key's row, if it is at this place.  Returns whether it is. */
+/* Can a row be at this place? */
 static bool
-fetch_row(CountTable *table, const Datum *keys, ItemPointer tid)
+is_place(CountTable *table, ItemPointer tid)
 {
-	return ItemPointerIsValid(tid) &&
-		   ItemPointerGetBlockNumber(tid) < table->relation->nblocks &&
-		   table_tuple_fetch_row_version(table->rel, tid, SnapshotSelf, poser_count_found_slot(table)) &&
+	return ItemPointerIsValid(tid) && ItemPointerGetBlockNumber(tid) < table->relation->nblocks;
+}
+
+/* Find the newest version of the key's row, if it is where this session has put it. */
+static bool
+fetch_known(CountTable *table, const Datum *keys, KnownRow *row)
+{
+	table->root = row->root;
+	return is_place(table, &row->newest) &&
+		   table_tuple_fetch_row_version(table->rel, &row->newest, SnapshotSelf, poser_count_found_slot(table)) &&
 		   found_has_keys(table, keys);
+}
+
+/* Find the newest version of the key's row, if index entries with the remembered place lead to it. */
+static bool
+fetch_from_root(CountTable *table, const Datum *keys, KnownRow *row)
+{
+	ItemPointerData tid = row->root;
+	IndexFetchTableData *fetch;
+	bool again = false;
+	bool found;
+
+	table->root = row->root;
+	if (!is_place(table, &tid))
+		return false;
+	fetch = table_index_fetch_begin(table->rel, SO_NONE);
+	found = table_index_fetch_tuple(fetch, &tid, SnapshotSelf, poser_count_found_slot(table), &again, NULL);
+	table_index_fetch_end(fetch);
+	return found && found_has_keys(table, keys);
 }
 
 /*
@@ -276,9 +299,8 @@ poser_count_find_own_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
 
-	return row != NULL &&
-		   ((fetch_row(table, keys, &row->newest) && poser_count_found_is_own(table)) ||
-			(fetch_row(table, keys, &row->before) && poser_count_found_is_own(table)));
+	return row != NULL && TransactionIdIsCurrentTransactionId(row->xid) && fetch_known(table, keys, row) &&
+		   poser_count_found_is_own(table);
 }
 
 /*
@@ -289,23 +311,9 @@ bool
 poser_count_find_known_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
-	TableScanDesc scan;
-	ItemPointerData tid;
 
-	/* Usually the row is where this session has put it. */
-	if (row == NULL)
-		return false;
-	if (fetch_row(table, keys, &row->newest) || fetch_row(table, keys, &row->before))
-		return true;
-	if (ItemPointerGetBlockNumber(&row->newest) >= table->relation->nblocks)
-		return false;
-
-	/* Other sessions may have replaced the row: follow its versions to the newest one. */
-	tid = row->newest;
-	scan = table_beginscan_tid(table->rel, SnapshotSelf);
-	table_tuple_get_latest_tid(scan, &tid);
-	table_endscan(scan);
-	return !ItemPointerEquals(&tid, &row->newest) && fetch_row(table, keys, &tid);
+	/* Usually the row is where this session has put it.  Otherwise another session may have replaced it. */
+	return row != NULL && (fetch_known(table, keys, row) || fetch_from_root(table, keys, row));
 }
 
 /*
@@ -369,7 +377,20 @@ poser_count_begin_scan(CountTable *table, const Datum *keys, Snapshot snapshot)
 bool
 poser_count_next_row(CountTable *table)
 {
-	return index_getnext_slot(table->scan, ForwardScanDirection, poser_count_found_slot(table));
+	IndexScanDesc scan = table->scan;
+
+	/* as index_getnext_slot() does, but the place to which the index points is kept */
+	for (;;)
+	{
+		if (!scan->xs_heap_continue)
+		{
+			if (index_getnext_tid(scan, ForwardScanDirection) == NULL)
+				return false;
+			table->root = scan->xs_heaptid;
+		}
+		if (index_fetch_heap(scan, poser_count_found_slot(table)))
+			return true;
+	}
 }
 
 /* Find the newest version of a key's row, in a table that has at most one for each key. */
@@ -527,7 +548,7 @@ poser_count_insert_row(CountTable *table, const Datum *keys, uint32 hash, const 
 		table_tuple_insert(table->rel, table->formed, GetCurrentCommandId(true), 0, NULL);
 		if (insert_index_entries(table, false, EIIT_NO_DUPE_ERROR))
 		{
-			remember_row(table, hash, &table->formed->tts_tid);
+			remember_row(table, hash, &table->formed->tts_tid, &table->formed->tts_tid);
 			return true;
 		}
 		delete_inserted(table);
@@ -550,6 +571,21 @@ lock_row(CountTable *table, LockTupleMode mode)
 }
 
 /*
+ * Does another transaction that has not ended hold the row that was found?  This is only a hint:
+ * another transaction can replace or lock the row at any time, and xmax can be the ID of several
+ * transactions.  To try the lock and fail takes much longer.
+ */
+static bool
+is_held(CountTable *table)
+{
+	bool isnull;
+	Datum xmax = slot_getsysattr(table->found, MaxTransactionIdAttributeNumber, &isnull);
+	TransactionId xid = DatumGetTransactionId(xmax);
+
+	return TransactionIdIsNormal(xid) && !TransactionIdIsCurrentTransactionId(xid) && TransactionIdIsInProgress(xid);
+}
+
+/*
  * Make sure that poser_count_replace_row() can replace the row that was found.  Returns false,
  * and changes nothing, if another transaction has replaced or locked the row.  Never waits.
  *
@@ -561,7 +597,7 @@ lock_row(CountTable *table, LockTupleMode mode)
 bool
 poser_count_lock_row(CountTable *table)
 {
-	return poser_count_found_is_own(table) || lock_row(table, LockTupleNoKeyExclusive);
+	return poser_count_found_is_own(table) || (!is_held(table) && lock_row(table, LockTupleNoKeyExclusive));
 }
 
 /*
@@ -575,6 +611,7 @@ poser_count_replace_row(CountTable *table, uint32 hash, const PoserAmount *amoun
 	TM_FailureData tmfd;
 	LockTupleMode lockmode;
 	TU_UpdateIndexes update_indexes;
+	bool is_hot;
 
 	form_row(table, poser_count_found_keys(table), table->count->delta != 0 ? found_delta(table) : 0, amounts);
 	if (table_tuple_update(table->rel, &table->found->tts_tid, table->formed,
@@ -584,11 +621,11 @@ poser_count_replace_row(CountTable *table, uint32 hash, const PoserAmount *amoun
 	if (!poser_count_found_is_own(table))
 		poser_count_note_replaced(table->snapshot);
 
-	/* A HOT update needs no index entry. */
+	/* A HOT update needs no index entry: those of the old version lead to the new one. */
+	is_hot = update_indexes == TU_None || UPDATES_ONLY_SUMMARIZING(update_indexes);
 	if (update_indexes != TU_None)
-		(void) insert_index_entries(table, true,
-									EIIT_IS_UPDATE | (UPDATES_ONLY_SUMMARIZING(update_indexes) ? EIIT_ONLY_SUMMARIZING : 0));
-	remember_row(table, hash, &table->formed->tts_tid);
+		(void) insert_index_entries(table, true, EIIT_IS_UPDATE | (is_hot ? EIIT_ONLY_SUMMARIZING : 0));
+	remember_row(table, hash, &table->formed->tts_tid, is_hot ? &table->root : &table->formed->tts_tid);
 }
 
 /*

@@ -147,6 +147,7 @@ typedef struct CountTable
 	IndexScanDesc scan;	   /* by the index of keys; NULL until it is needed */
 	ScanKey scankeys;	   /* of "scan" */
 	int nscankeys;
+	ItemPointerData root;	/* where the index entries of "found" point to, as far as it is known */
 	TupleTableSlot *found;	/* the row that a function has found; NULL until it is needed */
 	TupleTableSlot *formed; /* the row to be written; NULL until it is needed */
 } CountTable;
