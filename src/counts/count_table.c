@@ -59,7 +59,7 @@ typedef struct KnownRow
 	KnownRowKey key;
 	ItemPointerData newest;
 	ItemPointerData root; /* invalid if it is not known */
-	TransactionId xid;	  /* the (sub)transaction that has put the row there */
+	TransactionId top;	  /* the transaction that has put the row there, or a subtransaction of it */
 } KnownRow;
 
 static HTAB *known_rows = NULL;
@@ -246,7 +246,7 @@ remember_row(CountTable *table, uint32 hash, ItemPointer tid, ItemPointer root)
 	}
 
 	row = hash_search(known_rows, &key, HASH_ENTER, NULL);
-	row->xid = GetCurrentTransactionId();
+	row->top = GetTopTransactionId();
 	row->newest = *tid;
 	row->root = *root;
 
@@ -290,6 +290,13 @@ fetch_from_root(CountTable *table, const Datum *keys, KnownRow *row)
 	return found && found_has_keys(table, keys);
 }
 
+/* Has this transaction put the row there, or a subtransaction that may have been rolled back? */
+static bool
+is_of_this_transaction(const KnownRow *row)
+{
+	return row->top == GetTopTransactionIdIfAny();
+}
+
 /*
  * Find the key's row if this transaction has written it.  Returns false if it has not, or
  * if the session does not remember the row.
@@ -299,21 +306,26 @@ poser_count_find_own_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
 
-	return row != NULL && TransactionIdIsCurrentTransactionId(row->xid) && fetch_known(table, keys, row) &&
-		   poser_count_found_is_own(table);
+	return row != NULL && is_of_this_transaction(row) &&
+		   (fetch_known(table, keys, row) || fetch_from_root(table, keys, row)) && poser_count_found_is_own(table);
 }
 
 /*
  * Find the key's row by what the session remembers.  Returns false if the row is not found
  * in this way.  It may exist nevertheless.
+ *
+ * Usually the row is where this session has put it.  Otherwise another session has replaced it,
+ * if it is a settled row.  A delta of an earlier transaction was probably deleted.
  */
 bool
 poser_count_find_known_row(CountTable *table, const Datum *keys, uint32 hash)
 {
 	KnownRow *row = known_row(table, hash);
 
-	/* Usually the row is where this session has put it.  Otherwise another session may have replaced it. */
-	return row != NULL && (fetch_known(table, keys, row) || fetch_from_root(table, keys, row));
+	if (row == NULL)
+		return false;
+	return fetch_known(table, keys, row) ||
+		   ((!table->is_deltas || is_of_this_transaction(row)) && fetch_from_root(table, keys, row));
 }
 
 /*

@@ -74,6 +74,45 @@ SELECT delta, orders, quantity, points FROM customer_orders_maintained WHERE id 
 COMMIT;
 SELECT differences();
 
+-- A settled row, too, is replaced by each statement.  All indexes find its last version.
+BEGIN;
+DO $$
+BEGIN
+	FOR i IN 1 .. 300 LOOP
+		UPDATE orders SET quantity = quantity + 1 WHERE id = 11;
+	END LOOP;
+END
+$$;
+SET LOCAL enable_seqscan = off;
+SET LOCAL enable_bitmapscan = off;
+EXPLAIN (COSTS OFF) SELECT FROM customer_orders_maintained WHERE id = 7 AND region = 'west' AND delta = 0;
+SELECT orders, quantity FROM customer_orders_maintained WHERE id = 7 AND region = 'west' AND delta = 0;
+EXPLAIN (COSTS OFF) SELECT FROM customer_orders_maintained WHERE id = 7 AND region = 'west' AND delta > -5;
+SELECT orders, quantity FROM customer_orders_maintained WHERE id = 7 AND region = 'west' AND delta > -5;
+SET LOCAL enable_indexscan = off;
+SET LOCAL enable_indexonlyscan = off;
+SET LOCAL enable_seqscan = on;
+SELECT orders, quantity FROM customer_orders_maintained WHERE id = 7;
+ROLLBACK;
+
+-- Subtransactions that are rolled back leave no further deltas behind.
+BEGIN;
+INSERT INTO orders VALUES (9, 8, 'west', 1, 1, 1);
+DO $$
+BEGIN
+	FOR i IN 1 .. 20 LOOP
+		BEGIN
+			UPDATE orders SET quantity = quantity + 1 WHERE id = 9;
+			RAISE division_by_zero;
+		EXCEPTION WHEN division_by_zero THEN
+		END;
+		UPDATE orders SET quantity = quantity + 10 WHERE id = 9;
+	END LOOP;
+END
+$$;
+SELECT delta > 0 AS is_delta, orders, quantity FROM customer_orders_maintained WHERE id = 8;
+ROLLBACK;
+
 -- the parent goes, and its children stay until the transaction ends: a delta again
 BEGIN;
 DELETE FROM customer WHERE id = 7;
