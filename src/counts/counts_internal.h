@@ -395,6 +395,7 @@ extern PoserViewForm *poser_view_read(Oid view);
 extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
+extern bool poser_view_is_detaching(Oid relid);
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
 
 /* view_query.c */

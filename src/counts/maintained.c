@@ -64,7 +64,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "parser/parsetree.h"
-#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
