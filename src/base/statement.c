@@ -47,8 +47,8 @@ poser_check_trigger(FunctionCallInfo fcinfo)
 }
 
 /* Returns the event that a trigger fires for, as a bit of tgtype. */
-int16
-poser_event_type(TriggerEvent event)
+static int16
+event_type(TriggerEvent event)
 {
 	if (TRIGGER_FIRED_BY_INSERT(event))
 		return TRIGGER_TYPE_INSERT;
@@ -97,7 +97,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
-	statement->event = poser_event_type(trigdata->tg_event);
+	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
 	statement->subid = GetCurrentSubTransactionId();
@@ -113,7 +113,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 {
-	int16 event = poser_event_type(trigdata->tg_event);
+	int16 event = event_type(trigdata->tg_event);
 	CommandId cid = GetActiveSnapshot()->curcid;
 
 	for (; list != NULL; list = list->outer)
@@ -152,7 +152,7 @@ end_moves(PoserStatement **link, Oid relid, int16 event)
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 {
-	int16 event = poser_event_type(trigdata->tg_event);
+	int16 event = event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
 		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
@@ -252,7 +252,7 @@ poser_statement_register(PoserStatement **list)
 static Trigger *
 after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
 {
-	int16 type = TRIGGER_TYPE_AFTER | poser_event_type(event);
+	int16 type = TRIGGER_TYPE_AFTER | event_type(event);
 
 	for (int i = 0; i < desc->numtriggers; i++)
 	{

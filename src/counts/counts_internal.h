@@ -228,7 +228,6 @@ extern void poser_sum_amounts(Datum value, PoserNumber *sum, PoserNumber *tally)
 
 /* count_catalog.c */
 extern void poser_count_catalog_init(void);
-extern bool poser_count_can_hash(Oid type);
 extern void poser_count_describe(PoserCount *count, PoserCountKey *key, Oid counts, Oid deltas);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern const PoserCount *poser_count_locked(void *trigdata);
@@ -309,7 +308,6 @@ extern void poser_count_add_change(CountChanges *changes, const Datum *keys, con
 extern void poser_count_apply_changes(CountChanges *changes);
 
 /* recount.c */
-extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
 extern bool poser_recount_is_components(Oid relid, Oid nspid);
 extern bool poser_recount_owns_components(Oid nspid);
@@ -443,7 +441,6 @@ extern void poser_serve_view_init(void);
 extern bool poser_view_is_served(Oid query, Oid nspid);
 
 /* recount_view.c */
-extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid);
 extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */
