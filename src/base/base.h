@@ -121,8 +121,10 @@ typedef struct PoserStatement
 	bool overlapped; /* another statement wrote the same table before this one was processed */
 	CommandId cid;	 /* the statement's command ID; its rows have it, too */
 	SubTransactionId subid;
-	int64 since; /* versions: the last change_id before it */
-	void *data;	 /* arriving history: what arrival.c knows about it */
+	int depth;		/* at which its triggers fire */
+	bool is_action; /* it is an action of a foreign key, or is below one */
+	int64 since;	/* versions: the last change_id before it */
+	void *data;		/* arriving history: what arrival.c knows about it */
 	struct PoserStatement *outer;
 } PoserStatement;
 

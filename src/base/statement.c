@@ -24,6 +24,7 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
+#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -68,6 +69,13 @@ poser_trigger_is_enabled(const Trigger *tg)
 	return tg->tgenabled == TRIGGER_FIRES_ON_ORIGIN || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
 }
 
+/* Returns how deep the trigger function that runs is called by triggers. */
+static int
+trigger_depth(void)
+{
+	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
+}
+
 /* Will an AFTER trigger call the function of this BEFORE trigger again for the statement? */
 static bool
 fires_after(TriggerData *trigdata, int16 event)
@@ -101,6 +109,8 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
 	statement->subid = GetCurrentSubTransactionId();
+	statement->depth = trigger_depth();
+	statement->is_action = InNoForceRLSOperation();
 	statement->outer = *list;
 	*list = statement;
 	return statement;
@@ -248,33 +258,74 @@ poser_statement_register(PoserStatement **list)
  * Rows that MERGE moves
  */
 
-/* Returns the trigger with this function that fires after each statement with this event; NULL if there is none. */
-static Trigger *
-after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
+/* The functions of the triggers for such rows.  Each calls poser_statement_fire_moves(). */
+static const char *const move_functions[] = {"poser_maintain_rows", "poser_version"};
+
+/* Is a trigger with one of these functions, in this schema, to fire after each statement with this event? */
+static bool
+fires_for_moves(const Trigger *tg, TriggerEvent event, Oid nspid)
 {
-	int16 type = TRIGGER_TYPE_AFTER | event_type(event);
+	if (tg->tgtype != (TRIGGER_TYPE_AFTER | event_type(event)) || tg->tgqual != NULL || !poser_trigger_is_enabled(tg) ||
+		get_func_namespace(tg->tgfoid) != nspid)
+		return false;
+	for (int i = 0; i < lengthof(move_functions); i++)
+		if (strcmp(get_func_name(tg->tgfoid), move_functions[i]) == 0)
+			return true;
+	return false;
+}
 
-	for (int i = 0; i < desc->numtriggers; i++)
+/* Is a statement with this table, event and command in any list? */
+static bool
+is_in_any_list(TriggerData *trigdata)
+{
+	ListCell *lc;
+
+	foreach(lc, lists)
 	{
-		Trigger *tg = &desc->triggers[i];
-
-		if (tg->tgfoid == function && tg->tgtype == type && tg->tgqual == NULL && poser_trigger_is_enabled(tg))
-			return tg;
+		if (poser_statement_is_listed(*(PoserStatement **) lfirst(lc), trigdata))
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
 /*
- * After an UPDATE of a partitioned table, fire the AFTER triggers of DELETE and INSERT with the
- * function of this BEFORE trigger, too.
+ * Is this statement an action of a foreign key, and does an earlier statement of the same query
+ * wait for its AFTER trigger, with this table and event?  The earlier one can be an action, too.
+ * Otherwise the trigger of the foreign key fires at the depth of the earlier statement's triggers.
+ */
+static bool
+is_action_after(TriggerData *trigdata)
+{
+	int16 event = event_type(trigdata->tg_event);
+	ListCell *lc;
+
+	if (!InNoForceRLSOperation())
+		return false;
+	foreach(lc, lists)
+	{
+		for (PoserStatement *statement = *(PoserStatement **) lfirst(lc); statement != NULL; statement = statement->outer)
+			if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
+				statement->depth == trigger_depth() - (statement->is_action ? 0 : 1))
+				return true;
+	}
+	return false;
+}
+
+/*
+ * After an UPDATE of a partitioned table, fire Poser's AFTER triggers of DELETE and INSERT, too.
  *
  * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
  * partition, the server puts the row into the transition tables of DELETE and INSERT.  But
  * it fires the triggers of DELETE and INSERT only if the MERGE has such actions.  A trigger
  * cannot see whether its statement is a MERGE, so this is done for each UPDATE.  All parts
  * of a query have the same transition tables.  If the query has a DELETE or INSERT on the
- * table, then either it is in the list already, or the server later queues the trigger
- * again, and cancels the one that is queued here.
+ * table, then either it is in a list already, or the server later queues the triggers
+ * again, and cancels those that are queued here.
+ *
+ * What is queued here cancels what was queued before for the same table and event.  So the
+ * first BEFORE trigger of a statement queues all triggers of Poser.  Actions of foreign keys have
+ * the queue of the statement that they belong to.  There the triggers of a DELETE can wait for an
+ * UPDATE of the same table, and an action is never a MERGE, so nothing is queued.
  *
  * "begin" puts the statement of an event into the caller's list, and returns false if it is
  * there already.
@@ -284,6 +335,7 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 {
 	static const TriggerEvent events[] = {TRIGGER_EVENT_DELETE, TRIGGER_EVENT_INSERT};
 	Relation rel = trigdata->tg_relation;
+	Oid nspid = get_func_namespace(trigdata->tg_trigger->tgfoid);
 
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
@@ -291,16 +343,21 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 	{
 		TriggerEvent event = events[i];
 		TriggerData moves = *trigdata;
-		TriggerDesc desc = {.numtriggers = 1};
+		TriggerDesc desc = {0};
 		ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
 		TransitionCaptureState *capture;
+		bool is_queued;
 
-		/* only Poser's trigger fires: the description of the table's triggers has no other */
-		desc.triggers = after_trigger(rel->trigdesc, trigdata->tg_trigger->tgfoid, event);
+		/* only Poser's triggers fire: the description of the table's triggers has no others */
+		desc.triggers = palloc(rel->trigdesc->numtriggers * sizeof(Trigger));
+		for (int j = 0; j < rel->trigdesc->numtriggers; j++)
+			if (fires_for_moves(&rel->trigdesc->triggers[j], event, nspid))
+				desc.triggers[desc.numtriggers++] = rel->trigdesc->triggers[j];
 		moves.tg_event = event;
-		if (desc.triggers == NULL || !begin(&moves, arg))
+		is_queued = is_in_any_list(&moves);
+		if (desc.numtriggers == 0 || is_action_after(&moves) || !begin(&moves, arg) || is_queued)
 			continue;
-		/* the server can cancel the trigger, so nothing must wait for it */
+		/* the server can cancel the triggers, so nothing must wait for them */
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
 		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);

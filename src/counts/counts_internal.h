@@ -416,6 +416,7 @@ extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);
 extern void poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern List *poser_maintained_uncounted(const PoserMaintained *maintained, Oid relid);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
 extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
