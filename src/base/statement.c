@@ -24,7 +24,6 @@
 #include "commands/trigger.h"
 #include "executor/tuptable.h"
 #include "miscadmin.h"
-#include "utils/fmgrprotos.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
@@ -69,13 +68,6 @@ poser_trigger_is_enabled(const Trigger *tg)
 	return tg->tgenabled == TRIGGER_FIRES_ON_ORIGIN || tg->tgenabled == TRIGGER_FIRES_ALWAYS;
 }
 
-/* Returns how deep the trigger function that runs is called by triggers. */
-static int
-trigger_depth(void)
-{
-	return DatumGetInt32(DirectFunctionCall1(pg_trigger_depth, (Datum) 0));
-}
-
 /* Will an AFTER trigger call the function of this BEFORE trigger again for the statement? */
 static bool
 fires_after(TriggerData *trigdata, int16 event)
@@ -95,6 +87,26 @@ fires_after(TriggerData *trigdata, int16 event)
 }
 
 /*
+ * Returns what the server knows about the DELETEs or the INSERTs of a query on a partitioned
+ * table, as a pointer to compare.  It is the same for all parts of the query and for the
+ * actions of foreign keys, because the server fires the AFTER triggers once for all of them.
+ * Returns NULL for other tables and events.
+ */
+static const void *
+find_transitions(Relation rel, int16 event)
+{
+	TriggerDesc desc = {.trig_delete_old_table = true, .trig_insert_new_table = true};
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return NULL;
+	if (event == TRIGGER_TYPE_DELETE)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_DELETE)->tcs_delete_private;
+	if (event == TRIGGER_TYPE_INSERT)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_INSERT)->tcs_insert_private;
+	return NULL;
+}
+
+/*
  * Put the statement of a BEFORE trigger into the list, and return its entry.  The entry
  * lives until poser_statement_end(), or until the (sub)transaction is rolled back.
  */
@@ -105,59 +117,38 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
+	statement->function = trigdata->tg_trigger->tgfoid;
 	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
+	statement->transitions = find_transitions(trigdata->tg_relation, statement->event);
 	statement->subid = GetCurrentSubTransactionId();
-	statement->depth = trigger_depth();
-	statement->is_action = InNoForceRLSOperation();
 	statement->outer = *list;
 	*list = statement;
 	return statement;
 }
 
 /*
- * Is this statement in the list already?  All parts of a query have one command ID, and the
- * server fires the triggers of one event once for all of them.
+ * Is there an entry of the trigger's function in the list already with which this statement has its
+ * AFTER trigger and its transition tables in common?
  */
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 {
-	int16 event = event_type(trigdata->tg_event);
-	CommandId cid = GetActiveSnapshot()->curcid;
+	const void *transitions = find_transitions(trigdata->tg_relation, event_type(trigdata->tg_event));
 
+	if (transitions == NULL)
+		return false;
 	for (; list != NULL; list = list->outer)
-		if (list->relid == RelationGetRelid(trigdata->tg_relation) && list->event == event && list->cid == cid)
+		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions)
 			return true;
 	return false;
 }
 
 /*
- * Take statements that are there for rows that MERGE may move out of a list, or out of its
- * rest.  Actions of foreign keys are several statements with one AFTER trigger, which
- * has the rows of all of them.
- */
-static void
-end_moves(PoserStatement **link, Oid relid, int16 event)
-{
-	while (*link != NULL)
-	{
-		PoserStatement *statement = *link;
-
-		if (statement->moves && statement->relid == relid && statement->event == event)
-		{
-			*link = statement->outer;
-			pfree(statement);
-		}
-		else
-			link = &statement->outer;
-	}
-}
-
-/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
- * the caller frees.  It is the innermost statement with this table and event.  Returns
- * NULL if there is none, for instance because the BEFORE trigger is missing.
+ * the caller frees.  It is the innermost statement with this table, event and trigger
+ * function.  Returns NULL if there is none, for instance because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -165,14 +156,16 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	int16 event = event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
-		{
-			PoserStatement *statement = *link;
+	{
+		PoserStatement *statement = *link;
 
+		if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
+			statement->function == trigdata->tg_trigger->tgfoid)
+		{
 			*link = statement->outer;
-			end_moves(link, statement->relid, event);
 			return statement;
 		}
+	}
 	return NULL;
 }
 
@@ -258,84 +251,63 @@ poser_statement_register(PoserStatement **list)
  * Rows that MERGE moves
  */
 
-/* The functions of the triggers for such rows.  Each calls poser_statement_fire_moves(). */
-static const char *const move_functions[] = {"poser_maintain_rows", "poser_version"};
-
-/* Is a trigger with one of these functions, in this schema, to fire after each statement with this event? */
+/* Is there an entry with this function for the rows that MERGE may move into these transition tables? */
 static bool
-fires_for_moves(const Trigger *tg, TriggerEvent event, Oid nspid)
-{
-	if (tg->tgtype != (TRIGGER_TYPE_AFTER | event_type(event)) || tg->tgqual != NULL || !poser_trigger_is_enabled(tg) ||
-		get_func_namespace(tg->tgfoid) != nspid)
-		return false;
-	for (int i = 0; i < lengthof(move_functions); i++)
-		if (strcmp(get_func_name(tg->tgfoid), move_functions[i]) == 0)
-			return true;
-	return false;
-}
-
-/* Is a statement with this table, event and command in any list? */
-static bool
-is_in_any_list(TriggerData *trigdata)
+has_moves(Oid function, const void *transitions)
 {
 	ListCell *lc;
 
-	foreach(lc, lists)
-	{
-		if (poser_statement_is_listed(*(PoserStatement **) lfirst(lc), trigdata))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Is this statement an action of a foreign key, and does an earlier statement of the same query
- * wait for its AFTER trigger, with this table and event?  The earlier one can be an action, too.
- * Otherwise the trigger of the foreign key fires at the depth of the earlier statement's triggers.
- */
-static bool
-is_action_after(TriggerData *trigdata)
-{
-	int16 event = event_type(trigdata->tg_event);
-	ListCell *lc;
-
-	if (!InNoForceRLSOperation())
-		return false;
 	foreach(lc, lists)
 	{
 		for (PoserStatement *statement = *(PoserStatement **) lfirst(lc); statement != NULL; statement = statement->outer)
-			if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
-				statement->depth == trigger_depth() - (statement->is_action ? 0 : 1))
+			if (statement->moves && statement->function == function && statement->transitions == transitions)
 				return true;
 	}
 	return false;
 }
 
+/* Copy the AFTER triggers of an event whose functions have entries for rows that MERGE may move. */
+static void
+copy_triggers(TriggerDesc *copy, Relation rel, int16 event)
+{
+	const void *transitions = find_transitions(rel, event);
+	TriggerDesc *desc = rel->trigdesc;
+
+	copy->triggers = palloc(desc->numtriggers * sizeof(Trigger));
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+
+		if (tg->tgtype == (TRIGGER_TYPE_AFTER | event) && tg->tgqual == NULL && poser_trigger_is_enabled(tg) &&
+			has_moves(tg->tgfoid, transitions))
+			copy->triggers[copy->numtriggers++] = *tg;
+	}
+}
+
 /*
- * After an UPDATE of a partitioned table, fire Poser's AFTER triggers of DELETE and INSERT, too.
+ * After an UPDATE of a partitioned table, fire the AFTER triggers of DELETE and INSERT with the
+ * function of this BEFORE trigger, too.
  *
  * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
- * partition, the server puts the row into the transition tables of DELETE and INSERT.  But
- * it fires the triggers of DELETE and INSERT only if the MERGE has such actions.  A trigger
- * cannot see whether its statement is a MERGE, so this is done for each UPDATE.  All parts
- * of a query have the same transition tables.  If the query has a DELETE or INSERT on the
- * table, then either it is in a list already, or the server later queues the triggers
- * again, and cancels those that are queued here.
+ * partition, the minor releases before November 2026 put the row into the transition tables
+ * of DELETE and INSERT.  But they fire the triggers of DELETE and INSERT only if the MERGE
+ * has such actions.  A trigger cannot see whether its statement is a MERGE, so this is done
+ * for each UPDATE.  In later releases these transition tables are empty.
  *
- * What is queued here cancels what was queued before for the same table and event.  So the
- * first BEFORE trigger of a statement queues all triggers of Poser.  Actions of foreign keys have
- * the queue of the statement that they belong to.  There the triggers of a DELETE can wait for an
- * UPDATE of the same table, and an action is never a MERGE, so nothing is queued.
+ * The server queues the triggers of an event once for each of its transition tables.  When
+ * they are queued again, it cancels those that are in the queue.  So nothing is queued here
+ * if the list has a DELETE or INSERT with the same transition tables.  If one comes later,
+ * the server queues all triggers.  Lists of other functions can have had triggers queued
+ * here, and these are queued again.
  *
- * "begin" puts the statement of an event into the caller's list, and returns false if it is
- * there already.
+ * "begin" puts the statement of an event into the caller's list, and returns false if
+ * poser_statement_is_listed().
  */
 void
 poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
 {
 	static const TriggerEvent events[] = {TRIGGER_EVENT_DELETE, TRIGGER_EVENT_INSERT};
 	Relation rel = trigdata->tg_relation;
-	Oid nspid = get_func_namespace(trigdata->tg_trigger->tgfoid);
 
 	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
 		return;
@@ -346,18 +318,11 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 		TriggerDesc desc = {0};
 		ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
 		TransitionCaptureState *capture;
-		bool is_queued;
 
-		/* only Poser's triggers fire: the description of the table's triggers has no others */
-		desc.triggers = palloc(rel->trigdesc->numtriggers * sizeof(Trigger));
-		for (int j = 0; j < rel->trigdesc->numtriggers; j++)
-			if (fires_for_moves(&rel->trigdesc->triggers[j], event, nspid))
-				desc.triggers[desc.numtriggers++] = rel->trigdesc->triggers[j];
 		moves.tg_event = event;
-		is_queued = is_in_any_list(&moves);
-		if (desc.numtriggers == 0 || is_action_after(&moves) || !begin(&moves, arg) || is_queued)
+		if (!fires_after(&moves, event_type(event)) || !begin(&moves, arg))
 			continue;
-		/* the server can cancel the triggers, so nothing must wait for them */
+		copy_triggers(&desc, rel, event_type(event));
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
 		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);

@@ -233,29 +233,29 @@ SELECT problem FROM poser_check('part');
 SELECT poser_untrack('part');
 -- An action of a foreign key updates the table while the triggers of a DELETE wait.  These
 -- fire once, with all rows, and so do those of users.
-CREATE TABLE node (id int PRIMARY KEY, up int REFERENCES node ON DELETE SET NULL, owner int REFERENCES owner ON DELETE CASCADE,
+CREATE TABLE twig (id int PRIMARY KEY, up int REFERENCES twig ON DELETE SET NULL, owner int REFERENCES owner ON DELETE CASCADE,
 	rival int REFERENCES owner ON DELETE SET NULL) PARTITION BY HASH (id);
-CREATE TABLE node_0 PARTITION OF node FOR VALUES WITH (MODULUS 2, REMAINDER 0);
-CREATE TABLE node_1 PARTITION OF node FOR VALUES WITH (MODULUS 2, REMAINDER 1);
-CREATE VIEW nodes AS SELECT n.id, count(below.id) AS below FROM node AS n LEFT JOIN node AS below ON below.up = n.id GROUP BY n.id;
-CREATE VIEW owned AS SELECT o.id, count(n.up) AS nodes FROM owner AS o LEFT JOIN node AS n ON n.owner = o.id GROUP BY o.id;
-SELECT poser_maintain('nodes'), poser_maintain('owned'), poser_track('node');
+CREATE TABLE twig_0 PARTITION OF twig FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE twig_1 PARTITION OF twig FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE VIEW twigs AS SELECT n.id, count(below.id) AS below FROM twig AS n LEFT JOIN twig AS below ON below.up = n.id GROUP BY n.id;
+CREATE VIEW owned AS SELECT o.id, count(n.up) AS twigs FROM owner AS o LEFT JOIN twig AS n ON n.owner = o.id GROUP BY o.id;
+SELECT poser_maintain('twigs'), poser_maintain('owned'), poser_track('twig');
 CREATE FUNCTION say_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
 	RAISE NOTICE 'deleted: %', (SELECT string_agg(id::text, ' ' ORDER BY id) FROM old_rows);
 	RETURN NULL;
 END
 $$;
-CREATE TRIGGER say_deleted AFTER DELETE ON node REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION say_deleted();
+CREATE TRIGGER say_deleted AFTER DELETE ON twig REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT EXECUTE FUNCTION say_deleted();
 INSERT INTO owner VALUES (3001), (3002), (3003);
-INSERT INTO node SELECT n, nullif(n / 2, 0), 3001 + n % 3, 3001 + (n + 1) % 3 FROM generate_series(1, 20) AS n;
-DELETE FROM node WHERE id IN (2, 3, 10);
-SELECT * FROM compare('nodes');
+INSERT INTO twig SELECT n, nullif(n / 2, 0), 3001 + n % 3, 3001 + (n + 1) % 3 FROM generate_series(1, 20) AS n;
+DELETE FROM twig WHERE id IN (2, 3, 10);
+SELECT * FROM compare('twigs');
 DELETE FROM owner WHERE id = 3001;
-SELECT * FROM compare('nodes');
+SELECT * FROM compare('twigs');
 SELECT * FROM compare('owned');
-SELECT problem FROM poser_check('node');
-SELECT poser_untrack('node'), poser_unmaintain('nodes'), poser_unmaintain('owned');
+SELECT problem FROM poser_check('twig');
+SELECT poser_untrack('twig'), poser_unmaintain('twigs'), poser_unmaintain('owned');
 
 -- A partition is made, written and dropped before poser_maintain() knows it.  Its rows are
 -- not among those that were counted.
@@ -304,9 +304,50 @@ SELECT served FROM poser_views WHERE view = 'parts'::regclass;
 SELECT poser_recount('parts');
 SELECT poser_unmaintain('parts');
 
+-- A foreign key to the table itself updates the table before the AFTER triggers of the DELETE have fired.  Each of them fires once.
+CREATE TABLE node (id int PRIMARY KEY, up int REFERENCES node ON DELETE SET NULL) PARTITION BY RANGE (id);
+CREATE TABLE node_1 PARTITION OF node DEFAULT;
+CREATE VIEW nodes AS SELECT node.id, count(child.id) AS children FROM node LEFT JOIN node child ON child.up = node.id GROUP BY node.id;
+SELECT poser_maintain('nodes');
+SELECT poser_track('node');
+CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '% %', TG_NAME, TG_OP; RETURN NULL; END$$;
+CREATE TRIGGER first_of_user AFTER INSERT OR UPDATE OR DELETE ON node EXECUTE FUNCTION say();
+CREATE TRIGGER the_last_of_user AFTER INSERT OR UPDATE OR DELETE ON node EXECUTE FUNCTION say();
+INSERT INTO node VALUES (1, 1), (2, 1), (3, 1), (4, 2);
+DELETE FROM node WHERE id < 3;
+SELECT * FROM compare('nodes');
+TABLE nodes ORDER BY id;
+SELECT id, up, operation_type FROM node_version ORDER BY change_id;
+SELECT problem FROM poser_check('node');
+
+-- Rows that MERGE moves are counted and recorded, also while another statement on the table is in progress.
+CREATE TABLE slot (id int, node int REFERENCES node, PRIMARY KEY (id, node)) PARTITION BY LIST (node);
+CREATE TABLE slot_3 PARTITION OF slot FOR VALUES IN (3);
+CREATE TABLE slot_4 PARTITION OF slot FOR VALUES IN (4);
+CREATE VIEW slots AS SELECT node.id, count(slot.id) AS slots FROM node LEFT JOIN slot ON slot.node = node.id GROUP BY node.id;
+SELECT poser_maintain('slots');
+SELECT poser_track('slot');
+INSERT INTO slot VALUES (1, 3), (2, 3), (3, 3), (4, 3);
+MERGE INTO slot USING (VALUES (1)) source (id) ON slot.id = source.id WHEN MATCHED THEN UPDATE SET node = 4;
+TABLE slots ORDER BY id;
+CREATE FUNCTION move(int) RETURNS int LANGUAGE sql AS
+	$$MERGE INTO slot USING (VALUES ($1)) source (id) ON slot.id = source.id WHEN MATCHED THEN UPDATE SET node = 4; SELECT $1$$;
+CREATE TRIGGER first_of_user AFTER INSERT OR UPDATE OR DELETE ON slot EXECUTE FUNCTION say();
+DELETE FROM slot WHERE id = 3 AND move(2) = 2;
+TABLE slots ORDER BY id;
+SELECT * FROM compare('slots');
+SELECT id, node, operation_type FROM slot_version ORDER BY change_id;
+SELECT problem FROM poser_check('slot');
+SELECT poser_untrack('slot');
+SELECT poser_untrack('node');
+SELECT poser_unmaintain('slots');
+SELECT poser_unmaintain('nodes');
+
 SELECT * FROM triggers;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
-DROP TABLE customer, orders, orders_5, log, part, part_3, part_version, node, node_version, box, owner, whole, logs_maintained CASCADE;
+DROP TABLE node, node_version, slot, slot_version CASCADE;
+DROP FUNCTION say(), move(int);
+DROP TABLE customer, orders, orders_5, log, part, part_3, part_version, twig, twig_version, box, owner, whole, logs_maintained CASCADE;
 DROP FOREIGN DATA WRAPPER dummy CASCADE;
 DROP FUNCTION compare(regclass), say_deleted, insert_again;
