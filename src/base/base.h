@@ -129,7 +129,6 @@ typedef struct PoserStatement
 } PoserStatement;
 
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
-extern int16 poser_event_type(TriggerEvent event);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
 extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);

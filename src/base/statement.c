@@ -47,8 +47,8 @@ poser_check_trigger(FunctionCallInfo fcinfo)
 }
 
 /* Returns the event that a trigger fires for, as a bit of tgtype. */
-int16
-poser_event_type(TriggerEvent event)
+static int16
+event_type(TriggerEvent event)
 {
 	if (TRIGGER_FIRED_BY_INSERT(event))
 		return TRIGGER_TYPE_INSERT;
@@ -118,7 +118,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
 	statement->function = trigdata->tg_trigger->tgfoid;
-	statement->event = poser_event_type(trigdata->tg_event);
+	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
 	statement->transitions = find_transitions(trigdata->tg_relation, statement->event);
@@ -135,7 +135,7 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 {
-	const void *transitions = find_transitions(trigdata->tg_relation, poser_event_type(trigdata->tg_event));
+	const void *transitions = find_transitions(trigdata->tg_relation, event_type(trigdata->tg_event));
 
 	if (transitions == NULL)
 		return false;
@@ -153,7 +153,7 @@ poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 {
-	int16 event = poser_event_type(trigdata->tg_event);
+	int16 event = event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
 	{
@@ -320,9 +320,9 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 		TransitionCaptureState *capture;
 
 		moves.tg_event = event;
-		if (!fires_after(&moves, poser_event_type(event)) || !begin(&moves, arg))
+		if (!fires_after(&moves, event_type(event)) || !begin(&moves, arg))
 			continue;
-		copy_triggers(&desc, rel, poser_event_type(event));
+		copy_triggers(&desc, rel, event_type(event));
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
 		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);

@@ -64,7 +64,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "parser/parsetree.h"
-#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
@@ -619,6 +618,49 @@ poser_maintained_is_untouched(Oid relid)
 	return true;
 }
 
+/* What names a partition in the arguments of a binding: with "which" as of compared_arguments(). */
+static char *
+partition_argument(Oid relid, int which)
+{
+	if (which == 1)
+		return psprintf("%u", cloned_trigger(relid));
+	return quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+/*
+ * Find the partitions of a table, of all levels, that these arguments of its binding do not name.
+ * Returns false if a partition that they name is not there, or if they are not those of a
+ * partitioned table.
+ */
+static bool
+find_unbound(const List *arguments, Oid bookkeeping, Oid relid, List **unbound)
+{
+	List *present = poser_maintained_arguments(bookkeeping, relid);
+	int which = compared_arguments(arguments, present);
+	List *bound;
+	List *there;
+	ListCell *lc;
+
+	*unbound = NIL;
+	if (which == 0)
+		return false;
+	bound = every_second(arguments, which);
+	there = every_second(present, which);
+	foreach(lc, bound)
+	{
+		if (!has_string(there, lfirst(lc)))
+			return false;
+	}
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Oid partition = lfirst_oid(lc);
+
+		if (partition != relid && get_rel_name(partition) != NULL && !has_string(bound, partition_argument(partition, which)))
+			*unbound = lappend_oid(*unbound, partition);
+	}
+	return true;
+}
+
 /*
  * The partitions of a table are not those that its binding names.  Can they have rows that were
  * not counted, or lack rows that were?  "arguments" are those of the binding.
@@ -626,29 +668,14 @@ poser_maintained_is_untouched(Oid relid)
 static bool
 arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
 {
-	List *present = poser_maintained_arguments(bookkeeping, relid);
-	List *tree = find_all_inheritors(relid, NoLock, NULL);
-	int which = compared_arguments(arguments, present);
+	List *unbound;
 	ListCell *lc;
 
-	if (which == 0)
+	if (!find_unbound(arguments, bookkeeping, relid, &unbound))
 		return true;
-	foreach(lc, every_second(arguments, which))
+	foreach(lc, unbound)
 	{
-		if (!has_string(every_second(present, which), lfirst(lc)))
-			return true;
-	}
-	foreach(lc, tree)
-	{
-		Oid partition = lfirst_oid(lc);
-		char *name = get_rel_name(partition);
-		char *what;
-
-		if (partition == relid || name == NULL)
-			continue;
-		what = which == 1 ? psprintf("%u", cloned_trigger(partition))
-						  : quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(partition)), name);
-		if (!has_string(every_second(arguments, which), what) && !poser_maintained_is_untouched(partition))
+		if (!poser_maintained_is_untouched(lfirst_oid(lc)))
 			return true;
 	}
 	return false;
@@ -694,6 +721,47 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Returns the partitions of the child of a maintained view whose rows writers must not count: those
+ * that came after the view was maintained.  Such a partition can be dropped or detached again, and
+ * then its binding names the partitions that are there.  With the rows of another one in the counts,
+ * the view would be wrong.
+ *
+ * A partition that the binding names can be gone.  Then nothing is left out, because the counts
+ * must be made anew, or because it was renamed after a restore and may get its name back.
+ *
+ * "relid" is the child or a partition of it.  Tables with rows are returned: itself, or those below
+ * it.  Without a lock on the child the result can be out of date.
+ */
+List *
+poser_maintained_uncounted(const PoserMaintained *maintained, Oid relid)
+{
+	List *identity = list_make1(binding_identity(maintained->bookkeeping, maintained->child));
+	List *arguments;
+	List *unbound;
+	List *below;
+	List *result = NIL;
+	int which;
+	ListCell *lc;
+
+	if (find_binding(maintained->bookkeeping, POSER_BINDING_CHILD, &arguments) != maintained->child)
+		return NIL;
+	which = compared_arguments(arguments, identity);
+	/* usually a partition is bound, and need not be compared with the others */
+	if (which == 0 || (get_rel_relkind(relid) == RELKIND_RELATION && has_string(every_second(arguments, which), partition_argument(relid, which))))
+		return NIL;
+	if (arguments_match(arguments, maintained->bookkeeping, maintained->child) ||
+		!find_unbound(arguments, maintained->bookkeeping, maintained->child, &unbound))
+		return NIL;
+	below = find_all_inheritors(relid, NoLock, NULL);
+	foreach(lc, unbound)
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_RELATION && list_member_oid(below, lfirst_oid(lc)))
+			result = lappend_oid(result, lfirst_oid(lc));
+	}
+	return result;
 }
 
 /* Returns the transaction that wrote the query of a view; invalid if the view is gone. */

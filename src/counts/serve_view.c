@@ -281,7 +281,8 @@ look_at_tree(ServeLook *look, Oid root, Oid nspid, const Bitmapset *key)
 		 */
 		if (key == NULL && table->relkind == RELKIND_RELATION)
 			look->files = list_append_unique_oid(look->files, table->file_xid);
-		if (!table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
+		/* whether a partition that is being detached belongs to the table depends on the snapshot */
+		if (poser_view_is_detaching(lfirst_oid(lc)) || !table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
 			(!table->is_counted && (key == NULL || table->parent_key == NULL || !bms_is_subset(key, table->parent_key))))
 			result = false;
 	}
