@@ -227,20 +227,27 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
+/* Begin a scan of the dependencies of an object. */
+static SysScanDesc
+begin_dependencies(Relation depend, Oid classid, Oid objid)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
+	return systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
+}
+
 /* Returns the objects of this catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
 static List *
 rule_uses(Oid view, Oid classid)
 {
 	Oid rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
 	Relation depend = table_open(DependRelationId, AccessShareLock);
+	SysScanDesc scan = begin_dependencies(depend, RewriteRelationId, rule);
 	List *result = NIL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
 	HeapTuple tuple;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
 	while (OidIsValid(rule) && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
@@ -604,16 +611,10 @@ static TransactionId
 trigger_xid(Oid trigger)
 {
 	Relation depend = table_open(DependRelationId, AccessShareLock);
-	TransactionId result = InvalidTransactionId;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	SysScanDesc scan = begin_dependencies(depend, TriggerRelationId, trigger);
+	HeapTuple tuple = systable_getnext(scan);
+	TransactionId result = HeapTupleIsValid(tuple) ? HeapTupleHeaderGetRawXmin(tuple->t_data) : InvalidTransactionId;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(TriggerRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(trigger));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
-	if (HeapTupleIsValid(tuple = systable_getnext(scan)))
-		result = HeapTupleHeaderGetRawXmin(tuple->t_data);
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
 	return result;
