@@ -169,8 +169,9 @@ end_moves(PoserStatement **link, Oid relid, int16 event)
 
 /*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
- * the caller frees.  It is the innermost statement with this table and event.  Returns
- * NULL if there is none, for instance because the BEFORE trigger is missing.
+ * the caller frees.  It is the innermost statement with this table, event and trigger function:
+ * two functions of a table can share the list.  Returns NULL if there is none, for instance
+ * because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -178,7 +179,8 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	int16 event = poser_event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
+		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event &&
+			(*link)->function == trigdata->tg_trigger->tgfoid)
 		{
 			PoserStatement *statement = *link;
 
