@@ -129,8 +129,8 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
- * Is there an entry in the list already with which this statement has its AFTER trigger and its
- * transition tables in common?
+ * Is there an entry of the trigger's function in the list already with which this statement has its
+ * AFTER trigger and its transition tables in common?
  */
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
@@ -140,38 +140,15 @@ poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 	if (transitions == NULL)
 		return false;
 	for (; list != NULL; list = list->outer)
-		if (list->transitions == transitions)
+		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions)
 			return true;
 	return false;
 }
 
 /*
- * Take statements that are there for rows that MERGE may move out of a list, or out of its
- * rest.  Actions of foreign keys are several statements with one AFTER trigger, which
- * has the rows of all of them.
- */
-static void
-end_moves(PoserStatement **link, Oid relid, int16 event)
-{
-	while (*link != NULL)
-	{
-		PoserStatement *statement = *link;
-
-		if (statement->moves && statement->relid == relid && statement->event == event)
-		{
-			*link = statement->outer;
-			pfree(statement);
-		}
-		else
-			link = &statement->outer;
-	}
-}
-
-/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
- * the caller frees.  It is the innermost statement with this table, event and trigger function:
- * two functions of a table can share the list.  Returns NULL if there is none, for instance
- * because the BEFORE trigger is missing.
+ * the caller frees.  It is the innermost statement with this table, event and trigger
+ * function.  Returns NULL if there is none, for instance because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -179,15 +156,16 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	int16 event = poser_event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event &&
-			(*link)->function == trigdata->tg_trigger->tgfoid)
-		{
-			PoserStatement *statement = *link;
+	{
+		PoserStatement *statement = *link;
 
+		if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
+			statement->function == trigdata->tg_trigger->tgfoid)
+		{
 			*link = statement->outer;
-			end_moves(link, statement->relid, event);
 			return statement;
 		}
+	}
 	return NULL;
 }
 
