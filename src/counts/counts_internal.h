@@ -421,7 +421,7 @@ extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, 
 extern bool poser_maintained_is_untouched(Oid relid);
 extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained, bool strict);
 extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 

@@ -549,7 +549,7 @@ look(ServeLook *look, ServeView *view)
 	look->relids = list_concat(look->relids, look->tables);
 	view->repeats = has_query && (look->inherits || !is_key(look, of->parent, key));
 	return result && !view->repeats && poser_maintained_partitions_match(of) &&
-		   poser_maintained_query_matches(of);
+		   poser_maintained_query_matches(of, false);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */

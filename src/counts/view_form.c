@@ -777,7 +777,8 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The query is a set operation.", NULL);
 	if (query->cteList != NIL)
 		refuse(reader, psprintf("The query has a WITH query: \"%s\".", linitial_node(CommonTableExpr, query->cteList)->ctename), NULL);
-	if (query->jointree->quals != NULL)
+	/* WHERE can be the condition of a join without JOIN, which read_join() refuses with a better hint */
+	if (query->jointree->quals != NULL && list_length(query->jointree->fromlist) == 1)
 		refuse(reader, psprintf("The query has WHERE: %s.", expression_text(reader, query->jointree->quals)),
 			   "Put a condition of the counted rows into ON or FILTER, and one of the view's rows into a query over the view.");
 	if (query->groupingSets != NIL)

@@ -153,7 +153,10 @@ BEGIN
 	RETURN orders > 1;
 END
 $$;
+-- the server evaluates it for old row versions, too, as many as other databases' transactions keep
+SET client_min_messages = error;
 CREATE INDEX own ON customer_orders_maintained (orders) WHERE is_seen(orders);
+SET client_min_messages = warning;
 SET SESSION AUTHORIZATION regress_poser_writer;
 INSERT INTO orders VALUES (1, 1, 'north', 1, 1, 1);
 INSERT INTO orders VALUES (2, 1, 'north', 1, 1, 1);

@@ -121,6 +121,7 @@ SELECT refusal('SELECT c.id FROM customer c LEFT JOIN orders o ON o.customer_id 
 -- FROM.
 SELECT refusal('SELECT c.id, count(c.name) AS n FROM customer c GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c, orders o GROUP BY c.id');
+SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c, orders o WHERE o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c FULL JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c CROSS JOIN orders o GROUP BY c.id');
