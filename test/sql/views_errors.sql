@@ -89,6 +89,8 @@ SELECT refusal('SELECT c, count(o.id) AS n FROM customer c LEFT JOIN orders o ON
 SELECT refusal('SELECT c.id, ''x'' AS kind, count(o.id) AS n FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n, (SELECT count(*) FROM orders) AS all_orders FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, c.name FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
+SELECT refusal(format('SELECT c.id, count(o.id), %s FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id',
+	string_agg(format('sum(o.id) FILTER (WHERE o.id > %s) AS sum_%s', i, i), ', '))) FROM generate_series(1, 400) i;
 SELECT refusal('SELECT c.id, count(o.id) AS n, rank() OVER (ORDER BY count(o.id)) AS place FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n, generate_series(1, 2) AS i FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 

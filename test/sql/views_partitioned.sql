@@ -237,9 +237,50 @@ SELECT problem FROM poser_check('part');
 SELECT poser_untrack('part');
 SELECT poser_unmaintain('parts');
 
+-- A foreign key to the table itself updates the table before the AFTER triggers of the DELETE have fired.  Each of them fires once.
+CREATE TABLE node (id int PRIMARY KEY, up int REFERENCES node ON DELETE SET NULL) PARTITION BY RANGE (id);
+CREATE TABLE node_1 PARTITION OF node DEFAULT;
+CREATE VIEW nodes AS SELECT node.id, count(child.id) AS children FROM node LEFT JOIN node child ON child.up = node.id GROUP BY node.id;
+SELECT poser_maintain('nodes');
+SELECT poser_track('node');
+CREATE FUNCTION say() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE NOTICE '% %', TG_NAME, TG_OP; RETURN NULL; END$$;
+CREATE TRIGGER first_of_user AFTER INSERT OR UPDATE OR DELETE ON node EXECUTE FUNCTION say();
+CREATE TRIGGER the_last_of_user AFTER INSERT OR UPDATE OR DELETE ON node EXECUTE FUNCTION say();
+INSERT INTO node VALUES (1, 1), (2, 1), (3, 1), (4, 2);
+DELETE FROM node WHERE id < 3;
+SELECT * FROM compare('nodes');
+TABLE nodes ORDER BY id;
+SELECT id, up, operation_type FROM node_version ORDER BY change_id;
+SELECT problem FROM poser_check('node');
+
+-- Rows that MERGE moves are counted and recorded, also while another statement on the table is in progress.
+CREATE TABLE slot (id int, node int REFERENCES node, PRIMARY KEY (id, node)) PARTITION BY LIST (node);
+CREATE TABLE slot_3 PARTITION OF slot FOR VALUES IN (3);
+CREATE TABLE slot_4 PARTITION OF slot FOR VALUES IN (4);
+CREATE VIEW slots AS SELECT node.id, count(slot.id) AS slots FROM node LEFT JOIN slot ON slot.node = node.id GROUP BY node.id;
+SELECT poser_maintain('slots');
+SELECT poser_track('slot');
+INSERT INTO slot VALUES (1, 3), (2, 3), (3, 3), (4, 3);
+MERGE INTO slot USING (VALUES (1)) source (id) ON slot.id = source.id WHEN MATCHED THEN UPDATE SET node = 4;
+TABLE slots ORDER BY id;
+CREATE FUNCTION move(int) RETURNS int LANGUAGE sql AS
+	$$MERGE INTO slot USING (VALUES ($1)) source (id) ON slot.id = source.id WHEN MATCHED THEN UPDATE SET node = 4; SELECT $1$$;
+CREATE TRIGGER first_of_user AFTER INSERT OR UPDATE OR DELETE ON slot EXECUTE FUNCTION say();
+DELETE FROM slot WHERE id = 3 AND move(2) = 2;
+TABLE slots ORDER BY id;
+SELECT * FROM compare('slots');
+SELECT id, node, operation_type FROM slot_version ORDER BY change_id;
+SELECT problem FROM poser_check('slot');
+SELECT poser_untrack('slot');
+SELECT poser_untrack('node');
+SELECT poser_unmaintain('slots');
+SELECT poser_unmaintain('nodes');
+
 SELECT * FROM triggers;
 SET client_min_messages = warning;
 DROP EXTENSION poser CASCADE;
+DROP TABLE node, node_version, slot, slot_version CASCADE;
+DROP FUNCTION say(), move(int);
 DROP TABLE customer, orders, orders_5, log, part, part_version, box, owner, whole, logs_maintained CASCADE;
 DROP FOREIGN DATA WRAPPER dummy CASCADE;
 DROP FUNCTION compare(regclass);
