@@ -198,6 +198,8 @@ SELECT refusal_of('parent', 'child');
 ALTER TABLE parent DROP CONSTRAINT parent_pkey, ADD PRIMARY KEY (id, name);
 ALTER TABLE child ADD FOREIGN KEY (id, name) REFERENCES parent;
 SELECT refusal_of('parent', 'child');
+SELECT refusal('SELECT p.id, count(c.n) AS n FROM parent p LEFT JOIN child c USING (id, name) GROUP BY p.id');
+SELECT refusal('SELECT p.name, count(c.n) AS n FROM parent p LEFT JOIN child c USING (id, name) GROUP BY p.name');
 ALTER TABLE child DROP CONSTRAINT child_id_name_fkey;
 ALTER TABLE parent DROP CONSTRAINT parent_pkey, ADD PRIMARY KEY (id);
 ALTER TABLE child ADD FOREIGN KEY (id) REFERENCES parent;

@@ -105,6 +105,14 @@ SELECT * FROM compare('sales');
 INSERT INTO orders_5 VALUES (52, 1, 2, '2026-05-05', 13);
 SELECT * FROM triggers WHERE relation = 'orders_5';
 SELECT * FROM compare('sales');
+-- attached again with its triggers: its rows are counted nevertheless
+ALTER TABLE orders ATTACH PARTITION orders_5 FOR VALUES FROM ('2026-05-01') TO ('2026-06-01');
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
+SELECT poser_recount('sales');
+ALTER TABLE orders DETACH PARTITION orders_5;
+SELECT poser_maintain('sales');
+SELECT * FROM compare('sales');
 SELECT poser_unmaintain('orders_5');
 SELECT * FROM triggers WHERE relation = 'orders_5';
 SELECT poser_unmaintain('orders_5');

@@ -226,6 +226,17 @@ SQL
 $node->safe_psql('postgres', 'CREATE DATABASE copied OWNER owner TEMPLATE source_of_owner');
 views_exact($node, 'copied', 'a copy of the database');
 views_go_on($node, 'copied', 'a copy of the database', role => 'owner');
+# The owner can put a function of the server that runs SQL into the query.  If a writer evaluates
+# it here, then not with the writer's rights.
+$node->safe_psql('copied', <<'SQL');
+SET ROLE owner;
+CREATE FUNCTION public.tell() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE WARNING ''the query runs as %'', current_user; RETURN 0; END';
+CREATE OR REPLACE VIEW open_orders_query WITH (security_invoker) AS
+SELECT c.name, c.id, count(o.id) FILTER (WHERE ts_rewrite('a', 'SELECT ''a''::tsquery, ''b''::tsquery FROM public.tell()') IS NOT NULL) AS n, sum(o.total) AS total
+FROM customer c LEFT JOIN orders o ON c.id = o.customer_id AND o.status = 'open' GROUP BY c.id, c.name;
+SQL
+my (undef, undef, $evaluated) = $node->psql('copied', q{INSERT INTO orders (id, customer_id, status, total) SELECT 7000, min(id), 'open', 1 FROM customer});
+unlike($evaluated, qr/runs as (?!owner)/, 'a copy of the database: no condition runs with the rights of a writer');
 
 # A part of the tables.  What is missing is said, and reads are right.
 my $difference = <<'SQL';
