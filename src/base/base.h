@@ -114,12 +114,14 @@ extern void poser_lock_to_read(const Oid *relids, int n);
 typedef struct PoserStatement
 {
 	Oid relid;
-	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
-	int16 event;	 /* a bit of tgtype */
-	bool must_end;	 /* an AFTER trigger must still fire for it */
-	bool moves;		 /* it is there for rows that a MERGE may move, see poser_statement_fire_moves() */
-	bool overlapped; /* another statement wrote the same table before this one was processed */
-	CommandId cid;	 /* the statement's command ID; its rows have it, too */
+	Oid tracked;			 /* versions: the table that has the history, if "relid" is a partition of it */
+	Oid function;			 /* the trigger function */
+	int16 event;			 /* a bit of tgtype */
+	bool must_end;			 /* an AFTER trigger must still fire for it */
+	bool moves;				 /* it is there for rows that a MERGE may move, see poser_statement_fire_moves() */
+	bool overlapped;		 /* another statement wrote the same table before this one was processed */
+	CommandId cid;			 /* the statement's command ID; its rows have it, too */
+	const void *transitions; /* see poser_statement_is_listed() */
 	SubTransactionId subid;
 	int64 since; /* versions: the last change_id before it */
 	void *data;	 /* arriving history: what arrival.c knows about it */
@@ -127,7 +129,6 @@ typedef struct PoserStatement
 } PoserStatement;
 
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
-extern int16 poser_event_type(TriggerEvent event);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
 extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);

@@ -47,8 +47,8 @@ poser_check_trigger(FunctionCallInfo fcinfo)
 }
 
 /* Returns the event that a trigger fires for, as a bit of tgtype. */
-int16
-poser_event_type(TriggerEvent event)
+static int16
+event_type(TriggerEvent event)
 {
 	if (TRIGGER_FIRED_BY_INSERT(event))
 		return TRIGGER_TYPE_INSERT;
@@ -87,6 +87,26 @@ fires_after(TriggerData *trigdata, int16 event)
 }
 
 /*
+ * Returns what the server knows about the DELETEs or the INSERTs of a query on a partitioned
+ * table, as a pointer to compare.  It is the same for all parts of the query and for the
+ * actions of foreign keys, because the server fires the AFTER triggers once for all of them.
+ * Returns NULL for other tables and events.
+ */
+static const void *
+find_transitions(Relation rel, int16 event)
+{
+	TriggerDesc desc = {.trig_delete_old_table = true, .trig_insert_new_table = true};
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return NULL;
+	if (event == TRIGGER_TYPE_DELETE)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_DELETE)->tcs_delete_private;
+	if (event == TRIGGER_TYPE_INSERT)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_INSERT)->tcs_insert_private;
+	return NULL;
+}
+
+/*
  * Put the statement of a BEFORE trigger into the list, and return its entry.  The entry
  * lives until poser_statement_end(), or until the (sub)transaction is rolled back.
  */
@@ -97,9 +117,11 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
-	statement->event = poser_event_type(trigdata->tg_event);
+	statement->function = trigdata->tg_trigger->tgfoid;
+	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
+	statement->transitions = find_transitions(trigdata->tg_relation, statement->event);
 	statement->subid = GetCurrentSubTransactionId();
 	statement->outer = *list;
 	*list = statement;
@@ -107,62 +129,43 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
- * Is this statement in the list already?  All parts of a query have one command ID, and the
- * server fires the triggers of one event once for all of them.
+ * Is there an entry of the trigger's function in the list already with which this statement has its
+ * AFTER trigger and its transition tables in common?
  */
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 {
-	int16 event = poser_event_type(trigdata->tg_event);
-	CommandId cid = GetActiveSnapshot()->curcid;
+	const void *transitions = find_transitions(trigdata->tg_relation, event_type(trigdata->tg_event));
 
+	if (transitions == NULL)
+		return false;
 	for (; list != NULL; list = list->outer)
-		if (list->relid == RelationGetRelid(trigdata->tg_relation) && list->event == event && list->cid == cid)
+		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions)
 			return true;
 	return false;
 }
 
 /*
- * Take statements that are there for rows that MERGE may move out of a list, or out of its
- * rest.  Actions of foreign keys are several statements with one AFTER trigger, which
- * has the rows of all of them.
- */
-static void
-end_moves(PoserStatement **link, Oid relid, int16 event)
-{
-	while (*link != NULL)
-	{
-		PoserStatement *statement = *link;
-
-		if (statement->moves && statement->relid == relid && statement->event == event)
-		{
-			*link = statement->outer;
-			pfree(statement);
-		}
-		else
-			link = &statement->outer;
-	}
-}
-
-/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
- * the caller frees.  It is the innermost statement with this table and event.  Returns
- * NULL if there is none, for instance because the BEFORE trigger is missing.
+ * the caller frees.  It is the innermost statement with this table, event and trigger
+ * function.  Returns NULL if there is none, for instance because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 {
-	int16 event = poser_event_type(trigdata->tg_event);
+	int16 event = event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
-		{
-			PoserStatement *statement = *link;
+	{
+		PoserStatement *statement = *link;
 
+		if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
+			statement->function == trigdata->tg_trigger->tgfoid)
+		{
 			*link = statement->outer;
-			end_moves(link, statement->relid, event);
 			return statement;
 		}
+	}
 	return NULL;
 }
 
@@ -248,20 +251,37 @@ poser_statement_register(PoserStatement **list)
  * Rows that MERGE moves
  */
 
-/* Returns the trigger with this function that fires after each statement with this event; NULL if there is none. */
-static Trigger *
-after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
+/* Is there an entry with this function for the rows that MERGE may move into these transition tables? */
+static bool
+has_moves(Oid function, const void *transitions)
 {
-	int16 type = TRIGGER_TYPE_AFTER | poser_event_type(event);
+	ListCell *lc;
 
+	foreach(lc, lists)
+	{
+		for (PoserStatement *statement = *(PoserStatement **) lfirst(lc); statement != NULL; statement = statement->outer)
+			if (statement->moves && statement->function == function && statement->transitions == transitions)
+				return true;
+	}
+	return false;
+}
+
+/* Copy the AFTER triggers of an event whose functions have entries for rows that MERGE may move. */
+static void
+copy_triggers(TriggerDesc *copy, Relation rel, int16 event)
+{
+	const void *transitions = find_transitions(rel, event);
+	TriggerDesc *desc = rel->trigdesc;
+
+	copy->triggers = palloc(desc->numtriggers * sizeof(Trigger));
 	for (int i = 0; i < desc->numtriggers; i++)
 	{
 		Trigger *tg = &desc->triggers[i];
 
-		if (tg->tgfoid == function && tg->tgtype == type && tg->tgqual == NULL && poser_trigger_is_enabled(tg))
-			return tg;
+		if (tg->tgtype == (TRIGGER_TYPE_AFTER | event) && tg->tgqual == NULL && poser_trigger_is_enabled(tg) &&
+			has_moves(tg->tgfoid, transitions))
+			copy->triggers[copy->numtriggers++] = *tg;
 	}
-	return NULL;
 }
 
 /*
@@ -269,15 +289,19 @@ after_trigger(TriggerDesc *desc, Oid function, TriggerEvent event)
  * function of this BEFORE trigger, too.
  *
  * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
- * partition, the server puts the row into the transition tables of DELETE and INSERT.  But
- * it fires the triggers of DELETE and INSERT only if the MERGE has such actions.  A trigger
- * cannot see whether its statement is a MERGE, so this is done for each UPDATE.  All parts
- * of a query have the same transition tables.  If the query has a DELETE or INSERT on the
- * table, then either it is in the list already, or the server later queues the trigger
- * again, and cancels the one that is queued here.
+ * partition, the minor releases before November 2026 put the row into the transition tables
+ * of DELETE and INSERT.  But they fire the triggers of DELETE and INSERT only if the MERGE
+ * has such actions.  A trigger cannot see whether its statement is a MERGE, so this is done
+ * for each UPDATE.  In later releases these transition tables are empty.
  *
- * "begin" puts the statement of an event into the caller's list, and returns false if it is
- * there already.
+ * The server queues the triggers of an event once for each of its transition tables.  When
+ * they are queued again, it cancels those that are in the queue.  So nothing is queued here
+ * if the list has a DELETE or INSERT with the same transition tables.  If one comes later,
+ * the server queues all triggers.  Lists of other functions can have had triggers queued
+ * here, and these are queued again.
+ *
+ * "begin" puts the statement of an event into the caller's list, and returns false if
+ * poser_statement_is_listed().
  */
 void
 poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
@@ -291,16 +315,14 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 	{
 		TriggerEvent event = events[i];
 		TriggerData moves = *trigdata;
-		TriggerDesc desc = {.numtriggers = 1};
+		TriggerDesc desc = {0};
 		ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
 		TransitionCaptureState *capture;
 
-		/* only Poser's trigger fires: the description of the table's triggers has no other */
-		desc.triggers = after_trigger(rel->trigdesc, trigdata->tg_trigger->tgfoid, event);
 		moves.tg_event = event;
-		if (desc.triggers == NULL || !begin(&moves, arg))
+		if (!fires_after(&moves, event_type(event)) || !begin(&moves, arg))
 			continue;
-		/* the server can cancel the trigger, so nothing must wait for it */
+		copy_triggers(&desc, rel, event_type(event));
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
 		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);

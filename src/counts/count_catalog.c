@@ -203,29 +203,13 @@ check_columns(Relation rel, const PoserCount *count)
 		poser_structure_error(rel);
 }
 
-/* Returns the type cache's entry of a type, with the functions for equality and for hash values, if it has them. */
-static TypeCacheEntry *
-key_type(Oid type)
-{
-	return lookup_type_cache(type, TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC_FINFO);
-}
-
-/* Can a column of this type be a key? */
-bool
-poser_count_can_hash(Oid type)
-{
-	TypeCacheEntry *entry = key_type(type);
-
-	return OidIsValid(entry->eq_opr_finfo.fn_oid) && OidIsValid(entry->hash_proc_finfo.fn_oid);
-}
-
 /* Describe a key column of this type and collation. */
 static void
 describe_key(PoserCountKey *key, Oid type, Oid collation)
 {
-	TypeCacheEntry *entry = key_type(type);
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC_FINFO);
 
-	if (!poser_count_can_hash(type))
+	if (!OidIsValid(entry->eq_opr_finfo.fn_oid) || !OidIsValid(entry->hash_proc_finfo.fn_oid))
 		ereport(ERROR,
 				(errcode(ERRCODE_UNDEFINED_FUNCTION),
 				 errmsg("type %s cannot be hashed", format_type_be(type))));

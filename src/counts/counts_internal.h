@@ -232,7 +232,6 @@ extern void poser_sum_amounts(Datum value, PoserNumber *sum, PoserNumber *tally)
 
 /* count_catalog.c */
 extern void poser_count_catalog_init(void);
-extern bool poser_count_can_hash(Oid type);
 extern void poser_count_describe(PoserCount *count, PoserCountKey *key, Oid counts, Oid deltas);
 extern const PoserCountTrigger *poser_count_trigger(TriggerData *trigdata, Oid fnoid);
 extern const PoserCount *poser_count_locked(void *trigdata);
@@ -316,7 +315,6 @@ extern void poser_count_add_change(CountChanges *changes, const Datum *keys, con
 extern void poser_count_apply_changes(CountChanges *changes);
 
 /* recount.c */
-extern void poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas);
 extern int64 poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned);
 extern bool poser_recount_is_components(Oid relid, Oid nspid);
 extern bool poser_recount_owns_components(Oid nspid);
@@ -402,6 +400,7 @@ extern PoserViewForm *poser_view_read(Oid view);
 extern PoserViewForm *poser_view_form(Oid query, Oid view);
 
 /* view_tables.c */
+extern bool poser_view_is_detaching(Oid relid);
 extern const char *poser_view_tables_problem(const PoserViewForm *form, const char **hint);
 
 /* view_query.c */
@@ -424,11 +423,12 @@ extern PoserViewForm *poser_maintained_read(const PoserMaintained *maintained);
 extern void poser_maintained_check_owners(const PoserMaintained *maintained, bool of_view);
 extern List *poser_maintained_arguments(Oid bookkeeping, Oid relid);
 extern bool poser_maintained_partitions_match(const PoserMaintained *maintained);
+extern List *poser_maintained_uncounted(const PoserMaintained *maintained, Oid relid);
 extern bool poser_maintained_bound_elsewhere(const PoserMaintained *maintained, const char *binding);
 extern bool poser_maintained_is_untouched(Oid relid);
 extern List *poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, bool whole_row);
 extern List *poser_maintained_present_arguments(Oid bookkeeping, const char *binding);
-extern bool poser_maintained_query_matches(const PoserMaintained *maintained);
+extern bool poser_maintained_query_matches(const PoserMaintained *maintained, bool strict);
 extern bool poser_maintained_query_is_replaced(const PoserMaintained *maintained);
 extern bool poser_maintained_missed(Oid bookkeeping, const char *binding, Oid relid);
 
@@ -449,7 +449,6 @@ extern void poser_serve_view_init(void);
 extern bool poser_view_is_served(Oid query, Oid nspid);
 
 /* recount_view.c */
-extern char *poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid);
 extern int64 poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid nspid);
 
 #endif /* POSER_COUNTS_INTERNAL_H */

@@ -629,7 +629,7 @@ poser_maintain_mend(Oid nspid, Oid view)
 	PoserMaintained maintained;
 
 	if (poser_maintained_find(view, nspid, &maintained) && poser_maintained_is_switched(&maintained) &&
-		poser_maintained_query_matches(&maintained))
+		poser_maintained_query_matches(&maintained, false))
 		poser_maintain_view(nspid, maintained.view, true);
 }
 

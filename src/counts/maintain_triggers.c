@@ -365,7 +365,7 @@ poser_maintain_bindings(PoserMaintain *maintain)
 		List *arguments = is_query ? poser_maintained_query_arguments(&maintain->of, maintain->form->child, maintain->form->whole_row)
 								   : poser_maintained_arguments(bookkeeping, relations[i]);
 		/* without a binding nothing was counted; a binding can also be one for other partitions, or made elsewhere */
-		bool missed = is_query ? !poser_maintained_query_matches(&maintain->of)
+		bool missed = is_query ? !poser_maintained_query_matches(&maintain->of, maintain->report == NULL)
 							   : !is_table || poser_maintained_missed(bookkeeping, kind->name, relations[i]);
 
 		/*

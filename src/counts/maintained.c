@@ -24,8 +24,9 @@
  * The server makes that trigger when a partition is made or attached, and drops it when the
  * partition is detached.  So in the database where the binding was made, the OIDs show that
  * all partitions are those that were counted, and that none was detached in between.  Elsewhere,
- * after a restore or pg_upgrade, the names are compared.  Otherwise a partition can have rows
- * that were never counted, and the view counts.
+ * after a restore or pg_upgrade, the names are compared.  There the server has made the
+ * trigger of a partition together with that of the table, unless the partition was attached
+ * afterwards.  Otherwise a partition can have rows that were never counted, and the view counts.
  *
  * The owner can replace the query, and if a condition uses the child's row as a whole, what it
  * says can change with the columns.  So the binding of the query has arguments:
@@ -37,7 +38,8 @@
  *	[1 + 2n]  the transaction that last changed the column's definition
  *	[2 + 2n]  its name and type
  *
- * They are compared in the same way.
+ * They are compared in the same way.  Elsewhere nothing of this may be newer than the binding,
+ * which a restore makes last.
  *
  * A binding needs no consent of the table's owner beyond the one that the server asks for:
  * the role that makes it needs the privilege TRIGGER on the table behind FROM, as for a
@@ -52,10 +54,12 @@
 #include "access/htup_details.h"
 #include "access/relation.h"
 #include "access/table.h"
+#include "access/transam.h"
 #include "access/xlog.h"
 #include "catalog/indexing.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_constraint.h"
 #include "catalog/pg_depend.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_proc.h"
@@ -64,7 +68,6 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "parser/parsetree.h"
-#include "storage/bufmgr.h"
 #include "replication/logicalworker.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteSupport.h"
@@ -223,30 +226,44 @@ poser_maintained_of_table(Oid relid, Oid nspid)
 	return result;
 }
 
-/* Returns the relations that the query of a view uses, as a list of OIDs.  The view itself is left out. */
-List *
-poser_view_uses(Oid view)
+/* Begin a scan of the dependencies of an object. */
+static SysScanDesc
+begin_dependencies(Relation depend, Oid classid, Oid objid)
+{
+	ScanKeyData keys[2];
+
+	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
+	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
+	return systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
+}
+
+/* Returns the objects of this catalog that the query of a view uses, as a list of OIDs.  The view itself is left out. */
+static List *
+rule_uses(Oid view, Oid classid)
 {
 	Oid rule = GetSysCacheOid2(RULERELNAME, Anum_pg_rewrite_oid, ObjectIdGetDatum(view), CStringGetDatum(ViewSelectRuleName));
 	Relation depend = table_open(DependRelationId, AccessShareLock);
+	SysScanDesc scan = begin_dependencies(depend, RewriteRelationId, rule);
 	List *result = NIL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
 	HeapTuple tuple;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_classid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(RewriteRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_objid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(rule));
-	scan = systable_beginscan(depend, DependDependerIndexId, true, NULL, lengthof(keys), keys);
 	while (OidIsValid(rule) && HeapTupleIsValid(tuple = systable_getnext(scan)))
 	{
 		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
 
-		if (dependency->refclassid == RelationRelationId && dependency->refobjid != view)
+		if (dependency->refclassid == classid && dependency->refobjid != view)
 			result = list_append_unique_oid(result, dependency->refobjid);
 	}
 	systable_endscan(scan);
 	table_close(depend, AccessShareLock);
 	return result;
+}
+
+/* Returns the relations that the query of a view uses, as a list of OIDs.  The view itself is left out. */
+List *
+poser_view_uses(Oid view)
+{
+	return rule_uses(view, RelationRelationId);
 }
 
 /*
@@ -538,6 +555,18 @@ equal_strings(const List *a, const List *b)
 	return true;
 }
 
+/* Is the pair with this name the same in two lists of arguments? */
+static bool
+has_same_pair(const List *a, const List *b, const char *name)
+{
+	for (int i = 2; i < list_length(a); i += 2)
+		if (strcmp(list_nth(a, i), name) == 0)
+			for (int j = 2; j < list_length(b); j += 2)
+				if (strcmp(list_nth(b, j), name) == 0)
+					return strcmp(list_nth(a, i - 1), list_nth(b, j - 1)) == 0;
+	return false;
+}
+
 /*
  * Which of the arguments of a binding are compared: 1 the OIDs, 2 the names, 0 if they are not
  * those of a partitioned table.  "arguments" and "present" are lists of strings (char *).
@@ -550,22 +579,68 @@ compared_arguments(const List *arguments, const List *present)
 	return strcmp(linitial(arguments), linitial(present)) == 0 ? 1 : 2;
 }
 
-/* Do the arguments of a binding say what is there? */
+/*
+ * Do the arguments of a binding say what is there?  "newer" are the names of what was made or
+ * changed in this database after a restore.
+ */
 static bool
-says_what_is_there(const List *arguments, const List *present)
+says_what_is_there(const List *arguments, const List *present, const List *newer)
 {
 	int which = compared_arguments(arguments, present);
+	ListCell *lc;
 
 	if (which == 0)
 		return arguments == NIL && present == NIL;
-	return equal_strings(every_second(arguments, which), every_second(present, which));
+	if (!equal_strings(every_second(arguments, which), every_second(present, which)))
+		return false;
+	foreach(lc, which == 2 ? newer : NIL)
+	{
+		/* a copy of the database has the same pair */
+		if (!has_same_pair(arguments, present, lfirst(lc)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Returns the transaction that made a trigger; invalid if the trigger is gone.  Its tuple can
+ * have another one, because the trigger was enabled or disabled.
+ */
+static TransactionId
+trigger_xid(Oid trigger)
+{
+	Relation depend = table_open(DependRelationId, AccessShareLock);
+	SysScanDesc scan = begin_dependencies(depend, TriggerRelationId, trigger);
+	HeapTuple tuple = systable_getnext(scan);
+	TransactionId result = HeapTupleIsValid(tuple) ? HeapTupleHeaderGetRawXmin(tuple->t_data) : InvalidTransactionId;
+
+	systable_endscan(scan);
+	table_close(depend, AccessShareLock);
+	return result;
+}
+
+/* Returns the names of the partitions that were attached after the table has got its triggers, as a list of strings (char *). */
+static List *
+newer_partitions(Oid relid, const List *present)
+{
+	HeapTuple tuple = poser_trigger_of_name(relid, POSER_ROW_TRIGGER);
+	TransactionId xid = HeapTupleIsValid(tuple) ? trigger_xid(((Form_pg_trigger) GETSTRUCT(tuple))->oid) : InvalidTransactionId;
+	List *result = NIL;
+
+	for (int i = 2; i < list_length(present); i += 2)
+		if (trigger_xid(atooid(list_nth(present, i - 1))) != xid)
+			result = lappend(result, list_nth(present, i));
+	return result;
 }
 
 /* Do the arguments of a table's binding name the partitions that are there? */
 static bool
 arguments_match(const List *arguments, Oid bookkeeping, Oid relid)
 {
-	return says_what_is_there(arguments, poser_maintained_arguments(bookkeeping, relid));
+	List *present = poser_maintained_arguments(bookkeeping, relid);
+
+	return says_what_is_there(arguments, present,
+							  compared_arguments(arguments, present) == 2 ? newer_partitions(relid, present) : NIL);
 }
 
 /* Is a string (char *) in a list of such? */
@@ -619,6 +694,54 @@ poser_maintained_is_untouched(Oid relid)
 	return true;
 }
 
+/* What names a partition in the arguments of a binding: with "which" as of compared_arguments(). */
+static char *
+partition_argument(Oid relid, int which)
+{
+	if (which == 1)
+		return psprintf("%u", cloned_trigger(relid));
+	return quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(relid)), get_rel_name(relid));
+}
+
+/*
+ * Find the partitions of a table, of all levels, that these arguments of its binding do not name.
+ * Returns false if a partition that they name is not there, or is another one now, or if they
+ * are not those of a partitioned table.
+ */
+static bool
+find_unbound(const List *arguments, Oid bookkeeping, Oid relid, List **unbound)
+{
+	List *present = poser_maintained_arguments(bookkeeping, relid);
+	int which = compared_arguments(arguments, present);
+	List *bound;
+	List *there;
+	ListCell *lc;
+
+	*unbound = NIL;
+	if (which == 0)
+		return false;
+	bound = every_second(arguments, which);
+	there = every_second(present, which);
+	foreach(lc, bound)
+	{
+		if (!has_string(there, lfirst(lc)))
+			return false;
+	}
+	foreach(lc, which == 2 ? newer_partitions(relid, present) : NIL)
+	{
+		if (has_string(bound, lfirst(lc)) && !has_same_pair(arguments, present, lfirst(lc)))
+			return false;
+	}
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		Oid partition = lfirst_oid(lc);
+
+		if (partition != relid && get_rel_name(partition) != NULL && !has_string(bound, partition_argument(partition, which)))
+			*unbound = lappend_oid(*unbound, partition);
+	}
+	return true;
+}
+
 /*
  * The partitions of a table are not those that its binding names.  Can they have rows that were
  * not counted, or lack rows that were?  "arguments" are those of the binding.
@@ -626,29 +749,14 @@ poser_maintained_is_untouched(Oid relid)
 static bool
 arguments_missed(const List *arguments, Oid bookkeeping, Oid relid)
 {
-	List *present = poser_maintained_arguments(bookkeeping, relid);
-	List *tree = find_all_inheritors(relid, NoLock, NULL);
-	int which = compared_arguments(arguments, present);
+	List *unbound;
 	ListCell *lc;
 
-	if (which == 0)
+	if (!find_unbound(arguments, bookkeeping, relid, &unbound))
 		return true;
-	foreach(lc, every_second(arguments, which))
+	foreach(lc, unbound)
 	{
-		if (!has_string(every_second(present, which), lfirst(lc)))
-			return true;
-	}
-	foreach(lc, tree)
-	{
-		Oid partition = lfirst_oid(lc);
-		char *name = get_rel_name(partition);
-		char *what;
-
-		if (partition == relid || name == NULL)
-			continue;
-		what = which == 1 ? psprintf("%u", cloned_trigger(partition))
-						  : quote_qualified_identifier(get_namespace_name_or_temp(get_rel_namespace(partition)), name);
-		if (!has_string(every_second(arguments, which), what) && !poser_maintained_is_untouched(partition))
+		if (!poser_maintained_is_untouched(lfirst_oid(lc)))
 			return true;
 	}
 	return false;
@@ -694,6 +802,47 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
 			return false;
 	}
 	return true;
+}
+
+/*
+ * Returns the partitions of the child of a maintained view whose rows writers must not count: those
+ * that came after the view was maintained.  Such a partition can be dropped or detached again, and
+ * then its binding names the partitions that are there.  With the rows of another one in the counts,
+ * the view would be wrong.
+ *
+ * A partition that the binding names can be gone.  Then nothing is left out, because the counts
+ * must be made anew, or because it was renamed after a restore and may get its name back.
+ *
+ * "relid" is the child or a partition of it.  Tables with rows are returned: itself, or those below
+ * it.  Without a lock on the child the result can be out of date.
+ */
+List *
+poser_maintained_uncounted(const PoserMaintained *maintained, Oid relid)
+{
+	List *identity = list_make1(binding_identity(maintained->bookkeeping, maintained->child));
+	List *arguments;
+	List *unbound;
+	List *below;
+	List *result = NIL;
+	int which;
+	ListCell *lc;
+
+	if (find_binding(maintained->bookkeeping, POSER_BINDING_CHILD, &arguments) != maintained->child)
+		return NIL;
+	which = compared_arguments(arguments, identity);
+	/* usually a partition is bound, and need not be compared with the others */
+	if (which == 0 || (get_rel_relkind(relid) == RELKIND_RELATION && has_string(every_second(arguments, which), partition_argument(relid, which))))
+		return NIL;
+	if (arguments_match(arguments, maintained->bookkeeping, maintained->child) ||
+		!find_unbound(arguments, maintained->bookkeeping, maintained->child, &unbound))
+		return NIL;
+	below = find_all_inheritors(relid, NoLock, NULL);
+	foreach(lc, unbound)
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_RELATION && list_member_oid(below, lfirst_oid(lc)))
+			result = lappend_oid(result, lfirst_oid(lc));
+	}
+	return result;
 }
 
 /* Returns the transaction that wrote the query of a view; invalid if the view is gone. */
@@ -751,19 +900,43 @@ poser_maintained_query_arguments(const PoserMaintained *maintained, Oid child, b
 }
 
 /*
+ * Returns the names of what the query's binding is about and what is newer than the binding, as
+ * a list of strings (char *).
+ *
+ * If columns that are not grouped need the parent's primary key, a parallel restore can make the
+ * query after the binding.  Such a query is left out unless "strict" is true.  A restore makes
+ * other views before all triggers.
+ */
+static List *
+newer_in_query(const PoserMaintained *maintained, const List *present, bool strict)
+{
+	HeapTuple tuple = poser_trigger_of_name(maintained->bookkeeping, POSER_BINDING_QUERY);
+	TransactionId xid = HeapTupleIsValid(tuple) ? trigger_xid(((Form_pg_trigger) GETSTRUCT(tuple))->oid) : InvalidTransactionId;
+	List *result = NIL;
+
+	for (int i = 2; i < list_length(present); i += 2)
+		if (TransactionIdFollows(strtoul(list_nth(present, i - 1), NULL, 10), xid) &&
+			(i > 2 || strict || rule_uses(maintained->query, ConstraintRelationId) == NIL))
+			result = lappend(result, list_nth(present, i));
+	return result;
+}
+
+/*
  * Has a maintained view counted what its query says now?  It has not if the query was replaced, or
  * if a condition uses the child's row as a whole and the columns have changed.  False if the
- * binding is missing.
+ * binding is missing.  "strict": also false if this is not known after a restore.
  */
 bool
-poser_maintained_query_matches(const PoserMaintained *maintained)
+poser_maintained_query_matches(const PoserMaintained *maintained, bool strict)
 {
 	List *arguments;
+	List *present;
 
 	if (find_binding(maintained->bookkeeping, POSER_BINDING_QUERY, &arguments) != maintained->query ||
 		!OidIsValid(maintained->query))
 		return false;
-	return says_what_is_there(arguments, poser_maintained_query_arguments(maintained, maintained->child, list_length(arguments) > 3));
+	present = poser_maintained_query_arguments(maintained, maintained->child, list_length(arguments) > 3);
+	return says_what_is_there(arguments, present, newer_in_query(maintained, present, strict));
 }
 
 /* Was the query replaced since its binding was made?  Then the view is not served, and writers need not count. */
@@ -777,7 +950,7 @@ poser_maintained_query_is_replaced(const PoserMaintained *maintained)
 	if (list_length(arguments) < 3)
 		return true;
 	present = poser_maintained_query_arguments(maintained, maintained->child, false);
-	return compared_arguments(arguments, present) == 1 && strcmp(lsecond(arguments), lsecond(present)) != 0;
+	return !says_what_is_there(list_truncate(arguments, 3), present, newer_in_query(maintained, present, false));
 }
 
 /* Returns the arguments that a binding has, NIL if it is missing. */

@@ -24,8 +24,14 @@ static void
 compile(PoserRowReader *reader)
 {
 	const PoserTableView *view = reader->view;
+	ListCell *lc;
 
 	reader->condition = ExecInitQual(view->condition, NULL);
+	reader->uncounted = NIL;
+	foreach(lc, view->uncounted)
+	{
+		reader->uncounted = lappend(reader->uncounted, ExecInitCheck(lfirst(lc), NULL));
+	}
 	for (int i = 0; i < view->naggregates; i++)
 		reader->filters[i] = ExecInitQual(view->filters[i], NULL);
 	for (int i = 0; i < view->nkeys; i++)
@@ -146,6 +152,20 @@ holds(ExprState *condition, ExprContext *context)
 	return condition == NULL || ExecQual(condition, context);
 }
 
+/* Is a row of the child in a partition that is not counted? */
+static inline bool
+is_uncounted(PoserRowReader *reader)
+{
+	ListCell *lc;
+
+	foreach(lc, reader->uncounted)
+	{
+		if (ExecCheck(lfirst(lc), reader->context))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Read a row of the child.  row->counts says whether it adds something to the view; if so,
  * its key and its amounts are set.  They live until poser_row_reset(), as long as the slot
@@ -163,7 +183,7 @@ poser_row_read(PoserRowReader *reader, TupleTableSlot *slot, PoserRow *row)
 	if (reader->map != NULL)
 		slot = execute_attr_map_slot(reader->map->attrMap, slot, reader->slot);
 	context->ecxt_scantuple = slot;
-	if (read_child_keys(reader, slot, row->keys) && holds(reader->condition, context))
+	if (read_child_keys(reader, slot, row->keys) && !is_uncounted(reader) && holds(reader->condition, context))
 	{
 		poser_amounts_clear(&view->count, amounts);
 		for (int i = 0; i < view->naggregates; i++)

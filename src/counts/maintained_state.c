@@ -412,7 +412,7 @@ look_at_triggers(Looking *looking)
 							  .of = *looking->of,
 							  .form = looking->form};
 	bool partitions_match = poser_maintained_partitions_match(looking->of);
-	bool query_matches = poser_maintained_query_matches(looking->of);
+	bool query_matches = poser_maintained_query_matches(looking->of, false);
 
 	maintain.parents = partition_tree(looking->form->parent);
 	maintain.children = partition_tree(looking->form->child);

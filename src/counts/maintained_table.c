@@ -25,6 +25,7 @@
 #include "access/tupconvert.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "optimizer/optimizer.h"
@@ -32,6 +33,7 @@
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/partcache.h"
 #include "utils/syscache.h"
 
 #include "counts/rows_internal.h"
@@ -115,19 +117,40 @@ plan_condition(Node *condition)
 	return make_ands_implicit(expression_planner((Expr *) copyObject(condition)));
 }
 
-/* Plan the conditions of a view.  The planner runs immutable functions of constants. */
+/* Returns which rows of a table a partition of it has, as a list for ExecInitCheck(), in the current memory context. */
+static List *
+partition_condition(Oid partition, Oid above)
+{
+	Relation rel = table_open(partition, AccessShareLock);
+	Relation whole = table_open(above, AccessShareLock);
+	List *quals = map_partition_varattnos(RelationGetPartitionQual(rel), 1, whole, rel);
+
+	table_close(whole, AccessShareLock);
+	table_close(rel, AccessShareLock);
+	return list_make1(expression_planner(make_ands_explicit(quals)));
+}
+
+/*
+ * Plan the conditions of a view, and those of the partitions that are not counted.  The planner
+ * runs immutable functions of constants.  A partition key can have code of users, too.
+ */
 static void
-plan_conditions(PoserTableView *view, const PoserViewForm *form)
+plan_conditions(PoserTableView *view, const PoserViewForm *form, const List *uncounted)
 {
 	PoserCaller caller;
+	ListCell *lc;
 
-	view->runs_code = form->runs_code;
+	view->runs_code = form->runs_code || uncounted != NIL;
 	if (view->runs_code)
 		poser_become_role(view->owner, POSER_AS_OWNER, &caller);
 	view->condition = plan_condition(form->condition);
 	view->filters = palloc0((form->naggregates + 1) * sizeof(List *));
 	for (int i = 0; i < form->naggregates; i++)
 		view->filters[i] = plan_condition(form->aggregates[i].filter);
+	foreach(lc, uncounted)
+	{
+		view->uncounted = lappend(view->uncounted, partition_condition(lfirst_oid(lc), form->child));
+	}
 	if (view->runs_code)
 		poser_become_caller(&caller);
 }
@@ -158,9 +181,12 @@ describe_view(PoserTableView *view, Relation rel, const PoserMaintained *maintai
 	MemoryContext context = CurrentMemoryContext;
 	MemoryContext scratch = AllocSetContextCreate(context, "poser scratch", ALLOCSET_DEFAULT_SIZES);
 	PoserViewForm *form;
+	List *uncounted = NIL;
 
 	MemoryContextSwitchTo(scratch);
 	form = poser_maintained_read(maintained);
+	if (list_member_oid(tables_above, maintained->child))
+		uncounted = poser_maintained_uncounted(maintained, RelationGetRelid(rel));
 	MemoryContextSwitchTo(context);
 
 	view->relations = *maintained;
@@ -175,7 +201,13 @@ describe_view(PoserTableView *view, Relation rel, const PoserMaintained *maintai
 	memcpy(view->aggregates, form->aggregates, form->naggregates * sizeof(PoserViewAggregate));
 	for (int i = 0; i < form->naggregates; i++)
 		view->aggregates[i].filter = NULL;
-	plan_conditions(view, form);
+	/* if the table itself is a partition that is not counted, no row of it is */
+	if (list_member_oid(uncounted, RelationGetRelid(rel)))
+	{
+		view->is_child = false;
+		uncounted = NIL;
+	}
+	plan_conditions(view, form, uncounted);
 	poser_maintained_count(&view->count, maintained, form);
 	if (view->is_child)
 	{
@@ -231,6 +263,21 @@ lock_view(PoserMaintained *maintained, Oid nspid)
 	return false;
 }
 
+/* Returns the partitioned tables among the partitions of a table, as a list of OIDs. */
+static List *
+partitioned_tables(Oid relid)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (get_rel_relkind(lfirst_oid(lc)) == RELKIND_PARTITIONED_TABLE)
+			result = lappend_oid(result, lfirst_oid(lc));
+	}
+	return result;
+}
+
 /* Describe the maintained views of a table, in a memory context of its own below the current one. */
 static PoserTableViews *
 describe_table(Relation rel, Oid nspid)
@@ -280,6 +327,9 @@ describe_table(Relation rel, Oid nspid)
 		result->relids = list_append_unique_oid(result->relids, maintained->view);
 		result->relids = list_append_unique_oid(result->relids, maintained->parent);
 		result->relids = list_append_unique_oid(result->relids, maintained->child);
+		/* a new partition invalidates only the table that it is a partition of */
+		if (get_rel_relkind(maintained->child) == RELKIND_PARTITIONED_TABLE)
+			result->relids = list_concat(result->relids, partitioned_tables(maintained->child));
 	}
 	MemoryContextSwitchTo(old);
 	MemoryContextDelete(scratch);

@@ -218,20 +218,19 @@ lock_existing(Oid relid, LOCKMODE mode)
  * They are locked before the snapshot is taken, so that it sees all rows of a table that was
  * rewritten.
  */
-void
-poser_count_lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas)
+static void
+lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas)
 {
 	for (int i = 0; i < nrelations; i++)
 		lock_existing(relids[i], AccessShareLock);
 	lock_existing(counts, ShareUpdateExclusiveLock);
-	if (deltas != counts)
-		lock_existing(deltas, AccessShareLock);
+	lock_existing(deltas, AccessShareLock);
 }
 
 /*
  * Correct all counts, and settle all deltas that no other transaction holds.  Returns how many
- * keys had a wrong count.  The caller has called poser_count_lock_compared(), and has described
- * the count after it.
+ * keys had a wrong count.  The caller has locked what is compared, and has
+ * described the count after it.
  *
  * "sql" is the comparison: it has a row for each key that may have to be changed.  Its columns
  * are the keys, the amounts of the child's rows, the amounts that the count has, and as bigint
@@ -316,7 +315,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	PoserCountKey key;
 
 	poser_progress_report(progress, "comparing", 0);
-	poser_count_lock_compared(lengthof(relations), relations, counts, deltas);
+	lock_compared(lengthof(relations), relations, counts, deltas);
 	poser_count_describe(&count, &key, counts, deltas);
 	check_column(parent, parent_key, key.type);
 	check_column(child, child_key, key.type);

@@ -76,8 +76,8 @@ append_key(StringInfo sql, const PoserViewKey *key, const char *value, int i)
  *		    OR (sum(parents) < sum(settled) AND sum(live1) = 0)
  *		    OR sum(deltas) > 0
  */
-char *
-poser_view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
+static char *
+view_comparison(const PoserViewForm *form, Oid bookkeeping, Oid nspid)
 {
 	static const char *const sides[] = {"live", "kept"};
 	int namounts = poser_view_all_amounts(form);
@@ -233,7 +233,7 @@ poser_view_check_sql(const PoserMaintained *maintained, Oid nspid)
 	appendStringInfo(&sql, "\n           CASE WHEN parents > settled THEN 'the settled row is missing' END], ', ')\n"
 						   "       || %s\n  FROM (%s) AS compared\n WHERE %sparents > settled\n ORDER BY ",
 					 quote_literal_cstr(psprintf(": poser_recount(%s) corrects it", view)),
-					 poser_view_comparison(form, maintained->bookkeeping, nspid), where.data);
+					 view_comparison(form, maintained->bookkeeping, nspid), where.data);
 	for (int i = 1; i <= form->nkeys; i++)
 		appendStringInfo(&sql, "%skey%d", i > 1 ? ", " : "", i);
 	AtEOXact_GUC(true, level);
@@ -323,7 +323,7 @@ poser_recount_view(PoserProgress *progress, const PoserMaintained *found, Oid ns
 	poser_become_caller(&caller);
 
 	level = poser_view_begin_text();
-	result = poser_count_rebuild(progress, &count, poser_view_comparison(form, maintained.bookkeeping, nspid), maintained.view);
+	result = poser_count_rebuild(progress, &count, view_comparison(form, maintained.bookkeeping, nspid), maintained.view);
 	AtEOXact_GUC(true, level);
 	return result;
 }

@@ -24,7 +24,8 @@ typedef struct PoserTableView
 	TupleConversionMap *child_map;	/* on a child: from rows of the trigger's table to the child's; NULL if they are the same */
 	List *condition;				/* of ON, for ExecInitQual() */
 	List **filters;					/* of each aggregate */
-	bool runs_code;					/* conditions have code that users have made */
+	List *uncounted;				/* on a child: conditions (List *) of partitions that are not counted, for ExecInitCheck() */
+	bool runs_code;					/* conditions can have code that users have made */
 } PoserTableView;
 
 /* The maintained views of a table. */
@@ -55,6 +56,7 @@ typedef struct PoserRowReader
 	ExprContext *context;
 	ExprState *condition;
 	ExprState **filters;
+	List *uncounted;		 /* states (ExprState *) of the conditions of partitions that are not counted */
 	FmgrInfo *casts;		 /* of the keys; NULL if none needs one */
 	TupleConversionMap *map; /* NULL if rows are the child's */
 	TupleTableSlot *slot;	 /* for a converted row */

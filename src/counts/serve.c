@@ -406,6 +406,16 @@ end_run(void *arg)
 		}
 }
 
+/* Returns the last decision about this in a memory context, or NULL. */
+static PoserRun *
+find_run(MemoryContext context, Oid of)
+{
+	for (PoserRun *run = runs; run != NULL; run = run->next)
+		if (run->context == context && run->key.of == of)
+			return run;
+	return NULL;
+}
+
 /*
  * Returns the decision for the run that the calling function is part of.  If *is_new is true,
  * nothing was decided for the active snapshot, and the caller decides and sets "serves".  "of"
@@ -414,6 +424,10 @@ end_run(void *arg)
  * A run of a plan is known by the memory context of the functions that it calls.  The
  * snapshot is compared, because PL/pgSQL evaluates simple expressions of several statements
  * in one such context.
+ *
+ * In READ COMMITTED a row that another session has changed meanwhile is checked again, by a copy
+ * of the plan.  It reads no rows anew, except the changed one, so the decision must stay.  The
+ * context of the copy's functions is below that of the plan's.
  */
 PoserRun *
 poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
@@ -423,9 +437,7 @@ poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
 	PoserRun *run = fcinfo->flinfo->fn_extra;
 
 	if (run == NULL || run->key.of != of)
-		for (run = runs; run != NULL; run = run->next)
-			if (run->context == context && run->key.of == of)
-				break;
+		run = find_run(context, of);
 	*is_new = (run == NULL || memcmp(&run->key, &key, sizeof(PoserServeKey)) != 0);
 	if (run == NULL)
 	{
@@ -439,11 +451,18 @@ poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
 	}
 	if (*is_new)
 	{
+		PoserRun *plan = find_run(MemoryContextGetParent(context), of);
+
 		run->key = key;
 		run->serves = false; /* if deciding raises an error */
-
-		/* without this, a session that holds all the locks that it needs would not notice changes */
-		AcceptInvalidationMessages();
+		if (plan != NULL && memcmp(&plan->key, &key, sizeof(PoserServeKey)) == 0)
+		{
+			run->serves = plan->serves;
+			*is_new = false;
+		}
+		else
+			/* without this, a session that holds all the locks that it needs would not notice changes */
+			AcceptInvalidationMessages();
 	}
 	fcinfo->flinfo->fn_extra = run;
 	return run;

@@ -281,7 +281,8 @@ look_at_tree(ServeLook *look, Oid root, Oid nspid, const Bitmapset *key)
 		 */
 		if (key == NULL && table->relkind == RELKIND_RELATION)
 			look->files = list_append_unique_oid(look->files, table->file_xid);
-		if (!table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
+		/* whether a partition that is being detached belongs to the table depends on the snapshot */
+		if (poser_view_is_detaching(lfirst_oid(lc)) || !table->is_permanent || table->inherits || table->is_partition != (table->relid != root) ||
 			(!table->is_counted && (key == NULL || table->parent_key == NULL || !bms_is_subset(key, table->parent_key))))
 			result = false;
 	}
@@ -548,7 +549,7 @@ look(ServeLook *look, ServeView *view)
 	look->relids = list_concat(look->relids, look->tables);
 	view->repeats = has_query && (look->inherits || !is_key(look, of->parent, key));
 	return result && !view->repeats && poser_maintained_partitions_match(of) &&
-		   poser_maintained_query_matches(of);
+		   poser_maintained_query_matches(of, false);
 }
 
 /* Copy a list of OIDs or transaction IDs into an array, sorted as OIDs. */

@@ -60,7 +60,7 @@ poser_count_open(CountWriter *writer, const PoserCount *count)
 {
 	/*
 	 * In REPEATABLE READ and SERIALIZABLE all queries of a user use the transaction's
-	 * snapshot.  Only in an action of a foreign key the active one can be newer.
+	 * snapshot.  The active one can be newer, as in poser_recount().
 	 */
 	Snapshot snapshot = IsolationUsesXactSnapshot() ? GetTransactionSnapshot() : GetActiveSnapshot();
 	bool one_table = (count->delta != 0);

@@ -29,8 +29,8 @@
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
-#include "parser/parse_coerce.h"
 #include "optimizer/tlist.h"
+#include "parser/parse_coerce.h"
 #include "parser/parsetree.h"
 #include "rewrite/rewriteHandler.h"
 #include "rewrite/rewriteManip.h"
@@ -42,6 +42,9 @@
 #include "utils/typcache.h"
 
 #include "counts/counts_internal.h"
+
+/* A query for recounting has two columns for each amount and a few more, and 1,664 are possible. */
+#define MAX_AMOUNTS 800
 
 /* A query that is being read. */
 typedef struct ViewReader
@@ -774,7 +777,8 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The query is a set operation.", NULL);
 	if (query->cteList != NIL)
 		refuse(reader, psprintf("The query has a WITH query: \"%s\".", linitial_node(CommonTableExpr, query->cteList)->ctename), NULL);
-	if (query->jointree->quals != NULL)
+	/* WHERE can be the condition of a join without JOIN, which read_join() refuses with a better hint */
+	if (query->jointree->quals != NULL && list_length(query->jointree->fromlist) == 1)
 		refuse(reader, psprintf("The query has WHERE: %s.", expression_text(reader, query->jointree->quals)),
 			   "Put a condition of the counted rows into ON or FILTER, and one of the view's rows into a query over the view.");
 	if (query->groupingSets != NIL)
@@ -793,6 +797,17 @@ check_clauses(ViewReader *reader)
 		refuse(reader, "The query locks rows.", over);
 	if (query->hasTargetSRFs)
 		refuse(reader, "The output has a set-returning function.", over);
+}
+
+/* Returns the number of amounts that the bookkeeping keeps for a form. */
+static int
+count_amounts(const PoserViewForm *form)
+{
+	int amounts = 0;
+
+	for (int i = 0; i < form->naggregates; i++)
+		amounts += form->aggregates[i].kind == POSER_COUNT ? 1 : 2;
+	return amounts;
 }
 
 /* Read the query of a view, see poser_view_read().  Errors name the view "named". */
@@ -840,6 +855,8 @@ read_view(Oid view, Oid named, bool mutable_too)
 	}
 	if (form->naggregates == 0)
 		refuse(&reader, "The output has no count and no sum.", NULL);
+	if (count_amounts(form) > MAX_AMOUNTS)
+		refuse(&reader, "The output has too many counts and sums.", "A view can have 800 counts, and a sum takes the place of two.");
 
 	relation_close(reader.child_rel, AccessShareLock);
 	relation_close(reader.parent_rel, AccessShareLock);

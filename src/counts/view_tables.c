@@ -47,6 +47,22 @@ table_title(Oid relid, Oid root)
 	return psprintf("Partition \"%s\" of table \"%s\"", get_rel_name(relid), get_rel_name(root));
 }
 
+/*
+ * Is a partition of this table being detached?  ALTER TABLE ... DETACH PARTITION ... CONCURRENTLY
+ * commits before it waits for other sessions, and it can be cancelled while it waits.  Until it is
+ * complete, older snapshots have the partition, and newer ones do not.
+ */
+bool
+poser_view_is_detaching(Oid relid)
+{
+	bool result = false;
+	TransactionId xmin;
+
+	if (get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE)
+		list_free(find_inheritance_children_extended(relid, false, NoLock, &result, &xmin));
+	return result;
+}
+
 /* What is wrong with a table or one of its partitions, or NULL. */
 static const char *
 table_problem(Oid root, Oid owner, const char **hint)
@@ -72,6 +88,11 @@ table_problem(Oid root, Oid owner, const char **hint)
 
 		if (get_rel_relkind(relid) == RELKIND_FOREIGN_TABLE)
 			return psprintf("%s is a foreign table.", table_title(relid, root));
+		if (poser_view_is_detaching(relid))
+		{
+			*hint = "ALTER TABLE ... DETACH PARTITION ... FINALIZE completes this.";
+			return psprintf("A partition of table \"%s\" is being detached.", get_rel_name(relid));
+		}
 		/* a table of a permanent view cannot be temporary */
 		if (get_rel_persistence(relid) != RELPERSISTENCE_PERMANENT)
 			return psprintf("%s is unlogged.", table_title(relid, root));

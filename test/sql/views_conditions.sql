@@ -92,6 +92,50 @@ INSERT INTO shop.orders VALUES (8, 2, 'open', 8, NULL);
 RESET ROLE;
 SELECT * FROM small_orders ORDER BY id;
 TABLE differences;
+-- The same for a function of the server: the owner needs the privilege, and the writer does not.
+SET ROLE regress_poser_owner;
+CREATE VIEW even_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE gcd(orders.id, 2) = 2) AS even
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id GROUP BY customer.id;
+SELECT poser_maintain('even_orders');
+RESET ROLE;
+BEGIN;
+REVOKE EXECUTE ON FUNCTION pg_catalog.gcd(integer, integer) FROM PUBLIC;
+SAVEPOINT a;
+INSERT INTO shop.orders VALUES (20, 2, 'open', 8, NULL);
+ROLLBACK TO a;
+GRANT EXECUTE ON FUNCTION pg_catalog.gcd(integer, integer) TO regress_poser_owner;
+SET LOCAL ROLE regress_poser_writer;
+INSERT INTO shop.orders VALUES (20, 2, 'open', 8, NULL);
+SELECT current_user;
+DELETE FROM shop.orders WHERE id = 20;
+ROLLBACK;
+SET ROLE regress_poser_owner;
+SELECT poser_unmaintain('even_orders');
+DROP VIEW even_orders;
+RESET ROLE;
+-- The constraint of a domain is code of the owner, too.
+SET ROLE regress_poser_owner;
+CREATE FUNCTION is_total(total numeric) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+	RAISE WARNING 'is_total(%) runs as %', total, current_user;
+	RETURN total > 0;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION is_total FROM PUBLIC;
+CREATE DOMAIN total AS numeric CHECK (is_total(VALUE));
+CREATE VIEW total_orders AS
+SELECT customer.id, count(orders.id) FILTER (WHERE total::total > 1) AS orders
+  FROM customer LEFT JOIN orders ON orders.customer_id = customer.id AND orders.id > 20 GROUP BY customer.id;
+SELECT poser_maintain('total_orders');
+SET ROLE regress_poser_writer;
+INSERT INTO shop.orders VALUES (21, 2, 'open', 8, NULL);
+INSERT INTO shop.orders VALUES (22, 2, 'open', -8, NULL);
+DELETE FROM shop.orders WHERE id = 21;
+SET ROLE regress_poser_owner;
+SELECT poser_unmaintain('total_orders');
+DROP VIEW total_orders;
+RESET ROLE;
 -- The planner puts the function's body into the condition.  If it is replaced, the next write
 -- uses the new one; a recount makes the old counts right.
 CREATE OR REPLACE FUNCTION shop.is_small(total numeric) RETURNS boolean LANGUAGE sql IMMUTABLE RETURN total < 8;

@@ -89,6 +89,8 @@ SELECT refusal('SELECT c, count(o.id) AS n FROM customer c LEFT JOIN orders o ON
 SELECT refusal('SELECT c.id, ''x'' AS kind, count(o.id) AS n FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n, (SELECT count(*) FROM orders) AS all_orders FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, c.name FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
+SELECT refusal(format('SELECT c.id, count(o.id), %s FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id',
+	string_agg(format('sum(o.id) FILTER (WHERE o.id > %s) AS sum_%s', i, i), ', '))) FROM generate_series(1, 400) i;
 SELECT refusal('SELECT c.id, count(o.id) AS n, rank() OVER (ORDER BY count(o.id)) AS place FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n, generate_series(1, 2) AS i FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 
@@ -119,6 +121,7 @@ SELECT refusal('SELECT c.id FROM customer c LEFT JOIN orders o ON o.customer_id 
 -- FROM.
 SELECT refusal('SELECT c.id, count(c.name) AS n FROM customer c GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c, orders o GROUP BY c.id');
+SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c, orders o WHERE o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c FULL JOIN orders o ON o.customer_id = c.id GROUP BY c.id');
 SELECT refusal('SELECT c.id, count(o.id) AS n FROM customer c CROSS JOIN orders o GROUP BY c.id');
@@ -195,6 +198,8 @@ SELECT refusal_of('parent', 'child');
 ALTER TABLE parent DROP CONSTRAINT parent_pkey, ADD PRIMARY KEY (id, name);
 ALTER TABLE child ADD FOREIGN KEY (id, name) REFERENCES parent;
 SELECT refusal_of('parent', 'child');
+SELECT refusal('SELECT p.id, count(c.n) AS n FROM parent p LEFT JOIN child c USING (id, name) GROUP BY p.id');
+SELECT refusal('SELECT p.name, count(c.n) AS n FROM parent p LEFT JOIN child c USING (id, name) GROUP BY p.name');
 ALTER TABLE child DROP CONSTRAINT child_id_name_fkey;
 ALTER TABLE parent DROP CONSTRAINT parent_pkey, ADD PRIMARY KEY (id);
 ALTER TABLE child ADD FOREIGN KEY (id) REFERENCES parent;

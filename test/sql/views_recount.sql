@@ -146,8 +146,11 @@ SELECT n.id, count(c.id) AS "children %", sum(c.size) AS size
 INSERT INTO place SELECT country, md5(n::text)::uuid FROM generate_series(1, 2) n, unnest('{de,fr}'::text[]) country;
 INSERT INTO parcel SELECT n, md5((n % 2 + 1)::text)::uuid, CASE WHEN n % 3 = 0 THEN 'de' ELSE 'fr' END, n, n % 5 = 0
   FROM generate_series(1, 150) n;
+-- a row with a null in a column of its foreign key has no parent
+INSERT INTO parcel VALUES (151, md5('1')::uuid, NULL, 1, false), (152, NULL, 'de', 1, false);
 INSERT INTO node SELECT n, nullif(n / 2, 0), 1::bigint << 62 FROM generate_series(1, 20) n;
 SELECT poser_maintain('place_parcels'), poser_maintain('"Nodes below"');
+SELECT * FROM poser_check('place_parcels');
 CALL compare('place_parcels');
 CALL compare('"Nodes below"');
 CALL uncounted('parcel_2', 'UPDATE parcel_2 SET country = ''fr'', lost = id % 7 = 0');

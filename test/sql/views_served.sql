@@ -139,6 +139,17 @@ ALTER TABLE customer DROP CONSTRAINT customer_key CASCADE;
 TABLE seen;
 ROLLBACK;
 TABLE seen;
+-- a key that is checked at the end of a transaction: rows of the parent can have the same key before
+SET client_min_messages = warning;
+ALTER TABLE customer DROP CONSTRAINT customer_key CASCADE, ADD CONSTRAINT customer_key PRIMARY KEY (id) DEFERRABLE INITIALLY DEFERRED;
+RESET client_min_messages;
+TABLE seen;
+BEGIN;
+INSERT INTO customer VALUES (1);
+ROLLBACK;
+ALTER TABLE customer DROP CONSTRAINT customer_key, ADD CONSTRAINT customer_key PRIMARY KEY (id);
+ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customer;
+TABLE seen;
 BEGIN;
 CREATE TABLE more () INHERITS (customer_orders_maintained);
 TABLE seen;
@@ -166,6 +177,19 @@ SET session_replication_role = replica;
 TABLE seen;
 RESET session_replication_role;
 TABLE seen;
+-- PL/pgSQL keeps the state of an expression for the transaction, and the snapshots differ
+BEGIN;
+DO $$
+BEGIN
+	FOR i IN 1 .. 2 LOOP
+		RAISE NOTICE 'served %', poser_serves('children_query'::regclass);
+		PERFORM set_config('session_replication_role', 'replica', true);
+		INSERT INTO child VALUES (1000 + i, 5);
+		PERFORM set_config('session_replication_role', 'origin', true);
+	END LOOP;
+END
+$$;
+ROLLBACK;
 -- in the transaction that makes it
 BEGIN;
 SELECT poser_unmaintain('children');

@@ -11,7 +11,8 @@ use lib $FindBin::RealBin;
 use PoserTest;
 use Test::More;
 
-my $node = new_node('update');
+# An update waits for no lock while it holds another one, not even for autovacuum's.
+my $node = new_node('update', conf => 'autovacuum = off');
 $node->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 
 # All that the catalogs know of the extension, one fact a line, without OIDs, and without

@@ -226,6 +226,17 @@ SQL
 $node->safe_psql('postgres', 'CREATE DATABASE copied OWNER owner TEMPLATE source_of_owner');
 views_exact($node, 'copied', 'a copy of the database');
 views_go_on($node, 'copied', 'a copy of the database', role => 'owner');
+# The owner can put a function of the server that runs SQL into the query.  If a writer evaluates
+# it here, then not with the writer's rights.
+$node->safe_psql('copied', <<'SQL');
+SET ROLE owner;
+CREATE FUNCTION public.tell() RETURNS integer LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RAISE WARNING ''the query runs as %'', current_user; RETURN 0; END';
+CREATE OR REPLACE VIEW open_orders_query WITH (security_invoker) AS
+SELECT c.name, c.id, count(o.id) FILTER (WHERE ts_rewrite('a', 'SELECT ''a''::tsquery, ''b''::tsquery FROM public.tell()') IS NOT NULL) AS n, sum(o.total) AS total
+FROM customer c LEFT JOIN orders o ON c.id = o.customer_id AND o.status = 'open' GROUP BY c.id, c.name;
+SQL
+my (undef, undef, $evaluated) = $node->psql('copied', q{INSERT INTO orders (id, customer_id, status, total) SELECT 7000, min(id), 'open', 1 FROM customer});
+unlike($evaluated, qr/runs as (?!owner)/, 'a copy of the database: no condition runs with the rights of a writer');
 
 # A part of the tables.  What is missing is said, and reads are right.
 my $difference = <<'SQL';
@@ -301,6 +312,92 @@ views_exact($node, 'target', 'renamed columns, restored');
 $node->safe_psql('target', q{INSERT INTO customer (number) VALUES (8000); INSERT INTO orders (id, buyer, state, total) SELECT 8000 + n, 8000, 'open', n FROM generate_series(1, 5) n;
 	UPDATE orders SET state = 'closed' WHERE id = 8001; UPDATE customer SET number = 8001 WHERE number = 8000});
 views_exact($node, 'target', 'renamed columns, restored and written');
+
+# What is changed after a restore, under names that are in the bindings: a partition that was
+# detached and attached again, or made anew, and another query.
+new_database('target', 'postgres');
+restored('target', 'postgres', 'changes after a restore', "$directory/source_of_postgres.plain", \@psql);
+$node->safe_psql('target', <<'SQL');
+ALTER TABLE lot DETACH PARTITION lot_0;
+DELETE FROM lot_0 WHERE id % 3 = 0;
+UPDATE lot_0 SET quantity = quantity + 1;
+ALTER TABLE lot ATTACH PARTITION lot_0 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+DROP TABLE line_s;
+CREATE TABLE line_s PARTITION OF "Odd %s ""x"."Line ""%" FOR VALUES IN ('s');
+CREATE OR REPLACE VIEW order_tree_query AS SELECT o.id, count(part.status) AS parts FROM orders o LEFT JOIN orders part ON part.up = o.id GROUP BY o.id;
+CREATE VIEW open_orders_before AS TABLE open_orders_query;
+CREATE OR REPLACE VIEW open_orders_query AS SELECT name, id, 1::bigint AS n, 2::numeric AS total FROM customer;
+SQL
+is($node->safe_psql('target', 'SELECT view FROM poser_views WHERE served'), 'customer_orders', 'changes after a restore: views read live');
+is( $node->safe_psql('target', q{SELECT view, regexp_replace(problem, ';.*', '') FROM poser_views WHERE problem IS NOT NULL ORDER BY view::text COLLATE "C"}), <<'EOF' =~ s/\n$//r,
+"Odd %s ""x"."Sums ""%"|its tables have other partitions than those that were counted: poser_maintain('"Odd %s ""x"."Sums ""%"') mends it
+depot_lots|its tables have other partitions than those that were counted: poser_maintain('public.depot_lots') mends it
+open_orders|its query has changed: FROM has no LEFT JOIN: poser_unmaintain('public.open_orders') gives the view this query
+order_tree|view public.order_tree_query has another query than the one that was counted: poser_maintain('public.order_tree') mends it
+EOF
+	'changes after a restore: poser_views says it');
+$node->safe_psql('target', <<'SQL');
+INSERT INTO orders (id, customer_id, up, status, total) VALUES (7000, 1, 1, NULL, 7), (7001, 1, 1, 'open', 8);
+INSERT INTO lot VALUES (7000, 'n', 100, 1), (7001, 'n', 100, 2);
+INSERT INTO "Odd %s ""x"."Line ""%" SELECT 7000 + row_number() OVER (), "Key 1", k2, 's', 5 FROM "Odd %s ""x"."Bill ""%";
+CREATE OR REPLACE VIEW open_orders_query AS
+SELECT c.name, c.id, count(o.id) AS n, sum(o.total) AS total
+FROM customer c LEFT JOIN orders o ON c.id = o.customer_id AND o.status = 'open' GROUP BY c.id, c.name;
+SQL
+foreach ([ 'depot_lots', 'depot_lots_query' ], [ '"Odd %s ""x"."Sums ""%"', '"Odd %s ""x"."Sums ""%_query"' ], [ 'open_orders', 'open_orders_query' ])
+{
+	is($node->safe_psql('target', "TABLE $_->[0] EXCEPT ALL TABLE $_->[1]"), '', "changes after a restore: $_->[0] is right");
+}
+$node->safe_psql('target', MAINTAIN_VIEWS);
+views_exact($node, 'target', 'changes after a restore, maintained again');
+views_go_on($node, 'target', 'changes after a restore, maintained again');
+
+# The rows of one table are left out.  Nothing in the dump says so.
+new_database('target', 'postgres');
+restored('target', 'postgres', 'without the rows of a table', dumped('source_of_postgres', 'postgres', 'without rows', '--exclude-table-data=lot_1'), \@psql);
+like($node->safe_psql('target', 'SELECT * FROM poser_check()'), qr/^public\.depot_lots .*poser_recount\('public\.depot_lots'\) corrects it$/m,
+	'without the rows of a table: poser_check() says it');
+cmp_ok($node->safe_psql('target', 'SELECT poser_recount()'), '>', 0, 'without the rows of a table: poser_recount() corrects the counts');
+views_exact($node, 'target', 'without the rows of a table, recounted');
+views_go_on($node, 'target', 'without the rows of a table, recounted');
+
+# A query with columns that are not grouped depends on the primary key.  So a restore makes it
+# late, in parallel possibly after the bindings.
+create_database($node, 'late');
+$node->safe_psql('late', <<'SQL');
+CREATE TABLE customer (id int PRIMARY KEY, name text);
+CREATE TABLE orders (id int PRIMARY KEY, customer_id int REFERENCES customer, total int, more int);
+CREATE VIEW customer_orders AS SELECT c.*, count(o.id) AS n FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id;
+CREATE VIEW filled AS SELECT c.id, count(o.id) FILTER (WHERE o IS NOT NULL) AS n FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id;
+SELECT poser_maintain('customer_orders'), poser_maintain('filled');
+INSERT INTO customer VALUES (1, 'one'), (2, 'two');
+INSERT INTO orders VALUES (1, 1, 5, 6), (2, 1, NULL, 7);
+SQL
+new_database('target', 'postgres');
+restored('target', 'postgres', 'a late query', dumped('late', 'postgres', 'late', '-Fd'), \@pg_restore, '--section=pre-data', '--section=data');
+my $late = "$directory/late.late";
+IPC::Run::run([ 'pg_restore', '-l', '--section=post-data', $late ], '>', \my $list_of_late) or die;
+my ($late_query) = $list_of_late =~ /^(\d.* RULE .* customer_orders_query _RETURN .*\n)/m or die $list_of_late;
+append_to_file("$directory/list of late", $list_of_late =~ s/\Q$late_query\E//r . $late_query);
+restored('target', 'postgres', 'a late query', $late, \@pg_restore, '-L', "$directory/list of late");
+is($node->safe_psql('target', 'SELECT view, served, problem FROM poser_views ORDER BY view::text'), "customer_orders|t|\nfilled|t|",
+	'a late query: the view reads its counts');
+is($node->safe_psql('target', 'TABLE customer_orders'), "1|one|2\n2|two|0", 'a late query: the rows');
+$node->safe_psql('target', <<'SQL');
+CREATE OR REPLACE VIEW customer_orders_query AS
+SELECT c.*, count(o.total) AS n FROM customer c LEFT JOIN orders o ON o.customer_id = c.id GROUP BY c.id;
+SELECT poser_maintain('customer_orders');
+SQL
+is($node->safe_psql('target', 'TABLE customer_orders; SELECT * FROM poser_check()'), "1|one|1\n2|two|0", 'a late query: a later one is the definition');
+
+# A condition uses whole rows, and a column is another one with the same name.
+$node->safe_psql('target', 'ALTER TABLE orders DROP COLUMN more; ALTER TABLE orders ADD COLUMN more int');
+is($node->safe_psql('target', 'TABLE filled'), "1|0\n2|0", 'another column after a restore: the view reads live');
+is( $node->safe_psql('target', 'SELECT view, problem FROM poser_views WHERE NOT served'),
+	q{filled|a condition uses whole rows, and the columns of these have changed: poser_maintain('public.filled') mends it},
+	'another column after a restore: poser_views says it');
+$node->safe_psql('target', q{SELECT poser_maintain('filled')});
+is($node->safe_psql('target', 'TABLE filled; SELECT * FROM poser_check()'), "1|0\n2|0", 'another column after a restore: maintained again');
 
 #
 # Loads that bypass ordinary triggers
