@@ -674,11 +674,11 @@ poser_count_delete_row(CountTable *table)
 	TM_Result result = try_delete(table, false);
 
 	/*
-	 * Newer versions of a row inherit its locks, so a lock of this transaction itself can
-	 * be the reason for TM_BeingModified.  lock_row() takes the lock that a delete needs,
-	 * or fails.  With this lock the delete has nothing to wait for.
+	 * A lock of this transaction itself can be the reason for TM_BeingModified; newer versions
+	 * of a row inherit its locks.  lock_row() takes the lock that a delete needs, or fails.
+	 * With this lock the delete has nothing to wait for.
 	 */
-	if (result == TM_BeingModified && own && lock_row(table, LockTupleExclusive))
+	if (result == TM_BeingModified && (own || !is_held(table)) && lock_row(table, LockTupleExclusive))
 		result = try_delete(table, true);
 	if (result != TM_Ok)
 		return false;
