@@ -698,6 +698,9 @@ sub alter
 	my $grant = "GRANT SELECT ON $its_query TO writer, guest;\n";
 	my $level = level();
 
+	# the history of a tracked table does not have what happens to a detached partition
+	my $delete = $is_tracked || !$child->{partitioned} ? 'SELECT' : "DELETE FROM $child->{partitions}[1] WHERE id % 5 = 0";
+
 	my ($what, $locks, $script) = @{ one_of(
 			[ 'truncates a child', '1, 2', "BEGIN;\nTRUNCATE $name;\n$check$few$end;\n$check" ],
 			[ 'truncates a partition', '1, 2', "BEGIN;\nTRUNCATE @{[ $child->{tree} ? $name : $partition ]};\n$check$few$end;\n$check" ],
@@ -753,7 +756,7 @@ SQL
 				$child->{partitioned} eq 'list' ? ([ 'detaches a partition', '1, 2', <<"SQL" ]) x 2 : ())) };
 BEGIN;
 ALTER TABLE $name DETACH PARTITION $child->{partitions}[1];
-${check}DELETE FROM $child->{partitions}[1] WHERE id % 5 = 0;
+${check}$delete;
 ALTER TABLE $name ATTACH PARTITION $child->{partitions}[1] FOR VALUES IN ('r1', 's1');
 $check$few@{[ $each->('poser_maintain') ]}$check$end;
 $check
