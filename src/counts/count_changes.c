@@ -69,12 +69,23 @@ poser_count_begin_changes(CountChanges *changes, const PoserCount *count, PoserC
 	changes->home = CurrentMemoryContext;
 }
 
+/*
+ * Make the hash table.  Its changes have a context of a kind that adds little to each piece of
+ * memory.  So more keys fit into the limit.
+ */
+static void
+make_hash(CountChanges *changes)
+{
+	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+	changes->made = GenerationContextCreate(changes->context, "poser changes of keys", ALLOCSET_DEFAULT_SIZES);
+}
+
 /* Empty the hash table. */
 static void
 clear_hash(CountChanges *changes)
 {
 	MemoryContextReset(changes->context);
-	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+	make_hash(changes);
 }
 
 /* Returns the amounts of a change that make_change() has made. */
@@ -123,12 +134,13 @@ make_change(const PoserCount *count, const Datum *keys)
 static void
 add_to_hash(CountChanges *changes, const Datum *keys, const PoserAmount *amounts, int sign)
 {
-	MemoryContext old = MemoryContextSwitchTo(changes->context);
+	MemoryContext old = MemoryContextSwitchTo(changes->made);
 	bool found;
 	Change *change = changes_insert(changes->hash, keys, &found);
 
 	if (!found)
 		change->keys = make_change(changes->count, keys);
+	MemoryContextSwitchTo(changes->context);
 	poser_amounts_add(changes->count, amounts_of(changes->count, change->keys), amounts, sign);
 	MemoryContextSwitchTo(old);
 }
@@ -202,7 +214,7 @@ static void
 begin_hash(CountChanges *changes)
 {
 	changes->context = AllocSetContextCreate(changes->home, "poser changes", ALLOCSET_DEFAULT_SIZES);
-	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
+	make_hash(changes);
 	changes->limit = get_hash_memory_limit();
 	add_to_hash(changes, changes->first, amounts_of(changes->count, changes->first), 1);
 }
@@ -240,7 +252,7 @@ poser_count_add_change(CountChanges *changes, const Datum *keys, const PoserAmou
 	}
 
 	add_to_hash(changes, keys, amounts, sign);
-	if (MemoryContextMemAllocated(changes->context, false) > changes->limit)
+	if (MemoryContextMemAllocated(changes->context, true) > changes->limit)
 		move_to_sort(changes);
 }
 

@@ -193,7 +193,8 @@ typedef struct CountChanges
 	void *lock_arg;
 	MemoryContext home;		   /* the caller's when it began */
 	Datum *first;			   /* the first key and its change; used until there is a hash table */
-	MemoryContext context;	   /* of the hash table, its keys and its amounts */
+	MemoryContext context;	   /* of the hash table and of numerics in its amounts */
+	MemoryContext made;		   /* of its keys and amounts */
 	struct changes_hash *hash; /* NULL until there is a second key */
 	Size limit;				   /* of the context's memory */
 	Tuplesortstate *sort;	   /* rows of (hash, keys, amounts); NULL until it is needed */
