@@ -172,6 +172,8 @@ open_table(PoserArrivalTable *table)
 		return false;
 	}
 	table->versions = versions;
+	if (versioned->own)
+		poser_arrival_find_bound(&table->bound, versions, versions, versioned->nspid);
 	table->rel = table_open(versioned->relid, NoLock);
 	poser_lookup_open(&table->by_id, table->versions, indexid, 1);
 	table->has_key = !versioned->own || (versioned->nkeys > 0 && OidIsValid(versioned->versions_index));
@@ -432,7 +434,6 @@ set_aside(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
 static void
 look_for_recorded(PoserArrival *arrival)
 {
-	const PoserVersioned *versioned = arrival->versioned;
 	Relation versions = arrival->own->versions;
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
@@ -444,7 +445,7 @@ look_for_recorded(PoserArrival *arrival)
 		CHECK_FOR_INTERRUPTS();
 		nread++;
 		found = !poser_arrival_is_of_statement(arrival, slot) &&
-				poser_arrival_is_recorded(arrival, poser_version_transaction_id(versioned, slot));
+				poser_arrival_is_recorded_version(arrival, arrival->own, slot);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -466,8 +467,7 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 	if (poser_version_lookup_next(&table->by_key) &&
 		poser_version_operation(&table->versioned, version) == POSER_INSERT &&
 		!poser_arrival_is_of_statement(arrival, version) &&
-		poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)) &&
-		is_live(table, version))
+		poser_arrival_is_recorded_version(arrival, table, version) && is_live(table, version))
 	{
 		tid = version->tts_tid;
 		if (!poser_version_lookup_next(&table->by_key))
@@ -511,7 +511,7 @@ find_recorded(PoserArrival *arrival, PoserArrivalTable *table, int64 change_id)
 		TupleTableSlot *version = table->by_id.slot;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)))
+		if (!poser_arrival_is_recorded_version(arrival, table, version))
 			continue;
 		table->clean_end = poser_version_change_id(&table->versioned, version);
 		break;
@@ -547,7 +547,7 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 		/* the unique index raises the error for an id that the statement brings twice */
 		if (!poser_arrival_is_of_statement(arrival, version))
 		{
-			bool recorded = poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version));
+			bool recorded = poser_arrival_is_recorded_version(arrival, table, version);
 
 			/* what has arrived may be wrong, but it was so elsewhere */
 			if (arrival->own == NULL && !recorded)
