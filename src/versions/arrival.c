@@ -29,12 +29,13 @@
  * ids or looks at versions.  One of the two waits for the other, and sees what it has
  * written.  All look-ups here see rows as they are now, not as of a snapshot.
  *
- * A version was recorded here if its transaction was, see arrival_ids.c.  While a statement
- * is running this is not true for the versions that it has brought.  Their command ID tells
- * them from the others.  A version that arrives can also name a transaction that has
- * recorded other changes here.  Then the version counts as recorded, because a user may have
- * taken it out of the table and put it back.  If a restore has brought it, the restore fails
- * when the transaction arrives.
+ * A version was recorded here if its transaction was, see arrival_ids.c, unless it was in its
+ * table before the table had triggers, see arrival_bound.c.  While a statement is running
+ * this is not true for the versions that it has brought.  Their command ID tells them from
+ * the others.  A version that arrives can also name a transaction that has recorded other
+ * changes here.  Then the version counts as recorded, because a user may have taken it out of
+ * the table and put it back.  If a restore has brought it, the restore fails when the
+ * transaction arrives.
  */
 #include "postgres.h"
 

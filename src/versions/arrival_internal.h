@@ -39,8 +39,8 @@ typedef struct PoserArrivalBound
 typedef struct PoserArrivalTable
 {
 	PoserVersioned versioned;
-	Relation rel;		/* the table with the rows */
-	Relation versions;	/* its table of versions */
+	Relation rel;	   /* the table with the rows */
+	Relation versions; /* its table of versions */
 	PoserArrivalBound bound;
 	bool has_key;		/* can versions be looked up by the key?  Otherwise by_key is not open */
 	PoserLookup by_key; /* versions, newest first */
