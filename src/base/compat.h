@@ -29,6 +29,12 @@
 #include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
+/* Later minor releases have a member for each event.  The Makefile looks which one this is. */
+#ifdef POSER_ONE_TCS_PRIVATE
+#define tcs_insert_private tcs_private
+#define tcs_delete_private tcs_private
+#endif
+
 #if PG_VERSION_NUM < 190000
 
 /* In 19 this must be called when a tuple descriptor that is made by hand is complete. */

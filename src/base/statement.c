@@ -131,16 +131,21 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 /*
  * Is there an entry of the trigger's function in the list already with which this statement has its
  * AFTER trigger and its transition tables in common?
+ *
+ * An entry whose AFTER trigger is disabled stays until the transaction ends, and its pointer can be
+ * that of a later query.  So the table and the event are compared, too.
  */
 bool
 poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
 {
-	const void *transitions = find_transitions(trigdata->tg_relation, event_type(trigdata->tg_event));
+	int16 event = event_type(trigdata->tg_event);
+	const void *transitions = find_transitions(trigdata->tg_relation, event);
 
 	if (transitions == NULL)
 		return false;
 	for (; list != NULL; list = list->outer)
-		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions)
+		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions &&
+			list->relid == RelationGetRelid(trigdata->tg_relation) && list->event == event)
 			return true;
 	return false;
 }

@@ -278,9 +278,14 @@ poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, con
 						   .keys = palloc(form->nkeys * sizeof(PoserCountKey)),
 						   .delta = form->nkeys + 1,
 						   .amount = form->nkeys + 2,
-						   .numeric = numeric};
+						   .numeric = numeric,
+						   .parent = maintained->parent,
+						   .parent_keys = palloc(form->nkeys * sizeof(AttrNumber))};
 	for (int i = 0; i < form->nkeys; i++)
+	{
 		describe_key(&count->keys[i], form->keys[i].type, form->keys[i].collation);
+		count->parent_keys[i] = form->keys[i].parent;
+	}
 
 	/* the amounts of each aggregate: its value and, for a sum, its rows or its tally */
 	for (int i = 0; i < form->naggregates; i++)

@@ -19,6 +19,7 @@
 #include "postgres.h"
 
 #include "access/genam.h"
+#include "access/htup_details.h"
 #include "access/tableam.h"
 #include "access/transam.h"
 #include "access/xact.h"
@@ -583,17 +584,23 @@ lock_row(CountTable *table, LockTupleMode mode)
 }
 
 /*
- * Does another transaction that has not ended hold the row that was found?  This is only a hint:
- * another transaction can replace or lock the row at any time, and xmax can be the ID of several
- * transactions.  To try the lock and fail takes much longer.
+ * Does another transaction that has not ended hold the row that was found?  This is only a hint,
+ * because to try the lock and fail takes much longer: another transaction can replace or lock
+ * the row at any time.  FOR KEY SHARE does not hold a row, as its key stays.  If several
+ * transactions have locked the row, xmax is not the ID of a transaction, and the lock is tried.
  */
 static bool
 is_held(CountTable *table)
 {
-	bool isnull;
-	Datum xmax = slot_getsysattr(table->found, MaxTransactionIdAttributeNumber, &isnull);
-	TransactionId xid = DatumGetTransactionId(xmax);
+	bool is_copy;
+	HeapTuple tuple = ExecFetchSlotHeapTuple(table->found, false, &is_copy);
+	uint16 infomask = tuple->t_data->t_infomask;
+	TransactionId xid = HeapTupleHeaderGetRawXmax(tuple->t_data);
 
+	if (is_copy)
+		heap_freetuple(tuple);
+	if ((infomask & (HEAP_XMAX_INVALID | HEAP_XMAX_IS_MULTI)) != 0 || HEAP_XMAX_IS_KEYSHR_LOCKED(infomask))
+		return false;
 	return TransactionIdIsNormal(xid) && !TransactionIdIsCurrentTransactionId(xid) && TransactionIdIsInProgress(xid);
 }
 
@@ -674,11 +681,11 @@ poser_count_delete_row(CountTable *table)
 	TM_Result result = try_delete(table, false);
 
 	/*
-	 * Newer versions of a row inherit its locks, so a lock of this transaction itself can
-	 * be the reason for TM_BeingModified.  lock_row() takes the lock that a delete needs,
-	 * or fails.  With this lock the delete has nothing to wait for.
+	 * A lock of this transaction itself can be the reason for TM_BeingModified; newer versions
+	 * of a row inherit its locks.  lock_row() takes the lock that a delete needs, or fails.
+	 * With this lock the delete has nothing to wait for.
 	 */
-	if (result == TM_BeingModified && own && lock_row(table, LockTupleExclusive))
+	if (result == TM_BeingModified && (own || !is_held(table)) && lock_row(table, LockTupleExclusive))
 		result = try_delete(table, true);
 	if (result != TM_Ok)
 		return false;

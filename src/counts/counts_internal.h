@@ -79,7 +79,18 @@ typedef struct PoserCount
 	int namounts;
 	int nnumeric;		 /* how many of the amounts are numeric */
 	const bool *numeric; /* for each amount: whether it is numeric; otherwise it is a bigint */
+	Oid parent;			 /* the table of parents; InvalidOid if it is not known */
+	AttrNumber *parent_keys;
 } PoserCount;
+
+/* Looks up parents by their key; see count_parent.c. */
+typedef struct PoserParents
+{
+	Relation rel; /* to be closed with the look-up; or NULL */
+	PoserLookup lookup;
+	bool usable; /* the key has an index, and the table could be locked */
+	int positions[INDEX_MAX_KEYS];
+} PoserParents;
 
 /*
  * A numeric amount: integer * 10^(18 * place) + numeric.  Most changes are integers, and
@@ -164,6 +175,8 @@ typedef struct CountWriter
 	PoserAmount *sum;	   /* working space: the new amounts of a row */
 	PoserAmount *taken;	   /* working space: the sum of the deltas that were taken */
 	MemoryContext context; /* of numerics in them, and in the row to be written */
+	MemoryContext home;	   /* the caller's when the writer was opened */
+	PoserParents *parents; /* NULL until they are needed */
 } CountWriter;
 
 /*
@@ -295,6 +308,12 @@ extern void poser_count_replace_row(CountTable *table, uint32 hash, const PoserA
 extern bool poser_count_update_row(CountTable *table, uint32 hash, const PoserAmount *amounts);
 extern bool poser_count_delete_row(CountTable *table);
 
+/* count_parent.c */
+extern void poser_parents_open(PoserParents *parents, Relation rel, int nkeys, const AttrNumber *columns);
+extern void poser_parents_open_for(PoserParents *parents, const PoserCount *count);
+extern bool poser_parents_have(PoserParents *parents, const Datum *keys);
+extern void poser_parents_close(PoserParents *parents);
+
 /* settle.c */
 extern void poser_count_open(CountWriter *writer, const PoserCount *count);
 extern void poser_count_close(CountWriter *writer);
@@ -303,8 +322,10 @@ extern const PoserAmount *poser_count_take_deltas(CountWriter *writer, const Dat
 extern void poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change);
 extern bool poser_count_make_settled_row(CountWriter *writer, const Datum *keys, uint32 hash,
 										 const PoserAmount *amounts);
+extern void poser_count_mark_missing(CountWriter *writer, const Datum *keys, uint32 hash);
 extern void poser_count_begin(CountWriter *writer, const Datum *keys);
 extern void poser_count_end(CountWriter *writer, const Datum *keys);
+extern void poser_count_end_unused(CountWriter *writer, const Datum *keys);
 extern void poser_count_reset_all(CountWriter *writer);
 extern void poser_count_end_all(CountWriter *writer);
 

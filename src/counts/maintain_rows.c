@@ -286,56 +286,6 @@ count_truncate(Call *call)
  * Parents
  */
 
-/* Looks up rows of the trigger's table by the key of a view. */
-typedef struct ParentLookup
-{
-	PoserLookup lookup;
-	bool usable; /* the key has an index */
-	int positions[INDEX_MAX_KEYS];
-} ParentLookup;
-
-/* Open a look-up.  Without an index on the key no parent is found. */
-static void
-open_lookup(ParentLookup *parents, Call *call)
-{
-	Relation rel = call->trigdata->tg_relation;
-	const PoserTableView *view = call->view;
-	bool immediate;
-	Oid indexid = poser_unique_index(rel, view->nkeys, view->parent_keys, &immediate);
-	Relation index;
-
-	parents->usable = OidIsValid(indexid);
-	if (!parents->usable)
-		return;
-	poser_lookup_open(&parents->lookup, rel, indexid, view->nkeys);
-	index = parents->lookup.index;
-	for (int i = 0; i < view->nkeys; i++)
-		for (int j = 0; j < view->nkeys; j++)
-			if (index->rd_index->indkey.values[i] == view->parent_keys[j])
-				parents->positions[i] = j;
-}
-
-/* Is there a parent with this key now? */
-static bool
-parent_exists(ParentLookup *parents, const Datum *keys)
-{
-	Datum values[INDEX_MAX_KEYS];
-
-	if (!parents->usable)
-		return false;
-	for (int i = 0; i < parents->lookup.nkeys; i++)
-		values[i] = keys[parents->positions[i]];
-	poser_lookup_begin(&parents->lookup, BTEqualStrategyNumber, values, NULL);
-	return poser_lookup_next(&parents->lookup, ForwardScanDirection);
-}
-
-static void
-close_lookup(ParentLookup *parents)
-{
-	if (parents->usable)
-		poser_lookup_close(&parents->lookup);
-}
-
 /* The rows of parents that a statement has written, or one row. */
 typedef struct ParentRows
 {
@@ -444,7 +394,7 @@ close_parents(ParentRows *rows)
 static void
 count_parents(Call *call)
 {
-	ParentLookup parents = {0};
+	PoserParents parents = {0};
 	ParentRows rows;
 	CountWriter writer;
 	const PoserCount *count = NULL;
@@ -467,7 +417,7 @@ count_parents(Call *call)
 		{
 			count = writer.count;
 			poser_count_close(&writer);
-			open_lookup(&parents, call);
+			poser_parents_open(&parents, call->trigdata->tg_relation, call->view->nkeys, call->view->parent_keys);
 			opened = false;
 		}
 		rewind_parents(&rows);
@@ -475,7 +425,7 @@ count_parents(Call *call)
 
 	while (next_parent(&rows))
 	{
-		bool exists = rows.has_old && parent_exists(&parents, rows.old_keys);
+		bool exists = rows.has_old && poser_parents_have(&parents, rows.old_keys);
 
 		if (!rows.has_new && !exists)
 			continue;
@@ -494,7 +444,7 @@ count_parents(Call *call)
 	}
 	if (opened)
 		poser_count_close(&writer);
-	close_lookup(&parents);
+	poser_parents_close(&parents);
 	close_parents(&rows);
 }
 

@@ -619,12 +619,20 @@ trigger_xid(Oid trigger)
 	return result;
 }
 
+/* Returns the transaction that made the triggers of a table; invalid if they are gone. */
+static TransactionId
+triggers_xid(Oid relid)
+{
+	HeapTuple tuple = poser_trigger_of_name(relid, POSER_ROW_TRIGGER);
+
+	return HeapTupleIsValid(tuple) ? trigger_xid(((Form_pg_trigger) GETSTRUCT(tuple))->oid) : InvalidTransactionId;
+}
+
 /* Returns the names of the partitions that were attached after the table has got its triggers, as a list of strings (char *). */
 static List *
 newer_partitions(Oid relid, const List *present)
 {
-	HeapTuple tuple = poser_trigger_of_name(relid, POSER_ROW_TRIGGER);
-	TransactionId xid = HeapTupleIsValid(tuple) ? trigger_xid(((Form_pg_trigger) GETSTRUCT(tuple))->oid) : InvalidTransactionId;
+	TransactionId xid = triggers_xid(relid);
 	List *result = NIL;
 
 	for (int i = 2; i < list_length(present); i += 2)
@@ -743,6 +751,33 @@ find_unbound(const List *arguments, Oid bookkeeping, Oid relid, List **unbound)
 }
 
 /*
+ * After a restore: was a partition attached after the table has got its triggers?  The binding
+ * does not name it, even if it has the name of one that was renamed.  A copy of the database
+ * has the OIDs that the binding has.
+ */
+static bool
+came_later(const List *arguments, Oid relid, Oid partition)
+{
+	return trigger_xid(cloned_trigger(partition)) != triggers_xid(relid) &&
+		   !has_string(every_second(arguments, 1), partition_argument(partition, 1));
+}
+
+/* Returns the partitions of a table, of all levels, that came_later(), as a list of OIDs. */
+static List *
+find_later(const List *arguments, Oid relid)
+{
+	List *result = NIL;
+	ListCell *lc;
+
+	foreach(lc, find_all_inheritors(relid, NoLock, NULL))
+	{
+		if (lfirst_oid(lc) != relid && came_later(arguments, relid, lfirst_oid(lc)))
+			result = lappend_oid(result, lfirst_oid(lc));
+	}
+	return result;
+}
+
+/*
  * The partitions of a table are not those that its binding names.  Can they have rows that were
  * not counted, or lack rows that were?  "arguments" are those of the binding.
  */
@@ -811,7 +846,8 @@ poser_maintained_partitions_match(const PoserMaintained *maintained)
  * the view would be wrong.
  *
  * A partition that the binding names can be gone.  Then nothing is left out, because the counts
- * must be made anew, or because it was renamed after a restore and may get its name back.
+ * must be made anew.  But after a restore it can have been renamed, and may get its name back.  So
+ * then all partitions are counted except those that came_later().
  *
  * "relid" is the child or a partition of it.  Tables with rows are returned: itself, or those below
  * it.  Without a lock on the child the result can be out of date.
@@ -831,11 +867,14 @@ poser_maintained_uncounted(const PoserMaintained *maintained, Oid relid)
 		return NIL;
 	which = compared_arguments(arguments, identity);
 	/* usually a partition is bound, and need not be compared with the others */
-	if (which == 0 || (get_rel_relkind(relid) == RELKIND_RELATION && has_string(every_second(arguments, which), partition_argument(relid, which))))
+	if (which == 0 || (get_rel_relkind(relid) == RELKIND_RELATION &&
+					   has_string(every_second(arguments, which), partition_argument(relid, which)) &&
+					   (which == 1 || !came_later(arguments, maintained->child, relid))))
 		return NIL;
-	if (arguments_match(arguments, maintained->bookkeeping, maintained->child) ||
-		!find_unbound(arguments, maintained->bookkeeping, maintained->child, &unbound))
+	if (arguments_match(arguments, maintained->bookkeeping, maintained->child))
 		return NIL;
+	if (!find_unbound(arguments, maintained->bookkeeping, maintained->child, &unbound))
+		unbound = which == 1 ? NIL : find_later(arguments, maintained->child);
 	below = find_all_inheritors(relid, NoLock, NULL);
 	foreach(lc, unbound)
 	{

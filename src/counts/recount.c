@@ -147,11 +147,16 @@ repair_count(CountWriter *writer, const Compared *row)
 	bool rest = wrong; /* whether the difference is still to be added */
 	uint32 hash = hash_count_keys(count, row->keys);
 
-	/* A parent without a settled row gets one, which holds the difference. */
-	if (row->settled == 0 && row->parents > 0 &&
-		poser_count_make_settled_row(writer, row->keys, hash, row->difference))
+	/*
+	 * A parent without a settled row gets one, which holds the difference.  If another
+	 * transaction is making one at this moment, a mark stays in case that it is rolled back.
+	 */
+	if (row->settled == 0 && row->parents > 0)
 	{
-		rest = false;
+		if (poser_count_make_settled_row(writer, row->keys, hash, row->difference))
+			rest = false;
+		else if (!poser_count_find_row(&writer->settled, row->keys, hash))
+			poser_count_mark_missing(writer, row->keys, hash);
 		CommandCounterIncrement();
 	}
 
@@ -177,7 +182,7 @@ repair_count(CountWriter *writer, const Compared *row)
 	if (row->settled > 0 && row->parents == 0 && poser_amounts_are_zero(count, row->live))
 	{
 		CommandCounterIncrement();
-		poser_count_end(writer, row->keys);
+		poser_count_end_unused(writer, row->keys);
 	}
 	return wrong;
 }
@@ -313,6 +318,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	Oid relations[] = {child, parent};
 	PoserCount count;
 	PoserCountKey key;
+	AttrNumber parent_column;
 
 	poser_progress_report(progress, "comparing", 0);
 	lock_compared(lengthof(relations), relations, counts, deltas);
@@ -320,6 +326,9 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	check_column(parent, parent_key, key.type);
 	check_column(child, child_key, key.type);
 	check_column(child, flag, BOOLOID);
+	parent_column = get_attnum(parent, parent_key);
+	count.parent = parent;
+	count.parent_keys = &parent_column;
 	return poser_count_rebuild(progress, &count,
 							   poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas), child);
 }

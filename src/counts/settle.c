@@ -24,6 +24,10 @@
  * writer's transaction would see these changes in the count and not in the children.  That
  * is why such a version is not replaced.
  *
+ * A new parent gets its settled row at once, unless another transaction is making or deleting
+ * one.  Then the parent has a delta of zero instead, a mark.  The next change of the count makes
+ * the settled row.  So each parent has a settled row or a delta.
+ *
  * The invariant has exceptions: some snapshots of the transaction that writes.  These are
  * older snapshots that it still uses, and in a few cases all of its snapshots.  serve.c
  * remembers them, and queries with these snapshots count the children themselves.
@@ -67,6 +71,8 @@ poser_count_open(CountWriter *writer, const PoserCount *count)
 
 	writer->count = count;
 	writer->context = CurrentMemoryContext;
+	writer->home = CurrentMemoryContext;
+	writer->parents = NULL;
 	if (count->nnumeric > 0)
 		writer->context = AllocSetContextCreate(CurrentMemoryContext, "poser amounts", ALLOCSET_SMALL_SIZES);
 	writer->sum = poser_amounts_make(count);
@@ -90,6 +96,11 @@ poser_count_open(CountWriter *writer, const PoserCount *count)
 void
 poser_count_close(CountWriter *writer)
 {
+	if (writer->parents != NULL)
+	{
+		poser_parents_close(writer->parents);
+		pfree(writer->parents);
+	}
 	poser_count_close_table(&writer->deltas);
 	poser_count_close_table(&writer->settled);
 	if (writer->count->delta == 0)
@@ -99,6 +110,21 @@ poser_count_close(CountWriter *writer)
 	pfree(writer->sum);
 	if (writer->count->nnumeric > 0)
 		MemoryContextDelete(writer->context);
+}
+
+/* Returns the look-up of parents, which is opened when it is first needed. */
+static PoserParents *
+parents_of(CountWriter *writer)
+{
+	if (writer->parents == NULL)
+	{
+		MemoryContext old = MemoryContextSwitchTo(writer->home);
+
+		writer->parents = palloc0(sizeof(PoserParents));
+		poser_parents_open_for(writer->parents, writer->count);
+		MemoryContextSwitchTo(old);
+	}
+	return writer->parents;
 }
 
 /* Begin to change a key: free the numerics that the work for the last key has left. */
@@ -145,16 +171,16 @@ found_amounts(CountWriter *writer, CountTable *table)
 }
 
 /*
- * Add a change to the delta that was found.  A delta that becomes zero is deleted.
- * Returns false, and has changed nothing, if another transaction has replaced or locked
- * the delta.
+ * Add a change to the delta that was found.  A delta that becomes zero is deleted, unless
+ * "stays" is true.  Returns false, and has changed nothing, if another transaction has replaced
+ * or locked the delta.
  */
 static bool
-change_delta(CountWriter *writer, uint32 hash, const PoserAmount *change)
+change_delta(CountWriter *writer, uint32 hash, const PoserAmount *change, bool stays)
 {
 	const PoserAmount *sum = found_plus(writer, &writer->deltas, change);
 
-	if (poser_amounts_are_zero(writer->count, sum))
+	if (!stays && poser_amounts_are_zero(writer->count, sum))
 		return poser_count_delete_row(&writer->deltas);
 	return poser_count_update_row(&writer->deltas, hash, sum);
 }
@@ -162,10 +188,11 @@ change_delta(CountWriter *writer, uint32 hash, const PoserAmount *change)
 /*
  * Record a change as a delta.  If there is a delta that can be replaced, the change is
  * added to it.  So a key does not get many more deltas than it has writers at one time,
- * even if another transaction holds its settled row for a long time.
+ * even if another transaction holds its settled row for a long time.  If "stays" is true, a delta
+ * that becomes zero stays.
  */
-void
-poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
+static void
+defer(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change, bool stays)
 {
 	CountTable *deltas = &writer->deltas;
 
@@ -173,7 +200,7 @@ poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const Pos
 		return;
 
 	/* A delta of this transaction can always be replaced. */
-	if (poser_count_find_own_row(deltas, keys, hash) && change_delta(writer, hash, change))
+	if (poser_count_find_own_row(deltas, keys, hash) && change_delta(writer, hash, change, stays))
 		return;
 
 	/*
@@ -184,7 +211,7 @@ poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const Pos
 	if (poser_count_knows_row(deltas, hash))
 	{
 		if (poser_count_find_known_row(deltas, keys, hash) &&
-			poser_count_found_is_visible(deltas) && change_delta(writer, hash, change))
+			poser_count_found_is_visible(deltas) && change_delta(writer, hash, change, stays))
 			return;
 	}
 	else if (!has_no_deltas(writer))
@@ -193,13 +220,20 @@ poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const Pos
 		while (poser_count_next_row(deltas))
 		{
 			CHECK_FOR_INTERRUPTS();
-			if (poser_count_found_is_visible(deltas) && change_delta(writer, hash, change))
+			if (poser_count_found_is_visible(deltas) && change_delta(writer, hash, change, stays))
 				return;
 		}
 	}
 
 	/* No delta can be replaced, so insert one. */
 	(void) poser_count_insert_row(deltas, keys, hash, change);
+}
+
+/* Record a change as a delta. */
+void
+poser_count_defer(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
+{
+	defer(writer, keys, hash, change, false);
 }
 
 /* As poser_count_take_deltas(), while a key is being changed. */
@@ -238,20 +272,26 @@ poser_count_take_deltas(CountWriter *writer, const Datum *keys)
 
 /*
  * Add a change to the count of a key.  It goes to the key's settled row, together with the
- * key's deltas, or becomes a delta.  Even a change of zero moves deltas to the settled row.
+ * key's deltas, or becomes a delta.  Even a change of zero moves deltas to the settled row.  A
+ * parent without a settled row gets one.
  *
  * The settled row is locked before the deltas are taken, so it can be replaced afterwards,
  * once for both.
+ *
+ * Another transaction may be deleting the settled row that is found.  So a delta of zero stays
+ * where there is a parent.  The next change takes it.
  */
 void
 poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const PoserAmount *change)
 {
 	CountTable *settled = &writer->settled;
+	bool found;
+	bool has_parent;
 
 	begin_key(writer);
-	if (poser_count_find_row(settled, keys, hash) &&
-		poser_count_found_is_visible(settled) &&
-		poser_count_lock_row(settled))
+	found = poser_count_find_row(settled, keys, hash);
+	has_parent = OidIsValid(writer->count->parent) && (found || poser_parents_have(parents_of(writer), keys));
+	if (found && poser_count_found_is_visible(settled) && poser_count_lock_row(settled))
 	{
 		const PoserAmount *sum = found_plus(writer, settled, change);
 
@@ -259,8 +299,8 @@ poser_count_change(CountWriter *writer, const Datum *keys, uint32 hash, const Po
 			sum = sum_plus(writer, take_deltas(writer, keys));
 		poser_count_replace_row(settled, hash, sum);
 	}
-	else
-		poser_count_defer(writer, keys, hash, change);
+	else if (found || !has_parent || !poser_count_make_settled_row(writer, keys, hash, change))
+		defer(writer, keys, hash, change, has_parent);
 }
 
 /*
@@ -310,9 +350,20 @@ poser_count_make_settled_row(CountWriter *writer, const Datum *keys, uint32 hash
 	return true;
 }
 
+/* Insert a delta of zero for a parent whose settled row is missing.  poser_check() does not report such a parent. */
+void
+poser_count_mark_missing(CountWriter *writer, const Datum *keys, uint32 hash)
+{
+	begin_key(writer);
+	poser_amounts_clear(writer->count, writer->taken);
+	(void) poser_count_insert_row(&writer->deltas, keys, hash, writer->taken);
+}
+
 /*
  * Begin the count of a new parent: make its settled row, unless there is one.  There can
  * be one, because poser_count_end() does not delete a row that another transaction holds.
+ * It is locked, so that poser_count_end_unused() in another transaction does not delete it.  If
+ * this is impossible, a delta marks that the row may be missing.
  */
 void
 poser_count_begin(CountWriter *writer, const Datum *keys)
@@ -331,10 +382,14 @@ poser_count_begin(CountWriter *writer, const Datum *keys)
 		amounts = found_amounts(writer, &writer->deltas);
 	else
 		poser_amounts_clear(writer->count, writer->taken);
-	if (poser_count_make_settled_row(writer, keys, hash, amounts) && own &&
-		!poser_count_delete_row(&writer->deltas))
-		elog(ERROR, "could not delete a row of our own in relation \"%s\"",
-			 RelationGetRelationName(writer->deltas.rel));
+	if (poser_count_make_settled_row(writer, keys, hash, amounts))
+	{
+		if (own && !poser_count_delete_row(&writer->deltas))
+			elog(ERROR, "could not delete a row of our own in relation \"%s\"",
+				 RelationGetRelationName(writer->deltas.rel));
+	}
+	else if (!(poser_count_find_row(&writer->settled, keys, hash) && poser_count_lock_row(&writer->settled)) && !own)
+		poser_count_mark_missing(writer, keys, hash);
 }
 
 /*
@@ -372,6 +427,22 @@ poser_count_end(CountWriter *writer, const Datum *keys)
 	uint32 hash = hash_count_keys(writer->count, keys);
 
 	if (poser_count_find_row(&writer->settled, keys, hash))
+		end_found_count(writer, keys, hash);
+}
+
+/*
+ * Delete the settled row of a key that had no parent and no children in the caller's snapshot.
+ * The row is locked first, and then the parent is looked for again, because it may have come
+ * since.  A transaction that inserts it later finds the row locked, see poser_count_begin().
+ */
+void
+poser_count_end_unused(CountWriter *writer, const Datum *keys)
+{
+	uint32 hash = hash_count_keys(writer->count, keys);
+	PoserParents *parents = parents_of(writer);
+
+	if (parents->usable && poser_count_find_row(&writer->settled, keys, hash) &&
+		poser_count_lock_row(&writer->settled) && !poser_parents_have(parents, keys))
 		end_found_count(writer, keys, hash);
 }
 

@@ -313,6 +313,38 @@ $node->safe_psql('target', q{INSERT INTO customer (number) VALUES (8000); INSERT
 	UPDATE orders SET state = 'closed' WHERE id = 8001; UPDATE customer SET number = 8001 WHERE number = 8000});
 views_exact($node, 'target', 'renamed columns, restored and written');
 
+# After a restore, or in a copy of the database, a partition is renamed for a while.  Meanwhile new
+# partitions come and go, also under its name, and their rows are not counted.
+create_database($node, 'bound');
+$node->safe_psql('bound', VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS . <<'SQL');
+CREATE TABLE line_x PARTITION OF "Odd %s ""x"."Line ""%" FOR VALUES IN ('x');
+SELECT poser_maintain('"Odd %s ""x"."Sums ""%"');
+SQL
+new_database('target', 'postgres');
+restored('target', 'postgres', 'a partition loses its name', dumped('bound', 'postgres', 'bound'), \@psql);
+$node->safe_psql('postgres', 'CREATE DATABASE bound_copy TEMPLATE bound');
+foreach my $database ('target', 'bound_copy')
+{
+	foreach my $renamed ('line_s', 'line_x')
+	{
+		foreach my $new ('line_y', $renamed)
+		{
+			$node->safe_psql($database, <<"SQL");
+ALTER TABLE $renamed RENAME TO line_of_old;
+CREATE TABLE $new PARTITION OF "Odd %s ""x"."Line ""%" FOR VALUES IN ('y');
+INSERT INTO "Odd %s ""x"."Line ""%" SELECT 8000 + n, "Key 1", k2, region, n
+	FROM "Odd %s ""x"."Bill ""%", unnest('{n,s,x,y}'::text[]) WITH ORDINALITY AS u (region, n) WHERE "Key 1" LIKE '%\\\\3';
+INSERT INTO $new SELECT id + 1000, "to 1", to2, region, 7 FROM $new;
+DROP TABLE $new;
+DELETE FROM "Odd %s ""x"."Line ""%" WHERE id = 8001;
+ALTER TABLE line_of_old RENAME TO $renamed;
+SQL
+			views_exact($node, $database, "$database: $renamed has lost its name while there was $new");
+			$node->safe_psql($database, q{DELETE FROM "Odd %s ""x"."Line ""%" WHERE id >= 8000});
+		}
+	}
+}
+
 # What is changed after a restore, under names that are in the bindings: a partition that was
 # detached and attached again, or made anew, and another query.
 new_database('target', 'postgres');

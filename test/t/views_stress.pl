@@ -107,15 +107,19 @@ sub random_key
 }
 
 # The values of the key of parent "n", one for each column.  Each number has a key of its own.
+#
+# The numbers of common parents have few values in each column.  So an update of one column of
+# a child's key often leads from one of them to another one.  It must never lead to the parent of
+# another slot: then the writers would wait for each other without Poser, too.  So the parents
+# of slots have values that no other parent has in any column.
 sub key_values
 {
 	my ($parent, $n) = @_;
 	my $columns = $parent->{key};
 	my $base = @$columns == 1 ? 1000 : 8;
 
-	# [ type, value ] of each column
 	return map {
-		my $digit = int($n / $base**$_) % $base;
+		my $digit = $n >= SHARED ? $n : int($n / $base**$_) % $base;
 		$columns->[$_]{value}->($digit);
 	} 0 .. $#$columns;
 }
