@@ -105,7 +105,10 @@ UPDATE customer SET mail = 'c' WHERE id = 1;
 ALTER TABLE customer RENAME mail TO address;
 ALTER TABLE customer ADD COLUMN vat text;
 SELECT poser_track('customer');
+BEGIN;
+SAVEPOINT s;
 UPDATE customer SET vat = 'V' WHERE id = 1;
+COMMIT;
 DELETE FROM customer WHERE id = 2;
 INSERT INTO part VALUES ('n', 1), ('n', 2);
 UPDATE part SET region = 's' WHERE id = 1;
@@ -140,6 +143,8 @@ is($new->safe_psql('changed', 'SELECT * FROM poser_local_changes()'), $local_cha
 
 is($new->safe_psql('tracked', $tracked), $tracked_before, 'tracked tables have their histories');
 fails_as($new, 'tracked', 'owner', '55000', q{UPDATE renamed SET a = 'c'}, 'a table with columns that were renamed and not followed');
+fails_as($new, 'tracked', 'owner', '55000', q{INSERT INTO poser_transaction (id, issued_at, username, role_name, xact)
+	SELECT transaction_id, now(), 'mallory', 'mallory', '3' FROM customer_version WHERE vat = 'V'}, 'a transaction that had a savepoint is in use');
 is( lines_as($new, 'tracked', 'owner', <<'EOF'), "1|c|V2|good\n2|s|1\n0|2|A", 'tracked tables go on');
 UPDATE customer SET vat = 'V2' WHERE id = 1;
 SELECT id, address, vat, mood FROM customer_version ORDER BY change_id DESC LIMIT 1;
