@@ -27,6 +27,12 @@
 /* When the hash table has so many keys, sorted changes are written. */
 #define SORTED_BATCH 1000
 
+/*
+ * The greatest block of the memory contexts.  A context counts whole blocks, so larger ones would
+ * reach the limit while they are half empty.
+ */
+#define MAX_BLOCK_SIZE (128 * 1024)
+
 /* The columns of the sort: the hash value, then the keys, then the amounts. */
 #define SORT_HASH 1
 
@@ -77,7 +83,7 @@ static void
 make_hash(CountChanges *changes)
 {
 	changes->hash = changes_create(changes->context, 16, (void *) changes->count);
-	changes->made = GenerationContextCreate(changes->context, "poser changes of keys", ALLOCSET_DEFAULT_SIZES);
+	changes->made = GenerationContextCreate(changes->context, "poser changes of keys", 0, ALLOCSET_DEFAULT_INITSIZE, MAX_BLOCK_SIZE);
 }
 
 /* Empty the hash table. */
@@ -213,7 +219,7 @@ move_to_sort(CountChanges *changes)
 static void
 begin_hash(CountChanges *changes)
 {
-	changes->context = AllocSetContextCreate(changes->home, "poser changes", ALLOCSET_DEFAULT_SIZES);
+	changes->context = AllocSetContextCreate(changes->home, "poser changes", 0, ALLOCSET_DEFAULT_INITSIZE, MAX_BLOCK_SIZE);
 	make_hash(changes);
 	changes->limit = get_hash_memory_limit();
 	add_to_hash(changes, changes->first, amounts_of(changes->count, changes->first), 1);
