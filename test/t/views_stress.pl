@@ -618,6 +618,7 @@ sub writer
 	return sub {
 		my ($round) = @_;
 
+		my $excluded = $prepared;
 		$half = $prepared ? 1 - $half : int(rand(2));
 		my ($script, $level, $gid) = transaction_of($number * 2 + $half, $round < ROUNDS - 1 ? "writer$number.$round" : '', $prepared);
 		if ($prepared && (maybe(0.6) || $round >= ROUNDS - 1))
@@ -630,7 +631,9 @@ sub writer
 			$half = 1 - $half;
 		}
 		$prepared = $gid if $gid;
-		return ('writes', $script, $level eq 'SERIALIZABLE' ? qr/^(?:40001|42704.*prepared transaction)/ : qr/^42704:.*prepared transaction/);
+		# If the other transaction could not be prepared, it excludes no changes of the tables.
+		return ('writes', $script,
+			$level eq 'SERIALIZABLE' || $excluded ? qr/^(?:40001|42704.*prepared transaction)/ : qr/^42704:.*prepared transaction/);
 	};
 }
 
