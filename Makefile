@@ -22,6 +22,9 @@ $(RUN):
 	@test/run $@
 else
 PG_CONFIG ?= pg_config
+ifeq ($(shell grep -c tcs_delete_private '$(shell $(PG_CONFIG) --includedir-server)/commands/trigger.h'),0)
+PG_CPPFLAGS += -DPOSER_ONE_TCS_PRIVATE
+endif
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
 

@@ -99,6 +99,28 @@ SELECT poser_revert('maintainer', '{"name": "Ann"}', :before) AS changed;
 SELECT operation, changed, old, new FROM poser_history('maintainer', '{"id": 1}');
 SELECT operation, changed, payload_key AS key, old, payload FROM poser_datasync_changes('directory');
 
+-- A view with counts and sums of the rows that refer to a table.  One call, and
+-- the view costs a look-up instead of reading all rows.  It is exact in every snapshot,
+-- and no writer waits for another:
+
+CREATE TABLE upload (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	maintainer_id bigint REFERENCES maintainer ON DELETE CASCADE,
+	bytes bigint NOT NULL, accepted boolean NOT NULL DEFAULT true);
+CREATE VIEW maintainer_uploads AS
+SELECT m.id, m.name, count(u.id) AS uploads, count(u.id) FILTER (WHERE NOT u.accepted) AS refused, sum(u.bytes) AS bytes
+FROM maintainer m LEFT JOIN upload u ON u.maintainer_id = m.id
+GROUP BY m.id;
+SELECT poser_maintain('maintainer_uploads');
+INSERT INTO upload (maintainer_id, bytes, accepted)
+SELECT 1 + n % 2, n, n % 10 <> 0 FROM generate_series(1, 200000) AS n;
+SELECT * FROM maintainer_uploads ORDER BY uploads DESC;
+
+BEGIN;
+DELETE FROM upload WHERE NOT accepted;
+SELECT name, uploads, refused, bytes FROM maintainer_uploads ORDER BY id;
+ROLLBACK;
+SELECT name, uploads, refused, bytes FROM maintainer_uploads ORDER BY id;
+
 -- The check reports what is wrong.  No row means that all is well:
 
 SELECT * FROM poser_check();

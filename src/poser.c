@@ -27,6 +27,8 @@ _PG_init(void)
 	poser_version_init();
 	poser_arrival_init();
 	poser_count_init();
+	poser_maintain_rows_init();
+	poser_maintain_follow_init();
 	poser_batch_init();
 	poser_pending_init();
 	poser_notify_init();

@@ -43,6 +43,7 @@ extern void poser_check_type(Relation rel, TupleDesc desc, int column, Oid type)
 extern char *poser_relation_name(Oid relid);
 extern bool poser_is_always_identity(Oid relid, AttrNumber column);
 extern Oid poser_owner_of(Oid relid);
+extern bool poser_have_one_owner(Oid a, Oid b);
 extern bool poser_is_owner(Oid relid, Oid roleid);
 extern void poser_check_owner(Oid relid);
 extern bool poser_may_read(Oid relid);
@@ -56,9 +57,13 @@ typedef struct PoserCaller
 	int level; /* of settings; 0 if there are none */
 } PoserCaller;
 
+/* How code of a relation's owner runs, see poser_become_owner().  Needs miscadmin.h. */
+#define POSER_AS_OWNER (SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS)
+
 extern void poser_become_role(Oid roleid, int context, PoserCaller *caller);
 extern void poser_become_owner(Oid relid, PoserCaller *caller);
 extern void poser_become_caller(PoserCaller *caller);
+extern void poser_close_to_others(Oid relid);
 extern Oid poser_table_by_name(const char *name, Oid nspid);
 extern void poser_table_kind_error(const char *name);
 
@@ -84,6 +89,7 @@ typedef struct PoserQuery
 } PoserQuery;
 
 extern uint64 poser_run(const PoserQuery *query);
+extern void poser_run_utility(const char *sql);
 extern Portal poser_open_cursor_for(const PoserQuery *query);
 extern DestReceiver *poser_result_receiver(ReturnSetInfo *rsinfo);
 extern int64 poser_result_int64(int column, bool *isnull);
@@ -108,11 +114,14 @@ extern void poser_lock_to_read(const Oid *relids, int n);
 typedef struct PoserStatement
 {
 	Oid relid;
-	Oid tracked;	 /* versions: the table that has the history, if "relid" is a partition of it */
-	int16 event;	 /* a bit of tgtype */
-	bool must_end;	 /* an AFTER trigger must still fire for it */
-	bool overlapped; /* another statement wrote the same table before this one was processed */
-	CommandId cid;	 /* the statement's command ID; its rows have it, too */
+	Oid tracked;			 /* versions: the table that has the history, if "relid" is a partition of it */
+	Oid function;			 /* the trigger function */
+	int16 event;			 /* a bit of tgtype */
+	bool must_end;			 /* an AFTER trigger must still fire for it */
+	bool moves;				 /* it is there for rows that a MERGE may move, see poser_statement_fire_moves() */
+	bool overlapped;		 /* another statement wrote the same table before this one was processed */
+	CommandId cid;			 /* the statement's command ID; its rows have it, too */
+	const void *transitions; /* see poser_statement_is_listed() */
 	SubTransactionId subid;
 	int64 since; /* versions: the last change_id before it */
 	void *data;	 /* arriving history: what arrival.c knows about it */
@@ -122,8 +131,11 @@ typedef struct PoserStatement
 extern TriggerData *poser_check_trigger(FunctionCallInfo fcinfo);
 extern bool poser_trigger_is_enabled(const Trigger *tg);
 extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData *trigdata);
+extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_register(PoserStatement **list);
+extern void poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg),
+									   const void *arg);
 
 /* One of a statement's transition tables while it is read. */
 typedef struct PoserTransition
@@ -214,7 +226,45 @@ extern void poser_scan_begin(PoserTableScan *scan, List *relids, Relation whole)
 extern bool poser_scan_next(PoserTableScan *scan);
 extern void poser_scan_end(PoserTableScan *scan);
 
+/* trigger.c */
+
+/* A trigger that Poser makes. */
+typedef struct PoserTriggerKind
+{
+	const char *name;
+	const char *function;
+	int16 type; /* tgtype */
+	const char *event;
+	const char *old_rows; /* transition tables, or NULL */
+	const char *new_rows;
+	const char *level;
+	char enabled;		   /* tgenabled */
+	const char *condition; /* of WHEN, or NULL */
+} PoserTriggerKind;
+
+/* The state of such a trigger. */
+typedef enum PoserTriggerState
+{
+	POSER_TRIGGER_RIGHT,
+	POSER_TRIGGER_MISSING,
+	POSER_TRIGGER_WRONG,	 /* it has another definition */
+	POSER_TRIGGER_NOT_FIRING /* it is disabled, or fires in other sessions than it should */
+} PoserTriggerState;
+
+extern Oid poser_trigger_function(const char *name, Oid nspid);
+extern List *poser_triggers_of_function(Oid relid, Oid function);
+extern HeapTuple poser_trigger_of_name(Oid relid, const char *name);
+extern List *poser_triggers_depending_on(Oid classid, Oid objid, Oid function);
+extern Datum poser_trigger_attribute(HeapTuple tuple, AttrNumber column, bool *isnull);
+extern PoserTriggerState poser_trigger_tuple_state(const PoserTriggerKind *kind, HeapTuple tuple, Oid nspid,
+												   bool compare_arguments, const List *arguments, Oid of);
+extern PoserTriggerState poser_trigger_state(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
+extern bool poser_trigger_calls_function(Oid relid, const PoserTriggerKind *kind, Oid nspid);
+extern char *poser_trigger_create_sql(const PoserTriggerKind *kind, Oid relid, Oid nspid, const List *arguments, Oid of);
+extern char *poser_trigger_enable_sql(const PoserTriggerKind *kind, Oid relid);
+
 /* type.c */
+extern char *poser_type_sql(Oid type, int32 typmod, Oid collation);
 extern bool poser_has_system_casts(Oid type);
 extern bool poser_is_system_type(Oid type);
 extern bool poser_has_json_cast(Oid type);

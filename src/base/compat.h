@@ -17,6 +17,7 @@
 #include "access/tableam.h"
 #include "catalog/pg_namespace.h"
 #include "executor/executor.h"
+#include "optimizer/optimizer.h"
 #include "storage/lock.h"
 #include "utils/acl.h"
 #include "utils/backend_status.h"
@@ -28,6 +29,12 @@
 #include "utils/hsearch.h"
 #include "utils/tuplestore.h"
 
+/* Later minor releases have a member for each event.  The Makefile looks which one this is. */
+#ifdef POSER_ONE_TCS_PRIVATE
+#define tcs_insert_private tcs_private
+#define tcs_delete_private tcs_private
+#endif
+
 #if PG_VERSION_NUM < 190000
 
 /* In 19 this must be called when a tuple descriptor that is made by hand is complete. */
@@ -37,6 +44,8 @@
 #define SO_NONE 0
 #define table_beginscan(rel, snapshot, nkeys, keys, flags) \
 	table_beginscan(rel, snapshot, nkeys, keys)
+#define table_index_fetch_begin(rel, flags) \
+	table_index_fetch_begin(rel)
 #define table_beginscan_tidrange(rel, snapshot, first, last, flags) \
 	table_beginscan_tidrange(rel, snapshot, first, last)
 #define table_tuple_update(rel, tid, slot, cid, options, snapshot, crosscheck, wait, tmfd, lockmode, indexes) \
@@ -79,6 +88,22 @@ typedef struct JsonbInState
 
 #endif /* before 19 */
 
+#if PG_VERSION_NUM < 180000
+
+/* 18 has separate expressions for GROUP BY, virtual columns, and constraints that are not enforced or not valid. */
+#define flatten_group_exprs(root, query, node) (node)
+#define ATTRIBUTE_GENERATED_VIRTUAL 'v'
+#define fk_is_enforced(fk) true
+#define column_is_not_null(desc, column) (TupleDescAttr(desc, (column) -1)->attnotnull)
+
+#else
+
+#define fk_is_enforced(fk) ((fk)->conenforced)
+#define column_is_not_null(desc, column) \
+	(TupleDescCompactAttr(desc, (column) -1)->attnullability == ATTNULLABLE_VALID)
+
+#endif /* before 18 */
+
 #if PG_VERSION_NUM < 170000
 
 /* 17 added "orstronger". */
@@ -106,6 +131,10 @@ typedef Oid RelFileNumber;
 /* 16 renamed this function. */
 #define pgstat_get_local_beentry_by_index(i) pgstat_fetch_stat_local_beentry(i)
 
+/* 16 added "root", which is NULL outside of the planner, and the outer joins that can make a column null. */
+#define flatten_join_alias_vars(root, query, node) flatten_join_alias_vars(query, node)
+#define clear_nulling_rels(var) ((void) 0)
+
 /* 16 added the argument "escontext" to the first function, and "copy" to the second. */
 #define stringToQualifiedNameList(string, escontext) stringToQualifiedNameList(string)
 #define tuplesort_getdatum(sort, forward, copy, value, isnull, abbrev) \
@@ -113,6 +142,7 @@ typedef Oid RelFileNumber;
 
 #else
 
+#define clear_nulling_rels(var) ((var)->varnullingrels = NULL)
 #define UPDATES_ONLY_SUMMARIZING(indexes) ((indexes) == TU_Summarizing)
 #define relation_file(rel) ((rel)->rd_locator.relNumber)
 

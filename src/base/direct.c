@@ -9,7 +9,8 @@
  *
  * Only Poser's own bookkeeping tables and tables of versions are written in this way.
  * An index with expressions or a predicate runs code of the table's owner.  So its
- * entries are made with the owner's rights.
+ * entries are made with the owner's rights.  A predicate that only calls functions of the
+ * server is not such code.
  */
 #include "postgres.h"
 
@@ -18,6 +19,7 @@
 #include "access/stratnum.h"
 #include "access/table.h"
 #include "access/tableam.h"
+#include "access/transam.h"
 #include "access/tupconvert.h"
 #include "access/xact.h"
 #include "catalog/index.h"
@@ -28,12 +30,15 @@
 #include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/lmgr.h"
+#include "utils/builtins.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
 #include "utils/relcache.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 #include "utils/tuplesort.h"
 #include "utils/typcache.h"
 
@@ -54,12 +59,60 @@ poser_direct_open(PoserDirectTable *table, Oid relid, LOCKMODE lockmode)
 	table->runs_code = false;
 }
 
+/* For check_functions_in_node(): is this a function that initdb did not make? */
+static bool
+is_made_function(Oid function, void *context)
+{
+	return function >= FirstNormalObjectId;
+}
+
+/*
+ * Does an expression of an index run code that initdb did not make?  A domain can have a
+ * constraint with such code.  A function of the server can call such code for values of a
+ * type that a user has made.
+ */
+static bool
+runs_made_code(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, CoerceToDomain) || check_functions_in_node(node, is_made_function, NULL) ||
+		((IsA(node, Var) || IsA(node, Const)) && !poser_is_system_type(exprType(node))))
+		return true;
+	return expression_tree_walker(node, runs_made_code, context);
+}
+
 /* Does the index have expressions or a predicate?  They are not looked at, because that would run functions in them. */
 static bool
-has_code(Relation index)
+has_expressions(Relation index)
 {
 	return !heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL) ||
 		   !heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+}
+
+/*
+ * Does the index have expressions, or a predicate that runs code of the table's owner?  Neither
+ * is evaluated or simplified here, because that would run functions.
+ */
+static bool
+has_code(Relation index)
+{
+	Datum predicate;
+	bool isnull;
+	char *string;
+	Node *node;
+	bool result;
+
+	if (!heap_attisnull(index->rd_indextuple, Anum_pg_index_indexprs, NULL))
+		return true;
+	predicate = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &isnull);
+	if (isnull)
+		return false;
+	string = TextDatumGetCString(predicate);
+	node = stringToNode(string);
+	result = runs_made_code(node, NULL);
+	pfree(string);
+	return result;
 }
 
 /*
@@ -134,7 +187,7 @@ poser_direct_open_plain(PoserDirectTable *table)
 		PoserPlainIndex *index = &table->plain[table->nplain++];
 
 		index->rel = index_open(lfirst_oid(lc), RowExclusiveLock);
-		index->info = has_code(index->rel) ? NULL : BuildIndexInfo(index->rel);
+		index->info = has_expressions(index->rel) ? NULL : BuildIndexInfo(index->rel);
 		all_plain = all_plain && index->info != NULL && is_plain(index->rel, index->info);
 	}
 	list_free(indexes);

@@ -352,6 +352,19 @@ poser_run(const PoserQuery *query)
 	return SPI_processed;
 }
 
+/*
+ * Run a utility statement as the current user, and let the next command see what it has done.
+ * Unlike the other functions, this one connects to SPI itself.
+ */
+void
+poser_run_utility(const char *sql)
+{
+	SPI_connect();
+	poser_run(&(PoserQuery) {.sql = sql, .once = true, .expected = SPI_OK_UTILITY});
+	SPI_finish();
+	CommandCounterIncrement();
+}
+
 /* Open a cursor for a query, which reads with the active snapshot.  The caller closes the cursor. */
 Portal
 poser_open_cursor_for(const PoserQuery *query)

@@ -376,6 +376,15 @@ poser_owner_of(Oid relid)
 	return result;
 }
 
+/* Do two relations have one owner? */
+bool
+poser_have_one_owner(Oid a, Oid b)
+{
+	Oid owner = poser_owner_of(a);
+
+	return OidIsValid(owner) && owner == poser_owner_of(b);
+}
+
 /* Does the role have the rights of the relation's owner? */
 bool
 poser_is_owner(Oid relid, Oid roleid)
@@ -455,8 +464,39 @@ poser_become_owner(Oid relid, PoserCaller *caller)
 {
 	Relation rel = table_open(relid, AccessShareLock);
 
-	poser_become_role(rel->rd_rel->relowner, SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION | SECURITY_NOFORCE_RLS, caller);
+	poser_become_role(rel->rd_rel->relowner, POSER_AS_OWNER, caller);
 	table_close(rel, NoLock);
+}
+
+/*
+ * Take away all privileges on a new table but the owner's: default privileges may have given
+ * some.  It runs as the owner.
+ */
+void
+poser_close_to_others(Oid relid)
+{
+	const char *name = poser_relation_name(relid);
+	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relid));
+	Oid owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+	bool isnull;
+	Datum datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
+	Acl *acl = isnull ? NULL : DatumGetAclPCopy(datum);
+	PoserCaller caller;
+
+	ReleaseSysCache(tuple);
+	if (acl == NULL)
+		return;
+	poser_become_owner(relid, &caller);
+	for (int i = 0; i < ACL_NUM(acl); i++)
+	{
+		Oid grantee = ACL_DAT(acl)[i].ai_grantee;
+
+		if (grantee != owner)
+			poser_run_utility(psprintf("REVOKE ALL ON TABLE %s FROM %s", name,
+									   grantee == ACL_ID_PUBLIC ? "PUBLIC" : quote_identifier(GetUserNameFromId(grantee, false))));
+	}
+	poser_run_utility(psprintf("GRANT ALL ON TABLE %s TO %s", name, quote_identifier(GetUserNameFromId(owner, false))));
+	poser_become_caller(&caller);
 }
 
 /* Undo poser_become_owner().  All settings that were made since end. */

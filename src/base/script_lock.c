@@ -120,6 +120,17 @@ lock_at_once(Oid relid, LOCKMODE mode)
 				errhint("Run the update again when that transaction has ended."));
 }
 
+/* Has this transaction created the relation, which it has locked? */
+static bool
+is_new(Oid relid)
+{
+	Relation rel = relation_open(relid, NoLock);
+	bool result = rel->rd_createSubid != InvalidSubTransactionId;
+
+	relation_close(rel, NoLock);
+	return result;
+}
+
 /*
  * poser_lock_tables(tables text[]) returns void
  *
@@ -135,6 +146,7 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 	Datum *words;
 	int nwords;
 	bool wait;
+	bool all_new = true;
 
 	if (!superuser())
 		ereport(ERROR, errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -168,6 +180,7 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 			UnlockRelationOid(relid, mode);
 		}
 		wait = false;
+		all_new = all_new && is_new(relid);
 
 		children = find_all_inheritors(relid, NoLock, NULL);
 		foreach(lc, children)
@@ -176,6 +189,9 @@ poser_lock_tables(PG_FUNCTION_ARGS)
 		}
 	}
 
+	/* CREATE EXTENSION holds up no other session, so it may wait, for instance for VACUUM of a catalog */
+	if (all_new)
+		PG_RETURN_VOID();
 	/* the server resets the setting at the end of the script */
 	set_config_option("lock_timeout", OTHER_LOCK_TIMEOUT, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0, false);
 	PG_RETURN_VOID();

@@ -87,6 +87,26 @@ fires_after(TriggerData *trigdata, int16 event)
 }
 
 /*
+ * Returns what the server knows about the DELETEs or the INSERTs of a query on a partitioned
+ * table, as a pointer to compare.  It is the same for all parts of the query and for the
+ * actions of foreign keys, because the server fires the AFTER triggers once for all of them.
+ * Returns NULL for other tables and events.
+ */
+static const void *
+find_transitions(Relation rel, int16 event)
+{
+	TriggerDesc desc = {.trig_delete_old_table = true, .trig_insert_new_table = true};
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return NULL;
+	if (event == TRIGGER_TYPE_DELETE)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_DELETE)->tcs_delete_private;
+	if (event == TRIGGER_TYPE_INSERT)
+		return MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_INSERT)->tcs_insert_private;
+	return NULL;
+}
+
+/*
  * Put the statement of a BEFORE trigger into the list, and return its entry.  The entry
  * lives until poser_statement_end(), or until the (sub)transaction is rolled back.
  */
@@ -97,9 +117,11 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 													   sizeof(PoserStatement));
 
 	statement->relid = RelationGetRelid(trigdata->tg_relation);
+	statement->function = trigdata->tg_trigger->tgfoid;
 	statement->event = event_type(trigdata->tg_event);
 	statement->must_end = fires_after(trigdata, statement->event);
 	statement->cid = GetActiveSnapshot()->curcid;
+	statement->transitions = find_transitions(trigdata->tg_relation, statement->event);
 	statement->subid = GetCurrentSubTransactionId();
 	statement->outer = *list;
 	*list = statement;
@@ -107,9 +129,31 @@ poser_statement_begin(PoserStatement **list, TriggerData *trigdata)
 }
 
 /*
+ * Is there an entry of the trigger's function in the list already with which this statement has its
+ * AFTER trigger and its transition tables in common?
+ *
+ * An entry whose AFTER trigger is disabled stays until the transaction ends, and its pointer can be
+ * that of a later query.  So the table and the event are compared, too.
+ */
+bool
+poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata)
+{
+	int16 event = event_type(trigdata->tg_event);
+	const void *transitions = find_transitions(trigdata->tg_relation, event);
+
+	if (transitions == NULL)
+		return false;
+	for (; list != NULL; list = list->outer)
+		if (list->function == trigdata->tg_trigger->tgfoid && list->transitions == transitions &&
+			list->relid == RelationGetRelid(trigdata->tg_relation) && list->event == event)
+			return true;
+	return false;
+}
+
+/*
  * Take the statement of an AFTER trigger out of the list, and return its entry, which
- * the caller frees.  It is the innermost statement with this table and event.  Returns
- * NULL if there is none, for instance because the BEFORE trigger is missing.
+ * the caller frees.  It is the innermost statement with this table, event and trigger
+ * function.  Returns NULL if there is none, for instance because the BEFORE trigger is missing.
  */
 PoserStatement *
 poser_statement_end(PoserStatement **list, TriggerData *trigdata)
@@ -117,13 +161,16 @@ poser_statement_end(PoserStatement **list, TriggerData *trigdata)
 	int16 event = event_type(trigdata->tg_event);
 
 	for (PoserStatement **link = list; *link != NULL; link = &(*link)->outer)
-		if ((*link)->relid == RelationGetRelid(trigdata->tg_relation) && (*link)->event == event)
-		{
-			PoserStatement *statement = *link;
+	{
+		PoserStatement *statement = *link;
 
+		if (statement->relid == RelationGetRelid(trigdata->tg_relation) && statement->event == event &&
+			statement->function == trigdata->tg_trigger->tgfoid)
+		{
 			*link = statement->outer;
 			return statement;
 		}
+	}
 	return NULL;
 }
 
@@ -203,6 +250,90 @@ poser_statement_register(PoserStatement **list)
 	}
 	lists = lappend(lists, list);
 	MemoryContextSwitchTo(old);
+}
+
+/*
+ * Rows that MERGE moves
+ */
+
+/* Is there an entry with this function for the rows that MERGE may move into these transition tables? */
+static bool
+has_moves(Oid function, const void *transitions)
+{
+	ListCell *lc;
+
+	foreach(lc, lists)
+	{
+		for (PoserStatement *statement = *(PoserStatement **) lfirst(lc); statement != NULL; statement = statement->outer)
+			if (statement->moves && statement->function == function && statement->transitions == transitions)
+				return true;
+	}
+	return false;
+}
+
+/* Copy the AFTER triggers of an event whose functions have entries for rows that MERGE may move. */
+static void
+copy_triggers(TriggerDesc *copy, Relation rel, int16 event)
+{
+	const void *transitions = find_transitions(rel, event);
+	TriggerDesc *desc = rel->trigdesc;
+
+	copy->triggers = palloc(desc->numtriggers * sizeof(Trigger));
+	for (int i = 0; i < desc->numtriggers; i++)
+	{
+		Trigger *tg = &desc->triggers[i];
+
+		if (tg->tgtype == (TRIGGER_TYPE_AFTER | event) && tg->tgqual == NULL && poser_trigger_is_enabled(tg) &&
+			has_moves(tg->tgfoid, transitions))
+			copy->triggers[copy->numtriggers++] = *tg;
+	}
+}
+
+/*
+ * After an UPDATE of a partitioned table, fire the AFTER triggers of DELETE and INSERT with the
+ * function of this BEFORE trigger, too.
+ *
+ * The UPDATE can be an action of a MERGE.  If such an action moves a row to another
+ * partition, the minor releases before November 2026 put the row into the transition tables
+ * of DELETE and INSERT.  But they fire the triggers of DELETE and INSERT only if the MERGE
+ * has such actions.  A trigger cannot see whether its statement is a MERGE, so this is done
+ * for each UPDATE.  In later releases these transition tables are empty.
+ *
+ * The server queues the triggers of an event once for each of its transition tables.  When
+ * they are queued again, it cancels those that are in the queue.  So nothing is queued here
+ * if the list has a DELETE or INSERT with the same transition tables.  If one comes later,
+ * the server queues all triggers.  Lists of other functions can have had triggers queued
+ * here, and these are queued again.
+ *
+ * "begin" puts the statement of an event into the caller's list, and returns false if
+ * poser_statement_is_listed().
+ */
+void
+poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
+{
+	static const TriggerEvent events[] = {TRIGGER_EVENT_DELETE, TRIGGER_EVENT_INSERT};
+	Relation rel = trigdata->tg_relation;
+
+	if (rel->rd_rel->relkind != RELKIND_PARTITIONED_TABLE)
+		return;
+	for (int i = 0; i < lengthof(events); i++)
+	{
+		TriggerEvent event = events[i];
+		TriggerData moves = *trigdata;
+		TriggerDesc desc = {0};
+		ResultRelInfo info = {.type = T_ResultRelInfo, .ri_RelationDesc = rel, .ri_TrigDesc = &desc};
+		TransitionCaptureState *capture;
+
+		moves.tg_event = event;
+		if (!fires_after(&moves, event_type(event)) || !begin(&moves, arg))
+			continue;
+		copy_triggers(&desc, rel, event_type(event));
+		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
+		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);
+		capture = MakeTransitionCaptureState(&desc, RelationGetRelid(rel), CMD_MERGE);
+		ExecASDeleteTriggers(NULL, &info, capture);
+		ExecASInsertTriggers(NULL, &info, capture);
+	}
 }
 
 /*

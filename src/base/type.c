@@ -1,6 +1,6 @@
 /*
  * type.c
- *	  Types: which code converts their values to text or JSON.
+ *	  Types: which code converts their values to text or JSON, and their names in SQL.
  *
  * to_jsonb() uses a cast to json where a type has one, and a cast to text may be a
  * function, too.  The owner of a type can make such casts.  They must not run with
@@ -8,11 +8,15 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "parser/parse_coerce.h"
+#include "utils/builtins.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "base/base.h"
@@ -89,4 +93,25 @@ bool
 poser_has_json_cast(Oid type)
 {
 	return any_part(type, has_cast);
+}
+
+/* The type of a column as SQL, with the collation if that is not the type's own: "pg_catalog.text COLLATE ...". */
+char *
+poser_type_sql(Oid type, int32 typmod, Oid collation)
+{
+	char *name = format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
+	HeapTuple tuple;
+	Form_pg_collation form;
+	char *result;
+
+	if (!OidIsValid(collation) || collation == get_typcollation(type))
+		return name;
+	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
+	if (!HeapTupleIsValid(tuple))
+		elog(ERROR, "cache lookup failed for collation %u", collation);
+	form = (Form_pg_collation) GETSTRUCT(tuple);
+	result = psprintf("%s COLLATE %s", name,
+					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
+	ReleaseSysCache(tuple);
+	return result;
 }

@@ -14,7 +14,8 @@
  * owner of poser_component may read all rows.  Otherwise a check of the structure has
  * reported the reason.
  *
- * Tables that users have tracked are checked one after the other, see check_own.c.
+ * Tables that users have tracked, and maintained views, are checked one after the other, see
+ * check_own.c and check_views.c.
  */
 #include "postgres.h"
 
@@ -307,13 +308,15 @@ owns_fixed(Oid nspid)
  * poser_check(target regclass = NULL) returns table (object text, problem text)
  *
  * The caller must have the rights of the owners of the tables.  Without a target that is
- * the extension's tables, and each tracked table with an owner whose rights the caller has.
- * A caller that owns no table of the extension gets the problems of the tracked ones only.
+ * the extension's tables, and each tracked table and maintained view with an owner whose
+ * rights the caller has.  A caller that owns no table of the extension gets the problems of
+ * the others only.  The target is a table with a history, a view or another relation of a
+ * maintained view, or a table that a maintained view reads.
  *
  * Rows of the extension's tables are checked with the rights of the owner of
  * poser_component, which sees all of them even under FORCE ROW LEVEL SECURITY.  If tables
  * have different owners, and the owner of poser_component may not read one of them, this is
- * reported as a problem.  A tracked table is checked with the rights of its own owner.
+ * reported as a problem.  A tracked table, or a view, is checked with the rights of its own owner.
  */
 Datum
 poser_check(PG_FUNCTION_ARGS)
@@ -323,6 +326,7 @@ poser_check(PG_FUNCTION_ARGS)
 	Oid target = PG_NARGS() > 0 && !PG_ARGISNULL(0) ? PG_GETARG_OID(0) : InvalidOid;
 	bool fixed = !OidIsValid(target) || is_fixed(target, nspid);
 	List *own = NIL;
+	List *views;
 	ListCell *lc;
 	int level;
 
@@ -330,13 +334,15 @@ poser_check(PG_FUNCTION_ARGS)
 	if (OidIsValid(target))
 	{
 		poser_check_owner(target);
-		if (!fixed)
+		views = poser_check_find_views_of(target, nspid);
+		if (!fixed && (views == NIL || poser_check_is_own(target, nspid)))
 			own = list_make1_oid(poser_check_find_target(target, nspid));
 	}
 	else
 	{
 		own = keep_owned(poser_check_find_own(nspid));
-		if (own != NIL && !owns_fixed(nspid))
+		views = poser_check_find_views(nspid);
+		if ((own != NIL || views != NIL) && !owns_fixed(nspid))
 			fixed = false;
 		else
 			check_owners(nspid);
@@ -368,6 +374,13 @@ poser_check(PG_FUNCTION_ARGS)
 		CHECK_FOR_INTERRUPTS();
 		poser_check_own(&check, lfirst_oid(lc), OidIsValid(target));
 	}
+	foreach(lc, views)
+	{
+		CHECK_FOR_INTERRUPTS();
+		poser_check_view(&check, lfirst_oid(lc), OidIsValid(target));
+	}
+	if (!OidIsValid(target) && is_from(&check, 7))
+		poser_check_view_leftovers(&check);
 
 	/* back to the caller's settings */
 	SPI_finish();

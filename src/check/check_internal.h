@@ -44,7 +44,14 @@ extern void poser_check_consumers(const PoserCheck *check);
 
 /* check_own.c */
 extern List *poser_check_find_own(Oid nspid);
+extern bool poser_check_is_own(Oid target, Oid nspid);
 extern Oid poser_check_find_target(Oid target, Oid nspid);
 extern void poser_check_own(const PoserCheck *check, Oid relid, bool wait);
+
+/* check_views.c */
+extern List *poser_check_find_views(Oid nspid);
+extern List *poser_check_find_views_of(Oid target, Oid nspid);
+extern void poser_check_view(const PoserCheck *check, Oid bookkeeping, bool wait);
+extern void poser_check_view_leftovers(const PoserCheck *check);
 
 #endif /* POSER_CHECK_INTERNAL_H */

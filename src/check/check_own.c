@@ -377,6 +377,16 @@ lock_and_check(const PoserCheck *check, Oid relid, const char *table, bool wait)
 	PopActiveSnapshot();
 }
 
+/* Is this a tracked table, or a partition of one? */
+bool
+poser_check_is_own(Oid target, Oid nspid)
+{
+	PoserTracked tracked;
+
+	return list_member_oid(poser_check_find_own(nspid), target) ||
+		   (get_rel_relispartition(target) && poser_tracked_find(target, nspid, &tracked));
+}
+
 /*
  * Returns the table to check for a target: itself or, for a partition, the tracked table
  * above it.  Raises an error if it is not tracked, or if the caller has not the rights of
@@ -389,6 +399,11 @@ poser_check_find_target(Oid target, Oid nspid)
 
 	if (list_member_oid(poser_check_find_own(nspid), target))
 		return target;
+	if (get_rel_relkind(target) == RELKIND_VIEW)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("relation \"%s\" is not maintained", get_rel_name(target)),
+				 errhint("poser_maintain() maintains a view.")));
 	if (!get_rel_relispartition(target) || !poser_tracked_find(target, nspid, &tracked))
 		ereport(ERROR,
 				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),

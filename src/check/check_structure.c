@@ -166,7 +166,14 @@ const char *const poser_own_columns =
 	"        ('poser_datasync_consumer', 'n', 'tables', 'regclass[]', false, '1.6'),\n"
 	"        ('poser_datasync_consumer', 'r', 'old_values', 'boolean', true, '1.6'),\n"
 	"        ('poser_datasync_consumer', 'n', 'table_names', 'text[]', false, '1.6'),\n"
-	"        ('poser_datasync_status', 'v', 'problem', 'text', false, '1.6'))";
+	"        ('poser_datasync_status', 'v', 'problem', 'text', false, '1.6'),\n"
+	"        ('poser_views', 'v', 'view', 'regclass', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'query', 'regclass', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'bookkeeping', 'regclass', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'parent', 'regclass', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'child', 'regclass', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'served', 'boolean', false, '1.7'),\n"
+	"        ('poser_views', 'v', 'problem', 'text', false, '1.7'))";
 
 /*
  * Has the column the type that a script has given it?  A text may also be longer: users
@@ -241,7 +248,8 @@ static const char *const check_relations =
 	"        ('poser_datasync_status', 'v', '{}', '1.4'),\n"
 	"        ('poser_change', 'c', '{}', '1.4'),\n"
 	"        ('poser_arrival', 'r', '{}', '1.5'),\n"
-	"        ('poser_tables', 'v', '{}', '1.6'))\n"
+	"        ('poser_tables', 'v', '{}', '1.6'),\n"
+	"        ('poser_views', 'v', '{}', '1.7'))\n"
 	"       AS expected (name, kind, options, version)\n"
 	"       LEFT JOIN pg_class AS c\n"
 	"       ON c.relnamespace = $1 AND c.relname = expected.name\n"

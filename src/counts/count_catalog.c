@@ -18,12 +18,14 @@
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
 #include "commands/trigger.h"
+#include "nodes/nodeFuncs.h"
 #include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/fmgroids.h"
 #include "utils/hsearch.h"
 #include "utils/lsyscache.h"
 #include "utils/relcache.h"
+#include "utils/syscache.h"
 #include "utils/typcache.h"
 
 #include "counts/counts_internal.h"
@@ -72,14 +74,76 @@ poser_count_catalog_init(void)
  * The tables of a count
  */
 
-/*
- * Returns the index of a table of a count on its first column alone.  The index must be a
- * valid B-tree index of all rows and, with "unique", a unique one.  Raises an error if
- * there is none.
- */
-static Oid
-find_key_index(Relation rel, bool unique)
+/* The indexes of a count, see counts_internal.h. */
+typedef enum KeyIndex
 {
+	INDEX_OF_COUNTS,
+	INDEX_OF_DELTAS,
+	INDEX_OF_SETTLED
+} KeyIndex;
+
+/*
+ * Is the index's predicate a comparison of "delta" with 0 by one of these two functions?  They
+ * are for the two types that the 0 can have.  The index was made by Poser.  An owner can have
+ * made another one.  So the predicate is read as it is stored: RelationGetIndexPredicate()
+ * evaluates what is constant in it, and that would run the owner's functions as any user.
+ */
+static bool
+compares_delta(Relation index, AttrNumber delta, Oid with_int8, Oid with_int4)
+{
+	bool isnull;
+	Datum predicate = SysCacheGetAttr(INDEXRELID, index->rd_indextuple, Anum_pg_index_indpred, &isnull);
+	OpExpr *opr = isnull ? NULL : stringToNode(TextDatumGetCString(predicate));
+	Var *var;
+	Const *zero;
+
+	if (opr == NULL || !IsA(opr, OpExpr) || list_length(opr->args) != 2)
+		return false;
+	set_opfuncid(opr);
+	var = linitial(opr->args);
+	zero = lsecond(opr->args);
+	return (opr->opfuncid == with_int8 || opr->opfuncid == with_int4) &&
+		   IsA(var, Var) && var->varattno == delta && IsA(zero, Const) && !zero->constisnull &&
+		   (opr->opfuncid == with_int8 ? DatumGetInt64(zero->constvalue) : DatumGetInt32(zero->constvalue)) == 0;
+}
+
+/* Has the index the predicate, or none, of this index of a count? */
+static bool
+has_right_predicate(Relation index, const PoserCount *count, KeyIndex which)
+{
+	if (count->delta == 0 || which == INDEX_OF_COUNTS)
+		return heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL);
+	if (which == INDEX_OF_DELTAS)
+		return compares_delta(index, count->delta, F_INT8GT, F_INT84GT);
+	return compares_delta(index, count->delta, F_INT8EQ, F_INT84EQ);
+}
+
+/* Is it a valid B-tree index on exactly the first columns of a count's table, by the keys' own equality? */
+static bool
+is_key_index(Relation index, const PoserCount *count, int natts)
+{
+	Form_pg_index form = index->rd_index;
+
+	if (!form->indisvalid || form->indnatts != natts || form->indnkeyatts != natts || form->indisexclusion ||
+		index->rd_rel->relam != BTREE_AM_OID)
+		return false;
+	for (int i = 0; i < natts; i++)
+	{
+		if (form->indkey.values[i] != i + 1)
+			return false;
+		if (i < count->nkeys &&
+			(index->rd_indcollation[i] != count->keys[i].collation ||
+			 index->rd_opfamily[i] != lookup_type_cache(count->keys[i].type, TYPECACHE_BTREE_OPFAMILY)->btree_opf))
+			return false;
+	}
+	return true;
+}
+
+/* Returns an index of a count, see counts_internal.h; InvalidOid if there is none. */
+static Oid
+find_index(Relation rel, const PoserCount *count, KeyIndex which)
+{
+	int natts = count->nkeys + (count->delta != 0 && which == INDEX_OF_COUNTS ? 1 : 0);
 	Oid result = InvalidOid;
 	List *indexes = RelationGetIndexList(rel);
 	ListCell *lc;
@@ -87,19 +151,23 @@ find_key_index(Relation rel, bool unique)
 	foreach(lc, indexes)
 	{
 		Relation index = index_open(lfirst_oid(lc), AccessShareLock);
-		Form_pg_index form = index->rd_index;
 
-		if (form->indisvalid && form->indnatts == 1 &&
-			form->indkey.values[0] == COUNT_KEY &&
-			index->rd_rel->relam == BTREE_AM_OID &&
-			heap_attisnull(index->rd_indextuple, Anum_pg_index_indpred, NULL) &&
-			(!unique || (form->indisunique && form->indimmediate)))
+		if (is_key_index(index, count, natts) && has_right_predicate(index, count, which) &&
+			(which == INDEX_OF_DELTAS || (index->rd_index->indisunique && index->rd_index->indimmediate)))
 			result = RelationGetRelid(index);
 		index_close(index, AccessShareLock);
 		if (OidIsValid(result))
 			break;
 	}
 	list_free(indexes);
+	return result;
+}
+
+/* The same for an index by which rows are looked up.  Raises an error if there is none. */
+static Oid
+find_key_index(Relation rel, const PoserCount *count, KeyIndex which)
+{
+	Oid result = find_index(rel, count, which);
 
 	if (!OidIsValid(result))
 		ereport(ERROR,
@@ -110,63 +178,131 @@ find_key_index(Relation rel, bool unique)
 	return result;
 }
 
-/* Raises an error unless the table has the columns (key, total, active) and no others. */
+/* Raises an error unless the table has the columns of the count and no others. */
 static void
-check_columns(Relation rel, Oid keytype)
+check_columns(Relation rel, const PoserCount *count)
 {
 	TupleDesc desc = RelationGetDescr(rel);
-	bool valid = (rel->rd_rel->relkind == RELKIND_RELATION &&
-				  desc->natts >= COUNT_NATTS &&
-				  TupleDescAttr(desc, COUNT_KEY - 1)->atttypid == keytype &&
-				  TupleDescAttr(desc, COUNT_TOTAL - 1)->atttypid == INT8OID &&
-				  TupleDescAttr(desc, COUNT_ACTIVE - 1)->atttypid == INT8OID);
+	int natts = count->amount - 1 + count->namounts;
+	bool valid = (rel->rd_rel->relkind == RELKIND_RELATION && desc->natts >= natts);
 
-	for (int i = COUNT_NATTS; i < desc->natts; i++)
-		if (!TupleDescAttr(desc, i)->attisdropped)
-			valid = false;
+	for (int i = 0; valid && i < desc->natts; i++)
+	{
+		Form_pg_attribute att = TupleDescAttr(desc, i);
+
+		if (i < count->nkeys)
+			valid = att->atttypid == count->keys[i].type && att->attcollation == count->keys[i].collation;
+		else if (i + 1 == count->delta)
+			valid = att->atttypid == INT8OID;
+		else if (i < natts)
+			valid = att->atttypid == (count->numeric[i - (count->amount - 1)] ? NUMERICOID : INT8OID);
+		else
+			valid = att->attisdropped;
+	}
 	if (!valid)
 		poser_structure_error(rel);
 }
 
+/* Describe a key column of this type and collation. */
+static void
+describe_key(PoserCountKey *key, Oid type, Oid collation)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type, TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC_FINFO);
+
+	if (!OidIsValid(entry->eq_opr_finfo.fn_oid) || !OidIsValid(entry->hash_proc_finfo.fn_oid))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_FUNCTION),
+				 errmsg("type %s cannot be hashed", format_type_be(type))));
+	key->type = type;
+	key->collation = collation;
+	key->length = entry->typlen;
+	key->byvalue = entry->typbyval;
+	key->equal = &entry->eq_opr_finfo;
+	key->hash = &entry->hash_proc_finfo;
+}
+
+/* The amounts of the component counts, total and active: both are bigint. */
+static const bool component_amounts[] = {false, false};
+
 /*
- * Describe the count in the tables "counts" and "deltas".  Raises an error if their columns
- * or indexes are not as they must be.  Unless the caller has locked the tables, the
- * description may be out of date when this function returns.
+ * Describe the component count in the tables "counts" and "deltas"; "key" gets its key.
+ * Raises an error if their columns or indexes are not as they must be.  Unless the caller has
+ * locked the tables, the description may be out of date when this function returns.
  */
 void
-poser_count_describe(PoserCount *count, Oid counts, Oid deltas)
+poser_count_describe(PoserCount *count, PoserCountKey *key, Oid counts, Oid deltas)
 {
 	Relation rel = table_open(counts, AccessShareLock);
 	Form_pg_attribute att;
-	TypeCacheEntry *type;
+
+	*count = (PoserCount) {.counts = counts,
+						   .deltas = deltas,
+						   .nkeys = 1,
+						   .keys = key,
+						   .amount = COUNT_TOTAL,
+						   .namounts = lengthof(component_amounts),
+						   .numeric = component_amounts};
 
 	/* The type of the key is that of the first column. */
 	if (RelationGetDescr(rel)->natts == 0)
 		elog(ERROR, "relation \"%s\" has no column", RelationGetRelationName(rel));
 	att = TupleDescAttr(RelationGetDescr(rel), COUNT_KEY - 1);
-	check_columns(rel, att->atttypid);
-	type = lookup_type_cache(att->atttypid,
-							 TYPECACHE_EQ_OPR_FINFO | TYPECACHE_HASH_PROC_FINFO);
-	if (!OidIsValid(type->eq_opr_finfo.fn_oid) || !OidIsValid(type->hash_proc_finfo.fn_oid))
-		ereport(ERROR,
-				(errcode(ERRCODE_UNDEFINED_FUNCTION),
-				 errmsg("type %s cannot be hashed", format_type_be(att->atttypid))));
-
-	count->counts = counts;
-	count->counts_index = find_key_index(rel, true);
-	count->deltas = deltas;
-	count->keytype = att->atttypid;
-	count->keycollation = att->attcollation;
-	count->keylen = att->attlen;
-	count->keybyval = att->attbyval;
-	count->key_eq = &type->eq_opr_finfo;
-	count->key_hash = &type->hash_proc_finfo;
+	*key = (PoserCountKey) {.type = att->atttypid, .collation = att->attcollation};
+	check_columns(rel, count);
+	describe_key(key, att->atttypid, att->attcollation);
+	count->counts_index = find_key_index(rel, count, INDEX_OF_COUNTS);
 	table_close(rel, AccessShareLock);
 
 	/* The deltas have the same columns, but a key can have several rows. */
 	rel = table_open(deltas, AccessShareLock);
-	check_columns(rel, count->keytype);
-	count->deltas_index = find_key_index(rel, false);
+	check_columns(rel, count);
+	count->deltas_index = find_key_index(rel, count, INDEX_OF_DELTAS);
+	table_close(rel, AccessShareLock);
+}
+
+/*
+ * Describe the count of a maintained view, in the current memory context.  Raises an error if
+ * the columns or indexes of its bookkeeping are not as they must be for this query.  Unless
+ * the caller has locked the bookkeeping, the description may be out of date when this
+ * function returns.
+ */
+void
+poser_maintained_count(PoserCount *count, const PoserMaintained *maintained, const PoserViewForm *form)
+{
+	Relation rel = table_open(maintained->bookkeeping, AccessShareLock);
+	bool *numeric = palloc(Max(2 * form->naggregates, 1) * sizeof(bool));
+
+	*count = (PoserCount) {.counts = maintained->bookkeeping,
+						   .deltas = maintained->bookkeeping,
+						   .nkeys = form->nkeys,
+						   .keys = palloc(form->nkeys * sizeof(PoserCountKey)),
+						   .delta = form->nkeys + 1,
+						   .amount = form->nkeys + 2,
+						   .numeric = numeric,
+						   .parent = maintained->parent,
+						   .parent_keys = palloc(form->nkeys * sizeof(AttrNumber))};
+	for (int i = 0; i < form->nkeys; i++)
+	{
+		describe_key(&count->keys[i], form->keys[i].type, form->keys[i].collation);
+		count->parent_keys[i] = form->keys[i].parent;
+	}
+
+	/* the amounts of each aggregate: its value and, for a sum, its rows or its tally */
+	for (int i = 0; i < form->naggregates; i++)
+	{
+		PoserViewKind kind = form->aggregates[i].kind;
+
+		numeric[count->namounts++] = (kind == POSER_SUM_BIGINT || kind == POSER_SUM_NUMERIC);
+		if (kind != POSER_COUNT)
+			numeric[count->namounts++] = (kind == POSER_SUM_NUMERIC);
+	}
+	for (int i = 0; i < count->namounts; i++)
+		count->nnumeric += numeric[i];
+
+	check_columns(rel, count);
+	count->counts_index = find_key_index(rel, count, INDEX_OF_COUNTS);
+	count->deltas_index = find_key_index(rel, count, INDEX_OF_DELTAS);
+	count->settled_index = find_index(rel, count, INDEX_OF_SETTLED);
 	table_close(rel, AccessShareLock);
 }
 
@@ -218,10 +354,10 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	nspid = get_func_namespace(fnoid);
 	looked_up.key = find_argument_column(trigdata, 2);
 	looked_up.flag = tg->tgnargs == 4 ? find_argument_column(trigdata, 3) : 0;
-	poser_count_describe(&looked_up.count,
+	poser_count_describe(&looked_up.count, &looked_up.count_key,
 						 poser_relation_by_name(tg->tgargs[0], nspid),
 						 poser_relation_by_name(tg->tgargs[1], nspid));
-	if (TupleDescAttr(RelationGetDescr(rel), looked_up.key - 1)->atttypid != looked_up.count.keytype ||
+	if (TupleDescAttr(RelationGetDescr(rel), looked_up.key - 1)->atttypid != looked_up.count_key.type ||
 		(looked_up.flag != 0 &&
 		 TupleDescAttr(RelationGetDescr(rel), looked_up.flag - 1)->atttypid != BOOLOID))
 		ereport(ERROR,
@@ -236,18 +372,22 @@ poser_count_trigger(TriggerData *trigdata, Oid fnoid)
 	/* An outer statement may be using the entry, so it is replaced in one step. */
 	trigger = hash_search(count_triggers, &tg->tgoid, HASH_ENTER, NULL);
 	*trigger = looked_up;
+	trigger->count.keys = &trigger->count_key;
 	return trigger;
 }
 
 /*
+ * The PoserCountLock of the component counts.  Its argument is the TriggerData.
+ *
  * Lock the two tables of a trigger's count for writing until the transaction ends, and
  * return the count.  While they are locked, the description of the tables and of their
  * indexes stays true: a command that drops or replaces an index takes a lock that
  * conflicts, or waits for transactions that have locked the table.
  */
 const PoserCount *
-poser_count_locked(TriggerData *trigdata)
+poser_count_locked(void *arg)
 {
+	TriggerData *trigdata = arg;
 	Oid counts = InvalidOid;
 	Oid deltas = InvalidOid;
 

@@ -31,7 +31,7 @@ PG_FUNCTION_INFO_V1(poser_count_parent);
 typedef struct CountedRow
 {
 	Datum key;
-	bool active;
+	PoserAmount amounts[2]; /* total: 1; active: 1 if the flag is true, else 0 */
 } CountedRow;
 
 /*
@@ -47,14 +47,14 @@ read_row(CountedRow *row, TupleTableSlot *slot, const PoserCountTrigger *trigger
 	if (isnull)
 		return false;
 	/* The key is hashed, compared and copied, so detoast it once. */
-	if (trigger->count.keylen == -1)
-		row->key = PointerGetDatum(PG_DETOAST_DATUM_PACKED(row->key));
-	row->active = false;
+	row->key = detoast_count_key(&trigger->count_key, row->key);
+	row->amounts[0].integer = 1;
+	row->amounts[1].integer = 0;
 	if (trigger->flag != 0)
 	{
 		Datum flag = slot_getattr(slot, trigger->flag, &isnull);
 
-		row->active = !isnull && DatumGetBool(flag);
+		row->amounts[1].integer = !isnull && DatumGetBool(flag);
 	}
 	return true;
 }
@@ -73,7 +73,7 @@ next_row(CountedRow *row, PoserTransition *rows, const PoserCountTrigger *trigge
 static void
 count_row(CountChanges *changes, const CountedRow *row, int sign)
 {
-	poser_count_add_change(changes, row->key, (Tally) {sign, row->active ? sign : 0});
+	poser_count_add_change(changes, &row->key, row->amounts, sign);
 }
 
 /*
@@ -102,13 +102,13 @@ count_statement(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	poser_check_transitions(trigdata);
 	poser_transition_open(&old_rows, trigdata->tg_oldtable, trigdata);
 	poser_transition_open(&new_rows, trigdata->tg_newtable, trigdata);
-	poser_count_begin_changes(&changes, trigdata, &trigger->count);
+	poser_count_begin_changes(&changes, &trigger->count, poser_count_locked, trigdata);
 	do
 	{
 		has_old = next_row(&old_row, &old_rows, trigger);
 		has_new = next_row(&new_row, &new_rows, trigger);
-		if (has_old && has_new && old_row.active == new_row.active &&
-			equal_count_keys(&trigger->count, old_row.key, new_row.key))
+		if (has_old && has_new && old_row.amounts[1].integer == new_row.amounts[1].integer &&
+			equal_count_keys(&trigger->count, &old_row.key, &new_row.key))
 			continue;
 		if (has_old)
 			count_row(&changes, &old_row, -1);
@@ -130,7 +130,7 @@ count_table(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	CountChanges changes;
 	CountedRow row;
 
-	poser_count_begin_changes(&changes, trigdata, &trigger->count);
+	poser_count_begin_changes(&changes, &trigger->count, poser_count_locked, trigdata);
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
 		CHECK_FOR_INTERRUPTS();
@@ -222,7 +222,7 @@ count_inserted(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	poser_count_open(&writer, poser_count_locked(trigdata));
 	poser_transition_open(&rows, trigdata->tg_newtable, trigdata);
 	while (next_row(&row, &rows, trigger))
-		poser_count_begin(&writer, row.key);
+		poser_count_begin(&writer, &row.key);
 	poser_transition_close(&rows);
 	poser_count_close(&writer);
 }
@@ -240,7 +240,7 @@ count_deleted(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	poser_count_open(&writer, poser_count_locked(trigdata));
 	poser_transition_open(&rows, trigdata->tg_oldtable, trigdata);
 	while (next_row(&row, &rows, trigger))
-		poser_count_end(&writer, row.key);
+		poser_count_end(&writer, &row.key);
 	poser_count_close(&writer);
 
 	/*
@@ -256,7 +256,7 @@ count_deleted(TriggerData *trigdata, const PoserCountTrigger *trigger)
 		if (!opened)
 			poser_count_open(&writer, poser_count_locked(trigdata));
 		opened = true;
-		poser_count_begin(&writer, row.key);
+		poser_count_begin(&writer, &row.key);
 	}
 	if (opened)
 		poser_count_close(&writer);
@@ -278,12 +278,12 @@ count_key_update(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	/* If another parent has the old key now, the count of that key goes on. */
 	key = slot_getattr(trigdata->tg_trigslot, trigger->key, &isnull);
 	if (!isnull && !parent_exists(trigdata->tg_relation, trigger, key, slot))
-		poser_count_end(&writer, key);
+		poser_count_end(&writer, &key);
 
 	/* Begin the count of the new key. */
 	key = slot_getattr(trigdata->tg_newslot, trigger->key, &isnull);
 	if (!isnull)
-		poser_count_begin(&writer, key);
+		poser_count_begin(&writer, &key);
 	poser_count_close(&writer);
 	ExecDropSingleTupleTableSlot(slot);
 }
@@ -309,7 +309,7 @@ recount_parents(TriggerData *trigdata, const PoserCountTrigger *trigger)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (read_row(&row, slot, trigger))
-			poser_count_begin(&writer, row.key);
+			poser_count_begin(&writer, &row.key);
 	}
 	table_endscan(scan);
 	poser_count_close(&writer);

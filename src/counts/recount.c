@@ -2,7 +2,7 @@
  * recount.c
  *	  Comparing the counts with the rows, and rebuilding them.
  *
- * poser_recount() works while other sessions write.  A writer changes the count and the
+ * A rebuild works while other sessions write.  A writer changes the count and the
  * number of children by the same number, see settle.c.  So a count that is wrong in one
  * snapshot is wrong by the same number in all later ones, until a rebuild corrects it.  A
  * rebuild finds the differences under one snapshot, and adds them to the counts as any
@@ -24,17 +24,17 @@
 
 #include "counts/counts_internal.h"
 
-PG_FUNCTION_INFO_V1(poser_recount);
-
 /* Rows of the comparison that are fetched at a time. */
 #define REBUILD_BATCH 1000
 
 /* A row of the comparison. */
 typedef struct Compared
 {
-	Datum key;
-	Tally live; /* of the child's rows */
-	Tally kept; /* by the tables of the count */
+	const Datum *keys;
+	PoserAmount *live;		 /* of the child's rows */
+	PoserAmount *kept;		 /* by the count */
+	PoserAmount *difference; /* live - kept */
+	MemoryContext context;	 /* of numerics in the amounts */
 	int64 parents;
 	int64 settled;
 	int64 deltas;
@@ -44,7 +44,7 @@ typedef struct Compared
  * Returns a query for the keys that a rebuild has to change.  The count of such a key is
  * wrong, or lacks a settled row, or has a settled row without a parent and children, or
  * has deltas.  The query must be run with search_path = pg_catalog.  Its columns are those
- * of Compared.  For the components of widgets it is
+ * that poser_count_rebuild() needs.  For the components of widgets it is
  *
  *		SELECT key,
  *		       sum(live_total)::bigint AS live_total, sum(live_active)::bigint AS live_active,
@@ -103,19 +103,35 @@ poser_count_comparison(Oid parent, const char *parent_key, Oid child, const char
 					key, total, active, poser_relation_name(counts), poser_relation_name(deltas));
 }
 
-/* Read a row of the comparison; returns false if its key is null. */
+/* Read a row of the comparison; returns false if one of its keys is null.  "row" has room for it. */
 static bool
-read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
+read_compared(Compared *row, const PoserCount *count, const Datum *values, const bool *nulls)
 {
-	int64 *const numbers[] = {&row->live.total, &row->live.active, &row->kept.total, &row->kept.active,
-							  &row->parents, &row->settled, &row->deltas};
-	bool isnull;
+	int64 *const numbers[] = {&row->parents, &row->settled, &row->deltas};
+	MemoryContext old;
 
-	row->key = SPI_getbinval(tuple, desc, 1, &isnull);
-	if (isnull)
-		return false;
+	for (int i = 0; i < count->nkeys; i++)
+		if (nulls[i])
+			return false;
+	row->keys = values;
+	values += count->nkeys;
+	nulls += count->nkeys;
+
+	MemoryContextReset(row->context);
+	old = MemoryContextSwitchTo(row->context);
+	poser_amounts_clear(count, row->live);
+	poser_amounts_clear(count, row->kept);
+	poser_amounts_clear(count, row->difference);
+	for (int i = 0; i < count->namounts; i++)
+	{
+		poser_amount_add_datum(count, row->live, i, values[i], nulls[i]);
+		poser_amount_add_datum(count, row->kept, i, values[count->namounts + i], nulls[count->namounts + i]);
+	}
+	poser_amounts_add(count, row->difference, row->live, 1);
+	poser_amounts_add(count, row->difference, row->kept, -1);
+	MemoryContextSwitchTo(old);
 	for (int i = 0; i < lengthof(numbers); i++)
-		*numbers[i] = DatumGetInt64(SPI_getbinval(tuple, desc, i + 2, &isnull));
+		*numbers[i] = DatumGetInt64(values[2 * count->namounts + i]);
 	return true;
 }
 
@@ -126,15 +142,21 @@ read_compared(Compared *row, HeapTuple tuple, TupleDesc desc)
 static pg_noinline bool
 repair_count(CountWriter *writer, const Compared *row)
 {
-	Tally difference = {row->live.total - row->kept.total, row->live.active - row->kept.active};
-	bool wrong = !tally_is_zero(difference);
-	uint32 hash = hash_count_key(writer->count, row->key);
+	const PoserCount *count = writer->count;
+	bool wrong = !poser_amounts_are_zero(count, row->difference);
+	bool rest = wrong; /* whether the difference is still to be added */
+	uint32 hash = hash_count_keys(count, row->keys);
 
-	/* A parent without a settled row gets one, which holds the difference. */
-	if (row->settled == 0 && row->parents > 0 &&
-		poser_count_make_settled_row(writer, row->key, hash, difference))
+	/*
+	 * A parent without a settled row gets one, which holds the difference.  If another
+	 * transaction is making one at this moment, a mark stays in case that it is rolled back.
+	 */
+	if (row->settled == 0 && row->parents > 0)
 	{
-		difference = (Tally) {0, 0};
+		if (poser_count_make_settled_row(writer, row->keys, hash, row->difference))
+			rest = false;
+		else if (!poser_count_find_row(&writer->settled, row->keys, hash))
+			poser_count_mark_missing(writer, row->keys, hash);
 		CommandCounterIncrement();
 	}
 
@@ -142,17 +164,25 @@ repair_count(CountWriter *writer, const Compared *row)
 	 * Without a parent make no settled row, because it could conflict with the one of a
 	 * transaction that inserts the parent.  All deltas become one.
 	 */
+	if (!rest)
+		poser_amounts_clear(count, row->difference);
 	if (row->settled == 0 && row->parents == 0)
-		poser_count_defer(writer, row->key, hash,
-						  tally_add(poser_count_take_deltas(writer, row->key), difference));
-	else if (row->deltas > 0 || !tally_is_zero(difference))
-		poser_count_change(writer, row->key, hash, difference);
+	{
+		const PoserAmount *taken = poser_count_take_deltas(writer, row->keys);
+		MemoryContext old = MemoryContextSwitchTo(row->context);
+
+		poser_amounts_add(count, row->difference, taken, 1);
+		MemoryContextSwitchTo(old);
+		poser_count_defer(writer, row->keys, hash, row->difference);
+	}
+	else if (row->deltas > 0 || rest)
+		poser_count_change(writer, row->keys, hash, row->difference);
 
 	/* Delete a settled row without a parent and children. */
-	if (row->settled > 0 && row->parents == 0 && row->live.total == 0)
+	if (row->settled > 0 && row->parents == 0 && poser_amounts_are_zero(count, row->live))
 	{
 		CommandCounterIncrement();
-		poser_count_end(writer, row->key);
+		poser_count_end_unused(writer, row->keys);
 	}
 	return wrong;
 }
@@ -174,76 +204,90 @@ check_column(Oid relid, const char *column, Oid type)
 	table_close(rel, NoLock);
 }
 
-/*
- * Correct all counts in one pair of tables, and settle all deltas that no other
- * transaction holds.  Returns how many keys had a wrong count.  The current user must
- * have the rights of the owner of all the tables.  It is not inlined into the function with
- * PG_TRY(), where compilers warn of its variables.
- */
-static pg_noinline int64
-rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, const char *child_key,
-		const char *flag, Oid counts, Oid deltas)
+/* Lock a relation.  It can have been dropped before it was locked: then raise an error. */
+static void
+lock_existing(Oid relid, LOCKMODE mode)
 {
-	Oid relations[] = {parent, child, counts, deltas};
-	PoserCount count;
+	LockRelationOid(relid, mode);
+	if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relid)))
+		ereport(ERROR,
+				(errcode(ERRCODE_UNDEFINED_TABLE),
+				 errmsg("relation with OID %u does not exist", relid)));
+}
+
+/*
+ * Lock the relations that a comparison reads, in this order, and then the tables of the count,
+ * so that a rebuild can begin.  Raises an error if one has been dropped.
+ *
+ * The order of the relations is that in which writers lock them, so that there is no deadlock.
+ * They are locked before the snapshot is taken, so that it sees all rows of a table that was
+ * rewritten.
+ */
+static void
+lock_compared(int nrelations, const Oid *relids, Oid counts, Oid deltas)
+{
+	for (int i = 0; i < nrelations; i++)
+		lock_existing(relids[i], AccessShareLock);
+	lock_existing(counts, ShareUpdateExclusiveLock);
+	lock_existing(deltas, AccessShareLock);
+}
+
+/*
+ * Correct all counts, and settle all deltas that no other transaction holds.  Returns how many
+ * keys had a wrong count.  The caller has locked what is compared, and has
+ * described the count after it.
+ *
+ * "sql" is the comparison: it has a row for each key that may have to be changed.  Its columns
+ * are the keys, the amounts of the child's rows, the amounts that the count has, and as bigint
+ * the number of parents, of settled rows and of deltas.  It is run with search_path =
+ * pg_catalog, as the owner of the relation "owned".  The current user must have the rights of
+ * the owner of all the tables.
+ *
+ * Not inlined into a function with PG_TRY(), where compilers warn of its variables.
+ */
+pg_noinline int64
+poser_count_rebuild(PoserProgress *progress, const PoserCount *count, const char *sql, Oid owned)
+{
+	int natts = count->nkeys + 2 * count->namounts + 3;
+	Compared row = {.live = poser_amounts_make(count),
+					.kept = poser_amounts_make(count),
+					.difference = poser_amounts_make(count),
+					.context = AllocSetContextCreate(CurrentMemoryContext, "poser recount", ALLOCSET_SMALL_SIZES)};
+	Datum *values = palloc(natts * sizeof(Datum));
+	bool *nulls = palloc(natts * sizeof(bool));
 	CountWriter writer;
 	Snapshot latest;
 	Portal portal;
-	char *sql;
 	PoserCaller caller;
 	int64 wrong = 0;
 	bool first = true;
 	CommandId first_cid;
 
-	poser_progress_report(progress, "comparing", 0);
-
-	/*
-	 * Lock the tables in the order in which writers lock them, so that there is no
-	 * deadlock.  Lock them before the snapshot is taken, so that it sees all rows of a
-	 * table that was rewritten.
-	 */
-	LockRelationOid(child, AccessShareLock);
-	LockRelationOid(parent, AccessShareLock);
-	LockRelationOid(counts, ShareUpdateExclusiveLock);
-	LockRelationOid(deltas, AccessShareLock);
-
-	/* The tables can have been dropped or changed before they were locked. */
-	for (int i = 0; i < lengthof(relations); i++)
-		if (!SearchSysCacheExists1(RELOID, ObjectIdGetDatum(relations[i])))
-			ereport(ERROR,
-					(errcode(ERRCODE_UNDEFINED_TABLE),
-					 errmsg("relation with OID %u does not exist", relations[i])));
-	poser_count_describe(&count, counts, deltas);
-	check_column(parent, parent_key, count.keytype);
-	check_column(child, child_key, count.keytype);
-	check_column(child, flag, BOOLOID);
-
 	/* Compare with the latest snapshot, which sees what an earlier rebuild has corrected. */
-	sql = poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas);
-	poser_become_owner(child, &caller);
+	poser_become_owner(owned, &caller);
 	latest = RegisterSnapshot(GetLatestSnapshot());
 	PushActiveSnapshot(latest);
 	SPI_connect();
 	portal = poser_open_cursor_for(&(PoserQuery) {.sql = sql, .read_only = true});
 
 	/* Correct the counts while the query runs: its snapshot does not see what is written. */
-	poser_count_open(&writer, &count);
+	poser_count_open(&writer, count);
 	first_cid = GetCurrentCommandId(false);
 	for (;;)
 	{
 		SPI_cursor_fetch(portal, true, REBUILD_BATCH);
 		if (SPI_processed == 0)
 			break;
+		if (SPI_tuptable->tupdesc->natts != natts)
+			elog(ERROR, "a comparison of counts has %d columns instead of %d", SPI_tuptable->tupdesc->natts, natts);
 		if (first)
 			poser_progress_report(progress, "correcting", 0);
 		first = false;
 		for (uint64 i = 0; i < SPI_processed; i++)
 		{
-			Compared row;
-
 			poser_progress_count(progress, 1);
-			if (read_compared(&row, SPI_tuptable->vals[i], SPI_tuptable->tupdesc) &&
-				repair_count(&writer, &row))
+			heap_deform_tuple(SPI_tuptable->vals[i], SPI_tuptable->tupdesc, values, nulls);
+			if (read_compared(&row, count, values, nulls) && repair_count(&writer, &row))
 				wrong++;
 		}
 		SPI_freetuptable(SPI_tuptable);
@@ -255,6 +299,7 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	PopActiveSnapshot();
 	UnregisterSnapshot(latest);
 	poser_become_caller(&caller);
+	MemoryContextDelete(row.context);
 
 	/*
 	 * An older snapshot, such as that of a REPEATABLE READ transaction, may not see the
@@ -265,26 +310,60 @@ rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, 
 	return wrong;
 }
 
+/* Correct the counts of the components.  Not inlined, as poser_count_rebuild(). */
+static pg_noinline int64
+rebuild(PoserProgress *progress, Oid parent, const char *parent_key, Oid child, const char *child_key,
+		const char *flag, Oid counts, Oid deltas)
+{
+	Oid relations[] = {child, parent};
+	PoserCount count;
+	PoserCountKey key;
+	AttrNumber parent_column;
+
+	poser_progress_report(progress, "comparing", 0);
+	lock_compared(lengthof(relations), relations, counts, deltas);
+	poser_count_describe(&count, &key, counts, deltas);
+	check_column(parent, parent_key, key.type);
+	check_column(child, child_key, key.type);
+	check_column(child, flag, BOOLOID);
+	parent_column = get_attnum(parent, parent_key);
+	count.parent = parent;
+	count.parent_keys = &parent_column;
+	return poser_count_rebuild(progress, &count,
+							   poser_count_comparison(parent, parent_key, child, child_key, flag, counts, deltas), child);
+}
+
 /* The tables: parent, child, counts and deltas. */
 static const char *const recounted_tables[] = {
 	"poser_widget", "poser_component", "poser_component_count", "poser_component_count_delta"};
 
-/*
- * poser_recount() returns bigint
- *
- * Corrects all counts of components.  The result is the number of widgets with a wrong
- * count.
- */
-Datum
-poser_recount(PG_FUNCTION_ARGS)
+/* Is this the view that shows the component counts? */
+bool
+poser_recount_is_components(Oid relid, Oid nspid)
 {
-	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
-	Oid relids[lengthof(recounted_tables)];
-	PoserProgress progress;
-	PoserCaller caller;
-	int64 result = 0;
+	return OidIsValid(relid) && relid == get_relname_relid("poser_widget_summary", nspid);
+}
 
-	PreventCommandIfReadOnly("poser_recount()");
+/* Has the current user the rights of the owners of the tables of the component counts? */
+bool
+poser_recount_owns_components(Oid nspid)
+{
+	for (int i = 0; i < lengthof(recounted_tables); i++)
+		if (!poser_is_owner(poser_relation_by_name(recounted_tables[i], nspid), GetUserId()))
+			return false;
+	return true;
+}
+
+/*
+ * Correct all counts of components.  Returns the number of widgets with a wrong count.  Raises an
+ * error unless the current user has the rights of the tables' owners.
+ */
+int64
+poser_recount_components(PoserProgress *progress, Oid nspid)
+{
+	Oid relids[lengthof(recounted_tables)];
+	PoserCaller caller;
+
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 	{
 		relids[i] = poser_relation_by_name(recounted_tables[i], nspid);
@@ -296,16 +375,5 @@ poser_recount(PG_FUNCTION_ARGS)
 	for (int i = 0; i < lengthof(recounted_tables); i++)
 		poser_check_readable(relids[1], relids[i]);
 	poser_become_caller(&caller);
-
-	poser_progress_begin(&progress, "poser_recount");
-	PG_TRY();
-	{
-		result = rebuild(&progress, relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]);
-	}
-	PG_FINALLY();
-	{
-		poser_progress_end(&progress);
-	}
-	PG_END_TRY();
-	PG_RETURN_INT64(result);
+	return rebuild(progress, relids[0], "uuid", relids[1], "widget_uuid", "active", relids[2], relids[3]);
 }

@@ -19,16 +19,23 @@
  * of the transaction's snapshots are inconsistent with its counts.  The other files of
  * this folder report this by poser_count_begin_statement(), poser_count_end_statement(),
  * poser_count_note_replaced() and poser_count_note_inconsistent().
+ *
+ * Maintained views ask in the same way, see serve_view.c.  All parts of a query must get the
+ * same answer.  A later query with the same snapshot can get another one: the user may have
+ * lost a privilege, or a table may have been truncated after ROLLBACK TO SAVEPOINT has
+ * released the lock on it.  So a decision is kept for one run of a plan, as long as the
+ * plan's state exists: see poser_serve_run().
  */
 #include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/xact.h"
 #include "catalog/pg_class.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "nodes/bitmapset.h"
 #include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/rls.h"
 #include "utils/snapmgr.h"
@@ -37,14 +44,14 @@
 #include "counts/counts_internal.h"
 
 /*
- * How much a transaction remembers: command IDs (8 MB), snapshots (3 MB) and decisions
- * (16 MB).  Nothing is forgotten before the transaction ends, because older snapshots may
- * still be used.  When one of these limits is reached, queries with newer snapshots count
- * the rows.
+ * How much a transaction remembers: command IDs (8 MB for each table of the list below) and
+ * snapshots (3 MB).  Nothing is forgotten before the transaction ends, because older
+ * snapshots may still be used.  When one of these limits is reached, queries with newer
+ * snapshots count the rows.
  */
 #define MAX_COMMANDS (64 * 1024 * 1024)
 #define MAX_REPLACEMENTS (256 * 1024)
-#define MAX_DECISIONS (256 * 1024)
+#define MAX_MID_STATEMENT_TABLES 8
 
 /*
  * Statements on a child or a parent that have begun and are not counted yet.  Queries in
@@ -55,10 +62,18 @@ static PoserStatement *statements = NULL;
 /*
  * The IDs of commands with snapshots taken while such a statement was in progress.  These
  * snapshots can see rows of the statement and do not see their counts.  A trigger can open
- * a cursor with such a snapshot, and the cursor can be read after the statement.  The set
- * is in TopTransactionContext.
+ * a cursor with such a snapshot, and the cursor can be read after the statement.
+ *
+ * There is a set for each table that such statements have written.  If there are many
+ * tables, the last set has the commands of all others, and its table is InvalidOid.  The
+ * sets are in TopTransactionContext.
  */
-static Bitmapset *mid_statement_commands = NULL;
+static struct
+{
+	Oid relid;
+	Bitmapset *commands;
+} mid_statement[MAX_MID_STATEMENT_TABLES + 1];
+static int num_mid_statement = 0;
 
 /*
  * A command that has replaced or deleted a count row of another transaction, and the
@@ -88,52 +103,60 @@ static int max_replacements = 0;
  */
 static CommandId inconsistent_from = InvalidCommandId;
 
-/*
- * What poser_count_serves() has returned in this transaction, by table, user and
- * snapshot.  The hash table is in TopMemoryContext.
- */
-typedef struct DecisionKey
-{
-	Oid child;
-	Oid userid;
-	TransactionId xmin;
-	TransactionId xmax;
-	uint32 running;
-	CommandId curcid;
-} DecisionKey;
-
-typedef struct Decision
-{
-	DecisionKey key;
-	bool serves;
-	char status;
-} Decision;
-
-#define SH_PREFIX decisions
-#define SH_ELEMENT_TYPE Decision
-#define SH_KEY_TYPE DecisionKey
-#define SH_KEY key
-#define SH_HASH_KEY(tb, key) hash_bytes((unsigned char *) &(key), sizeof(DecisionKey))
-#define SH_EQUAL(tb, a, b) (memcmp(&(a), &(b), sizeof(DecisionKey)) == 0)
-#define SH_SCOPE static inline
-#define SH_DECLARE
-#define SH_DEFINE
-#include "lib/simplehash.h"
-
-/* The size with which the hash table of decisions begins. */
-#define FEW_DECISIONS 64
-
-static decisions_hash *decisions = NULL;
+/* The decisions for all runs; the last run is the first in the list. */
+static PoserRun *runs = NULL;
 
 /*
  * What the transaction remembers
  */
 
+/* Put a statement that can change counts into the list.  Returns false if it is there already. */
+static bool
+begin_statement(TriggerData *trigdata, const void *arg)
+{
+	if (poser_statement_is_listed(statements, trigdata))
+		return false;
+	poser_statement_begin(&statements, trigdata);
+	return true;
+}
+
+/* The same for rows that MERGE may move. */
+static bool
+begin_moves(TriggerData *trigdata, const void *arg)
+{
+	if (!begin_statement(trigdata, arg))
+		return false;
+	statements->moves = true;
+	statements->must_end = false;
+	return true;
+}
+
 /* A statement that can change counts has begun: its BEFORE trigger has fired. */
 void
 poser_count_begin_statement(TriggerData *trigdata)
 {
-	poser_statement_begin(&statements, trigdata);
+	(void) begin_statement(trigdata, NULL);
+	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
+		poser_statement_fire_moves(trigdata, begin_moves, NULL);
+}
+
+/* Add commands to the set of a table. */
+static void
+note_mid_statement(Oid relid, CommandId first, CommandId last)
+{
+	MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
+	int i = 0;
+
+	while (i < num_mid_statement && OidIsValid(mid_statement[i].relid) && mid_statement[i].relid != relid)
+		i++;
+	if (i == num_mid_statement)
+	{
+		mid_statement[i].relid = i < MAX_MID_STATEMENT_TABLES ? relid : InvalidOid;
+		mid_statement[i].commands = NULL;
+		num_mid_statement++;
+	}
+	mid_statement[i].commands = bms_add_range(mid_statement[i].commands, first, last);
+	MemoryContextSwitchTo(old);
 }
 
 /* The statement has been counted: its AFTER trigger is about to return. */
@@ -153,11 +176,9 @@ poser_count_end_statement(TriggerData *trigdata)
 	if (GetCurrentCommandId(false) > statement->cid)
 	{
 		CommandId last = Min(GetCurrentCommandId(true), MAX_COMMANDS - 1);
-		MemoryContext old = MemoryContextSwitchTo(TopTransactionContext);
 
 		if (statement->cid < last)
-			mid_statement_commands = bms_add_range(mid_statement_commands, statement->cid + 1, last);
-		MemoryContextSwitchTo(old);
+			note_mid_statement(statement->relid, statement->cid + 1, last);
 	}
 	pfree(statement);
 }
@@ -227,21 +248,6 @@ poser_count_note_replaced(Snapshot snapshot)
 	last->cid = GetCurrentCommandId(false);
 }
 
-/* Forget all decisions.  A hash table that has become large is freed. */
-static void
-forget_decisions(void)
-{
-	if (decisions == NULL || decisions->members == 0)
-		return;
-	if (decisions->size > 16 * FEW_DECISIONS)
-	{
-		decisions_destroy(decisions);
-		decisions = NULL;
-	}
-	else
-		decisions_reset(decisions);
-}
-
 /*
  * Transaction callback: forget all at its end.  The end of a subtransaction needs no
  * callback here: base/statement.c takes care of the list of statements.  Other entries of a
@@ -259,11 +265,10 @@ end_transaction(XactEvent event, void *arg)
 		case XACT_EVENT_PARALLEL_ABORT:
 		case XACT_EVENT_PREPARE:
 			/* What is in TopTransactionContext is freed with the context. */
-			mid_statement_commands = NULL;
+			num_mid_statement = 0;
 			replacements = NULL;
 			num_replacements = 0;
 			inconsistent_from = InvalidCommandId;
-			forget_decisions();
 			break;
 		default:
 			break;
@@ -275,6 +280,7 @@ void
 poser_count_init(void)
 {
 	poser_count_catalog_init();
+	poser_serve_view_init();
 	poser_statement_register(&statements);
 	RegisterXactCallback(end_transaction, NULL);
 }
@@ -302,8 +308,8 @@ sees_folded_changes(Snapshot snapshot)
 }
 
 /* Does the snapshot see the changes of the transaction with this ID? */
-static bool
-sees_transaction(TransactionId xid, Snapshot snapshot)
+bool
+poser_serve_sees_transaction(TransactionId xid, Snapshot snapshot)
 {
 	return !TransactionIdIsNormal(xid) || TransactionIdIsCurrentTransactionId(xid) ||
 		   !XidInMVCCSnapshot(xid, snapshot);
@@ -325,7 +331,7 @@ sees_relation(Oid relid, Snapshot snapshot)
 		return false;
 	xmin = HeapTupleHeaderGetXmin(tuple->t_data);
 	ReleaseSysCache(tuple);
-	return !TransactionIdIsCurrentTransactionId(xmin) && sees_transaction(xmin, snapshot);
+	return !TransactionIdIsCurrentTransactionId(xmin) && poser_serve_sees_transaction(xmin, snapshot);
 }
 
 /* Have triggers maintained the counts for all rows that the snapshot sees? */
@@ -337,79 +343,167 @@ sees_maintained(Oid parent, Oid child, Oid nspid, Snapshot snapshot)
 	if (!maintenance->maintained)
 		return false;
 	for (int i = 0; i < maintenance->num_xids; i++)
-		if (!sees_transaction(maintenance->xids[i], snapshot))
+		if (!poser_serve_sees_transaction(maintenance->xids[i], snapshot))
 			return false;
 	return sees_relation(child, snapshot) &&
 		   sees_relation(maintenance->counts, snapshot) &&
 		   sees_relation(maintenance->deltas, snapshot);
 }
 
-/* Can the snapshot see rows of a statement without their counts? */
+/* Is the table one of these?  They are sorted. */
 static bool
-sees_uncounted(Snapshot snapshot)
+is_one_of(Oid relid, const Oid *relids, int n)
 {
-	for (PoserStatement *statement = statements; statement != NULL; statement = statement->outer)
-		if (snapshot->curcid > statement->cid)
-			return true;
-	return snapshot->curcid >= MAX_COMMANDS ||
-		   bms_is_member(snapshot->curcid, mid_statement_commands);
+	return bsearch(&relid, relids, n, sizeof(Oid), oid_cmp) != NULL;
 }
 
 /*
- * May the current user see all rows of the table?  This is checked for the parent, too: a
- * user that may not see a parent must not learn of it from its count.
+ * Can the snapshot see rows of a statement without their counts?  Only statements that write
+ * one of the tables matter.  The tables are sorted by OID.
  */
 static bool
-may_see_all(Oid relid)
+sees_uncounted(Snapshot snapshot, const Oid *relids, int n)
 {
-	return pg_class_aclcheck(relid, GetUserId(), ACL_SELECT) == ACLCHECK_OK &&
-		   check_enable_rls(relid, InvalidOid, true) != RLS_ENABLED;
+	for (PoserStatement *statement = statements; statement != NULL; statement = statement->outer)
+		if (snapshot->curcid > statement->cid && is_one_of(statement->relid, relids, n))
+			return true;
+	for (int i = 0; i < num_mid_statement; i++)
+		if ((!OidIsValid(mid_statement[i].relid) || is_one_of(mid_statement[i].relid, relids, n)) &&
+			bms_is_member(snapshot->curcid, mid_statement[i].commands))
+			return true;
+	return snapshot->curcid >= MAX_COMMANDS;
+}
+
+/*
+ * Decisions
+ */
+
+static PoserServeKey
+decision_key(Oid of, Snapshot snapshot)
+{
+	return (PoserServeKey) {of, snapshot->xmin, snapshot->xmax, snapshot->xcnt + snapshot->subxcnt, snapshot->curcid};
+}
+
+/*
+ * Does the snapshot see no row of this transaction without its count, and no count without
+ * the rows that are counted in it?  "relids" are the tables of the count, sorted by OID.
+ */
+bool
+poser_serve_is_consistent(Snapshot snapshot, const Oid *relids, int n)
+{
+	return !sees_uncounted(snapshot, relids, n) && sees_folded_changes(snapshot);
+}
+
+/* Memory context callback: the state of a plan is freed. */
+static void
+end_run(void *arg)
+{
+	for (PoserRun **link = &runs; *link != NULL; link = &(*link)->next)
+		if (*link == arg)
+		{
+			*link = (*link)->next;
+			return;
+		}
+}
+
+/* Returns the last decision about this in a memory context, or NULL. */
+static PoserRun *
+find_run(MemoryContext context, Oid of)
+{
+	for (PoserRun *run = runs; run != NULL; run = run->next)
+		if (run->context == context && run->key.of == of)
+			return run;
+	return NULL;
+}
+
+/*
+ * Returns the decision for the run that the calling function is part of.  If *is_new is true,
+ * nothing was decided for the active snapshot, and the caller decides and sets "serves".  "of"
+ * is the child table or the query of a maintained view.
+ *
+ * A run of a plan is known by the memory context of the functions that it calls.  The
+ * snapshot is compared, because PL/pgSQL evaluates simple expressions of several statements
+ * in one such context.
+ *
+ * In READ COMMITTED a row that another session has changed meanwhile is checked again, by a copy
+ * of the plan.  It reads no rows anew, except the changed one, so the decision must stay.  The
+ * context of the copy's functions is below that of the plan's.
+ */
+PoserRun *
+poser_serve_run(FunctionCallInfo fcinfo, Oid of, bool *is_new)
+{
+	PoserServeKey key = decision_key(of, GetActiveSnapshot());
+	MemoryContext context = fcinfo->flinfo->fn_mcxt;
+	PoserRun *run = fcinfo->flinfo->fn_extra;
+
+	if (run == NULL || run->key.of != of)
+		run = find_run(context, of);
+	*is_new = (run == NULL || memcmp(&run->key, &key, sizeof(PoserServeKey)) != 0);
+	if (run == NULL)
+	{
+		run = MemoryContextAlloc(context, sizeof(PoserRun));
+		run->context = context;
+		run->callback.func = end_run;
+		run->callback.arg = run;
+		run->next = runs;
+		MemoryContextRegisterResetCallback(context, &run->callback);
+		runs = run;
+	}
+	if (*is_new)
+	{
+		PoserRun *plan = find_run(MemoryContextGetParent(context), of);
+
+		run->key = key;
+		run->serves = false; /* if deciding raises an error */
+		if (plan != NULL && memcmp(&plan->key, &key, sizeof(PoserServeKey)) == 0)
+		{
+			run->serves = plan->serves;
+			*is_new = false;
+		}
+		else
+			/* without this, a session that holds all the locks that it needs would not notice changes */
+			AcceptInvalidationMessages();
+	}
+	fcinfo->flinfo->fn_extra = run;
+	return run;
+}
+
+/*
+ * May the role see all rows of the table?  This is checked for the parent, too: a user that
+ * may not see a parent must not learn of it from its count.
+ */
+bool
+poser_serve_may_see_all(Oid relid, Oid roleid)
+{
+	return pg_class_aclcheck(relid, roleid, ACL_SELECT) == ACLCHECK_OK &&
+		   check_enable_rls(relid, roleid, true) != RLS_ENABLED;
 }
 
 /*
  * Returns whether the maintained counts of "child" are what the current user would count
- * under the active snapshot.  "nspid" is the schema of the functions that maintain
- * them.  The caller holds a lock on both tables.
+ * under the active snapshot.  "fcinfo" is of the function that a query calls, and "nspid"
+ * the schema of the functions that maintain the counts.  The caller holds a lock on both
+ * tables.
  */
 bool
-poser_count_serves(Oid parent, Oid child, Oid nspid)
+poser_count_serves(FunctionCallInfo fcinfo, Oid parent, Oid child, Oid nspid)
 {
+	Oid relids[] = {Min(parent, child), Max(parent, child)};
+	PoserRun *run;
 	Snapshot snapshot;
-	DecisionKey key;
-	Decision *decision;
-	bool serves;
-	bool found;
+	bool is_new;
 
 	if (!ActiveSnapshotSet())
 		return false;
-	snapshot = GetActiveSnapshot();
-	if (sees_uncounted(snapshot))
-		return false;
-
-	/*
-	 * A decision about a snapshot is kept, so that all parts of one query get the same
-	 * result.  It stays right, because the rows that a snapshot sees stay the same.
-	 */
-	key.child = child;
-	key.userid = GetUserId();
-	key.xmin = snapshot->xmin;
-	key.xmax = snapshot->xmax;
-	key.running = snapshot->xcnt + snapshot->subxcnt;
-	key.curcid = snapshot->curcid;
-	if (decisions == NULL)
-		decisions = decisions_create(TopMemoryContext, FEW_DECISIONS, NULL);
-	decision = decisions_lookup(decisions, key);
-	if (decision != NULL)
-		return decision->serves;
-	if (decisions->members >= MAX_DECISIONS)
-		return false;
+	run = poser_serve_run(fcinfo, child, &is_new);
+	if (!is_new)
+		return run->serves;
 
 	/* Decide, see the head of this file. */
-	serves = (may_see_all(parent) && may_see_all(child) &&
-			  sees_folded_changes(snapshot) &&
-			  sees_maintained(parent, child, nspid, snapshot));
-
-	decision = decisions_insert(decisions, key, &found);
-	decision->serves = serves;
-	return serves;
+	if (!poser_serve_may_see_all(parent, GetUserId()) || !poser_serve_may_see_all(child, GetUserId()))
+		return false;
+	snapshot = GetActiveSnapshot();
+	run->serves = poser_serve_is_consistent(snapshot, relids, lengthof(relids)) &&
+				  sees_maintained(parent, child, nspid, snapshot);
+	return run->serves;
 }

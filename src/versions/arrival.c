@@ -29,12 +29,13 @@
  * ids or looks at versions.  One of the two waits for the other, and sees what it has
  * written.  All look-ups here see rows as they are now, not as of a snapshot.
  *
- * A version was recorded here if its transaction was, see arrival_ids.c.  While a statement
- * is running this is not true for the versions that it has brought.  Their command ID tells
- * them from the others.  A version that arrives can also name a transaction that has
- * recorded other changes here.  Then the version counts as recorded, because a user may have
- * taken it out of the table and put it back.  If a restore has brought it, the restore fails
- * when the transaction arrives.
+ * A version was recorded here if its transaction was, see arrival_ids.c, unless it was in its
+ * table before the table had triggers, see arrival_bound.c.  While a statement is running
+ * this is not true for the versions that it has brought.  Their command ID tells them from
+ * the others.  A version that arrives can also name a transaction that has recorded other
+ * changes here.  Then the version counts as recorded, because a user may have taken it out of
+ * the table and put it back.  If a restore has brought it, the restore fails when the
+ * transaction arrives.
  */
 #include "postgres.h"
 
@@ -172,6 +173,8 @@ open_table(PoserArrivalTable *table)
 		return false;
 	}
 	table->versions = versions;
+	if (versioned->own)
+		poser_arrival_find_bound(&table->bound, versions, versions, versioned->nspid);
 	table->rel = table_open(versioned->relid, NoLock);
 	poser_lookup_open(&table->by_id, table->versions, indexid, 1);
 	table->has_key = !versioned->own || (versioned->nkeys > 0 && OidIsValid(versioned->versions_index));
@@ -432,7 +435,6 @@ set_aside(PoserArrival *arrival, PoserArrivalTable *table, ItemPointer tid)
 static void
 look_for_recorded(PoserArrival *arrival)
 {
-	const PoserVersioned *versioned = arrival->versioned;
 	Relation versions = arrival->own->versions;
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
@@ -444,7 +446,7 @@ look_for_recorded(PoserArrival *arrival)
 		CHECK_FOR_INTERRUPTS();
 		nread++;
 		found = !poser_arrival_is_of_statement(arrival, slot) &&
-				poser_arrival_is_recorded(arrival, poser_version_transaction_id(versioned, slot));
+				poser_arrival_is_recorded_version(arrival, arrival->own, slot);
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -466,8 +468,7 @@ replace_recorded(PoserArrival *arrival, TupleTableSlot *arrived)
 	if (poser_version_lookup_next(&table->by_key) &&
 		poser_version_operation(&table->versioned, version) == POSER_INSERT &&
 		!poser_arrival_is_of_statement(arrival, version) &&
-		poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)) &&
-		is_live(table, version))
+		poser_arrival_is_recorded_version(arrival, table, version) && is_live(table, version))
 	{
 		tid = version->tts_tid;
 		if (!poser_version_lookup_next(&table->by_key))
@@ -511,7 +512,7 @@ find_recorded(PoserArrival *arrival, PoserArrivalTable *table, int64 change_id)
 		TupleTableSlot *version = table->by_id.slot;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version)))
+		if (!poser_arrival_is_recorded_version(arrival, table, version))
 			continue;
 		table->clean_end = poser_version_change_id(&table->versioned, version);
 		break;
@@ -547,7 +548,7 @@ free_change_id(PoserArrival *arrival, int64 change_id)
 		/* the unique index raises the error for an id that the statement brings twice */
 		if (!poser_arrival_is_of_statement(arrival, version))
 		{
-			bool recorded = poser_arrival_is_recorded(arrival, poser_version_transaction_id(&table->versioned, version));
+			bool recorded = poser_arrival_is_recorded_version(arrival, table, version);
 
 			/* what has arrived may be wrong, but it was so elsewhere */
 			if (arrival->own == NULL && !recorded)

@@ -27,12 +27,21 @@ typedef struct PoserArrivalRows
 	TupleTableSlot *slot;	  /* gets the row as one of the table, if there is a map */
 } PoserArrivalRows;
 
+/* When a table of versions was bound, see arrival_bound.c. */
+typedef struct PoserArrivalBound
+{
+	bool elsewhere;			 /* its binding was made in another database; otherwise the rest is not set */
+	TransactionId triggers;	 /* has made its triggers; InvalidTransactionId if there are none */
+	TransactionId extension; /* has made the extension */
+} PoserArrivalBound;
+
 /* A table with a history, while history arrives. */
 typedef struct PoserArrivalTable
 {
 	PoserVersioned versioned;
-	Relation rel;		/* the table with the rows */
-	Relation versions;	/* its table of versions */
+	Relation rel;	   /* the table with the rows */
+	Relation versions; /* its table of versions */
+	PoserArrivalBound bound;
 	bool has_key;		/* can versions be looked up by the key?  Otherwise by_key is not open */
 	PoserLookup by_key; /* versions, newest first */
 	PoserLookup by_id;	/* a version by its change_id */
@@ -118,6 +127,11 @@ extern void poser_arrival_write_version(PoserArrival *arrival, PoserArrivalTable
 										int64 transaction_id);
 extern void poser_arrival_write_set_aside(PoserArrival *arrival, PoserArrivalTable *table);
 extern void poser_arrival_in_use_error(PoserArrival *arrival, const char *what, int64 id);
+
+/* arrival_bound.c */
+extern void poser_arrival_find_bound(PoserArrivalBound *bound, Relation versions, Relation rel, Oid nspid);
+extern bool poser_arrival_came_before(PoserArrival *arrival, const PoserArrivalBound *bound, TupleTableSlot *version, int64 id);
+extern bool poser_arrival_is_recorded_version(PoserArrival *arrival, const PoserArrivalTable *table, TupleTableSlot *version);
 
 /* arrival_settle.c */
 extern void poser_arrival_settle(PoserArrival *arrival, int64 limit);

@@ -78,7 +78,7 @@ enum
 enum
 {
 	CLAIM,	 /* a version of the statement has the transaction's id */
-	ALIKE,	 /* a table that looks like a table of versions has it, but nothing is recorded there */
+	ALIKE,	 /* a table that looks like a table of versions has it, but it was not recorded there */
 	FOREIGN, /* another table of versions has the transaction's id */
 	VERSION	 /* a version that was recorded here */
 };
@@ -140,28 +140,25 @@ read_versions(Pass *pass, int table)
 	Relation versions = arrival->tables[table]->versions;
 	TupleTableSlot *slot = table_slot_create(versions, NULL);
 	TableScanDesc scan = table_beginscan(versions, SnapshotSelf, 0, NULL, SO_NONE);
-	bool claimed_any = false;
-	int64 claimed = 0;
+	Entry last = {.kind = VERSION};
 
 	while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 	{
-		int64 transaction_id = poser_version_transaction_id(versioned, slot);
+		Entry entry = {.transaction_id = poser_version_transaction_id(versioned, slot), .kind = VERSION};
 
 		CHECK_FOR_INTERRUPTS();
-		if (!poser_arrival_is_recorded(arrival, transaction_id))
+		if (!poser_arrival_is_recorded(arrival, entry.transaction_id))
 			continue;
-		if (!poser_arrival_is_of_statement(arrival, slot))
-		{
-			put_entry(pass, transaction_id, VERSION, poser_version_change_id(versioned, slot), table);
-			pass->nversions++;
-		}
-		else if (!claimed_any || claimed != transaction_id)
-		{
-			/* the versions of a transaction usually follow each other */
-			put_entry(pass, transaction_id, CLAIM, 0, table);
-			claimed_any = true;
-			claimed = transaction_id;
-		}
+		if (poser_arrival_is_of_statement(arrival, slot))
+			entry.kind = CLAIM;
+		else if (poser_arrival_came_before(arrival, &arrival->tables[table]->bound, slot, entry.transaction_id))
+			entry.kind = ALIKE;
+		/* the versions of a transaction usually follow each other */
+		if (entry.kind != VERSION && entry.kind == last.kind && entry.transaction_id == last.transaction_id)
+			continue;
+		put_entry(pass, entry.transaction_id, entry.kind, poser_version_change_id(versioned, slot), table);
+		pass->nversions += (entry.kind == VERSION);
+		last = entry;
 	}
 	table_endscan(scan);
 	ExecDropSingleTupleTableSlot(slot);
@@ -173,11 +170,14 @@ read_other_table(Pass *pass, Oid relid, const char *column)
 {
 	PoserArrival *arrival = pass->arrival;
 	List *tables;
+	Relation root;
 	ListCell *lc;
-	int64 last = 0;
-	bool any = false;
+	Entry last = {.kind = VERSION};
 
 	LockRelationOid(relid, AccessShareLock);
+	root = try_relation_open(relid, NoLock);
+	if (root == NULL)
+		return;
 	tables = find_all_inheritors(relid, AccessShareLock, NULL);
 	foreach(lc, tables)
 	{
@@ -188,19 +188,24 @@ read_other_table(Pass *pass, Oid relid, const char *column)
 		{
 			TupleTableSlot *slot = table_slot_create(rel, NULL);
 			TableScanDesc scan = table_beginscan(rel, SnapshotSelf, 0, NULL, SO_NONE);
+			PoserArrivalBound bound;
 
+			poser_arrival_find_bound(&bound, root, rel, arrival->versioned->nspid);
 			while (table_scan_getnextslot(scan, ForwardScanDirection, slot))
 			{
 				bool isnull;
-				int64 transaction_id = DatumGetInt64(slot_getattr(slot, attnum, &isnull));
+				Entry entry = {.transaction_id = DatumGetInt64(slot_getattr(slot, attnum, &isnull)), .kind = FOREIGN};
 
 				CHECK_FOR_INTERRUPTS();
-				/* the versions of a transaction usually follow each other */
-				if (isnull || (any && transaction_id == last) || !poser_arrival_is_recorded(arrival, transaction_id))
+				if (isnull || !poser_arrival_is_recorded(arrival, entry.transaction_id))
 					continue;
-				put_entry(pass, transaction_id, FOREIGN, 0, 0);
-				any = true;
-				last = transaction_id;
+				if (poser_arrival_came_before(arrival, &bound, slot, entry.transaction_id))
+					entry.kind = ALIKE;
+				/* the versions of a transaction usually follow each other */
+				if (entry.kind == last.kind && entry.transaction_id == last.transaction_id)
+					continue;
+				put_entry(pass, entry.transaction_id, entry.kind, 0, 0);
+				last = entry;
 			}
 			table_endscan(scan);
 			ExecDropSingleTupleTableSlot(slot);
@@ -208,6 +213,7 @@ read_other_table(Pass *pass, Oid relid, const char *column)
 		if (rel != NULL)
 			relation_close(rel, NoLock);
 	}
+	relation_close(root, NoLock);
 }
 
 /*

@@ -30,25 +30,19 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/dependency.h"
-#include "catalog/indexing.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "miscadmin.h"
 #include "replication/logicalworker.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "versions/versions.h"
 #include "versions/version_internal.h"
@@ -160,23 +154,6 @@ poser_binding_trigger(Relation versions, Oid tgoid)
  * Finding bindings
  */
 
-/* Returns the function poser_versions_of() of this schema; InvalidOid if it has none, as before 1.6. */
-static Oid
-binding_function(Oid nspid)
-{
-	return GetSysCacheOid3(PROCNAMEARGSNSP, Anum_pg_proc_oid, CStringGetDatum("poser_versions_of"),
-						   PointerGetDatum(buildoidvector(NULL, 0)), ObjectIdGetDatum(nspid));
-}
-
-/* Do two relations have one owner? */
-bool
-poser_have_one_owner(Oid a, Oid b)
-{
-	Oid owner = poser_owner_of(a);
-
-	return OidIsValid(owner) && owner == poser_owner_of(b);
-}
-
 /* May the owner of a table insert into its table of versions? */
 static bool
 is_consented(Oid relid, Oid versions)
@@ -196,50 +173,24 @@ is_consented(Oid relid, Oid versions)
 static List *
 find_bindings(Oid classid, Oid objid, Oid function, bool clones)
 {
-	Relation depend = table_open(DependRelationId, AccessShareLock);
-	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
 	List *result = NIL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	ListCell *lc;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(classid));
-	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(objid));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, 2, keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, poser_triggers_depending_on(classid, objid, function))
 	{
-		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
-		ScanKeyData key;
-		SysScanDesc trigger_scan;
-		HeapTuple trigger_tuple;
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
+		PoserTracked *tracked;
 
-		CHECK_FOR_INTERRUPTS();
-		if (dependency->classid != TriggerRelationId)
+		if (!OidIsValid(form->tgconstrrelid) || OidIsValid(form->tgparentid) != clones ||
+			(classid == RelationRelationId && form->tgconstrrelid != objid))
 			continue;
-		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
-		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
-		trigger_tuple = systable_getnext(trigger_scan);
-		if (HeapTupleIsValid(trigger_tuple))
-		{
-			Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT(trigger_tuple);
-
-			if (form->tgfoid == function && OidIsValid(form->tgconstrrelid) && OidIsValid(form->tgparentid) == clones &&
-				(classid != RelationRelationId || form->tgconstrrelid == objid))
-			{
-				PoserTracked *tracked = palloc0(sizeof(PoserTracked));
-
-				tracked->relid = form->tgconstrrelid;
-				tracked->versions = form->tgrelid;
-				tracked->binding = form->oid;
-				tracked->counts = is_consented(tracked->relid, tracked->versions);
-				result = lappend(result, tracked);
-			}
-		}
-		systable_endscan(trigger_scan);
+		tracked = palloc0(sizeof(PoserTracked));
+		tracked->relid = form->tgconstrrelid;
+		tracked->versions = form->tgrelid;
+		tracked->binding = form->oid;
+		tracked->counts = is_consented(tracked->relid, tracked->versions);
+		result = lappend(result, tracked);
 	}
-	systable_endscan(scan);
-	table_close(triggers, AccessShareLock);
-	table_close(depend, AccessShareLock);
 	return result;
 }
 
@@ -261,7 +212,7 @@ compare_tables(const ListCell *a, const ListCell *b)
 List *
 poser_tracked_bindings(Oid nspid)
 {
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_versions_of", nspid);
 	List *result;
 
 	if (!OidIsValid(function))
@@ -275,7 +226,7 @@ poser_tracked_bindings(Oid nspid)
 List *
 poser_tracked_bindings_of(Oid relid, Oid nspid)
 {
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_versions_of", nspid);
 
 	return OidIsValid(function) ? find_bindings(RelationRelationId, relid, function, false) : NIL;
 }
@@ -289,7 +240,7 @@ poser_tracked_bindings_of(Oid relid, Oid nspid)
 List *
 poser_binding_detached(Oid relid, Oid nspid, const List *tree)
 {
-	Oid function = binding_function(nspid);
+	Oid function = poser_trigger_function("poser_versions_of", nspid);
 	List *clones = OidIsValid(function) ? find_bindings(RelationRelationId, relid, function, true) : NIL;
 	List *result = NIL;
 	ListCell *lc;

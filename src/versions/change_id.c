@@ -121,11 +121,13 @@ index_on(Relation rel, AttrNumber column)
 	return result;
 }
 
-/* Returns the greatest value of a column of type bigint in a table that is open and locked; 0 if it is not indexed, or too great. */
+/*
+ * Returns the value of a column of type bigint in the last row by this index of a table that
+ * is open and locked; 0 if there is no index or no row, or if the value is too great.
+ */
 static int64
-last_of_column(Relation rel, AttrNumber column)
+last_by_index(Relation rel, Oid indexid, AttrNumber column)
 {
-	Oid indexid = index_on(rel, column);
 	PoserLookup lookup;
 	int64 result = 0;
 	bool isnull;
@@ -150,19 +152,8 @@ poser_change_id_last(Relation rel, const char *key, const char *value)
 	AttrNumber column = poser_own_column(rel, key, INT8OID);
 	AttrNumber result_column = poser_own_column(rel, value, INT8OID);
 	bool immediate;
-	Oid indexid = poser_unique_index(rel, 1, &column, &immediate);
-	PoserLookup lookup;
-	int64 result = 0;
-	bool isnull;
 
-	if (!OidIsValid(indexid))
-		return 0;
-	poser_lookup_open(&lookup, rel, indexid, 0);
-	poser_lookup_begin(&lookup, InvalidStrategy, NULL, NULL);
-	if (poser_lookup_next(&lookup, BackwardScanDirection))
-		result = DatumGetInt64(slot_getattr(lookup.slot, result_column, &isnull));
-	poser_lookup_close(&lookup);
-	return result <= POSER_MAX_CHANGE_ID ? result : 0;
+	return last_by_index(rel, poser_unique_index(rel, 1, &column, &immediate), result_column);
 }
 
 /* As poser_change_id_last(), for a table that may be dropped or locked.  Does not wait for a lock, and returns 0 instead. */
@@ -196,8 +187,9 @@ greatest_version(const PoserVersioned *versioned)
 	foreach(lc, poser_version_leaves(rel))
 	{
 		Relation leaf = table_open(lfirst_oid(lc), AccessShareLock);
+		AttrNumber column = get_attnum(RelationGetRelid(leaf), name);
 
-		result = Max(result, last_of_column(leaf, get_attnum(RelationGetRelid(leaf), name)));
+		result = Max(result, last_by_index(leaf, index_on(leaf, column), column));
 		table_close(leaf, NoLock);
 	}
 	table_close(rel, NoLock);
@@ -293,14 +285,18 @@ int64
 poser_change_id_next(const PoserVersioned *versioned)
 {
 	int64 id = nextval_internal(versioned->sequence, false);
+	bool is_new;
 
 	if (unlikely(last_sequence != versioned->sequence || id <= last_id))
 		compare_again();
-	if (unlikely(!is_compared || (versioned->own && versioned->versions != last_compared && is_new_table(versioned))))
+	is_new = versioned->own && versioned->versions != last_compared && is_new_table(versioned);
+	if (unlikely(is_new || !is_compared))
 	{
 		/* set first, so that an invalidation that arrives meanwhile is not lost */
 		signal_relid = versioned->arrivals;
 		is_compared = true;
+		/* if an error ends the comparison, the next id is compared again */
+		last_sequence = InvalidOid;
 		id = compare(versioned, id);
 		last_sequence = versioned->sequence;
 	}

@@ -1,6 +1,7 @@
 /*
  * follow.c
- *	  poser_follow(): calling poser_track() after each ALTER TABLE of a tracked table.
+ *	  poser_follow(): calling poser_track() after each ALTER TABLE of a tracked table, and
+ *	  poser_maintain() for each view that it concerns.
  *
  * The extension has no event trigger.  A user can make one with this function:
  *
@@ -11,8 +12,8 @@
  * work that has nothing to do with Poser.  So each table is followed in a subtransaction,
  * and an error becomes a WARNING.  Only a cancelled query stays cancelled.
  *
- * poser_track() runs with the rights of the role that alters the table.  It does nothing
- * while a dump is restored, because the table's history is not complete then.
+ * Both functions run with the rights of the role that alters the table.  Nothing is done
+ * while a dump is restored, because the tables and their triggers are not complete then.
  */
 #include "postgres.h"
 
@@ -27,12 +28,19 @@
 
 PG_FUNCTION_INFO_V1(poser_follow);
 
-/* Is poser_track() running, so that its own statements have called the function? */
+/* See versions.h. */
+List *(*poser_followed_views_hook)(Oid relid, Oid nspid) = NULL;
+void (*poser_follow_view_hook)(Oid nspid, Oid view) = NULL;
+
+/* Is this function running, so that statements of poser_track() or poser_maintain() have called it again? */
 static bool following = false;
 
-/* Returns the tables that the statement has made or altered, as a list of OIDs. */
+/* Tables and views that were followed already after this statement. */
+static List *done;
+
+/* Returns the relations that the statement has made or altered, as a list of OIDs. */
 static List *
-altered_tables(void)
+altered_relations(void)
 {
 	List *result = NIL;
 	MemoryContext context = CurrentMemoryContext;
@@ -68,9 +76,21 @@ followed_table(Oid relid, Oid nspid)
 	return tracked.relid;
 }
 
-/* Call poser_track() for the table of this relation, if it is tracked, and note it in the list.  An error becomes a WARNING. */
+/* Call poser_track() for the table of this relation, if it is tracked and was not followed already. */
 static void
-follow(Oid relid, Oid nspid, List **done)
+follow_table(Oid nspid, Oid relid)
+{
+	Oid target = followed_table(relid, nspid);
+
+	if (!OidIsValid(target) || list_member_oid(done, target))
+		return;
+	done = lappend_oid(done, target);
+	poser_track_table(nspid, target, NIL, false, NULL, true);
+}
+
+/* Call this function for a relation, in a subtransaction.  An error becomes a WARNING with this hint. */
+static void
+follow(void (*function)(Oid nspid, Oid relid), Oid nspid, Oid relid, const char *what, const char *hint)
 {
 	PoserSavepoint savepoint;
 	char *name = get_rel_name(relid);
@@ -78,16 +98,7 @@ follow(Oid relid, Oid nspid, List **done)
 	poser_savepoint_set(&savepoint);
 	PG_TRY();
 	{
-		Oid target = followed_table(relid, nspid);
-
-		if (OidIsValid(target) && !list_member_oid(*done, target))
-		{
-			MemoryContext old = MemoryContextSwitchTo(savepoint.context);
-
-			*done = lappend_oid(*done, target);
-			MemoryContextSwitchTo(old);
-			poser_track_table(nspid, target, NIL, false, NULL, true);
-		}
+		function(nspid, relid);
 		poser_savepoint_release(&savepoint);
 	}
 	PG_CATCH();
@@ -98,12 +109,28 @@ follow(Oid relid, Oid nspid, List **done)
 			ReThrowError(error);
 		ereport(WARNING,
 				errcode(error->sqlerrcode),
-				errmsg("the history of relation \"%s\" does not follow: %s", name, error->message),
+				errmsg("%s \"%s\" does not follow: %s", what, name, error->message),
 				error->detail != NULL ? errdetail_internal("%s", error->detail) : 0,
-				error->hint != NULL ? errhint("%s", error->hint) : errhint("Call poser_track() for it."));
+				errhint("%s", error->hint != NULL ? error->hint : hint));
 		FreeErrorData(error);
 	}
 	PG_END_TRY();
+}
+
+/* Call poser_maintain() for the views that this relation concerns and that were not followed already. */
+static void
+follow_views(Oid nspid, Oid relid)
+{
+	List *views = poser_followed_views_hook != NULL ? poser_followed_views_hook(relid, nspid) : NIL;
+	ListCell *lc;
+
+	foreach(lc, views)
+	{
+		if (list_member_oid(done, lfirst_oid(lc)))
+			continue;
+		done = lappend_oid(done, lfirst_oid(lc));
+		follow(poser_follow_view_hook, nspid, lfirst_oid(lc), "view", "Call poser_maintain() for it.");
+	}
 }
 
 /*
@@ -114,9 +141,6 @@ poser_follow(PG_FUNCTION_ARGS)
 {
 	Oid nspid = get_func_namespace(fcinfo->flinfo->fn_oid);
 	EventTriggerData *data = (EventTriggerData *) fcinfo->context;
-	List *done = NIL;
-	List *tables;
-	ListCell *lc;
 
 	if (!CALLED_AS_EVENT_TRIGGER(fcinfo) || strcmp(data->event, "ddl_command_end") != 0)
 		ereport(ERROR,
@@ -126,12 +150,16 @@ poser_follow(PG_FUNCTION_ARGS)
 		PG_RETURN_VOID();
 
 	following = true;
+	done = NIL;
 	PG_TRY();
 	{
-		tables = altered_tables();
-		foreach(lc, tables)
+		List *relations = altered_relations();
+		ListCell *lc;
+
+		foreach(lc, relations)
 		{
-			follow(lfirst_oid(lc), nspid, &done);
+			follow(follow_table, nspid, lfirst_oid(lc), "the history of relation", "Call poser_track() for it.");
+			follow_views(nspid, lfirst_oid(lc));
 		}
 	}
 	PG_FINALLY();

@@ -577,12 +577,16 @@ poser_prune_lock_out(const PoserVersioned *versioned)
 static bool
 lock_own_table(const PoserPruning *pruning, const PoserTracked *tracked, bool wait)
 {
+	char *name = get_rel_name(tracked->relid);
+
+	if (name == NULL)
+		return false;
 	if (!lock_object(tracked->relid, AccessShareLock, wait) || !lock_object(tracked->versions, RowExclusiveLock, wait) ||
 		!lock_versions(tracked->versions, ExclusiveLock, wait))
 	{
 		ereport(WARNING,
 				(errcode(ERRCODE_LOCK_NOT_AVAILABLE),
-				 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),
+				 errmsg("versions of table \"%s\" were not pruned", name),
 				 errdetail("Another transaction has locked it.")));
 		return false;
 	}
@@ -701,10 +705,15 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 		PoserTracked *tracked = lfirst(lc);
 		PoserSavepoint savepoint;
 		int64 removed = pruning->removed;
+		char *name;
 
 		CHECK_FOR_INTERRUPTS();
 		if (removed >= pruning->limit)
 			break;
+		/* it can have been dropped meanwhile, and later, too */
+		name = get_rel_name(tracked->relid);
+		if (name == NULL)
+			continue;
 		poser_savepoint_set(&savepoint);
 		PG_TRY();
 		{
@@ -726,7 +735,7 @@ poser_prune_own_tables(PoserPruning *pruning, List *tables)
 				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
-					 errmsg("versions of table \"%s\" were not pruned", get_rel_name(tracked->relid)),
+					 errmsg("versions of table \"%s\" were not pruned", name),
 					 errdetail("The error was: %s", error->message)));
 			FreeErrorData(error);
 		}

@@ -99,6 +99,19 @@ next_version(PoserReconciler *reconciler)
 	return poser_version_lookup_next(&reconciler->lookup);
 }
 
+/*
+ * Is the version that was read last one that this transaction has recorded since this
+ * statement began?  Other sessions draw change_ids, too, so the change_id does not tell it.
+ */
+static bool
+is_of_other_statement(PoserReconciler *reconciler)
+{
+	const PoserVersioned *versioned = reconciler->versioned;
+
+	return poser_version_change_id(versioned, reconciler->version) > reconciler->since &&
+		   poser_transaction_has_written(poser_version_transaction_id(versioned, reconciler->version));
+}
+
 /* Has another statement recorded this change since this statement began?  "row" is the new row or, for a DELETE, the old one. */
 static bool
 is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlot *row)
@@ -108,7 +121,7 @@ is_recorded(PoserReconciler *reconciler, PoserOperation operation, TupleTableSlo
 	bool found;
 
 	begin_versions(reconciler, row, false);
-	while ((found = next_version(reconciler)) && poser_version_change_id(versioned, reconciler->version) > reconciler->since)
+	while ((found = next_version(reconciler)) && is_of_other_statement(reconciler))
 	{
 		bool deleted = poser_version_operation(versioned, reconciler->version) == POSER_DELETE;
 

@@ -334,10 +334,15 @@ record_own_tables(Recording *recording, List *tables)
 		PoserTracked *tracked = lfirst(lc);
 		PoserSavepoint savepoint;
 		int64 recorded = recording->recorded;
+		char *name;
 
 		CHECK_FOR_INTERRUPTS();
 		if (recorded >= recording->limit)
 			break;
+		/* it can have been dropped meanwhile, and later, too */
+		name = get_rel_name(tracked->relid);
+		if (name == NULL)
+			continue;
 		if (!OidIsValid(tracked->binding) || !poser_is_owner(tracked->relid, GetUserId()))
 			continue;
 		poser_savepoint_set(&savepoint);
@@ -361,7 +366,7 @@ record_own_tables(Recording *recording, List *tables)
 				ReThrowError(error);
 			ereport(WARNING,
 					(errcode(error->sqlerrcode),
-					 errmsg("versions of table \"%s\" were not recorded", get_rel_name(tracked->relid)),
+					 errmsg("versions of table \"%s\" were not recorded", name),
 					 errdetail("The error was: %s", error->message)));
 			FreeErrorData(error);
 		}

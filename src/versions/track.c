@@ -93,16 +93,6 @@ poser_track_must(PoserTrack *track, bool alters, const char *format, ...)
 	return true;
 }
 
-/* Run a statement as the current user. */
-static void
-run(const char *sql)
-{
-	SPI_connect();
-	poser_run(&(PoserQuery) {.sql = sql, .once = true, .expected = SPI_OK_UTILITY});
-	SPI_finish();
-	CommandCounterIncrement();
-}
-
 /* Run a statement as the caller of poser_track(), in a security-restricted operation. */
 static void
 run_as_caller(const char *sql)
@@ -110,7 +100,7 @@ run_as_caller(const char *sql)
 	PoserCaller caller;
 
 	poser_become_role(GetUserId(), SECURITY_LOCAL_USERID_CHANGE | SECURITY_RESTRICTED_OPERATION, &caller);
-	run(sql);
+	poser_run_utility(sql);
 	poser_become_caller(&caller);
 }
 
@@ -130,7 +120,7 @@ poser_track_run(const PoserTrack *track, Oid relid, const char *sql)
 		return;
 	}
 	poser_become_owner(relid, &caller);
-	run(sql);
+	poser_run_utility(sql);
 	poser_become_caller(&caller);
 }
 
@@ -416,7 +406,7 @@ bound_to(Oid versions, Oid nspid)
 
 	foreach(lc, triggers)
 	{
-		Form_pg_trigger form = lfirst(lc);
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
 		if (OidIsValid(form->tgconstrrelid))
 			return form->tgconstrrelid;

@@ -157,31 +157,6 @@ poser_track_check_key(const PoserTrack *track, Relation rel)
 }
 
 /*
- * Types, as SQL
- */
-
-/* The type of a column of the versions, with its collation if that is not the type's own: "pg_catalog.text COLLATE ...". */
-static char *
-type_sql(Oid type, Oid collation)
-{
-	char *name = format_type_extended(type, -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
-	HeapTuple tuple;
-	Form_pg_collation form;
-	char *result;
-
-	if (!OidIsValid(collation) || collation == get_typcollation(type))
-		return name;
-	tuple = SearchSysCache1(COLLOID, ObjectIdGetDatum(collation));
-	if (!HeapTupleIsValid(tuple))
-		elog(ERROR, "cache lookup failed for collation %u", collation);
-	form = (Form_pg_collation) GETSTRUCT(tuple);
-	result = psprintf("%s COLLATE %s", name,
-					  quote_qualified_identifier(get_namespace_name(form->collnamespace), NameStr(form->collname)));
-	ReleaseSysCache(tuple);
-	return result;
-}
-
-/*
  * Names of columns of the versions
  */
 
@@ -286,33 +261,6 @@ bookkeeping_name(const PoserTrack *track, const char *name)
 	return free_name(track, longer);
 }
 
-/* Take away all privileges on the new table but the owner's: default privileges may have given some. */
-static void
-close_versions(const PoserTrack *track)
-{
-	const char *versions = poser_relation_name(track->versions);
-	HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(track->versions));
-	Oid owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-	bool isnull;
-	Datum datum = SysCacheGetAttr(RELOID, tuple, Anum_pg_class_relacl, &isnull);
-	Acl *acl = isnull ? NULL : DatumGetAclPCopy(datum);
-
-	ReleaseSysCache(tuple);
-	if (acl == NULL)
-		return;
-	for (int i = 0; i < ACL_NUM(acl); i++)
-	{
-		Oid grantee = ACL_DAT(acl)[i].ai_grantee;
-
-		if (grantee != owner)
-			poser_track_run(track, track->versions,
-							psprintf("REVOKE ALL ON TABLE %s FROM %s", versions,
-									 grantee == ACL_ID_PUBLIC ? "PUBLIC" : quote_identifier(GetUserNameFromId(grantee, false))));
-	}
-	poser_track_run(track, track->versions,
-					psprintf("GRANT ALL ON TABLE %s TO %s", versions, quote_identifier(GetUserNameFromId(owner, false))));
-}
-
 /*
  * Make a table of versions of this name.  The columns of Poser come last, the smallest
  * one first.
@@ -348,7 +296,7 @@ poser_track_make_versions(PoserTrack *track, Oid nspid, const char *name)
 
 		if (!is_recorded(column))
 			continue;
-		appendStringInfo(&sql, "%s %s, ", quote_identifier(column->name), type_sql(column->type, column->collation));
+		appendStringInfo(&sql, "%s %s, ", quote_identifier(column->name), poser_type_sql(column->type, -1, column->collation));
 		column->version = ++last;
 	}
 	appendStringInfo(&sql, "%s pg_catalog.int2 NOT NULL, ", quote_identifier(track->operation_type));
@@ -363,7 +311,7 @@ poser_track_make_versions(PoserTrack *track, Oid nspid, const char *name)
 				errmsg("relation \"%s\" does not exist in schema \"%s\"", name, get_namespace_name(nspid)));
 	LockRelationOid(track->versions, AccessExclusiveLock);
 	track->is_new = true;
-	close_versions(track);
+	poser_close_to_others(track->versions);
 }
 
 /*
@@ -575,7 +523,7 @@ add_columns(PoserTrack *track)
 			continue;
 		poser_track_run(track, track->versions,
 						psprintf("ALTER TABLE %s ADD COLUMN %s %s", poser_relation_name(track->versions), pstrdup(quote_identifier(name)),
-								 type_sql(column->type, column->collation)));
+								 poser_type_sql(column->type, -1, column->collation)));
 		column->version = get_attnum(track->versions, name);
 	}
 }
@@ -621,11 +569,11 @@ alter_types(PoserTrack *track)
 			continue;
 		check_cast(track, column, type);
 		if (!poser_track_must(track, true, "column \"%s\" of relation \"%s\" is altered to type %s", version_name(track, column),
-							  get_rel_name(track->versions), type_sql(column->type, column->collation)))
+							  get_rel_name(track->versions), poser_type_sql(column->type, -1, column->collation)))
 			continue;
 		poser_track_run(track, track->versions,
 						psprintf("ALTER TABLE %s ALTER COLUMN %s TYPE %s", poser_relation_name(track->versions),
-								 pstrdup(quote_identifier(version_name(track, column))), type_sql(column->type, column->collation)));
+								 pstrdup(quote_identifier(version_name(track, column))), poser_type_sql(column->type, -1, column->collation)));
 		if (getBaseType(type) != column->type)
 			track->compare = true;
 	}

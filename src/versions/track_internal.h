@@ -79,8 +79,6 @@ extern void poser_track_match_columns(PoserTrack *track, PoserBinding *binding, 
 extern void poser_track_alter_columns(PoserTrack *track);
 
 /* track_triggers.c */
-extern Oid poser_trigger_function(const char *name, Oid nspid);
-extern List *poser_triggers_of_function(Oid relid, Oid function);
 extern void poser_track_table_triggers(PoserTrack *track);
 extern void poser_track_versions_triggers(PoserTrack *track);
 extern void poser_track_drop_triggers(const PoserTrack *track, Oid relid, const char *function);

@@ -11,13 +11,9 @@
  */
 #include "postgres.h"
 
-#include "access/genam.h"
 #include "access/htup_details.h"
-#include "access/table.h"
-#include "catalog/indexing.h"
 #include "catalog/partition.h"
 #include "catalog/pg_class.h"
-#include "catalog/pg_depend.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_trigger.h"
 #include "catalog/pg_type.h"
@@ -25,10 +21,8 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
-#include "utils/syscache.h"
 
 #include "versions/track_internal.h"
 
@@ -92,34 +86,16 @@ static List *
 tables_with_triggers(Oid nspid)
 {
 	Oid function = poser_trigger_function("poser_version", nspid);
-	Relation depend = table_open(DependRelationId, AccessShareLock);
-	Relation triggers = table_open(TriggerRelationId, AccessShareLock);
 	List *result = NIL;
-	ScanKeyData keys[2];
-	SysScanDesc scan;
-	HeapTuple tuple;
+	ListCell *lc;
 
-	ScanKeyInit(&keys[0], Anum_pg_depend_refclassid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(ProcedureRelationId));
-	ScanKeyInit(&keys[1], Anum_pg_depend_refobjid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(function));
-	scan = systable_beginscan(depend, DependReferenceIndexId, true, NULL, lengthof(keys), keys);
-	while (HeapTupleIsValid(tuple = systable_getnext(scan)))
+	foreach(lc, poser_triggers_depending_on(ProcedureRelationId, function, function))
 	{
-		Form_pg_depend dependency = (Form_pg_depend) GETSTRUCT(tuple);
-		ScanKeyData key;
-		SysScanDesc trigger_scan;
+		Form_pg_trigger form = (Form_pg_trigger) GETSTRUCT((HeapTuple) lfirst(lc));
 
-		CHECK_FOR_INTERRUPTS();
-		if (dependency->classid != TriggerRelationId)
-			continue;
-		ScanKeyInit(&key, Anum_pg_trigger_oid, BTEqualStrategyNumber, F_OIDEQ, ObjectIdGetDatum(dependency->objid));
-		trigger_scan = systable_beginscan(triggers, TriggerOidIndexId, true, NULL, 1, &key);
-		if (HeapTupleIsValid(tuple = systable_getnext(trigger_scan)) && ((Form_pg_trigger) GETSTRUCT(tuple))->tgnargs < 2)
-			result = lappend_oid(result, ((Form_pg_trigger) GETSTRUCT(tuple))->tgrelid);
-		systable_endscan(trigger_scan);
+		if (form->tgnargs < 2)
+			result = lappend_oid(result, form->tgrelid);
 	}
-	systable_endscan(scan);
-	table_close(triggers, AccessShareLock);
-	table_close(depend, AccessShareLock);
 	list_sort(result, list_oid_cmp);
 	list_deduplicate_oid(result);
 	return result;

@@ -85,6 +85,14 @@ typedef struct WrittenRow
 static WrittenRow *written = NULL;
 
 /*
+ * The ids of all rows that this transaction has written, in ascending order.  A rollback to a
+ * savepoint does not remove them.  They are in TopTransactionContext.
+ */
+static int64 *written_ids = NULL;
+static int nwritten_ids = 0;
+static int maxwritten_ids = 0;
+
+/*
  * The tracked tables of which this transaction has recorded changes.  A rollback to a
  * savepoint does not remove them.  There is no place for more than MAX_CHANGED_TABLES.
  */
@@ -153,6 +161,27 @@ poser_username(void)
 	return username != NULL ? username : name_of_role(GetSessionUserId());
 }
 
+/* Remember that this transaction has written a row with this id. */
+static void
+note_written_id(int64 id)
+{
+	int i = nwritten_ids;
+
+	if (nwritten_ids == maxwritten_ids)
+	{
+		int max = Max(2 * maxwritten_ids, 8);
+
+		written_ids = written_ids == NULL ? MemoryContextAlloc(TopTransactionContext, max * sizeof(int64))
+										  : repalloc_huge(written_ids, max * sizeof(int64));
+		maxwritten_ids = max;
+	}
+	/* usually it is the greatest one; but functions in an index of poser_transaction can have written another row meanwhile */
+	for (; i > 0 && written_ids[i - 1] > id; i--)
+		written_ids[i] = written_ids[i - 1];
+	written_ids[i] = id;
+	nwritten_ids++;
+}
+
 /* Remember that the current subtransaction has written this row. */
 static void
 note_written(Oid relid, int64 id)
@@ -169,6 +198,7 @@ note_written(Oid relid, int64 id)
 	}
 	written->relid = relid;
 	written->id = id;
+	note_written_id(id);
 }
 
 /* Note that changes of this table are recorded. */
@@ -314,6 +344,8 @@ poser_transaction_renumber(Oid relid, int64 id, int64 new_id)
 	/* noted for the current subtransaction, because after its rollback the row has its old id */
 	if (written != NULL && written->relid == relid && written->id == id)
 		note_written(relid, new_id);
+	else if (poser_transaction_has_written(id))
+		note_written_id(new_id);
 	poser_transaction_forget();
 }
 
@@ -349,6 +381,27 @@ poser_transaction_changed_tables(const Oid **relids)
 	return nchanged_tables <= MAX_CHANGED_TABLES ? nchanged_tables : -1;
 }
 
+/* Has this transaction written the row with this id?  Rows that were rolled back count, too. */
+bool
+poser_transaction_has_written(int64 id)
+{
+	int first = 0;
+	int end = nwritten_ids;
+
+	while (first < end)
+	{
+		int middle = first + (end - first) / 2;
+
+		if (written_ids[middle] == id)
+			return true;
+		if (written_ids[middle] < id)
+			first = middle + 1;
+		else
+			end = middle;
+	}
+	return false;
+}
+
 /* Has this transaction recorded changes that it has not rolled back? */
 bool
 poser_transaction_is_writing(void)
@@ -356,13 +409,15 @@ poser_transaction_is_writing(void)
 	return written != NULL;
 }
 
-/* Transaction callback: empty the list.  Its memory is freed with the transaction. */
+/* Transaction callback: empty the lists.  Their memory is freed with the transaction. */
 static void
 end_transaction(XactEvent event, void *arg)
 {
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
 	{
 		written = NULL;
+		written_ids = NULL;
+		nwritten_ids = maxwritten_ids = 0;
 		nchanged_tables = 0;
 	}
 }

@@ -23,6 +23,8 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_trigger.h"
+#include "commands/trigger.h"
+#include "executor/executor.h"
 #include "miscadmin.h"
 #include "storage/bufmgr.h"
 #include "utils/lsyscache.h"
@@ -63,20 +65,39 @@ poser_version_is_busy(void)
 }
 
 /*
- * Put the statement of a BEFORE trigger into the list.  It overlaps with the statements
- * on the same table that are in the list already.  Parts of the same query have the
- * same command ID and do not count as overlapping here, see comes_too_early().
+ * Put the statement of a BEFORE trigger into the list.  Returns false if it is there
+ * already: poser_statement_fire_moves() begins statements before the triggers of MERGE fire for them.
+ *
+ * It overlaps with the statements on the same table that are in the list already.  Parts
+ * of the same query have the same command ID and do not count as overlapping here, see
+ * comes_too_early().
  */
-static void
-begin_statement(TriggerData *trigdata, const PoserVersioned *versioned)
+static bool
+begin_statement(TriggerData *trigdata, const void *arg)
 {
-	PoserStatement *statement = poser_statement_begin(&unrecorded, trigdata);
+	const PoserVersioned *versioned = arg;
+	PoserStatement *statement;
 
+	if (poser_statement_is_listed(unrecorded, trigdata))
+		return false;
+	statement = poser_statement_begin(&unrecorded, trigdata);
 	statement->tracked = versioned->relid;
 	statement->since = poser_version_last_change(versioned);
 	for (PoserStatement *outer = statement->outer; outer != NULL; outer = outer->outer)
 		if (outer->tracked == statement->tracked && outer->cid != statement->cid)
 			outer->overlapped = statement->overlapped = true;
+	return true;
+}
+
+/* The same for rows that MERGE may move. */
+static bool
+begin_moves(TriggerData *trigdata, const void *arg)
+{
+	if (!begin_statement(trigdata, arg))
+		return false;
+	unrecorded->moves = true;
+	unrecorded->must_end = false;
+	return true;
 }
 
 /*
@@ -219,6 +240,17 @@ has_lost_rows(TriggerData *trigdata)
 {
 	return trigdata->tg_oldtable != NULL && trigdata->tg_newtable != NULL &&
 		   tuplestore_tuple_count(trigdata->tg_oldtable) != tuplestore_tuple_count(trigdata->tg_newtable);
+}
+
+/* Are the transition tables empty? */
+static bool
+has_no_rows(TriggerData *trigdata)
+{
+	Tuplestorestate *old = trigdata->tg_oldtable;
+	Tuplestorestate *new = trigdata->tg_newtable;
+
+	return (old != NULL || new != NULL) && (old == NULL || tuplestore_tuple_count(old) == 0) &&
+		   (new == NULL || tuplestore_tuple_count(new) == 0);
 }
 
 /* Go back to the first row. */
@@ -588,12 +620,21 @@ poser_version(PG_FUNCTION_ARGS)
 	{
 		if (TRIGGER_FIRED_BY_TRUNCATE(event))
 			record_truncate(rel, versioned, fcinfo->flinfo->fn_oid);
-		begin_statement(trigdata, versioned);
+		(void) begin_statement(trigdata, versioned);
+		if (TRIGGER_FIRED_BY_UPDATE(event))
+			poser_statement_fire_moves(trigdata, begin_moves, versioned);
 		return PointerGetDatum(NULL);
 	}
 
-	/* under a deferrable constraint two rows can have the same key for a while: record as if statements overlapped */
 	statement = poser_statement_end(&unrecorded, trigdata);
+	/* without rows this statement has nothing to do with others */
+	if (has_no_rows(trigdata))
+	{
+		if (statement != NULL)
+			pfree(statement);
+		return PointerGetDatum(NULL);
+	}
+	/* under a deferrable constraint two rows can have the same key for a while: record as if statements overlapped */
 	overlaps = !versioned->unique;
 	if (statement != NULL && (comes_too_early(statement) || statement->overlapped))
 		overlaps = true;

@@ -143,7 +143,6 @@ typedef struct PoserTrackedState
 extern bool poser_tracked_state(PoserTrackedState *state, const PoserTracked *tracked, const List *bindings, Oid nspid);
 extern char *poser_tracked_problem(const PoserTrackedState *state);
 
-extern bool poser_have_one_owner(Oid a, Oid b);
 extern char *poser_binding_identity(Oid relid, Oid versions);
 extern const Trigger *poser_binding_trigger(Relation versions, Oid tgoid);
 extern bool poser_binding_parse(PoserBinding *binding, const Trigger *trigger, Oid relid, Oid versions);
@@ -159,6 +158,16 @@ extern void poser_binding_init(void);
  */
 extern void (*poser_untrack_hook)(const PoserTracked *tracked, Oid nspid);
 
+/* follow.c */
+
+/*
+ * Functions by which poser_follow() mends maintained views: the views that a relation
+ * concerns, as a list of OIDs, and the call of poser_maintain() for one.  counts sets them when
+ * the module is loaded.
+ */
+extern List *(*poser_followed_views_hook)(Oid relid, Oid nspid);
+extern void (*poser_follow_view_hook)(Oid nspid, Oid view);
+
 /* transaction.c */
 
 /* The name of the consumer of datasync while the session runs its handler, otherwise NULL. */
@@ -168,6 +177,7 @@ extern void poser_transaction_init(void);
 extern const char *poser_username(void);
 extern int64 poser_transaction_last_written(Oid *relid);
 extern int poser_transaction_changed_tables(const Oid **relids);
+extern bool poser_transaction_has_written(int64 id);
 extern bool poser_transaction_is_writing(void);
 
 /* change_id.c */

@@ -117,7 +117,7 @@ poser_component_live_from(PG_FUNCTION_ARGS)
 					 errhint("Give the relations their own names back, or query the new one directly.")));
 	}
 
-	if (poser_count_serves(PG_GETARG_OID(0), PG_GETARG_OID(1), nspid))
+	if (poser_count_serves(fcinfo, PG_GETARG_OID(0), PG_GETARG_OID(1), nspid))
 		PG_RETURN_NULL();
 	PG_RETURN_TEXT_P(cstring_to_text(""));
 }

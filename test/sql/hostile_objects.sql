@@ -85,6 +85,8 @@ BEGIN
 	EXECUTE format('CREATE TYPE %I.regprocedure AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I.regrole AS (hostile int)', schema);
 	EXECUTE format('CREATE TYPE %I.pg_snapshot AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.numeric AS (hostile int)', schema);
+	EXECUTE format('CREATE TYPE %I.tid AS (hostile int)', schema);
 END
 $fill$;
 CALL regress_poser_hostile.fill('regress_poser_hostile');
@@ -232,6 +234,44 @@ BEGIN
 		PERFORM regress_poser.poser_datasync_drop(seen::pg_catalog.name);
 	END LOOP;
 	DROP FUNCTION regress_poser_hostile.handle;
+
+	-- a maintained view: counted, read, recounted and given its query back
+	CREATE TABLE regress_poser_hostile.parent (id pg_catalog.int8 PRIMARY KEY, name pg_catalog.text);
+	CREATE TABLE regress_poser_hostile.child (
+		parent pg_catalog.int8 REFERENCES regress_poser_hostile.parent, size pg_catalog.int4, large pg_catalog.int8,
+		price pg_catalog.numeric, good pg_catalog.bool);
+	INSERT INTO regress_poser_hostile.parent VALUES (1), (2);
+	INSERT INTO regress_poser_hostile.child VALUES (1, 1, 10, 1.50, true), (1, 2, 20, 'NaN', false);
+	CREATE VIEW regress_poser_hostile.sums AS
+	SELECT p.id, pg_catalog.count(c.size) AS children, pg_catalog.count(c.size) FILTER (WHERE c.good) AS good,
+	       pg_catalog.sum(c.size) AS size, COALESCE(pg_catalog.sum(c.large), 0) AS large, pg_catalog.sum(c.price) AS price
+	  FROM regress_poser_hostile.parent AS p LEFT JOIN regress_poser_hostile.child AS c ON c.parent OPERATOR(pg_catalog.=) p.id
+	 GROUP BY p.id;
+	PERFORM regress_poser.poser_maintain('regress_poser_hostile.sums');
+	COMMIT;
+	INSERT INTO regress_poser_hostile.child VALUES (2, 4, 40, 4, true);
+	UPDATE regress_poser_hostile.child SET price = 2.25 WHERE price OPERATOR(pg_catalog.=) 'NaN';
+	INSERT INTO regress_poser_hostile.parent VALUES (3);
+	DELETE FROM regress_poser_hostile.child WHERE size OPERATOR(pg_catalog.=) 1;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', id, children, good, size, large, price), ', ' ORDER BY id) INTO seen
+	  FROM regress_poser_hostile.sums;
+	RAISE WARNING '%', seen;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', served, problem), ', ') INTO seen FROM regress_poser.poser_views;
+	RAISE WARNING 'served: %', seen;
+	ALTER TABLE regress_poser_hostile.child DISABLE TRIGGER poser_maintain_delete;
+	DELETE FROM regress_poser_hostile.child WHERE size OPERATOR(pg_catalog.=) 4;
+	ALTER TABLE regress_poser_hostile.child ENABLE TRIGGER poser_maintain_delete;
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check('regress_poser_hostile.sums');
+	RAISE WARNING '%', seen;
+	RAISE WARNING 'wrong: %', regress_poser.poser_recount('regress_poser_hostile.sums');
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', object, problem), ', ') INTO seen FROM regress_poser.poser_check();
+	RAISE WARNING '%', seen;
+	PERFORM regress_poser.poser_unmaintain('regress_poser_hostile.sums');
+	SELECT pg_catalog.string_agg(pg_catalog.concat_ws(' ', id, children, good, size, large, price), ', ' ORDER BY id) INTO seen
+	  FROM regress_poser_hostile.sums;
+	RAISE WARNING '%', seen;
+	DROP VIEW regress_poser_hostile.sums;
+	DROP TABLE regress_poser_hostile.child, regress_poser_hostile.parent;
 
 	DELETE FROM regress_poser.poser_widget WHERE uuid OPERATOR(pg_catalog.=) 'w4';
 	TRUNCATE regress_poser.poser_component;

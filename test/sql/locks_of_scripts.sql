@@ -45,6 +45,20 @@ SELECT poser_lock_tables('{{poser_widget,ACCESS SHARE}}');
 RESET ROLE;
 
 DROP TABLE heir, heir_of_heir;
+
+-- tables that the transaction has made: no other session waits for the script, so it waits as long as the user wants
+BEGIN;
+DROP EXTENSION poser;
+CREATE EXTENSION poser;
+SELECT poser_lock_tables('{{poser_widget,SHARE},{poser_widget_version,ACCESS EXCLUSIVE}}');
+SHOW lock_timeout;
+COMMIT;
+BEGIN;
+CREATE TABLE poser_new ();
+SELECT poser_lock_tables('{{poser_new,SHARE},{poser_widget,SHARE}}');
+SHOW lock_timeout;
+ROLLBACK;
+
 DROP FUNCTION held();
 DROP EXTENSION poser;
 DROP ROLE regress_poser_maker;

@@ -213,6 +213,10 @@ INSERT INTO owned.plain_version VALUES (1, 'x', 0, 1, 4000000000000000000);
 \c -
 SET ROLE regress_poser_code_owner;
 INSERT INTO owned.plain VALUES (3, 'C');
+-- nor after ids of another table were compared, and an error has ended the comparison
+INSERT INTO owned.part (id, w) VALUES (4, 'D');
+INSERT INTO owned.plain VALUES (3, 'C');
+INSERT INTO owned.plain VALUES (3, 'C');
 RESET ROLE;
 SELECT last_value < 1000000 AS small FROM poser_change_id_seq;
 

@@ -240,6 +240,18 @@ SELECT * FROM by_row;
 TABLE wrong_histories;
 DROP FUNCTION fail_sometimes CASCADE;
 
+-- A row gets values that it has had before, of which another session has recorded the versions.
+CALL start_afresh();
+INSERT INTO invoice VALUES (1, 'a', 2026);
+UPDATE invoice SET note = 'b';
+UPDATE invoice SET note = 'c';
+CREATE TRIGGER act AFTER UPDATE ON invoice FOR EACH ROW EXECUTE FUNCTION act($$UPDATE invoice SET note = 'b' WHERE note = 'a'$$);
+\c -
+SET client_min_messages = warning;
+UPDATE invoice SET note = 'a';
+SELECT operation_type, note FROM invoice_version ORDER BY change_id;
+TABLE wrong_histories;
+
 DROP FUNCTION act CASCADE;
 DROP FUNCTION write;
 DROP PROCEDURE start_afresh, with_trigger, with_triggers;

@@ -105,6 +105,124 @@ s	901	copied	1
 SELECT operation, region, id, note FROM versions OFFSET :before;
 TABLE differences;
 
+-- Rows that a MERGE moves to another partition, whatever other actions it has.
+BEGIN;
+INSERT INTO stock VALUES ('n', 20, 'stays', 1), ('n', 21, 'moves', 1), ('n', 22, 'leaves', 1);
+SELECT count(*) AS before FROM versions \gset
+MERGE INTO stock USING (VALUES (20), (21)) AS source (id) ON stock.id = source.id
+ WHEN MATCHED THEN UPDATE SET note = 'merged', region = CASE stock.id WHEN 21 THEN 's' ELSE 'n' END;
+SELECT operation, region, id, note FROM versions OFFSET :before;
+TABLE differences;
+MERGE INTO stock USING (VALUES (20), (21), (22), (-1)) AS source (id) ON stock.id = source.id
+ WHEN MATCHED AND stock.id = 21 THEN UPDATE SET region = 'n'
+ WHEN MATCHED THEN UPDATE SET region = 's'
+ WHEN NOT MATCHED THEN INSERT VALUES ('s', 21, 'takes the key', 1);
+TABLE differences;
+MERGE INTO stock USING (VALUES ('s', 20), ('s', 22)) AS source (region, id) ON stock.region = source.region AND stock.id = source.id
+ WHEN MATCHED AND stock.id = 20 THEN DELETE
+ WHEN MATCHED THEN UPDATE SET region = 'n', id = 20;
+TABLE differences;
+SELECT region, id, note FROM stock WHERE id IN (20, 21, 22) ORDER BY id, region;
+ROLLBACK;
+TABLE differences;
+
+-- Triggers of users fire once for each action of a query, and for no others.
+CREATE TABLE fired (statement int, operation text, rows bigint);
+CREATE FUNCTION note_fired() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	INSERT INTO fired SELECT current_setting('test.statement')::int, TG_OP, count(*) FROM changed;
+	RETURN NULL;
+END
+$$;
+CREATE TRIGGER note_insert AFTER INSERT ON stock REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_fired();
+CREATE TRIGGER a_note_update AFTER UPDATE ON stock REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_fired();
+CREATE TRIGGER note_delete AFTER DELETE ON stock REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_fired();
+BEGIN;
+SET test.statement = 0;
+INSERT INTO stock SELECT 'n', n, 'trigger' FROM generate_series(30, 36) AS n;
+SET test.statement = 1;
+MERGE INTO stock USING (VALUES (30), (31)) AS source (id) ON stock.region = 'n' AND stock.id = source.id
+ WHEN MATCHED THEN UPDATE SET region = CASE stock.id WHEN 30 THEN 's' ELSE 'n' END;
+SET test.statement = 2;
+MERGE INTO stock USING (VALUES (31), (32), (-1)) AS source (id) ON stock.region = 'n' AND stock.id = source.id
+ WHEN MATCHED AND stock.id = 31 THEN UPDATE SET region = 's'
+ WHEN MATCHED THEN DELETE
+ WHEN NOT MATCHED THEN INSERT VALUES ('n', 37);
+-- other parts of the query write the table, too, before the MERGE and after it
+SET test.statement = 3;
+WITH deleted AS (DELETE FROM stock WHERE region = 'n' AND id = 33 RETURNING id)
+MERGE INTO stock USING (SELECT id + 1 AS id FROM deleted) AS source ON stock.region = 'n' AND stock.id = source.id
+ WHEN MATCHED THEN UPDATE SET region = 's';
+SET test.statement = 4;
+WITH inserted AS (INSERT INTO stock VALUES ('n', 38) RETURNING id), deleted AS (DELETE FROM stock WHERE region = 's' AND id = 34)
+MERGE INTO stock USING (VALUES (35)) AS source (id) ON stock.region = 'n' AND stock.id = source.id
+ WHEN MATCHED THEN UPDATE SET region = 's';
+SELECT * FROM fired ORDER BY statement, operation;
+TABLE differences;
+COMMIT;
+DROP FUNCTION note_fired CASCADE;
+DROP TABLE fired;
+
+-- A trigger of a partition moves a row.  Another one writes the moved row during the statement.
+CREATE FUNCTION move() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	NEW.region := 's';
+	RETURN NEW;
+END
+$$;
+CREATE TRIGGER move BEFORE UPDATE ON stock_north FOR EACH ROW EXECUTE FUNCTION move();
+CREATE FUNCTION write_moved() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+	UPDATE stock SET note = 'by the trigger', id = id + 10 WHERE region = NEW.region AND id = NEW.id;
+	RETURN NULL;
+END
+$$;
+BEGIN;
+INSERT INTO stock VALUES ('n', 60), ('n', 61), ('n', 62);
+MERGE INTO stock USING (VALUES (60)) AS source (id) ON stock.id = source.id WHEN MATCHED THEN UPDATE SET note = 'moved';
+TABLE differences;
+CREATE TRIGGER write_moved AFTER INSERT ON stock_south_low FOR EACH ROW EXECUTE FUNCTION write_moved();
+MERGE INTO stock USING (VALUES (61), (62)) AS source (id) ON stock.id = source.id WHEN MATCHED THEN UPDATE SET note = 'moved';
+SELECT region, id, note FROM stock WHERE id BETWEEN 60 AND 79 ORDER BY id;
+TABLE differences;
+-- in a savepoint
+INSERT INTO stock VALUES ('n', 63);
+SAVEPOINT a;
+MERGE INTO stock USING (VALUES (63)) AS source (id) ON stock.id = source.id WHEN MATCHED THEN UPDATE SET note = 'moved';
+ROLLBACK TO a;
+UPDATE stock SET note = 'stays' WHERE region = 's' AND id = 71;
+TABLE differences;
+COMMIT;
+DROP FUNCTION move CASCADE;
+DROP FUNCTION write_moved CASCADE;
+TABLE differences;
+
+-- As a part of a WITH, which servers have since 17, in a new session.  Another part reads what it returns.
+CREATE TABLE returned (id int);
+INSERT INTO stock VALUES ('n', 80), ('n', 81), ('n', 82);
+\c -
+SET client_min_messages = warning;
+DO $do$
+BEGIN
+	IF current_setting('server_version_num')::int >= 170000 THEN
+		EXECUTE $$WITH m AS (MERGE INTO stock USING (VALUES (80), (81)) AS source (id) ON stock.id = source.id
+		 WHEN MATCHED THEN UPDATE SET region = 's' RETURNING stock.id), i AS (INSERT INTO returned SELECT id FROM m)
+		 SELECT 1$$;
+		EXECUTE $$WITH m AS (MERGE INTO stock USING (VALUES (81)) AS source (id) ON stock.id = source.id
+		 WHEN MATCHED THEN UPDATE SET region = 'n')
+		 MERGE INTO stock USING (VALUES (82)) AS source (id) ON stock.id = source.id
+		 WHEN MATCHED THEN UPDATE SET region = 's'$$;
+	ELSE
+		MERGE INTO stock USING (VALUES (80), (82)) AS source (id) ON stock.id = source.id WHEN MATCHED THEN UPDATE SET region = 's';
+		INSERT INTO returned VALUES (80), (81);
+	END IF;
+END
+$do$;
+TABLE returned;
+SELECT region, id FROM stock WHERE id BETWEEN 80 AND 82 ORDER BY id;
+TABLE differences;
+DROP TABLE returned;
+
 -- TRUNCATE of the root records each row once, that of a leaf or a middle level its own.
 SELECT count(*) AS before FROM versions \gset
 TRUNCATE stock_south_low;

@@ -1,5 +1,6 @@
-# Shared by the stress tests: sessions that can be lost, random transactions, and
-# copies that are made of what a consumer gets.
+# Shared by the stress tests: sessions that can be lost, workers that do rounds of random
+# work in such sessions, random transactions, and copies that are made of what a consumer
+# gets.
 
 package PoserStress;
 
@@ -8,9 +9,13 @@ use warnings;
 
 use Exporter 'import';
 use IPC::Run;
+use POSIX ();
 use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
 
-our @EXPORT = qw(one_of session ask kill_session transaction finish_prepared make_copy first_few);
+our @EXPORT = qw(one_of session ask kill_session start_worker workers_report level
+  transaction finish_prepared make_copy first_few);
 
 sub one_of
 {
@@ -59,6 +64,106 @@ sub kill_session
 	eval { $session->{run}->finish };
 	return $session->{err};
 }
+
+#
+# Workers
+#
+
+my $parent = $$;
+my %log;
+
+# Starts a process that does rounds of work in a session of the application "stress NAME",
+# and returns its process id.  Parameters:
+#	more	tells whether there is to be one more round, of this number
+#	work	returns the name of a round and its script, and the errors that are expected
+#			in it beside "expected".  A script reports a problem as a row that begins with
+#			WRONG, and what else it has done as a row that begins with DONE.
+#	first	what a new session does first
+#	expected	the errors that are expected in each round: a pattern for "SQLSTATE: message"
+# The worker's log says what was done, which errors there were, and the problems.
+sub start_worker
+{
+	my ($node, $name, %params) = @_;
+	my $seed = int(rand(2**31));
+
+	our $directory //= PostgreSQL::Test::Utils::tempdir();
+	$log{$name} = "$directory/$name.log";
+	unlink $log{$name};
+	my $pid = fork // die "fork: $!";
+	return $pid if $pid;
+
+	srand($seed);
+	eval { work($node, $name, %params) };
+	append_to_file($log{$name}, "PROBLEM $@\n") if $@;
+	POSIX::_exit(0);
+}
+
+sub work
+{
+	my ($node, $name, %params) = @_;
+	my ($session, %done, %met);
+	my $in_vain = 0;
+
+	for (my $round = 1; $params{more}->($round) && getppid() == $parent; $round++)
+	{
+		my ($what, $script, $also_expected) = $params{work}->($round);
+		my $is_new = !$session;
+		my @lines = eval {
+			$session //= session($node, 'db', "stress $name", ON_ERROR_STOP => 0, VERBOSITY => 'verbose');
+			ask($session, ($is_new ? $params{first} : '') . $script);
+		};
+		my $lost = $@;
+		my $said = $lost ? kill_session($session) : $session->{err};
+		my @errors = $said =~ /(?:ERROR|FATAL|PANIC):  (\w{5}: .*)/g;
+		my @problems = grep { /^WRONG/ } @lines;
+
+		push @problems, grep { !/$params{expected}/ && !($also_expected && /$also_expected/) } @errors;
+		# An ended session has an error, unless it was idle.  A crash is in the server's log.
+		push @problems, $lost if $lost && !@errors && $said !~ /^connection to server was lost/m;
+		append_to_file($log{$name}, join "\n", map({ "PROBLEM $what: $_" } split /\n/, first_few(@problems)), $script, $said, '')
+		  if @problems;
+
+		$met{ substr($_, 0, 5) }++ foreach @errors;
+		$done{$what}++ unless $lost || @errors;
+		/^DONE (.*)/ && $done{$1}++ foreach @lines;
+		$session->{err} = '';
+		undef $session if $lost;
+		sleep(0.1) if $lost;
+		last if ($in_vain = $lost ? $in_vain + 1 : 0) > 50;
+	}
+	$session->{run}->finish if $session;
+	append_to_file($log{$name}, join '', map({ "DONE $_: $done{$_}\n" } sort keys %done),
+		map({ "MET $_: $met{$_}\n" } sort keys %met));
+	return;
+}
+
+# What the workers have reported: how often each round was done, how often each SQLSTATE
+# was met, and the problems.  The scripts of the problems are shown.
+sub workers_report
+{
+	my (%done, %met, @problems);
+
+	foreach my $name (sort keys %log)
+	{
+		my $log = -e $log{$name} ? slurp_file($log{$name}) : "PROBLEM nothing is known of it\n";
+
+		$done{$1} += $2 while $log =~ /^DONE (.*): (\d+)$/mg;
+		$met{$1} += $2 while $log =~ /^MET (.*): (\d+)$/mg;
+		push @problems, map { "$name $_" } $log =~ /^PROBLEM (.*)/mg;
+		note "$name\n", $log =~ s/^(?:DONE|MET).*\n//mgr if $log =~ /^PROBLEM/m;
+	}
+	%log = ();
+	return (\%done, \%met, @problems);
+}
+
+sub level
+{
+	return 'ISOLATION LEVEL ' . one_of('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE');
+}
+
+#
+# Writers of widgets and components
+#
 
 # The key of a component.  Some keys are used more often than others.
 sub key

@@ -152,7 +152,7 @@ EOF
 my $latest = $node->safe_psql('postgres', q{SELECT default_version FROM pg_available_extensions WHERE name = 'poser'});
 create_database($node, 'fresh');
 is(local_changes('fresh'), '', 'a new database has no local changes');
-foreach my $version ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5')
+foreach my $version ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5', '1.6')
 {
 	my $dbname = 'from_' . $version =~ tr/./_/r;
 

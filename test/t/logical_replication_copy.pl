@@ -57,7 +57,8 @@ sub subscribe
 	my ($dbname, @groups) = @_;
 	my $connstr = $publisher->connstr . ' dbname=db user=postgres';
 	my $writers = IPC::Run::start(
-		[ 'pgbench', '--no-vacuum', '-c', 2, '-T', 600, '--rate=50', '--max-tries=0', '--file', $script, $publisher->connstr('db') ],
+		[ 'pgbench', '--no-vacuum', '-c', 2, '-T', 600, '--rate=50', '--max-tries=0', '--file', $script,
+			$publisher->connstr('db') . ' application_name=pgbench' ],
 		'<', \undef, '>', '/dev/null', '2>', \my $trouble);
 
 	create_database($subscriber, $dbname);

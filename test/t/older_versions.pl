@@ -171,9 +171,28 @@ SELECT count(*) FROM poser_check('own');
 SELECT poser_untrack('own');
 DROP EVENT TRIGGER follow;
 EOF
+	[ '1.7', 'views are maintained', <<'EOF', "\n1|1|1.50\n2|1|NaN\nsums|t|\nt|t|1.0\n0|0\n\n1|1|1.50\n2|1|NaN" ],
+SET client_min_messages = warning;
+CREATE TABLE parent (id int PRIMARY KEY);
+CREATE TABLE child (id int PRIMARY KEY, parent int REFERENCES parent, n numeric);
+INSERT INTO parent VALUES (1), (2);
+INSERT INTO child VALUES (1, 1, 1.50);
+CREATE VIEW sums AS
+SELECT p.id, count(c.id) AS children, sum(c.n) AS n FROM parent p LEFT JOIN child c ON c.parent = p.id GROUP BY p.id;
+SELECT poser_maintain('sums');
+INSERT INTO child VALUES (2, 2, 'NaN');
+SELECT * FROM sums ORDER BY id;
+SELECT view, served, problem FROM poser_views;
+SELECT poser_serves('sums_query'), poser_live_from('sums_query') IS NULL, poser_sum_of(1.0, poser_tally(1.0));
+INSERT INTO sums_maintained (id) VALUES (7);
+SELECT poser_recount('sums'), (SELECT count(*) FROM poser_check('sums'));
+SELECT poser_unmaintain('sums');
+SELECT * FROM sums ORDER BY id;
+DROP TABLE parent, child CASCADE;
+EOF
 );
 
-my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5', '1.6');
+my @versions = ('1.0', '1.1', '1.2', '1.3', '1.4', '1.5', '1.6', '1.7');
 my %number = map { $versions[$_] => $_ } 0 .. $#versions;
 my $rows = q{SELECT to_json(w) FROM poser_widget w ORDER BY uuid;
 	SELECT to_json(c) FROM poser_component c ORDER BY uuid};

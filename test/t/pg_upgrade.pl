@@ -1,5 +1,5 @@
-# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches, consumers and
-# tracked tables, and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
+# pg_upgrade from an older PostgreSQL keeps rows, counts, history, batches, consumers,
+# tracked tables and maintained views, and everything goes on.  POSER_OLD_PG_CONFIG names the older one; without it, the
 # newest one next to the tested one is taken.  The extension must be installed there,
 # too.
 
@@ -12,6 +12,7 @@ use File::Basename;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use PoserTest;
+use PoserViews;
 use Test::More;
 
 sub pg_config
@@ -37,8 +38,8 @@ if (!$old_pg_config)
 plan skip_all => "no older PostgreSQL (15 or later) beside $new_bindir, and POSER_OLD_PG_CONFIG names none"
   unless $old_pg_config;
 die "cannot run $old_pg_config" unless major($old_pg_config);
-my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.5--1.6.sql';
-plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.6: there is no $script"
+my $script = pg_config($old_pg_config, 'sharedir') . '/extension/poser--1.6--1.7.sql';
+plan skip_all => "the PostgreSQL of $old_pg_config has no poser 1.7: there is no $script"
   unless -f $script;
 
 my $old_bindir = pg_config($old_pg_config, 'bindir');
@@ -52,7 +53,7 @@ $old->append_conf('postgresql.conf', 'max_prepared_transactions = 10');
 # continue the old cluster's
 command_ok([ "$old_bindir/pg_resetwal", '-e', 1, $old->data_dir ], 'wide transaction ids');
 $old->start;
-$old->safe_psql('postgres', 'CREATE ROLE owner LOGIN');
+$old->safe_psql('postgres', 'CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN');
 my @databases = ([ 'db', 'public', 'postgres' ], [ 'owned', 'Stock Room', 'owner' ]);
 my $changes = q{SELECT * FROM poser_datasync_changes('polled', 3)};
 my %before;
@@ -79,6 +80,14 @@ ALTER TABLE poser_batch DISABLE TRIGGER poser_batch_guard;
 EOF
 my $local_changes = $old->safe_psql('changed', 'SELECT * FROM poser_local_changes()');
 
+# maintained views, with deltas, and one whose partition was renamed
+create_database($old, 'views', owner => 'owner');
+lines_as($old, 'views', 'owner', VIEW_TABLES . MAINTAIN_VIEWS . VIEW_ROWS);
+lines_as($old, 'views', 'owner', 'ALTER TABLE lot_1 RENAME TO lot_second');
+$old->safe_psql('views', q{BEGIN; UPDATE orders SET total = 1 WHERE id < 50; PREPARE TRANSACTION 'open'});
+$old->safe_psql('views', q{UPDATE orders SET customer_id = 11, total = 5.25 WHERE id BETWEEN 50 AND 90; ROLLBACK PREPARED 'open'});
+my $view_rows = view_rows_of($old, 'views');
+
 # tracked tables: their partitions, an excluded column, columns that were dropped, a
 # type of a user's, and a column that was renamed and not followed
 create_database($old, 'tracked', owner => 'owner');
@@ -96,7 +105,10 @@ UPDATE customer SET mail = 'c' WHERE id = 1;
 ALTER TABLE customer RENAME mail TO address;
 ALTER TABLE customer ADD COLUMN vat text;
 SELECT poser_track('customer');
+BEGIN;
+SAVEPOINT s;
 UPDATE customer SET vat = 'V' WHERE id = 1;
+COMMIT;
 DELETE FROM customer WHERE id = 2;
 INSERT INTO part VALUES ('n', 1), ('n', 2);
 UPDATE part SET region = 's' WHERE id = 1;
@@ -131,6 +143,8 @@ is($new->safe_psql('changed', 'SELECT * FROM poser_local_changes()'), $local_cha
 
 is($new->safe_psql('tracked', $tracked), $tracked_before, 'tracked tables have their histories');
 fails_as($new, 'tracked', 'owner', '55000', q{UPDATE renamed SET a = 'c'}, 'a table with columns that were renamed and not followed');
+fails_as($new, 'tracked', 'owner', '55000', q{INSERT INTO poser_transaction (id, issued_at, username, role_name, xact)
+	SELECT transaction_id, now(), 'mallory', 'mallory', '3' FROM customer_version WHERE vat = 'V'}, 'a transaction that had a savepoint is in use');
 is( lines_as($new, 'tracked', 'owner', <<'EOF'), "1|c|V2|good\n2|s|1\n0|2|A", 'tracked tables go on');
 UPDATE customer SET vat = 'V2' WHERE id = 1;
 SELECT id, address, vat, mood FROM customer_version ORDER BY change_id DESC LIMIT 1;
@@ -141,6 +155,13 @@ INSERT INTO renamed (id, b, a) VALUES (2, 'A', 'B');
 SELECT operation_type, id, b FROM renamed_version ORDER BY change_id DESC LIMIT 1;
 SELECT * FROM poser_check();
 EOF
+same_contents(view_rows_of($new, 'views'), $view_rows, 'maintained views show the same rows');
+views_right($new, 'views', 'upgraded');
+is($new->safe_psql('views', q{SELECT view FROM poser_views WHERE served ORDER BY view::text COLLATE "C"}),
+	qq{"Odd %s ""x"."Sums ""%"\ncustomer_orders\nopen_orders\norder_tree}, 'all but the one with a renamed partition read their counts');
+lines_as($new, 'views', 'owner', q{SELECT poser_maintain('depot_lots')});
+views_exact($new, 'views', 'upgraded');
+views_go_on($new, 'views', 'upgraded', role => 'owner');
 foreach (@databases)
 {
 	my ($dbname, $schema, $role) = @$_;

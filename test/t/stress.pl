@@ -33,8 +33,6 @@ END
 	diag("POSER_TEST_SEED=$seed POSER_STRESS_SECONDS=$seconds") if $? || !Test::More->builder->is_passing;
 }
 
-my $parent = $$;
-my $directory = PostgreSQL::Test::Utils::tempdir();
 my $node = new_node('stress', conf => <<'EOF');
 max_connections = 40
 max_prepared_transactions = 40
@@ -50,66 +48,6 @@ my $expected = qr/^(?:40001|40P01|55P03|57014|57P01|25P02|3B001):
 	|^23503:.*"poser_component_fk_widget"
 	|^23505:.*"poser_(?:widget|component)_pkey(?:_cc(?:new|old)\d*)?"/x;
 
-### Sessions at work, each in a process of its own
-
-my %log;
-
-# Works until the time is over.  The function "work" returns the name of the next round
-# and its script.  A script reports a problem as a row that begins with WRONG.  The log
-# says what was done, which errors there were, and the problems.
-sub start_worker
-{
-	my ($name, $until, $work, $also_expected) = @_;
-	my $its_seed = int(rand(2**31));
-
-	$log{$name} = "$directory/$name.log";
-	my $pid = fork // die "fork: $!";
-	return $pid if $pid;
-
-	eval { work($name, $its_seed, $until, $work, $also_expected // qr/(?!)/) };
-	append_to_file($log{$name}, "PROBLEM $@\n") if $@;
-	POSIX::_exit(0);
-}
-
-sub work
-{
-	my ($name, $its_seed, $until, $work, $also_expected) = @_;
-	my ($session, %done, %met);
-	my $in_vain = 0;
-
-	srand($its_seed);
-	for (my $round = 1; (time() < $until || $round <= ROUNDS) && getppid() == $parent; $round++)
-	{
-		my ($what, $script) = $work->($round);
-		my $is_new = !$session;
-		my @lines = eval {
-			$session //= session($node, 'db', "stress $name", ON_ERROR_STOP => 0, VERBOSITY => 'verbose');
-			ask($session, ($is_new ? first_of_session($name) : '') . $script);
-		};
-		my $lost = $@;
-		my $said = $lost ? kill_session($session) : $session->{err};
-		my @errors = $said =~ /(?:ERROR|FATAL|PANIC):  (\w{5}: .*)/g;
-		my @problems = grep { /^WRONG/ } @lines;
-
-		push @problems, grep { !/$expected/ && !/$also_expected/ } @errors;
-		# An ended session has an error, unless it was idle.  A crash is in the server's log.
-		push @problems, $lost if $lost && !@errors && $said !~ /^connection to server was lost/m;
-		append_to_file($log{$name}, join "\n", map({ "PROBLEM $what: $_" } split /\n/, first_few(@problems)), $script, $said, '')
-		  if @problems;
-
-		$met{ substr($_, 0, 5) }++ foreach @errors;
-		$done{$what}++ unless $lost || @errors;
-		$session->{err} = '';
-		undef $session if $lost;
-		sleep(0.1) if $lost;
-		last if ($in_vain = $lost ? $in_vain + 1 : 0) > 50;
-	}
-	$session->{run}->finish if $session;
-	append_to_file($log{$name}, join '', map({ "DONE $_: $done{$_}\n" } sort keys %done),
-		map({ "MET $_: $met{$_}\n" } sort keys %met));
-	return;
-}
-
 # First ends the transactions that the previous session of this name left prepared.
 sub first_of_session
 {
@@ -122,11 +60,6 @@ SET poser.runas = '$name';
 SELECT format('%s PREPARED %L', CASE WHEN gid ~ 'kept' THEN 'COMMIT' ELSE 'ROLLBACK' END, gid)
 FROM pg_prepared_xacts WHERE gid LIKE '$name.%' \\gexec
 EOF
-}
-
-sub level
-{
-	return 'ISOLATION LEVEL ' . one_of('READ COMMITTED', 'REPEATABLE READ', 'SERIALIZABLE');
 }
 
 sub some_sleep
@@ -458,15 +391,28 @@ EOF
 my $pruned = qr/^55000:/;
 my $until = time() + $seconds;
 make_rewrites();
+
+# Starts a session at work.
+sub start
+{
+	my ($name, $work, $also_expected) = @_;
+
+	return start_worker($node, $name,
+		more => sub { time() < $until || $_[0] <= ROUNDS },
+		first => first_of_session($name),
+		work => $work,
+		expected => $also_expected ? qr/$expected|$also_expected/ : $expected);
+}
+
 my %worker = map { $_ => 1 } (
-	(map { start_worker("writer$_", $until, writer("writer$_"), qr/^42704:.*prepared transaction/) } 1 .. 4),
-	start_worker('slow', $until, \&write_slowly),
-	(map { start_worker("import$_", $until, \&import_copy, qr/^2350[35]:.*cannot be imported/) } 1 .. 2),
-	(map { start_worker("house$_", $until, \&keep_house, $pruned) } 1 .. 2),
-	start_worker('reader', $until, \&look, $pruned),
-	(map { start_worker("consumer_$_", $until, consumer($_)) } qw(first second handled)),
-	start_worker('rewriter1', $until, rewriter(@alter)),
-	start_worker('rewriter2', $until, rewriter(@keep)));
+	(map { start("writer$_", writer("writer$_"), qr/^42704:.*prepared transaction/) } 1 .. 4),
+	start('slow', \&write_slowly),
+	(map { start("import$_", \&import_copy, qr/^2350[35]:.*cannot be imported/) } 1 .. 2),
+	(map { start("house$_", \&keep_house, $pruned) } 1 .. 2),
+	start('reader', \&look, $pruned),
+	(map { start("consumer_$_", consumer($_)) } qw(first second handled)),
+	start('rewriter1', rewriter(@alter)),
+	start('rewriter2', rewriter(@keep)));
 
 # Meanwhile statements are cancelled, and sometimes a session is ended.
 my %disturbed = (cancel => 0, terminate => 0);
@@ -486,22 +432,14 @@ EOF
 }
 
 # What the sessions did, and their errors.
-my (%done, %met, @problems);
-foreach my $name (sort keys %log)
-{
-	my $log = -e $log{$name} ? slurp_file($log{$name}) : "PROBLEM nothing is known of it\n";
+my ($done, $met, @problems) = workers_report();
 
-	$done{$1} += $2 while $log =~ /^DONE (.*): (\d+)$/mg;
-	$met{$1} += $2 while $log =~ /^MET (.*): (\d+)$/mg;
-	push @problems, map { "$name $_" } $log =~ /^PROBLEM (.*)/mg;
-	note "$name\n", $log =~ s/^(?:DONE|MET).*\n//mgr if $log =~ /^PROBLEM/m;
-}
-note explain({ done => \%done, met => \%met, disturbed => \%disturbed });
+note explain({ done => $done, met => $met, disturbed => \%disturbed });
 is(first_few(@problems), '', 'no session has met an unexpected error');
 is(first_few(slurp_file($node->logfile) =~ /^.*(?:terminated by signal|PANIC|TRAP|(?:ERROR|FATAL):  XX).*/mg),
 	'', 'the server has met no unexpected error');
-cmp_ok(sum0(@done{ grep { /^poser_|^[A-Z]/ } keys %done }), '>', 0, 'tables were rewritten');
-cmp_ok($done{$_} // 0, '>', 0, "a session $_")
+cmp_ok(sum0(map { $done->{$_} } grep { /^poser_|^[A-Z]/ } keys %$done), '>', 0, 'tables were rewritten');
+cmp_ok($done->{$_} // 0, '>', 0, "a session $_")
   foreach ('writes', 'consumes', 'consumes, and confirms later', 'handles');
 
 # Prepared transactions are ended, columns and indexes that are left are dropped, and the

@@ -1,8 +1,8 @@
-# The newest update script locks all tables that it touches at its beginning: no later
+# The newest update scripts lock all tables that they touch at their beginning: no later
 # statement takes a lock that these do not include, so none waits.  For each lock of
 # another session the update works or fails at once, and only the first lock is waited
-# for.  A failed update changes nothing.  (The script to 1.6 has one lock.  What depends on
-# others is tested in an update from 1.4.)
+# for.  A failed update changes nothing.  (The script to 1.7 touches no table.  What depends
+# on several locks is tested in an update from 1.4.)
 
 use strict;
 use warnings;
@@ -12,8 +12,6 @@ use lib $FindBin::RealBin;
 use PostgreSQL::Test::Utils;
 use PoserTest;
 use Test::More;
-
-my ($from, $to) = ('1.5', '1.6');
 
 # Which modes conflict with a mode, from the weakest mode to the strongest.
 my @modes = (
@@ -49,17 +47,24 @@ ok(!includes('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE'), 'a weaker lock does not
 ok(!includes('SHARE', 'SHARE UPDATE EXCLUSIVE'), 'SHARE does not include SHARE UPDATE EXCLUSIVE');
 ok(includes('SHARE ROW EXCLUSIVE', 'ROW EXCLUSIVE'), 'a stronger lock includes a weaker one');
 
-# What the script says that it locks.
-my $script = slurp_file("$FindBin::RealBin/../../sql/poser--$from--$to.sql");
-my @locks = $script =~ /\['(\w+)', '([A-Z ]+)'\]/g;
-my %locked = @locks;
-my $first = $locks[0];
-cmp_ok(scalar(keys %locked), '>', 0, 'the script locks tables');
-is(scalar(keys %locked), @locks / 2, 'it locks each table once');
-
 my $node = new_node('update_locks', conf => "deadlock_timeout = 100s\nstatement_timeout = 60s");
-create_database($node, 'db', version => $from);
-$node->safe_psql('db', <<'EOF');
+
+# Each: the versions, and how many tables the script locks.
+foreach ([ '1.5', '1.6', 3 ], [ '1.6', '1.7', 0 ])
+{
+	my ($from, $to, $number) = @$_;
+	my $dbname = 'from_' . $from =~ tr/./_/r;
+
+	# What the script says that it locks.
+	my $script = slurp_file("$FindBin::RealBin/../../sql/poser--$from--$to.sql");
+	my @locks = $script =~ /\['(\w+)', '([A-Z ]+)'\]/g;
+	my %locked = @locks;
+	my $first = $locks[0];
+	is(scalar(keys %locked), $number, "the script from $from to $to locks so many tables");
+	is(scalar(keys %locked), @locks / 2, 'it locks each table once');
+
+	create_database($node, $dbname, version => $from);
+	$node->safe_psql($dbname, <<'EOF');
 CREATE TABLE own_child (uuid varchar(32) PRIMARY KEY, widget_uuid varchar(32) REFERENCES poser_widget,
 	batch_uuid varchar(32) REFERENCES poser_batch);
 CREATE VIEW own_view AS SELECT uuid, component_count, target FROM poser_widget_summary JOIN poser_batch USING (uuid);
@@ -73,8 +78,8 @@ INSERT INTO poser_batch_row (batch_uuid, sequence, operation, key) VALUES ('b1',
 SELECT poser_datasync_add('c');
 EOF
 
-# The relations that there are before, each with the table that it belongs to.
-$node->safe_psql('db', <<'EOF');
+	# The relations that there are before, each with the table that it belongs to.
+	$node->safe_psql($dbname, <<'EOF');
 CREATE TABLE relation AS
 	SELECT r.oid, r.oid::regclass::text AS name, r.relkind,
 		coalesce(indexed.oid, toasted.oid, toast_of_index.oid, r.oid)::regclass::text AS of
@@ -84,89 +89,93 @@ CREATE TABLE relation AS
 	LEFT JOIN pg_class toast_of_index ON toast_of_index.reltoastrelid = i.indrelid
 	WHERE r.oid >= 16384
 EOF
-my @tables = split /\n/, $node->safe_psql('db',
-	q{SELECT name FROM relation WHERE relkind = 'r' ORDER BY name});
-my @lockable = split /\n/, $node->safe_psql('db', q{SELECT name FROM relation WHERE relkind IN ('r', 'v')});
-is(join(' ', grep { my $name = $_; !grep { $_ eq $name } @lockable } keys %locked), '', 'each locked table or view exists');
+	my @tables = split /\n/, $node->safe_psql($dbname,
+		q{SELECT name FROM relation WHERE relkind = 'r' ORDER BY name});
+	my @lockable = split /\n/, $node->safe_psql($dbname, q{SELECT name FROM relation WHERE relkind IN ('r', 'v')});
+	is(join(' ', grep { my $name = $_; !grep { $_ eq $name } @lockable } keys %locked), '', 'each locked table or view exists');
 
-# The locks that the update holds on these at its end.  No statement but ALTER TYPE locks
-# a composite type until the transaction ends.
-my @held = split /\n/, $node->safe_psql('db', <<'EOF');
+	# The locks that the update holds on these at its end.  No statement but ALTER TYPE locks
+	# a composite type until the transaction ends.
+	my @held = split /\n/, $node->safe_psql($dbname, <<"EOF");
 BEGIN;
-ALTER EXTENSION poser UPDATE;
-SELECT r.name, r.of, upper(regexp_replace(replace(mode, 'Lock', ''), '([a-z])([A-Z])', '\1 \2', 'g'))
+ALTER EXTENSION poser UPDATE TO '$to';
+SELECT r.name, r.of, upper(regexp_replace(replace(mode, 'Lock', ''), '([a-z])([A-Z])', '\\1 \\2', 'g'))
 FROM pg_locks JOIN relation r ON r.oid = pg_locks.relation
 WHERE pid = pg_backend_pid() AND locktype = 'relation' AND r.name <> 'relation' AND r.relkind <> 'c'
 ORDER BY 1, 3;
 ROLLBACK;
 EOF
-cmp_ok(scalar(@held), '>=', scalar(keys %locked), 'the update holds locks');
-is( join("\n", grep { my (undef, $table, $mode) = split /\|/; !includes($locked{$table}, $mode) } @held),
-	'', 'the locks at the beginning include all others');
+	cmp_ok(scalar(@held), '>=', scalar(keys %locked), 'the update holds locks');
+	is( join("\n", grep { my (undef, $table, $mode) = split /\|/; !includes($locked{$table}, $mode) } @held),
+		'', 'the locks at the beginning include all others');
 
-# For each table and mode that another session holds: what the update says.
-my $holder = $node->background_psql('db');
+	# For each table and mode that another session holds: what the update says.
+	my $holder = $node->background_psql($dbname);
 
-sub update_beside
-{
-	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my ($statement, $expected, $about) = @_;
-	$holder->query_safe("BEGIN; $statement");
-	my (undef, undef, $stderr) = $node->psql('db', <<'EOF');
+	my $update_beside = sub
+	{
+		local $Test::Builder::Level = $Test::Builder::Level + 1;
+		my ($statement, $expected, $about) = @_;
+		$holder->query_safe("BEGIN; $statement");
+		my (undef, undef, $stderr) = $node->psql($dbname, <<"EOF");
 SET lock_timeout = '500ms';
 BEGIN;
-ALTER EXTENSION poser UPDATE;
+ALTER EXTENSION poser UPDATE TO '$to';
 ROLLBACK;
 EOF
-	$holder->query_safe('ROLLBACK');
-	if ($expected)
-	{
-		like($stderr, qr/ERROR:  $expected/, $about);
-	}
-	else
-	{
-		is($stderr, '', $about);
-	}
-	return;
-}
-
-foreach my $table (@tables)
-{
-	foreach my $mode ('ACCESS SHARE', 'ROW EXCLUSIVE', 'SHARE UPDATE EXCLUSIVE', 'ACCESS EXCLUSIVE')
-	{
-		my $statement = "LOCK TABLE $table IN $mode MODE";
-
-		if (!$locked{$table} || !conflict($locked{$table}, $mode))
+		$holder->query_safe('ROLLBACK');
+		if ($expected)
 		{
-			update_beside($statement, undef, "beside $statement the update works");
-		}
-		elsif ($table eq $first)
-		{
-			update_beside($statement, 'canceling statement due to lock timeout', "beside $statement the update waits");
+			like($stderr, qr/ERROR:  $expected/, $about);
 		}
 		else
 		{
-			update_beside($statement, qq{could not obtain lock on relation "$table"},
-				"beside $statement the update fails at once");
+			is($stderr, '', $about);
+		}
+		return;
+	};
+
+	foreach my $table (@tables)
+	{
+		foreach my $mode ('ACCESS SHARE', 'ROW EXCLUSIVE', 'SHARE UPDATE EXCLUSIVE', 'ACCESS EXCLUSIVE')
+		{
+			my $statement = "LOCK TABLE $table IN $mode MODE";
+
+			if (!$locked{$table} || !conflict($locked{$table}, $mode))
+			{
+				$update_beside->($statement, undef, "beside $statement the update works");
+			}
+			elsif ($table eq $first)
+			{
+				$update_beside->($statement, 'canceling statement due to lock timeout', "beside $statement the update waits");
+			}
+			else
+			{
+				$update_beside->($statement, qq{could not obtain lock on relation "$table"},
+					"beside $statement the update fails at once");
+			}
 		}
 	}
-}
-foreach my $sequence (split /\n/, $node->safe_psql('db', q{SELECT name FROM relation WHERE relkind = 'S' ORDER BY name}))
-{
-	update_beside("ALTER SEQUENCE $sequence CACHE 2", undef, "beside ALTER SEQUENCE $sequence the update works");
-}
-update_beside('REFRESH MATERIALIZED VIEW own_counts', undef, 'beside a reader of counts the update works');
+	foreach my $sequence (split /\n/, $node->safe_psql($dbname, q{SELECT name FROM relation WHERE relkind = 'S' ORDER BY name}))
+	{
+		$update_beside->("ALTER SEQUENCE $sequence CACHE 2", undef, "beside ALTER SEQUENCE $sequence the update works");
+	}
+	$update_beside->('REFRESH MATERIALIZED VIEW own_counts', undef, 'beside a reader of counts the update works');
 
-# A table that inherits is locked, too.
-$node->safe_psql('db', "CREATE TABLE own_heir () INHERITS ($first)");
-update_beside('LOCK TABLE own_heir IN ACCESS EXCLUSIVE MODE', 'could not obtain lock on relation "own_heir"',
-	'beside a lock on a table that inherits the update fails at once');
-$node->safe_psql('db', 'DROP TABLE own_heir');
-$holder->quit;
+	# A table that inherits is locked, too.
+	if ($first)
+	{
+		$node->safe_psql($dbname, "CREATE TABLE own_heir () INHERITS ($first)");
+		$update_beside->('LOCK TABLE own_heir IN ACCESS EXCLUSIVE MODE', 'could not obtain lock on relation "own_heir"',
+			'beside a lock on a table that inherits the update fails at once');
+		$node->safe_psql($dbname, 'DROP TABLE own_heir');
+	}
+	$holder->quit;
 
-is($node->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'poser'}),
-	$from, 'updates that failed or were rolled back have changed nothing');
-is($node->safe_psql('db', 'SELECT * FROM poser_check()'), '', '... and nothing is wrong');
+	is($node->safe_psql($dbname, q{SELECT extversion FROM pg_extension WHERE extname = 'poser'}),
+		$from, 'updates that failed or were rolled back have changed nothing');
+	is($node->safe_psql($dbname, 'SELECT * FROM poser_check()'), '', '... and nothing is wrong');
+}
 
 # The message says what to do, and has an SQLSTATE of its own.
 create_database($node, 'two_scripts', version => '1.4');
@@ -178,6 +187,7 @@ $writer->query_safe('ROLLBACK');
 $writer->quit;
 
 # The session's own setting is back after the script.
+create_database($node, 'db', version => '1.5');
 is( $node->safe_psql('db', <<'EOF'), "7s\n8s", 'the update leaves lock_timeout as it was');
 SET lock_timeout = '8s';
 BEGIN;
@@ -205,7 +215,7 @@ is($node->safe_psql('older', 'SELECT * FROM poser_check()'), '', '... and works 
 # the history, while the update runs again and again: no writer becomes a deadlock's
 # victim, though the writers look for deadlocks at once.  The update works, or fails with
 # that error.
-create_database($node, 'busy', version => $from);
+create_database($node, 'busy', version => '1.5');
 $node->safe_psql('busy', <<'EOF');
 INSERT INTO poser_widget (uuid, description) SELECT 'w' || n, '' FROM generate_series(0, 7) n;
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) SELECT 'c' || n, 'w' || n, '', '' FROM generate_series(0, 7) n;
@@ -245,8 +255,8 @@ $updater->query_safe('COMMIT');
 $updater->quit;
 like(sqlstate($second), qr/^(00000|XX000)$/, 'a second update has ended');
 $second->quit;
-is($node->safe_psql('db', q{SELECT extversion FROM pg_extension WHERE extname = 'poser'}),
-	$to, '... and the database is updated');
+is( $node->safe_psql('db', q{SELECT extversion = default_version FROM pg_extension JOIN pg_available_extensions ON name = extname WHERE extname = 'poser'}),
+	't', '... and the database is updated');
 is($node->safe_psql('db', 'SELECT * FROM poser_check()'), '', '... and nothing is wrong');
 
 done_testing();

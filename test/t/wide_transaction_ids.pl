@@ -1,5 +1,6 @@
 # Transaction ids beyond 32 bits are recorded as they are.  History and reverts do not
-# depend on them, and in another cluster they are replaced by that cluster's.
+# depend on them, and in another cluster they are replaced by that cluster's.  The ids of several
+# transactions that have locked a row are not taken for ids of transactions.
 
 use strict;
 use warnings;
@@ -21,7 +22,8 @@ INSERT INTO poser_widget (uuid, description) VALUES ('a', 'Clock');
 INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('a1', 'a', '1', 'Hand');
 EOF
 $node->stop;
-command_ok([ 'pg_resetwal', '-e', 1, $node->data_dir ], 'the next transaction id has more than 32 bits');
+command_ok([ 'pg_resetwal', '-e', 1, '-m', '1048576,1', $node->data_dir ],
+	'the next transaction id has more than 32 bits, and those of several transactions are far ahead');
 $node->start;
 
 # After it.  Each xact is the id that the session has seen, whichever subtransaction has
@@ -68,6 +70,24 @@ history_goes_on($node, 'db', 'wide');
 counts_exact($node, 'db', 'gone back');
 history_exact($node, 'db', 'gone back', versions => 8);
 
+# Two transactions have locked a settled count.  Their common id, as the id of one transaction, would
+# be in the future.  The count is settled nevertheless.
+$node->safe_psql('db', <<'EOF');
+BEGIN;
+SELECT FROM poser_component_count WHERE widget_uuid = 'a' FOR KEY SHARE;
+SAVEPOINT s;
+SELECT FROM poser_component_count WHERE widget_uuid = 'a' FOR SHARE;
+COMMIT;
+EOF
+is( $node->safe_psql('db', q{SELECT xmax::text FROM poser_component_count WHERE widget_uuid = 'a'}),
+	1048576, 'the id is ahead of those of transactions');
+$node->safe_psql('db', q{INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('a3', 'a', '3', 'Bell')});
+is( $node->safe_psql('db', q{SELECT (SELECT total FROM poser_component_count WHERE widget_uuid = 'a'), count(*)
+	FROM poser_component_count_delta}),
+	'2|0', 'the settled count is replaced, and there is no delta');
+counts_exact($node, 'db', 'locked by two');
+$node->safe_psql('db', q{DELETE FROM poser_component WHERE uuid = 'a3'});
+
 # In a new cluster, where all of these ids are in the future.
 my $other = new_node('narrow');
 my $dump = PostgreSQL::Test::Utils::tempdir() . '/wide.sql';
@@ -79,6 +99,6 @@ same_contents(contents($other, 'db'), contents($node, 'db'), 'all contents are e
 is( $other->safe_psql('db', 'SELECT count(*) FROM poser_transaction WHERE xact::text <> xmin::text'),
 	0, 'xact is that of the restoring transaction');
 counts_exact($other, 'db', 'restored');
-history_exact($other, 'db', 'restored', versions => 8);
+history_exact($other, 'db', 'restored', versions => 10);
 
 done_testing();
