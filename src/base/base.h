@@ -134,7 +134,7 @@ extern PoserStatement *poser_statement_begin(PoserStatement **list, TriggerData 
 extern bool poser_statement_is_listed(const PoserStatement *list, TriggerData *trigdata);
 extern PoserStatement *poser_statement_end(PoserStatement **list, TriggerData *trigdata);
 extern void poser_statement_register(PoserStatement **list);
-extern void poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg),
+extern void poser_statement_fire_moves(PoserStatement **list, TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg),
 									   const void *arg);
 
 /* One of a statement's transition tables while it is read. */

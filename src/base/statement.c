@@ -305,11 +305,11 @@ copy_triggers(TriggerDesc *copy, Relation rel, int16 event)
  * the server queues all triggers.  Lists of other functions can have had triggers queued
  * here, and these are queued again.
  *
- * "begin" puts the statement of an event into the caller's list, and returns false if
- * poser_statement_is_listed().
+ * "begin" puts the statement of an event into the list, and returns false if
+ * poser_statement_is_listed().  The server can cancel the trigger, so nothing waits for it.
  */
 void
-poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
+poser_statement_fire_moves(PoserStatement **list, TriggerData *trigdata, bool (*begin)(TriggerData *moves, const void *arg), const void *arg)
 {
 	static const TriggerEvent events[] = {TRIGGER_EVENT_DELETE, TRIGGER_EVENT_INSERT};
 	Relation rel = trigdata->tg_relation;
@@ -327,6 +327,8 @@ poser_statement_fire_moves(TriggerData *trigdata, bool (*begin)(TriggerData *mov
 		moves.tg_event = event;
 		if (!fires_after(&moves, event_type(event)) || !begin(&moves, arg))
 			continue;
+		(*list)->moves = true;
+		(*list)->must_end = false;
 		copy_triggers(&desc, rel, event_type(event));
 		desc.trig_delete_after_statement = desc.trig_delete_old_table = TRIGGER_FIRED_BY_DELETE(event);
 		desc.trig_insert_after_statement = desc.trig_insert_new_table = TRIGGER_FIRED_BY_INSERT(event);

@@ -120,24 +120,13 @@ begin_statement(TriggerData *trigdata, const void *arg)
 	return true;
 }
 
-/* The same for rows that MERGE may move. */
-static bool
-begin_moves(TriggerData *trigdata, const void *arg)
-{
-	if (!begin_statement(trigdata, arg))
-		return false;
-	statements->moves = true;
-	statements->must_end = false;
-	return true;
-}
-
 /* A statement that can change counts has begun: its BEFORE trigger has fired. */
 void
 poser_count_begin_statement(TriggerData *trigdata)
 {
 	(void) begin_statement(trigdata, NULL);
 	if (TRIGGER_FIRED_BY_UPDATE(trigdata->tg_event))
-		poser_statement_fire_moves(trigdata, begin_moves, NULL);
+		poser_statement_fire_moves(&statements, trigdata, begin_statement, NULL);
 }
 
 /* Add commands to the set of a table. */

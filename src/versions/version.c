@@ -89,17 +89,6 @@ begin_statement(TriggerData *trigdata, const void *arg)
 	return true;
 }
 
-/* The same for rows that MERGE may move. */
-static bool
-begin_moves(TriggerData *trigdata, const void *arg)
-{
-	if (!begin_statement(trigdata, arg))
-		return false;
-	unrecorded->moves = true;
-	unrecorded->must_end = false;
-	return true;
-}
-
 /*
  * Does another part of the same query have to be recorded before this statement?  If so,
  * that part is marked as overlapping.
@@ -622,7 +611,7 @@ poser_version(PG_FUNCTION_ARGS)
 			record_truncate(rel, versioned, fcinfo->flinfo->fn_oid);
 		(void) begin_statement(trigdata, versioned);
 		if (TRIGGER_FIRED_BY_UPDATE(event))
-			poser_statement_fire_moves(trigdata, begin_moves, versioned);
+			poser_statement_fire_moves(&unrecorded, trigdata, begin_statement, versioned);
 		return PointerGetDatum(NULL);
 	}
 
