@@ -378,8 +378,11 @@ return_by_key(ReturnSetInfo *rsinfo, const PoserVersioned *versioned, const Pose
 	}
 	else
 	{
-		int64 horizon = poser_history_horizon(versioned, true).transaction_id;
+		int64 horizon;
 
+		SPI_connect();
+		horizon = poser_history_horizon(versioned, true).transaction_id;
+		SPI_finish();
 		if (horizon > 0 && poser_transactions_at(transactions, at) < horizon)
 			pruned_error(at);
 	}

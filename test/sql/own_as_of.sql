@@ -154,6 +154,14 @@ UPDATE measure SET value = 3 WHERE city = 'Oslo';
 SELECT * FROM poser_as_of(NULL::measure, 'infinity') ORDER BY city;
 SELECT operation, new ->> 'value' AS value, issued_at IS NOT NULL AS has_time FROM poser_history('measure', '{"city": "Oslo"}');
 
+-- One row of a table of the extension, at a time that was pruned and at one that was not.
+INSERT INTO poser_widget (uuid, description) VALUES ('lamp', 'old');
+UPDATE poser_widget SET description = 'new';
+SELECT poser_prune_versions('0', target => 'poser_widget');
+SELECT poser_as_of(NULL::poser_widget, '2000-01-01', '{"uuid": "lamp"}');
+SELECT poser_as_of(NULL::poser_widget, '2000-01-01', '{"uuid": "none"}');
+SELECT * FROM poser_as_of(NULL::poser_widget, 'infinity', '{"uuid": "lamp"}');
+
 DROP EXTENSION poser CASCADE;
 DROP TABLE invoice_line, invoice_line_version, counter, counter_version, matches, measure, measure_version;
 DROP DOMAIN cents;
