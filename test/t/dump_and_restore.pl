@@ -78,7 +78,7 @@ sub dump_and_restore
 		{
 			restored("$dbname: $way", $source, @$_) or return;
 		}
-		restored_exact($node, 'target', $source, "$dbname: $way", ahead => $way =~ /\bdata\b.*parallel/);
+		restored_exact($node, 'target', $source, "$dbname: $way", ahead => $way =~ /parallel/);
 	};
 
 	my $plain = dumped($dbname, $role, 'plain');
