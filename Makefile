@@ -14,7 +14,7 @@ EXTRA_CLEAN = tmp_check
 
 # These work on a machine that has nothing but make: test/run installs what is
 # missing, then builds, installs and uses a private cluster.
-RUN = demo demo-stop check bench check-static check-valgrind check-asan check-assert
+RUN = demo demo-stop web web-stop check check-web bench check-static check-valgrind check-asan check-assert
 
 ifneq ($(filter $(RUN),$(MAKECMDGOALS)),)
 .PHONY: $(RUN)
