@@ -180,3 +180,14 @@ def references_to_the_own_table_and_in_a_circle(alice):
             same((alice.status(), alice.texts(".errornote")), (200, []))
     finally:
         sql("DROP TABLE ring_a, ring_b, staff, team CASCADE")
+
+
+@test
+def a_column_with_the_name_of_a_count_takes_its_place(alice):
+    sql("ALTER TABLE poser_widget ADD component_count text DEFAULT 'of the owner'")
+    try:
+        alice.open("/tables/poser_widget/?o=4")
+        same({cell.text for cell in alice.all("#result_list .field-component_count")}, {"of the owner"})
+        same(len(alice.all("#result_list .field-active_component_count")), 0)
+    finally:
+        sql("ALTER TABLE poser_widget DROP component_count")

@@ -28,8 +28,9 @@ class Widgets(MergePages, Table):
     FIRST = 1000
 
     def counts(self, request):
-        """Whether the grid shows counts: not as of a time, and only to roles that may read all of both tables and of the summary."""
-        if self.as_of(request):
+        """Whether the grid shows counts: not as of a time, not beside columns of these names that the owner has added,
+        and only to roles that may read all of both tables and of the summary."""
+        if self.as_of(request) or not self.COUNTS.keys().isdisjoint(column["name"] for column in self.relation.columns.values()):
             return False
         site = self.admin_site._registry
         needed = [m for m in site if m.relation.own and m.relation.name in ("poser_widget", "poser_component", "poser_widget_summary")]
