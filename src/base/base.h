@@ -34,6 +34,7 @@ extern uint64 poser_relation_changes(void);
 extern Oid poser_relation_by_name(const char *name, Oid nspid);
 extern Relation poser_open_by_name(const char *name, Oid nspid, LOCKMODE lockmode);
 extern void poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n);
+extern bool poser_lock_at_once(Oid relid, LOCKMODE mode);
 extern Oid poser_unique_index(Relation rel, int ncolumns, const AttrNumber *columns, bool *immediate);
 extern char *poser_equality(Oid type);
 extern AttrNumber poser_own_column(Relation rel, const char *name, Oid type);
@@ -278,7 +279,6 @@ extern Datum poser_payload_make(PoserPayload **payloads, MemoryContext context, 
 
 /* script_lock.c */
 extern bool poser_holds_lock(void);
-extern bool poser_lock_at_once(Oid relid, LOCKMODE mode);
 
 /* setting.c */
 

@@ -39,6 +39,9 @@
 
 #include "base/base.h"
 
+/* How often a lock is tried at once, a millisecond apart. */
+#define LOCK_TRIES 100
+
 /* Relcache invalidations that this session has received. */
 static uint64 invalidations = 0;
 
@@ -171,6 +174,24 @@ poser_lock_together(const Oid *relids, const LOCKMODE *modes, int n)
 		}
 		locked++;
 	}
+}
+
+/*
+ * Lock a relation without waiting in the queue.  Returns false if another transaction keeps a
+ * lock.  One that is held for a moment does not count, such as that of VACUUM when it
+ * truncates a table.
+ */
+bool
+poser_lock_at_once(Oid relid, LOCKMODE mode)
+{
+	for (int tries = 0; !ConditionalLockRelationOid(relid, mode); tries++)
+	{
+		if (tries == LOCK_TRIES)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000);
+	}
+	return true;
 }
 
 /* Raises the error for a relation that must be an ordinary table and is not. */

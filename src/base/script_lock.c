@@ -45,9 +45,6 @@ PG_FUNCTION_INFO_V1(poser_check_column);
 PG_FUNCTION_INFO_V1(poser_lock_tables);
 PG_FUNCTION_INFO_V1(poser_set_replica_identity);
 
-/* How often a lock is tried, once in a millisecond. */
-#define LOCK_TRIES 100
-
 /* The setting lock_timeout for the rest of the script. */
 #define OTHER_LOCK_TIMEOUT "100ms"
 
@@ -93,20 +90,6 @@ poser_holds_lock(void)
 					  "   AND relation OPERATOR(pg_catalog.>=) 16384::pg_catalog.oid",
 			   .once = true,
 			   .limit = 1}) > 0;
-}
-
-/* Lock a relation without waiting in the queue.  Returns false if another transaction keeps a lock. */
-bool
-poser_lock_at_once(Oid relid, LOCKMODE mode)
-{
-	for (int tries = 0; !ConditionalLockRelationOid(relid, mode); tries++)
-	{
-		if (tries == LOCK_TRIES)
-			return false;
-		CHECK_FOR_INTERRUPTS();
-		pg_usleep(1000);
-	}
-	return true;
 }
 
 /* Lock a table for a script at once.  Raises lock_not_available. */

@@ -206,7 +206,7 @@ static bool
 lock_relation(Oid relid, bool wait)
 {
 	if (!wait)
-		return ConditionalLockRelationOid(relid, AccessShareLock);
+		return poser_lock_at_once(relid, AccessShareLock);
 	LockRelationOid(relid, AccessShareLock);
 	return true;
 }

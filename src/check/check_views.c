@@ -89,7 +89,7 @@ lock_relations(const PoserMaintained *maintained, bool wait)
 
 		if (wait)
 			LockRelationOid(relid, AccessShareLock);
-		else if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		else if (!poser_lock_at_once(relid, AccessShareLock))
 			return relid;
 	}
 	return InvalidOid;

@@ -14,7 +14,6 @@
 #include "access/relation.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
-#include "miscadmin.h"
 #include "storage/lmgr.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
@@ -115,7 +114,7 @@ opened_relations(const PoserMaintained *maintained)
 		result = list_concat_unique_oid(result, poser_view_uses(maintained->query));
 	for (int i = 0; i < lengthof(indexed); i++)
 	{
-		Relation rel = OidIsValid(indexed[i]) && ConditionalLockRelationOid(indexed[i], AccessShareLock)
+		Relation rel = OidIsValid(indexed[i]) && poser_lock_at_once(indexed[i], AccessShareLock)
 						   ? try_relation_open(indexed[i], NoLock)
 						   : NULL;
 
@@ -141,7 +140,7 @@ lock_relations(Looking *looking)
 	{
 		Oid relid = lfirst_oid(lc);
 
-		if (ConditionalLockRelationOid(relid, AccessShareLock))
+		if (poser_lock_at_once(relid, AccessShareLock))
 		{
 			locked = lappend_oid(locked, relid);
 			continue;

@@ -20,7 +20,6 @@
 #include "common/hashfn.h"
 #include "executor/spi.h"
 #include "miscadmin.h"
-#include "storage/lmgr.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/snapmgr.h"
@@ -121,7 +120,7 @@ poser_collect_transactions(Tuplestorestate *used, TupleDesc desc, const PoserVer
 			known = known || tables[j].versions == relid;
 		if (known)
 			continue;
-		if (!ConditionalLockRelationOid(relid, AccessShareLock))
+		if (!poser_lock_at_once(relid, AccessShareLock))
 		{
 			result = false;
 			continue;
@@ -173,7 +172,7 @@ collect_from_all_columns(Tuplestorestate *used, TupleDesc desc, Oid versions, in
 	{
 		Relation rel;
 
-		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+		if (!poser_lock_at_once(lfirst_oid(lc), AccessShareLock))
 			return false;
 		rel = try_table_open(lfirst_oid(lc), NoLock);
 		if (rel == NULL)
@@ -209,7 +208,7 @@ collect_from_renamed(Tuplestorestate *used, TupleDesc desc, const PoserPruning *
 		bool renamed;
 
 		CHECK_FOR_INTERRUPTS();
-		if (!ConditionalLockRelationOid(tracked->versions, AccessShareLock))
+		if (!poser_lock_at_once(tracked->versions, AccessShareLock))
 			return false;
 		rel = try_table_open(tracked->versions, NoLock);
 		if (rel == NULL)

@@ -135,7 +135,7 @@ open_unless_locked(Relation *rel, Oid relid)
 	ListCell *lc;
 
 	*rel = NULL;
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	if (!poser_lock_at_once(relid, AccessShareLock))
 		return false;
 	*rel = try_relation_open(relid, NoLock);
 	if (*rel == NULL)
@@ -147,7 +147,7 @@ open_unless_locked(Relation *rel, Oid relid)
 	/* REINDEX locks indexes only; they are opened for a moment to find the key */
 	foreach(lc, RelationGetIndexList(*rel))
 	{
-		if (!ConditionalLockRelationOid(lfirst_oid(lc), AccessShareLock))
+		if (!poser_lock_at_once(lfirst_oid(lc), AccessShareLock))
 		{
 			relation_close(*rel, AccessShareLock);
 			*rel = NULL;
