@@ -302,7 +302,7 @@ open_unless_locked(ServeLook *look, Oid relid)
 {
 	Relation rel;
 
-	if (!ConditionalLockRelationOid(relid, AccessShareLock))
+	if (!poser_lock_at_once(relid, AccessShareLock))
 	{
 		look->transient = true;
 		return NULL;
