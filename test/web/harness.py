@@ -17,7 +17,6 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support import expected_conditions as until
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 WEB = Path(__file__).resolve().parents[2] / "web"
@@ -119,6 +118,7 @@ class Browser:
         options.add_experimental_option("prefs", preferences)
         self.driver = webdriver.Chrome(service=Service("/usr/bin/chromedriver"), options=options)
         self.driver.set_page_load_timeout(SECONDS)
+        self.driver.set_script_timeout(SECONDS)
 
     # Pages
 
@@ -126,13 +126,17 @@ class Browser:
         self.driver.get(self.address + path)
         self.look()
 
+    def script(self, script, *values):
+        """Run a script in the page.  Returns what it returns."""
+        return self.driver.execute_script(script, *values)
+
     def path(self):
         """The page's address, without the server's."""
         return self.driver.current_url[len(self.address) :]
 
     def status(self):
         """The status with which the server has answered."""
-        return self.driver.execute_script("return performance.getEntriesByType('navigation')[0].responseStatus")
+        return self.script("return performance.getEntriesByType('navigation')[0].responseStatus")
 
     def find(self, selector):
         return self.driver.find_element(By.CSS_SELECTOR, selector)
@@ -140,11 +144,17 @@ class Browser:
     def all(self, selector):
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
-    def texts(self, selector):
-        return [element.text for element in self.all(selector)]
+    def text(self, selector="body"):
+        """What a user can read in the first element that the selector finds."""
+        return self.script(TEXT + "return text(document.querySelector(arguments[0]))", selector)
 
-    def text(self):
-        return self.find("body").text
+    def texts(self, selector):
+        """What a user can read in each of these elements.  One script, since each question to the driver takes its time."""
+        return self.script(TEXT + "return all(arguments[0]).map(text)", selector)
+
+    def rows(self, selector):
+        """What a user can read in the cells of these rows of a table."""
+        return self.script(TEXT + "return rows(arguments[0])", selector)
 
     def element(self, element):
         """An element itself, or the first that a selector finds."""
@@ -174,11 +184,12 @@ class Browser:
     @contextmanager
     def next_page(self):
         """The block under "with" leads to another page."""
-        page = self.find("html")
+        self.script("window.isOld = true")
         yield
-        # The driver can raise other errors while the old page goes.  Then the wait goes on.
-        WebDriverWait(self.driver, SECONDS, 0.05, [WebDriverException]).until(until.staleness_of(page))
-        self.wait(lambda: self.driver.execute_script("return document.readyState") == "complete", "the end of the page")
+        # The driver can raise errors while the old page goes.  Then the wait goes on.
+        WebDriverWait(self.driver, SECONDS, 0.05, [WebDriverException]).until(
+            lambda driver: self.script("return !window.isOld && document.readyState === 'complete'"), "the next page has not come"
+        )
         self.look()
 
     def click(self, element):
@@ -200,8 +211,8 @@ class Browser:
     def act(self, action, *keys, **values):
         """In a grid, select the rows with these keys, choose an action, and click Go.  values
         are for fields beside the action, such as why."""
-        for box in self.all("#result_list .action-select"):
-            self.tick(box, box.get_attribute("value") in map(str, keys))
+        for key in keys:
+            self.tick(f'#result_list .action-select[value="{key}"]')
         self.choose("action", action)
         self.fill(**values)
         self.click('button[name="index"], .actions [type="submit"]')
@@ -233,7 +244,7 @@ class Browser:
         """Press Tab until the element has the focus.  Each element on the way must show its focus."""
         for _ in range(most):
             self.press(Keys.TAB)
-            is_it, shown, html = self.driver.execute_script(FOCUS, selector)
+            is_it, shown, html = self.script(FOCUS, selector)
             assert shown, f"the focus cannot be seen on {html}"
             if is_it:
                 return
@@ -253,9 +264,9 @@ class Browser:
 
     def look(self):
         """Look for flaws of a page, unless a test has opened it before."""
-        errors = bool(self.all(".errorlist, .errornote"))
-        path = re.sub(r"(?<=/)[^/]*[0-9][^/]*(?=/)", "KEY", self.path().partition("?")[0])
-        if (path, errors) not in LOOKED_AT and self.driver.current_url.startswith(self.address):
+        url, errors = self.script("return [location.href, document.querySelector('.errorlist, .errornote') !== null]")
+        path = re.sub(r"(?<=/)[^/]*[0-9][^/]*(?=/)", "KEY", url[len(self.address) :].partition("?")[0])
+        if (path, errors) not in LOOKED_AT and url.startswith(self.address):
             LOOKED_AT[path, errors] = found = self.flaws()
             with self.narrow():
                 found += [f"in a narrow window, {flaw}" for flaw in self.flaws() if flaw not in found]
@@ -263,12 +274,12 @@ class Browser:
     def flaws(self):
         """A list of sentences: what is wrong with the page in a narrow window, by keyboard, or
         with a screen reader."""
-        return self.driver.execute_script(FLAWS)
+        return self.script(FLAWS)
 
     def screenshot(self, file, width=1200, height=720):
         """Write an image of the page's upper part."""
         with self.narrow(width, height):
-            self.driver.execute_script("document.activeElement.blur()")
+            self.script("document.activeElement.blur()")
             self.driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
             self.driver.save_screenshot(str(file))
 
@@ -276,6 +287,13 @@ class Browser:
         """The messages in the browser's console."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
+
+# text(element): the text as it is shown, without spaces that are not; empty if the element is not shown.
+TEXT = r"""
+const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+const text = element => element.getClientRects().length ? element.innerText.replace(/[^\S\n]+/g, " ").replace(/ ?\n\s*/g, "\n").trim() : "";
+const rows = (selector, inside = document) => all(selector, inside).map(row => [...row.cells].map(text));
+"""
 
 # Whether this element has the focus, whether the focus is visible, and the element that has it.
 FOCUS = """
@@ -304,6 +322,8 @@ each("input:not([type=hidden]):not([type=submit]):not([type=button]), select, te
      "a field without a label");
 each("a[href], button", named, "a link or button without a name");
 each("a:not([href])[onclick], [tabindex]:not([tabindex='0']):not([tabindex='-1'])", e => false, "not in the order of Tab");
+each("select:not([multiple])", e => e.offsetWidth >= 60, "a list that is too narrow to read");
+each(".form-row.hidden", e => false, "the label of a hidden field");
 each("img", e => e.hasAttribute("alt"), "an image without a text");
 each(".form-row.errors :is(input, select, textarea):not([type=hidden])", e => e.ariaInvalid === "true" && (e.title || has(e, "aria-describedby")),
      "a field that does not say its error");

@@ -48,9 +48,9 @@ def the_second_editor_is_told_what_the_first_has_changed(alice, bob):
         alice.save()
         bob.fill(description="Lamp of bob")
         bob.save()
-        said = bob.find(".field-description").text
+        said = bob.text(".field-description")
         assert "Meanwhile changed to: Lamp of alice, by web_alice at " in said and "(her reason)" in said, said
-        assert "Meanwhile changed to: no" in bob.find(".field-active").text
+        assert "Meanwhile changed to: no" in bob.text(".field-active")
         same(sql("SELECT description FROM poser_widget WHERE uuid = 'lamp1'"), [("Lamp of alice",)])
         bob.save()
         # The column that only alice has changed keeps her value.
@@ -110,7 +110,7 @@ def components_in_line_are_added_changed_and_deleted_with_their_widget(alice, bo
     try:
         put(line(alice, 0, "item_code"), "bad")
         alice.save()
-        assert "form_code" in alice.find("tr.row-form-errors, .field-item_code .errorlist").text
+        assert "form_code" in alice.text("tr.row-form-errors, .field-item_code .errorlist")
         put(line(alice, 0, "item_code"), "good")
         alice.save()
         same(sql(components), [("good", "Oak leg")])
@@ -175,11 +175,38 @@ def keys_and_values_that_the_database_makes(alice, bob):
     alice.choose("size", "large")
     alice.fill(note="", grade="C")
     alice.save()
-    assert "violates check constraint" in alice.find(".field-grade").text
+    assert "violates check constraint" in alice.text(".field-grade")
     alice.fill(grade="A")
     alice.save()
     same(sql("SELECT id, number IS NOT NULL, size, grade, height, double, at IS NOT NULL, note FROM form_made"),
          [(1, True, "large", "A", 7, 14, True, None)])
+
+
+@test
+def a_row_that_is_on_the_page_twice_has_one_new_value(alice):
+    make("form_club", "id int PRIMARY KEY, name text")
+    make("form_game", "id int PRIMARY KEY, home int REFERENCES form_club, guest int REFERENCES form_club, note text, goals int")
+    sql("INSERT INTO form_club VALUES (1, 'Reds')")
+    sql("INSERT INTO form_game VALUES (1, 1, 1, 'training', 0)")
+    page = "/tables/form_club/1/change/"
+
+    def save(*changes):
+        """Change fields of both lines of the row: place, name and new value."""
+        alice.open(page)
+        for place, name, value in changes:
+            field = alice.all(f'[name$="-0-{name}"]')[place]
+            alice.tick(field) if value is None else put(field, value)
+        alice.save()
+
+    save((0, "note", "first"), (1, "note", "second"))
+    say(alice, "This row is on the page twice, and its new value in the other place is: first")
+    save((0, "DELETE", None), (1, "goals", "3"))
+    say(alice, "This row is on the page twice: it is changed in one place, and deleted in the other.")
+    same(sql("SELECT note, goals FROM form_game"), [("training", 0)])
+    save((0, "note", "final"), (1, "note", "final"), (1, "goals", "3"))
+    same(sql("SELECT note, goals FROM form_game"), [("final", 3)])
+    save((0, "DELETE", None), (1, "DELETE", None))
+    same(sql("SELECT * FROM form_game"), [])
 
 
 @test
@@ -192,7 +219,7 @@ def values_come_and_go_unharmed(alice, bob):
     sql(
         r"""INSERT INTO form_value VALUES
             (1, '2026-01-02 03:04:05.123456+05', '0044-03-15 BC', 1.5, 'NaN', '{"b": [1, 2.50]}', '{"a" :1}', '{a,NULL,"b c"}', '[1,5)',
-             '\x00ff', E'\n  one\r\ntwo  \n', E'  \U0001F600 ', 'xy', NULL, '1 day 2:03:04.5', '<a>1</a>'),
+             '\x00ff', E'\n  one\r\ntwo\rthree  \n', E'  \U0001F600 ', 'xy', NULL, '1 day 2:03:04.5', '<a>1</a>'),
             (2, 'infinity', '-infinity', NULL, '-Infinity', NULL, NULL, NULL, NULL, NULL, '', '', NULL, true, NULL, NULL)"""
     )
     before = sql("SELECT v::text FROM form_value v ORDER BY id")
@@ -252,7 +279,7 @@ def what_the_database_refuses_is_said_at_the_field_or_on_top(alice, bob):
     alice.choose("boss", "8 – Boss")
     sql("DELETE FROM form_strict WHERE id = 8")
     alice.save()
-    assert "is not present in table" in alice.find(".field-boss").text
+    assert "is not present in table" in alice.text(".field-boss")
     alice.open("/tables/form_strict/1/change/")
     sql("ALTER TABLE form_strict DROP COLUMN high, ADD COLUMN extra boolean NOT NULL DEFAULT true")
     alice.fill(name="Renamed", high="5")
@@ -312,6 +339,13 @@ def privileges_and_policies_decide_what_is_for_reading_only(alice, bob):
     alice.save()
     say(alice, "You may not see it.")
     same(sql("SELECT password FROM form_account WHERE owner = 'carol'"), [("pw4",)])
+    make("form_entry", "id int PRIMARY KEY, account int REFERENCES form_account", "ALL ON form_entry")
+    alice.open("/tables/form_account/add/")
+    alice.fill(owner="dora", password="pw5")
+    alice.find('[name^="lines-"][name$="-0-id"]').send_keys("1")
+    alice.save()
+    say(alice, "no rows can be added to it")
+    same(sql("SELECT FROM form_account WHERE owner = 'dora'"), [])
 
 
 @test
@@ -323,7 +357,7 @@ def a_reference_to_what_the_role_may_not_see_is_its_value(alice, bob):
     sql("GRANT UPDATE (name) ON form_flat TO web_bob")
     for browser, writes in (alice, 0), (bob, 1):
         browser.open("/tables/form_flat/1/change/")
-        same(browser.find(".field-house_id .readonly").text, "7")
+        same(browser.text(".field-house_id .readonly"), "7")
         same(len(browser.all('[name="_save"]')), writes)
     bob.fill(name="cellar")
     bob.save()
@@ -332,7 +366,19 @@ def a_reference_to_what_the_role_may_not_see_is_its_value(alice, bob):
     sql("GRANT SELECT ON form_house TO web_bob")
     sql("ALTER TABLE form_house ENABLE ROW LEVEL SECURITY")
     bob.open("/tables/form_flat/1/change/")
-    same(bob.find(".field-house_id .readonly").text, "7")
+    same(bob.text(".field-house_id .readonly"), "7")
+
+
+@test
+def a_look_up_returns_the_column_that_is_referred_to(alice):
+    make("form_land", "id int PRIMARY KEY, code text UNIQUE", "SELECT ON form_land")
+    make("form_town", "id int PRIMARY KEY, land text REFERENCES form_land (code)", "SELECT, UPDATE ON form_town")
+    sql("INSERT INTO form_land SELECT n, 'code ' || n FROM generate_series(1, 201) AS n")
+    sql("INSERT INTO form_town VALUES (1, 'code 1')")
+    alice.open("/tables/form_town/1/change/")
+    address = alice.find(".related-lookup").get_attribute("href")[len(alice.address) :]
+    alice.open(f"{address}&_popup=1&q=77")
+    same(alice.find("#result_list tbody th a").get_attribute("data-popup-opener"), "code 77")
 
 
 @test
@@ -397,7 +443,7 @@ def a_deadlock_and_a_lock_that_stays_give_a_page_that_says_so(alice, bob):
         cursor.execute("SET LOCAL deadlock_timeout = '1min'")  # the web's session finds the deadlock
         cursor.execute("SELECT FROM poser_component WHERE uuid = 'form8' FOR UPDATE")
         with alice.next_page():
-            alice.driver.execute_script("setTimeout(() => document.querySelector('[name=_save]').click(), 100)")
+            alice.script("setTimeout(() => document.querySelector('[name=_save]').click(), 100)")
             alice.wait(lambda: sql("SELECT 1 FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'"), "the wait for the component")
             cursor.execute("UPDATE poser_widget SET description = 'first' WHERE uuid = 'form8'")
         say(alice, "Another transaction has changed or locked the same rows.")

@@ -1,26 +1,19 @@
 """The history of a row, revert, deleted rows, and the grid as of a time."""
 import re
 
-from harness import same, sql, test
-from selenium.webdriver.common.by import By
+from harness import TEXT, same, sql, test
 
 LEDGER = "/tables/ledger/"
 
 
-def rows(elements):
-    return [[cell.text for cell in row.find_elements(By.CSS_SELECTOR, "th, td")] for row in elements]
-
-
 def changes(browser):
     """The changes that a page shows, as pairs: the heading, and the cells."""
-    return [
-        (change.find_element(By.TAG_NAME, "h3").text.split("00: ")[-1], rows(change.find_elements(By.CSS_SELECTOR, "tbody tr")))
-        for change in browser.all(".poser-change")
-    ]
+    shown = browser.script(TEXT + "return all('.poser-change').map(change => [text(change.querySelector('h3')), rows('tbody tr', change)])")
+    return [(heading.split("00: ")[-1], cells) for heading, cells in shown]
 
 
 def values(browser, column):
-    return [cell.text for cell in browser.all(f"#result_list .field-{column}")]
+    return browser.texts(f"#result_list .field-{column}")
 
 
 @test
@@ -62,7 +55,7 @@ def the_history_says_who_when_why_and_what(alice, bob):
 def a_revert_shows_what_it_will_do_and_does_it(alice, bob):
     alice.open("/tables/poser_widget/hist1/history/")
     # the transaction that made the components
-    alice.click([button for button in alice.all('[value="Revert to this…"]')][-2])
+    alice.click(alice.all('[value="Revert to this…"]')[-2])
     same(sorted(changes(alice)), [
         ("poser_component hc1 will be inserted",
          [["uuid", "hc1"], ["widget_uuid", "hist1"], ["item_code", "1"], ["description", "Leg"], ["active", "true"]]),
@@ -122,7 +115,7 @@ def a_component_that_comes_meanwhile_is_not_lost(alice, bob):
     sql("INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('hc3', 'hist1', '3', 'Drawer')")
     sql("UPDATE poser_component SET description = 'Oak slat', widget_uuid = 'hist2' WHERE uuid = 'hc2'")
     alice.open("/tables/poser_widget/hist1/history/")
-    alice.click([button for button in alice.all('[value="Revert to this…"]')][-2])
+    alice.click(alice.all('[value="Revert to this…"]')[-2])
     assert {"poser_component hc3 will be deleted", "poser_component hc2 will be changed"} <= {what for what, cells in changes(alice)}
     # Meanwhile a component is added, and one that is now elsewhere is changed.
     sql("INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES ('hc4', 'hist1', '4', 'Lamp')")
@@ -165,8 +158,7 @@ def deleted_rows_are_found_and_come_back(alice, bob):
     sql("GRANT SELECT ON ledger_version TO web_alice")
     alice.open(LEDGER)
     alice.follow("Deleted rows")
-    cells = {row.find_element(By.CSS_SELECTOR, "td:nth-child(2)").text: [cell.text for cell in row.find_elements(By.TAG_NAME, "td")][:7]
-             for row in alice.all("#deleted tbody tr")}
+    cells = {cells[1]: cells[:7] for cells in alice.rows("#deleted tbody tr")}
     same(cells, {
         "a/1": ["1", "a/1", "1.10", "empty", r"\x00ff", '{"k": 1.50}', '["x", null]'],
         "b": ["1", "b", "2", "Rent", "NULL", "NULL", "NULL"],
@@ -192,14 +184,41 @@ def deleted_rows_are_found_and_come_back(alice, bob):
          [("insert", "was needed", "Rent")])
     alice.open(LEDGER + "deleted/?q=rent")
     same(len(alice.all("#deleted")), 0)
-    # A row whose key is an empty text has no address.
-    sql("CREATE TABLE motto (word text PRIMARY KEY)")
-    sql("SELECT poser_track('motto')")
-    sql("INSERT INTO motto VALUES ('')")
-    sql("DELETE FROM motto")
-    sql("GRANT SELECT ON motto, motto_version TO web_alice")
-    alice.open("/tables/motto/deleted/")
-    same(alice.find("#deleted tbody td").text, "empty")
+
+
+@test
+def rows_with_any_key_have_an_address_and_come_back(alice):
+    keys = {
+        "text": ["''", "'.'", "'..'", "'_2E'", "'a/../b'"],
+        "text[]": ["'{}'", "'{NULL,\"a,b\"}'"],
+        "jsonb": ["'{\"k\": 1.50}'"],
+        "boolean": ["true"],
+    }
+    for number, (kind, values) in enumerate(keys.items()):
+        table = f"motto{number}"
+        sql(f"CREATE TABLE {table} (word {kind} PRIMARY KEY, meaning int DEFAULT 1)")
+        sql(f"SELECT poser_track('{table}'); GRANT ALL ON {table} TO web_alice; GRANT SELECT ON {table}_version TO web_alice")
+        sql(f"INSERT INTO {table} VALUES ({'), ('.join(values)})")
+        before = sql(f"SELECT word::text FROM {table} ORDER BY word")
+        for place in range(len(values)):
+            alice.open(f"/tables/{table}/")
+            alice.click(alice.all("#result_list tbody th a")[place])
+            alice.fill(meaning="2")
+            alice.save()
+        same(sql(f"SELECT DISTINCT meaning FROM {table}"), [(2,)])
+        alice.open(f"/tables/{table}/?as_of=now")
+        same(len(alice.all("#result_list tbody tr")), len(values))
+        for _ in values:
+            alice.open(f"/tables/{table}/")
+            alice.click("#result_list tbody th a")
+            alice.follow("Delete")
+            alice.click('[value="Delete"]')
+        same(sql(f"SELECT * FROM {table}"), [])
+        for _ in values:
+            alice.open(f"/tables/{table}/deleted/")
+            alice.click('[value="Undelete…"]')
+            alice.click('[name="_revert"]')
+        same(sql(f"SELECT word::text FROM {table} ORDER BY word"), before)
 
 
 @test
@@ -228,7 +247,7 @@ def a_revert_that_a_constraint_refuses_says_so(alice, bob):
         sql("UPDATE ledger SET note = 'Rent' WHERE line = 'c'")
         alice.open(LEDGER + "_5B1_2C%20_22b_22_5D/history/")
         alice.click(alice.all('[value="Revert to this…"]')[-1])
-        assert "violates unique constraint" in alice.find(".errornote").text
+        assert "violates unique constraint" in alice.text(".errornote")
         same(len(alice.all('[name="_revert"]')), 0)
     finally:
         sql("DROP INDEX ledger_note")
@@ -258,7 +277,7 @@ def the_grid_is_as_of_a_time(alice, bob):
     same((values(alice, "tree"), values(alice, "height")), (["Oak", "Elm"], ["10", "2"]))
     alice.follow("2")
     assert "The row as it was" in alice.text()
-    same(rows(alice.all("[aria-labelledby=then] tbody tr")), [["id", "2"], ["tree", "Elm"], ["height", "2"]])
+    same(alice.rows("[aria-labelledby=then] tbody tr"), [["id", "2"], ["tree", "Elm"], ["height", "2"]])
     same([what.split(" by ")[0] for what, cells in changes(alice)], ["insert"])
     for at, says in (
         ("yesterdy", "Invalid input syntax for type timestamp"),
@@ -266,13 +285,56 @@ def the_grid_is_as_of_a_time(alice, bob):
         ("1999-13-01", "out of range"),
     ):
         alice.open(f"/tables/yard/?as_of={at}")
-        assert says in alice.find(".poser-as-of").text, alice.text()
+        assert says in alice.text(".poser-as-of"), alice.text()
         same(values(alice, "tree"), [])
     bob.open("/tables/yard/")
     same(len(bob.all('[name="as_of"]')), 0)
     bob.open(f"/tables/yard/?as_of={first.replace('+', '%2B')}")
     same(values(bob, "tree"), [])
     assert "Permission denied" in bob.text()
+
+
+@test
+def the_grid_as_of_a_time_has_pages_in_any_order(alice, bob):
+    sql("CREATE TABLE forest (area int, n int, tree text COLLATE \"C\", height int, felled boolean, PRIMARY KEY (area, n))")
+    sql("SELECT poser_track('forest')")
+    sql("INSERT INTO forest SELECT g / 100, g % 100, 'tree ' || g % 7, nullif(g % 13, 5), g % 3 = 0 FROM generate_series(1, 180) AS g")
+    for n in range(120):  # the first versions in the grid's order are those of few rows, which have other values later
+        sql("UPDATE forest SET felled = NOT felled, tree = 'tree ' || (n + %s) %% 7 WHERE n < 20", n)
+    sql("DELETE FROM forest WHERE n % 10 = 4")
+    sql("SELECT pg_sleep(0.01)")
+    (at,) = sql("SELECT clock_timestamp()::text")[0]
+    sql("SELECT pg_sleep(0.01)")
+    sql("UPDATE forest SET tree = 'z ' || tree, height = 100 - height")
+    sql("INSERT INTO forest SELECT 0, -g, 'tree 0', 0, true FROM generate_series(1, 70) AS g")
+    sql("GRANT SELECT ON forest, forest_version TO web_alice")
+    for number, order, condition, search in (
+        ("", "area, n", "true", ""),
+        ("-0.-1", "area DESC, n DESC", "felled", "felled__exact=True"),
+        ("2", "tree, area, n", "true", ""),
+        ("-3.2", "height DESC, tree, area, n", "NOT felled", "felled__exact=False"),
+        ("-2", "tree DESC, area, n", "tree ~ '5' OR n::text ~ '5'", "q=5"),
+    ):
+        expected = sql(f"SELECT area::text AS a, n::text AS b FROM poser_as_of(NULL::forest, %s) WHERE {condition} ORDER BY {order}", at)
+        assert len(expected) > 20
+        alice.open(f"/tables/forest/?as_of={at.replace('+', '%2B')}&o={number}&{search}")
+        shown = list(zip(values(alice, "area"), values(alice, "n")))
+        while "Next" in alice.texts("nav.paginator a"):
+            alice.follow("Next")
+            shown += zip(values(alice, "area"), values(alice, "n"))
+        same(shown, expected)
+    # The order stays when the time comes and goes, although the present grid has a column of actions, which has a number, too.
+    sql("GRANT DELETE ON forest TO web_alice")
+    for steps in ("", at), (at, ""):
+        alice.open("/tables/forest/?o=-2" if steps[0] == "" else f"/tables/forest/?o=-1&as_of={at.replace('+', '%2B')}")
+        if steps[1]:
+            alice.fill(as_of=at)
+            alice.click(".poser-as-of [type=submit]")
+        else:
+            alice.follow("Show the present rows")
+        rows = [int(n) for n in values(alice, "n")]
+        same(rows, sorted(rows, reverse=True))
+        same((rows[0], rows[-1] < 90), (99, True))
 
 
 @test
@@ -290,13 +352,13 @@ def what_a_role_may_not_see_it_does_not_see_in_the_past(alice, bob):
              "/tables/payroll/1/history/?as_of=now", "/tables/payroll/deleted/?q=333"]
     for page in pages:
         alice.open(page)
-        assert not any(pay in alice.text() for pay in ("1111", "1112", "1113", "3333", "3334", "3335")), page
+        same(re.findall(r"\b(?:111[123]|333[345])\b", alice.text()), [])
     # A column is renamed, and another one gets its name.
     sql("ALTER TABLE payroll RENAME note TO remark")
     sql("ALTER TABLE payroll RENAME pay TO note")
     for page in pages:
         alice.open(page)
-        assert not any(pay in alice.text() for pay in ("1111", "1112", "1113", "3333", "3334", "3335")), page
+        same(re.findall(r"\b(?:111[123]|333[345])\b", alice.text()), [])
     alice.open(pages[0])
     same([(what.split(" by ")[0], cells) for what, cells in changes(alice)],
          [("update", [["remark", "n1", "n1!"]]), ("insert", [["id", "1"], ["owner", "web_alice"], ["remark", "n1"]])])
@@ -336,4 +398,4 @@ def a_long_history_is_read_page_by_page(alice, bob):
         if page < 2:
             alice.follow("Older changes")
     same(numbers, [str(n) for n in range(120, -1, -1)])
-    same(len(alice.driver.find_elements(By.LINK_TEXT, "Older changes")), 0)
+    assert "Older changes" not in alice.texts("a")

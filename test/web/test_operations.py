@@ -14,8 +14,9 @@ def granted(privilege, role):
         sql(f"REVOKE {privilege} FROM {role}")
 
 
-def cells(browser, selector):
-    return [[cell.text for cell in row.find_elements("css selector", "th, td")] for row in browser.all(selector)]
+def start_page(browser):
+    """Open the start page, again if the server was too busy to check all rows within the time limit of that page."""
+    browser.wait(lambda: browser.open("/") or "The rows were not checked" not in browser.text("#findings"), "the check")
 
 
 def last_transaction():
@@ -29,9 +30,9 @@ def the_start_page_has_groups_of_tables_with_their_comments(alice, bob):
     sql("SELECT poser_track('lot')")
     sql("ALTER TABLE lot OWNER TO web_bob; ALTER TABLE lot_version OWNER TO web_bob; GRANT SELECT ON lot TO web_alice")
     alice.open("/")
-    assert "Lots <b>on</b> the shelves" in alice.find("#group-tables").text
-    assert "poser_widget" in alice.find("#group-poser").text
-    same([link.text for link in alice.all("#group-tables th a")].count("lot"), 1)
+    assert "Lots <b>on</b> the shelves" in alice.text("#group-tables")
+    assert "poser_widget" in alice.text("#group-poser")
+    same(alice.texts("#group-tables th a").count("lot"), 1)
 
 
 def found(browser, table):
@@ -46,14 +47,14 @@ def findings_are_shown_to_those_that_may_check(alice, bob):
     sql("UPDATE lot SET place = 'C' WHERE id = 2")
     alice.open("/")
     # Findings about the table's definition are for all roles that see it, those about its rows for its owner.
-    assert "lot" in alice.find("#findings").text and '{"id": 2}' not in alice.text()
+    assert "lot" in alice.text("#findings") and '{"id": 2}' not in alice.text()
     sql("ALTER TABLE lot ENABLE TRIGGER USER")
     sql("SELECT poser_record_versions('lot')")
-    bob.open("/")
-    assert "poser_check() finds nothing wrong" in bob.find("#findings").text
+    start_page(bob)
+    assert "poser_check() finds nothing wrong" in bob.text("#findings")
     sql("ALTER TABLE lot DISABLE TRIGGER USER; UPDATE lot SET place = 'D' WHERE id = 2; ALTER TABLE lot ENABLE TRIGGER USER")
-    bob.open("/")
-    assert 'public.lot {"id": 2}' in bob.find("#findings").text
+    start_page(bob)
+    assert 'public.lot {"id": 2}' in bob.text("#findings")
     alice.open("/")
     same(found(alice, "lot"), [])
     sql("REVOKE EXECUTE ON FUNCTION poser_check FROM PUBLIC")
@@ -66,7 +67,7 @@ def findings_are_shown_to_those_that_may_check(alice, bob):
         sql("GRANT EXECUTE ON FUNCTION poser_check TO PUBLIC")
     bob.open("/check/")
     bob.click('#content [type="submit"]')
-    assert 'public.lot {"id": 2}' in bob.find("#findings").text
+    assert 'public.lot {"id": 2}' in bob.text("#findings")
     sql("SELECT poser_record_versions('lot')")
 
 
@@ -78,12 +79,11 @@ def a_check_that_takes_too_long_is_not_taken_for_good_news(alice, bob):
         try:
             other.cursor().execute("LOCK TABLE poser_component_count_delta")
             bob.open("/")
-            found = bob.find("#findings").text
+            found = bob.text("#findings")
             assert "The rows were not checked" in found and "nothing wrong" not in found
         finally:
             other.close()
-        bob.open("/")
-        assert "The rows were not checked" not in bob.find("#findings").text
+        start_page(bob)
 
 
 @test
@@ -97,14 +97,14 @@ def the_last_transactions_say_who_did_what_and_why(alice, bob):
     same(len(alice.all("#recent")), 0)
     with granted("SELECT ON poser_transaction, poser_widget_version", "web_alice"):
         alice.open("/")
-        row = cells(alice, "#transactions tr")[1]
+        row = alice.rows("#transactions tr")[1]
         same([row[0], *row[2:]], [str(id), "web_alice", "web_alice", "op price list", "poser_widget: 1"])
         alice.follow(str(id))
-        same(cells(alice, ".poser-change tbody tr"), [["description", "Fan", "Fan, white"]])
+        same(alice.rows(".poser-change tbody tr"), [["description", "Fan", "Fan, white"]])
         alice.open("/transactions/?name=no_such_name")
         assert "op price list" not in alice.text()
         alice.open("/transactions/?name=web_al&since=yesterday&until=tomorrow")
-        same(cells(alice, "#transactions tr")[1][0], str(id))
+        same(alice.rows("#transactions tr")[1][0], str(id))
         alice.open("/transactions/?since=never")
         assert "Invalid input syntax" in alice.text()
     alice.open(f"/transactions/{id}/")
@@ -119,7 +119,7 @@ def transactions_come_page_by_page(alice, bob):
         bob.open(f"/transactions/?table={sql('SELECT %s::regclass::oid', 'lot')[0][0]}")
         shown = []
         for _ in range(3):
-            shown += [row[4] for row in cells(bob, "#transactions tr")[1:]]
+            shown += [row[4] for row in bob.rows("#transactions tr")[1:]]
             if bob.all('[rel="next"]'):
                 bob.click('[rel="next"]')
         same([why for why in shown if why.startswith("page ")], [f"page {i}" for i in range(120, 0, -1)])
@@ -137,7 +137,7 @@ def a_transaction_shows_no_rows_that_are_hidden(alice, bob):
             assert "Front" in alice.text() and "Safe" not in alice.text()
             same(len(alice.all(".poser-change")), 1)
             alice.open("/transactions/")
-            same(cells(alice, "#transactions tr")[1][5], "lot: 1")
+            same(alice.rows("#transactions tr")[1][5], "lot: 1")
     finally:
         sql("ALTER TABLE lot DISABLE ROW LEVEL SECURITY")
 
@@ -150,7 +150,7 @@ def two_users_skip_the_same_change_and_only_it_is_skipped(alice, bob):
     assert "op/erp" not in alice.text()
     with granted("SELECT ON poser_datasync_status", "web_alice"):
         alice.open("/datasync/")
-        same(cells(alice, "#consumers tr")[1][:2], ["op/erp", "2"])
+        same(alice.rows("#consumers tr")[1][:2], ["op/erp", "2"])
         alice.follow("op/erp")
         alice.click('[name="show"]')
         assert "Permission denied" in alice.text()
@@ -161,14 +161,14 @@ def two_users_skip_the_same_change_and_only_it_is_skipped(alice, bob):
     for browser in (alice, bob):
         browser.open("/datasync/op_2Ferp/")
         browser.click('[name="show"]')
-        same([row[4] for row in cells(browser, "#changes tr")[1:]], ["op3", "op4"])
+        same([row[4] for row in browser.rows("#changes tr")[1:]], ["op3", "op4"])
         browser.fill(why=f"no use, {browser.driver.session_id}")
     # To look at the changes delivers none.
     same(sql("SELECT to_snapshot, delivered FROM poser_datasync_consumer WHERE consumer = 'op/erp'"), before)
     alice.click('#skip [type="submit"]')
     bob.click('#skip [type="submit"]')
-    assert "Nothing was written: this is no longer the consumer's next change." in bob.text()
-    same([row[4] for row in cells(bob, "#changes tr")[1:]], ["op4"])
+    assert "Nothing was written: Change " in bob.text()
+    same([row[4] for row in bob.rows("#changes tr")[1:]], ["op4"])
     same(
         sql("SELECT reason, username FROM poser_datasync_skipped WHERE consumer = 'op/erp'"),
         [(f"no use, {alice.driver.session_id}", "web_alice")],
@@ -190,30 +190,28 @@ def two_widgets_are_merged_and_nothing_is_lost_unseen(alice, bob):
     sql("INSERT INTO poser_component (uuid, widget_uuid, item_code, description) VALUES"
         " ('opc1', 'opm1', '001', 'Leg'), ('opc2', 'opm2', '001', 'Leg, oak'), ('opc3', 'opm2', '002', 'Seat')")
     choose_both(alice)
-    assert "that is in both" in alice.text()
-    same(len(alice.all('[name="drop"]')), 2)
+    assert "1 of opm1, 2 of opm2" in alice.text()
     bob.open("/tables/poser_component/opc3/change/")
     bob.fill(description="Seat, round")
     bob.save()
     alice.find('[name="field-description"][value="b"]').click()
-    alice.find('[name="drop"][value="opc1"]').click()
     alice.fill(why="the same stool")
     alice.click('#merge [type="submit"]')
-    assert "these have changed meanwhile: rows of poser_component" in alice.text() and "Seat, round" in alice.text()
+    assert "these have changed meanwhile: rows of poser_component" in alice.text()
     same(sql("SELECT count(*) FROM poser_widget WHERE uuid LIKE 'opm_'"), [(2,)])
     alice.click('#merge [type="submit"]')
     assert "Merged opm2 into opm1." in alice.text()
     same(sql("SELECT * FROM poser_widget WHERE uuid LIKE 'opm_'"), [("opm1", "Stool, oak", True)])
     same(
         sql("SELECT uuid, description FROM poser_component WHERE widget_uuid = 'opm1' ORDER BY uuid"),
-        [("opc2", "Leg, oak"), ("opc3", "Seat, round")],
+        [("opc1", "Leg"), ("opc2", "Leg, oak"), ("opc3", "Seat, round")],
     )
     id = last_transaction()
     same(sql("SELECT username, comment FROM poser_transaction WHERE id = %s", id), [("web_alice", "the same stool")])
     same(
         sql("SELECT (SELECT count(*) FROM poser_widget_version WHERE transaction_id = %s),"
             " (SELECT count(*) FROM poser_component_version WHERE transaction_id = %s)", id, id),
-        [(2, 3)],
+        [(2, 2)],
     )
 
 
@@ -272,4 +270,4 @@ def a_merge_is_for_those_that_may_delete(alice, bob):
     assert "There is no poser_widget op9" in bob.text()
     bob.fill(b="op2")
     bob.click('#content [type="submit"]')
-    same([cell.text for cell in bob.all("#both th a")], ["op1", "op2"])
+    same(bob.texts("#both th a"), ["op1", "op2"])

@@ -28,7 +28,7 @@ def every_link_leads_to_a_page(alice):
         alice.open(path)
         if alice.status() != 200:
             wrong[path] = alice.status(), alice.driver.title
-        for link in alice.driver.execute_script("return [...document.links].map(link => link.href)"):
+        for link in alice.script("return [...document.links].map(link => link.href)"):
             link = link.partition("#")[0].removeprefix(alice.address)
             address, _, query = link.partition("?")
             kind = re.sub(r"/[^/]*[0-9][^/]*(?=/)", "/KEY", address), query.partition("=")[0]
@@ -57,7 +57,7 @@ def without_javascript_a_user_logs_in_and_out(plain):
 def only_one_of_the_browsers_runs_scripts(alice, plain):
     for browser, kind in ((alice, "object"), (plain, "undefined")):
         browser.open("/tables/poser_widget/")
-        same(browser.driver.execute_script("return typeof django"), kind)
+        same(browser.script("return typeof django"), kind)
 
 
 @test
@@ -186,10 +186,10 @@ def enter(browser, selector, *keys):
 @test
 def the_first_tab_leads_past_the_header(bob):
     bob.open("/tables/poser_widget/lamp1/change/")
-    bob.driver.execute_script("document.activeElement.blur()")
+    bob.script("document.activeElement.blur()")
     bob.tab_to(".skip-link, .skip-to-content-link", most=1)
     bob.press(Keys.ENTER, Keys.TAB)
-    assert bob.driver.execute_script("return document.querySelector('#content').contains(document.activeElement)")
+    assert bob.script("return document.querySelector('#content').contains(document.activeElement)")
 
 
 @test

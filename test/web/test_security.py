@@ -489,6 +489,7 @@ def requests_that_no_browser_sends_are_refused(alice):
     ]:
         response = client.request("POST", page, body, Content_Type=kind)
         assert response.status in status, (kind, body[:80], response.status)
+    same(client.request("POST", grid + "merge/", token + b"&seen=x", Content_Type="application/x-www-form-urlencoded").status, 200)
     same(client.request("POST", page, b"", Content_Length="x").status in (400, 403), True)
     # Without a login a request may have 100,000 bytes.
     same(Client(alice.address).request("POST", "/login/", b"x" * 200_000, Content_Type="multipart/form-data; boundary=b").status, 413)

@@ -17,30 +17,20 @@ from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db import DatabaseError, DataError, connection, transaction
+from django.db import connection
 from django.http import FileResponse, Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import path, reverse
+from django.urls import reverse
 
 from . import errors, files, models
-from .files import BadFile
-from .rights import Pages
+from .rights import Pages, page, pages_of
 from .rowforms import WHY, ErrorsAtFields, read_seen
+from .statements import Refused, attempt, check_constraints, may, run, whole_number
 
 PAGE = 50  # rows on a page
-
-
-def query(statement, *values):
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        return cursor.fetchall() if cursor.description else []
-
-
-def dicts(statement, *values):
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row)) for row in cursor]
+FORMATS = {
+    "csv": (files.write_csv, "text/csv; charset=utf-8"),
+    "xlsx": (files.write_xlsx, "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+}
 
 
 def shown(values):
@@ -63,11 +53,9 @@ class Upload(ErrorsAtFields, forms.Form):
 
 class BatchPages(Pages):
     def get_urls(self):
-        name = f"{models.LABEL}_{self.opts.model_name}"
-        view = self.admin_site.admin_view
         return [
-            path("export/<str:kind>/", view(self.export_view), name=f"{name}_export"),
-            path("import/", view(self.import_view), name=f"{name}_import"),
+            self.named("export/<str:kind>/", self.export_view, "export"),
+            self.named("import/", self.import_view, "import"),
             *super().get_urls(),
         ]
 
@@ -81,40 +69,32 @@ class BatchPages(Pages):
 
     def export_view(self, request, kind):
         """Export the rows of the grid, with all columns that the role may read."""
-        if kind not in ("csv", "xlsx"):
+        if kind not in FORMATS:
             raise Http404
         if not self.has_view_permission(request):
             raise PermissionDenied
         models.no_time_limit()
-        back = HttpResponseRedirect(f"{self.grid_address()}?{request.GET.urlencode()}")
+        back = HttpResponseRedirect(f"{self.address('changelist')}?{request.GET.urlencode()}")
         try:
-            grid = self.get_changelist_instance(request)
+            rows = self.get_changelist_instance(request).export_queryset()
         except IncorrectLookupParameters:
             return back  # the grid shows what is wrong
-        if grid.problems:
-            return back
-        rows = grid.export_queryset()
         names = self.names(request, self.may(request).select)
         computed = [name for name in self.computed(request) if name in rows.query.annotations]
         infos = [self.opts.get_field(name).info for name in names]
         columns = [files.Column(info["name"], info["base"], info["typmod"] >= 0, not self.is_filled(info)) for info in infos]
         columns += [files.Column(name, "bigint", True, True) for name in computed]
-        # Not in /tmp, which may be in memory.
-        out = tempfile.TemporaryFile(dir=settings.STATE)
+        write, content_type = FORMATS[kind]
+        out = tempfile.TemporaryFile(dir=settings.STATE)  # not in /tmp, which may be in memory
         try:
-            write = {"csv": files.write_csv, "xlsx": files.write_xlsx}[kind]
             write(out, columns, rows.values_list(*names, *computed))
-        except BadFile as error:
+        except Refused as error:
             out.close()
             self.message_user(request, str(error), messages.ERROR)
             return back
         out.seek(0)
-        kinds = {"csv": "text/csv; charset=utf-8", "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"}
         name = re.sub(r"[^\w.-]+", "_", self.relation.name)
-        return FileResponse(out, as_attachment=True, filename=f"{name}.{kind}", content_type=kinds[kind])
-
-    def grid_address(self):
-        return reverse(f"admin:{models.LABEL}_{self.opts.model_name}_changelist", current_app=self.admin_site.name)
+        return FileResponse(out, as_attachment=True, filename=f"{name}.{kind}", content_type=content_type)
 
     def why_no_import(self, request):
         """The reason why the role cannot import into this table; None if it can."""
@@ -124,7 +104,7 @@ class BatchPages(Pages):
             return "You may not change this table."
         if not self.has_view_permission(request):
             return "You may not read the key of this table.  An import needs it to compare rows."
-        if not may_batch(request, "INSERT", "UPDATE") or not query("SELECT has_database_privilege(current_database(), 'TEMP')")[0][0]:
+        if not may_batch("SELECT INSERT UPDATE") or not run("SELECT has_database_privilege(current_database(), 'TEMP') AS may")[0].may:
             return "You may not make batches.  An import needs one."
         return None
 
@@ -132,39 +112,36 @@ class BatchPages(Pages):
         if not self.has_view_permission(request):
             raise PermissionDenied
         no = self.why_no_import(request)
-        form = Upload(*((request.POST, request.FILES) if request.method == "POST" else ()))
-        if request.method == "POST" and no is None and form.is_valid():
+        form = Upload(request.POST or None, request.FILES or None)
+        if no is None and form.is_valid():
             models.no_time_limit()
-            try:
-                with transaction.atomic():
-                    uuid = self.make_batch(request, form.cleaned_data)
+            uuid, error = attempt(self.make_batch, request, form.cleaned_data)
+            if error is None:
                 return HttpResponseRedirect(batch_address(uuid))
-            except BadFile as error:
-                form.add_error("file", str(error))
-            except DatabaseError as error:
-                if errors.lost(error):
-                    raise
-                form.add_error("file", errors.text_of(error))
-        infos = [info for number, info in self.relation.columns.items() if number in self.may(request).select]
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Import into {self.relation.name}",
-            "opts": self.opts,
-            "form": form,
-            "no": no,
-            "columns": infos,
-            "key": [self.relation.columns[number]["name"] for number in self.relation.key],
-            "megabytes": settings.UPLOAD_BYTES // 1_000_000,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "poser_web/import.html", context)
+            form.add_error("file", errors.text_of(error))
+        return self.page(
+            request,
+            "import",
+            title=f"Import into {self.relation.name}",
+            form=form,
+            no=no,
+            columns=self.importable(request).values(),
+            key=[self.relation.columns[number]["name"] for number in self.relation.key],
+            megabytes=settings.UPLOAD_BYTES // 1_000_000,
+        )
+
+    def importable(self, request):
+        """The columns that a file may have: those that the role may read and write, the key, and those whose values the database makes."""
+        may, key = self.may(request), self.relation.key
+        columns = self.relation.columns.items()
+        return {n: info for n, info in columns if n in may.select and (n in may.insert | may.update or n in key or is_made(info))}
 
     def make_batch(self, request, data):
         """Copy the rows of a file into a temporary table, and make a batch of them.  Returns its uuid."""
-        may, columns = self.may(request), self.relation.columns
-        seen = {number: info for number, info in columns.items() if number in may.select | may.insert | may.update}
-        source = files.Source(data["file"], lambda name: bool(numbers_of(name, seen)), 8 * settings.UPLOAD_BYTES)
-        numbers = self.match(request, source.names, seen)
+        columns = self.relation.columns
+        names = self.importable(request)
+        source = files.Source(data["file"], lambda name: number_of(name, names) is not None, 8 * settings.UPLOAD_BYTES)
+        numbers = self.match(request, source.names, names)
         how = {
             **source.how,
             "file": data["file"].name.replace("\0", ""),
@@ -172,19 +149,24 @@ class BatchPages(Pages):
             "columns": [columns[number]["name"] for number in numbers if number],
             "left_out": [name for name, number in zip(source.names, numbers) if not number],
         }
-        create, populate, refresh = (models.poser(f"poser_batch_{name}") for name in ("create", "populate", "refresh"))
+        create, populate = models.poser("poser_batch_create"), models.poser("poser_batch_populate")
         description = data["why"] or how["file"]
-        ((uuid,),) = query(f"SELECT {create}(%s::oid::regclass, %s, %s::jsonb)", self.relation.oid, description, json.dumps(how))
+        uuid = run(f"SELECT {create}(%s::oid::regclass, %s, %s::jsonb) AS uuid", [self.relation.oid, description, json.dumps(how)])[0].uuid
         key = [columns[number]["name"] for number in self.relation.key]
-        query(
-            f"SELECT {populate}(%s, 'pg_temp.poser_web_rows'::regclass, %s::text[], unchanged => %s)", uuid, key, data["unchanged"]
-        )
-        query(f"SELECT {refresh}(%s)", uuid)
+        run(f"SELECT {populate}(%s, 'pg_temp.poser_web_rows'::regclass, %s::text[], unchanged => %s)", [uuid, key, data["unchanged"]])
+        compare(uuid)
         return uuid
 
     def is_filled(self, info):
         """Whether an empty field of a text column is an empty text, and not NULL."""
         return info["not_null"] and info["number"] not in self.relation.key
+
+    def can_be_empty(self, info):
+        """Whether a value of the column's type can have an empty text, such as a tsvector or an enum with an empty label."""
+        if info["base"] in files.NOT_ESCAPED:
+            return False
+        rows, _ = attempt(run, f"SELECT CAST(CAST(%s AS {info['base'].replace('%', '%%')}) AS text) AS text", [""])
+        return bool(rows) and rows[0].text == ""
 
     def stage(self, source, numbers):
         """Copy the rows of a file into a temporary table.  The view poser_web_rows has those columns of it that are imported.
@@ -192,152 +174,116 @@ class BatchPages(Pages):
 
         All columns are texts, so that the batch says which values are wrong, except for two kinds of types.  A type with
         its own explicit cast from text, such as xml, cannot be assigned from text.  Of JSON, a batch would keep an
-        invalid text as a JSON string.  Only a text column can have an empty value that is not NULL."""
+        invalid text as a JSON string.  A field with nothing between its quotes is NULL in a column whose values cannot be empty."""
         infos = [self.relation.columns.get(number) for number in numbers]
-        own = query(
+        own = run(
             """
-            SELECT t FROM pg_catalog.unnest(%s::text[]) AS t
+            SELECT t AS type FROM pg_catalog.unnest(%s::text[]) AS t
              WHERE t IN ('json', 'jsonb') OR EXISTS (
                 SELECT FROM pg_catalog.pg_cast
                  WHERE castsource = 'text'::pg_catalog.regtype AND casttarget = t::pg_catalog.regtype AND castcontext = 'e')
             """,
-            [info["base"] for info in infos if info],
+            [[info["base"] for info in infos if info]],
         )
+        own = {row.type for row in own}
         table, rows, null, not_null, values = [], [], [], [], []
-        for number, name, info in zip(numbers, source.names, infos):
+        for name, info in zip(source.names, infos):
             column = models.quoted(info["name"] if info else name)
-            kind = info["base"].replace("%", "%%") if info and (info["base"],) in own else "pg_catalog.text"
+            kind = info["base"].replace("%", "%%") if info and info["base"] in own else "pg_catalog.text"
             table.append(f"{column} {kind}")
             if info is None:
                 continue
-            if info["category"] != "S":
+            if info["category"] != "S" and not self.can_be_empty(info):
                 null.append(column)
             elif self.is_filled(info):
                 not_null.append(column)
             text = f"pg_catalog.regexp_replace({column}::text, %s, '')"
             rows.append(f"CASE WHEN {column}::text ~ %s THEN CAST({text} AS {kind}) ELSE {column} END AS {column}")
             values += [files.ESCAPED, "^'"]
-        query(f"CREATE TEMPORARY TABLE poser_web_upload ({', '.join(table)}) ON COMMIT DROP")
-        query(f"CREATE TEMPORARY VIEW poser_web_rows AS SELECT {', '.join(rows)} FROM pg_temp.poser_web_upload", *values)
+        run(f"CREATE TEMPORARY TABLE poser_web_upload ({', '.join(table)}) ON COMMIT DROP")
+        run(f"CREATE TEMPORARY VIEW poser_web_rows AS SELECT {', '.join(rows)} FROM pg_temp.poser_web_upload", values)
         options = [f"FORCE_NULL ({', '.join(null)})"] * bool(null) + [f"FORCE_NOT_NULL ({', '.join(not_null)})"] * bool(not_null)
         copy = f"COPY pg_temp.poser_web_upload FROM STDIN (FORMAT csv, HEADER, DELIMITER %s{''.join(', ' + one for one in options)})"
-        try:
-            with transaction.atomic(), connection.cursor() as cursor, connection.wrap_database_errors:
+
+        def load():
+            with connection.cursor() as cursor, connection.wrap_database_errors:
                 cursor.copy_expert(cursor.mogrify(copy, [source.delimiter]), io.StringIO(source.text))
-                count = cursor.rowcount
-        except DatabaseError as error:
+                return cursor.rowcount
+
+        count, error = attempt(load)
+        if error:
             diag = errors.diagnostics(error)
             place = diag and re.search(r"poser_web_upload\D*(\d+)", diag.context or "")
-            if not place:
-                raise
-            raise BadFile(f"Line {source.line(int(place[1]))}: {errors.text_of(error)}") from error
+            raise Refused(f"Line {source.line(int(place[1]))}: {errors.text_of(error)}") if place else error
         if not count:
-            raise BadFile("The file has a header, but no rows.")
+            raise Refused("The file has a header, but no rows.")
         return count
 
-    def match(self, request, header, seen):
-        """For each name of the header: the number of its column; None if the column is left out."""
-        may, columns, computed = self.may(request), self.relation.columns, self.computed(request)
-        numbers, wrong = [], []
-        for name in header:
-            fits = numbers_of(name, seen)
-            if len(fits) == 1:
-                numbers.append(fits[0])
-            elif fits:
-                wrong.append(f"The name {shown([name])} fits several columns: {shown([columns[n]['name'] for n in fits])}.")
-            elif name in computed:
-                numbers.append(None)
-            else:
-                wrong.append(f"There is no column {shown([name])}.")
-        twice = sorted({columns[n]["name"] for n in numbers if n and numbers.count(n) > 1})
-        if twice:
-            wrong.append(f"The header has these columns more than once: {shown(twice)}.")
-        missing = [columns[n]["name"] for n in self.relation.key if n not in numbers]
-        if missing and not wrong:
-            wrong.append(f"The header lacks columns of the key, by which rows are found: {shown(missing)}.")
-        key = set(self.relation.key)
-        # The database makes the values of these columns.
-        numbers = [n if n in key or not n or not (columns[n]["generated"] or columns[n]["identity"] == "a") else None for n in numbers]
-        for rights, what in ((may.select, "read"), (may.insert | may.update | key, "write")):
-            no = [columns[n]["name"] for n in numbers if n and n not in rights]
-            if no:
-                wrong.append(f"You may not {what}: {shown(no)}.  Leave these columns out of the file.")
-        if wrong:
-            raise BadFile("  ".join(wrong[:10]))
-        return numbers
+    def match(self, request, header, columns):
+        """For each name of the header: the number of its column; None if the database makes its values."""
+        numbers, computed = [number_of(name, columns) for name in header], self.computed(request)
+        unknown = [name for name, number in zip(header, numbers) if number is None and name not in computed]
+        if unknown:
+            raise Refused(f"There is no column {shown(unknown)} that you may write.")
+        missing = [columns[number]["name"] for number in self.relation.key if number not in numbers]
+        if missing:
+            raise Refused(f"The header lacks columns of the key, by which rows are found: {shown(missing)}.")
+        return [number if number in self.relation.key or number and not is_made(columns[number]) else None for number in numbers]
 
 
-def numbers_of(name, columns):
-    """The columns with this name.  If there is none, white space and case are ignored."""
-    for plain in (str, str.strip, lambda text: text.strip().lower()):
+def is_made(info):
+    """Whether the database makes the values of a column always."""
+    return bool(info["generated"]) or info["identity"] == "a"
+
+
+def number_of(name, columns):
+    """The column with this name, or the only one whose name differs in white space and case."""
+    for plain in (str, lambda text: text.strip().lower()):
         fits = [number for number, info in columns.items() if plain(info["name"]) == plain(name)]
-        if fits:
-            return fits
-    return []
+        if len(fits) == 1:
+            return fits[0]
+    return None
 
 
 ### Batches
 
 
-def may_batch(request, *privileges):
-    """Whether the role may read batches, and has these privileges on their tables."""
-    names = [models.poser(name).replace("%%", "%") for name in ("poser_batch", "poser_batch_row")]
-    asked = " AND ".join(["has_table_privilege(%s, %s)"] * 2 * (1 + len(privileges)))
-    values = [word for name in names for privilege in ("SELECT", *privileges) for word in (name, privilege)]
-    return query(f"SELECT {asked}", *values)[0][0]
+def may_batch(privileges="SELECT"):
+    """Whether the role has these privileges on the tables of batches."""
+    return may(privileges, "poser_batch", "poser_batch_row")
 
 
-def urls(site):
-    """The addresses of the pages of batches."""
-
-    def page(view):
-        def inner(request, **options):
-            request.current_app = site.name
-            if not may_batch(request):
-                raise PermissionDenied
-            return view(request, site, **{name: unquote(text) for name, text in options.items()})
-
-        return site.admin_view(inner)
-
-    return [
-        path("batches/", page(list_view), name="batches"),
-        path("batches/<str:uuid>/", page(batch_view), name="batch"),
-        path("batches/<str:uuid>/<str:sequence>/", page(row_view), name="batch_row"),
-    ]
-
-
-def batch_address(uuid, *more):
-    return reverse("admin:batch_row" if more else "admin:batch", args=[quote(uuid), *more])
-
-
-HEADER = """
-    SELECT uuid, id, target::oid::int8 AS oid, target::text AS target, description, notes, created_by, role_name,
-           to_char(created, 'YYYY-MM-DD HH24:MI') AS created, to_char(executed, 'YYYY-MM-DD HH24:MI') AS executed,
-           executed_by, row_count, unchanged_count, complete, is_mutable, status, params::text AS params
-      FROM {} AS b
-"""
+def batch_address(uuid):
+    return reverse("admin:batch", args=[quote(uuid)])
 
 
 def headers(condition, *values):
-    return dicts(f"{HEADER.format(models.poser('poser_batch'))} {condition}", *values)
+    """Batches, without their rows."""
+    return run(
+        f"""
+        SELECT b.*, target::oid::int8 AS oid, target::text AS target, to_char(created, 'YYYY-MM-DD HH24:MI') AS created,
+               to_char(executed, 'YYYY-MM-DD HH24:MI') AS executed
+          FROM {models.poser('poser_batch')} AS b WHERE {condition}
+        """,
+        values,
+    )
 
 
-def list_view(request, site):
-    kind = request.GET.get("show", "open")
-    condition = {"open": "WHERE executed IS NULL", "executed": "WHERE executed IS NOT NULL"}.get(kind, "")
-    after = request.GET.get("before", "")
-    if re.fullmatch(r"[0-9]{1,18}", after):
-        condition += f" {'AND' if condition else 'WHERE'} id < {int(after)}"
-    batches = headers(f"{condition} ORDER BY id DESC LIMIT {PAGE + 1}")
-    context = {
-        **site.each_context(request),
-        "title": "Batches",
-        "kinds": ["open", "executed", "all"],
-        "kind": kind,
-        "batches": [{**batch, "link": batch_address(batch["uuid"])} for batch in batches[:PAGE]],
-        "next": batches[PAGE - 1]["id"] if len(batches) > PAGE else None,
-    }
-    return TemplateResponse(request, "poser_web/batches.html", context)
+def list_view(request):
+    if not may_batch():
+        raise PermissionDenied
+    kind, before = request.GET.get("show", "open"), whole_number(request.GET.get("before"))
+    condition = {"open": "executed IS NULL", "executed": "executed IS NOT NULL"}.get(kind, "true")
+    batches = headers(f"{condition} AND (%s::int8 IS NULL OR id < %s) ORDER BY id DESC LIMIT {PAGE + 1}", before, before)
+    return page(
+        request,
+        "batches",
+        title="Batches",
+        kinds=["open", "executed", "all"],
+        kind=kind,
+        batches=batches[:PAGE],
+        next=batches[PAGE - 1].id if len(batches) > PAGE else None,
+    )
 
 
 # The kind of a row of a batch, as pages name it.
@@ -345,353 +291,287 @@ KIND = """CASE WHEN r.removed THEN 'removed' WHEN r.status = 'error' THEN 'wrong
                WHEN r.operation = 'create' THEN 'new' WHEN r.operation = 'update' THEN 'changed'
                WHEN r.operation = 'delete' THEN 'deleted' ELSE 'same' END"""
 KINDS = ["new", "changed", "deleted", "same", "wrong", "conflict", "skipped", "removed"]
-SEEN = "md5(ROW(r.operation, r.key, r.old, r.new, r.removed)::text)"
 
 
 def find(uuid, lock=""):
-    """A batch, without its rows.  Raises Http404."""
-    found = headers(f"WHERE uuid = %s {lock}", uuid)
+    """A batch.  Raises Http404 or PermissionDenied."""
+    if not may_batch():
+        raise PermissionDenied
+    found = headers(f"uuid = %s {lock}", uuid)
     if not found:
         raise Http404("There is no such batch.")
-    found[0]["read"] = read_seen(found[0]["params"])
     return found[0]
 
 
-def rows_of_batch(condition, *values):
+def rows_of_batch(condition, values):
     """The rows of a batch that meet the condition, with their values as texts."""
-    texts = "(SELECT json_object_agg(key, value)::text FROM jsonb_each_text(r.{}))"
+    texts = "COALESCE((SELECT json_object_agg(key, value) FROM jsonb_each_text(r.{0})), '{{}}') AS {0}"
     # The subquery has LIMIT and OFFSET, so that only the rows of the page are made into texts.
     rows = f"SELECT * FROM {models.poser('poser_batch_row')} AS r WHERE {condition}"
-    rows = dicts(
+    return run(
         f"""
-        SELECT r.sequence, r.operation, r.status, r.status_text, r.removed, {KIND} AS kind, {SEEN} AS seen,
-               {texts.format('key')} AS key, {texts.format('old')} AS old, {texts.format('new')} AS new, r.key::text AS key_json,
-               (SELECT json_object_agg(key, value::text)::text FROM jsonb_each(r.new)) AS json
+        SELECT r.sequence, r.row_id, r.operation, r.status, r.status_text, r.removed, {KIND} AS kind,
+               md5(ROW(r.operation, r.key, r.old, r.new, r.removed)::text) AS seen,
+               {texts.format('key')}, {texts.format('old')}, {texts.format('new')},
+               COALESCE((SELECT json_object_agg(key, value::text) FROM jsonb_each(r.new)), '{{}}') AS json
           FROM ({rows}) AS r ORDER BY r.sequence
         """,
-        *values,
+        values,
     )
-    for row in rows:
-        row.update({name: json.loads(row[name] or "{}") for name in ("key", "old", "new", "json")})
-    return rows
 
 
-def batch_view(request, site, uuid):
-    batch = find(uuid)
+def batch_view(request, uuid):
+    batch = find(unquote(uuid))
     if request.method == "POST":
         return change_batch(request, batch)
+    condition, values = rows_shown(request, batch)
+    counts, seen = counts_of(batch.uuid)
     kind = request.GET.get("show", "")
-    counts, seen = counts_of(uuid)
-    shown = sum(counts.values()) if kind not in KINDS else counts.get(kind, 0)
-    page = Paginator(range(shown), PAGE).get_page(request.GET.get("p"))
-    condition, values = ("AND " + KIND + " = %s", [kind]) if kind in KINDS else ("", [])
-    rows = rows_of_batch(
-        f"r.batch_uuid = %s {condition} ORDER BY r.sequence LIMIT {PAGE} OFFSET {(page.number - 1) * PAGE}", uuid, *values
-    )
-    pages = next((pages for model, pages in site._registry.items() if model.relation.oid == batch["oid"]), None)
+    part = Paginator(range(counts.get(kind, 0) if kind in KINDS else sum(counts.values())), PAGE).get_page(request.GET.get("p"))
+    rows = rows_of_batch(f"{condition} ORDER BY r.sequence LIMIT {PAGE} OFFSET {(part.number - 1) * PAGE}", values)
+    leave_out_hidden(batch, rows)
     for row in rows:
-        row["fields"], row["key"] = fields_of(row, pages, request), list(row["key"].items())
-        row["link"] = batch_address(uuid, row["sequence"])
-    context = {
-        **site.each_context(request),
-        "title": f"Batch {batch['id']}",
-        "batch": batch,
-        "opts": pages and pages.opts,
-        "rows": rows,
-        "page": page,
-        "kind": kind,
-        "kinds": [(name, counts[name]) for name in KINDS if name in counts],
-        "total": sum(counts.values()),
-        "counts": counts,
-        "seen": seen,
-        "may_change": batch["is_mutable"] and may_batch(request, "UPDATE"),
-        "may_execute": not batch["executed"] and may_batch(request, "UPDATE"),
-        "may_delete": not batch["executed"] and may_batch(request, "DELETE"),
-        "conflicts": any(field["mark"] == "conflict" for row in rows for field in row["fields"]),
-    }
-    return TemplateResponse(request, "poser_web/batch.html", context)
+        row.fields, row.key = list(fields_of(row)), list(row.key.items())
+    pages, may_update = pages_of(request, batch.oid), may_batch("UPDATE")
+    return page(
+        request,
+        "batch",
+        title=f"Batch {batch.id}",
+        batch=batch,
+        read=read_seen(batch.params),
+        opts=pages and pages.opts,
+        rows=rows,
+        page=part,
+        kind=kind,
+        kinds=[(name, counts[name]) for name in KINDS if name in counts],
+        total=sum(counts.values()),
+        counts=counts,
+        seen=seen,
+        may_change=batch.is_mutable and may_update,
+        may_execute=not batch.executed and may_update,
+        may_delete=not batch.executed and may_batch("DELETE"),
+    )
+
+
+def rows_shown(request, batch):
+    """The condition for the rows that the page is about, and its values."""
+    kind = request.GET.get("show")
+    return ("r.batch_uuid = %s" + f" AND {KIND} = %s" * (kind in KINDS), [batch.uuid] + [kind] * (kind in KINDS))
 
 
 def counts_of(uuid):
     """The number of rows of each kind in a batch, and a text that differs after each change of the rows."""
     rows = f"{models.poser('poser_batch_row')} AS r WHERE r.batch_uuid = %s"
-    counts = query(f"SELECT {KIND}, count(*), sum(r.xmin::text::int8) FROM {rows} GROUP BY 1", uuid)
-    return {kind: count for kind, count, _ in counts}, " ".join(sorted(f"{kind}:{count}:{xmin}" for kind, count, xmin in counts))
+    counts = run(f"SELECT {KIND} AS kind, count(*), sum(r.xmin::text::int8) AS xmin FROM {rows} GROUP BY 1 ORDER BY 1", [uuid])
+    return {row.kind: row.count for row in counts}, " ".join(f"{row.kind}:{row.count}:{row.xmin}" for row in counts)
 
 
-def fields_of(row, pages, request):
-    """The fields of a row of a batch: old value, new value, and in a conflict the present value."""
-    values = row["old"] if row["operation"] == "delete" else row["new"]
-    now = present(row, values, pages, request) if row["kind"] == "conflict" and pages else {}
-    fields = []
-    for name in values:
-        was, new, is_there = row["old"].get(name), row["new"].get(name), name in row["old"]
-        if name in now and (not is_there or now[name] != was):
-            mark = "conflict"
-        elif row["operation"] == "delete":
+COLUMNS = """
+SELECT a.attname AS name, has_schema_privilege(c.relnamespace, 'USAGE') AND has_column_privilege(c.oid, a.attnum, 'SELECT') AS shown
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
+ WHERE c.oid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+
+
+def leave_out_hidden(batch, rows):
+    """Leave out of rows of a batch what the role may not read in its table, which may no longer be tracked: columns, and texts
+    with values that others have read.  Former columns are shown to roles that may read all columns."""
+    found = run(COLUMNS, [batch.oid])
+    if not found:  # the table was dropped
+        return
+    columns = {column.name: (place, column.shown) for place, column in enumerate(found)}
+    other = len(columns), all(column.shown for column in found)
+    secret = run("SELECT pg_catalog.row_security_active(%s::oid) AS active", [batch.oid])[0].active
+    for row in rows:
+        whole = True
+        for part in ("key", "old", "new"):
+            values = getattr(row, part)
+            shown = [name for name in values if columns.get(name, other)[1]]
+            whole = whole and len(shown) == len(values)
+            setattr(row, part, {name: values[name] for name in sorted(shown, key=lambda name: columns.get(name, other))})
+        if row.status in ("conflict", "skipped") and (secret or not whole):
+            row.status_text = "Others have changed this row meanwhile.  You may not see all of it, so the values are not shown."
+        elif row.status == "error" and not whole:
+            row.status_text = "This row is wrong.  You may not see all of it, so the reason is not shown."
+
+
+def fields_of(row):
+    """The fields of a row of a batch, with old and new values."""
+    for name in row.old if row.operation == "delete" else row.new:
+        was, new, is_there = row.old.get(name), row.new.get(name), name in row.old
+        if row.operation == "delete":
             mark = "deleted"
         elif not is_there:
-            mark = "new" if row["operation"] == "create" else "not compared"
+            mark = "new" if row.operation == "create" else "not compared"
         else:
             mark = "same" if was == new else "changed"
-        fields.append({"name": name, "was": was, "is_there": is_there, "new": new, "now": now.get(name), "mark": mark})
-    return fields
-
-
-def present(row, names, pages, request):
-    """The values that the table has now for a row of a batch, as far as the role may read them."""
-    relation, may = pages.relation, pages.may(request)
-    columns = [info["name"] for number, info in relation.columns.items() if number in may.select and info["name"] in names]
-    key = ", ".join(models.quoted(relation.columns[number]["name"]) for number in relation.key)
-    if not columns or not pages.has_view_permission(request):
-        return {}
-    statement = f"""
-        SELECT (SELECT pg_catalog.json_object_agg(key, value)::text FROM pg_catalog.jsonb_each_text(pg_catalog.to_jsonb(t)))
-          FROM (SELECT {", ".join(map(models.quoted, columns))} FROM {relation.sql}
-                 WHERE ({key}) = (SELECT {key} FROM pg_catalog.jsonb_populate_record(NULL::{relation.sql}, %s::jsonb))) AS t
-    """
-    try:
-        with transaction.atomic():
-            found = query(statement, row["key_json"])
-    except DataError:  # another program has written the row, with a key that is none
-        return {}
-    return json.loads(found[0][0]) if found else {}
+        yield {"name": name, "was": was, "is_there": is_there, "new": new, "mark": mark}
 
 
 def change_batch(request, batch):
     """Do what the button of the batch's page says."""
-    action, uuid = request.POST.get("action", ""), batch["uuid"]
-    back = HttpResponseRedirect(request.get_full_path())
-    models.no_time_limit()
+    action = request.POST.get("action", "")
     if action not in ACTIONS:
         raise Http404
-    try:
-        with transaction.atomic():
-            said = ACTIONS[action](request, batch)
-            query("SET CONSTRAINTS ALL IMMEDIATE")
+    models.no_time_limit()
+
+    def act():
+        said = ACTIONS[action](request, batch)
+        check_constraints()
+        return said
+
+    said, error = attempt(act)
+    if error is None:
         messages.success(request, said)
-        return HttpResponseRedirect(reverse("admin:batches")) if action == "delete" else back
-    except Refused as error:
-        messages.error(request, str(error))
-    except DatabaseError as error:
-        if errors.lost(error):
-            raise
-        diag = errors.diagnostics(error)
-        state = diag.sqlstate if diag else ""
-        if state == "55P03":
-            said = "Another transaction holds a lock on this batch, or on rows of its table.  Try again."
-        elif state == "55000":  # without the hint, which names a function: the page has buttons
-            said = ".  ".join(part for part in (diag.message_primary, diag.message_detail) if part)
-        else:
-            said = errors.text_of(error)
-        messages.error(request, said)
-        if action == "execute" and state != "55P03":
-            refresh_after(uuid)
-    return back
+        return HttpResponseRedirect(reverse("admin:batches") if action == "delete" else request.get_full_path())
+    messages.error(request, errors.text_of(error))
+    if action == "execute":
+        attempt(compare, batch.uuid)  # to find the rows in conflict, which the page shows
+    return HttpResponseRedirect(request.get_full_path())
 
 
-class Refused(Exception):
-    """An action that is refused.  The message is for the user."""
+def edit(assignments, condition, said):
+    """The action that changes the rows that were selected and meet the condition."""
+
+    def act(request, batch):
+        chosen, values = rows_shown(request, batch)
+        if not request.POST.get("all"):
+            chosen, values = "r.batch_uuid = %s AND r.row_id = ANY (%s)", [batch.uuid, request.POST.getlist("row")]
+        table = models.poser("poser_batch_row")
+        return said.format(len(run(f"UPDATE {table} AS r SET {assignments} WHERE {chosen} AND {condition} RETURNING r.row_id", values)))
+
+    return act
 
 
-def refresh_after(uuid):
-    """After a failed execution: find the rows in conflict, which the page shows."""
-    try:
-        with transaction.atomic():
-            query(f"SELECT {models.poser('poser_batch_refresh')}(%s)", uuid)
-    except DatabaseError as error:
-        if errors.lost(error):
-            raise
-
-
-def chosen(request, batch):
-    """A condition for the rows that were selected, and its values."""
-    if request.POST.get("all"):
-        kind = request.GET.get("show", "")
-        condition, values = (f" AND {KIND} = %s", [kind]) if kind in KINDS else ("", [])
-        return "r.batch_uuid = %s" + condition, [batch["uuid"], *values]
-    numbers = [int(text) for text in request.POST.getlist("row") if re.fullmatch(r"-?[0-9]{1,18}", text)]
-    if not numbers:
-        raise Refused("No rows were selected.")
-    return "r.batch_uuid = %s AND r.sequence = ANY (%s)", [batch["uuid"], numbers]
-
-
-def write_rows(request, batch, assignments, more=""):
-    condition, values = chosen(request, batch)
-    table = models.poser("poser_batch_row")
-    return len(query(f"UPDATE {table} AS r SET {assignments} WHERE {condition} {more} RETURNING 1", *values))
-
-
-def remove(request, batch):
-    return f"Rows removed: {write_rows(request, batch, 'removed = true', 'AND NOT r.removed')}.  They are not executed."
-
-
-def restore(request, batch):
-    n = write_rows(request, batch, "removed = false", "AND r.removed")
-    return f"Rows brought back: {n}.  Refresh the batch to check them."
-
-
-def overwrite(request, batch):
-    n = write_rows(
-        request,
-        batch,
-        "old = NULL, status = 'ready', status_text = 'Overwrites what others have written.',"
-        " operation = CASE r.operation WHEN 'delete' THEN 'delete' ELSE 'update' END",
-        "AND r.status = 'conflict' AND NOT r.removed",
-    )
-    return f"Rows that will overwrite what others have written: {n}.  Refresh the batch to see their differences."
+def compare(uuid):
+    """Compare a batch with its table.  Returns the number of rows that are wrong or in conflict."""
+    return run(f"SELECT {models.poser('poser_batch_refresh')}(%s) AS bad", [uuid])[0].bad
 
 
 def refresh(request, batch):
-    ((bad,),) = query(f"SELECT {models.poser('poser_batch_refresh')}(%s)", batch["uuid"])
-    return f"Compared with the table.  Rows that are wrong or in conflict: {bad}."
+    return f"Compared with the table.  Rows that are wrong or in conflict: {compare(batch.uuid)}."
 
 
 def execute(request, batch):
     # All writers lock the rows of a batch before the batch.
     rows = f"SELECT FROM {models.poser('poser_batch_row')} WHERE batch_uuid = %s ORDER BY sequence FOR NO KEY UPDATE"
-    query(f"SELECT count(*) FROM ({rows}) AS r", batch["uuid"])
-    batch = find(batch["uuid"], "FOR NO KEY UPDATE")
-    if batch["executed"]:
-        raise Refused(f"Nothing was written: {batch['executed_by']} has executed this batch at {batch['executed']}.")
-    if counts_of(batch["uuid"])[1] != request.POST.get("seen"):
+    run(f"SELECT count(*) FROM ({rows}) AS r", [batch.uuid])
+    batch = find(batch.uuid, "FOR NO KEY UPDATE")
+    if batch.executed:
+        raise Refused(f"Nothing was written: {batch.executed_by} has executed this batch at {batch.executed}.")
+    if counts_of(batch.uuid)[1] != request.POST.get("seen"):
         raise Refused("Nothing was written: rows of this batch have changed meanwhile.  Look at them again.")
-    ((created, updated, deleted, unchanged, skipped),) = query(
-        f"SELECT * FROM {models.poser('poser_batch_execute')}(%s, %s)", batch["uuid"], bool(request.POST.get("skip"))
-    )
-    return f"Executed: {created} new, {updated} changed, {deleted} deleted, {unchanged} the same, {skipped} skipped."
+    statement = f"SELECT * FROM {models.poser('poser_batch_execute')}(%s, %s)"
+    did = run(statement, [batch.uuid, bool(request.POST.get("skip"))])[0]
+    return f"Executed: {did.created} new, {did.updated} changed, {did.deleted} deleted, {did.unchanged} the same, {did.skipped} skipped."
 
 
 def delete(request, batch):
-    if not query(f"DELETE FROM {models.poser('poser_batch')} WHERE uuid = %s RETURNING 1", batch["uuid"]):
+    if not run(f"DELETE FROM {models.poser('poser_batch')} WHERE uuid = %s RETURNING uuid", [batch.uuid]):
         raise Refused("You may not delete this batch.")
-    return f"Batch {batch['id']} was deleted.  It was not executed."
+    return f"Batch {batch.id} was deleted.  It was not executed."
 
 
 def complete(request, batch):
-    query(f"UPDATE {models.poser('poser_batch')} SET complete = NOT complete WHERE uuid = %s", batch["uuid"])
-    return "The batch is open: its rows can be changed." if batch["complete"] else "The batch is reviewed: its rows cannot be changed."
+    run(f"UPDATE {models.poser('poser_batch')} SET complete = NOT complete WHERE uuid = %s", [batch.uuid])
+    return "The batch is open: its rows can be changed." if batch.complete else "The batch is reviewed: its rows cannot be changed."
 
 
-ACTIONS = {action.__name__: action for action in (remove, restore, overwrite, refresh, execute, delete, complete)}
+ACTIONS = {
+    "remove": edit("removed = true", "NOT r.removed", "Rows removed: {}.  They are not executed."),
+    "restore": edit("removed = false", "r.removed", "Rows brought back: {}.  Refresh the batch to check them."),
+    "overwrite": edit(
+        "old = NULL, status = 'ready', status_text = 'Overwrites what others have written.',"
+        " operation = CASE r.operation WHEN 'delete' THEN 'delete' ELSE 'update' END",
+        "r.status = 'conflict' AND NOT r.removed",
+        "Rows that will overwrite what others have written: {}.  Refresh the batch to see their differences.",
+    ),
+    "refresh": refresh,
+    "execute": execute,
+    "delete": delete,
+    "complete": complete,
+}
 
 ### A row of a batch
 
 
-class Correction(ErrorsAtFields, forms.Form):
+class Correction(forms.Form):
     """The form of a batch's row: its key and its values, as texts.  An empty field means the same as in a file."""
 
     def __init__(self, row, relation, data):
-        super().__init__(data, initial={"seen": row["seen"]})
+        super().__init__(data)
         self.row, self.places = row, {}
         columns = {info["name"]: info for info in relation.columns.values()}
-        for part in ("key", "new"):
-            for name, text in row[part].items():
+        for part, texts in (("key", row.key), ("new", row.new)):
+            for name, text in texts.items():
                 info = columns.get(name)
                 if is_json(info) and part == "new":
-                    text = row["json"][name]
+                    text = row.json[name]
+                text = text or ""
                 place = f"{part}_{len(self.places)}"
-                self.places[place] = part, name, info, text or ""
-                is_long = is_json(info) or len(text or "") > 80 or "\n" in (text or "")
-                widget = forms.Textarea(attrs={"rows": 3}) if is_long else forms.TextInput
-                self.fields[place] = forms.CharField(
-                    label=name, required=False, strip=False, initial=text or "", widget=widget, help_text=info["type"] if info else ""
-                )
-        self.fields["seen"] = forms.CharField(widget=forms.HiddenInput, required=False)
+                self.places[place] = part, name, info
+                widget = forms.Textarea({"rows": 3}) if is_json(info) or len(text) > 80 or "\n" in text else forms.TextInput
+                kind = info["type"] if info else ""
+                self.fields[place] = models.Verbatim(label=name, required=False, initial=text, widget=widget, help_text=kind)
+        # The names of the fields count the columns that the role may read, which can change, too.
+        self.seen = " ".join([row.seen, *(name for _, name, _ in self.places.values())])
+        self.fields["seen"] = forms.CharField(widget=forms.HiddenInput, required=False, initial=self.seen)
         self.fields["why"] = WHY
 
     def clean(self):
-        self.written = {"key": {}, "new": {}}
-        stale = self.cleaned_data.get("seen") != self.row["seen"]
-        if stale:
+        if self.cleaned_data.get("seen") != self.seen:
             self.add_error(None, "Nothing was written: this row has changed meanwhile.  Look at it, and save again.")
-            self.data = {**self.data.dict(), "seen": self.row["seen"]}
-        for place, (part, name, info, before) in self.places.items():
-            text = self.cleaned_data.get(place, "").replace("\r\n", "\n")
-            if text == before.replace("\r\n", "\n"):
-                continue
-            if stale:
-                self.add_error(place, f"Meanwhile changed to: {before}")
-            try:
-                self.written[part][name] = self.read(info, text, part == "key")
-            except DatabaseError as error:
-                if errors.lost(error):
-                    raise
-                self.add_error(place, errors.text_of(error))
-            except (ValueError, RecursionError) as error:
-                self.add_error(place, f"This is not JSON: {error}")
+            self.data = {**self.data.dict(), "seen": self.seen}
+            for place in set(self.changed_data) & set(self.places):
+                self.add_error(place, f"Meanwhile changed to: {self.fields[place].initial}")
 
-    def read(self, info, text, is_key):
-        """The JSON of a text, which the server casts to the column's type."""
+    def json_of(self, place):
+        """The value of a field as JSON.  Values of most types are texts, which the server casts later."""
+        (part, _, info), text = self.places[place], self.cleaned_data[place]
         if text == "":
-            return json.dumps("" if info and info["category"] == "S" and info["not_null"] and not is_key else None)
-        value = json.dumps(text)
-        if is_json(info) or info and (info["category"], text[0]) in (("A", "["), ("C", "{")):
-            json.loads(text)
-            value = text
-        if info is None:
-            return value
-        with transaction.atomic():
-            typed = query(
-                f"SELECT to_jsonb(x.v)::text FROM jsonb_to_record(%s::jsonb) AS x(v {info['type'].replace('%', '%%')})", f'{{"v": {value}}}'
-            )[0][0]
-        # The JSON of other types may differ from that of a batch.
-        return value if "." in info["base"] else typed or "null"
+            return '""' if part == "new" and info and info["category"] == "S" and info["not_null"] else "null"
+        is_raw = is_json(info) or info and (info["category"], text[0]) in (("A", "["), ("C", "{"))
+        return text if is_raw else json.dumps(text)
 
     def save(self, uuid):
-        key, new = ("{" + ", ".join(f"{json.dumps(n)}: {v}" for n, v in self.written[part].items()) + "}" for part in ("key", "new"))
-        # With another key it means another row of the table, so its old values are no longer known.
-        moved = ", old = NULL, operation = 'update'" if self.written["key"] else ""
-        query(
-            f"""
-            UPDATE {models.poser('poser_batch_row')}
-               SET key = key || %s::jsonb, new = COALESCE(new, '{{}}') || %s::jsonb,
-                   status = 'ready', status_text = 'Corrected.  Refresh the batch to check it.'{moved}
-             WHERE batch_uuid = %s AND sequence = %s
-            """,
-            key,
-            new,
-            uuid,
-            self.row["sequence"],
-        )
+        """Write the values that have changed, and refresh the batch if the button says so.  Returns the row's status."""
+        changed = [place for place in self.changed_data if place in self.places]
+        values, sets = [], ["status = 'ready'", "status_text = 'Corrected.  Refresh the batch to check it.'"]
+        for part in ("key", "new"):
+            places = [place for place in changed if self.places[place][0] == part]
+            pairs = "SELECT jsonb_object_agg(name, value::jsonb) FROM unnest(%s::text[], %s::text[]) AS v (name, value)"
+            sets.append(f"{part} = COALESCE({part}, '{{}}') || COALESCE(({pairs}), '{{}}')")
+            values += [[self.places[place][1] for place in places], [self.json_of(place) for place in places]]
+            if part == "key" and places:  # another row of the table, so its old values are not known
+                sets += ["old = NULL", "operation = 'update'"]
+        table = models.poser("poser_batch_row")
+        run(f"UPDATE {table} SET {', '.join(sets)} WHERE row_id = %s", [*values, self.row.row_id])
+        if "refresh" in self.data:
+            models.no_time_limit()
+            compare(uuid)
+        return run(f"SELECT status FROM {table} WHERE row_id = %s", [self.row.row_id])[0].status
 
 
 def is_json(info):
     return info is not None and info["base"] in ("json", "jsonb")
 
 
-def row_view(request, site, uuid, sequence):
+def row_view(request, uuid, sequence):
     """The page to correct a row of a batch."""
-    batch = find(uuid)
-    if not re.fullmatch(r"-?[0-9]{1,18}", sequence):
-        raise Http404
+    batch = find(unquote(uuid))
     lock = " FOR NO KEY UPDATE" if request.method == "POST" else ""
-    row = next(iter(rows_of_batch("r.batch_uuid = %s AND r.sequence = %s" + lock, uuid, int(sequence))), None)
-    model = next((model for model in site._registry if model.relation.oid == batch["oid"]), None)
-    if row is None or model is None:
+    row = next(iter(rows_of_batch("r.row_id = %s" + lock, [f"{batch.uuid}.{unquote(sequence)}"])), None)
+    pages = pages_of(request, batch.oid)
+    if row is None or pages is None:
         raise Http404("There is no such row.")
-    if not batch["is_mutable"] or not may_batch(request, "UPDATE"):
+    if not batch.is_mutable or not may_batch("UPDATE"):
         raise PermissionDenied
-    form = Correction(row, model.relation, request.POST or None)
-    if request.method == "POST" and form.is_valid():
-        try:
-            with transaction.atomic():
-                form.save(uuid)
-                if "refresh" in request.POST:
-                    models.no_time_limit()
-                    query(f"SELECT {models.poser('poser_batch_refresh')}(%s)", uuid)
-            messages.success(request, f"Row {row['sequence']} was corrected.")
-            return HttpResponseRedirect(batch_address(uuid))
-        except DatabaseError as error:
-            if errors.lost(error):
-                raise
-            form.add_error(None, errors.text_of(error))
-    context = {
-        **site.each_context(request),
-        "title": f"Row {row['sequence']} of batch {batch['id']}",
-        "batch": batch,
-        "row": row,
-        "form": form,
-        "back": batch_address(uuid),
-    }
-    return TemplateResponse(request, "poser_web/batch_row.html", context)
+    leave_out_hidden(batch, [row])
+    form = Correction(row, pages.relation, request.POST or None)
+    if form.is_valid():
+        status, error = attempt(form.save, batch.uuid)
+        if error is None:
+            messages.success(request, f"Row {row.sequence} was corrected.")
+            return HttpResponseRedirect(request.path if status == "error" else batch_address(batch.uuid))
+        form.add_error(None, errors.text_of(error))
+    return page(request, "batch_row", title=f"Row {row.sequence} of batch {batch.id}", batch=batch, row=row, form=form)

@@ -12,20 +12,14 @@ from django.contrib import messages
 from django.contrib.admin import helpers
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection, transaction
 from django.http import HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import reverse
 
-from . import errors, models, rowforms
+from . import errors, rowforms
 from .rights import Pages
+from .statements import Refused, attempt, check_constraints
 
 ROWS = 5000  # at most, that are changed or deleted at once
 NAMED = 100  # rows that a page names
-
-
-class Refused(DatabaseError):
-    """Not all of the rows can be written.  The transaction's writes so far are rolled back."""
 
 
 class BulkForm(rowforms.ValueForm):
@@ -58,13 +52,6 @@ class BulkPages(Pages):
 
     # The chosen rows
 
-    def key_conditions(self, keys):
-        """A condition in SQL for the rows with these keys, and its parameters."""
-        columns = ", ".join(models.quoted(self.relation.columns[number]["name"]) for number in self.relation.key)
-        rows = [list(self.key_columns(key).values()) for key in keys]
-        row = f"({', '.join(['%s'] * len(self.relation.key))})"
-        return f"({columns}) IN ({', '.join([row] * len(rows))})", [str(value) for values in rows for value in values]
-
     def read_chosen(self, request):
         """The keys that the page had, each with the digest of its row; the rows, locked; and what has changed meanwhile."""
         texts = rowforms.read_seen(request.POST.get("chosen"))
@@ -73,12 +60,12 @@ class BulkPages(Pages):
         rows = self.lock(request, list(chosen))
         return chosen, rows, self.changed_since(request, chosen, rows)
 
-    def chosen_text(self, request, rows):
-        return json.dumps({str(row.pk): rowforms.row_digest(row, self.readable(request)) for row in rows})
+    def chosen_text(self, rows):
+        return json.dumps({str(row.pk): row.Digest for row in rows})
 
     def changed_since(self, request, chosen, rows):
         """A sentence for each chosen row that has changed or is gone meanwhile."""
-        now = {row.pk: rowforms.row_digest(row, self.readable(request)) for row in rows}
+        now = {row.pk: row.Digest for row in rows}
         told = [] if chosen else ["No rows were chosen."]
         for key in [key for key, seen in chosen.items() if now.get(key) != seen]:
             if key not in now:
@@ -86,26 +73,20 @@ class BulkPages(Pages):
                 continue
             last = self.history_of(request, key, 1)
             visible = {f.info["name"] for f in self.readable(request)}
-            names = ", ".join(name for name in (last[0][2] or ()) if name in visible) if last else ""
-            told.append(f"The row {key} has changed meanwhile{' (' + names + ')' if names else ''}{last[0][0] if last else '.'}")
+            names = ", ".join(name for name in (last[0].changed or ()) if name in visible) if last else ""
+            told.append(f"The row {key} has changed meanwhile{' (' + names + ')' if names else ''}{last[0].by if last else '.'}")
         return told
 
     # Deletion
 
     def delete_rows(self, request, chosen):
-        """Delete the rows with these keys.  Raises Refused if one is not deleted, or does not
-        have this digest."""
-        condition, keys = self.key_conditions(chosen)
-        fields = self.readable(request)
-        columns = ", ".join(f.column + "::text" * isinstance(f, models.Column) for f in fields)
-        with connection.cursor() as cursor:
-            cursor.execute(f"DELETE FROM {self.relation.sql} WHERE {condition} RETURNING {columns}", keys)
-            rows = [self.model(**{f.attname: value for f, value in zip(fields, values)}) for values in cursor]
-        deleted = sorted(rowforms.row_digest(row, fields) for row in rows)
-        if len(deleted) < len(chosen):
-            raise Refused(f"A policy or a trigger keeps {len(chosen) - len(deleted)} of {len(chosen)} rows from being deleted.")
-        if deleted != sorted(chosen.values()):
-            raise Refused("A row has changed meanwhile.")
+        """Delete the rows with these keys, if they still have these digests."""
+        rows = self.with_digest(request).filter(pk__in=list(chosen), Digest__in=list(chosen.values()))
+        self.all_of(chosen, rows.delete()[0], "deleted")
+
+    def all_of(self, rows, count, what):
+        if count < len(rows):
+            raise Refused(f"A policy, a trigger or another user keeps {len(rows) - count} of {len(rows)} rows from being {what}.")
 
     def delete_view(self, request, object_id, extra_context=None):
         row = self.get_object(request, unquote(object_id))
@@ -128,12 +109,12 @@ class BulkPages(Pages):
         if "chosen" in request.POST:
             chosen, rows, told = self.read_chosen(request)
             if not told:
-                error = self.try_to(lambda: self.delete_rows(request, chosen))
+                error = self.try_to(self.delete_rows, request, chosen)
                 if error is None:
                     return self.done(request, len(chosen), "deleted")
                 told = [errors.text_of(error)]
         values = [(f.verbose_name, getattr(rows[0], f.attname)) for f in self.readable(request)] if rows and not action else []
-        return self.bulk_page(request, "poser_web/delete.html", rows, told, {"title": "Delete", "action": action, "values": values})
+        return self.bulk_page(request, "delete", rows, told, title="Delete", action=action, values=values)
 
     # Change in bulk
 
@@ -152,26 +133,15 @@ class BulkPages(Pages):
             form = form_class(request.POST)
             chosen, rows, told = self.read_chosen(request)
             if form.is_valid() and not told:
-                error = self.try_to(lambda: self.change_rows(request, rows, form.values()))
+                change = self.model._base_manager.filter(pk__in=list(chosen)).update
+                error = self.try_to(lambda: self.all_of(chosen, change(**form.values()), "changed"))
                 if error is None:
                     return self.done(request, len(chosen), "changed")
                 form.report(self.field_of(error), errors.text_of(error))
-        return self.bulk_page(request, "poser_web/bulk.html", rows, told, {"title": "Change", "action": "change_selected", "form": form})
+        return self.bulk_page(request, "bulk", rows, told, title="Change", action="change_selected", form=form)
 
     change_selected.short_description = "Change the selected rows"
     change_selected.allowed_permissions = ["change"]
-
-    def change_rows(self, request, rows, values):
-        """Write the values into those rows that do not have them yet."""
-        fields = [self.model._meta.get_field(name) for name in values]
-        known = self.readable(request)
-        keys = [
-            row.pk for row in rows
-            if any(f not in known or rowforms.plain(f, getattr(row, f.attname)) != values[f.name] for f in fields)
-        ]
-        written = self.model._base_manager.filter(pk__in=keys).update(**values)
-        if written < len(keys):
-            raise Refused(f"A policy or a trigger keeps {len(keys) - written} of {len(keys)} rows from being changed.")
 
     # Common to deletion and change
 
@@ -179,45 +149,34 @@ class BulkPages(Pages):
         """The rows that were chosen in the grid.  If there are none or too many, None, and a message says so."""
         if "chosen" in request.POST:
             return []
-        rows = list(queryset.order_by(*self.model._meta.ordering)[: ROWS + 1])
+        rows = list(self.with_digest(request, queryset).order_by(*self.model._meta.ordering)[: ROWS + 1])
         if 0 < len(rows) <= ROWS:
             return rows
         text = f"At most {ROWS:,} rows can be changed or deleted at once." if rows else "None of these rows is there any more."
         self.message_user(request, text, messages.ERROR)
         return None
 
-    def try_to(self, write):
+    def try_to(self, write, *values):
         """Write all rows or none.  Returns the error that the page shows, or None."""
-        try:
-            with transaction.atomic():
-                write()
-                self.check_constraints()
-        except DatabaseError as error:
-            if not rowforms.for_user(error):
-                raise
-            return error
-        return None
+        _, error = attempt(lambda: (write(*values), check_constraints()))
+        return error
 
     def done(self, request, count, what):
         self.message_user(request, f"{count:,} row{' was' if count == 1 else 's were'} {what}.", messages.SUCCESS)
-        if request.path.endswith("/delete/"):
-            meta = self.model._meta
-            return HttpResponseRedirect(reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist"))
-        return HttpResponseRedirect(request.get_full_path())
+        return HttpResponseRedirect(self.address("changelist") if request.path.endswith("/delete/") else request.get_full_path())
 
-    def bulk_page(self, request, template, rows, told, context):
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.model._meta,
-            "rows": rows[:NAMED],
-            "more": max(0, len(rows) - NAMED),
-            "chosen": self.chosen_text(request, rows),
-            "told": told[:NAMED],
-            "why": request.POST.get("why", ""),
-            "checkbox": helpers.ACTION_CHECKBOX_NAME,
+    def bulk_page(self, request, template, rows, told, **context):
+        return self.page(
+            request,
+            template,
+            rows=rows[:NAMED],
+            more=max(0, len(rows) - NAMED),
+            chosen=self.chosen_text(rows),
+            told=told[:NAMED],
+            why=request.POST.get("why", ""),
+            checkbox=helpers.ACTION_CHECKBOX_NAME,
             **context,
-        }
-        return TemplateResponse(request, template, context)
+        )
 
     def response_action(self, request, queryset):
         """Keys that are none are not chosen."""

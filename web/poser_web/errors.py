@@ -10,11 +10,12 @@ from django.template.loader import render_to_string
 
 log = logging.getLogger(__name__)
 
+LOCKED = "Another transaction holds a lock on these rows.  Try again."
 # SQLSTATE or its class, status of the page, title of the page
 PAGES = [
     ("42501", 403, "You may not do this."),
     ("57014", 503, "This took too long, and was cancelled."),
-    ("55P03", 409, "Another transaction holds a lock on these rows.  Try again."),
+    ("55P03", 409, LOCKED),
     ("40", 409, "Another transaction has changed or locked the same rows.  Try again."),
     ("25006", 503, "The database is read-only at present."),
     ("42", 409, "The tables have changed meanwhile, or do not allow this."),
@@ -33,12 +34,24 @@ def diagnostics(error):
     return diag if diag is not None and diag.sqlstate else None
 
 
+def sqlstate(error):
+    """The SQLSTATE of the error; empty if the error is not the server's."""
+    diag = diagnostics(error)
+    return diag.sqlstate if diag else ""
+
+
 def text_of(error):
-    """The text that a user is told: message, detail and hint, without CONTEXT."""
+    """The text that a user is told: message, detail and hint, without CONTEXT.  None if there is no error."""
+    if error is None:
+        return None
     diag = diagnostics(error)
     if diag is None:
         return "The connection to the database server was lost." if lost(error) else str(error)
-    parts = [diag.message_primary, diag.message_detail, diag.message_hint]
+    if diag.sqlstate == "55P03":
+        return LOCKED
+    # The detail of a CHECK or NOT NULL is the whole row, which the user sees in the form.
+    detail = None if diag.sqlstate in ("23502", "23514") else diag.message_detail
+    parts = [diag.message_primary, detail, diag.message_hint]
     return "  ".join(sentence(part) for part in parts if part)
 
 
@@ -51,6 +64,11 @@ def lost(error):
     plain DatabaseError in some of these cases."""
     gone = connection.connection is None or connection.connection.closed
     return bool(gone) or diagnostics(error) is None and type(error) in (DatabaseError, InterfaceError, OperationalError)
+
+
+def for_user(error):
+    """Whether the page shows this error: its reason is the data, and not the server or another transaction."""
+    return not lost(error) and not sqlstate(error).startswith(("08", "40", "53", "55P03", "57", "58", "XX", "25"))
 
 
 def refusal(error):
@@ -81,14 +99,13 @@ def page(status, title, message=""):
 
 def error_page(request, error):
     """The page for an error of the database."""
-    diag = diagnostics(error)
-    state = diag.sqlstate if diag else "08" if lost(error) else ""
+    state = sqlstate(error) or "08" * lost(error)
     status, title = next((entry[1:] for entry in PAGES if state.startswith(entry[0])))
     log.log(logging.ERROR if status >= 500 else logging.INFO, "%s: %s", request.path, " ".join(str(error).split()))
     if state == "08":
         message = said(error) if refusal(error) else ""
     else:
-        message = "" if state.startswith(("57P", "53")) else text_of(error)
+        message = "" if state.startswith(("57P", "53", "55P03")) else text_of(error)
     return page(status, title, message)
 
 

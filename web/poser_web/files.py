@@ -21,6 +21,8 @@ from django.core.exceptions import EmptyResultSet
 from django.db import connection
 from openpyxl.cell import WriteOnlyCell
 
+from .statements import Refused
+
 SHEET_ROWS, CELL_LENGTH, SHEET_COLUMNS = 1048576, 32767, 1600  # a table cannot have more, a sheet can
 HEADER_ROWS = 1000  # a sheet must have its header in these, since a small file can pretend any number of empty rows
 # Texts that get an apostrophe, and those that have one: regular expressions for Python and for PostgreSQL.
@@ -29,10 +31,6 @@ TO_ESCAPE, ESCAPED = rf"^(?:'*{FORMULA}|'+\Z)", rf"^'+(?:{FORMULA}|\Z)"
 NUMBERS = ("smallint", "integer", "bigint", "numeric", "real", "double precision")
 NOT_ESCAPED = (*NUMBERS, "boolean", "json", "jsonb")  # their texts are no formulas
 csv.field_size_limit(sys.maxsize)
-
-
-class BadFile(Exception):
-    """A file that cannot be read or written.  The message is for the user."""
 
 
 def escaped(text):
@@ -77,7 +75,7 @@ def write_xlsx(out, columns, rows):
         sheet.append([text_cell(sheet, escaped(column.name)) for column in columns])
         for number, values in enumerate(rows.iterator(), 2):
             if number > SHEET_ROWS:
-                raise BadFile(f"A sheet of XLSX has at most {SHEET_ROWS - 1:,} rows below its header.  Use CSV, or a filter.")
+                raise Refused(f"A sheet of XLSX has at most {SHEET_ROWS - 1:,} rows below its header.  Use CSV, or a filter.")
             sheet.append([cell_of(sheet, number, column, value) for column, value in zip(columns, values)])
     finally:
         book.save(out)  # removes the file of openpyxl, too
@@ -96,7 +94,7 @@ def cell_of(sheet, number, column, value):
         text = escaped(text) if text or not column.null else "'"
     cell = text_cell(sheet, text)
     if len(cell.value) >= CELL_LENGTH:  # openpyxl has cut it
-        raise BadFile(f"Row {number}, column “{column.name}”: a cell of XLSX has less than {CELL_LENGTH:,} characters.  Use CSV.")
+        raise Refused(f"Row {number}, column “{column.name}”: a cell of XLSX has less than {CELL_LENGTH:,} characters.  Use CSV.")
     return cell
 
 
@@ -133,7 +131,7 @@ class Source:
             self.delimiter, self.first = ",", 1
             self.how = {"format": "XLSX"}
         elif start.startswith(b"\xd0\xcf\x11\xe0"):
-            raise BadFile("This is an old Excel file, or one with a password.  Save it as XLSX or CSV.")
+            raise Refused("This is an old Excel file, or one with a password.  Save it as XLSX or CSV.")
         else:
             text, encoding = decoded(file.read())
             named = re.match("sep=(.)[\r\n]+", text)  # Excel's way to name the delimiter
@@ -143,17 +141,17 @@ class Source:
             self.how = {"format": "CSV", "encoding": encoding, "delimiter": self.delimiter}
             self.quote()
         if not self.text:
-            raise BadFile("The file has no rows.")
+            raise Refused("The file has no rows.")
         self.names = [unescaped(name) for name in self.header(self.delimiter)]
         nameless = next((number for number, name in enumerate(self.names, 1) if not name.strip()), None)
         if nameless or not self.names:
-            raise BadFile(f"Line {self.first}: column {nameless or 1} of the header has no name.")
+            raise Refused(f"Line {self.first}: column {nameless or 1} of the header has no name.")
 
     def header(self, delimiter):
         try:
             return next(csv.reader(io.StringIO(self.text[:1_000_000], newline=""), delimiter=delimiter), [])
         except csv.Error as error:
-            raise BadFile(f"The header cannot be read: {error}.") from error
+            raise Refused(f"The header cannot be read: {error}.") from error
 
     def found(self, delimiter, known):
         """A rank of a delimiter: the number of column names that it finds in the header, and the number of fields."""
@@ -168,7 +166,7 @@ class Source:
         def quoted(match):
             if match[2]:
                 line = self.first + breaks(self.text[: match.start()])
-                raise BadFile(f"Line {line}: a quote is not closed, or text follows the closing quote.")
+                raise Refused(f"Line {line}: a quote is not closed, or text follows the closing quote.")
             return '"' + match[1].replace('"', '""') + '"' if match[1] else match[0]
 
         self.text = re.sub(f'(?<![^{ends}])(?:{proper}|({bare})|("))', quoted, self.text)
@@ -187,26 +185,23 @@ def breaks(text):
 
 def decoded(data):
     """The text of a CSV file, and the name of its encoding."""
+    codec, name = ("utf-16", "UTF-16") if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ("utf-8-sig", "UTF-8")
     try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            text, encoding = data.decode("utf-16"), "UTF-16"
-        else:
-            text, encoding = data.decode("utf-8-sig"), "UTF-8"
+        data.decode(codec)
+    except UnicodeDecodeError:
+        text = data.decode(codec, "replace")
+        # If most other letters are proper UTF-8, then the file is not Latin-1, but damaged.
+        if name == "UTF-8" and len(re.findall("[^\x00-\x7f\ufffd]", text)) <= text.count("\ufffd"):
+            codec, name = "cp1252", "Windows-1252 (Latin-1)"
+    try:
+        text = data.decode(codec)
     except UnicodeDecodeError as error:
-        at = f"Line {1 + breaks(data[:error.start].decode('latin-1'))}: the byte 0x{data[error.start]:02X}"
-        utf8 = data.decode("utf-8", "replace")
-        if error.encoding != "utf-8":
-            raise BadFile("The file begins like UTF-16, but is not.  It may be cut off, or not a text file.") from None
-        if len(re.findall("[^\x00-\x7f\ufffd]", utf8)) > utf8.count("\ufffd"):
-            raise BadFile(f"{at} is not UTF-8, but the rest of the file is.") from None
-        try:
-            text, encoding = data.decode("cp1252"), "Windows-1252 (Latin-1)"
-        except UnicodeDecodeError as error:
-            at = f"Line {1 + breaks(data[:error.start].decode('latin-1'))}: the byte 0x{data[error.start]:02X}"
-            raise BadFile(f"{at} is neither UTF-8 nor Windows-1252.  Save the file as UTF-8.") from None
+        before, byte = error.object[: error.start], error.object[error.start]
+        line = 1 + breaks(before.decode(codec, "replace"))
+        raise Refused(f"Line {line}: the byte 0x{byte:02X} is not text in {name}.  Save the file as UTF-8.") from None
     if "\0" in text:
-        raise BadFile(f"Line {1 + breaks(text[:text.index(chr(0))])}: there is a character 0.  The file may not be a text file.")
-    return text, encoding
+        raise Refused(f"Line {1 + breaks(text[:text.index(chr(0))])}: there is a character 0.  The file may not be a text file.")
+    return text, name
 
 
 def sheet_as_csv(file, most):
@@ -216,25 +211,25 @@ def sheet_as_csv(file, most):
     try:
         with zipfile.ZipFile(file) as parts:
             if sum(part.file_size for part in parts.infolist()) > most:
-                raise BadFile(f"The file unpacks to more than {most // 1_000_000} MB.")
+                raise Refused(f"The file unpacks to more than {most // 1_000_000} MB.")
         sheet = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets[0]
         sheet.reset_dimensions()  # the file's own statement of its size can be wrong
         header = (row for row in sheet.iter_rows(max_row=HEADER_ROWS, max_col=SHEET_COLUMNS, values_only=True) if any(row))
         width = max((number for number, value in enumerate(next(header, ()), 1) if value is not None), default=0)
         if not width:
-            raise BadFile(f"The first {HEADER_ROWS:,} rows of the sheet are empty.")
+            raise Refused(f"The first {HEADER_ROWS:,} rows of the sheet are empty.")
         for number, cells in enumerate(sheet.iter_rows(max_row=SHEET_ROWS, max_col=width + 1), 1):
             values = [cell_text(cell, number) for cell in cells]
             if len(values) > width and values.pop() is not None:
-                raise BadFile(f"Line {number} has more fields than the header, which has {width}.")
+                raise Refused(f"Line {number} has more fields than the header, which has {width}.")
             if not any(values):
                 continue
             writer.writerow(values + [None] * (width - len(values)))
             lines += [number] * (1 + sum(value.count("\r") for value in values if value))
-    except BadFile:
+    except Refused:
         raise
     except Exception as error:  # openpyxl raises errors of any kind
-        raise BadFile(f"The file cannot be read as XLSX: {error}") from error
+        raise Refused(f"The file cannot be read as XLSX: {error}") from error
     return text.getvalue(), lines
 
 
@@ -243,7 +238,7 @@ def cell_text(cell, line):
     if value is None:
         return None
     if cell.data_type == "e":
-        raise BadFile(f"Line {line}: a cell has the error {value}.")
+        raise Refused(f"Line {line}: a cell has the error {value}.")
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:

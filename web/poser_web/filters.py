@@ -34,7 +34,7 @@ class Filter:
         if isinstance(self.field, models.Boolean):
             self.links = [("Yes", {exact: "True"}), ("No", {exact: "False"})]
         elif self.field.choices:
-            self.links = [(label, {exact: label}) for label, _ in self.field.choices]
+            self.links = [(label or "''", {exact: label}) for label, _ in self.field.choices]
         elif self.field.info["base"] in DATES:
             self.links = [(text, self.period(*days)) for text, *days in periods(datetime.date.today())]
             self.inputs = [(label, name, self.given.get(name, "")) for label, name in (("From", since), ("To", until))]

@@ -81,8 +81,9 @@ class Cell:
         label = self.labels.get(str(value))
         if isinstance(value, str) and len(value) > SHOWN:
             value = f"{value[:SHOWN]}…"
-        if value == "":
-            return mark_safe("<span></span>")  # Django 5.2 shows an empty text as NULL
+        if value == "":  # Django 5.2 shows an empty text as NULL, and a link has to have a text
+            in_key = self.field.info["number"] in self.field.model.relation.key
+            return mark_safe("<em>empty</em>" if in_key else "<span></span>")
         return format_html("{} <small>{}</small>", value, label) if label else value
 
 
@@ -137,8 +138,9 @@ def read_from(queryset, sql, *values):
     """The queryset with the rows of this function or view, which has the alias "source"."""
     queryset = queryset.all()
     query = queryset.query
-    query.change_aliases({query.get_initial_alias(): "source"})
-    query.__dict__.pop("base_table", None)  # Django has kept the old alias there
+    if query.get_initial_alias() != "source":
+        query.change_aliases({query.get_initial_alias(): "source"})
+        query.__dict__.pop("base_table", None)  # Django has kept the old alias there
     query.alias_map["source"] = Source(sql, values, "source")
     return queryset
 
@@ -188,7 +190,7 @@ def equal(term, value):
 
 class Grid(ChangeList):
     NUMBERED = 10  # pages that have links by number
-    BY_NUMBER = 1000  # pages that can be asked for by number
+    BY_NUMBER, BY_NUMBER_IN_OTHER_ORDERS = 1000, 100  # pages that can be asked for by number
     COUNTED = 10000  # rows that are counted, at most
     COUNT_MS = 200
     HITS = 1000  # rows of a search that are read at once
@@ -284,12 +286,12 @@ class Grid(ChangeList):
     ### Order
 
     def get_ordering(self, request, queryset):
-        """The columns to sort by: those of the address, and then the key.  A view, whose key is not certain, has all its columns."""
+        """The columns to sort by: those of the address, and then the key, or all columns of a view whose rows can have the same key."""
         for part in filter(None, self.params.get(ORDER_VAR, "").split(".")):
             if not self.sortable(part.lstrip("-")):
                 self.complain(f"There is no column {part.lstrip('-')} to sort by.")
         ordering = [name for name in super().get_ordering(request, queryset) if name.lstrip("-") not in ("pk", "key_columns")]
-        if self.model.relation.is_view:
+        if not self.model.relation.unique:
             names = self.model_admin.names(request, self.model_admin.may(request).select)
             ordering += [name for name in names if self.model._meta.get_field(name).info["ordered"]][:16]
         else:
@@ -323,6 +325,8 @@ class Grid(ChangeList):
 
     def get_results(self, request):
         self.order = list(self.terms(self.queryset.query.order_by))
+        if self.order[0].name not in self.model._meta.ordering:  # all rows before the page have to be sorted
+            self.BY_NUMBER = self.BY_NUMBER_IN_OTHER_ORDERS
         self.total, self.total_text, self.pages = 0, "", []
         rows = []
         self.problems += [one.problem for one in self.filter_specs if getattr(one, "problem", None)]
@@ -343,6 +347,11 @@ class Grid(ChangeList):
             if referred:
                 queryset, to, label = referred
                 cell.labels = {str(value): text for value, text in self.labels(queryset.filter(**{f"{to.name}__in": keys}), to, label)}
+        if self.to_field:  # what a look-up window returns; Django would read it row by row
+            field = self.model._meta.get_field(self.to_field)
+            values = dict(self.root_queryset.filter(pk__in=[row.pk for row in rows]).values_list("pk", self.to_field))
+            for row in rows:
+                row.__dict__[field.attname] = values.get(row.pk)
         self.result_list = rows
         # If there were more, Django's templates would offer to choose the rows of all pages.
         self.result_count = self.full_result_count = len(rows)
@@ -383,7 +392,7 @@ class Grid(ChangeList):
         """
         end, keys = time.monotonic() + self.SEARCH_MS / 1000, []
         try:
-            if not self.model.relation.is_view:
+            if self.any_order():
                 with limited(self.SEARCH_MS):
                     keys = list(self.queryset.order_by().values_list("pk", flat=True)[: self.HITS + 1])
                 if len(keys) <= self.HITS:
@@ -399,6 +408,10 @@ class Grid(ChangeList):
                 " or a unique column.  Filter first."
             )
             return self.read(request, self.unsearched.filter(self.exactly()))
+
+    def any_order(self):
+        """Whether a few rows in any order are found sooner than the first ones in the grid's order."""
+        return not self.model.relation.is_view
 
     def exactly(self):
         """The condition that a key or a unique column equals the text of the search.  It can use their indexes."""
@@ -418,22 +431,36 @@ class Grid(ChangeList):
         # Without an index each condition would read all rows, so they become one.
         if not order[0].indexed:
             parts = [reduce(or_, parts)]
-        keys = None if self.query else self.model_admin.first_keys(order, values)
-        if keys:
-            rows = self.rows(queryset.filter(parts[0], pk__in=keys)[offset : offset + limit])
+        # A search or filter leaves out some of the first rows.
+        filtered = self.has_active_filters
+        place = (0, offset + self.HITS) if filtered else (offset, limit)
+        first = None if self.query else self.model_admin.first_keys(order, values, *place)
+        if first:
+            keys, left_out = first
+            rows = self.rows(queryset.filter(parts[0], pk__in=keys)[offset - left_out : offset - left_out + limit])
             if len(rows) == limit and keys[rows[-1].pk]:
                 return rows
         rows = []
         for part in parts:
             if len(rows) < limit:
-                rows += self.rows(queryset.filter(part)[offset : offset + limit - len(rows)])
+                rows += self.part(queryset.filter(part), offset, offset + limit - len(rows))
         return rows
 
-    def rows(self, queryset):
+    def part(self, queryset, start, end):
+        """These rows of a queryset, which is in the grid's order.  A view computes its columns for each row that is
+        sorted, so the values of a page are read when its keys are known."""
+        relation = self.model.relation
+        if relation.is_view and relation.unique and self.order[0].name not in self.model._meta.ordering:
+            keys = [row.pk for row in self.rows(queryset[start:end], cells=False)]
+            return self.rows(queryset.filter(pk__in=keys))
+        return self.rows(queryset[start:end])
+
+    def rows(self, queryset, cells=True):
         """The rows of a queryset.  A subquery finds and sorts them, and the query around it cuts
-        their values.  In one query the planner would cut the values of all rows."""
+        their values.  In one query the planner would cut the values of all rows.  Without cells
+        a row has the values that it is sorted by only."""
         terms = {term.value for term in self.order}
-        fields = [f for f in self.model._meta.concrete_fields if f.name in self.cells or f.info and alias(f) in terms]
+        fields = [f for f in self.model._meta.concrete_fields if cells and f.name in self.cells or f.info and alias(f) in terms]
         others = [name for name in {**dict.fromkeys(self.columns), **dict.fromkeys(terms)} if name in queryset.query.annotations]
         inner = queryset.annotate(**{alias(f): Raw(F(f.attname)) for f in fields}).values_list(*map(alias, fields), *others)
         try:
@@ -568,16 +595,17 @@ class GridPages(Pages):
         return response
 
     def to_field_allowed(self, request, to_field):
-        """The look-up window of a reference returns keys only.  For another column Django would run a query for each row."""
-        return [to_field] == [self.relation.field(number) for number in self.relation.key]
+        """Whether the look-up window of a reference may return this field."""
+        return to_field in self.names(request, self.may(request).select)
 
     def grid_queryset(self, request):
         """The rows that a grid shows.  Actions use get_queryset()."""
         return self.get_queryset(request)
 
-    def first_keys(self, order, values):
+    def first_keys(self, order, values, offset, limit):
         """If there is a quick way to find them: the keys of the first rows in this order, after one
-        with these values, and of others that may be among them, with False."""
+        with these values, and of others that may be among them, with False; and how many rows before
+        the offset are left out."""
         return None
 
     def get_changelist(self, request, **options):

@@ -21,78 +21,27 @@ once more, and is kept if the digest is the same.  So each value that is overwri
 shown.  Values that a trigger writes, such as the time, may differ from the preview.
 """
 import hashlib
+import itertools
 import json
+import re
 import types
 from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib import messages
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
+from django.contrib.admin.views.main import ORDER_VAR
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Q
 from django.http import Http404, HttpResponseRedirect
-from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, path, reverse
 
 from . import errors, models
-from .grids import Grid, read_from
+from .grids import READ, Grid, read_from
 from .rowforms import FormPages
+from .statements import attempt, check_constraints, may, run, whole_number
 
 PER_PAGE = 50
-
-### Statements
-
-
-def run(statement, values=()):
-    """The rows that a statement returns.  Their columns are attributes."""
-    with connection.cursor() as cursor:
-        cursor.execute(statement, values)
-        names = [column[0] for column in cursor.description]
-        return [types.SimpleNamespace(**dict(zip(names, row))) for row in cursor]
-
-
-def attempt(function, *values):
-    """Call the function in a savepoint.  Returns (its result, None), or (None, the error) after a rollback."""
-    try:
-        with transaction.atomic():
-            return function(*values), None
-    except DatabaseError as error:
-        if errors.lost(error):
-            raise
-        return None, error
-
-
-def said(error):
-    return error and errors.text_of(error)
-
-
-def whole_number(value):
-    """The text of an address or a form as a bigint, or None."""
-    return int(value) if value and value.isascii() and value.isdigit() and len(value) < 19 else None
-
-
-def granted(name):
-    """The columns that the role may read of this relation of the extension, in their order."""
-    rows = run(
-        """
-        SELECT a.attname
-          FROM pg_catalog.pg_extension e
-          JOIN pg_catalog.pg_class c ON c.relnamespace = e.extnamespace
-          JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-         WHERE e.extname = 'poser' AND c.relname = %s AND a.attnum > 0 AND NOT a.attisdropped
-           AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE') AND pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT')
-         ORDER BY a.attnum
-        """,
-        [name],
-    )
-    return [row.attname for row in rows]
-
-
-def may_transactions():
-    """Whether the role may read the list of transactions."""
-    return {"id", "issued_at", "username", "role_name", "comment"} <= set(granted("poser_transaction"))
-
 
 ### Privileges on the history
 
@@ -104,7 +53,7 @@ SELECT t.oid::int8, pg_catalog.has_schema_privilege(v.relnamespace, 'USAGE') AND
        pg_catalog.has_table_privilege(t.oid, 'SELECT') AS whole, n.nspname, v.relname,
        (SELECT pg_catalog.json_object_agg(a.attnum, a.attname)::text
           FROM pg_catalog.pg_attribute a WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns,
-       pg_catalog.concat_ws('.', (pg_catalog.pg_control_system()).system_identifier, d.oid, t.oid, v.oid) AS here, b.tgargs
+       pg_catalog.concat_ws('.', (SELECT (pg_catalog.pg_control_system()).system_identifier), d.oid, t.oid, v.oid) AS here, b.tgargs
   FROM ROWS FROM (pg_catalog.unnest(%s::oid[]), pg_catalog.unnest(%s::oid[])) AS l (target, versions)
   JOIN pg_catalog.pg_class t ON t.oid = l.target
   JOIN pg_catalog.pg_class v ON v.oid = l.versions
@@ -180,6 +129,25 @@ class Past:
     def same_row(self, other):
         return " AND ".join(f"{other}.{name} = v.{name}" for name in self.key)
 
+    def versions(self, at):
+        """SQL for the versions, with the columns of the table, and its values.  It leaves out most versions after the time, if
+        the role may read the list of transactions, and no row-level security hides any of them."""
+        until = None
+        if may("SELECT", "poser_transaction"):
+            listed = models.poser("poser_transaction")
+            (row,) = run(UNTIL.format(transaction=listed), {"at": at, "transaction": listed.replace("%%", "%")})
+            until = row.id
+        columns = ", ".join(
+            f"{'v.' + self.columns[number] if number in self.columns else 'NULL'}::{column['type'].replace('%', '%%')}"
+            f" AS {models.quoted(column['name'])}"
+            for number, column in self.relation.columns.items()
+        )
+        return (
+            f"(SELECT {columns} FROM {self.sql} v WHERE v.{self.operation} <> 2"
+            f" AND v.{self.transaction_id} <= COALESCE(%s, {2**63 - 1}))",
+            until,
+        )
+
     @property
     def visible(self):
         """The condition for the versions "v" that poser_history() shows to the role."""
@@ -201,43 +169,112 @@ class Past:
         )
 
 
+UNTIL = """
+SELECT CASE WHEN pg_catalog.max(id) FILTER (WHERE issued_at <= %(at)s::timestamptz) < pg_catalog.max(id)
+                 OR pg_catalog.min(issued_at) > %(at)s::timestamptz
+            THEN COALESCE(pg_catalog.max(id) FILTER (WHERE issued_at <= %(at)s::timestamptz), pg_catalog.min(id)) END AS id
+  FROM (SELECT id, issued_at FROM {transaction} ORDER BY id DESC LIMIT 100000) t
+ WHERE NOT pg_catalog.row_security_active(%(transaction)s::pg_catalog.regclass)
+"""
+
+
 class PastGrid(Grid):
-    """A grid that can be as of a time.  Then each query computes the rows of that time, so it makes few queries."""
+    """A grid that can be as of a time.
+
+    poser_as_of() for all rows reads the whole history, so a page asks it for single rows.  The
+    versions of the rows, with the same filters, search and order, say for which: each row of the
+    grid is one of the versions.  So the first versions have all rows up to the last of them.
+    """
+
+    BY_KEY, BY_OTHERS, MOST = 50, 1000, 50000  # versions that are read: more than the rows that are wanted, and at most
 
     @property
     def is_past(self):
         return bool(self.params.get("as_of"))
 
-    def searched(self, request):
-        return self.read(request, self.queryset) if self.is_past else super().searched(request)
+    def get_results(self, request):
+        if self.is_past:
+            self.past, self.BY_NUMBER = self.model_admin.past(request), self.BY_NUMBER_IN_OTHER_ORDERS
+            self.has_actions_now = bool(self.model_admin.actions_now(request))
+        super().get_results(request)
+
+    def any_order(self):
+        return not self.is_past and super().any_order()
+
+    def part(self, queryset, start, end):
+        if self.is_past and self.past.read and None not in self.past.key:
+            try:
+                with transaction.atomic():
+                    rows = self.past_rows(queryset, end)
+                if rows is not None:
+                    return rows[start:]
+            except DatabaseError as error:
+                diag = errors.diagnostics(error)
+                # A version that is not of that time can have a value that has no cast to the column's present type.
+                if diag is None or not diag.sqlstate.startswith(("22", "23514", "42846")):
+                    raise
+        return super().part(queryset, start, end)
+
+    def past_rows(self, queryset, end):
+        """The first rows of a queryset as of the time; None if many versions have to be read for them."""
+        at, relation = self.params["as_of"], self.model.relation
+        versions = read_from(queryset, *self.past.versions(at))
+        if {term.name for term in self.order} <= set(self.model._meta.ordering):
+            versions, most = versions.distinct(), end + self.BY_KEY  # all versions of a row are together in the index on the key
+        else:
+            most = 4 * end + self.BY_OTHERS
+        source = f"""
+            (SELECT r.* FROM pg_catalog.unnest(%s::jsonb[]) k (match)
+              CROSS JOIN LATERAL {models.poser('poser_as_of')}(NULL::{relation.sql}, %s, k.match) r)"""
+        while most <= self.MOST:
+            found = self.rows(versions[:most], cells=False)
+            places = {self.place(row) for row in found}
+            if any(isinstance(value, str) and len(value) > READ for place in places for value in place):
+                return None
+            # No row has a key of NULLs.  Its look-up raises the error for a time whose history was pruned.
+            keys = [json.dumps(dict.fromkeys(relation.columns[number]["name"] for number in relation.key))]
+            keys += [self.model_admin.key_as_json(key) for key in dict.fromkeys(row.pk for row in found)]
+            rows = self.rows(read_from(queryset, source, keys, at)[:end])
+            if len(found) == most:
+                rows = list(itertools.takewhile(lambda row: self.place(row) in places, rows))
+            if len(found) < most or len(rows) == end:
+                return rows
+            most *= 8
+        return None
+
+    def place(self, row):
+        """The values by which a row is sorted.  The key is among them."""
+        return tuple(getattr(row, term.value) for term in self.order)
 
     def count(self, queryset, seen, more):
         if not self.is_past:
             return super().count(queryset, seen, more)
-        self.total = queryset.order_by().values("pk").count() if seen is None else seen + more
-        self.total_text = f"{self.total:,}" if seen is None or not more else f"more than {seen:,}"
+        least = seen or self.list_per_page
+        if seen is None or more:
+            self.total, self.total_text = least + 1, f"more than {least:,}"
+        else:
+            self.total, self.total_text = seen, f"{seen:,}"
 
-    def values(self, row):
-        """None as of a time, so that pages have numbers.  Keyset pages would need several queries."""
-        return None if self.is_past else super().values(row)
+    def other_order(self, by):
+        """The order of the address, whose numbers count the column of actions, for a grid with it (by = 1) or without it (by = -1)."""
+        return re.sub(r"\d{1,9}", lambda number: str(int(number[0]) + by), self.params.get(ORDER_VAR, ""), flags=re.ASCII)
 
     @property
     def without_time(self):
         """The other parameters of the address."""
-        return [(name, value) for name, value in self.params.items() if name != "as_of"]
+        by = -1 if "action_checkbox" in self.list_display else 0
+        others = {**self.params, ORDER_VAR: self.other_order(by)} if ORDER_VAR in self.params else self.params
+        return [(name, value) for name, value in others.items() if name != "as_of"]
 
     @property
     def as_of_now(self):
         """The address of the grid without the time."""
-        return self.get_query_string(remove=["as_of"])
+        return self.get_query_string({ORDER_VAR: self.other_order(self.has_actions_now) or None}, ["as_of"])
 
     def url_for_result(self, row):
         if not self.is_past:
             return super().url_for_result(row)
-        address = self.model_admin.address("history", row.pk)
-        if not address:
-            raise NoReverseMatch  # then Django shows no link
-        return address + "?" + urlencode({"as_of": self.params["as_of"]})
+        return self.model_admin.address("history", row.pk) + "?" + urlencode({"as_of": self.params["as_of"]})
 
 
 class HistoryPages(FormPages):
@@ -259,34 +296,21 @@ class HistoryPages(FormPages):
     def has_revert_permission(self, request):
         return self.past(request).revert and bool(self.may(request).update)  # a lock needs UPDATE, too
 
-    def address(self, page, *values):
-        """The address of a page of this table; empty for a row whose key is an empty text."""
-        name = f"{self.admin_site.name}:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        try:
-            return reverse(name, args=[quote(value) for value in values])
-        except NoReverseMatch:
-            return ""
-
     def get_urls(self):
-        def named(address, view, name):
-            return path(address, self.admin_site.admin_view(view), name=f"{self.opts.app_label}_{self.opts.model_name}_{name}")
-
         return [
-            named("deleted/", self.deleted_view, "deleted"),
-            named("<path:object_id>/revert/<path:transaction_id>/", self.revert_view, "revert"),
+            self.named("deleted/", self.deleted_view, "deleted"),
+            self.named("<key:object_id>/revert/<path:transaction_id>/", self.revert_view, "revert"),
         ] + super().get_urls()
 
     def page(self, request, template, **context):
-        common = {**self.admin_site.each_context(request), "opts": self.opts, "time_zone": settings.TIME_ZONE, "past": self.past(request)}
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, f"poser_web/{template}.html", {**common, **context})
+        return super().page(request, template, time_zone=settings.TIME_ZONE, past=self.past(request), **context)
 
     def key_and_match(self, object_id):
         """The key in an address, and the same as JSON for poser_history()."""
         key = self.to_key(unquote(object_id))
         if key is None:
             raise Http404
-        return key, json.dumps({name: str(value) for name, value in self.key_columns(key).items()})
+        return key, self.key_as_json(key)
 
     def cells(self, old, new):
         """The columns of a change, as name, old and new value: in the table's order, then former columns."""
@@ -299,11 +323,12 @@ class HistoryPages(FormPages):
 
     def read_changes(self, request, source, condition, order="DESC", **values):
         """The changes "h" that poser_history() returns in this FROM clause."""
-        names = [self.relation.columns[number]["name"] for number in self.relation.key]
+        columns = [self.relation.columns[number] for number in self.relation.key]
         numbers = getattr(self.model._meta.pk, "numbers", [False])
-        parts = [f"COALESCE(h.new, h.old) {'->' if number else '->>'} %(key{n})s" for n, number in enumerate(numbers)]
+        parts = [f"COALESCE(h.new, h.old) -> %(key{n})s" if number else self.text_of_key(n, columns[n]) for n, number in enumerate(numbers)]
         key = parts[0] if len(parts) == 1 else f"pg_catalog.jsonb_build_array({', '.join(parts)})::text"
-        values.update({f"key{n}": name for n, name in enumerate(names)}, target=self.relation.oid, shown=self.past(request).shown)
+        values.update({f"key{n}": column["name"] for n, column in enumerate(columns)})
+        values.update(target=self.relation.oid, shown=self.past(request).shown)
         changes = run(CHANGES.format(key=key, source=source, condition=condition, order=order), values)
         for change in changes:
             change.pages, change.address = self, self.address("history", change.key)
@@ -312,6 +337,15 @@ class HistoryPages(FormPages):
             change.old_title = "" if change.operation == "insert" or change.alone else "Old"
             change.new_title = "" if change.operation == "delete" else "New"
         return changes
+
+    def text_of_key(self, n, column):
+        """SQL for the text of the n-th column of the key in a change "h".  JSON writes arrays and rows in another way."""
+        if column["category"] in "AC":
+            name, kind = models.quoted(column["name"]), column["type"].replace("%", "%%")
+            return f"(SELECT r.{name}::text FROM pg_catalog.jsonb_to_record(COALESCE(h.new, h.old)) AS r ({name} {kind}))"
+        if column["base"] == "jsonb":
+            return f"(COALESCE(h.new, h.old) -> %(key{n})s)::text"
+        return f"COALESCE(h.new, h.old) ->> %(key{n})s"
 
     def changes(self, request, match, before, at):
         """A page of the changes of the rows that match, newest first."""
@@ -326,7 +360,9 @@ class HistoryPages(FormPages):
     def recorded(self, request, condition, order, limit, also="true", **values):
         """The changes that made these versions "v"."""
         past = self.past(request)
-        match = ", ".join(f"%(key{n})s::text, v.{column}::text" for n, column in enumerate(past.key))
+        bases = [self.relation.columns[number]["base"] for number in self.relation.key]
+        texts = [column + "::text" * (base != "jsonb") for column, base in zip(past.key, bases)]
+        match = ", ".join(f"%(key{n})s::text, v.{text}" for n, text in enumerate(texts))
         source = f"""
             (SELECT * FROM {past.sql} v WHERE {condition} AND {past.visible} ORDER BY v.{past.change_id} {order} LIMIT {limit}) v
             CROSS JOIN LATERAL {models.poser('poser_history')}(%(target)s::oid::regclass, pg_catalog.jsonb_build_object({match}),
@@ -388,13 +424,13 @@ class HistoryPages(FormPages):
             live=not error and self.get_queryset(request).filter(pk=key).exists(),
             as_of=at,
             then=then,
-            error=said(error),
+            error=errors.text_of(error),
             changes=found[:PER_PAGE],
             paged=before is not None,
             older=older(request, found),
             others=[(pages.relation.name, linked(pages)) for pages, name, shown in others if not shown],
             newest=urlencode({"with": chosen}, doseq=True),
-            transactions=may_transactions(),
+            transactions=may("SELECT", "poser_transaction"),
         )
 
     def values(self, request, row):
@@ -439,7 +475,7 @@ class HistoryPages(FormPages):
             statement, values = f"{models.poser('poser_revert')}(%s::oid::regclass, %s::jsonb, %s)", [self.relation.oid, match, number]
         before = [pages.locked(request, condition) for pages, condition in tables]
         run(f"SELECT {statement}", values)
-        self.check_constraints()
+        check_constraints()
         after = [pages.locked(request, condition) for pages, condition in tables]
         found = [change for (pages, _), *both in zip(tables, before, after) for change in pages.differences(*both)]
         # Values that triggers write, such as the time, may differ from one call to the next.
@@ -480,7 +516,7 @@ class HistoryPages(FormPages):
             "history_revert",
             title=f"Revert {self.relation.name} {key}",
             key=key,
-            error=said(error),
+            error=errors.text_of(error),
             differences=differences,
             digest=digest,
             meanwhile=seen,
@@ -505,7 +541,7 @@ class HistoryPages(FormPages):
             error = "The key of this table was altered, and its history does not follow yet."
         elif not past.only_last:
             found, error = attempt(self.deleted, request, readable, before, query)
-            found, error = found or [], said(error)
+            found, error = found or [], errors.text_of(error)
         for row in found:
             row.cells = [row.old.get(name) for name in names]
             row.undelete = row.before and self.address("revert", row.key, row.before)
@@ -540,7 +576,8 @@ class HistoryPages(FormPages):
         rows = self.recorded(request, " AND ".join(conditions), "DESC", PER_PAGE + 1, before=before, query=query)
         statement = f"""
             SELECT v.{past.change_id} AS id, (SELECT CASE WHEN l.{past.operation} <> 2 THEN l.{past.transaction_id} END
-                                              FROM {past.sql} l WHERE {past.same_row('l')} AND l.{past.transaction_id} < v.{past.transaction_id}
+                                              FROM {past.sql} l
+                                             WHERE {past.same_row('l')} AND l.{past.transaction_id} < v.{past.transaction_id}
                                              ORDER BY l.{past.change_id} DESC LIMIT 1) AS before
               FROM {past.sql} v WHERE v.{past.change_id} = ANY (%s::int8[])"""
         earlier = {row.id: row.before for row in run(statement, [[row.change_id for row in rows]])}
@@ -566,7 +603,11 @@ class HistoryPages(FormPages):
         return PastGrid
 
     def get_actions(self, request):
-        return {} if self.as_of(request) else super().get_actions(request)
+        return {} if self.as_of(request) else self.actions_now(request)
+
+    def actions_now(self, request):
+        """The actions of the grid of the present rows."""
+        return super().get_actions(request)
 
     def changelist_view(self, request, extra_context=None):
         context = {"time_zone": settings.TIME_ZONE, "past": self.past(request), **(extra_context or {})}
@@ -588,7 +629,7 @@ class HistoryPages(FormPages):
         response, error = attempt(show)
         if error:
             request.poser_error = error
-            response = view(request, {**context, "as_of_error": said(error)})
+            response = view(request, {**context, "as_of_error": errors.text_of(error)})
         return response
 
     def begin(self, request, at):

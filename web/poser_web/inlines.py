@@ -9,12 +9,11 @@ from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin
-from django.db import DatabaseError
 from django.forms.formsets import DELETION_FIELD_NAME, BaseFormSet, formset_factory
-from django.urls import reverse
 
 from . import rowforms
 from .rights import Pages
+from .statements import Refused
 
 LINES = 200  # at most, for one foreign key
 INPUTS = 1200  # at most, in all lines of a page
@@ -71,7 +70,8 @@ class LineSet(BaseFormSet):
     def children(self):
         if self.lines.value_of(self.parent) is None:
             return self.queryset.none()
-        return self.queryset.filter(**{self.lines.field.name: self.lines.value_of(self.parent)}).order_by(*self.model._meta.ordering)
+        rows = self.pages.with_digest(self.request, self.queryset)
+        return rows.filter(**{self.lines.field.name: self.lines.value_of(self.parent)}).order_by(*self.model._meta.ordering)
 
     def posted_rows(self):
         """The rows of the lines that were posted, locked.  None stands for a row that is gone or refers to another row."""
@@ -113,17 +113,22 @@ class LineSet(BaseFormSet):
         """Delete, change and add rows, in this order."""
         parent = self.lines.value_of(self.parent)
         deleted = [form for form in self.initial_forms if self.can_delete and self._should_delete_form(form)]
+        gone = self.request.__dict__.setdefault("poser_deleted", set())
         for form in deleted:
+            row = self.pages.relation.oid, form.instance.pk
+            if row in gone:  # it was in the lines of another foreign key, too
+                continue
             with form.named_in_errors():
-                self.pages.delete_rows(self.request, {form.instance.pk: form.shown})
+                self.pages.delete_rows(self.request, {form.instance.pk: form.instance.Digest})
             self.request.poser_written = True
+            gone.add(row)
         for form in self.initial_forms:
             if form not in deleted and not form.gone and form.has_changed():
                 form.write()
         for form in self.extra_forms:
             if form.has_changed():
                 if parent is None:
-                    raise DatabaseError("You may not see the new row, so no rows can be added to it.")
+                    raise Refused("You may not see the new row, so no rows can be added to it.")
                 setattr(form.instance, self.lines.field.attname, parent)
                 form.write()
 
@@ -155,9 +160,7 @@ class Lines(admin.TabularInline):
 
     def link(self, row):
         """The address of the grid with these rows."""
-        meta = self.model._meta
-        page = reverse(f"admin:{meta.app_label}_{meta.model_name}_changelist")
-        return f"{page}?{urlencode({self.field.name: self.value_of(row)})}"
+        return f"{self.pages.address('changelist')}?{urlencode({self.field.name: self.value_of(row)})}"
 
     # The privileges are those of the other table.  If the row of the page may not be changed, the lines are text.
 

@@ -71,9 +71,9 @@ class Role(AbstractBaseUser):
     def let_in(cls, cursor):
         """The role of the cursor's session, if it may log in here: it is granted to the web's
         role, and neither is a superuser.  This sets the transaction's search_path to pg_catalog."""
-        cursor.execute("SELECT pg_catalog.current_schemas(false)::text[]")
-        (schemas,) = cursor.fetchone()
-        cursor.execute("SET LOCAL search_path = pg_catalog, pg_temp")
+        path = "pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true)"
+        cursor.execute(f"SELECT schemas, {path} FROM (SELECT pg_catalog.current_schemas(false)::text[] OFFSET 0) AS s (schemas)")
+        (schemas, _) = cursor.fetchone()
         cursor.execute(LET_IN, [schemas, settings.WEB_ROLE])
         row = cursor.fetchone()
         if row is None:
@@ -100,7 +100,7 @@ class Role(AbstractBaseUser):
 
 RELATIONS = """
 WITH listed AS (
-    SELECT target AS oid, key, versions::oid AS versions, excluded FROM {poser}_tables
+    SELECT target AS oid, key, versions::oid AS versions, excluded, NULL::pg_catalog.oid AS bookkeeping FROM {poser}_tables
     UNION ALL
     -- A view's key: its columns that are in the key of its bookkeeping, or are not in its bookkeeping.
     SELECT v.view, (
@@ -110,16 +110,24 @@ WITH listed AS (
                 WHERE a.attrelid = v.view AND a.attnum > 0
                   AND (b.attnum IS NULL OR b.attnum = ANY (SELECT pg_catalog.unnest(k.conkey) FROM pg_catalog.pg_constraint k
                                                             WHERE k.conrelid = v.bookkeeping AND k.contype = 'p'))
-           ), NULL, NULL
+           ), NULL, NULL, v.bookkeeping
       FROM {poser}_views v WHERE v.view IS NOT NULL
     UNION ALL
-    SELECT s.oid, NULL, NULL, NULL
+    SELECT s.oid, NULL, NULL, NULL, NULL
       FROM pg_catalog.pg_class s JOIN pg_catalog.pg_extension x ON x.extname = 'poser' AND x.extnamespace = s.relnamespace
      WHERE s.relname = 'poser_widget_summary'
 )
 SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
     'oid', c.oid::int8, 'schema', n.nspname, 'name', c.relname, 'kind', c.relkind, 'comment', pg_catalog.left(d.description, 1000),
     'key', l.key, 'versions', l.versions::int8, 'excluded', l.excluded, 'own', e.objid IS NOT NULL,
+    -- whether a view has all columns of the parent's key, so that no two of its rows have the same key
+    'unique', c.relkind <> 'v' OR e.objid IS NOT NULL OR NOT EXISTS (
+        SELECT FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_attribute b ON b.attrelid = k.conrelid AND b.attnum = ANY (k.conkey)
+         WHERE k.conrelid = l.bookkeeping AND k.contype = 'p' AND b.attnum <> k.conkey[pg_catalog.cardinality(k.conkey)]
+           AND pg_catalog.strpos(
+                   pg_catalog.translate(pg_catalog.split_part(pg_catalog.pg_get_viewdef(c.oid), E'\n   FROM ', 1), ',', ' ') || ' ',
+                   ' parent.' || pg_catalog.quote_ident(b.attname) || ' ') = 0
+    ),
     'columns', (
         SELECT pg_catalog.json_agg(pg_catalog.json_build_object(
             'number', a.attnum, 'name', a.attname, 'comment', pg_catalog.left(ad.description, 1000),
@@ -263,6 +271,7 @@ class Relation:
         self.comment, self.versions = definition["comment"], definition["versions"]
         self.own = definition["own"]  # belongs to the extension
         self.is_view = definition["kind"] == "v"
+        self.unique = definition["unique"]  # no two rows have the same key
         self.columns = {column["number"]: column for column in definition["columns"] or []}
         # make_models() drops the references to tables without a model.
         self.references = {number: (oid, to) for number, oid, to in definition["references"] or []}
@@ -314,18 +323,22 @@ class Field:
         setattr(instance, self.attname, None if empty else data)
 
 
+def with_lf(value):
+    """A text with LF as each line end."""
+    return re.sub("\r\n?", "\n", value) if isinstance(value, str) else value
+
+
 class Verbatim(forms.CharField):
-    """A text with the spaces at its ends.  Browsers send each line end as CR LF, so line ends are not compared."""
+    """A text with the spaces at its ends.  Browsers send each line end as CR LF, whatever it was, so line ends are not compared."""
 
     def __init__(self, **options):
         super().__init__(**{**options, "strip": False})
 
     def to_python(self, value):
-        value = super().to_python(value)
-        return value and value.replace("\r\n", "\n")
+        return with_lf(super().to_python(value))
 
     def has_changed(self, initial, data):
-        return super().has_changed(initial and initial.replace("\r\n", "\n"), data and data.replace("\r\n", "\n"))
+        return super().has_changed(with_lf(initial), with_lf(data))
 
 
 class TextField(Field):
@@ -353,11 +366,18 @@ class Column(TextField, models.Field):
 
 
 # Simple types have Django's own fields.
-Boolean, SmallInteger, Integer, BigInteger, Line, Text = (
+SmallInteger, Integer, BigInteger, Line, Text = (
     type(django.__name__, (ours, django), {"__module__": __name__})
-    for ours, django in ((Field, models.BooleanField), (Field, models.SmallIntegerField), (Field, models.IntegerField),
-                         (Field, models.BigIntegerField), (TextField, models.CharField), (TextField, models.TextField))
+    for ours, django in ((Field, models.SmallIntegerField), (Field, models.IntegerField), (Field, models.BigIntegerField),
+                         (TextField, models.CharField), (TextField, models.TextField))
 )
+
+
+class Boolean(Field, models.BooleanField):
+    def to_python(self, value):
+        return super().to_python({"true": True, "false": False}.get(value, value))  # as JSON and the server write it
+
+
 NUMBERS = {"smallint": SmallInteger, "integer": Integer, "bigint": BigInteger}
 
 
@@ -475,7 +495,7 @@ class Row(models.Model):
         abstract = True
 
     def __str__(self):
-        return str(self.pk)
+        return str(self.pk) or "''"
 
     def validate_unique(self, exclude=None):
         pass  # the database does
@@ -544,6 +564,8 @@ def field_of(relation, number, relations):
     else:
         if info["labels"]:
             options["choices"] = [(label, label) for label in info["labels"]]
+        else:  # what may be typed depends on the type
+            options["help_text"] = f"{options['help_text']} ({escape(info['type'])})" if info["comment"] else escape(info["type"])
         kind = Column
     field = kind(**options)
     field.info = info

@@ -2,7 +2,11 @@
 import types
 
 from django.contrib import admin
+from django.contrib.admin.utils import quote
 from django.db import connection
+from django.template.response import TemplateResponse
+from django.urls import path, register_converter, reverse
+from django.urls.converters import PathConverter
 
 
 def rights(request):
@@ -35,8 +39,53 @@ def rights(request):
 NOTHING = types.SimpleNamespace(select=set(), insert=set(), update=set(), delete=False)
 
 
+def page(request, template, **context):
+    """A page.  Templates find what all pages show in the context, too."""
+    return TemplateResponse(request, f"poser_web/{template}.html", {**request.urlconf.site.each_context(request), **context})
+
+
+def all_pages(request):
+    """The pages of each table and view."""
+    return request.urlconf.site._registry.values()
+
+
+def pages_of(request, oid):
+    """The pages of the table or view with this oid, or None."""
+    return next((pages for pages in all_pages(request) if pages.relation.oid == oid), None)
+
+
+class InPath(PathConverter):
+    """A key in an address.  A path cannot have an empty text, "." or ".." as a part of its own.  Django's quote() writes no other "_"."""
+
+    TEXTS = {"": "_", ".": "_2E", "..": "_2E_2E"}
+
+    def to_url(self, value):
+        return self.TEXTS.get(value, value)
+
+    def to_python(self, text):
+        return next((value for value, other in self.TEXTS.items() if other == text), text)
+
+
+register_converter(InPath, "key")
+
+
 class Pages(admin.ModelAdmin):
-    """The base class of the pages of a table or view: permissions."""
+    """The base class of the pages of a table or view: addresses and permissions."""
+
+    def named(self, address, view, name):
+        """For get_urls(): the address of a view, below that of the grid."""
+        return path(address, self.admin_site.admin_view(view), name=f"{self.opts.app_label}_{self.opts.model_name}_{name}")
+
+    def address(self, name, *values):
+        """The address of a page of this table."""
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}", args=[quote(value) for value in values])
+
+    def get_urls(self):
+        """Django's addresses, with InPath for the key of a row."""
+        return [path(str(url.pattern).replace("<path:", "<key:"), url.callback, name=url.name) for url in super().get_urls()]
+
+    def page(self, request, template, **context):
+        return page(request, template, opts=self.opts, **context)
 
     @property
     def relation(self):
@@ -63,10 +112,6 @@ class Pages(admin.ModelAdmin):
     def names(self, request, numbers):
         """The names of the fields of these columns, in the table's order."""
         return [self.relation.field(number) for number in self.relation.columns if number in numbers]
-
-    def to_field_allowed(self, request, to_field):
-        """Whether the look-up window of a reference may return this field."""
-        return to_field in self.names(request, self.may(request).select)
 
     def get_queryset(self, request):
         hidden = set(self.relation.columns) - self.may(request).select

@@ -19,12 +19,14 @@ from django.contrib import messages
 from django.contrib.admin import helpers, widgets
 from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
+from django.db.models import TextField
 from django.db.models.expressions import RawSQL
-from django.shortcuts import render
+from django.forms.formsets import DELETION_FIELD_NAME
 
 from . import errors, models
-from .rights import Pages
+from .rights import Pages, pages_of
+from .statements import attempt, check_constraints, run
 
 WHY = forms.CharField(max_length=255, required=False, label="Why", help_text="Why you make this change. It is shown in the history.")
 SHORT = 200  # rows of another table that fit into a select
@@ -32,7 +34,7 @@ LONG = 1_000_000  # characters: longer values are shown as text
 # Two conditions, for UPDATE and for DELETE: one permissive policy and all restrictive ones hold.
 POLICIES = """
 SELECT '((' || COALESCE(pg_catalog.string_agg(p.condition, ' OR ') FILTER (WHERE p.polpermissive), 'false') || ') AND '
-            || COALESCE(pg_catalog.string_agg(p.condition, ' AND ') FILTER (WHERE NOT p.polpermissive), 'true') || ')'
+            || COALESCE(pg_catalog.string_agg(p.condition, ' AND ') FILTER (WHERE NOT p.polpermissive), 'true') || ')' AS condition
   FROM pg_catalog.unnest('{w,d}'::"char"[]) WITH ORDINALITY AS command (letter, place)
   LEFT JOIN (SELECT polcmd, polpermissive, '(' || pg_catalog.pg_get_expr(polqual, polrelid) || ')' AS condition
                FROM pg_catalog.pg_policy
@@ -47,11 +49,9 @@ CUT = ("bit", "bit varying", "character", "character varying")  # a cast cuts a 
 
 def plain(field, value):
     """A value as a form shows it: with LF as line end, and without the padding of char(n)."""
-    if isinstance(value, str):
-        value = value.replace("\r\n", "\n")
-        if isinstance(field, models.Line) and field.info["base"] == "character":
-            value = value.rstrip(" ")
-    return value
+    value = models.with_lf(value)
+    padded = isinstance(field, models.Line) and field.info["base"] == "character" and isinstance(value, str)
+    return value.rstrip(" ") if padded else value
 
 
 def digest(value):
@@ -61,11 +61,6 @@ def digest(value):
 def digests(row, fields):
     """For each field: a digest of the row's value."""
     return {f.name: digest(plain(f, getattr(row, f.attname))) for f in fields}
-
-
-def row_digest(row, fields):
-    """A digest of all these values of a row."""
-    return digest([plain(f, getattr(row, f.attname)) for f in fields])
 
 
 def read_seen(text):
@@ -124,16 +119,11 @@ class ValueForm(ErrorsAtFields, forms.ModelForm):
         field, value = self.model_field(name), self.cleaned_data.get(name)
         if value in (None, "") or not (isinstance(field, models.Column) or field.info["domain"]):
             return value
-        try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SELECT CAST(%s AS {field.info['type'].replace('%', '%%')})::text", [value])
-                (text,) = cursor.fetchone()
-        except DatabaseError as error:
-            if not for_user(error):
-                raise
+        rows, error = attempt(run, f"SELECT CAST(%s AS {field.info['type'].replace('%', '%%')})::text AS text", [value])
+        if error:
             self.report(name, errors.text_of(error))
             return value
-        return value if field.info["base"].rstrip("[]") in CUT or not isinstance(field, models.Column) else text
+        return value if field.info["base"].rstrip("[]") in CUT or not isinstance(field, models.Column) else rows[0].text
 
 
 class RowForm(ValueForm):
@@ -169,7 +159,6 @@ class RowForm(ValueForm):
         if self.adding:
             self.initial["seen"] = json.dumps(dict.fromkeys(self.fields, ""))
         else:
-            self.shown = row_digest(row, self.readable)
             self.initial["seen"] = json.dumps({"": str(row.pk), **digests(row, self.readable)})
 
     def offer_default(self, name, field, model_field):
@@ -210,6 +199,8 @@ class RowForm(ValueForm):
                 self.changed_data.remove(name)  # 1.5 in numeric(5,2), which has 1.50
             elif isinstance(value, str) and isinstance(before, str) and "\r\n" in before:
                 self.cleaned_data[name] = self.cleaned_data[name].replace("\n", "\r\n")
+        if not self.adding:
+            self.compare_on_page()
         self.report_error()
 
     def compare(self):
@@ -230,6 +221,18 @@ class RowForm(ValueForm):
             elif name in self.fields:
                 self.data[self.add_prefix(name)] = "" if value is None else str(value)
             self.report(name, message)
+
+    def compare_on_page(self):
+        """Report what contradicts another form of the page, which has the same row."""
+        known = self.request.__dict__.setdefault("poser_forms", {}).setdefault((self.pages.relation.oid, self.instance.pk), {})
+        names, deletes = [name for name in self.changed_data if self.model_field(name)], bool(self.cleaned_data.get(DELETION_FIELD_NAME))
+        if (names or deletes) and known.setdefault(DELETION_FIELD_NAME, deletes) != deletes:
+            self.report(None, "This row is on the page twice: it is changed in one place, and deleted in the other.")
+            self.refused = True
+        for name in names:
+            value = self.cleaned_data.get(name)
+            if known.setdefault(name, value) != value:
+                self.report(name, f"This row is on the page twice, and its new value in the other place is: {short(known[name])}")
 
     @contextmanager
     def named_in_errors(self):
@@ -274,8 +277,7 @@ class RowForm(ValueForm):
                 row.save(force_insert=True)
         except DatabaseError as error:
             # RETURNING fails if the role may add the row, but a policy hides it.
-            diag = errors.diagnostics(error)
-            if row.unreturned or not diag or diag.sqlstate != "42501" or not self.pages.row_security(self.request):
+            if row.unreturned or errors.sqlstate(error) != "42501" or not self.pages.row_security(self.request):
                 raise
             row.unreturned = True
             row.save(force_insert=True)
@@ -293,33 +295,14 @@ class PageForm(RowForm):
 
     why = WHY
 
-    def clean(self):
-        super().clean()
-        posted = {key[: -len("-TOTAL_FORMS")] for key in self.data if key.endswith("-TOTAL_FORMS")}
-        known = {lines.prefix for lines in self.pages.get_inline_instances(self.request, None if self.adding else self.instance)}
-        if posted - known:
-            self.report(None, "This page had rows of a table that was dropped, or that you may no longer see.  Save ignores them.")
-
 
 class ActionForm(helpers.ActionForm):
     why = WHY
-    # Actions are about the rows that were chosen on the page.  "All rows of all pages" is not offered.
-    select_across = forms.BooleanField(
-        label="", required=False, disabled=True, initial=False, widget=forms.HiddenInput({"class": "select-across"})
-    )
 
 
 def bind(form, pages, request, **attributes):
     """The form class, for the pages of a table and a request."""
     return type(form.__name__, (form,), {"pages": pages, "request": request, **attributes})
-
-
-def for_user(error):
-    """Whether a form shows this error: its reason is the data, and not the server or another transaction."""
-    diag = errors.diagnostics(error)
-    if diag is None:
-        return not errors.lost(error)
-    return not diag.sqlstate.startswith(("08", "40", "53", "55P03", "57", "58", "XX", "25"))
 
 
 def short(value):
@@ -349,9 +332,7 @@ class FormPages(Pages):
         """The conditions of the policies for UPDATE and for DELETE that apply to the role; none without row-level security."""
         known = request.__dict__.setdefault("poser_policies", {})
         if self.relation.oid not in known:
-            with connection.cursor() as cursor:
-                cursor.execute(POLICIES, [self.relation.oid] * 2)
-                known[self.relation.oid] = [condition.replace("%", "%%") for (condition,) in cursor]
+            known[self.relation.oid] = [row.condition.replace("%", "%%") for row in run(POLICIES, [self.relation.oid] * 2)]
         return known[self.relation.oid]
 
     def look_up_allowed(self, request, keys):
@@ -360,15 +341,11 @@ class FormPages(Pages):
         if not may or not keys:
             return
         rows = self.model._base_manager.filter(pk__in=keys).annotate(**may).values_list("pk", *may)
+        allowed, error = attempt(list, rows)
+        if error:  # a policy reads a table that the role may not read, or fails for some row; the write itself will tell
+            allowed = [(key, True, True) for key in keys]
         known = request.__dict__.setdefault("poser_allowed", {})
-        try:
-            with transaction.atomic():
-                known.update({(self.relation.oid, key): (update, delete) for key, update, delete in rows})
-        except DatabaseError as error:
-            # A policy reads a table that the role may not read, or fails for some row.  The write itself will tell.
-            if not for_user(error):
-                raise
-            known.update({(self.relation.oid, key): (True, True) for key in keys})
+        known.update({(self.relation.oid, key): (update, delete) for key, update, delete in allowed})
 
     def allowed(self, request, row):
         if not self.row_security(request):
@@ -400,38 +377,46 @@ class FormPages(Pages):
         values = pk.values_of(key) if isinstance(pk, models.Key) else [key]
         return {self.relation.columns[number]["name"]: value for number, value in zip(self.relation.key, values)}
 
+    def key_as_json(self, key):
+        """A key as JSON, for the functions of the history: the text of each value, but of jsonb the value itself."""
+        columns = {column["name"]: column["base"] for column in self.relation.columns.values()}
+        texts = {name: str(value) for name, value in self.key_columns(key).items()}
+        return "{" + ", ".join(f"{json.dumps(n)}: {v if columns[n] == 'jsonb' else json.dumps(v)}" for n, v in texts.items()) + "}"
+
+    def with_digest(self, request, queryset=None):
+        """The rows, each with a digest of the values that the role may read."""
+        columns = ", ".join(field.column for field in self.readable(request))
+        rows = self.get_queryset(request) if queryset is None else queryset
+        return rows.annotate(Digest=RawSQL(f"pg_catalog.md5(ROW({columns})::text)", [], TextField()))
+
     def lock(self, request, keys):
         """The rows with these keys, in the order of the keys.  They are locked if the role may change the table."""
-        rows = self.get_queryset(request).filter(pk__in=keys).order_by(*self.model._meta.ordering)
+        rows = self.with_digest(request).filter(pk__in=keys).order_by(*self.model._meta.ordering)
         if self.has_change_permission(request):
             list(rows.select_for_update(no_key=True, of=()).values_list("pk"))
         return list(rows)
 
     def history_of(self, request, key, most):
-        """The newest changes of a row that the role may read: "by ROLE at TIME (WHY)", operation, columns."""
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_catalog.has_table_privilege(%s::oid, 'SELECT')", [self.relation.versions])
-            if not cursor.fetchone()[0]:
-                return []
-            try:
-                with transaction.atomic():
-                    cursor.execute(
-                        "SELECT username, issued_at::timestamp(0)::text, comment, operation, changed"
-                        f" FROM {models.poser('poser_history')}(%s::oid::regclass, %s::jsonb, %s)",
-                        [self.relation.oid, json.dumps(self.key_columns(key)), most],
-                    )
-            except DatabaseError as error:
-                if not for_user(error):
-                    raise
-                return []  # not a key, or no longer tracked
-            return [(f", by {who} at {when}{f' ({short(why)})' if why else ''}.", *rest) for who, when, why, *rest in cursor]
+        """The newest changes of a row that the role may read.  Each has "by ROLE at TIME (WHY)" as by."""
+        if not run("SELECT pg_catalog.has_table_privilege(%s::oid, 'SELECT') AS may", [self.relation.versions])[0].may:
+            return []
+        changes, _ = attempt(
+            run,
+            "SELECT username, issued_at::timestamp(0)::text AS time, comment, operation, changed"
+            f" FROM {models.poser('poser_history')}(%s::oid::regclass, %s::jsonb, %s)",
+            [self.relation.oid, self.key_as_json(key), most],
+        )
+        for change in changes or ():  # none if this is not a key, or the table is no longer tracked
+            why = f" ({short(change.comment)})" if change.comment else ""
+            change.by = f", by {change.username} at {change.time}{why}."
+        return changes or []
 
     def last_changes(self, request, row):
         """For the name of each column: its last change, as "by ROLE at TIME (WHY)"."""
         who = {}
-        for text, _, changed in self.history_of(request, row.pk, 50):
-            for name in changed or ():
-                who.setdefault(name, text)
+        for change in self.history_of(request, row.pk, 50):
+            for name in change.changed or ():
+                who.setdefault(name, change.by)
         return who
 
     def gone(self, request, text):
@@ -439,12 +424,13 @@ class FormPages(Pages):
         key = self.to_key(text)
         last = self.history_of(request, key, 1) if key is not None else []
         if last:
-            return f"The row {key} {'was deleted' if last[0][1] == 'delete' else 'is no longer there.  It was changed'}{last[0][0]}"
+            return f"The row {key} {'was deleted' if last[0].operation == 'delete' else 'is no longer there.  It was changed'}{last[0].by}"
         return f"There is no row {short(text)}.  It was deleted or has another key, or you may not see it."
 
     def gone_page(self, request, text):
-        context = {**self.admin_site.each_context(request), "title": "This row is not there.", "message": self.gone(request, text)}
-        return render(request, "poser_web/gone.html", {**context, "opts": self.model._meta}, status=404)
+        page = self.page(request, "gone", title="This row is not there.", message=self.gone(request, text))
+        page.status_code = 404
+        return page
 
     def _get_obj_does_not_exist_redirect(self, request, opts, object_id):
         return self.gone_page(request, unquote(object_id))
@@ -456,7 +442,7 @@ class FormPages(Pages):
         key = self.to_key(object_id)
         if key is None:
             return None
-        rows = self.lock(request, [key]) if request.method == "POST" else self.get_queryset(request).filter(pk=key)[:1]
+        rows = self.lock(request, [key]) if request.method == "POST" else self.with_digest(request).filter(pk=key)[:1]
         return next(iter(rows), None)
 
     # The form
@@ -500,7 +486,7 @@ class FormPages(Pages):
 
     def reference_widget(self, request, field, most, oid, number):
         """A select, with labels that the role may read, if the other table is small."""
-        pages = next((p for m, p in self.admin_site._registry.items() if m.relation.oid == oid), None)
+        pages = pages_of(request, oid)
         if pages is None or not pages.has_view_permission(request) or number not in pages.may(request).select:
             return None
         name = pages.relation.field(number)
@@ -520,7 +506,7 @@ class FormPages(Pages):
             with transaction.atomic():
                 return super().changeform_view(request, object_id, form_url, extra_context)
         except DatabaseError as error:
-            if request.method != "POST" or not for_user(error):
+            if request.method != "POST" or not errors.for_user(error):
                 raise
             request.poser_error = error
             return super().changeform_view(request, object_id, form_url, extra_context)
@@ -533,12 +519,7 @@ class FormPages(Pages):
         super().save_related(request, form, formsets, change)
         if not request.poser_written:
             request.poser_unwritten = "Nothing was changed."
-        self.check_constraints()
-
-    def check_constraints(self):
-        """Check deferred constraints now, so that the form can show their errors."""
-        with connection.cursor() as cursor:
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        check_constraints()
 
     def message_user(self, request, message, level=messages.INFO, *args, **options):
         """If a trigger has discarded the change, say that in place of success."""

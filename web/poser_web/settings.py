@@ -73,7 +73,6 @@ if os.environ.get("PGSERVICE") and not os.environ.get("PGDATABASE"):
     # The service names the database.  Django wants a name, and the driver ignores None.
     DATABASES["default"]["OPTIONS"]["dbname" if django.VERSION >= (4, 2) else "database"] = None
 PAGE_SECONDS = int(os.environ.get("POSER_WEB_TIMEOUT", "20"))
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 MIDDLEWARE = [
     "poser_web.auth.Gate",
@@ -108,7 +107,6 @@ SESSION_EXPIRE_AT_BROWSER_CLOSE = True
 CSRF_COOKIE_SAMESITE = "Strict"
 CSRF_COOKIE_HTTPONLY = True
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
-X_FRAME_OPTIONS = "DENY"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = not HTTP
 if PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -119,7 +117,6 @@ SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
-WHITENOISE_AUTOREFRESH = False
 UPLOAD_BYTES = int(float(os.environ.get("POSER_WEB_UPLOAD") or 50) * 1_000_000)
 DATA_UPLOAD_MAX_MEMORY_SIZE = 10_000_000  # of a request, without its files
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 5000

@@ -11,6 +11,7 @@ from django.contrib.admin.forms import AdminAuthenticationForm
 from django.contrib.auth import logout
 from django.http import HttpResponseRedirect
 from django.urls import clear_url_caches, path, reverse
+from django.utils.cache import patch_cache_control
 
 from . import batches, errors, models, operations, tables
 
@@ -35,9 +36,15 @@ class Site(admin.AdminSite):
         logout(request)
         return HttpResponseRedirect(reverse("admin:login"))
 
+    def i18n_javascript(self, request, extra_context=None):
+        """The texts of Django's scripts.  They are the same on all pages, so the browser keeps them for an hour."""
+        response = super().i18n_javascript(request, extra_context)
+        patch_cache_control(response, private=True, max_age=3600)
+        return response
+
     def get_urls(self):
         def view(address, function, name):
-            return path(address, self.admin_view(lambda request, **values: function(request, self, **values)), name=name)
+            return path(address, self.admin_view(function), name=name)
 
         # Passwords are PostgreSQL's.  /r/ would read a table that is not there.
         gone = ("password_change", "password_change_done", "view_on_site")
@@ -47,8 +54,10 @@ class Site(admin.AdminSite):
             view("transactions/", operations.transactions, "transactions"),
             view("transactions/<int:id>/", operations.one_transaction, "transaction"),
             view("datasync/", operations.datasync, "datasync"),
-            view("datasync/<path:name>/", operations.consumer, "consumer"),
-            *batches.urls(self),
+            view("datasync/<key:name>/", operations.consumer, "consumer"),
+            view("batches/", batches.list_view, "batches"),
+            view("batches/<str:uuid>/", batches.batch_view, "batch"),
+            view("batches/<str:uuid>/<str:sequence>/", batches.row_view, "batch_row"),
             *(address for address in super().get_urls() if getattr(address, "name", None) not in gone),
         ]
 
@@ -77,7 +86,7 @@ class Site(admin.AdminSite):
         return HttpResponseRedirect(reverse("admin:index"))
 
     def index(self, request, extra_context=None):
-        return super().index(request, {**operations.start(request, self), **(extra_context or {})})
+        return super().index(request, {**operations.start(request), **(extra_context or {})})
 
 
 lock = threading.Lock()
