@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg2
 from psycopg2.sql import SQL, Identifier
 from selenium import webdriver
-from selenium.common.exceptions import WebDriverException
+from selenium.common.exceptions import ElementClickInterceptedException, WebDriverException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
@@ -195,7 +195,9 @@ class Browser:
     def click(self, element):
         """Click on a link or button that leads to another page."""
         with self.next_page():
-            self.element(element).click()
+            # A page that is still being laid out can move under the pointer.  Then the click is repeated.
+            wait = WebDriverWait(self.driver, SECONDS, 0.05, [ElementClickInterceptedException])
+            wait.until(lambda driver: self.element(element).click() or True, f"{element} is covered")
 
     def follow(self, text):
         self.click(self.driver.find_element(By.LINK_TEXT, text))
